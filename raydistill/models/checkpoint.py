@@ -1,0 +1,57 @@
+"""Checkpoint directories: diffusers layout, safetensors only. What a file does not say is refused, never guessed."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from raydistill.errors import BadInput, one_line
+from raydistill.identity import directory_digest
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def packaged(name: str) -> str:
+    """Directory of a model that ships inside the package (`vae` or `generator` of the quickstart)."""
+    return str(resources.files("raydistill.presets") / "quickstart" / name)
+
+
+def check_weights(directory: Path, key: str) -> Path:
+    """The safetensors file of a diffusers model directory. Raises BadInput, refusing pickles without opening them."""
+    if not directory.is_dir():
+        raise BadInput(f"{key}: {directory} is not a folder; give a diffusers directory with config.json and {WEIGHTS}")
+    path = directory / WEIGHTS
+    if not path.is_file():
+        pickles = [p.name for p in sorted(directory.iterdir()) if p.suffix in PICKLES]
+        if pickles:
+            raise BadInput(f"{key}: {directory / pickles[0]} is a pickle, which can run code when it is opened; "
+                           f"convert it to {WEIGHTS}")
+        raise BadInput(f"{key}: {directory} holds no {WEIGHTS}")
+    try:
+        with safe_open(path, framework="np") as f:
+            f.keys()
+    except (SafetensorError, OSError) as e:
+        raise BadInput(f"{key}: {path} is not a whole safetensors file ({one_line(e)}); fetch it again") from None
+    return path
+
+
+def read_config(path: Path, key: str) -> dict[str, Any]:
+    """A JSON object from a file; raises BadInput naming it."""
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BadInput(f"{key}: {path} is missing") from None
+    except (ValueError, OSError) as e:
+        raise BadInput(f"{key}: {path} is not JSON ({one_line(e)})") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{key}: {path} must hold a JSON object")
+    return value
+
+
+def weights_digest(directory: Path, names: list[str]) -> str:
+    return directory_digest(directory, [n for n in names if (directory / n).is_file()])

@@ -1,0 +1,82 @@
+"""The VAE: pixels <-> latents in VAE-scaled space (z = (posterior mean - shift_factor) * scaling_factor)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.models.checkpoint import WEIGHTS, check_weights, packaged, read_config, weights_digest
+from raydistill.models.device import Placement, quiet_libraries
+
+CLASSES = ("AutoencoderKL", "AutoencoderTiny")
+
+
+class VaeSpec:
+    """What is known of a VAE directory without loading it. Raises BadInput on anything that would have to be guessed."""
+
+    def __init__(self, path: str | None) -> None:
+        self.path = Path(path) if path else Path(packaged("vae"))
+        config = read_config(self.path / "config.json", "vae.path") if self.path.is_dir() else {}
+        check_weights(self.path, "vae.path")
+        self.kind = config.get("_class_name")
+        if self.kind not in CLASSES:
+            raise BadInput(f"vae.path: {self.path} is a {self.kind!r}; supported: {', '.join(CLASSES)}")
+        for name in ("scaling_factor", "latent_channels"):
+            if not isinstance(config.get(name), int | float):
+                raise BadInput(f"vae.path: {self.path / 'config.json'} does not give {name}, and it is never guessed")
+        self.scaling_factor = float(config["scaling_factor"])
+        self.shift_factor = float(config.get("shift_factor") or 0.0)
+        self.channels = int(config["latent_channels"])
+        levels = config.get("block_out_channels") or config.get("encoder_block_out_channels") or []
+        self.downscale = 2 ** (len(levels) - 1)
+
+    def latent_shape(self, image_size: int) -> tuple[int, int, int]:
+        """(C, h, w) for square images. Raises BadInput if the VAE cannot take the size."""
+        if image_size % self.downscale:
+            raise BadInput(f"source.image_size={image_size} is not a multiple of {self.downscale}, the VAE's downscaling "
+                           f"({self.path})")
+        return (self.channels, image_size // self.downscale, image_size // self.downscale)
+
+    def identity(self) -> dict[str, Any]:
+        return {"weights": weights_digest(self.path, ["config.json", WEIGHTS])}
+
+
+class Vae:
+    """A loaded VAE. `encode` and `decode` are deterministic for a given batch shape, device and thread count."""
+
+    def __init__(self, spec: VaeSpec, place: Placement) -> None:
+        quiet_libraries()
+        import diffusers
+
+        self.spec, self.place = spec, place
+        try:
+            net = getattr(diffusers, spec.kind).from_pretrained(str(spec.path), use_safetensors=True, low_cpu_mem_usage=False)
+        except Exception as e:  # diffusers raises many kinds for weights that do not fit their config
+            raise BadInput(f"vae.path: {spec.path} cannot be loaded: {one_line(e)}") from None
+        memory = torch.channels_last if place.device.type == "cuda" else torch.contiguous_format
+        self.net = net.eval().requires_grad_(False).to(place.device, place.dtype, memory_format=memory)
+
+    @torch.inference_mode()
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, H, W, 3) -> float32 (B, C, h, w) on the CPU. Raises StageFailed on a non-finite latent."""
+        x = pixels.to(self.place.device).permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1).to(self.place.dtype)
+        if self.place.device.type == "cuda":
+            x = x.contiguous(memory_format=torch.channels_last)
+        out = self.net.encode(x)
+        mean = out.latents if self.spec.kind == "AutoencoderTiny" else out.latent_dist.mode()
+        z = (mean.float() - self.spec.shift_factor) * self.spec.scaling_factor
+        if not torch.isfinite(z).all():
+            raise StageFailed(f"vae: {self.spec.path} gave non-finite latents in {self.place.dtype}; try encode.dtype=float32")
+        return z.cpu()
+
+    @torch.inference_mode()
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """float32 (B, C, h, w) in VAE-scaled space -> uint8 (B, H, W, 3) on the CPU."""
+        raw = z.to(self.place.device, torch.float32) / self.spec.scaling_factor + self.spec.shift_factor
+        image = self.net.decode(raw.to(self.place.dtype)).sample.float()
+        if not torch.isfinite(image).all():
+            raise StageFailed(f"vae: {self.spec.path} decoded non-finite pixels in {self.place.dtype}; try sample.dtype=float32")
+        return image.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()

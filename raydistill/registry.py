@@ -1,0 +1,67 @@
+"""name -> class per kind: the only dispatch. A new method, guidance, sampler, student or source is one new file.
+
+A kind's package is scanned on first use, so dropping a file into it registers what it decorates. Other packages add
+entries through the entry-point group `raydistill.KIND`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from raydistill.errors import BadInput
+
+PACKAGES = {
+    "source": "raydistill.sources",
+    "guidance": "raydistill.guidance",
+    "sampler": "raydistill.diffusion.samplers",
+    "method": "raydistill.methods",
+    "student": "raydistill.evaluation.students",
+}
+
+_entries: dict[str, dict[str, Any]] = {kind: {} for kind in PACKAGES}
+_loaded: set[str] = set()
+T = TypeVar("T")
+
+
+def register(kind: str, name: str) -> Callable[[T], T]:
+    """Decorator (or call) that enters an object under (kind, name). Raises ValueError on a second owner of a name."""
+
+    def enter(obj: T) -> T:
+        if name in _entries[kind] and _entries[kind][name] is not obj:
+            raise ValueError(f"{kind} {name!r} is registered twice")
+        _entries[kind][name] = obj
+        return obj
+
+    return enter
+
+
+def _load(kind: str) -> None:
+    if kind in _loaded:
+        return
+    _loaded.add(kind)
+    package = importlib.import_module(PACKAGES[kind])
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    for point in entry_points(group=f"raydistill.{kind}"):
+        register(kind, point.name)(point.load())
+
+
+def names(kind: str) -> list[str]:
+    """Registered names of a kind, sorted."""
+    _load(kind)
+    return sorted(_entries[kind])
+
+
+def get(kind: str, name: str) -> Any:
+    """The entry; raises BadInput that names the nearest one."""
+    _load(kind)
+    if name not in _entries[kind]:
+        near = difflib.get_close_matches(name, names(kind), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BadInput(f"unknown {kind} {name!r}{hint} (known: {', '.join(names(kind))})")
+    return _entries[kind][name]

@@ -1,0 +1,69 @@
+"""Encoded bytes -> pixels. Real sets hold grey-scale, CMYK, alpha, rotated, truncated and hostile files."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from raydistill.errors import BrokenImage, one_line
+
+# Pillow's own limit warns or raises depending on size; ours is explicit and per run.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def decode(data: bytes, size: int, max_pixels: int) -> np.ndarray:
+    """Decodes, turns upright (EXIF), flattens alpha on white, converts to RGB, crops the centre as in ADM and resizes.
+
+    Returns uint8 (size, size, 3). Raises BrokenImage with the reason.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data))
+            if image.width * image.height > max_pixels:
+                raise BrokenImage(f"{image.width}x{image.height} pixels, more than source.max_pixels={max_pixels}")
+            image.draft("RGB", (2 * size, 2 * size))
+            image.load()
+            return np.asarray(center_crop(upright_rgb(image), size))
+    except BrokenImage:
+        raise
+    except UnidentifiedImageError:
+        raise BrokenImage("not an image file" if data else "empty file") from None
+    except Exception as e:  # Pillow's decoders raise many kinds on hostile bytes; every one means: broken
+        raise BrokenImage(one_line(e) or type(e).__name__) from None
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """RGB, upright, alpha laid on white; 16-bit grey is scaled rather than clipped."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, dtype=np.float64)
+        high = 65535.0 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else 255.0
+        image = Image.fromarray(np.clip(grey / high * 255, 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        base = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(base, image)
+    return image.convert("RGB")
+
+
+def center_crop(image: Image.Image, size: int) -> Image.Image:
+    """ADM's centre crop: halve with a box filter while at least twice too large, bicubic to the short side, crop."""
+    while min(image.size) >= 2 * size:
+        image = image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    if scale != 1:
+        shape = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
+        image = image.resize(shape, Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """uint8 (H, W, 3) -> PNG bytes, the same bytes for the same pixels."""
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG", compress_level=6)
+    return sink.getvalue()

@@ -1,0 +1,182 @@
+"""An artifact is one stage's output under its fingerprint: data, commit records, and a manifest sealed last.
+
+    STAGE/FINGERPRINT/data/KEY-<hash of the data>.EXT          invisible until a record names it
+    STAGE/FINGERPRINT/commits/KEY~<hash of the record>.json    small, whole, checks itself: a torn record is no record
+    STAGE/FINGERPRINT/manifest.json                            written by the driver when every key is there
+
+Neither rename nor locks: names contain content hashes, so two attempts that agree write the same objects, and two that
+disagree leave two records, of which the first stands and the difference is reported (DESIGN promise 5).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raydistill.errors import CorruptArtifact, DeterminismFault, StageFailed
+from raydistill.identity import canonical, digest
+from raydistill.store import faults
+from raydistill.store.location import Location
+
+
+@dataclass(frozen=True)
+class Record:
+    """A commit: `key` is done and `file` (relative to the artifact) holds it. `meta` is JSON-able and deterministic."""
+
+    key: str
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    fingerprint: str
+    device: str
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All keys of a finished stage, in key order, and a summary. `digest` identifies the content for downstream."""
+
+    stage: str
+    fingerprint: str
+    records: tuple[Record, ...]
+    summary: dict[str, Any]
+    digest: str
+
+    @property
+    def rows(self) -> int:
+        return sum(r.rows for r in self.records)
+
+
+class Artifact:
+    """The output folder of one stage under one fingerprint. Cheap to make and to send to workers."""
+
+    def __init__(self, root: Location, stage: str, fingerprint: str) -> None:
+        self.stage = stage
+        self.fingerprint = fingerprint
+        self.location = root / stage / fingerprint
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def commit(self, key: str, data: bytes, *, rows: int, device: str, ext: str = "parquet",
+               meta: dict[str, Any] | None = None) -> Record:
+        """Writes the data, then the record that makes it visible. The same bytes twice are one commit."""
+        sha = digest(data)
+        file = f"data/{key}-{sha[:16]}.{ext}"
+        record = Record(key, file, rows, len(data), sha, self.fingerprint, device, meta or {})
+        faults.reach(self.stage, "before_write", key)
+        (self.location / file).write(data)
+        faults.reach(self.stage, "before_commit", key)
+        text = canonical(asdict(record)).encode()
+        (self.location / "commits" / f"{key}~{digest(text)[:16]}.json").write(text)
+        faults.reach(self.stage, "after_commit", key)
+        return record
+
+    def commit_table(self, key: str, table: pa.Table, *, device: str, meta: dict[str, Any] | None = None,
+                     row_groups: Sequence[int] | None = None) -> Record:
+        """Commits a table as Parquet; `row_groups` gives the number of rows of each row group, in order."""
+        return self.commit(key, table_bytes(table, row_groups), rows=table.num_rows, device=device, meta=meta)
+
+    def seal(self, keys: Sequence[str], summary: dict[str, Any] | None = None) -> Manifest:
+        """Writes the manifest once every key is committed. Raises StageFailed naming missing keys."""
+        records = self.records()
+        missing = [k for k in keys if k not in records]
+        if missing:
+            raise StageFailed(f"{self.stage}: {len(missing)} of {len(keys)} keys have no commit (first {missing[0]}); "
+                              "run the same command again")
+        body = {"stage": self.stage, "fingerprint": self.fingerprint, "summary": summary or {},
+                "records": [asdict(records[k]) for k in sorted(keys)]}
+        body["digest"] = digest(canonical(body).encode())
+        faults.reach(self.stage, "before_manifest", "manifest")
+        (self.location / "manifest.json").write(canonical(body).encode())
+        faults.reach(self.stage, "after_manifest", "manifest")
+        return _manifest(body)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def records(self) -> dict[str, Record]:
+        """All valid commits by key. Torn records are ignored. Raises DeterminismFault if one device kind disagrees."""
+        folder = self.location / "commits"
+        names = [n for n in folder.list() if n.endswith(".json") and "~" in n]
+        found: dict[str, Record] = {}
+        with ThreadPoolExecutor(16) as pool:
+            for name, text in zip(names, pool.map(lambda n: (folder / n).read(), names), strict=True):
+                key, _, stamp = name.removesuffix(".json").rpartition("~")
+                if digest(text)[:16] != stamp:
+                    continue
+                record = Record(**json.loads(text))
+                other = found.setdefault(key, record)
+                if other.sha256 != record.sha256 and other.device == record.device:
+                    raise DeterminismFault(
+                        f"{self.stage}: key {key} was computed twice on {record.device!r} with different bytes "
+                        f"({other.file}, {record.file} under {self.location}); delete {self.location} to start this "
+                        "stage anew, and report it")
+        return found
+
+    def manifest(self) -> Manifest | None:
+        """The sealed manifest, or None. A torn one counts as none: sealing again gives the same bytes."""
+        try:
+            body = json.loads((self.location / "manifest.json").read())
+            claimed = body.pop("digest")
+        except (FileNotFoundError, ValueError, KeyError, AttributeError):
+            return None
+        if digest(canonical(body).encode()) != claimed:
+            return None
+        if body["fingerprint"] != self.fingerprint or body["stage"] != self.stage:
+            raise CorruptArtifact(f"{self.location}/manifest.json belongs to {body['stage']}/{body['fingerprint']}; "
+                                  f"it was copied here: delete {self.location}")
+        return _manifest({**body, "digest": claimed})
+
+    def read(self, record: Record) -> bytes:
+        """A committed file, checked. Raises CorruptArtifact naming the file, the key and the remedy."""
+        location = self.location / record.file
+        try:
+            data = location.read()
+        except FileNotFoundError:
+            raise self._corrupt(record, "is missing") from None
+        if len(data) != record.bytes or digest(data) != record.sha256:
+            raise self._corrupt(record, f"does not match its commit ({len(data)} bytes, expected {record.bytes})")
+        return data
+
+    def read_table(self, record: Record, row_group: int | None = None, columns: list[str] | None = None) -> pa.Table:
+        """A committed Parquet file, or one of its row groups. The bytes are checked before they are parsed."""
+        file = pq.ParquetFile(io.BytesIO(self.read(record)))
+        return file.read(columns) if row_group is None else file.read_row_group(row_group, columns)
+
+    def read_row_group(self, record: Record, row_group: int) -> pa.Table:
+        """One row group without reading the rest of the file. Call `verify` on the record first."""
+        fs, path = (self.location / record.file)._open()
+        with pq.ParquetFile(path, filesystem=fs) as file:
+            return file.read_row_group(row_group)
+
+    def verify(self, records: Iterable[Record]) -> None:
+        """Reads and checks every file. Raises CorruptArtifact for the first that fails."""
+        for record in records:
+            self.read(record)
+
+    def _corrupt(self, record: Record, what: str) -> CorruptArtifact:
+        return CorruptArtifact(f"{self.stage}: {self.location / record.file} (key {record.key}) {what}; "
+                               f"delete {self.location} and run the same command again to rebuild it")
+
+
+def table_bytes(table: pa.Table, row_groups: Sequence[int] | None = None) -> bytes:
+    """Parquet bytes of a table; the same table and library versions give the same bytes."""
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_statistics=False) as writer:
+        start = 0
+        for rows in row_groups if row_groups is not None else [table.num_rows]:
+            writer.write_table(table.slice(start, rows), row_group_size=max(rows, 1))
+            start += rows
+    return sink.getvalue()
+
+
+def _manifest(body: dict[str, Any]) -> Manifest:
+    return Manifest(body["stage"], body["fingerprint"], tuple(Record(**r) for r in body["records"]),
+                    body["summary"], body["digest"])

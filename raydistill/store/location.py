@@ -1,0 +1,94 @@
+"""One door to storage: a local path, s3:// or gs://, through pyarrow.fs. Whole objects only; no rename, no locks."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+
+from pyarrow import fs as pafs
+
+from raydistill.errors import BadInput, StageFailed, one_line
+
+
+@dataclass(frozen=True)
+class Location:
+    """A folder or object. `uri` is what the user gave (made absolute); it travels to workers, which reopen it."""
+
+    uri: str
+
+    @classmethod
+    def of(cls, text: str) -> Location:
+        return cls(text.rstrip("/") if "://" in text else os.path.abspath(os.path.expanduser(text)))
+
+    def __truediv__(self, name: str) -> Location:
+        return Location(f"{self.uri}/{name}")
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.uri
+
+    def _open(self) -> tuple[pafs.FileSystem, str]:
+        if self.is_local:
+            return pafs.LocalFileSystem(), self.uri
+        try:
+            return pafs.FileSystem.from_uri(self.uri)
+        except (ValueError, OSError) as e:
+            raise BadInput(f"cannot open {self.uri}: {one_line(e)}; give a local path, s3:// or gs://") from e
+
+    def read(self) -> bytes:
+        """The whole object. Raises FileNotFoundError."""
+        fs, path = self._open()
+        with fs.open_input_stream(path) as f:
+            return f.read()
+
+    def write(self, data: bytes) -> None:
+        """Writes the whole object. Torn local writes are caught by the digests of `artifact`; object stores have none."""
+        fs, path = self._open()
+        try:
+            if self.is_local:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+            with fs.open_output_stream(path) as f:
+                f.write(data)
+        except OSError as e:
+            raise StageFailed(f"cannot write {self.uri}: {reason(e)}; {remedy(e)}, then run the same command again") from e
+
+    def exists(self) -> bool:
+        fs, path = self._open()
+        return fs.get_file_info(path).type != pafs.FileType.NotFound
+
+    def list(self) -> list[str]:
+        """Names (not paths) directly below, sorted; empty if there is no such folder."""
+        fs, path = self._open()
+        infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        return sorted(i.base_name for i in infos)
+
+    def size(self) -> int | None:
+        """Bytes of the object, or None if it is not there."""
+        fs, path = self._open()
+        info = fs.get_file_info(path)
+        return info.size if info.type == pafs.FileType.File else None
+
+    def delete(self) -> None:
+        """Removes one object; no error if it is gone already."""
+        fs, path = self._open()
+        try:
+            fs.delete_file(path)
+        except FileNotFoundError:
+            return
+
+
+def reason(e: OSError) -> str:
+    return os.strerror(e.errno) if e.errno else one_line(e)
+
+
+def remedy(e: OSError) -> str:
+    """What to do about an operating-system error."""
+    if e.errno in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(e):
+        return "free some space or choose another run_dir"
+    if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return "make it writable or choose another run_dir"
+    return "check the path"

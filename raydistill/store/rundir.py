@@ -1,0 +1,64 @@
+"""The run directory (DESIGN section 3): where a run keeps what it made, and what it refuses to be mixed with."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from typing import Any
+
+from raydistill.errors import BadInput
+from raydistill.identity import canonical
+from raydistill.store.artifact import Artifact
+from raydistill.store.location import Location
+
+MARKER = "raydistill.json"
+
+
+class RunDir:
+    """`root` holds the product, report and logs; `artifacts` holds stage outputs and may be shared by several runs."""
+
+    def __init__(self, root: str, artifacts: str | None = None) -> None:
+        self.root = Location.of(root)
+        self.artifacts = Location.of(artifacts) if artifacts else self.root
+
+    def check(self) -> None:
+        """Refuses, before anything is written, a folder that is someone else's or that cannot be written."""
+        for place in {self.root, self.artifacts}:
+            if place.is_local and os.path.exists(place.uri) and not os.path.isdir(place.uri):
+                raise BadInput(f"run_dir: {place} is a file; choose a folder")
+            names = place.list()
+            if names and MARKER not in names:
+                raise BadInput(f"run_dir: {place} holds {names[0]!r} and is not a raydistill run directory; "
+                               "choose an empty or new folder")
+            if place.is_local:
+                _check_writable(place.uri)
+
+    def claim(self) -> None:
+        """Marks both places as ours; idempotent."""
+        for place in {self.root, self.artifacts}:
+            marker = place / MARKER
+            if not marker.exists():
+                marker.write(canonical({"raydistill": 1}).encode())
+
+    def artifact(self, stage: str, fingerprint: str) -> Artifact:
+        return Artifact(self.artifacts, stage, fingerprint)
+
+    def read_json(self, name: str) -> Any | None:
+        try:
+            return json.loads((self.root / name).read())
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+def _check_writable(path: str) -> None:
+    parent = path
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent):
+        raise BadInput(f"run_dir: {parent} is a file, so {path} cannot be made; choose another folder")
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as e:
+        raise BadInput(f"run_dir: {parent} is not writable ({e.strerror}); choose another folder") from None
