@@ -1,0 +1,52 @@
+"""What passes between denoiser, guidance and sampler at one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from raydistill.diffusion.schedule import Step
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The network's view of x_t after classifier-free guidance. Tensors are float32 (B, C, h, w).
+
+    `log_variance` is that of x_{t-1} given x_t: learned, or log beta_tilde where the network does not learn it.
+    """
+
+    step: Step
+    x_t: Tensor
+    eps_hat: Tensor
+    x0_hat: Tensor
+    log_variance: Tensor
+
+    @property
+    def sigma_t(self) -> Tensor:
+        """Standard deviation of the reverse step, exp(log_variance / 2)."""
+        return torch.exp(0.5 * self.log_variance)
+
+    def with_eps(self, eps_hat: Tensor) -> Prediction:
+        """The same x_t seen with another noise estimate."""
+        return replace(self, eps_hat=eps_hat, x0_hat=x0_from_eps(self.x_t, eps_hat, self.step))
+
+
+def x0_from_eps(x_t: Tensor, eps_hat: Tensor, step: Step) -> Tensor:
+    """x0_hat = (x_t - sqrt(1 - alpha_bar) eps_hat) / sqrt(alpha_bar)."""
+    return (x_t - (1 - step.alpha_bar) ** 0.5 * eps_hat) / step.alpha_bar**0.5
+
+
+def log_variance(step: Step, raw: Tensor | None, like: Tensor) -> Tensor:
+    """Log variance of the reverse step, (B, C, h, w).
+
+    Learned: interpolation in log space between beta_tilde (raw = -1) and beta (raw = 1) (Nichol & Dhariwal 2021, eq. 15).
+    At the last step beta_tilde is 0 and is replaced as in the release by that of the step before it, which only matters
+    for the learned form; no noise is added there.
+    """
+    low = torch.tensor(max(step.posterior_variance, 1e-20)).log().item()
+    if raw is None:
+        return torch.full_like(like, low)
+    share = (raw + 1) / 2
+    return share * float(torch.tensor(step.beta).log()) + (1 - share) * low

@@ -1,0 +1,102 @@
+"""Noise schedules and the steps that a sampler takes through them.
+
+x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps. Steps are indexed 0 (image) .. n-1 (noise) and run downwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raydistill.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Step:
+    """One denoising step from x_t to x_{t-1} of the respaced process. All numbers are Python floats (float64)."""
+
+    index: int  # 0 .. n-1, counts down while sampling
+    fraction: float  # index / n; windows are given in it (1 = pure noise)
+    t: int  # training time step that the network is told
+    alpha_bar: float
+    alpha_bar_prev: float  # of the next cleaner step, 1 at the last
+
+    @property
+    def beta(self) -> float:
+        return 1.0 - self.alpha_bar / self.alpha_bar_prev
+
+    @property
+    def posterior_variance(self) -> float:
+        """beta_tilde = beta (1 - alpha_bar_prev) / (1 - alpha_bar) (Ho et al. 2020, eq. 7)."""
+        return self.beta * (1.0 - self.alpha_bar_prev) / (1.0 - self.alpha_bar)
+
+
+def alphas_bar(scheduler: dict[str, Any]) -> np.ndarray:
+    """alpha_bar (T,) float64 from a diffusers scheduler_config. Raises BadInput on a schedule it does not know."""
+    steps = int(scheduler.get("num_train_timesteps", 1000))
+    kind = scheduler.get("beta_schedule")
+    trained = scheduler.get("trained_betas")
+    low, high = scheduler.get("beta_start"), scheduler.get("beta_end")
+    if trained is not None:
+        betas = np.asarray(trained, np.float64)
+    elif kind not in ("linear", "scaled_linear") or low is None or high is None:
+        raise BadInput(f"generator.path: beta_schedule {kind!r} with beta_start={low}, beta_end={high} is not supported "
+                       "(linear, scaled_linear or trained_betas)")
+    elif kind == "linear":
+        betas = np.linspace(low, high, steps, dtype=np.float64)
+    else:
+        betas = np.linspace(low**0.5, high**0.5, steps, dtype=np.float64) ** 2
+    return np.cumprod(1.0 - betas)
+
+
+def timesteps(grid: str, steps: int, train_steps: int) -> np.ndarray:
+    """Training times (steps,) int64, ascending.
+
+    `released` = `linspace`: evenly spread over [0, T-1] and rounded, DiT's respacing "50" and diffusers' linspace.
+    `leading`: multiples of T // steps from 0, DiT's "ddim50" and diffusers' default.
+    """
+    if steps > train_steps:
+        raise BadInput(f"sampler.steps={steps} is more than the generator's {train_steps} training steps")
+    if grid == "leading":
+        return np.arange(steps, dtype=np.int64) * (train_steps // steps)
+    if steps == 1:
+        return np.array([train_steps - 1], np.int64)
+    return np.linspace(0, train_steps - 1, steps).round().astype(np.int64)
+
+
+def path(alpha_bar: np.ndarray, grid: str, steps: int) -> tuple[Step, ...]:
+    """The steps in sampling order, noisiest first."""
+    times = timesteps(grid, steps, len(alpha_bar))
+    previous = np.concatenate([[1.0], alpha_bar[times[:-1]]])
+    made = [Step(i, i / steps, int(t), float(alpha_bar[t]), float(p))
+            for i, (t, p) in enumerate(zip(times, previous, strict=True))]
+    return tuple(reversed(made))
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where guidance acts: stop < fraction <= start, as fractions of the noise path (1 = pure noise)."""
+
+    start: float = 1.0
+    stop: float = 0.0
+
+    def active(self, step: Step) -> bool:
+        return self.stop < step.fraction <= self.start
+
+    def count(self, steps: int) -> int:
+        """Active steps among `steps`."""
+        return sum(self.stop < i / steps <= self.start for i in range(steps))
+
+    def check(self, steps: int) -> None:
+        """Raises BadInput for a window without an active step: guidance that silently does nothing."""
+        if self.count(steps) == 0:
+            raise BadInput(f"guidance: the window ({self.start}, {self.stop}] holds none of the {steps} steps "
+                           f"(fractions 0 to {(steps - 1) / steps:.3g}); widen it or take more steps")
+
+
+def active_indices(window: Window, steps: Sequence[Step]) -> list[int]:
+    """Indices at which the window is open, in sampling order."""
+    return [s.index for s in steps if window.active(s)]

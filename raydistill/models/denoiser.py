@@ -1,0 +1,125 @@
+"""The generator: a class-conditional network behind one protocol, with one sign convention.
+
+Inside, everything is alpha_bar, eps_hat, x0_hat; networks that predict something else are converted here, at the edge.
+Generator space is VAE-scaled space times `latent_scale`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from raydistill.diffusion.prediction import Prediction, log_variance, x0_from_eps
+from raydistill.diffusion.schedule import Step, alphas_bar
+from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.models.checkpoint import WEIGHTS, check_weights, packaged, read_config, weights_digest
+from raydistill.models.device import Placement, quiet_libraries
+
+FILES = ["transformer/config.json", f"transformer/{WEIGHTS}", "scheduler/scheduler_config.json", "training.json"]
+
+
+class GeneratorSpec:
+    """What is known of a generator directory without loading its weights. Raises BadInput rather than guess.
+
+    training.json must give: prediction, latent_scale, class_ids (in the order of the network's labels),
+    null_class_index, learned_variance.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self.path = Path(path) if path else Path(packaged("generator"))
+        if not self.path.is_dir():
+            raise BadInput(f"generator.path: {self.path} is not a folder; give a directory with transformer/, scheduler/ "
+                           "and training.json")
+        net = read_config(self.path / "transformer" / "config.json", "generator.path")
+        check_weights(self.path / "transformer", "generator.path")
+        scheduler = read_config(self.path / "scheduler" / "scheduler_config.json", "generator.path")
+        training = read_config(self.path / "training.json", "generator.path")
+        for name in ("prediction", "latent_scale", "class_ids", "null_class_index", "learned_variance"):
+            if name not in training:
+                raise BadInput(f"generator.path: {self.path / 'training.json'} does not give {name}, and it is never guessed")
+        if net.get("_class_name") != "DiTTransformer2DModel":
+            raise BadInput(f"generator.path: {self.path} is a {net.get('_class_name')!r}; supported: DiTTransformer2DModel")
+        if training["prediction"] != "epsilon" or scheduler.get("prediction_type", "epsilon") != "epsilon":
+            raise BadInput(f"generator.path: {self.path} predicts {training['prediction']!r}; the samplers ddpm and ddim "
+                           "need an epsilon model")
+        self.class_ids: list[str] = [str(c) for c in training["class_ids"]]
+        self.null_class = int(training["null_class_index"])
+        self.learned_variance = bool(training["learned_variance"])
+        self.latent_scale = float(training["latent_scale"])
+        self.latent_shape = (int(net["in_channels"]), int(net["sample_size"]), int(net["sample_size"]))
+        self.alphas_bar = alphas_bar(scheduler)
+        if not math.isfinite(self.latent_scale) or self.latent_scale <= 0:
+            raise BadInput(f"generator.path: latent_scale={self.latent_scale} in {self.path / 'training.json'} must be positive")
+        if net.get("out_channels") != self.latent_shape[0] * (2 if self.learned_variance else 1):
+            raise BadInput(f"generator.path: {self.path} has {net.get('out_channels')} output channels, which does not go with "
+                           f"learned_variance={self.learned_variance} and {self.latent_shape[0]} latent channels")
+        if self.null_class != len(self.class_ids) or net.get("num_embeds_ada_norm") != len(self.class_ids):
+            raise BadInput(f"generator.path: {len(self.class_ids)} class_ids, null_class_index={self.null_class} and "
+                           f"{net.get('num_embeds_ada_norm')} embeddings in {self.path} do not go together")
+
+    def check_fits(self, latent_shape: tuple[int, int, int], class_ids: Sequence[str]) -> None:
+        """Raises BadInput if the latents or a class are not what the generator was trained on."""
+        if latent_shape != self.latent_shape:
+            raise BadInput(f"the VAE gives latents of shape {latent_shape} but the generator takes {self.latent_shape} "
+                           f"({self.path}); change source.image_size, vae.path or generator.path")
+        known = set(self.class_ids)
+        for c in class_ids:
+            if c not in known:
+                raise BadInput(f"class {c!r} is not one of the generator's {len(known)} classes ({self.path}); leave it out "
+                               "with source.classes=[...] or give another generator.path")
+
+    def identity(self) -> dict[str, Any]:
+        return {"weights": weights_digest(self.path, FILES)}
+
+
+class Denoiser:
+    """A loaded generator. Call it as diffusion.loop.Denoise."""
+
+    def __init__(self, spec: GeneratorSpec, place: Placement, cfg_scale: float, cfg_channels: Literal["all", "first3"]) -> None:
+        quiet_libraries()
+        from diffusers import DiTTransformer2DModel
+
+        self.spec, self.place, self.cfg_scale = spec, place, cfg_scale
+        self.guided = 3 if cfg_channels == "first3" else spec.latent_shape[0]
+        try:
+            net = DiTTransformer2DModel.from_pretrained(str(spec.path / "transformer"), use_safetensors=True,
+                                                        low_cpu_mem_usage=False)
+        except Exception as e:  # diffusers raises many kinds for weights that do not fit their config
+            raise BadInput(f"generator.path: {spec.path} cannot be loaded: {one_line(e)}") from None
+        self.net = net.eval().requires_grad_(False).to(place.device, place.dtype)
+
+    @property
+    def calls_per_step(self) -> int:
+        """Network calls per sample and step: two with classifier-free guidance."""
+        return 1 if self.cfg_scale == 1 else 2
+
+    @torch.inference_mode()
+    def __call__(self, x_t: Tensor, step: Step, class_index: Tensor) -> Prediction:
+        """x_t (B, C, h, w) float32, class_index (B,) int64. CFG: eps = eps_null + s (eps_cond - eps_null)."""
+        channels = x_t.shape[1]
+        if self.calls_per_step == 1:
+            out = self._network(x_t, step.t, class_index)
+            eps = out[:, :channels]
+        else:
+            null = torch.full_like(class_index, self.spec.null_class)
+            both = self._network(torch.cat([x_t, x_t]), step.t, torch.cat([class_index, null]))
+            out, other = both.chunk(2)
+            eps, eps_null = out[:, :channels], other[:, :channels]
+            eps = torch.cat([
+                eps_null[:, :self.guided] + self.cfg_scale * (eps[:, :self.guided] - eps_null[:, :self.guided]),
+                eps[:, self.guided:],
+            ], dim=1)
+        raw = out[:, channels:] if self.spec.learned_variance else None
+        if not torch.isfinite(eps).all():
+            raise StageFailed(f"generator: {self.spec.path} gave a non-finite prediction at t={step.t} in {self.place.dtype}; "
+                              "try sample.dtype=float32")
+        return Prediction(step, x_t, eps, x0_from_eps(x_t, eps, step), log_variance(step, raw, eps))
+
+    def _network(self, x: Tensor, t: int, labels: Tensor) -> Tensor:
+        times = torch.full((len(x),), t, dtype=torch.long, device=x.device)
+        return self.net(x.to(self.place.dtype), timestep=times, class_labels=labels).sample.float()
