@@ -83,14 +83,15 @@ def select_classes(listing: Listing, wanted: Sequence[str] | None) -> Listing:
     """Picks and orders classes by class_id (or class_name). Raises BadInput for one that is not there."""
     if wanted is None:
         return listing
-    index = {c.class_name: i for i, c in enumerate(listing.classes)} | {c.class_id: i for i, c in enumerate(listing.classes)}
+    index = {c.class_name: i for i, c in enumerate(listing.classes)}
+    index |= {c.class_id: i for i, c in enumerate(listing.classes)}
     for name in wanted:
         if name not in index:
             known = ", ".join(c.class_id for c in listing.classes[:12])
             raise BadInput(f"source.classes: {name!r} is not a class of the {listing.split} split (it has {known}...)")
-    if len(set(wanted)) != len(wanted) or not wanted:
-        raise BadInput("source.classes: list each class once, and at least one")
     picked = [index[n] for n in wanted]
+    if len(set(picked)) != len(picked) or not picked:
+        raise BadInput("source.classes: list each class once, and at least one")
     new = np.full(len(listing.classes), -1, np.int32)
     new[picked] = np.arange(len(picked), dtype=np.int32)
     kept = listing.take(new[listing.labels] >= 0)

@@ -71,11 +71,14 @@ class Artifact:
         sha = digest(data)
         file = f"data/{key}-{sha[:16]}.{ext}"
         record = Record(key, file, rows, len(data), sha, self.fingerprint, device, meta or {})
+        text = canonical(asdict(record)).encode()
+        commit = self.location / "commits" / f"{key}~{digest(text)[:16]}.json"
+        if (self.location / file).size() == len(data) and _holds(commit, text):
+            return record  # a second attempt rewrites nothing, so the age of a commit is that of the first attempt
         faults.reach(self.stage, "before_write", key)
         (self.location / file).write(data)
         faults.reach(self.stage, "before_commit", key)
-        text = canonical(asdict(record)).encode()
-        (self.location / "commits" / f"{key}~{digest(text)[:16]}.json").write(text)
+        commit.write(text)
         faults.reach(self.stage, "after_commit", key)
         return record
 
@@ -102,30 +105,46 @@ class Artifact:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def records(self) -> dict[str, Record]:
-        """All valid commits by key. Torn records are ignored. Raises DeterminismFault if one device kind disagrees."""
+        """All valid commits by key; of several for one key, the oldest. Torn records are ignored.
+
+        Raises DeterminismFault if one kind of device disagrees with itself, CorruptArtifact for a foreign record.
+        """
         folder = self.location / "commits"
-        names = [n for n in folder.list() if n.endswith(".json") and "~" in n]
+        names = [n for n in folder.list_by_age() if n.endswith(".json") and "~" in n]
         found: dict[str, Record] = {}
+        by_device: dict[tuple[str, str], Record] = {}
         with ThreadPoolExecutor(16) as pool:
             for name, text in zip(names, pool.map(lambda n: (folder / n).read(), names), strict=True):
                 key, _, stamp = name.removesuffix(".json").rpartition("~")
                 if digest(text)[:16] != stamp:
                     continue
-                record = Record(**json.loads(text))
-                other = found.setdefault(key, record)
-                if other.sha256 != record.sha256 and other.device == record.device:
+                record = self._parse(folder / name, key, text)
+                found.setdefault(key, record)
+                other = by_device.setdefault((key, record.device), record)
+                if other.sha256 != record.sha256:
                     raise DeterminismFault(
                         f"{self.stage}: key {key} was computed twice on {record.device!r} with different bytes "
                         f"({other.file}, {record.file} under {self.location}); delete {self.location} to start this "
                         "stage anew, and report it")
         return found
 
+    def _parse(self, location: Location, key: str, text: bytes) -> Record:
+        try:
+            record = Record(**json.loads(text))
+        except (TypeError, ValueError):
+            raise CorruptArtifact(f"{self.stage}: {location} is not a commit of this version of raydistill; "
+                                  f"delete {self.location} and run the same command again to rebuild it") from None
+        if record.fingerprint != self.fingerprint or record.key != key:
+            raise CorruptArtifact(f"{self.stage}: {location} is the commit of key {record.key} of artifact "
+                                  f"{record.fingerprint}; it was copied here: delete it")
+        return record
+
     def manifest(self) -> Manifest | None:
         """The sealed manifest, or None. A torn one counts as none: sealing again gives the same bytes."""
         try:
             body = json.loads((self.location / "manifest.json").read())
             claimed = body.pop("digest")
-        except (FileNotFoundError, ValueError, KeyError, AttributeError):
+        except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
             return None
         if digest(canonical(body).encode()) != claimed:
             return None
@@ -152,7 +171,7 @@ class Artifact:
 
     def read_row_group(self, record: Record, row_group: int) -> pa.Table:
         """One row group without reading the rest of the file. Call `verify` on the record first."""
-        fs, path = (self.location / record.file)._open()
+        fs, path = (self.location / record.file).filesystem()
         with pq.ParquetFile(path, filesystem=fs) as file:
             return file.read_row_group(row_group)
 
@@ -164,6 +183,13 @@ class Artifact:
     def _corrupt(self, record: Record, what: str) -> CorruptArtifact:
         return CorruptArtifact(f"{self.stage}: {self.location / record.file} (key {record.key}) {what}; "
                                f"delete {self.location} and run the same command again to rebuild it")
+
+
+def _holds(location: Location, text: bytes) -> bool:
+    try:
+        return location.read() == text
+    except FileNotFoundError:
+        return False
 
 
 def table_bytes(table: pa.Table, row_groups: Sequence[int] | None = None) -> bytes:

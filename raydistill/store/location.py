@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyarrow import fs as pafs
@@ -22,7 +23,8 @@ class Location:
         return cls(text.rstrip("/") if "://" in text else os.path.abspath(os.path.expanduser(text)))
 
     def __truediv__(self, name: str) -> Location:
-        return Location(f"{self.uri}/{name}")
+        head, sep, options = ("", "", "") if self.is_local else self.uri.partition("?")
+        return Location(f"{head or self.uri}/{name}{sep}{options}")
 
     def __str__(self) -> str:
         return self.uri
@@ -31,7 +33,8 @@ class Location:
     def is_local(self) -> bool:
         return "://" not in self.uri
 
-    def _open(self) -> tuple[pafs.FileSystem, str]:
+    def filesystem(self) -> tuple[pafs.FileSystem, str]:
+        """The file system and this location's path in it. Raises BadInput for a URI that cannot be opened."""
         if self.is_local:
             return pafs.LocalFileSystem(), self.uri
         try:
@@ -41,44 +44,63 @@ class Location:
 
     def read(self) -> bytes:
         """The whole object. Raises FileNotFoundError."""
-        fs, path = self._open()
+        fs, path = self.filesystem()
         with fs.open_input_stream(path) as f:
             return f.read()
 
     def write(self, data: bytes) -> None:
-        """Writes the whole object. Torn local writes are caught by the digests of `artifact`; object stores have none."""
-        fs, path = self._open()
+        """Writes the whole object. A torn local write is caught by digests; object stores have none."""
+        fs, path = self.filesystem()
         try:
-            if self.is_local:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-            with fs.open_output_stream(path) as f:
-                f.write(data)
+            if isinstance(fs, pafs.LocalFileSystem):
+                _write_file(path, data)
+            else:
+                with fs.open_output_stream(path) as f:
+                    f.write(data)
         except OSError as e:
-            raise StageFailed(f"cannot write {self.uri}: {reason(e)}; {remedy(e)}, then run the same command again") from e
+            raise StageFailed(f"cannot write {self.uri}: {reason(e)}; {remedy(e)}, "
+                              "then run the same command again") from e
 
     def exists(self) -> bool:
-        fs, path = self._open()
+        fs, path = self.filesystem()
         return fs.get_file_info(path).type != pafs.FileType.NotFound
 
     def list(self) -> list[str]:
         """Names (not paths) directly below, sorted; empty if there is no such folder."""
-        fs, path = self._open()
-        infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-        return sorted(i.base_name for i in infos)
+        return sorted(i.base_name for i in self.infos())
+
+    def list_by_age(self) -> Sequence[str]:
+        """Names directly below, the oldest first; equally old ones by name."""
+        return [i.base_name for i in sorted(self.infos(), key=lambda i: (i.mtime_ns or 0, i.base_name))]
+
+    def infos(self, recursive: bool = False) -> Sequence[pafs.FileInfo]:
+        """What is directly below, or anywhere below, in no particular order; empty if there is no such folder."""
+        fs, path = self.filesystem()
+        return fs.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=recursive))
 
     def size(self) -> int | None:
         """Bytes of the object, or None if it is not there."""
-        fs, path = self._open()
+        fs, path = self.filesystem()
         info = fs.get_file_info(path)
         return info.size if info.type == pafs.FileType.File else None
 
     def delete(self) -> None:
         """Removes one object; no error if it is gone already."""
-        fs, path = self._open()
+        fs, path = self.filesystem()
         try:
             fs.delete_file(path)
         except FileNotFoundError:
             return
+
+
+def _write_file(path: str, data: bytes) -> None:
+    """Writes without truncating first: an equal file that is written again stays whole at every moment."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as f:
+        f.write(data)
+        f.truncate(len(data))
+        f.flush()
+        os.fsync(f.fileno())
 
 
 def reason(e: OSError) -> str:

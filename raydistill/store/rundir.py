@@ -10,7 +10,7 @@ from typing import Any
 from raydistill.errors import BadInput
 from raydistill.identity import canonical
 from raydistill.store.artifact import Artifact
-from raydistill.store.location import Location
+from raydistill.store.location import Location, reason
 
 MARKER = "raydistill.json"
 
@@ -27,7 +27,11 @@ class RunDir:
         for place in {self.root, self.artifacts}:
             if place.is_local and os.path.exists(place.uri) and not os.path.isdir(place.uri):
                 raise BadInput(f"run_dir: {place} is a file; choose a folder")
-            names = place.list()
+            try:
+                names = place.list()
+            except OSError as e:
+                raise BadInput(f"run_dir: {place} cannot be listed: {reason(e)}; "
+                               "check the path and your access") from None
             if names and MARKER not in names:
                 raise BadInput(f"run_dir: {place} holds {names[0]!r} and is not a raydistill run directory; "
                                "choose an empty or new folder")

@@ -46,7 +46,7 @@ def prototypes(shape: Sequence[int]) -> pa.Schema:
 
 
 def plan(shape: Sequence[int]) -> pa.Schema:
-    """plan: one row a slot. `image_id` is set by methods that pick real images; `prototype` is zero if there is none."""
+    """plan: one row a slot. `image_id` is set by methods that pick real images; `prototype` is zero if none."""
     return pa.schema([("class_index", pa.int32()), ("class_id", pa.string()), ("slot", pa.int32()),
                       ("batch", pa.int32()), ("prototype_id", pa.int32()), ("weight", pa.float64()),
                       ("seed_key", pa.string()), ("image_id", pa.string()),

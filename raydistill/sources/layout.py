@@ -1,0 +1,89 @@
+"""What sources on disk share: the folder that `source.path` names, and the class names beside the data."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyarrow import fs as pafs
+
+from raydistill.config import SourceConfig
+from raydistill.errors import BadInput, one_line
+from raydistill.store.location import Location, reason
+
+CLASSES = "classes.json"
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """classes.json: class ids (`dirs`: folder names, WordNet ids) and the readable `names`, in the same order."""
+
+    dirs: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @property
+    def name_of(self) -> dict[str, str]:
+        return dict(zip(self.dirs, self.names, strict=True))
+
+    def ids_of(self, labels: Sequence[str]) -> list[str] | None:
+        """The class id of each label, found by id or by an unambiguous name; None if some label is neither."""
+        if tuple(labels) == self.names:
+            return list(self.dirs)
+        if set(labels) <= set(self.dirs):
+            return list(labels)
+        by_name = {n: d for d, n in zip(self.dirs, self.names, strict=True) if self.names.count(n) == 1}
+        return [by_name[x] for x in labels] if set(labels) <= set(by_name) else None
+
+
+def required_path(config: SourceConfig) -> str:
+    """`source.path`, which this kind of source cannot do without."""
+    if not config.path:
+        raise BadInput(f"source.path: source.kind={config.kind} needs the folder that holds the splits; "
+                       "give source.path=DIR")
+    return config.path
+
+
+def open_root(path: str) -> Location:
+    """The folder of `source.path`. Raises BadInput if it is not there, is not a folder or cannot be reached."""
+    root = Location.of(path)
+    try:
+        fs, inside = root.filesystem()
+        kind = fs.get_file_info(inside).type
+    except OSError as e:
+        raise BadInput(f"source.path: {root} cannot be opened: {reason(e)}; check the path and your access") from None
+    if kind != pafs.FileType.Directory:
+        what = "does not exist" if kind == pafs.FileType.NotFound else "is not a folder"
+        raise BadInput(f"source.path: {root} {what}; give the folder that holds the splits")
+    return root
+
+
+def class_names(root: Location) -> ClassNames | None:
+    """The content of `classes.json` in the source's folder; None if there is none, BadInput if it is wrong."""
+    place = root / CLASSES
+    try:
+        tree = json.loads(place.read())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as e:
+        raise BadInput(f"source: {place} cannot be read: {one_line(e)}; repair it or remove it") from None
+    tree = tree if isinstance(tree, dict) else {}
+    names: Any = tree.get("names")
+    dirs: Any = tree.get("dirs")
+    if not _texts(names) or not _texts(dirs) or not len(names) == len(dirs) == len(set(dirs)):
+        raise BadInput(f'source: {place} must hold two lists of text of one length, "dirs" (class ids, each once) and '
+                       '"names"; repair it or remove it')
+    return ClassNames(tuple(dirs), tuple(names))
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(x, str) for x in value)
+
+
+def no_split(root: Location, split: str, have: Sequence[str]) -> BadInput:
+    """The error for a split that is not there; names the splits that are."""
+    near = difflib.get_close_matches(split, have, n=1)
+    advice = f"did you mean {near[0]!r}?" if near else "set source.train and source.val to names that exist"
+    return BadInput(f"source: {root} has no split {split!r} (it has {', '.join(have[:12]) or 'none'}); {advice}")
