@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import reprlib
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -219,11 +220,9 @@ def load(config: str = "quickstart", overrides: Sequence[str] = ()) -> Config:
 
 def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
     """Validates a tree. Raises BadInput for the first thing wrong with it."""
-    known = dict(leaves(Config))
-    for key in _keys(tree):
-        if not any(key == k or k.startswith(key + ".") for k in known):
-            near = nearest_key(key)
-            raise BadInput(f"unknown configuration key {key!r}" + (f"; did you mean {near!r}?" if near else ""))
+    for key in _unknown(tree, Config):
+        near = nearest_key(key)
+        raise BadInput(f"unknown configuration key {key!r}" + (f"; did you mean {near!r}?" if near else ""))
     try:
         config = Config.model_validate(tree)
     except ValidationError as e:
@@ -231,7 +230,7 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
         key = ".".join(str(p) for p in first["loc"])
         what = one_line(first["msg"]).removeprefix("Value error, ")
         got = first.get("input")
-        shown = "" if not key or isinstance(got, dict) else f" (got {str(got)[:60]!r})"
+        shown = "" if not key or isinstance(got, dict) else f" (got {got[:60] if isinstance(got, str) else reprlib.repr(got)!r})"
         raise BadInput(f"configuration{' key ' + key if key else ''}: {what}{shown}") from None
     return config if config.run_dir else config.model_copy(update={"run_dir": default_run})
 
@@ -259,10 +258,10 @@ def nearest_key(key: str) -> str | None:
 
 def _read(config: str) -> dict[str, Any]:
     if config in presets():
-        text = (resources.files("raydistill.presets") / f"{config}.yaml").read_text()
-    elif Path(config).is_file():
+        text = (resources.files("raydistill.presets") / f"{config}.yaml").read_text("utf-8")
+    elif _is_file(config):
         try:
-            text = Path(config).read_text()
+            text = Path(config).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as e:
             raise BadInput(f"--config {config}: cannot be read: {one_line(e)}") from None
     else:
@@ -271,7 +270,7 @@ def _read(config: str) -> dict[str, Any]:
         raise BadInput(f"--config {config}: neither a preset nor a file{hint} (presets: {', '.join(presets())})")
     try:
         tree = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
+    except Exception as e:  # PyYAML raises many kinds on odd scalars (!!int "" is an IndexError); all mean: not YAML
         raise BadInput(f"--config {config}: not YAML: {one_line(e)}") from None
     if tree is None:
         return {}
@@ -280,21 +279,30 @@ def _read(config: str) -> dict[str, Any]:
     return copy.deepcopy(tree)
 
 
-def _keys(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # a name too long, for example
+        return False
+
+
+def _unknown(tree: dict[Any, Any], model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of the tree that the model does not have. Looks only into sections, so no value can be too deep."""
     for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _keys(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+        field = model.model_fields.get(name) if isinstance(name, str) else None
+        if field is None:
+            yield f"{prefix}{name}" + (f".{next(iter(value))}" if isinstance(value, dict) and value else "")
+        elif isinstance(value, dict) and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _unknown(value, field.annotation, f"{prefix}{name}.")
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     node, parts = tree, key.split(".")
     for part in parts[:-1]:
-        child = node.setdefault(part, {})
+        child = node.get(part, {})
         if not isinstance(child, dict):
             raise BadInput(f"configuration key {key!r}: {part!r} is a value, not a section")
-        node = child
+        node[part] = node = dict(child)  # a copy: YAML aliases share one object
     node[parts[-1]] = value
 
 
@@ -306,7 +314,7 @@ def _value(key: str, text: str) -> Any:
         return None if text in ("null", "none", "") and type(None) in kinds else text
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except Exception:
         raise BadInput(f"configuration key {key}: cannot read the value {text[:60]!r}") from None
     if isinstance(value, str) and float in kinds:
         try:
@@ -314,7 +322,7 @@ def _value(key: str, text: str) -> Any:
         except ValueError:
             return value
     if any(typing.get_origin(k) is list for k in kinds) and isinstance(value, str | int | float):
-        return [value]
+        value = [value]
     if any(typing.get_origin(k) is list and str in typing.get_args(k) for k in kinds) and isinstance(value, list):
         return [str(v) for v in value]
     return value
