@@ -1,0 +1,186 @@
+"""The shape of the code base, kept true by reading it: which way imports point, who may import Ray, how long a file is.
+
+Everything is found with `ast`, inside functions too, so nothing has to be imported and no import can hide.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "raydistill"
+
+# A module imports from its own layer and from those above it in this table, never from those below.
+LAYERS: list[tuple[str, ...]] = [
+    ("__init__", "config", "registry", "errors", "seeding", "identity", "presets"),
+    ("store",),
+    ("sources", "models", "diffusion", "clustering"),
+    ("guidance", "methods", "metrics", "evaluation", "pretraining"),
+    ("stages", "report"),
+    ("cli",),
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+RAY_ALLOWED = "stages"
+LONGEST_FILE = 450
+LONGEST_DOOR = 30
+LONGEST_INIT = 40
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+JOBS = sorted((ROOT / "jobs").glob("*.py"))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def length(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def room(path: Path) -> str:
+    """The top-level module or package below raydistill/ that a file belongs to."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported(source: str, package: str = "raydistill") -> set[str]:
+    """Dotted names that a source imports, wherever in it: `from a import b` gives a.b. `package` is the source's own.
+
+    A name imported by a literal string (`importlib.import_module("a")`, `__import__("a")`) counts too. The registry's
+    imports, whose names are known only at run time, are the one intended exception.
+    """
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *([node.module] if node.module else [])])
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                found.add(node.args[0].value)
+    return found
+
+
+def imports_of(path: Path) -> set[str]:
+    package = ".".join(path.relative_to(ROOT).parts[:-1])
+    return imported(path.read_text(), package)
+
+
+def imports_ray(names: set[str]) -> bool:
+    return any(name.split(".")[0] == "ray" for name in names)
+
+
+def downward(own: str, names: set[str]) -> list[str]:
+    """What a module of the room `own` imports from below its layer, or from a room that the table does not hold."""
+    wrong = []
+    for name in sorted(names):
+        parts = name.split(".")
+        if parts[0] != "raydistill":
+            continue
+        target = parts[1] if len(parts) > 1 and not parts[1].startswith("__") else "__init__"
+        if target != own and LEVEL.get(target, len(LAYERS)) > LEVEL[own]:
+            wrong.append(name)
+    return wrong
+
+
+def test_the_readers_see_what_they_must():
+    """The rules below would pass for nothing if these did not find what they look for."""
+    assert imports_ray(imported("def f():\n    if x:\n        from ray import data\n"))
+    assert imports_ray(imported("import numpy, ray.data as rd"))
+    assert imports_ray(imported("m = importlib.import_module('ray')"))
+    assert not imports_ray(imported("import raydistill.store\nfrom rays import ray"))
+    assert imported("from . import a\nfrom ..store import b", "raydistill.models") == {
+        "raydistill.models.a",
+        "raydistill.store.b",
+    }
+    assert downward("store", imported("def f():\n    from raydistill.stages import run")) == ["raydistill.stages.run"]
+    assert downward("store", imported("from raydistill import models")) == ["raydistill.models"]
+    assert downward("models", imported("from raydistill import __version__, sources, store")) == []
+    assert downward("cli", {"raydistill.attic.x"}) == ["raydistill.attic.x"]
+
+
+def test_every_room_has_its_layer():
+    unknown = sorted({room(path) for path in MODULES} - set(LEVEL))
+    assert not unknown, f"give {unknown} a place in LAYERS"
+
+
+def test_imports_point_one_way():
+    wrong = {
+        relative(path): names
+        for path in MODULES
+        if room(path) in LEVEL and (names := downward(room(path), imports_of(path)))
+    }
+    assert not wrong, f"imports from a layer below their own: {wrong}"
+
+
+def test_only_stages_know_of_ray():
+    others = [path for path in [*MODULES, *JOBS] if not path.is_relative_to(PACKAGE / RAY_ALLOWED)]
+    wrong = [relative(path) for path in others if imports_ray(imports_of(path))]
+    assert not wrong, f"these import ray, and only raydistill/{RAY_ALLOWED} may: {wrong}"
+
+
+def test_files_are_short():
+    long = {relative(path): n for path in [*MODULES, *JOBS] if (n := length(path)) > LONGEST_FILE}
+    assert not long, f"could each be two clear files? {long}"
+
+
+def test_jobs_are_thin_doors():
+    long = {relative(path): n for path in JOBS if (n := length(path)) >= LONGEST_DOOR}
+    assert not long, f"what is more than a door belongs in the package: {long}"
+
+
+def test_public_modules_say_what_they_are():
+    public = [path for path in [*MODULES, *JOBS] if not path.name.startswith("_") or path.name == "__init__.py"]
+    silent = [relative(path) for path in public if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert not silent, f"no docstring: {silent}"
+
+
+def test_package_inits_are_light():
+    """A docstring, names re-exported from this package, constants: importing a package costs next to nothing."""
+    light = (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+    at_home = {"raydistill", *sys.stdlib_module_names}
+    wrong = []
+    for path in MODULES:
+        if path.name == "__init__.py":
+            heavy = {type(node).__name__ for node in ast.parse(path.read_text()).body if not isinstance(node, light)}
+            foreign = {name.split(".")[0] for name in imports_of(path)} - at_home
+            if heavy or foreign or length(path) > LONGEST_INIT:
+                wrong.append(f"{relative(path)}: holds {heavy}, imports {foreign}, {length(path)} lines")
+    assert not wrong, wrong
+
+
+# Folders of somebody's own machine. `ray` and `ubuntu` are the users of the cluster's nodes (cluster.yaml). The
+# brackets keep this line from matching itself.
+OWN_PATH = re.compile(r"(?<![\w.~$}-])/(?:[r]oot/|[w]ork/|[U]sers/\w|[h]ome/(?!ray\b|ubuntu\b)[a-z])")
+NOT_OURS = re.compile(r"^(\.git|\.venv|shared|runs|build|dist|mlruns|__pycache__|.*_cache|.*\.egg-info|\.hypothesis)$")
+TEXT_FILES = {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json", ".html", ".sh", ".cfg", ""}
+
+
+def text_files() -> list[Path]:
+    found = []
+    for folder, below, names in os.walk(ROOT):
+        below[:] = [name for name in below if not NOT_OURS.match(name)]
+        found += [Path(folder, name) for name in names if Path(name).suffix in TEXT_FILES]
+    return found
+
+
+def test_no_path_of_somebodys_machine():
+    files = text_files()
+    assert PACKAGE / "__init__.py" in files and ROOT / ".ci" / "run" in files
+    assert OWN_PATH.search("see /home/" + "jane/data") and not OWN_PATH.search("network/work/x https://a.org/home/b")
+    found = [
+        f"{relative(path)}:{number}: {line.strip()[:100]}"
+        for path in files
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if OWN_PATH.search(line)
+    ]
+    assert not found, "\n".join(found)
