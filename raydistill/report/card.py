@@ -1,0 +1,190 @@
+"""The dataset card: the README.md that travels with the distilled set. It holds no dates and no host paths, so equal
+arguments give equal bytes.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from raydistill.report.text import count, plural
+from raydistill.sources.base import ClassInfo
+from raydistill.store.schemas import distilled
+
+COLUMNS = {
+    "image": "encoded image; `bytes` holds it, `path` its name",
+    "label": "class index, in the order of the table of classes",
+    "class_name": "name of the class",
+    "weight": "how much the image counts in a weighted training loss, relative to the others of its class",
+    "slot": "number of the image within its class",
+    "prototype_id": "prototype (cluster of real latents) that the image stands for; negative if it has none",
+    "method": "method that made the image",
+    "seed_key": "key that fixes the noise of this image; the same key gives the same noise on any machine",
+    "provenance": "JSON: what the image was made from",
+}
+
+_SNIPPET = '''\
+import glob, io
+import pyarrow.parquet as pq
+from PIL import Image
+
+for row in pq.read_table(sorted(glob.glob("*.parquet"))).to_pylist():
+    image = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
+    print(row["label"], row["class_name"], row["slot"], row["weight"], image.size)
+'''
+
+_DATASETS = '''\
+from datasets import load_dataset
+
+train = load_dataset("parquet", data_files="*.parquet", split="train")
+print(train[0]["image"].size, train.features["label"].names)
+'''
+
+_BODY = '''\
+# {title}
+
+{images} in {classes}, {ipc} per class, {size} x {size} pixels: a distilled data set, made to train a classifier
+with few images. Made by raydistill with the method `{method}` and seed {seed}.
+
+| | |
+|---|---|
+{facts}
+
+## Load it
+
+Inside this folder:
+
+```python
+{snippet}```
+
+or with the `datasets` library:
+
+```python
+{datasets}```
+
+A training loss may weight each row by `weight`; with equal weights leave it out.
+
+## Columns
+
+| column | type | meaning |
+|---|---|---|
+{columns}
+
+## Classes
+
+| label | class_id | class_name |
+|---|---|---|
+{table}
+
+## Provenance
+
+{origin}
+
+```json
+{provenance}
+```
+
+Each row's `seed_key` and `provenance` say how that image was made. The same configuration, inputs and seed make the
+same set again.
+
+## Licence
+
+{licence}
+
+## Limits
+
+{limits}
+'''
+
+
+def card(title: str, method: str, ipc: int, seed: int, classes: Sequence[ClassInfo], image_size: int, source_kind: str,
+         generator: str | None, fields: Mapping[str, Any]) -> str:
+    """README.md of a distilled set: YAML front matter for the Hugging Face image layout, then the text.
+
+    `generator` is its name or directory, None if the images are real ones. `fields` is provenance that JSON can hold
+    (digests, fingerprints, settings); of anything in it that looks like a path only the last part is kept.
+    """
+    made_by = None if generator is None else _public(generator)
+    facts = {"method": method, "images per class": str(ipc), "classes": count(len(classes)),
+             "images": count(ipc * len(classes)), "image size": f"{image_size} x {image_size}", "seed": str(seed),
+             "source": source_kind, "generator": made_by or "none: the images are real ones"}
+    body = _BODY.format(
+        title=_cell(title), images=plural(ipc * len(classes), "image"), ipc=ipc, size=image_size, seed=seed,
+        classes=plural(len(classes), "class", "classes"), method=_cell(method), facts=_rows(list(facts.items())),
+        snippet=_SNIPPET, datasets=_DATASETS, columns=_columns(),
+        table=_rows([(str(i), c.class_id, c.class_name) for i, c in enumerate(classes)]),
+        origin=_origin(source_kind, made_by), provenance=_json(_public(dict(fields))), licence=_licence(made_by),
+        limits=_limits(made_by))
+    return _front_matter(title, ipc * len(classes), made_by is not None) + body
+
+
+def _front_matter(title: str, images: int, synthetic: bool) -> str:
+    tags = ["dataset-distillation", "raydistill", *(["synthetic"] if synthetic else [])]
+    tree = {"pretty_name": title, "license": "other", "license_name": "inherits-from-source-and-generator",
+            "task_categories": ["image-classification"], "tags": tags, "size_categories": [_size(images)],
+            "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "*.parquet"}]}]}
+    return f"---\n{yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=1000)}---\n\n"
+
+
+def _columns() -> str:
+    return "\n".join(f"| `{f.name}` | `{'struct{bytes, path}' if f.name == 'image' else f.type}` | {COLUMNS[f.name]} |"
+                     for f in distilled([]))
+
+
+def _size(images: int) -> str:
+    """The Hub's names for sizes."""
+    steps = (1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")
+    return next((name for limit, name in steps if images < limit), "1M<n<10M")
+
+
+def _origin(source_kind: str, generator: str | None) -> str:
+    if generator is None:
+        return f"The images were picked from the training split (source: `{_cell(source_kind)}`); none was synthesised."
+    return (f"The images were sampled from the pretrained generator `{_cell(generator)}` for the classes of the "
+            f"training split (source: `{_cell(source_kind)}`), by the method named above.")
+
+
+def _licence(generator: str | None) -> str:
+    if generator is None:
+        return ("These are real images of the source: the terms of the source images apply to every one of them. No "
+                "licence is granted here beyond those terms; check them before you share or use this set.")
+    return ("This set inherits terms from two sides: those of the source images and those of the weights of the "
+            "generator and its VAE. The stricter ones hold. ImageNet's images, for example, are for non-commercial "
+            "research only, and so are some published generator weights. No licence is granted here beyond those "
+            "terms; check both before you share or use this set.")
+
+
+def _limits(generator: str | None) -> str:
+    text = ("The set was made to train classifiers of these classes at about this image size. It covers less than the "
+            "data it came from, rare cases above all, and it carries over their biases.")
+    if generator is None:
+        return text
+    return text + " A synthesis may come close to a real image; the run's report shows the nearest one beside each."
+
+
+def _public(value: Any) -> Any:
+    """The value without directories: '/data/models/dit' -> 'dit', also deep inside."""
+    if isinstance(value, Mapping):
+        return {str(k): _public(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public(v) for v in value]
+    if isinstance(value, str) and (value.startswith(("/", "./", "../", "~")) or "://" in value or ":\\" in value):
+        return value.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    return value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _rows(rows: Sequence[tuple[str, ...]]) -> str:
+    return "\n".join("| " + " | ".join(_cell(c) for c in row) + " |" for row in rows)
+
+
+def _cell(value: str) -> str:
+    """Text that cannot break out of a Markdown table cell or become markup."""
+    return html.escape(" ".join(value.split()), quote=False).replace("|", "\\|")

@@ -1,0 +1,118 @@
+"""What the report is made of: plain, frozen data that the pipeline fills in. Nothing here reads a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+RANDOM = "random"
+FULL = "full data"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One slot: its synthesis and the real image of its class that is nearest in latent space.
+
+    `prototype_id` is the row of its prototype in `Projection.prototypes`, negative if it has none.
+    """
+
+    slot: int
+    image: bytes
+    weight: float
+    prototype_id: int
+    nearest: bytes | None
+    nearest_id: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A class's latents on two axes: `real` (N, 2), `prototypes` (P, 2), `syntheses` (S, 2) in the order of the items.
+
+    `explained` is the share of the real latents' variance that the two axes carry, 0 if they have none.
+    """
+
+    real: np.ndarray
+    prototypes: np.ndarray
+    syntheses: np.ndarray
+    explained: float
+
+
+@dataclass(frozen=True)
+class ClassPanel:
+    """One class of the grid; `real_count` is the number of its real training images."""
+
+    class_id: str
+    class_name: str
+    real_count: int
+    items: tuple[Item, ...]
+    projection: Projection | None
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """Wall time of a stage and the units it made. `reused` = found finished, not computed in this run."""
+
+    stage: str
+    seconds: float
+    units: int
+    unit: str
+    reused: bool
+
+    @property
+    def rate(self) -> float | None:
+        """Units a second; None where it would mean nothing."""
+        return self.units / self.seconds if self.seconds > 0 and self.units > 0 and not self.reused else None
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy of one student trained on one set, fractions 0..1, mean and std over training seeds.
+
+    `set` is a method's name, "random" (RANDOM) or "full data" (FULL); `main` marks the distilled set of this report.
+    """
+
+    set: str
+    student: str
+    seeds: int
+    last_mean: float
+    last_std: float
+    best_mean: float
+    best_std: float
+    images: int
+    main: bool
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything on the page. The totals are needed only if `panels` leaves classes out; None = count the panels."""
+
+    title: str
+    method: str
+    ipc: int
+    seed: int
+    image_size: int
+    panels: tuple[ClassPanel, ...]
+    costs: tuple[StageCost, ...]
+    scores: tuple[Score, ...]
+    chance: float
+    config_yaml: str
+    command: str
+    notes: tuple[str, ...]
+    protocol: str
+    total_classes: int | None = None
+    total_real: int | None = None
+    total_images: int | None = None
+
+    @property
+    def classes(self) -> int:
+        return len(self.panels) if self.total_classes is None else self.total_classes
+
+    @property
+    def real(self) -> int:
+        return sum(p.real_count for p in self.panels) if self.total_real is None else self.total_real
+
+    @property
+    def images(self) -> int:
+        return sum(len(p.items) for p in self.panels) if self.total_images is None else self.total_images

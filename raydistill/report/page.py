@@ -1,0 +1,127 @@
+"""The report page: `render` fills the template page.html. The result is one file, without requests or scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import jinja2
+from markupsafe import Markup
+
+from raydistill.report import plots, text
+from raydistill.report.data import FULL, ClassPanel, Item, ReportData, Score, StageCost
+from raydistill.report.images import data_uri, display_copy
+from raydistill.report.verdict import verdicts
+
+MAX_PANELS = 50
+MAX_ITEMS = 50
+MAX_PAIRS = 1000
+OPEN_ITEMS = 10
+SMALL_ITEMS = 2
+PIXELATED_BELOW = 64
+IMAGE_BUDGET = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """An item as it is shown."""
+
+    item: Item
+    image: str
+    nearest: str | None
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A class as it is shown: the first OPEN_ITEMS pairs, those behind a fold, and how many are left out."""
+
+    panel: ClassPanel
+    open: tuple[_Picture, ...]
+    folded: tuple[_Picture, ...]
+    left_out: int
+    scatter: Markup | None
+    caption: str
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """A stage's row: its share of the longest stage, 0..100, for the bar."""
+
+    cost: StageCost
+    bar: float
+
+
+def render(data: ReportData) -> str:
+    """The whole page as HTML text. Equal data give equal text."""
+    panels = data.panels[:MAX_PANELS]
+    limit = min(MAX_ITEMS, max(OPEN_ITEMS, MAX_PAIRS // max(1, len(panels))))
+    compact = _image_bytes(panels, limit) > IMAGE_BUDGET
+    encode = display_copy if compact else data_uri
+    return _template().render(
+        data=data,
+        facts=_facts(data),
+        verdicts=verdicts(data),
+        students=_by_student(data.scores),
+        bounded=any(s.set == FULL for s in data.scores),
+        accuracy=plots.accuracy([s for rows in _by_student(data.scores) for s in rows], data.chance),
+        panels=[_panel(p, encode, limit) for p in panels],
+        small=all(len(p.items) <= SMALL_ITEMS for p in panels),
+        pixelated=data.image_size < PIXELATED_BELOW,
+        compact=compact,
+        costs=_costs(data.costs),
+        total=text.duration(sum(c.seconds for c in data.costs if not c.reused)),
+    )
+
+
+def _facts(data: ReportData) -> list[tuple[str, str]]:
+    return [("Method", data.method), ("Images per class", text.count(data.ipc)), ("Classes", text.count(data.classes)),
+            ("Image size", f"{data.image_size} px"), ("Seed", str(data.seed)),
+            ("Compression", f"{text.number(data.real / data.images)} : 1" if data.images else "–")]
+
+
+def _by_student(scores: tuple[Score, ...]) -> list[list[Score]]:
+    """One list a student, in order of appearance; the distilled set first, the rest as they come."""
+    students = dict.fromkeys(s.student for s in scores)
+    return [sorted((s for s in scores if s.student == name), key=lambda s: not s.main) for name in students]
+
+
+def _panel(panel: ClassPanel, encode: Callable[[bytes], str], limit: int) -> _Panel:
+    shown = tuple(_Picture(i, encode(i.image), encode(i.nearest) if i.nearest else None) for i in panel.items[:limit])
+    projection = panel.projection
+    drawn = None
+    if projection is not None and len(projection.real) + len(projection.syntheses):
+        drawn = plots.scatter(projection, panel.items, panel.class_name)
+    return _Panel(panel, shown[:OPEN_ITEMS], shown[OPEN_ITEMS:], len(panel.items) - len(shown), drawn,
+                  _caption(panel) if drawn else "")
+
+
+def _caption(panel: ClassPanel) -> str:
+    projection = panel.projection
+    if projection is None:
+        return ""
+    share = f"Axes carry {text.percent(projection.explained)}\N{NO-BREAK SPACE}% of the variance"
+    if projection.explained <= 0:
+        share = "The real latents have no variance"
+    shown = min(len(projection.real), plots.MAX_POINTS)
+    if shown < panel.real_count:
+        return f"{share}; {text.count(shown)} of {text.count(panel.real_count)} real images drawn."
+    return f"{share}."
+
+
+def _costs(costs: tuple[StageCost, ...]) -> list[_Cost]:
+    longest = max((c.seconds for c in costs if not c.reused), default=0.0)
+    return [_Cost(c, 100 * c.seconds / longest if longest > 0 and not c.reused else 0.0) for c in costs]
+
+
+def _image_bytes(panels: tuple[ClassPanel, ...], limit: int) -> int:
+    return sum(len(i.image) + len(i.nearest or b"") for p in panels for i in p.items[:limit])
+
+
+@cache
+def _template() -> jinja2.Template:
+    env = jinja2.Environment(loader=jinja2.PackageLoader("raydistill.report", "."), autoescape=True,
+                             undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.filters.update(count=text.count, percent=text.percent, number=text.number, duration=text.duration)
+    env.globals.update(spread=text.spread, rate=text.rate, plural=text.plural)
+    return env.get_template("page.html")

@@ -1,0 +1,53 @@
+"""How numbers read on the page."""
+
+from __future__ import annotations
+
+import math
+
+
+def count(value: int) -> str:
+    """5000 -> '5,000'."""
+    return f"{value:,}"
+
+
+def percent(fraction: float) -> str:
+    """0.5214 -> '52.1', without the sign; '–' if it is not a number."""
+    return f"{100 * fraction:.1f}" if math.isfinite(fraction) else "–"
+
+
+def spread(mean: float, std: float, seeds: int) -> str:
+    """'52.1 ± 0.8'; one seed has no spread, so none is shown."""
+    if seeds < 2 or not math.isfinite(mean) or not math.isfinite(std):
+        return percent(mean)
+    return f"{percent(mean)} ± {percent(std)}"
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent where it can be avoided."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """0.42 -> '0.42 s', 93 -> '1 min 33 s', 7380 -> '2 h 3 min'."""
+    if seconds < 59.5:
+        return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def rate(per_second: float | None, unit: str) -> str:
+    """'12.5 images/s'; slow ones are turned over: '4.2 s each'. '–' if there is none."""
+    if per_second is None or not per_second > 0:
+        return "–"
+    if per_second < 0.5:
+        return f"{duration(1 / per_second)} each"
+    return f"{number(per_second)} {unit}/s"
+
+
+def plural(value: int, one: str, many: str | None = None) -> str:
+    """'1 class', '10 classes'."""
+    return f"{count(value)} {one if value == 1 else many or one + 's'}"

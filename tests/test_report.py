@@ -1,0 +1,324 @@
+"""The report page, its projection and plots, and the dataset card."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from raydistill.report import page, plots, text
+from raydistill.report.card import COLUMNS, card
+from raydistill.report.data import FULL, RANDOM, ClassPanel, Item, Projection, ReportData, Score, StageCost
+from raydistill.report.page import render
+from raydistill.report.projection import nearest, project, spread
+from raydistill.report.verdict import verdicts
+from raydistill.sources.base import ClassInfo
+from raydistill.store.schemas import distilled
+
+NAUGHTY = '<b>&"/, {{ 7*7 }}'
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+def png(value: int, side: int = 8) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.full((side, side, 3), value, np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def panel(index: int, items: int, name: str = "") -> ClassPanel:
+    rng = np.random.default_rng(index)
+    shades = [(7 * index + s) % 256 for s in range(items)]
+    made = tuple(Item(s, png(v), 1.25 + s, s, png(255 - v), f"real/{index}_{s}.png", 3.5 + s)
+                 for s, v in enumerate(shades))
+    return ClassPanel(f"n{index:08d}", name or f"class {index}", 40, made,
+                      project(rng.normal(size=(40, 12)), rng.normal(size=(items, 12)), rng.normal(size=(items, 12))))
+
+
+def scores(main: float = 0.521, std: float = 0.008, seeds: int = 3) -> tuple[Score, ...]:
+    return (Score("mgd3", "convnet", seeds, main, std, main + 0.013, 0.006, 6, True),
+            Score(RANDOM, "convnet", seeds, 0.458, 0.011, 0.472, 0.009, 6, False),
+            Score(FULL, "convnet", seeds, 0.852, 0.003, 0.861, 0.002, 80, False))
+
+
+def report(**changes: object) -> ReportData:
+    base = ReportData(
+        title="Digits", method="mgd3", ipc=3, seed=7, image_size=8, panels=(panel(0, 3), panel(1, 3)),
+        costs=(StageCost("encode", 20.0, 500, "images", False), StageCost("group", 0.4, 2, "buckets", True),
+               StageCost("sample", 93.0, 6, "images", False)),
+        scores=scores(), chance=0.1, config_yaml="ipc: 3\nmethod: mgd3\n",
+        command="python jobs/distill.py ipc=3 seed=7", notes=("1 image was skipped: a<b.png",),
+        protocol="hard labels, 20,000 visits")
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+class Reader(HTMLParser):
+    """Collects what the page would fetch, its images and its text; fails on tags that do not close."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.fetches: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        values = dict(attrs)
+        self.fetches += [v or "" for k, v in attrs if k in {"src", "href", "srcset", "data", "poster", "action"}]
+        if tag == "img":
+            self.images.append(values)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+# ---- page ----------------------------------------------------------------------------------------------------------
+
+def test_page_is_one_file_that_fetches_nothing() -> None:
+    html = render(report())
+    read = Reader(html)
+    assert html.startswith("<!doctype html>")
+    assert all(f.startswith(("data:", "#")) for f in read.fetches)
+    assert not re.search(r"https?:|@import|url\(", html)
+    assert "script" not in read.tags and "iframe" not in read.tags
+    assert "default-src 'none'" in html
+    assert html == render(report())
+
+
+def test_markup_in_names_survives_as_text() -> None:
+    html = render(report(title=NAUGHTY, panels=(panel(0, 2, NAUGHTY), panel(1, 2)), command=NAUGHTY, method=NAUGHTY,
+                         scores=(replace(scores()[0], set=NAUGHTY, student=NAUGHTY),)))
+    read = Reader(html)
+    assert read.tags.count("b") == 2  # the two numbers of the headline
+    assert read.text.count(NAUGHTY) >= 7
+    assert "49" not in read.text
+    assert any(NAUGHTY in (i["alt"] or "") for i in read.images)
+
+
+def test_every_synthesis_and_its_nearest_image_is_there() -> None:
+    data = report()
+    html = render(data)
+    for item in (i for p in data.panels for i in p.items):
+        assert base64.b64encode(item.image).decode() in html
+        assert item.nearest and base64.b64encode(item.nearest).decode() in html
+        assert item.nearest_id in html
+    images = Reader(html).images
+    assert len(images) == 12 and all(i["alt"] and i["loading"] == "lazy" for i in images)
+    assert 'class="pixelated"' in html
+    assert 'class="pixelated"' not in render(report(image_size=64))
+
+
+def test_numbers_equal_the_inputs() -> None:
+    words = Reader(render(report())).text
+    for expected in (
+            "80 real", "6 distilled images", "13.3 : 1", "52.1 ± 0.8", "53.4 ± 0.6", "45.8 ± 1.1", "47.2 ± 0.9",
+            "85.2 ± 0.3", "chance, 10.0 %", "25 images/s", "1 min 33 s", "16 s each", "reused", "1 min 53 s", "w 1.25",
+            "L2 3.5", "40 real → 3 distilled", "hard labels, 20,000 visits", "ipc: 3 method: mgd3",
+            "python jobs/distill.py ipc=3 seed=7", "1 image was skipped: a<b.png"):
+        assert expected in words, expected
+
+
+def test_totals_can_be_given() -> None:
+    words = Reader(render(report(total_classes=1000, total_real=1_281_167, total_images=3000))).text
+    assert "1,281,167 real" in words and "The first 2 of 1,000 classes are shown" in words
+
+
+def test_without_scores_costs_notes_or_projection() -> None:
+    bare = tuple(replace(p, projection=None) for p in report().panels)
+    words = Reader(render(report(scores=(), costs=(), notes=(), panels=bare))).text
+    assert "Not evaluated" in words and "Accuracy" not in words and "Notes" not in words and "prototype" not in words
+    assert "0 distilled" in Reader(render(report(panels=(), scores=()))).text
+
+
+def test_missing_nearest_image() -> None:
+    items = tuple(replace(i, nearest=None, nearest_id="", distance=float("nan")) for i in panel(0, 2).items)
+    words = Reader(render(report(panels=(replace(panel(0, 2), items=items),)))).text
+    assert words.count("no real image") == 2 and "L2 " not in words.replace("L2 distance", "")
+
+
+def test_many_slots_fold_and_many_classes_are_capped() -> None:
+    html = render(report(panels=(panel(0, 60),)))
+    read = Reader(html)
+    assert len(read.images) == 100 and "40 more" in read.text and "10 further slots left out" in read.text
+    read = Reader(render(report(panels=tuple(panel(i, 1) for i in range(60)))))
+    assert len(read.images) == 100 and "The first 50 of 60 classes are shown" in read.text
+
+
+def test_heavy_images_are_shown_as_small_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "IMAGE_BUDGET", 10)
+    read = Reader(render(report()))
+    assert "lossy copies" in read.text
+    assert all((i["src"] or "").startswith("data:image/webp") for i in read.images)
+
+
+# ---- words ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("main", "std", "seeds", "tone", "said"), [
+    (0.521, 0.008, 3, "better", "beats random images by 6.3 points"),
+    (0.461, 0.008, 3, "same", "does not measurably beat random images"),
+    (0.441, 0.008, 3, "worse", "does not beat random images: it is 1.7 points below"),
+    (0.521, 0.0, 1, "open", "on one seed"),
+    (float("nan"), 0.0, 3, "open", "no valid accuracy"),
+])
+def test_verdict_is_honest(main: float, std: float, seeds: int, tone: str, said: str) -> None:
+    data = report(scores=scores(main, std, seeds))
+    (found,) = verdicts(data)
+    assert found.tone == tone and said in found.claim
+    assert found.claim in " ".join(Reader(render(data)).text.split())
+
+
+def test_verdict_names_chance_and_keeps_one_seed_without_spread() -> None:
+    (found,) = verdicts(report(scores=scores(0.104, 0.01)))
+    assert "cannot be told from chance" in found.detail
+    (found,) = verdicts(report(scores=scores(seeds=1)))
+    assert "±" not in found.detail and "one seed" in found.detail
+    (found,) = verdicts(report(scores=(replace(scores()[1], main=True), scores()[2])))
+    assert found.tone == "open" and "keeps 54 %" in found.detail
+
+
+def test_accuracy_plot_says_what_it_shows() -> None:
+    svg = str(plots.accuracy(scores(), 0.1))
+    assert "mgd3, convnet: 52.1 ± 0.8 %" in svg and "Chance: 10.0 %" in svg
+    assert svg.count("<rect") == 3 and svg.count('class="bound"') == 3 and svg.count('class="chance"') == 3
+    assert plots.axis_top(scores(), 0.1) == pytest.approx(0.9)
+    assert f'width="{52.1 / 0.9:.2f}%"' in svg
+    assert str(plots.accuracy((), 0.1)) == ""
+
+
+def test_scatter_ties_each_synthesis_to_its_prototype_and_caps_the_points() -> None:
+    shape = Projection(np.arange(4000.0).reshape(2000, 2), np.zeros((2, 2)), np.array([[1.0, 2.0], [np.nan, 3.0]]), 0.5)
+    items = [replace(i, prototype_id=p) for i, p in zip(panel(0, 2).items, (1, -1), strict=True)]
+    svg = str(plots.scatter(shape, items, NAUGHTY))
+    assert svg.count("h0") == plots.MAX_POINTS and svg.count("L") - svg.count("Latents") == 1
+    assert svg.count('class="prototype"') == 2 and svg.count('class="synthesis"') == 2
+    assert "nan" not in svg and "<b>" not in svg
+
+
+def test_numbers_in_words() -> None:
+    said = {0.03: "0.03 s", 12.4: "12 s", 59.7: "1 min 0 s", 3599.9: "1 h 0 min", 7380: "2 h 3 min"}
+    assert {s: text.duration(s) for s in said} == said
+    assert [text.number(v) for v in (0.07894, 12.0, 1234.5, float("inf"))] == ["0.0789", "12", "1,234", "–"]
+    assert StageCost("a", 0.0, 5, "x", False).rate is None and StageCost("a", 2.0, 5, "x", True).rate is None
+
+
+# ---- projection ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("rows", [30, 300])
+def test_points_on_a_plane_are_recovered(rows: int) -> None:
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=(rows, 2)) * (3, 1)
+    basis = np.linalg.qr(rng.normal(size=(64, 2)))[0].T
+    real = (flat @ basis + 5).astype(np.float32)
+    found = project(real, real[:4], real[4:9])
+    assert found.explained == pytest.approx(1.0, abs=1e-6)
+    gaps = np.linalg.norm(flat[:, None] - flat[None], axis=2)
+    assert np.allclose(np.linalg.norm(found.real[:, None] - found.real[None], axis=2), gaps, atol=1e-4)
+    assert np.allclose(found.real[:4], found.prototypes) and np.allclose(found.real[4:9], found.syntheses)
+    assert np.var(found.real[:, 0]) >= np.var(found.real[:, 1])
+
+
+def test_both_routes_agree_and_the_sign_is_fixed() -> None:
+    rng = np.random.default_rng(1)
+    real = rng.normal(size=(20, 20)) * np.linspace(3, 1, 20)
+    wide = np.pad(real, ((0, 0), (0, 5)))  # D > N: Gram matrix; D <= N: scatter matrix
+    a, b = project(real, real[:2], real[:2]), project(wide, wide[:2], wide[:2])
+    assert np.allclose(a.real, b.real) and a.explained == pytest.approx(b.explained)
+    again = project(real, real[:2], real[:2])
+    assert np.array_equal(a.real, again.real)
+
+
+@pytest.mark.parametrize("real", [np.ones((1, 7)), np.full((9, 7), 0.1), np.zeros((3, 7)), np.zeros((0, 7)),
+                                  np.outer(np.arange(5), np.ones(7))])
+def test_degenerate_points_stay_finite(real: np.ndarray) -> None:
+    found = project(real.astype(np.float16), np.ones((2, 7)), np.zeros((0, 7)))
+    for points in (found.real, found.prototypes, found.syntheses):
+        assert points.shape[1] == 2 and np.isfinite(points).all()
+    assert 0 <= found.explained <= 1
+    html = render(report(panels=(replace(panel(0, 0), projection=found),)))
+    assert "nan" not in html
+
+
+def test_more_rows_than_the_fit_takes() -> None:
+    real = np.random.default_rng(2).normal(size=(2300, 6))
+    assert len(project(real, real[:1], real[:1]).real) == 2300
+    picked = spread(2300, 1000)
+    assert len(set(picked.tolist())) == 1000 and picked[0] == 0 and picked.max() < 2300
+
+
+def test_nearest_equals_brute_force() -> None:
+    rng = np.random.default_rng(3)
+    real, made = rng.normal(size=(700, 33)), rng.normal(size=(11, 33))
+    made[3], real[600] = real[500], real[500]
+    index, distance = nearest(made, real)
+    gaps = np.linalg.norm(made[:, None] - real[None], axis=2)
+    assert index.tolist() == gaps.argmin(1).tolist() and np.allclose(distance, gaps.min(1))
+    assert index[3] == 500 and distance[3] == 0
+    with pytest.raises(ValueError, match="no real latent"):
+        nearest(made, real[:0])
+
+
+# ---- card ----------------------------------------------------------------------------------------------------------
+
+def make_card(generator: str | None = "/data/models/dit-nette") -> str:
+    classes = [ClassInfo("n01", "tench|fish"), ClassInfo("n02", NAUGHTY)]
+    fields = {"vae": "/home/me/taesd", "generator_digest": "ab12", "run": ["s3://bucket/run", {"steps": 50}]}
+    return card("Nette: 10 | each", "mgd3", 10, 0, classes, 128, "parquet", generator, fields)
+
+
+def test_card_front_matter_and_text() -> None:
+    made = make_card()
+    front = yaml.safe_load(made.split("---\n")[1])
+    assert front["task_categories"] == ["image-classification"] and front["size_categories"] == ["n<1K"]
+    assert front["configs"][0]["data_files"] == [{"split": "train", "path": "*.parquet"}]
+    assert front["pretty_name"] == "Nette: 10 | each" and "synthetic" in front["tags"]
+    assert "20 images in 2 classes" in made and "`dit-nette`" in made and '"generator_digest": "ab12"' in made
+    assert "tench\\|fish" in made and "&lt;b&gt;" in made
+    assert "stricter ones hold" in made
+    assert made == make_card()
+    assert not re.search(r"/home|/data|s3:|\b20\d\d-\d\d", made)
+    real = make_card(None)
+    assert "synthetic" not in yaml.safe_load(real.split("---\n")[1])["tags"] and "none was synthesised" in real
+
+
+def test_card_documents_every_column_and_its_snippet_runs(tmp_path: Path) -> None:
+    schema = distilled(["a", "b"])
+    assert list(COLUMNS) == schema.names
+    made = make_card()
+    assert all(f"| `{name}` |" in made for name in schema.names)
+    row = {"image": {"bytes": png(3), "path": "0.png"}, "label": 1, "class_name": "b", "weight": 0.5, "slot": 0,
+           "prototype_id": 0, "method": "mgd3", "seed_key": "k", "provenance": "{}"}
+    pq.write_table(pa.Table.from_pylist([row], schema), tmp_path / "train-00000-of-00001.parquet")
+    (tmp_path / "README.md").write_text(made)
+    snippet = made.split("```python\n")[1].split("```")[0]
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1", "b", "0", "0.5", "(8,", "8)"]
