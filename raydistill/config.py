@@ -37,11 +37,15 @@ class Pool(Section):
     num_cpus: Annotated[float, Field(ge=0, le=256, description="CPUs each actor reserves")] = 0.5
     num_gpus: Annotated[float, Field(ge=0, le=16, description="GPUs each actor reserves; fractions share one")] = 0.0
     threads: Annotated[int, Field(ge=1, le=256, description="torch threads; part of the identity of the bytes")] = 1
-    device: Annotated[Literal["auto", "cpu", "cuda"], Field(
-        description="auto = the GPU that was reserved, otherwise the CPU")] = "auto"
-    dtype: Annotated[Literal["auto", "float32", "bfloat16"], Field(
-        description="auto = bfloat16 on a GPU, float32 on the CPU")] = "auto"
-    deadline_s: Annotated[float, Field(gt=0, description="longest wait for one unit of work before it is given up")] = 900.0
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], Field(description="auto = the GPU that was reserved, otherwise the CPU")
+    ] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"], Field(description="auto = bfloat16 on a GPU, float32 on the CPU")
+    ] = "auto"
+    deadline_s: Annotated[float, Field(gt=0, description="longest wait for one unit of work before it is given up")] = (
+        900.0
+    )
 
 
 class SourceConfig(Section):
@@ -53,10 +57,20 @@ class SourceConfig(Section):
     val: Annotated[str, Field(description="name of the validation split")] = "val"
     image_size: Annotated[int, Field(ge=8, le=1024, description="pixels a side; centre crop, bicubic")] = 32
     classes: Annotated[list[str] | None, Field(description="class ids to use, in this order; null = all")] = None
-    search_split: Annotated[float, Field(ge=0, le=0.5, description=(
-        "fraction carved from the training images, by id; above 0 it replaces the validation split, for choosing settings"))] = 0.0
+    search_split: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.5,
+            description=(
+                "fraction carved from the training images, by id; above 0 it replaces the validation split, for choosing settings"
+            ),
+        ),
+    ] = 0.0
     max_broken: Annotated[Fraction, Field(description="largest fraction of unreadable images that is skipped")] = 0.01
-    max_pixels: Annotated[int, Field(ge=64, description="an image of more pixels is refused as a decompression bomb")] = 50_000_000
+    max_pixels: Annotated[
+        int, Field(ge=64, description="an image of more pixels is refused as a decompression bomb")
+    ] = 50_000_000
 
 
 class VaeConfig(Section):
@@ -87,19 +101,27 @@ class SamplerConfig(Section):
 
     name: Annotated[str | None, Field(description="ddpm | ddim")] = None
     steps: Annotated[int, Field(ge=1, le=1000, description="denoising steps")] = 50
-    grid: Annotated[Literal["released", "linspace", "leading"], Field(
-        description="how steps are spread over training time: DiT's release, or diffusers' two")] = "released"
+    grid: Annotated[
+        Literal["released", "linspace", "leading"],
+        Field(description="how steps are spread over training time: DiT's release, or diffusers' two"),
+    ] = "released"
     cfg_scale: Annotated[float, Field(ge=1, le=100, description="classifier-free guidance; 1 = off")] = 4.0
-    cfg_channels: Annotated[Literal["all", "first3"], Field(
-        description="channels that CFG acts on: all, or the first three as DiT's release does")] = "all"
+    cfg_channels: Annotated[
+        Literal["all", "first3"],
+        Field(description="channels that CFG acts on: all, or the first three as DiT's release does"),
+    ] = "all"
 
 
 class GuidanceConfig(Section):
     """Used by guided methods only."""
 
     scale: Annotated[float, Field(ge=0, le=1000, description="guidance_scale; 0 = unguided")] = 0.1
-    form: Annotated[Literal["mean", "epsilon"] | None, Field(
-        description="mean = DDPM form (shifts the posterior mean), epsilon = DDIM form (shifts the noise); null = the method's")] = None
+    form: Annotated[
+        Literal["mean", "epsilon"] | None,
+        Field(
+            description="mean = DDPM form (shifts the posterior mean), epsilon = DDIM form (shifts the noise); null = the method's"
+        ),
+    ] = None
     start: Annotated[Fraction, Field(description="window start as a fraction of the noise path, 1 = pure noise")] = 1.0
     stop: Annotated[Fraction, Field(description="window stop; guidance acts while stop < fraction <= start")] = 0.5
 
@@ -117,10 +139,14 @@ class ProtocolConfig(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
     image_size: Annotated[int, Field(ge=8, le=512, description="pixels a side that the student sees")] = 32
-    crop_scale: Annotated[float, Field(gt=0, le=1, description="smallest area of a random resized crop; 1 = none")] = 0.5
+    crop_scale: Annotated[float, Field(gt=0, le=1, description="smallest area of a random resized crop; 1 = none")] = (
+        0.5
+    )
     flip: Annotated[bool, Field(description="random horizontal flips")] = True
     cutmix: Annotated[Fraction, Field(description="probability of CutMix for a batch")] = 1.0
-    evaluations: Annotated[int, Field(ge=1, le=1000, description="times the student is tested; best and last are reported")] = 10
+    evaluations: Annotated[
+        int, Field(ge=1, le=1000, description="times the student is tested; best and last are reported")
+    ] = 10
 
 
 class EvaluateConfig(Section):
@@ -150,7 +176,9 @@ class PretrainConfig(Section):
     label_dropout: Annotated[Fraction, Field(description="share of labels replaced by the null class")] = 0.1
     kl_weight: Annotated[float, Field(ge=0, description="VAE: weight of the KL term")] = 1e-4
     latent_channels: Annotated[int, Field(ge=1, le=64)] = 4
-    vae_channels: Annotated[list[int], Field(min_length=1, description="VAE width a level; each but the last halves the size")] = [16, 32, 48]
+    vae_channels: Annotated[
+        list[int], Field(min_length=1, description="VAE width a level; each but the last halves the size")
+    ] = [16, 32, 48]
     layers: Annotated[int, Field(ge=1, le=64, description="generator depth")] = 6
     heads: Annotated[int, Field(ge=1, le=64)] = 4
     head_dim: Annotated[int, Field(ge=4, le=256)] = 32
@@ -159,8 +187,12 @@ class PretrainConfig(Section):
 
 
 class RayConfig(Section):
-    address: Annotated[str | None, Field(description="cluster to join; null = RAY_ADDRESS, otherwise a local one")] = None
-    num_cpus: Annotated[int, Field(ge=0, le=4096, description="logical CPUs of a local cluster; 0 = cores, at least 4")] = 0
+    address: Annotated[str | None, Field(description="cluster to join; null = RAY_ADDRESS, otherwise a local one")] = (
+        None
+    )
+    num_cpus: Annotated[
+        int, Field(ge=0, le=4096, description="logical CPUs of a local cluster; 0 = cores, at least 4")
+    ] = 0
     object_store_mb: Annotated[int, Field(ge=80, description="object store of a local cluster")] = 512
 
 
@@ -168,8 +200,12 @@ class Config(Section):
     method: Annotated[str, Field(description="what makes the images (`raydistill methods` lists them)")] = "mgd3"
     ipc: Annotated[int, Field(ge=1, le=100_000, description="images per class")] = 10
     seed: Annotated[Seed, Field(description="generation seed")] = 0
-    run_dir: Annotated[str | None, Field(description="where everything goes; null = runs/NAME; path, s3:// or gs://")] = None
-    artifact_dir: Annotated[str | None, Field(description="stage outputs shared by several runs; null = run_dir")] = None
+    run_dir: Annotated[
+        str | None, Field(description="where everything goes; null = runs/NAME; path, s3:// or gs://")
+    ] = None
+    artifact_dir: Annotated[str | None, Field(description="stage outputs shared by several runs; null = run_dir")] = (
+        None
+    )
     source: SourceConfig = SourceConfig()
     vae: VaeConfig = VaeConfig()
     encode: EncodeConfig = EncodeConfig()
@@ -186,8 +222,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _window_is_a_window(self) -> Config:
         if self.guidance.start <= self.guidance.stop:
-            raise ValueError(f"guidance.start={self.guidance.start} must be above guidance.stop={self.guidance.stop} "
-                             "(1 = pure noise, 0 = image)")
+            raise ValueError(
+                f"guidance.start={self.guidance.start} must be above guidance.stop={self.guidance.stop} "
+                "(1 = pure noise, 0 = image)"
+            )
         return self
 
     def tree(self) -> dict[str, Any]:
@@ -200,10 +238,14 @@ class Config(Section):
 
 # ---- loading -------------------------------------------------------------------------------------------------------
 
+
 def presets() -> list[str]:
     """Names of the presets that ship with the package."""
-    return sorted(p.name.removesuffix(".yaml") for p in resources.files("raydistill.presets").iterdir()
-                  if p.name.endswith(".yaml"))
+    return sorted(
+        p.name.removesuffix(".yaml")
+        for p in resources.files("raydistill.presets").iterdir()
+        if p.name.endswith(".yaml")
+    )
 
 
 def load(config: str = "quickstart", overrides: Sequence[str] = ()) -> Config:
@@ -230,7 +272,11 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
         key = ".".join(str(p) for p in first["loc"])
         what = one_line(first["msg"]).removeprefix("Value error, ")
         got = first.get("input")
-        shown = "" if not key or isinstance(got, dict) else f" (got {got[:60] if isinstance(got, str) else reprlib.repr(got)!r})"
+        shown = (
+            ""
+            if not key or isinstance(got, dict)
+            else f" (got {got[:60] if isinstance(got, str) else reprlib.repr(got)!r})"
+        )
         raise BadInput(f"configuration{' key ' + key if key else ''}: {what}{shown}") from None
     return config if config.run_dir else config.model_copy(update={"run_dir": default_run})
 
@@ -315,7 +361,7 @@ def _value(key: str, text: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except Exception:
-        raise BadInput(f"configuration key {key}: cannot read the value {text[:60]!r}") from None
+        raise BadInput(f"configuration key {key!r}: cannot read the value {text[:60]!r}") from None
     if isinstance(value, str) and float in kinds:
         try:
             return float(value)  # YAML 1.1 reads 1e-4 as text
@@ -324,7 +370,7 @@ def _value(key: str, text: str) -> Any:
     if any(typing.get_origin(k) is list for k in kinds) and isinstance(value, str | int | float):
         value = [value]
     if any(typing.get_origin(k) is list and str in typing.get_args(k) for k in kinds) and isinstance(value, list):
-        return [str(v) for v in value]
+        return [str(v) if isinstance(v, int | float) else v for v in value]
     return value
 
 

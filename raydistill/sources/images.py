@@ -13,6 +13,10 @@ from raydistill.errors import BrokenImage, one_line
 # Pillow's own limit warns or raises depending on size; ours is explicit and per run.
 Image.MAX_IMAGE_PIXELS = None
 
+# What may be opened: of the many more formats that Pillow knows, some run other programs (EPS) on the bytes.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+MAX_ASPECT = 32  # a longer strip loses its ends before it is enlarged, which would multiply its pixels
+
 
 def decode(data: bytes, size: int, max_pixels: int) -> np.ndarray:
     """Decodes, turns upright (EXIF), flattens alpha on white, converts to RGB, crops the centre as in ADM and resizes.
@@ -22,7 +26,7 @@ def decode(data: bytes, size: int, max_pixels: int) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > max_pixels:
                 raise BrokenImage(f"{image.width}x{image.height} pixels, more than source.max_pixels={max_pixels}")
             image.draft("RGB", (2 * size, 2 * size))
@@ -38,7 +42,7 @@ def decode(data: bytes, size: int, max_pixels: int) -> np.ndarray:
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """RGB, upright, alpha laid on white; 16-bit grey is scaled rather than clipped."""
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image, dtype=np.float64)
         high = 65535.0 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else 255.0
@@ -50,8 +54,16 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF says nothing about the pixels: the image is taken as it lies
+        return image
+
+
 def center_crop(image: Image.Image, size: int) -> Image.Image:
     """ADM's centre crop: halve with a box filter while at least twice too large, bicubic to the short side, crop."""
+    image = _shorten(image)
     while min(image.size) >= 2 * size:
         image = image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.BOX)
     scale = size / min(image.size)
@@ -60,6 +72,13 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
         image = image.resize(shape, Image.Resampling.BICUBIC)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
+
+
+def _shorten(image: Image.Image) -> Image.Image:
+    """Cuts the ends off a strip longer than MAX_ASPECT times its width; other images stay as they are."""
+    width, height = (min(side, MAX_ASPECT * min(image.size)) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image if (width, height) == image.size else image.crop((left, top, left + width, top + height))
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -25,6 +25,7 @@ from raydistill.sources.layout import CLASSES, ClassNames, class_names, no_split
 from raydistill.store.location import Location
 
 AHEAD = 1024  # ids looked at together, so that each row group is read once; their bytes are held meanwhile
+SURELY_IMAGES = 2**20  # a column chunk of more bytes is not looked into: nulls take next to none
 SHARD = re.compile(r"(?P<head>.*)-(?P<index>\d+)-of-(?P<total>\d+)(-[0-9a-f]+)?\.parquet")
 
 
@@ -154,12 +155,17 @@ def _binary(kind: pa.DataType) -> bool:
 
 
 def _check_bytes(file: pq.ParquetFile, where: str) -> None:
-    """Refuses a file whose first image is a path without bytes. (A single hole further on is a broken image.)"""
-    for batch in file.iter_batches(batch_size=1, columns=["image.bytes"]):
-        if batch.column(0).field("bytes").null_count == len(batch):
-            raise BadInput(f"source: {where} holds paths to images, not their bytes; embed the files "
-                           "(Dataset.cast_column decodes them, push_to_hub and to_parquet embed them)")
+    """Refuses a file whose first row group has paths but no bytes. (A hole among images is a broken image.)"""
+    if not file.metadata.num_rows:
         return
+    group = file.metadata.row_group(0)
+    columns = (group.column(i) for i in range(group.num_columns))
+    if sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "image.bytes") > SURELY_IMAGES:
+        return
+    images = file.read_row_group(0, columns=["image.bytes"])["image"]
+    if pc.struct_field(images, "bytes").null_count == len(images):
+        raise BadInput(f"source: {where} holds paths to images, not their bytes; embed the files "
+                       "(push_to_hub of Hugging Face datasets does)")
 
 
 def _label_names(schema: pa.Schema, where: str) -> tuple[str, ...] | None:

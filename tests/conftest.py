@@ -1,0 +1,29 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from samples import write_folder
+
+settings.register_profile("raydistill", deadline=None, max_examples=50)  # machines differ in speed
+settings.load_profile("raydistill")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of data and weights beside the checkout; tests that need it are skipped where it is not."""
+    path = ROOT.parent / "shared"
+    if not path.is_dir():
+        pytest.skip("no ../shared folder with test data beside the checkout")
+    return path
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path) -> Path:
+    """A small ImageFolder: train (4 a class) and val (2 a class) of the colours blue, green and red, 12x10 pixels."""
+    return write_folder(tmp_path / "tiny", {"train": 4, "val": 2})

@@ -1,0 +1,77 @@
+"""Small image sets that tests write, and the configurations that open them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raydistill.config import SourceConfig
+from raydistill.errors import BadInput
+from raydistill.sources.base import Source
+from raydistill.sources.images import png
+
+COLOURS = {"blue": (30, 60, 220), "green": (40, 190, 60), "red": (220, 40, 40)}
+Rows = Sequence[tuple[bytes | None, int | None]]
+
+
+def features(names: Sequence[str] | None) -> dict[bytes, bytes]:
+    label = {"_type": "ClassLabel", "names": list(names)} if names is not None else {"_type": "Value", "dtype": "int64"}
+    return {b"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}, "label": label}}}).encode()}
+
+
+def write_parquet(path: Path, rows: Rows, names: Sequence[str] | None = tuple(COLOURS), group: int = 2) -> Path:
+    """One file in the Hugging Face image layout."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = pa.array([{"bytes": b, "path": f"{i}.png"} for i, (b, _) in enumerate(rows)],
+                     pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    table = pa.table({"image": image, "label": pa.array([label for _, label in rows], pa.int64())})
+    pq.write_table(table.replace_schema_metadata(features(names)), path, row_group_size=group)
+    return path
+
+
+def rows(seed: int, count: int = 5) -> Rows:
+    colours = list(COLOURS.values())
+    return [(coloured_png(colours[i % 3], seed + i), i % 3) for i in range(count)]
+
+
+def parquet_set(path: Path) -> Path:
+    for shard in range(2):
+        write_parquet(path / f"train-{shard:05d}-of-00002.parquet", rows(10 * shard))
+    write_parquet(path / "val-00000-of-00001.parquet", rows(50, 3))
+    return path
+
+
+def config(kind: str, path: Path | str | None = None, **more: Any) -> SourceConfig:
+    return SourceConfig(kind=kind, path=None if path is None else str(path), **more)
+
+
+def refusal(source: Source, split: str = "train") -> str:
+    """The one line with which listing is refused."""
+    with pytest.raises(BadInput) as caught:
+        source.list(split)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def write_folder(path: Path, splits: dict[str, int]) -> Path:
+    """An ImageFolder of noisy coloured images, `splits` giving the images a class; the same bytes every time."""
+    for split, count in splits.items():
+        for name, colour in COLOURS.items():
+            folder = path / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                (folder / f"{i:03d}.png").write_bytes(coloured_png(colour, seed=i + 100 * len(split)))
+    return path
+
+
+def coloured_png(colour: tuple[int, int, int], seed: int, shape: tuple[int, int] = (10, 12)) -> bytes:
+    """PNG bytes (H, W) of one colour with a little noise."""
+    noise = np.random.default_rng(seed).integers(-30, 30, (*shape, 3))
+    return png(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8))

@@ -1,0 +1,99 @@
+"""Image folders: what is listed, in which order, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from samples import COLOURS, config, refusal
+
+from raydistill.sources.base import open_source
+
+
+class TestImageFolder:
+    def ids(self, path: Path) -> list[str]:
+        return open_source(config("imagefolder", path)).list("train").ids.to_pylist()
+
+    def test_lists_classes_then_paths_of_any_depth_and_case(self, tiny_folder: Path) -> None:
+        deep = tiny_folder / "train" / "green" / "b" / "c"
+        deep.mkdir(parents=True)
+        for name in ("y.JPeG", "x.TIFF", "notes.txt", "z.npy", ".hidden.png"):
+            (deep / name).write_bytes(b"?")
+        (tiny_folder / "train" / ".cache").mkdir()
+        (tiny_folder / "train" / ".cache" / "a.png").write_bytes(b"?")
+        (tiny_folder / "train" / "loose.png").write_bytes(b"?")
+        expected = [f"{c}/00{i}.png" for c in COLOURS for i in range(4)]
+        expected[8:8] = ["green/b/c/x.TIFF", "green/b/c/y.JPeG"]
+        assert self.ids(tiny_folder) == expected
+
+    def test_orders_by_class_even_where_paths_sort_otherwise(self, tmp_path: Path) -> None:
+        for name in ("a", "a-b", "B"):
+            (tmp_path / "train" / name).mkdir(parents=True)
+            (tmp_path / "train" / name / "1.png").write_bytes(b"?")
+        listing = open_source(config("imagefolder", tmp_path)).list("train")
+        assert [c.class_id for c in listing.classes] == ["B", "a", "a-b"] and list(listing.labels) == [0, 1, 2]
+
+    def test_takes_class_names_from_classes_json_by_folder_name(self, tiny_folder: Path) -> None:
+        (tiny_folder / "classes.json").write_text(json.dumps({"dirs": ["red", "other"], "names": ["Rot", "?"]}))
+        classes = open_source(config("imagefolder", tiny_folder)).list("train").classes
+        assert [(c.class_id, c.class_name) for c in classes] == [("blue", "blue"), ("green", "green"), ("red", "Rot")]
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"dirs": ["a"], "names": []}',
+                                      '{"dirs": ["a", "a"], "names": ["b", "c"]}',
+                                      '{"dirs": [1], "names": ["b"]}', '{"dirs": "ab", "names": "cd"}', "\xff"])
+    def test_refuses_a_damaged_classes_json(self, tiny_folder: Path, text: str) -> None:
+        (tiny_folder / "classes.json").write_bytes(text.encode("latin-1"))
+        assert "classes.json" in refusal(open_source(config("imagefolder", tiny_folder)))
+
+    def test_keeps_a_class_of_no_images_so_that_it_can_be_named(self, tiny_folder: Path) -> None:
+        (tiny_folder / "train" / "grey").mkdir()
+        assert list(open_source(config("imagefolder", tiny_folder)).list("train").counts) == [4, 4, 0, 4]
+
+    def test_refuses_a_split_without_class_folders(self, tmp_path: Path) -> None:
+        (tmp_path / "train").mkdir()
+        (tmp_path / "train" / "a.png").write_bytes(b"?")
+        assert "no class folders" in refusal(open_source(config("imagefolder", tmp_path)))
+
+    @pytest.mark.parametrize("place", ["train", "train/red/far", "train/red/far.png", "train/mauve"])
+    def test_refuses_a_link_that_leads_out(self, tiny_folder: Path, tmp_path: Path, place: str) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        link = tiny_folder / place
+        if link.exists():
+            link.rename(outside / "train")
+        link.symlink_to(outside / "train" if place == "train" else outside)
+        text = refusal(open_source(config("imagefolder", tiny_folder)))
+        assert str(link) in text and "out of source.path" in text
+
+    def test_follows_a_link_that_stays_inside(self, tiny_folder: Path) -> None:
+        (tiny_folder / "train" / "crimson").symlink_to(tiny_folder / "train" / "red")
+        assert [i for i in self.ids(tiny_folder) if "crimson" in i] == [f"crimson/00{i}.png" for i in range(4)]
+
+    def test_refuses_a_link_in_a_circle_or_to_nowhere(self, tiny_folder: Path) -> None:
+        (circle := tiny_folder / "train" / "red" / "again").symlink_to(tiny_folder / "train")
+        assert "folder that holds it" in refusal(open_source(config("imagefolder", tiny_folder)))
+        circle.unlink()
+        circle.symlink_to(tiny_folder / "gone")
+        assert "does not exist" in refusal(open_source(config("imagefolder", tiny_folder)))
+
+    def test_may_itself_be_reached_through_a_link(self, tiny_folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(tiny_folder)
+        assert self.ids(tmp_path / "link") == self.ids(tiny_folder)
+
+    def test_refuses_a_name_that_is_not_utf8(self, tiny_folder: Path) -> None:
+        try:
+            (tiny_folder / "train" / "red" / os.fsdecode(b"\xff.png")).write_bytes(b"?")
+        except OSError:
+            pytest.skip("this file system holds UTF-8 names only")
+        assert "not UTF-8" in refusal(open_source(config("imagefolder", tiny_folder)))
+
+    def test_lists_odd_names_and_reads_them_back(self, tiny_folder: Path) -> None:
+        odd = ["ü 1.png", "a#2.png", "50%20.png", "q?x=1.png"]
+        for name in odd:
+            (tiny_folder / "train" / "red" / name).write_bytes(name.encode())
+        for path in (str(tiny_folder), f"file://{tiny_folder}"):
+            source = open_source(config("imagefolder", path))
+            ids = [i for i in source.list("train").ids.to_pylist() if i.removeprefix("red/") in odd]
+            assert len(ids) == 4 and [f"red/{b.decode()}" for b in source.read("train", ids)] == ids
