@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from artifacts import at, work
 from hypothesis import settings
 from samples import write_folder
+
+from raydistill.store.artifact import Manifest
 
 settings.register_profile("raydistill", deadline=None, max_examples=50)  # machines differ in speed
 settings.load_profile("raydistill")
@@ -27,3 +30,9 @@ def shared() -> Path:
 def tiny_folder(tmp_path: Path) -> Path:
     """A small ImageFolder: train (4 a class) and val (2 a class) of the colours blue, green and red, 12x10 pixels."""
     return write_folder(tmp_path / "tiny", {"train": 4, "val": 2})
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> Manifest:
+    """The manifest of the small stage of `artifacts`, done without a disturbance under tmp_path/undisturbed."""
+    return work(at(tmp_path / "undisturbed"))
