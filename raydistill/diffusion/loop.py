@@ -50,7 +50,9 @@ class Batch:
         return torch.from_numpy(drawn).to(self.prototype.device)
 
 
-def sample(denoise: Denoise, steps: Sequence[Step], sampler: Sampler, guidance: Guidance | None, batch: Batch) -> Tensor:
+def sample(
+    denoise: Denoise, steps: Sequence[Step], sampler: Sampler, guidance: Guidance | None, batch: Batch
+) -> Tensor:
     """Runs the steps from pure noise. Returns x_0 (B, C, h, w) float32 in generator space.
 
     Order at each step: CFG (inside `denoise`), x0_hat, guidance, sampler (METHODS 1.2).

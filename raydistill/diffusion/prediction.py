@@ -42,8 +42,7 @@ def log_variance(step: Step, raw: Tensor | None, like: Tensor) -> Tensor:
     """Log variance of the reverse step, (B, C, h, w).
 
     Learned: interpolation in log space between beta_tilde (raw = -1) and beta (raw = 1) (Nichol & Dhariwal 2021, eq. 15).
-    At the last step beta_tilde is 0 and is replaced as in the release by that of the step before it, which only matters
-    for the learned form; no noise is added there.
+    At the last step beta_tilde is 0 and its logarithm is floored; neither noise nor guidance acts there.
     """
     low = torch.tensor(max(step.posterior_variance, 1e-20)).log().item()
     if raw is None:

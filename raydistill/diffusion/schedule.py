@@ -43,8 +43,10 @@ def alphas_bar(scheduler: dict[str, Any]) -> np.ndarray:
     if trained is not None:
         betas = np.asarray(trained, np.float64)
     elif kind not in ("linear", "scaled_linear") or low is None or high is None:
-        raise BadInput(f"generator.path: beta_schedule {kind!r} with beta_start={low}, beta_end={high} is not supported "
-                       "(linear, scaled_linear or trained_betas)")
+        raise BadInput(
+            f"generator.path: beta_schedule {kind!r} with beta_start={low}, beta_end={high} is not supported "
+            "(linear, scaled_linear or trained_betas)"
+        )
     elif kind == "linear":
         betas = np.linspace(low, high, steps, dtype=np.float64)
     else:
@@ -71,8 +73,10 @@ def path(alpha_bar: np.ndarray, grid: str, steps: int) -> tuple[Step, ...]:
     """The steps in sampling order, noisiest first."""
     times = timesteps(grid, steps, len(alpha_bar))
     previous = np.concatenate([[1.0], alpha_bar[times[:-1]]])
-    made = [Step(i, i / steps, int(t), float(alpha_bar[t]), float(p))
-            for i, (t, p) in enumerate(zip(times, previous, strict=True))]
+    made = [
+        Step(i, i / steps, int(t), float(alpha_bar[t]), float(p))
+        for i, (t, p) in enumerate(zip(times, previous, strict=True))
+    ]
     return tuple(reversed(made))
 
 
@@ -93,8 +97,10 @@ class Window:
     def check(self, steps: int) -> None:
         """Raises BadInput for a window without an active step: guidance that silently does nothing."""
         if self.count(steps) == 0:
-            raise BadInput(f"guidance: the window ({self.start}, {self.stop}] holds none of the {steps} steps "
-                           f"(fractions 0 to {(steps - 1) / steps:.3g}); widen it or take more steps")
+            raise BadInput(
+                f"guidance: the window ({self.start}, {self.stop}] holds none of the {steps} steps "
+                f"(fractions 0 to {(steps - 1) / steps:.3g}); widen it or take more steps"
+            )
 
 
 def active_indices(window: Window, steps: Sequence[Step]) -> list[int]:

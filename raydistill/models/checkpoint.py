@@ -29,8 +29,10 @@ def check_weights(directory: Path, key: str) -> Path:
     if not path.is_file():
         pickles = [p.name for p in sorted(directory.iterdir()) if p.suffix in PICKLES]
         if pickles:
-            raise BadInput(f"{key}: {directory / pickles[0]} is a pickle, which can run code when it is opened; "
-                           f"convert it to {WEIGHTS}")
+            raise BadInput(
+                f"{key}: {directory / pickles[0]} is a pickle, which can run code when it is opened; "
+                f"convert it to {WEIGHTS}"
+            )
         raise BadInput(f"{key}: {directory} holds no {WEIGHTS}")
     try:
         with safe_open(path, framework="np") as f:

@@ -33,20 +33,28 @@ class GeneratorSpec:
     def __init__(self, path: str | None) -> None:
         self.path = Path(path) if path else Path(packaged("generator"))
         if not self.path.is_dir():
-            raise BadInput(f"generator.path: {self.path} is not a folder; give a directory with transformer/, scheduler/ "
-                           "and training.json")
+            raise BadInput(
+                f"generator.path: {self.path} is not a folder; give a directory with transformer/, scheduler/ "
+                "and training.json"
+            )
         net = read_config(self.path / "transformer" / "config.json", "generator.path")
         check_weights(self.path / "transformer", "generator.path")
         scheduler = read_config(self.path / "scheduler" / "scheduler_config.json", "generator.path")
         training = read_config(self.path / "training.json", "generator.path")
         for name in ("prediction", "latent_scale", "class_ids", "null_class_index", "learned_variance"):
             if name not in training:
-                raise BadInput(f"generator.path: {self.path / 'training.json'} does not give {name}, and it is never guessed")
+                raise BadInput(
+                    f"generator.path: {self.path / 'training.json'} does not give {name}, and it is never guessed"
+                )
         if net.get("_class_name") != "DiTTransformer2DModel":
-            raise BadInput(f"generator.path: {self.path} is a {net.get('_class_name')!r}; supported: DiTTransformer2DModel")
+            raise BadInput(
+                f"generator.path: {self.path} is a {net.get('_class_name')!r}; supported: DiTTransformer2DModel"
+            )
         if training["prediction"] != "epsilon" or scheduler.get("prediction_type", "epsilon") != "epsilon":
-            raise BadInput(f"generator.path: {self.path} predicts {training['prediction']!r}; the samplers ddpm and ddim "
-                           "need an epsilon model")
+            raise BadInput(
+                f"generator.path: {self.path} predicts {training['prediction']!r}; the samplers ddpm and ddim "
+                "need an epsilon model"
+            )
         self.class_ids: list[str] = [str(c) for c in training["class_ids"]]
         self.null_class = int(training["null_class_index"])
         self.learned_variance = bool(training["learned_variance"])
@@ -54,24 +62,34 @@ class GeneratorSpec:
         self.latent_shape = (int(net["in_channels"]), int(net["sample_size"]), int(net["sample_size"]))
         self.alphas_bar = alphas_bar(scheduler)
         if not math.isfinite(self.latent_scale) or self.latent_scale <= 0:
-            raise BadInput(f"generator.path: latent_scale={self.latent_scale} in {self.path / 'training.json'} must be positive")
+            raise BadInput(
+                f"generator.path: latent_scale={self.latent_scale} in {self.path / 'training.json'} must be positive"
+            )
         if net.get("out_channels") != self.latent_shape[0] * (2 if self.learned_variance else 1):
-            raise BadInput(f"generator.path: {self.path} has {net.get('out_channels')} output channels, which does not go with "
-                           f"learned_variance={self.learned_variance} and {self.latent_shape[0]} latent channels")
+            raise BadInput(
+                f"generator.path: {self.path} has {net.get('out_channels')} output channels, which does not go with "
+                f"learned_variance={self.learned_variance} and {self.latent_shape[0]} latent channels"
+            )
         if self.null_class != len(self.class_ids) or net.get("num_embeds_ada_norm") != len(self.class_ids):
-            raise BadInput(f"generator.path: {len(self.class_ids)} class_ids, null_class_index={self.null_class} and "
-                           f"{net.get('num_embeds_ada_norm')} embeddings in {self.path} do not go together")
+            raise BadInput(
+                f"generator.path: {len(self.class_ids)} class_ids, null_class_index={self.null_class} and "
+                f"{net.get('num_embeds_ada_norm')} embeddings in {self.path} do not go together"
+            )
 
     def check_fits(self, latent_shape: tuple[int, int, int], class_ids: Sequence[str]) -> None:
         """Raises BadInput if the latents or a class are not what the generator was trained on."""
         if latent_shape != self.latent_shape:
-            raise BadInput(f"the VAE gives latents of shape {latent_shape} but the generator takes {self.latent_shape} "
-                           f"({self.path}); change source.image_size, vae.path or generator.path")
+            raise BadInput(
+                f"the VAE gives latents of shape {latent_shape} but the generator takes {self.latent_shape} "
+                f"({self.path}); change source.image_size, vae.path or generator.path"
+            )
         known = set(self.class_ids)
         for c in class_ids:
             if c not in known:
-                raise BadInput(f"class {c!r} is not one of the generator's {len(known)} classes ({self.path}); leave it out "
-                               "with source.classes=[...] or give another generator.path")
+                raise BadInput(
+                    f"class {c!r} is not one of the generator's {len(known)} classes ({self.path}); leave it out "
+                    "with source.classes=[...] or give another generator.path"
+                )
 
     def identity(self) -> dict[str, Any]:
         return {"weights": weights_digest(self.path, FILES)}
@@ -80,15 +98,18 @@ class GeneratorSpec:
 class Denoiser:
     """A loaded generator. Call it as diffusion.loop.Denoise."""
 
-    def __init__(self, spec: GeneratorSpec, place: Placement, cfg_scale: float, cfg_channels: Literal["all", "first3"]) -> None:
+    def __init__(
+        self, spec: GeneratorSpec, place: Placement, cfg_scale: float, cfg_channels: Literal["all", "first3"]
+    ) -> None:
         quiet_libraries()
         from diffusers import DiTTransformer2DModel
 
         self.spec, self.place, self.cfg_scale = spec, place, cfg_scale
         self.guided = 3 if cfg_channels == "first3" else spec.latent_shape[0]
         try:
-            net = DiTTransformer2DModel.from_pretrained(str(spec.path / "transformer"), use_safetensors=True,
-                                                        low_cpu_mem_usage=False)
+            net = DiTTransformer2DModel.from_pretrained(
+                str(spec.path / "transformer"), use_safetensors=True, low_cpu_mem_usage=False
+            )
         except Exception as e:  # diffusers raises many kinds for weights that do not fit their config
             raise BadInput(f"generator.path: {spec.path} cannot be loaded: {one_line(e)}") from None
         self.net = net.eval().requires_grad_(False).to(place.device, place.dtype)
@@ -110,14 +131,19 @@ class Denoiser:
             both = self._network(torch.cat([x_t, x_t]), step.t, torch.cat([class_index, null]))
             out, other = both.chunk(2)
             eps, eps_null = out[:, :channels], other[:, :channels]
-            eps = torch.cat([
-                eps_null[:, :self.guided] + self.cfg_scale * (eps[:, :self.guided] - eps_null[:, :self.guided]),
-                eps[:, self.guided:],
-            ], dim=1)
+            eps = torch.cat(
+                [
+                    eps_null[:, : self.guided] + self.cfg_scale * (eps[:, : self.guided] - eps_null[:, : self.guided]),
+                    eps[:, self.guided :],
+                ],
+                dim=1,
+            )
         raw = out[:, channels:] if self.spec.learned_variance else None
         if not torch.isfinite(eps).all():
-            raise StageFailed(f"generator: {self.spec.path} gave a non-finite prediction at t={step.t} in {self.place.dtype}; "
-                              "try sample.dtype=float32")
+            raise StageFailed(
+                f"generator: {self.spec.path} gave a non-finite prediction at t={step.t} in {self.place.dtype}; "
+                "try sample.dtype=float32"
+            )
         return Prediction(step, x_t, eps, x0_from_eps(x_t, eps, step), log_variance(step, raw, eps))
 
     def _network(self, x: Tensor, t: int, labels: Tensor) -> Tensor:

@@ -25,8 +25,12 @@ def place(pool: Pool) -> Placement:
     torch.set_num_threads(pool.threads)
     cuda = torch.cuda.is_available() and (pool.device == "cuda" or (pool.device == "auto" and pool.num_gpus > 0))
     if pool.device == "cuda" and not cuda:
-        raise BadInput("device=cuda was asked for, but this worker sees no CUDA device; use device=auto or reserve num_gpus")
-    dtype = {"auto": torch.bfloat16 if cuda else torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}[pool.dtype]
+        raise BadInput(
+            "device=cuda was asked for, but this worker sees no CUDA device; use device=auto or reserve num_gpus"
+        )
+    dtype = {"auto": torch.bfloat16 if cuda else torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}[
+        pool.dtype
+    ]
     kind = torch.cuda.get_device_name() if cuda else f"cpu-{torch.backends.cpu.get_cpu_capability()}"
     return Placement(torch.device("cuda" if cuda else "cpu"), dtype, f"{kind}/{str(dtype).removeprefix('torch.')}")
 

@@ -36,8 +36,10 @@ class VaeSpec:
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:
         """(C, h, w) for square images. Raises BadInput if the VAE cannot take the size."""
         if image_size % self.downscale:
-            raise BadInput(f"source.image_size={image_size} is not a multiple of {self.downscale}, the VAE's downscaling "
-                           f"({self.path})")
+            raise BadInput(
+                f"source.image_size={image_size} is not a multiple of {self.downscale}, the VAE's downscaling "
+                f"({self.path})"
+            )
         return (self.channels, image_size // self.downscale, image_size // self.downscale)
 
     def identity(self) -> dict[str, Any]:
@@ -53,7 +55,9 @@ class Vae:
 
         self.spec, self.place = spec, place
         try:
-            net = getattr(diffusers, spec.kind).from_pretrained(str(spec.path), use_safetensors=True, low_cpu_mem_usage=False)
+            net = getattr(diffusers, spec.kind).from_pretrained(
+                str(spec.path), use_safetensors=True, low_cpu_mem_usage=False
+            )
         except Exception as e:  # diffusers raises many kinds for weights that do not fit their config
             raise BadInput(f"vae.path: {spec.path} cannot be loaded: {one_line(e)}") from None
         memory = torch.channels_last if place.device.type == "cuda" else torch.contiguous_format
@@ -69,7 +73,9 @@ class Vae:
         mean = out.latents if self.spec.kind == "AutoencoderTiny" else out.latent_dist.mode()
         z = (mean.float() - self.spec.shift_factor) * self.spec.scaling_factor
         if not torch.isfinite(z).all():
-            raise StageFailed(f"vae: {self.spec.path} gave non-finite latents in {self.place.dtype}; try encode.dtype=float32")
+            raise StageFailed(
+                f"vae: {self.spec.path} gave non-finite latents in {self.place.dtype}; try encode.dtype=float32"
+            )
         return z.cpu()
 
     @torch.inference_mode()
@@ -78,5 +84,7 @@ class Vae:
         raw = z.to(self.place.device, torch.float32) / self.spec.scaling_factor + self.spec.shift_factor
         image = self.net.decode(raw.to(self.place.dtype)).sample.float()
         if not torch.isfinite(image).all():
-            raise StageFailed(f"vae: {self.spec.path} decoded non-finite pixels in {self.place.dtype}; try sample.dtype=float32")
+            raise StageFailed(
+                f"vae: {self.spec.path} decoded non-finite pixels in {self.place.dtype}; try sample.dtype=float32"
+            )
         return image.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()

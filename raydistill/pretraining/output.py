@@ -118,6 +118,7 @@ def _save_model(net: nn.Module, out: Path, dtype: torch.dtype) -> None:
     net.to(dtype).save_pretrained(str(out), safe_serialization=True)
     if not (out / WEIGHTS).is_file():
         raise StageFailed(f"pretrain: {out} did not get a whole {WEIGHTS}; lower the size of the network")
+    (out / WEIGHTS).chmod(0o644)
 
 
 @torch.inference_mode()

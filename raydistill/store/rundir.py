@@ -30,11 +30,14 @@ class RunDir:
             try:
                 names = place.list()
             except OSError as e:
-                raise BadInput(f"run_dir: {place} cannot be listed: {reason(e)}; "
-                               "check the path and your access") from None
+                raise BadInput(
+                    f"run_dir: {place} cannot be listed: {reason(e)}; check the path and your access"
+                ) from None
             if names and MARKER not in names:
-                raise BadInput(f"run_dir: {place} holds {names[0]!r} and is not a raydistill run directory; "
-                               "choose an empty or new folder")
+                raise BadInput(
+                    f"run_dir: {place} holds {names[0]!r} and is not a raydistill run directory; "
+                    "choose an empty or new folder"
+                )
             if place.is_local:
                 _check_writable(place.uri)
 

@@ -35,29 +35,57 @@ def tensor_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
 def latents(shape: Sequence[int]) -> pa.Schema:
     """encode and group: one row an image; `latent` (C, h, w) float16, VAE posterior mean x scale_factor."""
-    return pa.schema([("image_id", pa.string()), ("class_index", pa.int32()),
-                      ("latent", tensor_type(shape, pa.float16()))])
+    return pa.schema(
+        [("image_id", pa.string()), ("class_index", pa.int32()), ("latent", tensor_type(shape, pa.float16()))]
+    )
 
 
 def prototypes(shape: Sequence[int]) -> pa.Schema:
     """cluster: one row a prototype; `size` = members, `sse` = sum of squared distances, `medoid` = nearest image_id."""
-    return pa.schema([("class_index", pa.int32()), ("prototype_id", pa.int32()), ("size", pa.int64()),
-                      ("sse", pa.float64()), ("medoid", pa.string()), ("centroid", tensor_type(shape, pa.float32()))])
+    return pa.schema(
+        [
+            ("class_index", pa.int32()),
+            ("prototype_id", pa.int32()),
+            ("size", pa.int64()),
+            ("sse", pa.float64()),
+            ("medoid", pa.string()),
+            ("centroid", tensor_type(shape, pa.float32())),
+        ]
+    )
 
 
 def plan(shape: Sequence[int]) -> pa.Schema:
     """plan: one row a slot. `image_id` is set by methods that pick real images; `prototype` is zero if none."""
-    return pa.schema([("class_index", pa.int32()), ("class_id", pa.string()), ("slot", pa.int32()),
-                      ("batch", pa.int32()), ("prototype_id", pa.int32()), ("weight", pa.float64()),
-                      ("seed_key", pa.string()), ("image_id", pa.string()),
-                      ("prototype", tensor_type(shape, pa.float32()))])
+    return pa.schema(
+        [
+            ("class_index", pa.int32()),
+            ("class_id", pa.string()),
+            ("slot", pa.int32()),
+            ("batch", pa.int32()),
+            ("prototype_id", pa.int32()),
+            ("weight", pa.float64()),
+            ("seed_key", pa.string()),
+            ("image_id", pa.string()),
+            ("prototype", tensor_type(shape, pa.float32())),
+        ]
+    )
 
 
 def syntheses(shape: Sequence[int]) -> pa.Schema:
     """sample: one row a slot; `image` is PNG bytes, `latent` the synthesis in VAE-scaled space, `nfe` network calls."""
-    return pa.schema([("class_index", pa.int32()), ("slot", pa.int32()), ("prototype_id", pa.int32()),
-                      ("weight", pa.float64()), ("seed_key", pa.string()), ("image_id", pa.string()),
-                      ("nfe", pa.int32()), ("image", pa.binary()), ("latent", tensor_type(shape, pa.float32()))])
+    return pa.schema(
+        [
+            ("class_index", pa.int32()),
+            ("slot", pa.int32()),
+            ("prototype_id", pa.int32()),
+            ("weight", pa.float64()),
+            ("seed_key", pa.string()),
+            ("image_id", pa.string()),
+            ("nfe", pa.int32()),
+            ("image", pa.binary()),
+            ("latent", tensor_type(shape, pa.float32())),
+        ]
+    )
 
 
 def distilled(class_names: Sequence[str]) -> pa.Schema:
@@ -65,12 +93,28 @@ def distilled(class_names: Sequence[str]) -> pa.Schema:
     features = {
         "image": {"_type": "Image"},
         "label": {"names": list(class_names), "_type": "ClassLabel"},
-        **{k: {"dtype": d, "_type": "Value"} for k, d in {
-            "class_name": "string", "weight": "float64", "slot": "int32", "prototype_id": "int32",
-            "method": "string", "seed_key": "string", "provenance": "string"}.items()},
+        **{
+            k: {"dtype": d, "_type": "Value"}
+            for k, d in {
+                "class_name": "string",
+                "weight": "float64",
+                "slot": "int32",
+                "prototype_id": "int32",
+                "method": "string",
+                "seed_key": "string",
+                "provenance": "string",
+            }.items()
+        },
     }
-    fields = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64()),
-              ("class_name", pa.string()), ("weight", pa.float64()), ("slot", pa.int32()),
-              ("prototype_id", pa.int32()), ("method", pa.string()), ("seed_key", pa.string()),
-              ("provenance", pa.string())]
+    fields = [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("label", pa.int64()),
+        ("class_name", pa.string()),
+        ("weight", pa.float64()),
+        ("slot", pa.int32()),
+        ("prototype_id", pa.int32()),
+        ("method", pa.string()),
+        ("seed_key", pa.string()),
+        ("provenance", pa.string()),
+    ]
     return pa.schema(fields, metadata={b"huggingface": json.dumps({"info": {"features": features}}).encode()})

@@ -1,0 +1,142 @@
+"""`raydistill VERB`, and the doors in jobs/: parse, check, run, print where the result is (the last line of stdout)."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raydistill import config as configuration
+from raydistill import registry
+from raydistill.errors import BadInput, RaydistillError, one_line
+
+
+@dataclass(frozen=True)
+class Verb:
+    summary: str
+    until: str  # the last step of the pipeline, or "" for verbs that are not part of it
+    example: str
+
+
+VERBS = {
+    "distill": Verb(
+        "the main job: images -> latents -> prototypes -> syntheses -> students -> report",
+        "report",
+        "distill --config nette128 source.path=DIR vae.path=DIR generator.path=DIR ipc=10",
+    ),
+    "encode": Verb("images -> latents, and stop", "encode", "encode --config nette128 source.path=DIR vae.path=DIR"),
+    "cluster": Verb("... -> prototypes, and stop", "cluster", "cluster ipc=10"),
+    "plan": Verb("... -> slots and batches, and stop", "plan", "plan ipc=10"),
+    "sample": Verb("... -> syntheses and distilled/, and stop", "sample", "sample ipc=10 method=dit"),
+    "evaluate": Verb("train students on the images of a run", "report", "evaluate --run runs/quickstart seeds=5"),
+    "report": Verb("draw the page of a run again", "report", "report --run runs/quickstart"),
+    "pretrain": Verb("train a VAE or a generator on the source", "", "pretrain pretrain.target=vae pretrain.out=DIR"),
+}
+SHORT = {
+    "students": "evaluate.students",
+    "seeds": "evaluate.seeds",
+    "baselines": "evaluate.baselines",
+    "full": "evaluate.full",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, 1 (went wrong on the way, resumable), 2 (bad input, nothing written), 130 (interrupted)."""
+    faulthandler.enable()
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not argv or argv[0] in ("-h", "--help"):
+            print(overview())
+            return 0
+        if argv[0] not in VERBS:
+            raise BadInput(f"unknown verb {argv[0]!r}; one of {', '.join(VERBS)}")
+        return run(argv[0], argv[1:])
+    except RaydistillError as e:
+        print(f"error: {one_line(e)}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to continue", file=sys.stderr)
+        return 130
+
+
+def run(name: str, argv: Sequence[str]) -> int:
+    args = parser(name).parse_args(argv)
+    overrides = [_long(o) if name == "evaluate" else o for o in args.overrides]
+    if args.run is not None:
+        from raydistill.store.location import Location
+
+        place = Location.of(args.run)
+        if not (place / "config.yaml").exists():
+            raise BadInput(f"--run {args.run}: no config.yaml there; give the directory that distill printed")
+        if not place.is_local:
+            raise BadInput(f"--run {args.run}: give the run by --config FILE and run_dir={args.run}")
+        config = configuration.load(f"{place}/config.yaml", [*overrides, f"run_dir={place}"])
+    else:
+        config = configuration.load(args.config, overrides)
+    if args.print_config:
+        print(config.yaml(), end="")
+        return 0
+    if name == "pretrain":
+        from raydistill.stages.pretrain import pretrain
+
+        print(pretrain(config))
+        return 0
+    from raydistill.stages.pipeline import main as pipeline
+
+    print(pipeline(config, VERBS[name].until))  # type: ignore[arg-type]
+    return 0
+
+
+def _long(override: str) -> str:
+    key, sep, value = override.partition("=")
+    return SHORT.get(key, key) + sep + value
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise BadInput(f"{message} (see --help)")
+
+
+def parser(name: str) -> argparse.ArgumentParser:
+    verb = VERBS[name]
+    p = Parser(
+        prog=f"raydistill {name}",
+        description=verb.summary,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"example:\n  raydistill {verb.example}\n\nmethods:\n{methods()}\n\nkeys and defaults:\n{configuration.describe()}",
+    )
+    p.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="dotted configuration keys, for example ipc=10 guidance.scale=0.1",
+    )
+    p.add_argument(
+        "--config",
+        default="quickstart",
+        metavar="NAME|FILE",
+        help=f"a preset ({', '.join(configuration.presets())}) or a YAML file; default quickstart",
+    )
+    p.add_argument("--run", metavar="DIR", help="use the configuration of this run directory")
+    p.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
+    return p
+
+
+def methods() -> str:
+    return "\n".join(f"  {n:<12} {registry.get('method', n).summary}" for n in registry.names("method"))
+
+
+def overview() -> str:
+    verbs = "\n".join(f"  {n:<10} {v.summary}" for n, v in VERBS.items())
+    return (
+        f"raydistill: distil a labelled image set into a few images per class, on Ray\n\nverbs:\n{verbs}\n\n"
+        "Each takes --config NAME|FILE and KEY=VALUE overrides; `raydistill VERB --help` lists every key.\n"
+        "Kill it anywhere and run the same command again: finished work is kept."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Prototypes of a class from its latents."""

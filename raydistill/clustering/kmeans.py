@@ -1,0 +1,99 @@
+"""Exact k-means over all points of a class: k-means++ starts (Arthur & Vassilvitskii 2007), Lloyd by faiss.
+
+faiss on its own would train on 256 points per centroid and start from random points; both are overridden here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from raydistill.seeding import generator
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """centroids (K, D) float32; labels (N,) int64; size (K,) int64; sse (K,) float64; medoid (K,) int64 row indices.
+
+    The medoid is the member nearest its centroid. K is at most the number of distinct points.
+    """
+
+    centroids: np.ndarray
+    labels: np.ndarray
+    size: np.ndarray
+    sse: np.ndarray
+    medoid: np.ndarray
+
+
+def kmeans(x: np.ndarray, k: int, iterations: int, restarts: int, key: tuple[object, ...]) -> Clusters:
+    """Clusters x (N, D) float32 into min(k, distinct points) clusters, ordered by size, largest first (ties by centroid).
+
+    Deterministic in (x, k, iterations, restarts, key) on one thread. Raises ValueError for no points.
+    """
+    if len(x) == 0 or k < 1:
+        raise ValueError(f"cannot make {k} clusters of {len(x)} points")
+    faiss.omp_set_num_threads(1)
+    x = np.ascontiguousarray(x, np.float32)
+    distinct = len(np.unique(x, axis=0)) if k > 1 else 1
+    k = min(k, distinct)
+    best: Clusters | None = None
+    for restart in range(restarts):
+        found = _lloyd(x, _plus_plus(x, k, generator("kmeans", *key, restart)), iterations)
+        if best is None or found.sse.sum() < best.sse.sum():
+            best = found
+    assert best is not None
+    return best
+
+
+def _plus_plus(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """k-means++: each further start is drawn with probability proportional to its squared distance to the nearest one."""
+    chosen = [int(rng.integers(len(x)))]
+    nearest = _squared(x, x[chosen[0]])
+    while len(chosen) < k:
+        mass = np.cumsum(nearest)
+        pick = int(np.searchsorted(mass, rng.random() * mass[-1], side="right"))
+        pick = min(pick, len(x) - 1)
+        if nearest[pick] == 0:
+            pick = int(np.argmax(nearest))
+        chosen.append(pick)
+        nearest = np.minimum(nearest, _squared(x, x[pick]))
+    return x[chosen]
+
+
+def _squared(x: np.ndarray, point: np.ndarray) -> np.ndarray:
+    return np.square(x - point).sum(axis=1, dtype=np.float64)
+
+
+def _lloyd(x: np.ndarray, start: np.ndarray, iterations: int) -> Clusters:
+    k = len(start)
+    solver = faiss.Kmeans(
+        x.shape[1],
+        k,
+        niter=iterations,
+        seed=1,
+        min_points_per_centroid=1,
+        max_points_per_centroid=max(len(x), 1),
+        verbose=False,
+    )
+    solver.train(x, init_centroids=np.ascontiguousarray(start))
+    labels = solver.index.search(x, 1)[1][:, 0]
+    # Final centroids are the float64 means of their members, so that sizes, means and distances agree exactly.
+    sums = np.zeros((k, x.shape[1]), np.float64)
+    np.add.at(sums, labels, x)
+    size = np.bincount(labels, minlength=k)
+    kept = np.flatnonzero(size)
+    centroids = (sums[kept] / size[kept, None]).astype(np.float32)
+    order = np.lexsort((centroids[:, 0], -size[kept]))
+    centroids, kept = centroids[order], kept[order]
+    rank = np.full(k, -1, np.int64)
+    rank[kept] = np.arange(len(kept))
+    labels = rank[labels]
+    distance = np.square(x - centroids[labels]).sum(axis=1, dtype=np.float64)
+    sse = np.bincount(labels, weights=distance, minlength=len(kept))
+    medoid = np.array(
+        [members[np.argmin(distance[members])] for members in (np.flatnonzero(labels == j) for j in range(len(kept)))],
+        np.int64,
+    )
+    return Clusters(centroids, labels, np.bincount(labels, minlength=len(kept)), sse, medoid)

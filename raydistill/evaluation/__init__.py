@@ -1,0 +1,1 @@
+"""What a distilled set is worth: students trained on it from scratch, tested on real images."""

@@ -1,0 +1,1 @@
+"""Students: one file each; `build(classes, image_size, width) -> nn.Module` taking float32 (B, 3, S, S)."""

@@ -1,0 +1,88 @@
+"""What a method is: how it fills the slots of a class, and how its images come about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from raydistill import registry
+from raydistill.config import Config
+from raydistill.diffusion.schedule import Window
+from raydistill.errors import BadInput
+
+
+@dataclass(frozen=True)
+class ClassView:
+    """What a method may look at to fill a class: usable image ids, sorted, and prototypes ordered by size.
+
+    centroids (K, C, h, w) float32 in VAE-scaled space, sizes (K,), medoids (K,) image ids; K = 0 for a method that uses
+    none, and at most ipc.
+    """
+
+    class_id: str
+    image_ids: Sequence[str]
+    centroids: np.ndarray
+    sizes: np.ndarray
+    medoids: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One image to be: real (`image_id`) or generated. `prototype` (C, h, w) or None, `prototype_id` -1 for none."""
+
+    prototype_id: int = -1
+    prototype: np.ndarray | None = None
+    image_id: str = ""
+    weight: float = 1.0
+
+
+class Method:
+    """Subclass, set the class variables, register. Everything else of the pipeline is shared by all methods."""
+
+    summary: ClassVar[str]
+    uses_prototypes: ClassVar[bool] = False
+    generates: ClassVar[bool] = True
+    sampler: ClassVar[str] = "ddpm"
+    guidance: ClassVar[str | None] = None
+    form: ClassVar[Literal["mean", "epsilon"] | None] = None
+
+    def slots(self, view: ClassView, ipc: int, seed: int) -> list[Slot]:
+        """Exactly `ipc` slots, a pure function of its arguments."""
+        raise NotImplementedError
+
+
+def resolve(config: Config) -> tuple[Config, Method]:
+    """Fills what the configuration leaves to the method, and refuses what contradicts it. Raises BadInput."""
+    method: Method = registry.get("method", config.method)()
+    if not method.generates:
+        return config, method
+    name = config.sampler.name or method.sampler
+    sampler = registry.get("sampler", name)()
+    form = None
+    if method.guidance is not None:
+        form = config.guidance.form or method.form
+        if form not in sampler.spaces:
+            raise BadInput(
+                f"guidance.form={form} does not go with sampler.name={name}, which accepts "
+                f"{' or '.join(sampler.spaces)}; choose another of the two"
+            )
+        if config.guidance.scale > 0:
+            Window(config.guidance.start, config.guidance.stop).check(config.sampler.steps)
+    return config.model_copy(
+        update={
+            "sampler": config.sampler.model_copy(update={"name": name}),
+            "guidance": config.guidance.model_copy(update={"form": form}),
+        }
+    ), method
+
+
+def pick_real(view: ClassView, ipc: int, method: str) -> None:
+    """Raises BadInput if a class has fewer usable images than slots."""
+    if ipc > len(view.image_ids):
+        raise BadInput(
+            f"ipc={ipc} is more than the {len(view.image_ids)} usable images of class {view.class_id!r}, and "
+            f"method {method} picks real ones; lower ipc or use a method that generates"
+        )

@@ -1,0 +1,217 @@
+"""Executors on Ray: how the units of a stage are spread, retried and timed out.
+
+Identity never depends on any of this. A worker that dies is replaced and its unit done again; a unit that keeps
+killing workers, or that is not done by its deadline, ends the run with its name: nothing waits for ever.
+"""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.data
+from ray.exceptions import RayError
+
+from raydistill.config import RayConfig
+from raydistill.errors import RaydistillError, StageFailed
+from raydistill.stages.runner import Execute, Stage, Work, last_line, serial
+from raydistill.stages.runtime import cores, ensure_ray, pool_size
+from raydistill.store.artifact import Record
+
+ATTEMPTS = 3
+
+
+def on_ray(config: RayConfig) -> Execute:
+    """An executor that starts Ray only when a stage has work for it."""
+
+    def execute(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
+        if stage.style == "driver":
+            return serial(stage, todo)
+        ensure_ray(config)
+        return {"stream": stream, "tasks": tasks, "actors": actors}[stage.style](stage, todo)
+
+    return execute
+
+
+def stream(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
+    """Ray Data: a row a unit, loaded in CPU tasks, streamed into a pool of actors that commit it.
+
+    A row carries one pickled payload, so a unit is never split over blocks and at most a few are in flight.
+    """
+    pool = stage.pool
+    size = pool_size(pool.actors, pool.num_cpus, pool.num_gpus, pool.threads, len(todo))
+    work = stage.work
+    rows = [{"item": pickle.dumps(stage.items(key))} for key in todo]
+    readers = max(1, min(cores(), len(todo)))
+
+    def load(row: dict[str, bytes]) -> dict[str, bytes]:
+        return {"payload": pickle.dumps(work.load(pickle.loads(row["item"])), protocol=5)}
+
+    data = (
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map(load, compute=ray.data.TaskPoolStrategy(size=readers), num_cpus=1)
+        .map(
+            StreamActor,
+            fn_constructor_args=(work,),
+            compute=ray.data.ActorPoolStrategy(size=size),
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus or None,
+        )
+    )
+    for row in _watched(data.iter_rows(), stage):
+        yield pickle.loads(row["record"])
+
+
+class StreamActor:
+    """Loads the networks once; then one unit a call."""
+
+    def __init__(self, work: Work) -> None:
+        self.finish = work.open()
+
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
+        return {"record": pickle.dumps(self.finish(pickle.loads(row["payload"])))}
+
+
+def _watched(rows: Any, stage: Stage) -> Iterator[Any]:
+    """Iterates in a thread, so that a pipeline that stops moving is noticed. Raises what the pipeline raised."""
+    inbox: queue.Queue[tuple[str, Any]] = queue.Queue()
+
+    def pump() -> None:
+        try:
+            for row in rows:
+                inbox.put(("row", row))
+            inbox.put(("end", None))
+        except BaseException as e:  # handed to the thread that waits, whatever it is
+            inbox.put(("error", e))
+
+    threading.Thread(target=pump, daemon=True).start()
+    while True:
+        try:
+            kind, value = inbox.get(timeout=stage.pool.deadline_s)
+        except queue.Empty:
+            raise StageFailed(
+                f"{stage.name}: nothing finished for {stage.pool.deadline_s:g} s; the workers hang or none could be "
+                f"placed (see `ray status`); run the same command again, or raise {stage.name}.deadline_s"
+            ) from None
+        if kind == "end":
+            return
+        if kind == "error":
+            raise translate(value, stage.name)
+        yield value
+
+
+def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
+    """Plain Ray tasks, a bounded number in flight."""
+    work = ray.put(stage.work)
+    remote = _run_unit.options(num_cpus=stage.pool.num_cpus, max_retries=ATTEMPTS)
+    waiting, running = deque(todo), {}
+    while waiting or running:
+        while waiting and len(running) < 2 * cores():
+            key = waiting.popleft()
+            running[remote.remote(work, stage.items(key))] = key
+        done, _ = ray.wait(list(running), num_returns=1, timeout=stage.pool.deadline_s)
+        if not done:
+            raise StageFailed(
+                f"{stage.name}: {running[next(iter(running))]} is not done after {stage.pool.deadline_s:g} s; "
+                "the cluster has no free CPU or a worker hangs (see `ray status`); run the same command again"
+            )
+        for ref in done:
+            running.pop(ref)
+            try:
+                yield ray.get(ref)
+            except RayError as e:
+                raise translate(e, stage.name) from None
+
+
+@ray.remote
+def _run_unit(work: Work, item: Any) -> Record:
+    return work.open()(work.load(item))
+
+
+@ray.remote
+class Worker:
+    """An actor of the pool: loads once, then one unit a call."""
+
+    def __init__(self, work: Work) -> None:
+        self.work, self.finish = work, work.open()
+
+    def run(self, item: Any) -> Record:
+        return self.finish(self.work.load(item))
+
+
+@dataclass
+class Job:
+    key: str
+    actor: Any
+    started: float
+
+
+def actors(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
+    """Our own pool of warm actors: a dead or late one is replaced, its unit given to another, at most ATTEMPTS times."""
+    pool = stage.pool
+    work = ray.put(stage.work)
+    remote = Worker.options(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
+    idle = [
+        remote.remote(work)
+        for _ in range(pool_size(pool.actors, pool.num_cpus, pool.num_gpus, pool.threads, len(todo)))
+    ]
+    waiting, failures = deque(todo), dict.fromkeys(todo, 0)
+    running: dict[Any, Job] = {}
+    try:
+        while waiting or running:
+            while waiting and idle:
+                actor, key = idle.pop(), waiting.popleft()
+                running[actor.run.remote(stage.items(key))] = Job(key, actor, time.monotonic())
+            done, _ = ray.wait(list(running), num_returns=1, timeout=min(5.0, pool.deadline_s))
+            late = [
+                r for r, job in running.items() if r not in done and time.monotonic() - job.started > pool.deadline_s
+            ]
+            for ref in [*done, *late]:
+                job = running.pop(ref)
+                try:
+                    if ref in late:
+                        raise TimeoutError(f"not done after {pool.deadline_s:g} s")
+                    record = ray.get(ref)
+                except (RayError, TimeoutError) as e:
+                    failure = translate(e, stage.name)
+                    failures[job.key] += 1
+                    if _is_ours(e) or failures[job.key] >= ATTEMPTS:
+                        raise failure from None
+                    ray.kill(job.actor)
+                    waiting.append(job.key)
+                    idle.append(remote.remote(work))
+                else:
+                    idle.append(job.actor)
+                    yield record
+    finally:
+        for actor in [*idle, *(j.actor for j in running.values())]:
+            ray.kill(actor)
+
+
+def _is_ours(e: BaseException) -> bool:
+    return _cause(e) is not None
+
+
+def _cause(e: BaseException | None) -> RaydistillError | None:
+    """The RaydistillError that a worker raised, found through Ray's wrappers."""
+    seen = 0
+    while e is not None and seen < 20:
+        if isinstance(e, RaydistillError):
+            return e
+        e, seen = getattr(e, "cause", None) or e.__cause__ or e.__context__, seen + 1
+    return None
+
+
+def translate(e: BaseException, stage: str) -> BaseException:
+    """A worker's own error as it was raised; a death or a bug as StageFailed with its last line."""
+    ours = _cause(e)
+    if ours is not None:
+        return type(ours)(*ours.args[:1])
+    return StageFailed(f"{stage}: a worker failed: {last_line(e)}; run the same command again (finished work is kept)")

@@ -1,0 +1,284 @@
+"""evaluate: one Ray Train fit takes a list of trainings (sets x students x seeds); committed ones never enter it."""
+
+from __future__ import annotations
+
+import _thread
+import json
+import pickle
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from raydistill.config import Config, EvaluateConfig, ProtocolConfig, RayConfig, SourceConfig
+from raydistill.errors import BrokenImage, StageFailed
+from raydistill.evaluation.train import ImageSet, Score, train_student
+from raydistill.identity import fingerprint
+from raydistill.sources.base import Listing, open_source
+from raydistill.sources.images import decode
+from raydistill.stages.progress import Progress, say
+from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.rundir import RunDir
+
+VERSION = 1
+KEY = "training"
+
+
+@dataclass(frozen=True)
+class SetRef:
+    """A training set by reference: syntheses of a method, or (`artifact` None) all training images."""
+
+    name: str
+    digest: str
+    images: int
+    artifact: Artifact | None
+    manifest: Manifest | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """The unit of commit. Its artifact's fingerprint holds everything that its result depends on."""
+
+    set: SetRef
+    student: str
+    seed: int
+    artifact: Artifact
+
+    @property
+    def label(self) -> str:
+        return f"{self.set.name}/{self.student}/seed{self.seed}"
+
+
+def trainings(config: Config, run: RunDir, sets: Sequence[SetRef], test: Listing) -> list[Training]:
+    """Every student x seed on every set, in that order of importance: all sets of a seed before the next seed."""
+    e = config.evaluate
+    common = (
+        "evaluate",
+        VERSION,
+        e.protocol.model_dump(),
+        e.width,
+        e.threads,
+        test.digest,
+        config.source.image_size,
+        config.source.max_pixels,
+    )
+    return [
+        Training(s, student, seed, run.artifact("evaluations", fingerprint(*common, s.digest, student, seed)))
+        for student in e.students
+        for seed in range(e.seeds)
+        for s in sets
+    ]
+
+
+def load_images(blobs: Sequence[bytes], source: SourceConfig, size: int) -> np.ndarray:
+    """Encoded images -> (N, 3, size, size) uint8: prepared as for encoding, then resized to what the student sees."""
+    out = np.empty((len(blobs), size, size, 3), np.uint8)
+    for i, blob in enumerate(blobs):
+        pixels = decode(blob, source.image_size, source.max_pixels)
+        if source.image_size != size:
+            pixels = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
+        out[i] = pixels
+    return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
+
+
+def image_set(pixels: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> ImageSet:
+    weights = np.ones(len(labels)) if weights is None else weights
+    return ImageSet(
+        torch.from_numpy(pixels),
+        torch.from_numpy(labels.astype(np.int64)),
+        torch.from_numpy(weights.astype(np.float32)),
+    )
+
+
+def real_images(source: SourceConfig, listing: Listing, size: int) -> ImageSet:
+    """Every usable image of a split; broken ones are left out (encode counted and listed those it met)."""
+    pixels, labels = [], []
+    for i, blob in enumerate(open_source(source).read(listing.split, listing.ids.to_pylist())):
+        try:
+            pixels.append(load_images([blob], source, size)[0])
+            labels.append(listing.labels[i])
+        except BrokenImage as e:
+            say("evaluate", f"left out {listing.ids[i]}: {e}")
+    return image_set(np.stack(pixels), np.array(labels))
+
+
+def syntheses(ref: SetRef, source: SourceConfig, size: int) -> ImageSet:
+    assert ref.artifact is not None and ref.manifest is not None
+    table = pa.concat_tables(
+        [ref.artifact.read_table(r, columns=["class_index", "weight", "image"]) for r in ref.manifest.records]
+    )
+    return image_set(
+        load_images(table["image"].to_pylist(), source, size),
+        table["class_index"].to_numpy(),
+        table["weight"].to_numpy(),
+    )
+
+
+def score(training: Training) -> Score | None:
+    """The committed result, or None."""
+    manifest = training.artifact.manifest()
+    if manifest is None:
+        return None
+    body = json.loads(training.artifact.read(manifest.records[0]))
+    return Score(body["best"], body["last"], [tuple(c) for c in body["curve"]], body["per_class"])
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a Ray Train worker is given."""
+
+    trainings: tuple[Training, ...]
+    source: SourceConfig
+    train: Listing
+    test: Listing
+    evaluate: EvaluateConfig
+
+
+class Trainer:
+    """Runs trainings in one process; images of a set are loaded once while they are needed."""
+
+    def __init__(self, job: Job, device: torch.device, kind: str) -> None:
+        self.job, self.device, self.kind = job, device, kind
+        self.test: ImageSet | None = None
+        self.cached: tuple[str, ImageSet] | None = None
+
+    def run(self, t: Training) -> None:
+        """Trains and commits, unless that is done already."""
+        if KEY in t.artifact.records():
+            return
+        protocol: ProtocolConfig = self.job.evaluate.protocol
+        size = protocol.image_size
+        if self.test is None:
+            self.test = real_images(self.job.source, self.job.test, size)
+        if self.cached is None or self.cached[0] != t.set.digest:
+            images = (
+                real_images(self.job.source, self.job.train, size)
+                if t.set.artifact is None
+                else syntheses(t.set, self.job.source, size)
+            )
+            self.cached = (t.set.digest, images)
+        result = train_student(
+            t.student,
+            self.job.evaluate.width,
+            self.cached[1],
+            self.test,
+            len(self.job.test.classes),
+            protocol,
+            t.seed,
+            self.device,
+        )
+        body = json.dumps(result.tree(), sort_keys=True).encode()
+        t.artifact.commit(KEY, body, rows=1, device=self.kind, ext="json")
+
+
+def train_loop(payload: dict[str, bytes]) -> None:
+    """What each Ray Train worker runs: its share of the list. Restarted workers find finished trainings committed."""
+    import ray.train
+
+    job: Job = pickle.loads(payload["job"])
+    torch.set_num_threads(job.evaluate.threads)
+    context = ray.train.get_context()
+    cuda = job.evaluate.num_gpus > 0 and torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    kind = torch.cuda.get_device_name() if cuda else f"cpu-{torch.backends.cpu.get_cpu_capability()}"
+    trainer = Trainer(job, device, kind)
+    for t in job.trainings[context.get_world_rank() :: context.get_world_size()]:
+        trainer.run(t)
+
+
+def fit(job: Job, run: RunDir, config: RayConfig) -> None:
+    """One Ray Train fit over the trainings that are left. Raises StageFailed with what went wrong."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from raydistill.stages.dispatch import ATTEMPTS, translate
+    from raydistill.stages.runtime import ensure_ray, pool_size
+
+    ensure_ray(config)
+    e = job.evaluate
+    workers = pool_size(e.workers, e.num_cpus, e.num_gpus, e.threads, len(job.trainings))
+    resources = {"CPU": e.num_cpus} | ({"GPU": e.num_gpus} if e.num_gpus else {})
+    name = "evaluate-" + fingerprint([t.artifact.fingerprint for t in job.trainings])
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={"job": pickle.dumps(job)},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=e.num_gpus > 0, resources_per_worker=resources),
+        run_config=RunConfig(
+            name=name, storage_path=str(run.root / "checkpoints"), failure_config=FailureConfig(max_failures=ATTEMPTS)
+        ),
+    )
+    with Watch(job.trainings, e.deadline_s) as watch:
+        try:
+            trainer.fit()
+        except KeyboardInterrupt:
+            if not watch.expired:
+                raise
+            raise StageFailed(
+                f"evaluate: no training finished for {e.deadline_s:g} s; the workers hang or could not be placed "
+                "(see `ray status`); run the same command again, or raise evaluate.deadline_s"
+            ) from None
+        except Exception as error:  # Ray Train wraps whatever a worker raised
+            raise translate(error, "evaluate") from error
+
+
+class Watch:
+    """Shows progress while the fit blocks, and interrupts it when nothing finishes for too long."""
+
+    def __init__(self, trainings: Sequence[Training], deadline_s: float) -> None:
+        self.open = list(trainings)
+        self.deadline_s, self.expired = deadline_s, False
+        self.progress = Progress("evaluate", "trainings", len(trainings))
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._poll, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        if exc[0] is None:
+            self._look()
+        self.progress.close()
+
+    def _look(self) -> bool:
+        done = [t for t in self.open if (t.artifact.location / "commits").list()]
+        self.open = [t for t in self.open if t not in done]
+        if done:
+            self.progress.advance(len(done))
+        return bool(done)
+
+    def _poll(self) -> None:
+        last = time.monotonic()
+        while not self.stop.wait(2.0):
+            if self._look():
+                last = time.monotonic()
+            elif time.monotonic() - last > self.deadline_s:
+                self.expired = True
+                _thread.interrupt_main()
+                return
+
+
+def evaluate(
+    config: Config, run: RunDir, sets: Sequence[SetRef], train: Listing, test: Listing
+) -> tuple[list[Training], float]:
+    """Brings every training to its manifest. Returns all trainings and the seconds spent in this run (0 if none was left)."""
+    everything = trainings(config, run, sets, test)
+    left = [t for t in everything if t.artifact.manifest() is None]
+    if len(left) < len(everything):
+        say("evaluate", f"{len(everything) - len(left)} of {len(everything)} trainings found finished")
+    if not left:
+        return everything, 0.0
+    start = time.monotonic()
+    todo = [t for t in left if KEY not in t.artifact.records()]
+    if todo:
+        fit(Job(tuple(todo), config.source, train, test, config.evaluate), run, config.ray)
+    for t in left:
+        t.artifact.seal([KEY])
+    return everything, time.monotonic() - start

@@ -1,0 +1,81 @@
+"""group: shards sorted by time of arrival -> one file per class bucket, a row group a class, sorted by image id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydistill.config import Config
+from raydistill.errors import StageFailed
+from raydistill.identity import fingerprint
+from raydistill.sources.base import ClassInfo
+from raydistill.stages.runner import Stage
+from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.rundir import RunDir
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Where a bucket's rows are: (shard record, row group) pairs in key order."""
+
+    key: str
+    parts: tuple[tuple[Record, int], ...]
+
+
+@dataclass(frozen=True)
+class GroupWork:
+    latents: Artifact
+    artifact: Artifact
+
+    def load(self, item: Bucket) -> Bucket:
+        return item
+
+    def open(self) -> Callable[[Bucket], Record]:
+        return self.finish
+
+    def finish(self, bucket: Bucket) -> Record:
+        table = pa.concat_tables([self.latents.read_row_group(r, group) for r, group in bucket.parts])
+        order = pc.sort_indices(
+            table.drop_columns(["latent"]), sort_keys=[("class_index", "ascending"), ("image_id", "ascending")]
+        )
+        table = table.take(order)
+        classes, rows = np.unique(table["class_index"].to_numpy(), return_counts=True)
+        meta = {"classes": classes.tolist(), "counts": rows.tolist()}
+        devices = sorted({r.device for r, _ in bucket.parts})
+        return self.artifact.commit_table(
+            bucket.key, table, device="+".join(devices), meta=meta, row_groups=rows.tolist()
+        )
+
+
+def stage(config: Config, run: RunDir, latents: Artifact, manifest: Manifest, classes: tuple[ClassInfo, ...]) -> Stage:
+    """The group stage over the manifest of encode. Raises StageFailed for a class that lost all its images."""
+    parts: dict[int, list[tuple[Record, int]]] = {}
+    present: set[int] = set()
+    for record in manifest.records:
+        present |= {int(c) for c in record.meta["counts"]}
+        for group, bucket in enumerate(record.meta["buckets"]):
+            parts.setdefault(bucket, []).append((record, group))
+    for i, info in enumerate(classes):
+        if i not in present:
+            raise StageFailed(
+                f"group: no image of class {info.class_id!r} could be used; see logs/quarantine.tsv, mend them "
+                "or leave the class out with source.classes=[...]"
+            )
+    keys = {f"bucket-{b:03d}": tuple(p) for b, p in sorted(parts.items())}
+    artifact = run.artifact("classes", fingerprint("group", VERSION, manifest.digest))
+    return Stage(
+        "group",
+        "images",
+        artifact,
+        list(keys),
+        lambda k: Bucket(k, keys[k]),
+        GroupWork(latents, artifact),
+        manifest.rows,
+        "tasks",
+    )

@@ -1,0 +1,211 @@
+"""The main job: the stages in order, for the run's method and its baselines, from images to the report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from raydistill.config import Config
+from raydistill.identity import canonical
+from raydistill.report.card import card
+from raydistill.stages import cluster, encode, evaluate, group, plan, product, runner, sample
+from raydistill.stages.dispatch import on_ray
+from raydistill.stages.evaluate import SetRef, Training
+from raydistill.stages.preflight import Prepared, Variant
+from raydistill.stages.progress import say
+from raydistill.stages.runner import Execute, Outcome, Stage
+from raydistill.store.artifact import Artifact, Manifest
+
+Until = Literal["encode", "cluster", "plan", "sample", "evaluate", "report"]
+
+
+@dataclass
+class Sealed:
+    """A finished stage: its artifact and manifest."""
+
+    artifact: Artifact
+    manifest: Manifest
+
+
+@dataclass
+class Results:
+    """What a run has made so far; the report is drawn from it."""
+
+    prepared: Prepared
+    latents: Sealed | None = None
+    classes: Sealed | None = None
+    prototypes: Sealed | None = None
+    plans: dict[str, Sealed] = field(default_factory=dict)
+    syntheses: dict[str, Sealed] = field(default_factory=dict)
+    trainings: list[Training] = field(default_factory=list)
+    computed: bool = False  # whether anything was done in this run
+
+
+def run(prepared: Prepared, until: Until = "report", execute: Execute | None = None) -> Results:
+    """Carries a run to `until`. Finished work is found and skipped; Ray starts with the first stage that has work."""
+    p, done = prepared, Results(prepared)
+    execute = execute or on_ray(p.config.ray)
+    start_run(p)
+    train = p.splits.train
+
+    def bring(stage: Stage, name: str | None = None) -> Sealed:
+        outcome = runner.run(stage, execute)
+        record_cost(p, name or stage.name, stage, outcome)
+        done.computed |= not outcome.reused
+        return Sealed(stage.artifact, outcome.manifest)
+
+    done.latents = bring(encode.stage(p.config, p.run, train, p.vae))
+    if until == "encode":
+        return done
+    done.classes = bring(group.stage(p.config, p.run, done.latents.artifact, done.latents.manifest, train.classes))
+    if until == "cluster" or any(v.method.uses_prototypes for v in p.variants):
+        done.prototypes = bring(
+            cluster.stage(p.config, p.run, done.classes.artifact, done.classes.manifest, train.classes)
+        )
+    if until == "cluster":
+        return done
+    for v in p.variants:
+        name = v.config.method
+        anchors = (
+            plan.Prototypes(done.prototypes.artifact, done.prototypes.manifest)
+            if done.prototypes and v.method.uses_prototypes
+            else None
+        )
+        done.plans[name] = bring(
+            plan.stage(
+                v.config, p.run, v.method, done.classes.artifact, done.classes.manifest, anchors, train.classes, p.shape
+            ),
+            f"plan {name}",
+        )
+        if until != "plan":
+            done.syntheses[name] = bring(
+                sample.stage(
+                    v.config,
+                    p.run,
+                    v.method,
+                    done.plans[name].artifact,
+                    done.plans[name].manifest,
+                    train,
+                    p.vae,
+                    p.generator,
+                ),
+                f"sample {name}",
+            )
+    if until == "plan":
+        return done
+    done.computed |= assemble(p, p.variants[0], done.syntheses[p.config.method])
+    if until == "sample":
+        return done
+    done.trainings, seconds = evaluate.evaluate(p.config, p.run, sets(done), train, p.splits.test)
+    if seconds:
+        done.computed = True
+        add_cost(p, "evaluate", seconds, len(done.trainings), "trainings")
+    if until == "report":
+        from raydistill.stages import reporting
+
+        reporting.write(done)
+    return done
+
+
+def start_run(p: Prepared) -> None:
+    """Claims the run directory and keeps the configuration in it; an earlier one that differs is kept beside the logs."""
+    p.run.claim()
+    place = p.run.root / "config.yaml"
+    text = p.config.yaml().encode()
+    if place.exists():
+        old = place.read()
+        if old == text:
+            return
+        from raydistill.identity import digest
+
+        (p.run.root / "logs" / f"config-{digest(old)[:8]}.yaml").write(old)
+    place.write(text)
+
+
+def sets(done: Results) -> list[SetRef]:
+    """The training sets that are compared: the run's own, its baselines, and the whole split if asked for."""
+    p = done.prepared
+    refs = [
+        SetRef(name, s.manifest.digest, s.manifest.rows, s.artifact, s.manifest) for name, s in done.syntheses.items()
+    ]
+    if p.config.evaluate.full:
+        refs.append(SetRef("full data", p.splits.train.digest, len(p.splits.train), None, None))
+    return refs
+
+
+def provenance(p: Prepared, v: Variant) -> dict[str, Any]:
+    """What an image came from, free of host and time: the same on every machine."""
+    c = v.config
+    made: dict[str, Any] = {"vae": p.vae.identity()["weights"][:16]}
+    if v.method.generates and p.generator is not None:
+        made |= {"generator": p.generator.identity()["weights"][:16], "sampler": c.sampler.model_dump()}
+        if v.method.guidance:
+            made |= {"guidance": {"name": v.method.guidance, **c.guidance.model_dump()}}
+    return made
+
+
+def assemble(p: Prepared, v: Variant, syntheses: Sealed) -> bool:
+    """Writes distilled/; True if that changed anything."""
+    c, made = v.config, provenance(p, v)
+    text = card(
+        title=f"{c.source.kind} distilled by {c.method}, {c.ipc} images per class",
+        method=c.method,
+        ipc=c.ipc,
+        seed=c.seed,
+        classes=p.splits.train.classes,
+        image_size=c.source.image_size,
+        source_kind=c.source.kind,
+        generator=made.get("generator"),
+        fields=made,
+    )
+    changed = product.assemble(
+        p.run.root / "distilled", syntheses.artifact, syntheses.manifest, p.splits.train.classes, c.method, made, text
+    )
+    if changed:
+        say("assemble", f"{syntheses.manifest.rows} images in {p.run.root / 'distilled'}")
+    return changed
+
+
+def record_cost(p: Prepared, name: str, stage: Stage, outcome: Outcome) -> None:
+    if not outcome.reused and outcome.computed:
+        add_cost(p, name, outcome.seconds, outcome.computed, stage.unit)
+
+
+def add_cost(p: Prepared, name: str, seconds: float, units: int, unit: str) -> None:
+    """Adds to logs/costs.json: what each stage has cost over all runs of this run directory."""
+    costs = p.run.read_json("logs/costs.json") or {}
+    if not isinstance(costs, dict):
+        costs = {}
+    old = costs.get(name, {"seconds": 0.0, "units": 0})
+    costs[name] = {"seconds": round(old["seconds"] + seconds, 3), "units": old["units"] + units, "unit": unit}
+    (p.run.root / "logs" / "costs.json").write(canonical(costs).encode())
+
+
+def metrics(done: Results) -> dict[str, float]:
+    """Flat metrics: accuracy/STUDENT/mean for the run's own set, accuracy/SET/STUDENT/mean for the others; time/STAGE_s."""
+    from raydistill.stages.reporting import score_rows
+
+    flat: dict[str, float] = {}
+    for s in score_rows(done):
+        prefix = f"accuracy/{s.student}" if s.main else f"accuracy/{s.set.replace(' ', '_')}/{s.student}"
+        flat |= {
+            f"{prefix}/mean": s.last_mean,
+            f"{prefix}/std": s.last_std,
+            f"{prefix}/best_mean": s.best_mean,
+            f"{prefix}/best_std": s.best_std,
+        }
+    for name, cost in sorted((done.prepared.run.read_json("logs/costs.json") or {}).items()):
+        flat[f"time/{name.replace(' ', '_')}_s"] = cost["seconds"]
+    return json.loads(json.dumps(flat))
+
+
+def main(config: Config, until: Until = "report") -> str:
+    """Entry of the command line: checks, runs, returns the run directory."""
+    from raydistill.stages.preflight import prepare
+
+    prepared = prepare(config, evaluate=until in ("evaluate", "report"))
+    done = run(prepared, until)
+    if not done.computed:
+        say("done", "nothing was left to do")
+    return str(prepared.run.root)

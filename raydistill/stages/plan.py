@@ -1,0 +1,138 @@
+"""plan: which slots there are, what each is pulled to, which share a batch. Made whole, in the driver.
+
+Batches are fixed here and mix classes, so that any number of actors in any order gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydistill.config import Config
+from raydistill.errors import BadInput, StageFailed
+from raydistill.identity import fingerprint
+from raydistill.methods.base import ClassView, Method, Slot
+from raydistill.seeding import NoiseKey
+from raydistill.sources.base import ClassInfo
+from raydistill.stages.runner import Stage
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.rundir import RunDir
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """An artifact with its manifest, or nothing for methods without prototypes."""
+
+    artifact: Artifact
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class PlanWork:
+    classes: Artifact
+    manifest: Manifest
+    prototypes: Prototypes | None
+    artifact: Artifact
+    method: Method
+    infos: tuple[ClassInfo, ...]
+    shape: tuple[int, int, int]
+    ipc: int
+    seed: int
+    batch: int
+
+    def load(self, item: str) -> str:
+        return item
+
+    def open(self) -> Callable[[str], Record]:
+        return self.finish
+
+    def finish(self, key: str) -> Record:
+        rows: list[tuple[int, int, Slot]] = []
+        for bucket in self.manifest.records:
+            for view, index in self._views(bucket):
+                try:
+                    slots = self.method.slots(view, self.ipc, self.seed)
+                except BadInput as e:
+                    raise StageFailed(str(e)) from None  # only known after broken images were set aside
+                rows += [(j, index, slot) for j, slot in enumerate(slots)]
+        rows.sort(key=lambda r: r[:2])  # slot first: a batch mixes classes
+        zero = np.zeros(self.shape, np.float32)
+        keys = [NoiseKey(self.seed, self.infos[i].class_id, j).text() for j, i, _ in rows]
+        table = pa.table(
+            {
+                "class_index": pa.array([i for _, i, _ in rows], pa.int32()),
+                "class_id": pa.array([self.infos[i].class_id for _, i, _ in rows]),
+                "slot": pa.array([j for j, _, _ in rows], pa.int32()),
+                "batch": pa.array([n // self.batch for n in range(len(rows))], pa.int32()),
+                "prototype_id": pa.array([s.prototype_id for _, _, s in rows], pa.int32()),
+                "weight": pa.array([s.weight for _, _, s in rows], pa.float64()),
+                "seed_key": pa.array(keys),
+                "image_id": pa.array([s.image_id for _, _, s in rows]),
+                "prototype": schemas.tensor_array(
+                    np.stack([zero if s.prototype is None else s.prototype for _, _, s in rows])
+                ),
+            },
+            schema=schemas.plan(self.shape),
+        )
+        return self.artifact.commit_table(key, table, device="driver")
+
+    def _views(self, bucket: Record) -> list[tuple[ClassView, int]]:
+        ids = self.classes.read_table(bucket, columns=["class_index", "image_id"])
+        anchors = None
+        if self.prototypes is not None:
+            record = next(r for r in self.prototypes.manifest.records if r.key == bucket.key)
+            anchors = self.prototypes.artifact.read_table(record)
+        views = []
+        for index in bucket.meta["classes"]:
+            mine = ids.filter(pc.equal(ids["class_index"], index))["image_id"].to_pylist()
+            part = None if anchors is None else anchors.filter(pc.equal(anchors["class_index"], index))
+            views.append(
+                (
+                    ClassView(
+                        self.infos[index].class_id,
+                        mine,
+                        np.zeros((0, *self.shape), np.float32)
+                        if part is None
+                        else schemas.tensor_numpy(part["centroid"]),
+                        np.zeros(0, np.int64) if part is None else part["size"].to_numpy(),
+                        [] if part is None else part["medoid"].to_pylist(),
+                    ),
+                    index,
+                )
+            )
+        return views
+
+
+def stage(
+    config: Config,
+    run: RunDir,
+    method: Method,
+    classes: Artifact,
+    manifest: Manifest,
+    prototypes: Prototypes | None,
+    infos: tuple[ClassInfo, ...],
+    shape: tuple[int, int, int],
+) -> Stage:
+    """The plan of one method at one IPC and seed."""
+    print_of = fingerprint(
+        "plan",
+        VERSION,
+        config.method,
+        manifest.digest,
+        prototypes.manifest.digest if prototypes else None,
+        config.ipc,
+        config.seed,
+        config.sample.batch,
+    )
+    artifact = run.artifact("plan", print_of)
+    work = PlanWork(
+        classes, manifest, prototypes, artifact, method, infos, shape, config.ipc, config.seed, config.sample.batch
+    )
+    return Stage("plan", "slots", artifact, ["plan"], lambda k: k, work, len(infos) * config.ipc, "driver")

@@ -1,0 +1,151 @@
+"""Everything that can be known before any work: opened, matched and refused here, with nothing written (exit code 2)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from raydistill import registry
+from raydistill.config import Config
+from raydistill.errors import BadInput
+from raydistill.methods.base import Method, resolve
+from raydistill.models.denoiser import GeneratorSpec
+from raydistill.models.vae import VaeSpec
+from raydistill.sources.base import Splits, open_splits
+from raydistill.stages.progress import say
+from raydistill.store.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One method with its resolved configuration: the run's own, or a baseline's."""
+
+    config: Config
+    method: Method
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run works with. `variants[0]` is the run's own method, the others its baselines."""
+
+    config: Config
+    run: RunDir
+    splits: Splits
+    vae: VaeSpec
+    shape: tuple[int, int, int]
+    generator: GeneratorSpec | None
+    variants: tuple[Variant, ...]
+
+
+def prepare(config: Config, evaluate: bool = True) -> Prepared:
+    """Checks a configuration against the world. Raises BadInput; writes nothing.
+
+    `evaluate` = False leaves baselines and students out, for the verbs that stop before them.
+    """
+    config = absolute(config)
+    run = RunDir(config.run_dir or "", config.artifact_dir)
+    names = [config.method, *(b for b in config.evaluate.baselines if evaluate and b != config.method)]
+    variants = [
+        Variant(
+            *resolve(
+                config.model_copy(
+                    update={
+                        "method": name,
+                        **({} if name == config.method else {"sampler": _own_sampler(config, name)}),
+                    }
+                )
+            )
+        )
+        for name in dict.fromkeys(names)
+    ]
+    run.check()
+    if evaluate:
+        check_students(config)
+    splits = open_splits(config.source)
+    check_counts(config, splits, variants)
+    vae = VaeSpec(config.vae.path)
+    shape = vae.latent_shape(config.source.image_size)
+    generator = None
+    if any(v.method.generates for v in variants):
+        generator = GeneratorSpec(config.generator.path)
+        generator.check_fits(shape, [c.class_id for c in splits.train.classes])
+        if config.sampler.steps > len(generator.alphas_bar):
+            raise BadInput(
+                f"sampler.steps={config.sampler.steps} is more than the generator's {len(generator.alphas_bar)} "
+                "training steps"
+            )
+    return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants))
+
+
+def _own_sampler(config: Config, name: str) -> object:
+    """A baseline keeps steps and CFG of the run but takes the sampler its own method prescribes."""
+    method = registry.get("method", name)
+    return config.sampler.model_copy(update={"name": None if method.guidance else config.sampler.name})
+
+
+def absolute(config: Config) -> Config:
+    """Local paths made absolute, so that workers on other folders mean the same place. Raises BadInput in a submitted job."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        for key in ("run_dir", "artifact_dir"):
+            value = getattr(config, key)
+            if value and "://" not in value and not os.path.isabs(value):
+                raise BadInput(
+                    f"{key}={value} is relative, and a submitted job's working directory is thrown away; "
+                    "give an absolute path that every node sees, or s3:// or gs://"
+                )
+
+    def full(path: str | None) -> str | None:
+        return path if path is None or "://" in path else os.path.abspath(os.path.expanduser(path))
+
+    return config.model_copy(
+        update={
+            "run_dir": full(config.run_dir),
+            "artifact_dir": full(config.artifact_dir),
+            "source": config.source.model_copy(update={"path": full(config.source.path)}),
+            "vae": config.vae.model_copy(update={"path": full(config.vae.path)}),
+            "generator": config.generator.model_copy(update={"path": full(config.generator.path)}),
+        }
+    )
+
+
+def check_students(config: Config) -> None:
+    """Builds each student once, without memory, so that a size that does not fit is refused now."""
+    e = config.evaluate
+    for name in e.students:
+        with torch.device("meta"):
+            registry.get("student", name)(2, e.protocol.image_size, e.width)
+    if len(set(e.students)) != len(e.students):
+        raise BadInput(f"evaluate.students: {e.students} names a student twice")
+    if e.protocol.image_size > config.source.image_size:
+        raise BadInput(
+            f"evaluate.protocol.image_size={e.protocol.image_size} is more than source.image_size="
+            f"{config.source.image_size}; lower it"
+        )
+
+
+def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> None:
+    """Prints the counts per class; refuses an IPC that a method of real images cannot fill."""
+    train, test = splits.train, splits.test
+    counts = train.counts
+    shown = ", ".join(
+        f"{c.class_name or c.class_id} {n}" for c, n in list(zip(train.classes, counts, strict=True))[:12]
+    )
+    more = f", ... {len(counts) - 12} more" if len(counts) > 12 else ""
+    say("source", f"{len(train)} training images in {len(counts)} classes ({shown}{more}); {len(test)} to test on")
+    for info, count in zip(train.classes, counts, strict=True):
+        if count == 1:
+            say("source", f"class {info.class_id!r} has a single image: its one prototype is that image")
+    low = int(counts.argmin())
+    for v in variants:
+        if not v.method.generates and config.ipc > counts[low]:
+            raise BadInput(
+                f"ipc={config.ipc} is more than the {counts[low]} images of class {train.classes[low].class_id!r}, and "
+                f"method {v.config.method} picks real ones; lower ipc, or drop it from method or evaluate.baselines"
+            )
+
+
+def default_name(config: Config) -> str:
+    return Path(config.run_dir or "run").name

@@ -1,0 +1,86 @@
+"""assemble: syntheses -> `distilled/`, only Parquet shards in the Hugging Face image layout and a card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydistill.identity import canonical, digest
+from raydistill.sources.base import ClassInfo
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact, Manifest, table_bytes
+from raydistill.store.location import Location
+
+SHARD_ROWS = 5000
+
+
+def assemble(
+    root: Location,
+    syntheses: Artifact,
+    manifest: Manifest,
+    classes: Sequence[ClassInfo],
+    method: str,
+    provenance: dict[str, Any],
+    card: str,
+) -> bool:
+    """Writes `root` so that it holds exactly this product. Returns False if it did already.
+
+    The bytes depend on the syntheses and the provenance alone. What belongs to another product is removed first, so the
+    folder never mixes two; an interruption leaves it incomplete, and the same command completes it.
+    """
+    table = pa.concat_tables([syntheses.read_table(r) for r in manifest.records])
+    table = table.take(
+        pc.sort_indices(
+            table.select(["class_index", "slot"]), sort_keys=[("class_index", "ascending"), ("slot", "ascending")]
+        )
+    )
+    files = {name: data for name, data in _shards(table, classes, method, provenance)}
+    files["README.md"] = card.encode()
+    have = root.list()
+    if sorted(have) == sorted(files) and all(_same(root / n, d) for n, d in files.items()):
+        return False
+    for name in have:
+        if name not in files:
+            (root / name).delete()
+    for name, data in files.items():
+        (root / name).write(data)
+    return True
+
+
+def _same(place: Location, data: bytes) -> bool:
+    return place.size() == len(data) and digest(place.read()) == digest(data)
+
+
+def _shards(
+    table: pa.Table, classes: Sequence[ClassInfo], method: str, provenance: dict[str, Any]
+) -> list[tuple[str, bytes]]:
+    names = [c.class_name for c in classes]
+    schema = schemas.distilled(names)
+    total = -(-len(table) // SHARD_ROWS)
+    shards = []
+    for i in range(total):
+        part = table.slice(i * SHARD_ROWS, SHARD_ROWS)
+        labels = part["class_index"].to_pylist()
+        slots = part["slot"].to_pylist()
+        rows = {
+            "image": [
+                {"bytes": data, "path": f"{classes[c].class_id}-{s:05d}.png".replace("/", "_")}
+                for data, c, s in zip(part["image"].to_pylist(), labels, slots, strict=True)
+            ],
+            "label": labels,
+            "class_name": [names[c] for c in labels],
+            "weight": part["weight"],
+            "slot": slots,
+            "prototype_id": part["prototype_id"],
+            "method": [method] * len(part),
+            "seed_key": part["seed_key"],
+            "provenance": [
+                canonical({**provenance, "nfe": n, **({"image_id": r} if r else {})})
+                for n, r in zip(part["nfe"].to_pylist(), part["image_id"].to_pylist(), strict=True)
+            ],
+        }
+        shards.append((f"train-{i:05d}-of-{total:05d}.parquet", table_bytes(pa.table(rows, schema=schema))))
+    return shards

@@ -1,0 +1,185 @@
+"""report: gathers what a finished run made into plain data, draws the page, writes result.json and prints the verdict."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydistill.identity import canonical, fingerprint
+from raydistill.report.data import ClassPanel, Item, Projection, ReportData, Score, StageCost
+from raydistill.report.page import MAX_PANELS, render
+from raydistill.report.projection import nearest, project
+from raydistill.sources.images import decode, png
+from raydistill.stages import pipeline
+from raydistill.stages.evaluate import score
+from raydistill.stages.pipeline import Results
+from raydistill.stages.progress import say
+from raydistill.store import schemas
+
+VERSION = 1
+SHOWN = 200  # real latents drawn in a class's projection
+
+
+def write(done: Results) -> None:
+    """Writes result.json and report.html unless they already belong to exactly these results."""
+    p = done.prepared
+    rows = score_rows(done)
+    stamp = fingerprint(
+        "report",
+        VERSION,
+        p.config.tree(),
+        done.syntheses[p.config.method].manifest.digest,
+        [t.artifact.fingerprint for t in done.trainings],
+    )
+    page = p.run.root / "report.html"
+    if page.exists() and stamp.encode() in page.read():
+        table(rows)
+        return
+    done.computed = True
+    flat = pipeline.metrics(done)
+    (p.run.root / "result.json").write(canonical(flat).encode())
+    html = render(data(done, rows))
+    page.write(html.replace("</head>", f'<meta name="raydistill" content="{stamp}"></head>', 1).encode())
+    table(rows)
+    say("report", str(page))
+
+
+def score_rows(done: Results) -> list[Score]:
+    """One row a set and student: mean and std over training seeds of the last and the best accuracy."""
+    rows: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
+    for t in done.trainings:
+        result = score(t)
+        if result is not None:
+            rows.setdefault((t.set.name, t.student), []).append((result.last, result.best, t.set.images))
+    made = []
+    for (name, student), found in rows.items():
+        last, best = np.array([f[0] for f in found]), np.array([f[1] for f in found])
+        made.append(
+            Score(
+                name,
+                student,
+                len(found),
+                *_mean_std(last),
+                *_mean_std(best),
+                found[0][2],
+                name == done.prepared.config.method,
+            )
+        )
+    return made
+
+
+def _mean_std(values: np.ndarray) -> tuple[float, float]:
+    """Mean and sample standard deviation (0 for one value), rounded to 6 digits."""
+    return round(float(values.mean()), 6), round(float(values.std(ddof=1)) if len(values) > 1 else 0.0, 6)
+
+
+def table(rows: Sequence[Score]) -> None:
+    """The verdict, on standard error."""
+    for r in rows:
+        say(
+            "accuracy",
+            f"{r.student:<10} on {r.set:<12} {r.images:>6} images: {100 * r.last_mean:5.1f} ± {100 * r.last_std:.1f} %  "
+            f"(best over the training {100 * r.best_mean:.1f} ± {100 * r.best_std:.1f}; {r.seeds} seeds)",
+        )
+
+
+def data(done: Results, rows: Sequence[Score]) -> ReportData:
+    """The page's content."""
+    p = done.prepared
+    c, e = p.config, p.config.evaluate.protocol
+    costs = p.run.read_json("logs/costs.json") or {}
+    classes = p.splits.train.classes
+    broken = done.latents.manifest.summary["broken"] if done.latents else []
+    notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
+    devices = sorted({r.device for s in done.syntheses.values() for r in s.manifest.records})
+    notes.append("Images were made on: " + ", ".join(devices))
+    if c.source.search_split > 0:
+        notes.append(
+            f"Scored on {c.source.search_split:g} of the training images, held out by id, not on the validation split"
+        )
+    return ReportData(
+        title=f"{c.source.kind}, {c.ipc} images per class by {c.method}",
+        method=c.method,
+        ipc=c.ipc,
+        seed=c.seed,
+        image_size=c.source.image_size,
+        panels=tuple(panels(done)),
+        costs=tuple(StageCost(name, v["seconds"], v["units"], v["unit"], False) for name, v in costs.items()),
+        scores=tuple(rows),
+        chance=1 / len(classes),
+        config_yaml=c.yaml(),
+        command=f"python jobs/distill.py --config {shlex.quote(str(p.run.root / 'config.yaml'))}",
+        notes=tuple(notes),
+        protocol=(
+            f"{', '.join(c.evaluate.students)} of width {c.evaluate.width} at {e.image_size} px, {e.visits} image visits in "
+            f"batches of {e.batch}, SGD {e.lr:g}, CutMix {e.cutmix:g}, flips {'on' if e.flip else 'off'}; "
+            f"tested on {len(p.splits.test)} real images"
+        ),
+        total_classes=len(classes),
+        total_real=len(p.splits.train),
+        total_images=done.syntheses[c.method].manifest.rows,
+    )
+
+
+def panels(done: Results) -> list[ClassPanel]:
+    """Per class: syntheses, the nearest real image of each, and the projection of the class's latents."""
+    p = done.prepared
+    main = done.syntheses[p.config.method]
+    made = pa.concat_tables([main.artifact.read_table(r) for r in main.manifest.records])
+    assert done.classes is not None
+    found: list[ClassPanel] = []
+    for bucket in done.classes.manifest.records:
+        table = done.classes.artifact.read_table(bucket)
+        for index in bucket.meta["classes"]:
+            if len(found) < MAX_PANELS:
+                found.append(_panel(done, index, _of(table, index), _of(made, index)))
+    return found
+
+
+def _of(table: pa.Table, index: int) -> pa.Table:
+    return table.filter(pc.equal(table["class_index"], index))
+
+
+def _panel(done: Results, index: int, real: pa.Table, made: pa.Table) -> ClassPanel:
+    p = done.prepared
+    info = p.splits.train.classes[index]
+    made = made.take(pc.sort_indices(made["slot"]))
+    z_real = schemas.tensor_numpy(real["latent"]).reshape(len(real), -1).astype(np.float32)
+    z_made = schemas.tensor_numpy(made["latent"]).reshape(len(made), -1)
+    prototypes = _prototypes(done, index, z_real.shape[1])
+    near, distance = nearest(z_made, z_real)
+    ids = real["image_id"].take(pa.array(near)).to_pylist()
+    s = p.config.source
+    pictures = [png(decode(b, s.image_size, s.max_pixels)) for b in p.splits.source.read(p.splits.train.split, ids)]
+    items = tuple(
+        Item(slot, image, weight, prototype, picture, name, float(d))
+        for slot, image, weight, prototype, picture, name, d in zip(
+            made["slot"].to_pylist(),
+            made["image"].to_pylist(),
+            made["weight"].to_pylist(),
+            made["prototype_id"].to_pylist(),
+            pictures,
+            ids,
+            distance,
+            strict=True,
+        )
+    )
+    drawn = project(z_real, prototypes, z_made)
+    step = max(1, len(z_real) // SHOWN)
+    projection = Projection(drawn.real[::step], drawn.prototypes, drawn.syntheses, drawn.explained)
+    return ClassPanel(info.class_id, info.class_name, len(real), items, projection)
+
+
+def _prototypes(done: Results, index: int, dimensions: int) -> np.ndarray:
+    uses = done.prepared.variants[0].method.uses_prototypes
+    if done.prototypes is None or not uses:
+        return np.zeros((0, dimensions), np.float32)
+    for record in done.prototypes.manifest.records:
+        if index in record.meta["classes"]:
+            part = _of(done.prototypes.artifact.read_table(record), index)
+            return schemas.tensor_numpy(part["centroid"]).reshape(len(part), -1)
+    return np.zeros((0, dimensions), np.float32)
