@@ -43,7 +43,7 @@ SHORT = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, 1 (went wrong on the way, resumable), 2 (bad input, nothing written), 130 (interrupted)."""
+    """Returns the exit code: 0; 1 went wrong on the way, resumable; 2 bad input, nothing written; 130 interrupted."""
     faulthandler.enable()
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -106,7 +106,8 @@ def parser(name: str) -> argparse.ArgumentParser:
         description=verb.summary,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"example:\n  raydistill {verb.example}\n\nmethods:\n{methods()}\n\nkeys and defaults:\n{configuration.describe()}",
+        epilog=f"example:\n  raydistill {verb.example}\n\nmethods:\n{methods()}\n\n"
+        f"keys and defaults:\n{configuration.describe()}",
     )
     p.add_argument(
         "overrides",

@@ -63,7 +63,7 @@ class SourceConfig(Section):
             ge=0,
             le=0.5,
             description=(
-                "fraction carved from the training images, by id; above 0 it replaces the validation split, for choosing settings"
+                "share of training images held out by id; above 0 it replaces the validation split, to choose settings"
             ),
         ),
     ] = 0.0
@@ -119,7 +119,7 @@ class GuidanceConfig(Section):
     form: Annotated[
         Literal["mean", "epsilon"] | None,
         Field(
-            description="mean = DDPM form (shifts the posterior mean), epsilon = DDIM form (shifts the noise); null = the method's"
+            description="mean: DDPM form, shifts the posterior mean; epsilon: DDIM form, shifts the noise; null: as the method says"
         ),
     ] = None
     start: Annotated[Fraction, Field(description="window start as a fraction of the noise path, 1 = pure noise")] = 1.0
@@ -197,7 +197,7 @@ class RayConfig(Section):
 
 
 class Config(Section):
-    method: Annotated[str, Field(description="what makes the images (`raydistill methods` lists them)")] = "mgd3"
+    method: Annotated[str, Field(description="what makes the images (listed above)")] = "mgd3"
     ipc: Annotated[int, Field(ge=1, le=100_000, description="images per class")] = 10
     seed: Annotated[Seed, Field(description="generation seed")] = 0
     run_dir: Annotated[

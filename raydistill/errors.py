@@ -1,6 +1,6 @@
 """Errors a user can act on. Each message is one line: what is wrong, where, what to do.
 
-The command line prints the line and exits with `exit_code`; anything else that escapes is a bug and keeps its traceback.
+The command line prints the line and exits with `exit_code`; anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations

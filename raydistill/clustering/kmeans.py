@@ -28,7 +28,7 @@ class Clusters:
 
 
 def kmeans(x: np.ndarray, k: int, iterations: int, restarts: int, key: tuple[object, ...]) -> Clusters:
-    """Clusters x (N, D) float32 into min(k, distinct points) clusters, ordered by size, largest first (ties by centroid).
+    """Clusters x (N, D) float32 into min(k, distinct points) clusters, largest first (ties by centroid).
 
     Deterministic in (x, k, iterations, restarts, key) on one thread. Raises ValueError for no points.
     """
@@ -48,7 +48,7 @@ def kmeans(x: np.ndarray, k: int, iterations: int, restarts: int, key: tuple[obj
 
 
 def _plus_plus(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means++: each further start is drawn with probability proportional to its squared distance to the nearest one."""
+    """k-means++: each further start is drawn in proportion to its squared distance to the nearest one."""
     chosen = [int(rng.integers(len(x)))]
     nearest = _squared(x, x[chosen[0]])
     while len(chosen) < k:

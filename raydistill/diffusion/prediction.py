@@ -41,7 +41,7 @@ def x0_from_eps(x_t: Tensor, eps_hat: Tensor, step: Step) -> Tensor:
 def log_variance(step: Step, raw: Tensor | None, like: Tensor) -> Tensor:
     """Log variance of the reverse step, (B, C, h, w).
 
-    Learned: interpolation in log space between beta_tilde (raw = -1) and beta (raw = 1) (Nichol & Dhariwal 2021, eq. 15).
+    Learned: interpolation in log space between beta_tilde (raw = -1) and beta (raw = 1) (Nichol & Dhariwal, eq. 15).
     At the last step beta_tilde is 0 and its logarithm is floored; neither noise nor guidance acts there.
     """
     low = torch.tensor(max(step.posterior_variance, 1e-20)).log().item()

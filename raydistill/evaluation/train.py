@@ -50,7 +50,7 @@ def train_student(
     seed: int,
     device: torch.device,
 ) -> Score:
-    """SGD with momentum; learning rate x 0.2 at 2/3 and 5/6 of the budget; loss weighted per sample, CutMix mixes weights.
+    """SGD, momentum; learning rate x 0.2 at 2/3 and 5/6 of the budget; loss weighted per sample; CutMix mixes weights.
 
     Deterministic in its arguments for one thread count and kind of device. Raises StageFailed on a non-finite loss.
     """

@@ -1,4 +1,4 @@
-"""Mode guidance: pull the predicted image towards the slot's prototype (MGD3, arXiv 2505.18963, section 4 and alg. 1)."""
+"""Mode guidance: pull the predicted image towards its prototype (MGD3, arXiv 2505.18963, section 4, alg. 1)."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.registry import register
 
@@ -14,7 +16,7 @@ class Mgd3(Method):
     uses_prototypes = True
     guidance = "mode"
     sampler = "ddpm"
-    form = "mean"
+    form: ClassVar[Literal["mean", "epsilon"] | None] = "mean"
 
     def slots(self, view: ClassView, ipc: int, seed: int) -> list[Slot]:
         """Slot j takes prototype j; with fewer distinct latents than slots the prototypes are used in turn."""

@@ -21,7 +21,7 @@ class Placement:
 
 
 def place(pool: Pool) -> Placement:
-    """Resolves device and dtype inside an actor, and sets its thread count. Falls back to the CPU unless cuda is demanded."""
+    """Resolves device and dtype inside an actor, sets its threads. Falls back to the CPU unless cuda is demanded."""
     torch.set_num_threads(pool.threads)
     cuda = torch.cuda.is_available() and (pool.device == "cuda" or (pool.device == "auto" and pool.num_gpus > 0))
     if pool.device == "cuda" and not cuda:

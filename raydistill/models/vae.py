@@ -15,13 +15,13 @@ CLASSES = ("AutoencoderKL", "AutoencoderTiny")
 
 
 class VaeSpec:
-    """What is known of a VAE directory without loading it. Raises BadInput on anything that would have to be guessed."""
+    """What is known of a VAE directory without loading it. Raises BadInput where it would have to guess."""
 
     def __init__(self, path: str | None) -> None:
         self.path = Path(path) if path else Path(packaged("vae"))
         config = read_config(self.path / "config.json", "vae.path") if self.path.is_dir() else {}
         check_weights(self.path, "vae.path")
-        self.kind = config.get("_class_name")
+        self.kind = str(config.get("_class_name"))
         if self.kind not in CLASSES:
             raise BadInput(f"vae.path: {self.path} is a {self.kind!r}; supported: {', '.join(CLASSES)}")
         for name in ("scaling_factor", "latent_channels"):

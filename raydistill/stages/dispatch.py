@@ -111,7 +111,8 @@ def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
     """Plain Ray tasks, a bounded number in flight."""
     work = ray.put(stage.work)
     remote = _run_unit.options(num_cpus=stage.pool.num_cpus, max_retries=ATTEMPTS)
-    waiting, running = deque(todo), {}
+    waiting = deque(todo)
+    running: dict[Any, str] = {}
     while waiting or running:
         while waiting and len(running) < 2 * cores():
             key = waiting.popleft()
@@ -135,7 +136,6 @@ def _run_unit(work: Work, item: Any) -> Record:
     return work.open()(work.load(item))
 
 
-@ray.remote
 class Worker:
     """An actor of the pool: loads once, then one unit a call."""
 
@@ -154,10 +154,10 @@ class Job:
 
 
 def actors(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
-    """Our own pool of warm actors: a dead or late one is replaced, its unit given to another, at most ATTEMPTS times."""
+    """Our own pool of warm actors: a dead or late one is replaced, its unit given to another, ATTEMPTS times."""
     pool = stage.pool
     work = ray.put(stage.work)
-    remote = Worker.options(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
+    remote = ray.remote(Worker).options(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
     idle = [
         remote.remote(work)
         for _ in range(pool_size(pool.actors, pool.num_cpus, pool.num_gpus, pool.threads, len(todo)))

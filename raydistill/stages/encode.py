@@ -99,7 +99,7 @@ class EncodeWork:
 
 
 def encode_all(vae: Vae, pixels: np.ndarray, batch: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """(n, S, S, 3) uint8 -> (n, C, h, w) float32 in micro-batches of one shape: the last is padded by its own first image."""
+    """(n, S, S, 3) uint8 -> (n, C, h, w) float32 in micro-batches of one shape, the last padded."""
     out = np.empty((len(pixels), *shape), np.float32)
     for start in range(0, len(pixels), batch):
         part = pixels[start : start + batch]

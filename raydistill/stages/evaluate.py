@@ -268,7 +268,7 @@ class Watch:
 def evaluate(
     config: Config, run: RunDir, sets: Sequence[SetRef], train: Listing, test: Listing
 ) -> tuple[list[Training], float]:
-    """Brings every training to its manifest. Returns all trainings and the seconds spent in this run (0 if none was left)."""
+    """Brings every training to its manifest. Returns all trainings, and the seconds spent (0 if none was left)."""
     everything = trainings(config, run, sets, test)
     left = [t for t in everything if t.artifact.manifest() is None]
     if len(left) < len(everything):

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raydistill.config import Config
-from raydistill.identity import canonical
+from raydistill.identity import canonical, digest
 from raydistill.report.card import card
 from raydistill.stages import cluster, encode, evaluate, group, plan, product, runner, sample
 from raydistill.stages.dispatch import on_ray
 from raydistill.stages.evaluate import SetRef, Training
-from raydistill.stages.preflight import Prepared, Variant
+from raydistill.stages.preflight import Prepared, Variant, images_per_class, prepare, source_name
 from raydistill.stages.progress import say
 from raydistill.stages.runner import Execute, Outcome, Stage
 from raydistill.store.artifact import Artifact, Manifest
@@ -109,7 +109,7 @@ def run(prepared: Prepared, until: Until = "report", execute: Execute | None = N
 
 
 def start_run(p: Prepared) -> None:
-    """Claims the run directory and keeps the configuration in it; an earlier one that differs is kept beside the logs."""
+    """Claims the run directory and keeps the configuration in it; an earlier, different one goes to the logs."""
     p.run.claim()
     place = p.run.root / "config.yaml"
     text = p.config.yaml().encode()
@@ -117,8 +117,6 @@ def start_run(p: Prepared) -> None:
         old = place.read()
         if old == text:
             return
-        from raydistill.identity import digest
-
         (p.run.root / "logs" / f"config-{digest(old)[:8]}.yaml").write(old)
     place.write(text)
 
@@ -149,7 +147,7 @@ def assemble(p: Prepared, v: Variant, syntheses: Sealed) -> bool:
     """Writes distilled/; True if that changed anything."""
     c, made = v.config, provenance(p, v)
     text = card(
-        title=f"{c.source.kind} distilled by {c.method}, {c.ipc} images per class",
+        title=f"{source_name(c)} distilled by {c.method}, {images_per_class(c.ipc)}",
         method=c.method,
         ipc=c.ipc,
         seed=c.seed,
@@ -183,7 +181,7 @@ def add_cost(p: Prepared, name: str, seconds: float, units: int, unit: str) -> N
 
 
 def metrics(done: Results) -> dict[str, float]:
-    """Flat metrics: accuracy/STUDENT/mean for the run's own set, accuracy/SET/STUDENT/mean for the others; time/STAGE_s."""
+    """Flat metrics: accuracy/STUDENT/mean for the run's own set, accuracy/SET/STUDENT/mean for others; time/STAGE_s."""
     from raydistill.stages.reporting import score_rows
 
     flat: dict[str, float] = {}
@@ -202,8 +200,6 @@ def metrics(done: Results) -> dict[str, float]:
 
 def main(config: Config, until: Until = "report") -> str:
     """Entry of the command line: checks, runs, returns the run directory."""
-    from raydistill.stages.preflight import prepare
-
     prepared = prepare(config, evaluate=until in ("evaluate", "report"))
     done = run(prepared, until)
     if not done.computed:

@@ -1,4 +1,4 @@
-"""Everything that can be known before any work: opened, matched and refused here, with nothing written (exit code 2)."""
+"""Everything that can be known before any work: opened, matched or refused here, nothing written (exit code 2)."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _own_sampler(config: Config, name: str) -> object:
 
 
 def absolute(config: Config) -> Config:
-    """Local paths made absolute, so that workers on other folders mean the same place. Raises BadInput in a submitted job."""
+    """Local paths made absolute, so that workers elsewhere mean the same place. Raises BadInput in a submitted job."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         for key in ("run_dir", "artifact_dir"):
             value = getattr(config, key)
@@ -147,5 +147,10 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
             )
 
 
-def default_name(config: Config) -> str:
-    return Path(config.run_dir or "run").name
+def source_name(config: Config) -> str:
+    """What to call the images: the folder's name, or the kind of an embedded source."""
+    return Path(config.source.path).name if config.source.path else config.source.kind
+
+
+def images_per_class(ipc: int) -> str:
+    return f"{ipc} image{'' if ipc == 1 else 's'} per class"

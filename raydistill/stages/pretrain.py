@@ -58,19 +58,26 @@ def _fit(plan: Plan) -> dict[str, Any]:
     work.mkdir(parents=True, exist_ok=True)
     board = ray.remote(num_cpus=0)(Board).remote()
     trainer = TorchTrainer(
-        _loop, train_loop_config={"plan": plan, "board": board},
+        _loop,
+        train_loop_config={"plan": plan, "board": board},
         scaling_config=ScalingConfig(num_workers=1, use_gpu=gpu),
         run_config=RunConfig(
-            name=plan.fingerprint, storage_path=str(work), checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=RETRIES, controller_failure_limit=RETRIES)))
+            name=plan.fingerprint,
+            storage_path=str(work),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=RETRIES, controller_failure_limit=RETRIES),
+        ),
+    )
     done = threading.Event()
     watch = threading.Thread(target=_show, args=(board, done, plan.config.pretrain.steps), daemon=True)
     watch.start()
     try:
         result = trainer.fit()
     except TrainingFailedError as e:
-        raise StageFailed(f"pretrain: the worker died more than {RETRIES} times: {one_line(e)[:300]}; checkpoints "
-                          f"are in {work / plan.fingerprint}, the same command continues") from None
+        raise StageFailed(
+            f"pretrain: the worker died more than {RETRIES} times: {one_line(e)[:300]}; checkpoints "
+            f"are in {work / plan.fingerprint}, the same command continues"
+        ) from None
     finally:
         done.set()
         watch.join(timeout=10)
@@ -122,8 +129,10 @@ def _train(plan: Plan, board: Any) -> None:
 def _report(trainer: Trainer) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer.save(Path(folder) / STATE)
-        ray.train.report({"step": trainer.step, "loss": trainer.recent_loss()},
-                         checkpoint=ray.train.Checkpoint.from_directory(folder))
+        ray.train.report(
+            {"step": trainer.step, "loss": trainer.recent_loss()},
+            checkpoint=ray.train.Checkpoint.from_directory(folder),
+        )
 
 
 class Board:

@@ -1,4 +1,4 @@
-"""report: gathers what a finished run made into plain data, draws the page, writes result.json and prints the verdict."""
+"""report: gathers what a finished run made, draws the page, writes result.json and prints the verdict."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from raydistill.sources.images import decode, png
 from raydistill.stages import pipeline
 from raydistill.stages.evaluate import score
 from raydistill.stages.pipeline import Results
+from raydistill.stages.preflight import images_per_class, source_name
 from raydistill.stages.progress import say
 from raydistill.store import schemas
 
@@ -82,7 +83,7 @@ def table(rows: Sequence[Score]) -> None:
     for r in rows:
         say(
             "accuracy",
-            f"{r.student:<10} on {r.set:<12} {r.images:>6} images: {100 * r.last_mean:5.1f} ± {100 * r.last_std:.1f} %  "
+            f"{r.student:<10} on {r.set:<12} {r.images:>6} images: {100 * r.last_mean:5.1f} ± {100 * r.last_std:.1f} % "
             f"(best over the training {100 * r.best_mean:.1f} ± {100 * r.best_std:.1f}; {r.seeds} seeds)",
         )
 
@@ -102,7 +103,7 @@ def data(done: Results, rows: Sequence[Score]) -> ReportData:
             f"Scored on {c.source.search_split:g} of the training images, held out by id, not on the validation split"
         )
     return ReportData(
-        title=f"{c.source.kind}, {c.ipc} images per class by {c.method}",
+        title=f"{source_name(c)}, {images_per_class(c.ipc)} by {c.method}",
         method=c.method,
         ipc=c.ipc,
         seed=c.seed,
@@ -115,8 +116,8 @@ def data(done: Results, rows: Sequence[Score]) -> ReportData:
         command=f"python jobs/distill.py --config {shlex.quote(str(p.run.root / 'config.yaml'))}",
         notes=tuple(notes),
         protocol=(
-            f"{', '.join(c.evaluate.students)} of width {c.evaluate.width} at {e.image_size} px, {e.visits} image visits in "
-            f"batches of {e.batch}, SGD {e.lr:g}, CutMix {e.cutmix:g}, flips {'on' if e.flip else 'off'}; "
+            f"{', '.join(c.evaluate.students)} of width {c.evaluate.width} at {e.image_size} px, {e.visits} image "
+            f"visits in batches of {e.batch}, SGD {e.lr:g}, CutMix {e.cutmix:g}, flips {'on' if e.flip else 'off'}; "
             f"tested on {len(p.splits.test)} real images"
         ),
         total_classes=len(classes),

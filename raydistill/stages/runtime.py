@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Iterator
 
 import ray
 
@@ -42,22 +45,41 @@ def ensure_ray(config: RayConfig) -> None:
     address = config.address or os.environ.get("RAY_ADDRESS")
     env = {"env_vars": {**WORKER_ENV, **{k: v for k, v in os.environ.items() if k.startswith("RAYDISTILL_")}}}
     try:
-        if address:
-            ray.init(address=address, runtime_env=env, logging_level=logging.ERROR, log_to_driver=False)
-        else:
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-            ray.init(
-                num_cpus=config.num_cpus or max(4, os.cpu_count() or 1),
-                include_dashboard=False,
-                runtime_env=env,
-                object_store_memory=config.object_store_mb * 2**20,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+        with _without_native_chatter():
+            if address:
+                ray.init(address=address, runtime_env=env, logging_level=logging.ERROR, log_to_driver=False)
+            else:
+                os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+                ray.init(
+                    num_cpus=config.num_cpus or max(4, os.cpu_count() or 1),
+                    include_dashboard=False,
+                    runtime_env=env,
+                    object_store_memory=config.object_store_mb * 2**20,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
     except (ConnectionError, RuntimeError, ValueError) as e:
         where = f"the cluster at {address}" if address else "a local cluster"
         raise BadInput(f"ray: cannot reach or start {where}: {one_line(e)}; check ray.address and RAY_AUTH_MODE") from e
     _quiet_data()
+
+
+@contextlib.contextmanager
+def _without_native_chatter() -> Iterator[None]:
+    """Points file descriptor 2 away while Ray's native code starts: it announces its log level there, unasked.
+
+    What goes wrong still comes as an exception.
+    """
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _quiet_data() -> None:

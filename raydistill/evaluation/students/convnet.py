@@ -1,4 +1,4 @@
-"""ConvNet-n of the distillation literature: n blocks of conv3x3, instance norm, ReLU, average pooling; then a linear layer."""
+"""ConvNet-n of the literature: n blocks of conv3x3, instance norm, ReLU, average pooling; then a linear layer."""
 
 from __future__ import annotations
 
