@@ -38,7 +38,8 @@ def build_vae(config: PretrainConfig, image_size: int, seed: int) -> nn.Module:
 def build_generator(config: PretrainConfig, latent_shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
     """diffusers DiTTransformer2DModel over `latent_shape` (C, h, w): `classes` labels, a null label, learned variance.
 
-    Starts as the identity in every block (adaLN-zero, Peebles and Xie 2023), which diffusers leaves to the trainer.
+    Every block starts as the identity (adaLN-zero, Peebles and Xie 2023), which diffusers leaves to the trainer. The
+    conditioning starts larger than in the paper, whose scale takes a long training to grow.
     Raises BadInput for sizes that cannot work.
     """
     quiet_libraries()
@@ -63,14 +64,12 @@ def _init_dit(net: nn.Module) -> None:
         if isinstance(module, nn.Linear):
             if name.endswith("norm1.linear") or name in ("proj_out_1", "proj_out_2"):
                 nn.init.zeros_(module.weight)
-            elif "timestep_embedder" in name:
-                nn.init.normal_(module.weight, std=0.02)
             else:
                 nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=0.5)
 
 
 class _seeded:

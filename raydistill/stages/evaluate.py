@@ -237,6 +237,7 @@ class Watch:
         self.thread = threading.Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> Watch:
+        self.progress.__enter__()
         self.thread.start()
         return self
 
@@ -245,7 +246,7 @@ class Watch:
         self.thread.join()
         if exc[0] is None:
             self._look()
-        self.progress.close()
+        self.progress.__exit__()
 
     def _look(self) -> bool:
         done = [t for t in self.open if (t.artifact.location / "commits").list()]

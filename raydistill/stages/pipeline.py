@@ -50,7 +50,7 @@ def run(prepared: Prepared, until: Until = "report", execute: Execute | None = N
     train = p.splits.train
 
     def bring(stage: Stage, name: str | None = None) -> Sealed:
-        outcome = runner.run(stage, execute)
+        outcome = runner.run(stage, execute, name or "")
         record_cost(p, name or stage.name, stage, outcome)
         done.computed |= not outcome.reused
         return Sealed(stage.artifact, outcome.manifest)

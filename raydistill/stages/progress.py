@@ -3,49 +3,66 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+
+NEWS_S = 5.0  # a line this often when something has been finished
+QUIET_S = 20.0  # and this often when nothing has: the stage is alive
 
 
 class Progress:
-    """`done` counts units finished in this run; `before` were finished by earlier runs and do not enter the rate."""
+    """`advance` counts units finished in this run; `before` were finished by earlier runs and do not enter the rate.
 
-    def __init__(self, stage: str, unit: str, total: int, before: int = 0, every_s: float = 5.0) -> None:
-        self.stage, self.unit, self.total, self.before, self.every_s = stage, unit, total, before, every_s
-        self.done, self.start, self.shown = 0, time.monotonic(), 0.0
+    A thread does the showing, so that a stage whose units take minutes is seen to be alive. Use as a context manager.
+    """
+
+    def __init__(self, stage: str, unit: str, total: int, before: int = 0) -> None:
+        self.stage, self.unit, self.total, self.before = stage, unit, total, before
+        self.done, self.start = 0, time.monotonic()
         self.tty = sys.stderr.isatty()
-        if before:
-            say(stage, f"{before} of {total} {unit} found finished")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def advance(self, n: int = 1) -> None:
-        self.done += n
-        now = time.monotonic()
-        if now - self.shown >= (0.2 if self.tty else self.every_s):
-            self.shown = now
-            self._show("\r" if self.tty else "")
+    def __enter__(self) -> Progress:
+        if self.before:
+            say(self.stage, f"{self.before} of {self.total} {self.unit} found finished")
+        self._thread.start()
+        return self
 
-    def close(self, note: str = "") -> None:
-        self._show("\r" if self.tty else "", note)
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._show()
         if self.tty:
             sys.stderr.write("\n")
 
-    def seconds(self) -> float:
-        return time.monotonic() - self.start
+    def advance(self, n: int = 1) -> None:
+        self.done += n
 
-    def _show(self, lead: str, note: str = "") -> None:
-        rate = self.done / max(self.seconds(), 1e-9)
-        left = (self.total - self.before - self.done) / rate if rate > 0 else float("inf")
-        ahead = f", {clock(left)} left" if 0 < left < float("inf") else ""
-        text = (
-            f"{self.stage:<9} {self.before + self.done}/{self.total} {self.unit}, "
-            f"{rate:.3g}/s, {clock(self.seconds())} elapsed{ahead}{note}"
-        )
-        sys.stderr.write(f"{lead}{text:<79}" + ("" if lead else "\n"))
-        sys.stderr.flush()
+    def _watch(self) -> None:
+        shown, last = 0, time.monotonic()
+        while not self._stop.wait(0.5 if self.tty else NEWS_S):
+            if self.tty or self.done != shown or time.monotonic() - last >= QUIET_S:
+                shown, last = self.done, time.monotonic()
+                self._show()
+
+    def _show(self) -> None:
+        seconds = time.monotonic() - self.start
+        rate = self.done / max(seconds, 1e-9)
+        left = (self.total - self.before - self.done) / rate if rate > 0 else 0.0
+        text = f"{self.before + self.done}/{self.total} {self.unit}, {clock(seconds)}"
+        text += f", {rate:.3g}/s" if rate > 0 else ""
+        text += f", {clock(left)} left" if left > 0 else ""
+        if self.tty:
+            sys.stderr.write(f"\r{self.stage:<13} {text:<65}")
+            sys.stderr.flush()
+        else:
+            say(self.stage, text)
 
 
 def say(stage: str, text: str) -> None:
     """One line of news from a stage."""
-    sys.stderr.write(f"{stage:<9} {text}\n")
+    sys.stderr.write(f"{stage:<13} {text}\n")
     sys.stderr.flush()
 
 

@@ -58,22 +58,22 @@ class Outcome:
 Execute = Callable[[Stage, Sequence[str]], Iterator[Record]]
 
 
-def run(stage: Stage, execute: Execute) -> Outcome:
-    """Brings a stage to its manifest. Safe to repeat after any interruption."""
+def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
+    """Brings a stage to its manifest. Safe to repeat after any interruption. `label` is shown with the progress."""
     manifest = stage.artifact.manifest()
     if manifest is not None:
-        say(stage.name, f"finished before: {stage.total} {stage.unit}")
+        say(label or stage.name, f"finished before: {stage.total} {stage.unit}")
         return Outcome(manifest, 0.0, True, 0)
     start = time.monotonic()
     found = stage.artifact.records()
     records = {k: found[k] for k in stage.keys if k in found}
     todo = [k for k in stage.keys if k not in records]
-    progress = Progress(stage.name, stage.unit, stage.total, sum(map(stage.units, records.values())))
-    for record in execute(stage, todo) if todo else ():
-        if record.key not in records:
-            records[record.key] = record
-            progress.advance(stage.units(record))
-    progress.close()
+    before = sum(map(stage.units, records.values()))
+    with Progress(label or stage.name, stage.unit, stage.total, before) as progress:
+        for record in execute(stage, todo) if todo else ():
+            if record.key not in records:
+                records[record.key] = record
+                progress.advance(stage.units(record))
     done = [records[k] for k in stage.keys if k in records]
     stage.inspect(done)
     manifest = stage.artifact.seal(stage.keys, stage.summarise(done))

@@ -16,7 +16,7 @@ class Ddpm:
     stochastic = True
 
     def step(self, pred: Prediction, mean_shift: Tensor | None, noise: Tensor | None) -> Tensor:
-        """`mean_shift` (B, C, h, w) is added to the posterior mean; `noise` is standard normal or None at the last step."""
+        """`mean_shift` (B, C, h, w) joins the posterior mean; `noise` is standard normal, None at the last step."""
         s = pred.step
         from_x0 = s.alpha_bar_prev**0.5 * s.beta / (1 - s.alpha_bar)
         from_xt = (s.alpha_bar / s.alpha_bar_prev) ** 0.5 * (1 - s.alpha_bar_prev) / (1 - s.alpha_bar)
