@@ -1,0 +1,316 @@
+"""Pretraining: losses in closed form, exact resume, saved directories, and the models that ship in the package."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from raydistill.config import Config, load
+from raydistill.errors import BadInput, StageFailed
+from raydistill.models.checkpoint import PICKLES, WEIGHTS, packaged
+from raydistill.models.vae import VaeSpec
+from raydistill.pretraining import losses
+from raydistill.pretraining.data import load_pixels
+from raydistill.pretraining.output import command
+from raydistill.pretraining.plan import Plan, make_plan
+from raydistill.pretraining.tasks import GeneratorTask, VaeTask
+from raydistill.pretraining.trainer import Ema, NonFiniteLoss, Trainer, learning_rate
+from raydistill.sources.base import open_splits
+
+TINY = ["pretrain.steps=6", "pretrain.batch=4", "pretrain.checkpoint_every=2", "pretrain.layers=1", "pretrain.heads=2",
+        "pretrain.head_dim=8", "pretrain.vae_channels=[8,8]", "pretrain.latent_channels=2"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny(*overrides: str) -> Config:
+    return load("quickstart", [*TINY, *overrides])
+
+
+def generator_task(seed: int = 0) -> GeneratorTask:
+    rng = torch.Generator().manual_seed(5)
+    latents, labels = torch.randn(20, 2, 4, 4, generator=rng), torch.arange(20) % 3
+    return GeneratorTask(tiny().pretrain, seed, latents, labels, 3)
+
+
+def vae_task() -> VaeTask:
+    pixels = torch.randint(0, 256, (10, 8, 8, 3), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
+    return VaeTask(tiny().pretrain, 0, pixels)
+
+
+# ---- losses --------------------------------------------------------------------------------------------------------
+
+def test_kl_between_equal_gaussians_is_zero_and_between_shifted_ones_half_the_squared_shift():
+    mean, log_var = torch.tensor([0.3, -2.0]), torch.tensor([0.7, -1.0])
+    assert torch.allclose(losses.gaussian_kl(mean, log_var, mean, log_var), torch.zeros(2), atol=1e-7)
+    assert losses.gaussian_kl(torch.tensor(3.0), torch.tensor(0.0)).item() == pytest.approx(4.5)
+
+
+def test_vae_loss_is_zero_for_a_perfect_copy_and_a_standard_normal_posterior():
+    x, zero = torch.rand(2, 3, 4, 4), torch.zeros(2, 2, 2, 2)
+    assert losses.vae_loss(x, x, zero, zero, 1.0).item() == 0.0
+    assert losses.vae_loss(x, x + 0.5, zero, zero, 1.0).item() == pytest.approx(0.75)
+
+
+def test_learned_variance_ends_at_beta_tilde_and_beta():
+    path = losses.NoisePath.linear()
+    betas = np.linspace(1e-4, 2e-2, 1000)
+    bar = np.cumprod(1 - betas)
+    t = torch.tensor([1, 500, 999])
+    one = torch.ones(3, 1, 1, 1)
+    tilde = [betas[i] * (1 - bar[i - 1]) / (1 - bar[i]) for i in t.tolist()]
+    assert np.allclose(path.log_variance(one, t).flatten().exp(), betas[t], rtol=1e-5)
+    assert np.allclose(path.log_variance(-one, t).flatten().exp(), tilde, rtol=1e-5)
+    assert torch.isfinite(path.log_variance(-one[:1], torch.tensor([0]))).all()
+
+
+def test_the_noise_path_agrees_with_the_schedule_of_the_samplers():
+    from diffusers import DDPMScheduler
+
+    path = losses.NoisePath.linear()
+    scheduler = DDPMScheduler(num_train_timesteps=1000, beta_start=1e-4, beta_end=2e-2, beta_schedule="linear")
+    assert np.allclose(path.signal.square(), scheduler.alphas_cumprod, rtol=1e-4)
+    assert np.allclose(path.signal.square() + path.sigma.square(), 1.0, atol=1e-6)
+
+
+def test_hybrid_loss_of_a_perfect_prediction_with_the_posterior_variance_is_zero():
+    path = losses.NoisePath.linear()
+    noise, t = torch.randn(4, 2, 3, 3), torch.tensor([1, 10, 500, 999])
+    out = torch.cat([noise, -torch.ones_like(noise)], dim=1)
+    assert torch.allclose(losses.hybrid_loss(path, out, noise, t), torch.zeros(4), atol=1e-6)
+
+
+def test_the_variational_term_is_the_closed_form():
+    path, t = losses.NoisePath.linear(), torch.tensor([300])
+    noise, eps, fraction = torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 0.2), torch.full((1, 1, 1, 1), 0.5)
+    betas = np.linspace(1e-4, 2e-2, 1000)
+    bar = np.cumprod(1 - betas)
+    b, now, before = betas[300], bar[300], bar[299]
+    tilde = b * (1 - before) / (1 - now)
+    gap = b / math.sqrt((1 - now) * (1 - b)) * 0.2  # the mean of x_{t-1} written in eps (Ho et al. 2020, eq. 11)
+    variance = b**0.75 * tilde**0.25
+    kl = 0.5 * (math.log(variance / tilde) + (tilde + gap**2) / variance - 1)
+    assert losses.vlb_term(path, eps, fraction, noise, t).item() == pytest.approx(kl / math.log(2), rel=1e-3)
+
+
+def test_the_variational_term_trains_the_variance_only():
+    path, t, noise = losses.NoisePath.linear(), torch.tensor([0, 400]), torch.randn(2, 1, 2, 2)
+    out = torch.randn(2, 2, 2, 2, requires_grad=True)
+    losses.hybrid_loss(path, out, noise, t).sum().backward()
+    expected = 2 * (out.detach()[:, :1] - noise) / 4
+    assert torch.allclose(out.grad[:, :1], expected, atol=1e-6)
+    assert (out.grad[:, 1:] != 0).all()
+
+
+# ---- the loop ------------------------------------------------------------------------------------------------------
+
+def test_ema_of_a_constant_is_the_constant_and_otherwise_the_recurrence():
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(net.weight, 1.0)
+    ema = Ema(net, 0.5)
+    ema.update(net)
+    assert ema.net.weight.item() == 1.0
+    nn.init.constant_(net.weight, 3.0)
+    expected = 1.0
+    for n in range(1, 8):
+        ema.update(net)
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * 3.0
+        assert ema.net.weight.item() == pytest.approx(expected)
+
+
+def test_learning_rate_warms_up_and_ends_at_a_twentieth():
+    rates = [learning_rate(s, 1000, 1.0) for s in range(1000)]
+    assert rates[0] == pytest.approx(0.05) and max(rates) == 1.0 and rates[-1] == pytest.approx(0.05, abs=1e-3)
+
+
+@pytest.mark.parametrize("make", [generator_task, vae_task])
+def test_a_resumed_training_equals_an_undisturbed_one_bit_for_bit(make, tmp_path):
+    straight = Trainer(make(), 6, 1e-3, 0.9)
+    while straight.step < 6:
+        straight.advance()
+    first = Trainer(make(), 6, 1e-3, 0.9)
+    for _ in range(3):
+        first.advance()
+    first.save(tmp_path / "state.pt")
+    first.advance()  # lost work
+    torch.manual_seed(99)
+    second = Trainer(make(), 6, 1e-3, 0.9)
+    second.load(tmp_path / "state.pt")
+    while second.step < 6:
+        second.advance()
+    assert second.losses == straight.losses
+    for a, b in zip(straight.ema.net.parameters(), second.ema.net.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_another_seed_is_another_training():
+    assert generator_task(0).loss(0).item() != generator_task(1).loss(0).item()
+
+
+def test_building_and_training_leave_the_global_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    generator_task().loss(0)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_labels_are_dropped_once_and_only_as_asked():
+    def labels_seen(dropout: float) -> torch.Tensor:
+        config = tiny(f"pretrain.label_dropout={dropout}", "pretrain.batch=400").pretrain
+        task = GeneratorTask(config, 0, torch.zeros(3, 2, 4, 4), torch.arange(3), 3)
+        seen = []
+        task.net.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.register_forward_pre_hook(
+            lambda module, given: seen.append(given[0]))
+        task.loss(0)
+        return seen[0]
+
+    assert (labels_seen(0.0) != 3).all()
+    assert (labels_seen(1.0) == 3).all()
+    assert 0.1 < (labels_seen(0.2) == 3).float().mean() < 0.3
+
+
+def test_a_non_finite_loss_changes_no_weight():
+    task = generator_task()
+    trainer = Trainer(task, 6, 1e-3, 0.9)
+    trainer.advance()
+    before = [p.clone() for p in task.net.parameters()]
+    task.latents[:] = math.nan
+    with pytest.raises(NonFiniteLoss, match="step 2 of 6"):
+        trainer.advance()
+    assert trainer.step == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, task.net.parameters(), strict=True))
+
+
+def test_a_truncated_or_foreign_checkpoint_is_named(tmp_path):
+    trainer = Trainer(generator_task(), 6, 1e-3, 0.9)
+    trainer.save(tmp_path / "state.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:500])
+    with pytest.raises(StageFailed, match=r"cut\.pt cannot be read"):
+        trainer.load(tmp_path / "cut.pt")
+    with pytest.raises(StageFailed, match="another training"):
+        Trainer(vae_task(), 6, 1e-3, 0.9).load(tmp_path / "state.pt")
+
+
+# ---- plan and output -----------------------------------------------------------------------------------------------
+
+def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
+    out = tmp_path / "model"
+    cases = {
+        "pretrain.out is not set": [],
+        "is a URI": ["pretrain.out=s3://bucket/model"],
+        "multiple of 8": [f"pretrain.out={out}", "pretrain.target=vae", "pretrain.vae_channels=[12]"],
+        "not a multiple of 4": [f"pretrain.out={out}", "pretrain.target=vae", "source.image_size=30",
+                                "pretrain.vae_channels=[8,8,8]"],
+        "does not divide": [f"pretrain.out={out}", "pretrain.patch=3"],
+        "multiple of 4": [f"pretrain.out={out}", "pretrain.heads=1", "pretrain.head_dim=6"],
+    }
+    for message, overrides in cases.items():
+        with pytest.raises(BadInput, match=message):
+            make_plan(tiny(*overrides))
+    (out / "mine").mkdir(parents=True)
+    with pytest.raises(BadInput, match="holds 'mine'"):
+        make_plan(tiny(f"pretrain.out={out}")).finished()
+    assert [p.name for p in out.iterdir()] == ["mine"]
+
+
+def test_the_fingerprint_follows_what_the_weights_depend_on(tmp_path):
+    def of(*overrides: str) -> str:
+        return make_plan(tiny(f"pretrain.out={tmp_path / 'a'}", *overrides)).fingerprint
+
+    base = of()
+    assert of("pretrain.checkpoint_every=3", "ipc=7", "pretrain.kl_weight=0.5", f"pretrain.out={tmp_path}/b") == base
+    assert len({base, of("seed=1"), of("pretrain.steps=7"), of("pretrain.layers=2"), of("source.classes=[0,1]")}) == 5
+
+
+def test_the_command_repeats_the_training():
+    config = tiny("pretrain.out=some where", "source.classes=[0,1]", "ipc=3")
+    words = command(config)
+    assert words.startswith("python jobs/pretrain.py ")
+    assert "'pretrain.out=some where'" in words and "pretrain.steps=6" in words and "ipc" not in words
+
+
+def written(tmp_path: Path, *overrides: str) -> tuple[Plan, Path]:
+    plan = make_plan(tiny(f"pretrain.out={tmp_path / 'out'}", *overrides))
+    assert not plan.finished()
+    plan.write(plan.blank(), [3.0, 2.0, 1.0], 1.5)
+    assert plan.finished()
+    return plan, plan.out
+
+
+def test_a_written_vae_loads_and_scales_latents_to_unit_deviation(tmp_path):
+    from diffusers import AutoencoderKL
+
+    plan, out = written(tmp_path, "pretrain.target=vae")
+    spec = VaeSpec(str(out))
+    net = AutoencoderKL.from_pretrained(str(out), low_cpu_mem_usage=False)
+    pixels, _ = load_pixels(plan.source, plan.listing, plan.config.source)
+    with torch.inference_mode():
+        raw = net.encode(pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)).latent_dist.mode()
+    z = (raw - spec.shift_factor) * spec.scaling_factor
+    assert z.std().item() == pytest.approx(1.0, abs=2e-3) and z.mean().item() == pytest.approx(0.0, abs=2e-3)
+    assert list(spec.latent_shape(32)) == json.loads((out / "training.json").read_text())["latent_shape"]
+
+
+def test_a_written_generator_loads_and_another_training_is_refused(tmp_path):
+    from diffusers import DDPMScheduler, DiTTransformer2DModel
+
+    plan, out = written(tmp_path)
+    net = DiTTransformer2DModel.from_pretrained(str(out / "transformer"), low_cpu_mem_usage=False)
+    for a, b in zip(net.parameters(), plan.blank().parameters(), strict=True):
+        assert torch.equal(a, b.half().float())
+    assert DDPMScheduler.from_pretrained(str(out / "scheduler")).config.variance_type == "learned_range"
+    with pytest.raises(BadInput, match="holds another training"):
+        dataclasses.replace(plan, config=tiny("seed=8", f"pretrain.out={out}")).finished()
+
+
+def test_non_finite_weights_are_not_written(tmp_path):
+    plan = make_plan(tiny(f"pretrain.out={tmp_path / 'out'}"))
+    net = plan.blank()
+    next(net.parameters()).data.fill_(math.inf)
+    with pytest.raises(StageFailed, match="non-finite"):
+        plan.write(net, [1.0], 1.0)
+    assert not (tmp_path / "out").exists()
+
+
+# ---- what ships ----------------------------------------------------------------------------------------------------
+
+def test_the_packaged_models_are_small_safetensors():
+    files = [p for name in ("vae", "generator") for p in Path(packaged(name)).rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 6_000_000
+    assert not [p for p in files if p.suffix in PICKLES]
+    for path in (p for p in files if p.name == WEIGHTS):
+        with safe_open(path, framework="pt") as f:
+            assert all(torch.isfinite(f.get_tensor(k)).all() for k in f.keys())  # noqa: SIM118
+
+
+def test_the_packaged_records_are_those_of_the_packaged_weights():
+    vae, generator = (json.loads((Path(packaged(n)) / "training.json").read_text()) for n in ("vae", "generator"))
+    net = json.loads((Path(packaged("generator")) / "transformer" / "config.json").read_text())
+    spec = VaeSpec(None)
+    listing = open_splits(load("quickstart").source).train
+    assert generator["vae"] == spec.identity()["weights"] and vae["scaling_factor"] == spec.scaling_factor
+    assert generator["class_ids"] == [c.class_id for c in listing.classes] == [str(i) for i in range(10)]
+    assert generator["null_class_index"] == net["num_embeds_ada_norm"] == 10
+    assert net["out_channels"] == 2 * net["in_channels"] and generator["learned_variance"] is True
+    assert generator["latent_shape"] == vae["latent_shape"] == list(spec.latent_shape(32))
+    assert vae["source"]["digest"] == generator["source"]["digest"] == listing.digest
+    for record in (vae, generator):
+        config = load("quickstart", record["command"].split()[2:])
+        assert command(config) == record["command"]
+        assert make_plan(config).fingerprint == record["fingerprint"]
