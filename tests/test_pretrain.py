@@ -25,8 +25,16 @@ from raydistill.pretraining.tasks import GeneratorTask, VaeTask
 from raydistill.pretraining.trainer import Ema, NonFiniteLoss, Trainer, learning_rate
 from raydistill.sources.base import open_splits
 
-TINY = ["pretrain.steps=6", "pretrain.batch=4", "pretrain.checkpoint_every=2", "pretrain.layers=1", "pretrain.heads=2",
-        "pretrain.head_dim=8", "pretrain.vae_channels=[8,8]", "pretrain.latent_channels=2"]
+TINY = [
+    "pretrain.steps=6",
+    "pretrain.batch=4",
+    "pretrain.checkpoint_every=2",
+    "pretrain.layers=1",
+    "pretrain.heads=2",
+    "pretrain.head_dim=8",
+    "pretrain.vae_channels=[8,8]",
+    "pretrain.latent_channels=2",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +61,7 @@ def vae_task() -> VaeTask:
 
 
 # ---- losses --------------------------------------------------------------------------------------------------------
+
 
 def test_kl_between_equal_gaussians_is_zero_and_between_shifted_ones_half_the_squared_shift():
     mean, log_var = torch.tensor([0.3, -2.0]), torch.tensor([0.7, -1.0])
@@ -118,6 +127,7 @@ def test_the_variational_term_trains_the_variance_only():
 
 # ---- the loop ------------------------------------------------------------------------------------------------------
 
+
 def test_ema_of_a_constant_is_the_constant_and_otherwise_the_recurrence():
     net = nn.Linear(1, 1, bias=False)
     nn.init.constant_(net.weight, 1.0)
@@ -176,7 +186,8 @@ def test_labels_are_dropped_once_and_only_as_asked():
         task = GeneratorTask(config, 0, torch.zeros(3, 2, 4, 4), torch.arange(3), 3)
         seen = []
         task.net.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.register_forward_pre_hook(
-            lambda module, given: seen.append(given[0]))
+            lambda module, given: seen.append(given[0])
+        )
         task.loss(0)
         return seen[0]
 
@@ -209,14 +220,19 @@ def test_a_truncated_or_foreign_checkpoint_is_named(tmp_path):
 
 # ---- plan and output -----------------------------------------------------------------------------------------------
 
+
 def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
     out = tmp_path / "model"
     cases = {
         "pretrain.out is not set": [],
         "is a URI": ["pretrain.out=s3://bucket/model"],
         "multiple of 8": [f"pretrain.out={out}", "pretrain.target=vae", "pretrain.vae_channels=[12]"],
-        "not a multiple of 4": [f"pretrain.out={out}", "pretrain.target=vae", "source.image_size=30",
-                                "pretrain.vae_channels=[8,8,8]"],
+        "not a multiple of 4": [
+            f"pretrain.out={out}",
+            "pretrain.target=vae",
+            "source.image_size=30",
+            "pretrain.vae_channels=[8,8,8]",
+        ],
         "does not divide": [f"pretrain.out={out}", "pretrain.patch=3"],
         "multiple of 4": [f"pretrain.out={out}", "pretrain.heads=1", "pretrain.head_dim=6"],
     }
@@ -289,6 +305,7 @@ def test_non_finite_weights_are_not_written(tmp_path):
 
 
 # ---- what ships ----------------------------------------------------------------------------------------------------
+
 
 def test_the_packaged_models_are_small_safetensors():
     files = [p for name in ("vae", "generator") for p in Path(packaged(name)).rglob("*") if p.is_file()]

@@ -17,8 +17,14 @@ from raydistill.pretraining.plan import make_plan
 from raydistill.pretraining.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ["pretrain.steps=400", "pretrain.checkpoint_every=20", "pretrain.batch=4", "pretrain.layers=1",
-        "pretrain.heads=2", "pretrain.head_dim=8"]
+TINY = [
+    "pretrain.steps=400",
+    "pretrain.checkpoint_every=20",
+    "pretrain.batch=4",
+    "pretrain.layers=1",
+    "pretrain.heads=2",
+    "pretrain.head_dim=8",
+]
 
 
 @pytest.mark.ray
@@ -31,8 +37,10 @@ def test_killed_and_run_again_it_ends_with_the_same_weights(tmp_path):
     plain.write(trainer.ema.net, trainer.losses, trainer.seconds)
 
     out = tmp_path / "killed"
-    code = ("import sys; from raydistill.config import load; from raydistill.stages.pretrain import pretrain\n"
-            "print(pretrain(load('quickstart', sys.argv[1:])))")
+    code = (
+        "import sys; from raydistill.config import load; from raydistill.stages.pretrain import pretrain\n"
+        "print(pretrain(load('quickstart', sys.argv[1:])))"
+    )
     argv = [sys.executable, "-c", code, *TINY, f"pretrain.out={out}"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)

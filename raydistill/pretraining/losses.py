@@ -12,8 +12,9 @@ TRAIN_STEPS, BETA_START, BETA_END = 1000, 1e-4, 2e-2
 VLB_WEIGHT = 0.001
 
 
-def vae_loss(pixels: torch.Tensor, decoded: torch.Tensor, mean: torch.Tensor, log_var: torch.Tensor,
-             kl_weight: float) -> torch.Tensor:
+def vae_loss(
+    pixels: torch.Tensor, decoded: torch.Tensor, mean: torch.Tensor, log_var: torch.Tensor, kl_weight: float
+) -> torch.Tensor:
     """Reconstruction plus weighted KL to the standard normal, a scalar.
 
     `pixels`, `decoded`: float (B, 3, H, W) in [-1, 1]; `mean`, `log_var`: (B, C, h, w) of the posterior. The
@@ -24,8 +25,12 @@ def vae_loss(pixels: torch.Tensor, decoded: torch.Tensor, mean: torch.Tensor, lo
     return error.abs().mean() + error.square().mean() + kl_weight * gaussian_kl(mean, log_var).mean()
 
 
-def gaussian_kl(mean: torch.Tensor, log_var: torch.Tensor, other_mean: torch.Tensor | float = 0.0,
-                other_log_var: torch.Tensor | float = 0.0) -> torch.Tensor:
+def gaussian_kl(
+    mean: torch.Tensor,
+    log_var: torch.Tensor,
+    other_mean: torch.Tensor | float = 0.0,
+    other_log_var: torch.Tensor | float = 0.0,
+) -> torch.Tensor:
     """KL(N(mean, exp log_var) || N(other_mean, exp other_log_var)) in nats, elementwise."""
     other = torch.as_tensor(other_log_var, dtype=log_var.dtype, device=log_var.device)
     return 0.5 * (other - log_var + torch.exp(log_var - other) + (mean - other_mean).square() * torch.exp(-other) - 1.0)
@@ -52,8 +57,13 @@ class NoisePath:
         before = np.append(1.0, alpha_bar[:-1])
         beta_tilde = betas * (1 - before) / (1 - alpha_bar)
         beta_tilde[0] = beta_tilde[1]
-        columns = (np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), np.log(betas), np.log(beta_tilde),
-                   betas * np.sqrt(before) / (1 - alpha_bar))
+        columns = (
+            np.sqrt(alpha_bar),
+            np.sqrt(1 - alpha_bar),
+            np.log(betas),
+            np.log(beta_tilde),
+            betas * np.sqrt(before) / (1 - alpha_bar),
+        )
         return NoisePath(*(torch.from_numpy(c).to(device, torch.float32) for c in columns))
 
     def noised(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -83,8 +93,9 @@ def hybrid_loss(path: NoisePath, out: torch.Tensor, noise: torch.Tensor, t: torc
     return simple + VLB_WEIGHT * TRAIN_STEPS * vlb_term(path, eps_hat.detach(), fraction, noise, t)
 
 
-def vlb_term(path: NoisePath, eps_hat: torch.Tensor, fraction: torch.Tensor, noise: torch.Tensor,
-             t: torch.Tensor) -> torch.Tensor:
+def vlb_term(
+    path: NoisePath, eps_hat: torch.Tensor, fraction: torch.Tensor, noise: torch.Tensor, t: torch.Tensor
+) -> torch.Tensor:
     """Term t of the variational bound in bits per dimension, (B,).
 
     For t > 0 it is the KL between the true and the predicted step, whose means differ by

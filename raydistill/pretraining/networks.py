@@ -25,14 +25,21 @@ def build_vae(config: PretrainConfig, image_size: int, seed: int) -> nn.Module:
         raise BadInput(f"pretrain.vae_channels={channels}: each must be a multiple of {NORM_GROUPS}")
     downscale = 2 ** (len(channels) - 1)
     if image_size % downscale:
-        raise BadInput(f"source.image_size={image_size} is not a multiple of {downscale}, the downscaling that "
-                       f"pretrain.vae_channels={channels} gives")
+        raise BadInput(
+            f"source.image_size={image_size} is not a multiple of {downscale}, the downscaling that "
+            f"pretrain.vae_channels={channels} gives"
+        )
     with _seeded(seed, "vae"):
         return AutoencoderKL(
-            block_out_channels=tuple(channels), latent_channels=config.latent_channels, sample_size=image_size,
+            block_out_channels=tuple(channels),
+            latent_channels=config.latent_channels,
+            sample_size=image_size,
             down_block_types=("DownEncoderBlock2D",) * len(channels),
-            up_block_types=("UpDecoderBlock2D",) * len(channels), layers_per_block=1,
-            norm_num_groups=NORM_GROUPS, force_upcast=False)
+            up_block_types=("UpDecoderBlock2D",) * len(channels),
+            layers_per_block=1,
+            norm_num_groups=NORM_GROUPS,
+            force_upcast=False,
+        )
 
 
 def build_generator(config: PretrainConfig, latent_shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
@@ -52,9 +59,16 @@ def build_generator(config: PretrainConfig, latent_shape: tuple[int, int, int], 
         raise BadInput(f"pretrain.heads x pretrain.head_dim = {config.heads * config.head_dim} must be a multiple of 4")
     with _seeded(seed, "generator"):
         net = DiTTransformer2DModel(
-            num_attention_heads=config.heads, attention_head_dim=config.head_dim, in_channels=channels,
-            out_channels=2 * channels, num_layers=config.layers, attention_bias=True, sample_size=height,
-            patch_size=config.patch, num_embeds_ada_norm=classes)
+            num_attention_heads=config.heads,
+            attention_head_dim=config.head_dim,
+            in_channels=channels,
+            out_channels=2 * channels,
+            num_layers=config.layers,
+            attention_bias=True,
+            sample_size=height,
+            patch_size=config.patch,
+            num_embeds_ada_norm=classes,
+        )
         _init_dit(net)
     return net
 

@@ -48,16 +48,24 @@ def common_record(config: Config, listing: Listing, losses: Sequence[float], sec
     images = {"kind": config.source.kind, "split": listing.split, "images": len(listing), "digest": listing.digest}
     return {
         "source": images,
-        "image_size": config.source.image_size, "seed": config.seed, "steps": config.pretrain.steps,
-        "batch": config.pretrain.batch, "lr": config.pretrain.lr, "ema": config.pretrain.ema, "weights": "EMA",
-        "images_seen": config.pretrain.steps * config.pretrain.batch, "train_seconds": round(seconds, 1),
-        "final_loss": float(np.mean(losses[-SMOOTH:])), "final_loss_steps": min(SMOOTH, len(losses)),
+        "image_size": config.source.image_size,
+        "seed": config.seed,
+        "steps": config.pretrain.steps,
+        "batch": config.pretrain.batch,
+        "lr": config.pretrain.lr,
+        "ema": config.pretrain.ema,
+        "weights": "EMA",
+        "images_seen": config.pretrain.steps * config.pretrain.batch,
+        "train_seconds": round(seconds, 1),
+        "final_loss": float(np.mean(losses[-SMOOTH:])),
+        "final_loss_steps": min(SMOOTH, len(losses)),
         "command": command(config),
     }
 
 
-def write_vae(out: Path, net: nn.Module, pixels: torch.Tensor, record: dict[str, Any], losses: Sequence[float],
-              kl_weight: float) -> None:
+def write_vae(
+    out: Path, net: nn.Module, pixels: torch.Tensor, record: dict[str, Any], losses: Sequence[float], kl_weight: float
+) -> None:
     """Saves the VAE as its 16-bit self, measured on `pixels` uint8 (N, H, W, 3), the training images.
 
     `scaling_factor` and `shift_factor` are set so that z = (mean - shift_factor) scaling_factor has mean 0 and standard
@@ -68,32 +76,65 @@ def write_vae(out: Path, net: nn.Module, pixels: torch.Tensor, record: dict[str,
     net.register_to_config(scaling_factor=1.0 / std, shift_factor=mean)
     _save_model(net, out, dtype)
     psnr = 10 * float(np.log10(4 / max(squared, 1e-12)))
-    _finish(out, record | {
-        "objective": "vae", "kl_weight": kl_weight, "dtype": _name(dtype), "latent_shape": list(shape),
-        "scaling_factor": 1.0 / std, "shift_factor": mean,
-        "reconstruction": {"mean_absolute": absolute, "mean_squared": squared, "psnr_db": psnr,
-                           "range": [-1, 1], "images": "train"},
-    }, losses)
+    _finish(
+        out,
+        record
+        | {
+            "objective": "vae",
+            "kl_weight": kl_weight,
+            "dtype": _name(dtype),
+            "latent_shape": list(shape),
+            "scaling_factor": 1.0 / std,
+            "shift_factor": mean,
+            "reconstruction": {
+                "mean_absolute": absolute,
+                "mean_squared": squared,
+                "psnr_db": psnr,
+                "range": [-1, 1],
+                "images": "train",
+            },
+        },
+        losses,
+    )
 
 
-def write_generator(out: Path, net: nn.Module, listing: Listing, record: dict[str, Any], losses: Sequence[float],
-                    vae_digest: str) -> None:
+def write_generator(
+    out: Path, net: nn.Module, listing: Listing, record: dict[str, Any], losses: Sequence[float], vae_digest: str
+) -> None:
     """Saves the DiT in transformer/, its noise path in scheduler/ and what a sampler must know in training.json."""
     from diffusers import DDPMScheduler
 
     dtype = _round_to_half(net, "generator")
     _save_model(net, out / "transformer", dtype)
-    DDPMScheduler(num_train_timesteps=TRAIN_STEPS, beta_start=BETA_START, beta_end=BETA_END, beta_schedule="linear",
-                  variance_type="learned_range", prediction_type="epsilon", clip_sample=False,
-                  ).save_pretrained(str(out / "scheduler"))
+    DDPMScheduler(
+        num_train_timesteps=TRAIN_STEPS,
+        beta_start=BETA_START,
+        beta_end=BETA_END,
+        beta_schedule="linear",
+        variance_type="learned_range",
+        prediction_type="epsilon",
+        clip_sample=False,
+    ).save_pretrained(str(out / "scheduler"))
     c = net.config
-    _finish(out, record | {
-        "objective": "eps", "prediction": "epsilon", "loss": "L_simple + 0.001 L_vlb", "learned_variance": True,
-        "betas": {"schedule": "linear", "start": BETA_START, "end": BETA_END, "steps": TRAIN_STEPS},
-        "latent_scale": 1.0, "latent_shape": [c.in_channels, c.sample_size, c.sample_size],
-        "class_ids": [i.class_id for i in listing.classes], "class_names": [i.class_name for i in listing.classes],
-        "null_class_index": len(listing.classes), "dtype": _name(dtype), "vae": vae_digest,
-    }, losses)
+    _finish(
+        out,
+        record
+        | {
+            "objective": "eps",
+            "prediction": "epsilon",
+            "loss": "L_simple + 0.001 L_vlb",
+            "learned_variance": True,
+            "betas": {"schedule": "linear", "start": BETA_START, "end": BETA_END, "steps": TRAIN_STEPS},
+            "latent_scale": 1.0,
+            "latent_shape": [c.in_channels, c.sample_size, c.sample_size],
+            "class_ids": [i.class_id for i in listing.classes],
+            "class_names": [i.class_name for i in listing.classes],
+            "null_class_index": len(listing.classes),
+            "dtype": _name(dtype),
+            "vae": vae_digest,
+        },
+        losses,
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

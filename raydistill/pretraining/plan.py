@@ -25,8 +25,11 @@ from raydistill.sources.base import Listing, Source, open_splits
 
 ALGORITHM = 1
 WORK = ".train"
-UNREAD = {"vae": ("label_dropout", "layers", "heads", "head_dim", "patch"),
-          "generator": ("kl_weight", "latent_channels", "vae_channels")}
+COMMON = ("target", "steps", "batch", "lr", "ema", "threads")
+READ = {
+    "vae": (*COMMON, "kl_weight", "latent_channels", "vae_channels"),
+    "generator": (*COMMON, "label_dropout", "layers", "heads", "head_dim", "patch"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Plan:
     def fingerprint(self) -> str:
         """Identity of the trained weights: the keys that are read, the images, and the VAE that made the latents."""
         c = self.config
-        unread = {"out", "checkpoint_every", *UNREAD[self.target]}
-        keys = {k: v for k, v in c.tree()["pretrain"].items() if k not in unread}
+        tree = c.tree()["pretrain"]
+        keys = {k: tree[k] for k in READ[self.target]}
         images = (c.source.image_size, self.listing.digest)
         return fingerprint("pretrain", ALGORITHM, c.seed, images, keys, self.vae_digest)
 
@@ -69,12 +72,15 @@ class Plan:
             except (ValueError, OSError, AttributeError):
                 found = None
             if found != self.fingerprint:
-                raise BadInput(f"pretrain.out: {self.out} holds another training ({found}, this one is "
-                               f"{self.fingerprint}); choose another folder or remove it")
+                raise BadInput(
+                    f"pretrain.out: {self.out} holds another training ({found}, this one is "
+                    f"{self.fingerprint}); choose another folder or remove it"
+                )
             return True
         if names and WORK not in names:
-            raise BadInput(f"pretrain.out: {self.out} holds {names[0]!r} and is not a pretrain folder; "
-                           "choose an empty one")
+            raise BadInput(
+                f"pretrain.out: {self.out} holds {names[0]!r} and is not a pretrain folder; choose an empty one"
+            )
         return False
 
     def task(self, device: torch.device | str, warn: Callable[[str], None]) -> Task:

@@ -25,8 +25,9 @@ class Task(Protocol):
 class VaeTask:
     """Trains an AutoencoderKL on pixels, uint8 (N, H, W, 3)."""
 
-    def __init__(self, config: PretrainConfig, seed: int, pixels: torch.Tensor,
-                 device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, config: PretrainConfig, seed: int, pixels: torch.Tensor, device: torch.device | str = "cpu"
+    ) -> None:
         self.config, self.seed, self.device = config, seed, torch.device(device)
         self.pixels = pixels.to(self.device)
         self.net = build_vae(config, pixels.shape[1], seed).to(self.device)
@@ -48,8 +49,15 @@ class GeneratorTask:
     itself, from the global generator, on top of `label_dropout`; nothing else in it depends on the mode.
     """
 
-    def __init__(self, config: PretrainConfig, seed: int, latents: torch.Tensor, labels: torch.Tensor, classes: int,
-                 device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        config: PretrainConfig,
+        seed: int,
+        latents: torch.Tensor,
+        labels: torch.Tensor,
+        classes: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.config, self.seed, self.device, self.null = config, seed, torch.device(device), classes
         self.latents, self.labels = latents.to(self.device), labels.to(self.device)
         _, c, h, w = latents.shape

@@ -79,9 +79,15 @@ class Trainer:
 
     def save(self, path: str | Path) -> None:
         """Everything that the next step depends on, in one file."""
-        state = {"net": self.task.net.state_dict(), "ema": self.ema.net.state_dict(), "updates": self.ema.updates,
-                 "optimizer": self.optimizer.state_dict(), "step": self.step, "losses": self.losses,
-                 "seconds": self.seconds}
+        state = {
+            "net": self.task.net.state_dict(),
+            "ema": self.ema.net.state_dict(),
+            "updates": self.ema.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "losses": self.losses,
+            "seconds": self.seconds,
+        }
         torch.save(state, path)
 
     def load(self, path: str | Path) -> None:

@@ -73,10 +73,10 @@ def _fit(plan: Plan) -> dict[str, Any]:
     watch.start()
     try:
         result = trainer.fit()
-    except TrainingFailedError as e:
+    except (TrainingFailedError, ray.exceptions.RayError) as e:
         raise StageFailed(
-            f"pretrain: the worker died more than {RETRIES} times: {one_line(e)[:300]}; checkpoints "
-            f"are in {work / plan.fingerprint}, the same command continues"
+            f"pretrain: Ray Train gave up after {RETRIES} retries: {one_line(e)[:300]}; checkpoints: "
+            f"{work / plan.fingerprint}, the same command continues"
         ) from None
     finally:
         done.set()
@@ -96,7 +96,7 @@ def _loop(given: dict[str, Any]) -> dict[str, Any]:
     try:
         _train(given["plan"], given["board"])
     except RaydistillError as e:
-        advice = "; lower pretrain.lr and train into another folder" if isinstance(e, NonFiniteLoss) else ""
+        advice = "; lower pretrain.lr" if isinstance(e, NonFiniteLoss) else ""
         return {"failed": f"{e}{advice}"}
     return {}
 
