@@ -40,7 +40,7 @@ class GroupWork:
         return self.finish
 
     def finish(self, bucket: Bucket) -> Record:
-        table = pa.concat_tables([self.latents.read_row_group(r, group) for r, group in bucket.parts])
+        table = pa.concat_tables([self._part(record, group) for record, group in bucket.parts])
         order = pc.sort_indices(
             table.drop_columns(["latent"]), sort_keys=[("class_index", "ascending"), ("image_id", "ascending")]
         )
@@ -51,6 +51,18 @@ class GroupWork:
         return self.artifact.commit_table(
             bucket.key, table, device="+".join(devices), meta=meta, row_groups=rows.tolist()
         )
+
+    def _part(self, shard: Record, row_group: int) -> pa.Table:
+        """A row group of a shard whose bytes have been checked: whole on a process's first visit, then on their own."""
+        place = (str(self.latents.location), shard.file, shard.sha256)
+        if place in _checked:
+            return self.latents.read_row_group(shard, row_group)
+        table = self.latents.read_table(shard, row_group)
+        _checked.add(place)
+        return table
+
+
+_checked: set[tuple[str, str, str]] = set()  # shards that this process has read whole and found as committed
 
 
 def stage(config: Config, run: RunDir, latents: Artifact, manifest: Manifest, classes: tuple[ClassInfo, ...]) -> Stage:

@@ -1,0 +1,137 @@
+"""A whole run so small that its stages can be killed by the dozen: 21 digits of two classes, two sampler steps, no Ray.
+
+Stages find what is upstream of them in the run directory, and fingerprints know no place: a copied directory continues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raydistill.config import Config, build
+from raydistill.methods.base import resolve
+from raydistill.models.denoiser import GeneratorSpec
+from raydistill.models.vae import VaeSpec
+from raydistill.sources.base import Listing, open_splits
+from raydistill.stages import cluster, encode, group, plan, runner, sample
+from raydistill.stages.runner import Execute, Outcome, Stage, Work, serial
+from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.rundir import RunDir
+
+REAL = "random"
+GENERATED = "mgd3"
+STAGES = ("encode", "group", "cluster", f"plan {GENERATED}", f"plan {REAL}", f"sample {GENERATED}", f"sample {REAL}")
+UPSTREAM = {
+    "encode": (),
+    "group": ("encode",),
+    "cluster": ("group",),
+    f"plan {GENERATED}": ("group", "cluster"),
+    f"plan {REAL}": ("group",),
+    f"sample {GENERATED}": (f"plan {GENERATED}",),
+    f"sample {REAL}": (f"plan {REAL}",),
+}
+
+
+def config(**more: Any) -> Config:
+    tree: dict[str, Any] = {
+        "method": GENERATED,
+        "ipc": 3,
+        "source": {"kind": "digits", "classes": ["3", "7"]},
+        "encode": {"chunk": 6, "batch": 4, "device": "cpu"},
+        "cluster": {"restarts": 1, "iterations": 10},
+        "sampler": {"steps": 2, "cfg_scale": 1.0},
+        "guidance": {"stop": 0.0},
+        "sample": {"batch": 4, "device": "cpu"},
+        "evaluate": {
+            "width": 8,
+            "seeds": 2,
+            "protocol": {"visits": 32, "batch": 8, "image_size": 8, "evaluations": 2},
+        },
+    }
+    return build(tree | more)
+
+
+class TinyRun:
+    """The stages of the run under `root`; whatever is upstream of a stage must be sealed there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.run = RunDir(str(root))
+        self.config = config()
+        splits = open_splits(self.config.source)
+        self.train = few(splits.train, 21)
+        self.test = few(splits.test, 12)
+        self.vae = VaeSpec(None)
+        self.generator = GeneratorSpec(None)
+        self.shape = self.vae.latent_shape(self.config.source.image_size)
+
+    def sealed(self, name: str) -> tuple[Artifact, Manifest]:
+        artifact = self.stage(name).artifact
+        manifest = artifact.manifest()
+        assert manifest is not None, f"{name} is not finished under {self.root}"
+        return artifact, manifest
+
+    def stage(self, name: str) -> Stage:
+        """A stage of STAGES by name."""
+        kind, _, method_name = name.partition(" ")
+        if kind == "encode":
+            return encode.stage(self.config, self.run, self.train, self.vae)
+        if kind == "group":
+            return group.stage(self.config, self.run, *self.sealed("encode"), self.train.classes)
+        if kind == "cluster":
+            return cluster.stage(self.config, self.run, *self.sealed("group"), self.train.classes)
+        chosen, method = resolve(self.config.model_copy(update={"method": method_name}))
+        if kind == "plan":
+            anchors = plan.Prototypes(*self.sealed("cluster")) if method.uses_prototypes else None
+            return plan.stage(
+                chosen, self.run, method, *self.sealed("group"), anchors, self.train.classes, self.shape
+            )
+        above = self.sealed(f"plan {method_name}")
+        return sample.stage(chosen, self.run, method, *above, self.train, self.vae, self.generator)
+
+    def finish(self, names: Sequence[str] = STAGES) -> dict[str, Manifest]:
+        return {name: runner.run(self.stage(name), serial).manifest for name in names}
+
+
+def few(listing: Listing, count: int) -> Listing:
+    return listing.take(np.arange(len(listing)) < count)
+
+
+@dataclass
+class Calls:
+    """The work of a stage, and the keys that it was asked for."""
+
+    work: Work
+    loaded: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    opened: int = 0
+
+    def load(self, item: Any) -> Any:
+        self.loaded.append(getattr(item, "key", item))
+        return self.work.load(item)
+
+    def open(self) -> Callable[[Any], Record]:
+        self.opened += 1
+        finish = self.work.open()
+
+        def counted(payload: Any) -> Record:
+            record = finish(payload)
+            self.finished.append(record.key)
+            return record
+
+        return counted
+
+
+def watched(stage: Stage, execute: Execute = serial) -> tuple[Outcome, Calls]:
+    """Runs a stage; also says for which keys its work was called."""
+    calls = Calls(stage.work)
+    return runner.run(replace(stage, work=calls), execute), calls
+
+
+def backwards(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
+    """An executor that takes the keys in the opposite order and yields them out of step."""
+    yield from list(serial(stage, todo[::-1]))[::-1]
