@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import sys
 from collections.abc import Sequence
@@ -44,7 +45,8 @@ SHORT = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0; 1 went wrong on the way, resumable; 2 bad input, nothing written; 130 interrupted."""
-    faulthandler.enable()
+    with contextlib.suppress(OSError, ValueError):  # a notebook's or a test's stderr is no file
+        faulthandler.enable()
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         if not argv or argv[0] in ("-h", "--help"):

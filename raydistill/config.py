@@ -119,7 +119,7 @@ class GuidanceConfig(Section):
     form: Annotated[
         Literal["mean", "epsilon"] | None,
         Field(
-            description="mean: DDPM form, shifts the posterior mean; epsilon: DDIM form, shifts the noise; null: method's"
+            description="mean: DDPM form, shifts the posterior mean; epsilon: DDIM form, shifts the noise; null = own"
         ),
     ] = None
     start: Annotated[Fraction, Field(description="window start as a fraction of the noise path, 1 = pure noise")] = 1.0
