@@ -200,7 +200,7 @@ def metrics(done: Results) -> dict[str, float]:
 
 def main(config: Config, until: Until = "report") -> str:
     """Entry of the command line: checks, runs, returns the run directory."""
-    prepared = prepare(config, evaluate=until in ("evaluate", "report"))
+    prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
     done = run(prepared, until)
     if not done.computed:
         say("done", "nothing was left to do")

@@ -40,10 +40,10 @@ class Prepared:
     variants: tuple[Variant, ...]
 
 
-def prepare(config: Config, evaluate: bool = True) -> Prepared:
+def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Prepared:
     """Checks a configuration against the world. Raises BadInput; writes nothing.
 
-    `evaluate` = False leaves baselines and students out, for the verbs that stop before them.
+    `evaluate` = False leaves baselines and students out, `generate` = False the generator: for verbs that stop before.
     """
     config = absolute(config)
     run = RunDir(config.run_dir or "", config.artifact_dir)
@@ -69,7 +69,7 @@ def prepare(config: Config, evaluate: bool = True) -> Prepared:
     vae = VaeSpec(config.vae.path)
     shape = vae.latent_shape(config.source.image_size)
     generator = None
-    if any(v.method.generates for v in variants):
+    if generate and any(v.method.generates for v in variants):
         generator = GeneratorSpec(config.generator.path)
         generator.check_fits(shape, [c.class_id for c in splits.train.classes])
         if config.sampler.steps > len(generator.alphas_bar):
