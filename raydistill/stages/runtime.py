@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import ray
 
 from raydistill.config import RayConfig
-from raydistill.errors import BadInput, one_line
+from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.stages.progress import say
 
 WORKER_ENV = {
     "OMP_NUM_THREADS": "1",
@@ -25,6 +26,10 @@ WORKER_ENV = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
 }
+
+
+STARTS = 3  # a loaded machine may need more than one try
+_local = True  # whether this process started the cluster it uses
 
 
 def ensure_ray(config: RayConfig) -> None:
@@ -42,26 +47,35 @@ def ensure_ray(config: RayConfig) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the first error is raised and told; the rest is noise
     warnings.filterwarnings("ignore", module=r"ray\..*")
+    global _local
     address = config.address or os.environ.get("RAY_ADDRESS")
+    _local = not address
     env = {"env_vars": {**WORKER_ENV, **{k: v for k, v in os.environ.items() if k.startswith("RAYDISTILL_")}}}
-    try:
-        with _without_native_chatter():
-            if address:
-                ray.init(address=address, runtime_env=env, logging_level=logging.ERROR, log_to_driver=False)
-            else:
-                os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-                ray.init(
-                    num_cpus=config.num_cpus or max(4, os.cpu_count() or 1),
-                    include_dashboard=False,
-                    runtime_env=env,
-                    object_store_memory=config.object_store_mb * 2**20,
-                    logging_level=logging.ERROR,
-                    log_to_driver=False,
-                )
-    except (ConnectionError, RuntimeError, ValueError) as e:
-        where = f"the cluster at {address}" if address else "a local cluster"
-        raise BadInput(f"ray: cannot reach or start {where}: {one_line(e)}; check ray.address and RAY_AUTH_MODE") from e
+    for attempt in range(1, STARTS + 1):
+        try:
+            with _without_native_chatter():
+                _start(address, config, env)
+            break
+        except Exception as e:  # a node that does not come up in Ray's fixed 30 seconds is a bare Exception
+            ray.shutdown()
+            if address or attempt == STARTS:
+                where = f"the cluster at {address}" if address else "a local cluster"
+                raise StageFailed(
+                    f"ray: cannot reach or start {where}: {one_line(e)}; check ray.address and RAY_AUTH_MODE, or wait "
+                    "for a less busy machine, and run the same command again"
+                ) from e
+            say("ray", f"the local cluster did not come up ({one_line(e)}); trying again")
     _quiet_data()
+
+
+def _start(address: str | None, config: RayConfig, env: dict[str, object]) -> None:
+    quiet = {"runtime_env": env, "logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        ray.init(address=address, **quiet)
+        return
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    cpus = config.num_cpus or max(4, os.cpu_count() or 1)
+    ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=config.object_store_mb * 2**20, **quiet)
 
 
 @contextlib.contextmanager
@@ -101,26 +115,29 @@ def cores() -> int:
 
 
 def pool_size(actors: int, num_cpus: float, num_gpus: float, threads: int, units: int) -> int:
-    """How many actors to start: as asked, or as many as the cluster holds, always leaving a CPU for other work.
+    """How many actors to start: as asked, or as many as the cluster holds now, always leaving a CPU for other work.
 
-    Raises BadInput if what was asked for can never be placed, which Ray would wait for without a word.
+    On a private local cluster, raises BadInput if what was asked for can never be placed, which Ray would wait for
+    without a word. A cluster that was joined may grow: there it says what it waits for, and the deadline ends the wait.
     """
     have = ray.cluster_resources()
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
-    if num_gpus and gpus == 0 and not _autoscaling():
-        raise BadInput(f"num_gpus={num_gpus} was asked for but the cluster has no GPU; set num_gpus=0 to use CPUs")
-    fits = [int(gpus / num_gpus)] if num_gpus else [cores() // threads]
+    wanted = max(1, min(actors, units)) if actors else 1
+    if wanted * num_gpus > gpus:
+        lack = f"{wanted} actors x num_gpus={num_gpus:g} need more than the cluster's {gpus:g} GPUs"
+        _refuse_or_wait(lack, "set num_gpus=0 to use CPUs, or lower actors or num_gpus")
+    if num_cpus and wanted * num_cpus > cpus - 1:
+        lack = f"{wanted} actors x num_cpus={num_cpus:g} leave none of the cluster's {cpus:g} CPUs for other tasks"
+        _refuse_or_wait(lack, "lower actors or num_cpus")
+    if actors:
+        return wanted
+    fits = [int(gpus / num_gpus) if num_gpus else cores() // threads]
     if num_cpus:
         fits.append(int((cpus - 1) / num_cpus))
-    if actors:
-        if num_cpus and actors * num_cpus > cpus - 1 and not _autoscaling():
-            raise BadInput(
-                f"{actors} actors x {num_cpus} CPUs leave none of the cluster's {cpus:g} CPUs for other tasks; "
-                "lower actors or num_cpus"
-            )
-        return max(1, min(actors, units))
-    return max(1, min(*fits, units) if fits else units)
+    return max(1, min(*fits, units))
 
 
-def _autoscaling() -> bool:
-    return os.environ.get("RAYDISTILL_AUTOSCALING") == "1"
+def _refuse_or_wait(lack: str, remedy: str) -> None:
+    if _local:
+        raise BadInput(f"{lack}; {remedy}")
+    say("ray", f"{lack}: waiting for the cluster to grow ({remedy} otherwise)")
