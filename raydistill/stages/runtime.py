@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import ray
 
@@ -68,7 +68,7 @@ def ensure_ray(config: RayConfig) -> None:
     _quiet_data()
 
 
-def _start(address: str | None, config: RayConfig, env: dict[str, object]) -> None:
+def _start(address: str | None, config: RayConfig, env: Mapping[str, object]) -> None:
     quiet = {"runtime_env": env, "logging_level": logging.ERROR, "log_to_driver": False}
     if address:
         ray.init(address=address, **quiet)
