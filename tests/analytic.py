@@ -1,0 +1,58 @@
+"""Data whose denoiser is known in closed form, normals and mixtures of them: for tests whose answer is analytic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raydistill.diffusion.loop import Batch
+from raydistill.diffusion.prediction import Prediction, log_variance, x0_from_eps
+from raydistill.diffusion.schedule import Step, alphas_bar, path
+from raydistill.seeding import NoiseKey
+
+SHAPE = (4, 4, 4)
+LINEAR = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+
+
+def steps(count: int = 50, grid: str = "released") -> tuple[Step, ...]:
+    """The DiT schedule, respaced."""
+    return path(alphas_bar(LINEAR), grid, count)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The denoiser of data drawn from equally likely normals N(mean, std^2), every entry on its own.
+
+    x_t = a x_0 + b eps; a component explains x_t by N(a mean, v) with v = a^2 std^2 + b^2, and then expects
+    eps = b (x_t - a mean) / v. `raw` stands for the channel with which a network chooses its variance.
+    """
+
+    means: tuple[float, ...]
+    std: float
+    raw: float | None = None
+
+    def __call__(self, x_t: Tensor, step: Step, class_index: Tensor) -> Prediction:
+        x, a, b = x_t.double(), step.alpha_bar**0.5, (1 - step.alpha_bar) ** 0.5
+        v = a**2 * self.std**2 + b**2
+        away = torch.stack([x - a * m for m in self.means])
+        share = torch.softmax(-(away**2) / (2 * v), 0)
+        eps = (share * away).sum(0).mul(b / v).to(x_t.dtype)
+        raw = None if self.raw is None else torch.full_like(x_t, self.raw)
+        return Prediction(step, x_t, eps, x0_from_eps(x_t, eps, step), log_variance(step, raw, eps))
+
+
+def batch(size: int, prototype: Tensor | float = 0.0, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Batch:
+    """`size` slots of one class, all pulled to the same prototype."""
+    anchors = torch.as_tensor(prototype, dtype=torch.float32).expand(size, *shape).clone()
+    return Batch(torch.zeros(size, dtype=torch.long), anchors, [NoiseKey(seed, "c", i) for i in range(size)])
+
+
+def prediction(step: Step, x_t: Tensor, eps: Tensor, raw: Tensor | None = None) -> Prediction:
+    """What a network that says `eps` (and `raw` of the variance) would be understood as."""
+    return Prediction(step, x_t, eps, x0_from_eps(x_t, eps, step), log_variance(step, raw, eps))
+
+
+def noise(seed: int, size: int = 3, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    return torch.randn((size, *shape), generator=torch.Generator().manual_seed(seed))
