@@ -53,7 +53,7 @@ DATA = {
 @pytest.mark.parametrize("k", [2, 10, 50])
 @pytest.mark.parametrize("name", DATA)
 def test_sse_is_no_worse_than_scikit_learns(name: str, k: int) -> None:
-    """Ten starts against ten. With a handful of points a cluster, scikit-learn's greedy starts are ahead by a little."""
+    """Ten starts against ten. With few points a cluster, scikit-learn's greedy starts are ahead by a little."""
     x = DATA[name]
     found = cluster(x, k, restarts=10)
     check(x, found)
