@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from raydistill import config as configuration
 from raydistill import registry
 from raydistill.errors import BadInput, RaydistillError, one_line
+from raydistill.store.location import Location
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,8 @@ def run(name: str, argv: Sequence[str]) -> int:
     args = parser(name).parse_args(argv)
     overrides = [_long(o) if name == "evaluate" else o for o in args.overrides]
     if args.run is not None:
-        from raydistill.store.location import Location
-
         place = Location.of(args.run)
-        if not (place / "config.yaml").exists():
+        if not _readable(place):
             raise BadInput(f"--run {args.run}: no config.yaml there; give the directory that distill printed")
         if not place.is_local:
             raise BadInput(f"--run {args.run}: give the run by --config FILE and run_dir={args.run}")
@@ -89,6 +88,13 @@ def run(name: str, argv: Sequence[str]) -> int:
 
     print(pipeline(config, VERBS[name].until))  # type: ignore[arg-type]
     return 0
+
+
+def _readable(run: Location) -> bool:
+    try:
+        return (run / "config.yaml").exists()
+    except (OSError, ValueError):  # a name too long, for example
+        return False
 
 
 def _long(override: str) -> str:

@@ -36,21 +36,29 @@ class Step:
 
 def alphas_bar(scheduler: dict[str, Any]) -> np.ndarray:
     """alpha_bar (T,) float64 from a diffusers scheduler_config. Raises BadInput on a schedule it does not know."""
-    steps = int(scheduler.get("num_train_timesteps", 1000))
+    steps: Any = scheduler.get("num_train_timesteps", 1000)
     kind = scheduler.get("beta_schedule")
     trained = scheduler.get("trained_betas")
-    low, high = scheduler.get("beta_start"), scheduler.get("beta_end")
-    if trained is not None:
-        betas = np.asarray(trained, np.float64)
-    elif kind not in ("linear", "scaled_linear") or low is None or high is None:
+    low: Any = scheduler.get("beta_start")
+    high: Any = scheduler.get("beta_end")
+    if scheduler.get("rescale_betas_zero_snr"):
+        raise BadInput("generator.path: rescale_betas_zero_snr is not supported by the samplers")
+    try:
+        if trained is not None:
+            betas = np.asarray(trained, np.float64).reshape(-1)
+        elif kind == "linear":
+            betas = np.linspace(low, high, steps, dtype=np.float64)
+        elif kind == "scaled_linear":
+            betas = np.linspace(low**0.5, high**0.5, steps, dtype=np.float64) ** 2
+        else:
+            betas = np.zeros(0)
+    except (TypeError, ValueError):
+        betas = np.zeros(0)
+    if not len(betas) or not ((betas > 0) & (betas < 1)).all():
         raise BadInput(
-            f"generator.path: beta_schedule {kind!r} with beta_start={low}, beta_end={high} is not supported "
-            "(linear, scaled_linear or trained_betas)"
+            f"generator.path: num_train_timesteps={steps!r} of beta_schedule {kind!r} with beta_start={low}, "
+            f"beta_end={high} is not supported (linear, scaled_linear or trained_betas, each beta between 0 and 1)"
         )
-    elif kind == "linear":
-        betas = np.linspace(low, high, steps, dtype=np.float64)
-    else:
-        betas = np.linspace(low**0.5, high**0.5, steps, dtype=np.float64) ** 2
     return np.cumprod(1.0 - betas)
 
 

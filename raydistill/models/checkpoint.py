@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,22 @@ def read_config(path: Path, key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadInput(f"{key}: {path} must hold a JSON object")
     return value
+
+
+def number(config: dict[str, Any], name: str, path: Path, key: str) -> float:
+    """A finite number that the file gives. Raises BadInput if it is something else."""
+    value = config.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadInput(f"{key}: {path} gives {name}={value!r}, which is not a number")
+    return float(value)
+
+
+def integer(config: dict[str, Any], name: str, path: Path, key: str) -> int:
+    """A positive whole number that the file gives. Raises BadInput if it is something else."""
+    value = number(config, name, path, key)
+    if value < 1 or value != int(value):
+        raise BadInput(f"{key}: {path} gives {name}={value:g}, which is not a positive whole number")
+    return int(value)
 
 
 def weights_digest(directory: Path, names: list[str]) -> str:

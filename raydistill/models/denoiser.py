@@ -6,7 +6,6 @@ Generator space is VAE-scaled space times `latent_scale`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from torch import Tensor
 from raydistill.diffusion.prediction import Prediction, log_variance, x0_from_eps
 from raydistill.diffusion.schedule import Step, alphas_bar
 from raydistill.errors import BadInput, StageFailed, one_line
-from raydistill.models.checkpoint import WEIGHTS, check_weights, packaged, read_config, weights_digest
+from raydistill.models.checkpoint import WEIGHTS, check_weights, integer, number, packaged, read_config, weights_digest
 from raydistill.models.device import Placement, quiet_libraries
 
 FILES = ["transformer/config.json", f"transformer/{WEIGHTS}", "scheduler/scheduler_config.json", "training.json"]
@@ -55,16 +54,19 @@ class GeneratorSpec:
                 f"generator.path: {self.path} predicts {training['prediction']!r}; the samplers ddpm and ddim "
                 "need an epsilon model"
             )
-        self.class_ids: list[str] = [str(c) for c in training["class_ids"]]
-        self.null_class = int(training["null_class_index"])
+        file, shape = self.path / "training.json", self.path / "transformer" / "config.json"
+        ids = training["class_ids"]
+        if not isinstance(ids, list) or len({str(c) for c in ids}) != len(ids) or not ids:
+            raise BadInput(f"generator.path: class_ids in {file} must be a list that names each class once")
+        self.class_ids: list[str] = [str(c) for c in ids]
+        self.null_class = integer(training, "null_class_index", file, "generator.path")
         self.learned_variance = bool(training["learned_variance"])
-        self.latent_scale = float(training["latent_scale"])
-        self.latent_shape = (int(net["in_channels"]), int(net["sample_size"]), int(net["sample_size"]))
+        self.latent_scale = number(training, "latent_scale", file, "generator.path")
+        side = integer(net, "sample_size", shape, "generator.path")
+        self.latent_shape = (integer(net, "in_channels", shape, "generator.path"), side, side)
         self.alphas_bar = alphas_bar(scheduler)
-        if not math.isfinite(self.latent_scale) or self.latent_scale <= 0:
-            raise BadInput(
-                f"generator.path: latent_scale={self.latent_scale} in {self.path / 'training.json'} must be positive"
-            )
+        if self.latent_scale <= 0:
+            raise BadInput(f"generator.path: {file} gives latent_scale={self.latent_scale:g}; it must be positive")
         if net.get("out_channels") != self.latent_shape[0] * (2 if self.learned_variance else 1):
             raise BadInput(
                 f"generator.path: {self.path} has {net.get('out_channels')} output channels, which does not go with "

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from raydistill.errors import BadInput, StageFailed, one_line
-from raydistill.models.checkpoint import WEIGHTS, check_weights, packaged, read_config, weights_digest
+from raydistill.models.checkpoint import WEIGHTS, check_weights, integer, number, packaged, read_config, weights_digest
 from raydistill.models.device import Placement, quiet_libraries
 
 CLASSES = ("AutoencoderKL", "AutoencoderTiny")
@@ -24,13 +24,19 @@ class VaeSpec:
         self.kind = str(config.get("_class_name"))
         if self.kind not in CLASSES:
             raise BadInput(f"vae.path: {self.path} is a {self.kind!r}; supported: {', '.join(CLASSES)}")
+        file = self.path / "config.json"
         for name in ("scaling_factor", "latent_channels"):
-            if not isinstance(config.get(name), int | float):
-                raise BadInput(f"vae.path: {self.path / 'config.json'} does not give {name}, and it is never guessed")
-        self.scaling_factor = float(config["scaling_factor"])
-        self.shift_factor = float(config.get("shift_factor") or 0.0)
-        self.channels = int(config["latent_channels"])
-        levels = config.get("block_out_channels") or config.get("encoder_block_out_channels") or []
+            if config.get(name) is None:
+                raise BadInput(f"vae.path: {file} does not give {name}, and it is never guessed")
+        self.scaling_factor = number(config, "scaling_factor", file, "vae.path")
+        if self.scaling_factor <= 0:
+            raise BadInput(f"vae.path: {file} gives scaling_factor={self.scaling_factor:g}; it must be positive")
+        shifted = config.get("shift_factor") is not None
+        self.shift_factor = number(config, "shift_factor", file, "vae.path") if shifted else 0.0
+        self.channels = integer(config, "latent_channels", file, "vae.path")
+        levels = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+        if not isinstance(levels, list) or not levels:
+            raise BadInput(f"vae.path: {file} gives block_out_channels={levels!r}, which is not a list of widths")
         self.downscale = 2 ** (len(levels) - 1)
 
     def latent_shape(self, image_size: int) -> tuple[int, int, int]:

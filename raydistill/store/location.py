@@ -103,8 +103,8 @@ def _write_file(path: str, data: bytes) -> None:
         os.fsync(f.fileno())
 
 
-def reason(e: OSError) -> str:
-    return os.strerror(e.errno) if e.errno else one_line(e)
+def reason(e: OSError | ValueError) -> str:
+    return os.strerror(e.errno) if isinstance(e, OSError) and e.errno else one_line(e)
 
 
 def remedy(e: OSError) -> str:

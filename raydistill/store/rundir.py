@@ -29,7 +29,7 @@ class RunDir:
                 raise BadInput(f"run_dir: {place} is a file; choose a folder")
             try:
                 names = place.list()
-            except OSError as e:
+            except (OSError, ValueError) as e:  # ValueError: a name with a null character
                 raise BadInput(
                     f"run_dir: {place} cannot be listed: {reason(e)}; check the path and your access"
                 ) from None

@@ -1,0 +1,335 @@
+"""The command line: bad input is one line and exit code 2, and leaves nothing behind; help and --print-config tell all.
+
+Nothing here starts Ray: what is refused is refused before any work, and what is accepted is stopped where work begins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from running import write_digits
+
+from raydistill import cli, registry
+from raydistill import config as configuration
+from raydistill.models.checkpoint import WEIGHTS, packaged
+from raydistill.pretraining.plan import make_plan
+from raydistill.stages import pipeline
+from raydistill.stages.pipeline import Results
+from raydistill.stages.preflight import prepare
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """refused(*argv) runs the command line in an empty folder and returns its one line. Nothing may be written."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(pipeline, "run", lambda *_: pytest.fail("work began"))
+
+    def call(*argv: str) -> str:
+        run_dir = [] if any(a.startswith(("run_dir=", "--run")) for a in argv) else [f"run_dir={tmp_path / 'run'}"]
+        assert cli.main([*argv[:1], *run_dir, *argv[1:]]) == 2
+        out, err = capsys.readouterr()
+        lines = [line for line in err.splitlines() if not line.startswith("source ")]
+        assert len(lines) == 1 and lines[0].startswith("error: ") and not out, err
+        assert not (tmp_path / "run").exists() and not list(here.iterdir())
+        return lines[0]
+
+    return call
+
+
+def model(tmp_path: Path, name: str) -> Path:
+    """A copy of a packaged model that a test may damage."""
+    return Path(shutil.copytree(packaged(name), tmp_path / name))
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize(("override", "says"), [
+        ("guidance.scal=0.1", "did you mean 'guidance.scale'?"),
+        ("ipcc=3", "did you mean 'ipc'?"),
+        ("sampler.step=3", "did you mean 'sampler.steps'?"),
+        ("ipc=many", "ipc: Input should be a valid integer"),
+        ("ipc=1.5", "ipc: Input should be a valid integer"),
+        ("evaluate.full=maybe", "evaluate.full: Input should be a valid boolean"),
+        ("ipc=0", "ipc: Input should be greater than or equal to 1 (got '0')"),
+        ("guidance.start=1.5", "guidance.start: Input should be less than or equal to 1"),
+        ("guidance.scale=nan", "guidance.scale: Input should be a finite number"),
+        ("sampler.grid=cosine", "sampler.grid: Input should be 'released', 'linspace' or 'leading'"),
+        ("sampler.name=ddmp", "unknown sampler 'ddmp'; did you mean 'ddpm'?"),
+        ("method=mgd", "unknown method 'mgd'; did you mean 'mgd3'?"),
+        ("source.kind=digit", "unknown source 'digit'; did you mean 'digits'?"),
+        ("evaluate.students=[covnet]", "unknown student 'covnet'; did you mean 'convnet'?"),
+        ("evaluate.students=[convnet,convnet]", "names a student twice"),
+        ("evaluate.baselines=[rando]", "unknown method 'rando'; did you mean 'random'?"),
+        ("ipc", "'ipc' is not key=value"),
+        ("=3", "'=3' is not key=value"),
+    ], ids=str)
+    def test_a_wrong_key_or_value_is_named_with_the_remedy(self, refused: Refused, override: str, says: str) -> None:
+        assert says in refused("distill", override)
+
+    @pytest.mark.parametrize(("overrides", "says"), [
+        (["guidance.start=0.2", "guidance.stop=0.6"], "guidance.start=0.2 must be above guidance.stop=0.6"),
+        (["guidance.form=mean", "sampler.name=ddim"], "guidance.form=mean does not go with sampler.name=ddim"),
+        (["guidance.start=0.51", "guidance.stop=0.5", "sampler.steps=4"], "holds none of the 4 steps"),
+        (["sampler.steps=1000", "generator.path={generator}"], "more than the generator's 100 training steps"),
+        (["evaluate.protocol.image_size=64"], "is more than source.image_size=32"),
+        (["source.image_size=33"], "source.image_size=33 is not a multiple of"),
+        (["source.image_size=64", "evaluate.protocol.image_size=32"], "but the generator takes"),
+        (["source.classes=[0,seven]", "source.search_split=0.5", "source.classes=[nine,elf]"], "'elf' is not a class"),
+        (["source.classes=[4]"], "give at least two"),
+        (["source.path=/nowhere"], "digits are embedded and have no path"),
+    ], ids=str)
+    def test_contradictions_are_named(self, refused: Refused, tmp_path: Path, overrides: list[str], says: str) -> None:
+        if "{generator}" in overrides[-1]:
+            place = model(tmp_path, "generator")
+            change(place / "scheduler" / "scheduler_config.json", num_train_timesteps=100)
+            overrides = [overrides[0], f"generator.path={place}"]
+        assert says in refused("distill", *overrides)
+
+    @pytest.mark.parametrize(("argv", "says"), [
+        (["destill"], "unknown verb 'destill'"),
+        (["distill", "--confg", "x"], "unrecognized arguments: --confg"),
+        (["distill", "--config"], "expected one argument"),
+        (["distill", "--config", "quickstar"], "did you mean 'quickstart'?"),
+        (["distill", "--config", "nowhere.yaml"], "neither a preset nor a file"),
+        (["distill", "--run", "."], "no config.yaml there"),
+        (["evaluate", "--run", "nowhere"], "no config.yaml there"),
+        (["evaluate", "seed=x"], "seed: Input should be a valid integer"),
+        (["pretrain"], "pretrain.out"),
+    ], ids=str)
+    def test_unknown_verbs_and_options_are_named(self, refused: Refused, argv: list[str], says: str) -> None:
+        assert says in refused(*argv)
+
+
+class TestImages:
+    @pytest.mark.parametrize("missing", ["", "train", "val", "val/3"])
+    def test_a_missing_folder_is_named(self, refused: Refused, tmp_path: Path, missing: str) -> None:
+        images = write_digits(tmp_path / "images")
+        shutil.rmtree(images / missing)
+        assert f"{missing.rpartition('/')[2] or images}" in refused(*folder(images))
+
+    def test_an_empty_class_is_named(self, refused: Refused, tmp_path: Path) -> None:
+        images = write_digits(tmp_path / "images")
+        for file in (images / "train" / "3").iterdir():
+            file.unlink()
+        assert "class '3' (3) has no image in the train split" in refused(*folder(images))
+
+    def test_a_class_that_the_generator_does_not_know_is_named(self, refused: Refused, tiny_folder: Path) -> None:
+        assert "class 'blue' is not one of the generator's 10 classes" in refused(*folder(tiny_folder))
+        assert "class 'blue'" in refused(*folder(tiny_folder), "method=kmeans", "ipc=1", "evaluate.baselines=[dit]")
+
+    @pytest.mark.parametrize("method", ["random", "kmeans"])
+    def test_real_images_cannot_be_more_than_there_are(self, refused: Refused, tmp_path: Path, method: str) -> None:
+        images = write_digits(tmp_path / "images", train=3)
+        line = refused(*folder(images), f"method={method}", "ipc=4", "evaluate.baselines=[]")
+        assert f"ipc=4 is more than the 3 images of class '0', and method {method} picks real ones" in line
+        assert f"method {method}" in refused(*folder(images), "ipc=4", f"evaluate.baselines=[{method}]")
+
+    @pytest.mark.parametrize("method", ["mgd3", "mgd3_ddim", "dit"])
+    def test_generated_ones_can(self, tmp_path: Path, method: str) -> None:
+        images = write_digits(tmp_path / "images", train=1)
+        overrides = [*folder(images)[1:], f"method={method}", "ipc=50", "evaluate.baselines=[dit]"]
+        prepared = prepare(configuration.load("quickstart", [*overrides, f"run_dir={tmp_path / 'run'}"]))
+        assert prepared.config.ipc == 50 and not (tmp_path / "run").exists()
+
+
+class TestRunDirectory:
+    def test_a_folder_of_somebody_else_is_left_alone(self, refused: Refused, tmp_path: Path) -> None:
+        (tmp_path / "theirs").mkdir()
+        (tmp_path / "theirs" / "thesis.tex").write_text("x")
+        for key in ("run_dir", "artifact_dir"):
+            line = refused("distill", f"run_dir={tmp_path / 'run'}", f"{key}={tmp_path / 'theirs'}")
+            assert "holds 'thesis.tex' and is not a raydistill run directory" in line
+        assert os.listdir(tmp_path / "theirs") == ["thesis.tex"]
+
+    def test_a_file_is_not_a_folder(self, refused: Refused, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        assert "is a file" in refused("distill", f"run_dir={tmp_path / 'file'}")
+        assert f"{tmp_path / 'file'} is a file, so" in refused("distill", f"run_dir={tmp_path / 'file' / 'a' / 'b'}")
+
+    def test_an_unwritable_or_impossible_place_is_named(self, refused: Refused, tmp_path: Path) -> None:
+        assert "/proc is not writable" in refused("distill", "run_dir=/proc/run")
+        assert "xxx" in refused("distill", f"run_dir={tmp_path / ('x' * 300)}")
+        assert "cannot be listed" in refused("distill", f"run_dir={tmp_path}/a\0b")
+        assert "no config.yaml there" in refused("evaluate", f"--run={'x' * 300}")
+
+    @pytest.mark.parametrize("key", ["run_dir", "artifact_dir"])
+    def test_a_submitted_job_needs_an_absolute_one(self, refused: Refused, monkeypatch: pytest.MonkeyPatch,
+                                                   tmp_path: Path, key: str) -> None:
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+        line = refused("distill", f"run_dir={tmp_path / 'run'}", f"{key}=runs/x")
+        assert f"{key}=runs/x is relative, and a submitted job's working directory is thrown away" in line
+
+
+def change(file: Path, **fields: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def drop(file: Path, field: str) -> None:
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != field}))
+
+
+class TestCheckpoints:
+    @pytest.mark.parametrize("suffix", [".bin", ".pt", ".ckpt"])
+    @pytest.mark.parametrize("name", ["vae", "generator"])
+    def test_pickles_are_refused_without_opening_them(self, refused: Refused, tmp_path: Path, name: str,
+                                                      suffix: str) -> None:
+        place = model(tmp_path, name)
+        weights = next(place.rglob(WEIGHTS))
+        weights.unlink()
+        weights.with_suffix(suffix).write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
+        line = refused("distill", f"{name}.path={place}")
+        assert f"{name}.path: " in line and "is a pickle, which can run code" in line and "convert it" in line
+
+    @pytest.mark.parametrize("name", ["vae", "generator"])
+    def test_truncated_weights_are_named(self, refused: Refused, tmp_path: Path, name: str) -> None:
+        place = model(tmp_path, name)
+        weights = next(place.rglob(WEIGHTS))
+        for size in (weights.stat().st_size - 1, 1000, 4, 0):
+            os.truncate(weights, size)
+            line = refused("distill", f"{name}.path={place}")
+            assert str(weights) in line and "is not a whole safetensors file" in line
+
+    @pytest.mark.parametrize("name", ["vae", "generator"])
+    def test_a_folder_that_is_not_there_is_named(self, refused: Refused, tmp_path: Path, name: str) -> None:
+        assert f"{name}.path: {tmp_path / 'gone'} is not a folder" in refused(
+            "distill", f"{name}.path={tmp_path / 'gone'}")
+
+    @pytest.mark.parametrize("field", ["prediction", "latent_scale", "class_ids", "null_class_index",
+                                       "learned_variance"])
+    def test_what_training_json_leaves_out_is_not_guessed(self, refused: Refused, tmp_path: Path, field: str) -> None:
+        place = model(tmp_path, "generator")
+        drop(place / "training.json", field)
+        assert f"does not give {field}, and it is never guessed" in refused("distill", f"generator.path={place}")
+
+    @pytest.mark.parametrize(("file", "fields", "says"), [
+        ("training.json", {"latent_scale": 0}, "latent_scale"),
+        ("training.json", {"latent_scale": "x"}, "latent_scale"),
+        ("training.json", {"latent_scale": None}, "latent_scale"), ("training.json", {"class_ids": 3}, "class_ids"),
+        ("training.json", {"class_ids": ["0", "1"]}, "do not go together"),
+        ("training.json", {"class_ids": ["0"] * 10}, "class_ids"),
+        ("training.json", {"null_class_index": "ten"}, "null_class_index"),
+        ("training.json", {"prediction": "velocity"}, "'velocity'"),
+        ("transformer/config.json", {"_class_name": "UNet2DModel"}, "'UNet2DModel'"),
+        ("transformer/config.json", {"in_channels": 8}, "output channels"),
+        ("transformer/config.json", {"in_channels": "x"}, "in_channels"),
+        ("transformer/config.json", {"sample_size": None}, "sample_size"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": "x"}, "num_train_timesteps"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "odd"}, "odd"),
+        ("scheduler/scheduler_config.json", {"beta_end": None}, "beta_end=None"),
+        ("scheduler/scheduler_config.json", {"beta_end": 2}, "between 0 and 1"),
+        ("scheduler/scheduler_config.json", {"trained_betas": ["x"]}, "trained_betas"),
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+    ], ids=str)
+    def test_a_generator_that_contradicts_itself_is_named(self, refused: Refused, tmp_path: Path, file: str,
+                                                          fields: dict[str, object], says: str) -> None:
+        place = model(tmp_path, "generator")
+        change(place / file, **fields)
+        assert says in refused("distill", f"generator.path={place}")
+
+    @pytest.mark.parametrize(("fields", "says"), [
+        ({"_class_name": "VQModel"}, "'VQModel'"), ({"scaling_factor": None}, "scaling_factor"),
+        ({"latent_channels": "4"}, "latent_channels"), ({"shift_factor": "x"}, "shift_factor"),
+        ({"block_out_channels": 3}, "block_out_channels"), ({"block_out_channels": []}, "block_out_channels"),
+        ({"scaling_factor": 0}, "scaling_factor"),
+    ], ids=str)
+    def test_a_vae_that_contradicts_itself_is_named(self, refused: Refused, tmp_path: Path, fields: dict[str, object],
+                                                    says: str) -> None:
+        place = model(tmp_path, "vae")
+        change(place / "config.json", **fields)
+        assert says in refused("distill", f"vae.path={place}")
+
+    @pytest.mark.parametrize("text", ["{", "[]", "", '"x"'])
+    def test_a_damaged_json_is_named(self, refused: Refused, tmp_path: Path, text: str) -> None:
+        for name, file in (("vae", "config.json"), ("generator", "training.json"),
+                           ("generator", "transformer/config.json"), ("generator", "scheduler/scheduler_config.json")):
+            place = model(tmp_path / file.replace("/", "-"), name)
+            (place / file).write_text(text)
+            assert str(place / file) in refused("distill", f"{name}.path={place}")
+
+
+def folder(images: Path) -> list[str]:
+    return ["distill", "source.kind=imagefolder", f"source.path={images}"]
+
+
+class TestHelp:
+    @pytest.mark.parametrize("verb", list(cli.VERBS))
+    def test_lists_every_key_and_every_method(self, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([verb, "--help"])
+        text = capsys.readouterr().out
+        assert ended.value.code == 0
+        assert [k for k, _ in configuration.leaves(configuration.Config) if f"  {k}=" not in text] == []
+        assert [m for m in registry.names("method") if f"  {m} " not in text] == []
+
+    def test_without_a_verb_lists_the_verbs(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main([]) == cli.main(["--help"]) == 0
+        text = capsys.readouterr().out
+        assert all(text.count(f"\n  {verb} ") == 2 for verb in cli.VERBS)
+
+    def test_print_config_shows_what_would_run_and_writes_nothing(self, tmp_path: Path,
+                                                                  capsys: pytest.CaptureFixture[str]) -> None:
+        run = tmp_path / "run"
+        assert cli.main(["distill", "ipc=7", "guidance.scale=1e-3", f"run_dir={run}", "--print-config"]) == 0
+        out, err = capsys.readouterr()
+        tree = yaml.safe_load(out)
+        assert tree["ipc"] == 7 and tree["guidance"]["scale"] == 0.001 and tree["run_dir"] == str(run) and not err
+        assert not run.exists()
+        (tmp_path / "config.yaml").write_text(out)
+        assert cli.main(["distill", "--config", str(tmp_path / "config.yaml"), "--print-config"]) == 0
+        assert capsys.readouterr().out == out
+
+    def test_a_run_directory_gives_its_configuration_to_other_verbs(self, tmp_path: Path,
+                                                                    capsys: pytest.CaptureFixture[str]) -> None:
+        config = configuration.load("quickstart", ["ipc=3", "seed=5", f"run_dir={tmp_path / 'moved'}"])
+        (tmp_path / "config.yaml").write_text(config.yaml())
+        assert cli.main(["evaluate", "--run", str(tmp_path), "seeds=9", "students=[convnet]", "--print-config"]) == 0
+        tree = yaml.safe_load(capsys.readouterr().out)
+        assert (tree["ipc"], tree["seed"], tree["evaluate"]["seeds"]) == (3, 5, 9)
+        assert tree["run_dir"] == str(tmp_path)
+
+
+GARBAGE = ["", "null", "true", "no", "0", "1", "-1", "7", "50", "1e9", "1e-4", "0.5", "nan", "inf", "-0", "[]", "[a]",
+           "[0,1]", "[[]]", "{}", "{a: 1}", "digits", "random", "convnet", "ddim", "cpu", "cuda", "all", "x" * 300, "'",
+           "\x00", "é\n", "!!python/object:os.system", "&a [*a]", "2026-11-20", "0x10", "1_0", "~", "../..", "/nowhere"]
+WORDS = ["--config", "--run", "quickstart", "nette128", "nowhere", "--print-config", "--", "-x", "=", "a=b", "a.b.c=1",
+         "source=1", "source.=1", ".ipc=1", "ipc.x=1", "ipc=1=2", "", " ", "--ipc=3", "seeds=2", "🙂=1"]
+
+
+def fuzzed(rng: random.Random) -> list[str]:
+    """A command line: mostly real keys, values that fit now and then, and now and then no configuration at all."""
+    keys = [k for k, _ in configuration.leaves(configuration.Config) if k not in ("run_dir", "artifact_dir")]
+    items = [f"{rng.choice(keys)}={rng.choice(GARBAGE)}" for _ in range(rng.randint(0, 3))]
+    if rng.random() < 0.2:
+        items.insert(rng.randint(0, len(items)), rng.choice(WORDS))
+    return [rng.choice(list(cli.VERBS)) if rng.random() < 0.98 else rng.choice(WORDS), *items]
+
+
+def test_a_thousand_random_command_lines_end_in_one_line_or_in_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everything but the work itself happens: what validates is checked against the world as well."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "run", lambda prepared, *_: Results(prepared, computed=True))
+    monkeypatch.setattr("raydistill.stages.pretrain.pretrain", lambda config: str(make_plan(config).out))
+    rng, codes = random.Random(20), {0: 0, 2: 0}
+    for _ in range(1000):
+        argv = fuzzed(rng)
+        try:
+            code = cli.main(argv)
+        except BaseException as e:
+            raise AssertionError(f"{argv} ended in {e!r}") from e
+        lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("source ")]
+        assert code in codes, (argv, lines)
+        assert [line.startswith("error: ") for line in lines] == [True] * (code == 2), (argv, lines)
+        codes[code] += 1
+    assert min(codes.values()) > 100 and not list(tmp_path.iterdir()), codes
