@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,10 +55,20 @@ def _same(place: Location, data: bytes) -> bool:
     return place.size() == len(data) and digest(place.read()) == digest(data)
 
 
+def label_names(classes: Sequence[ClassInfo]) -> list[str]:
+    """One name a class, no two alike, as ClassLabel demands: the class id is added to names that classes share."""
+    names = [c.class_name or c.class_id for c in classes]
+    shared = {n for n, count in Counter(names).items() if count > 1}
+    unique = [f"{n} ({c.class_id})" if n in shared else n for n, c in zip(names, classes, strict=True)]
+    if len(set(unique)) < len(unique):  # such a name was there already
+        unique = [f"{n} ({c.class_id})" for n, c in zip(names, classes, strict=True)]
+    return unique
+
+
 def _shards(
     table: pa.Table, classes: Sequence[ClassInfo], method: str, provenance: dict[str, Any]
 ) -> list[tuple[str, bytes]]:
-    names = [c.class_name for c in classes]
+    names = label_names(classes)
     schema = schemas.distilled(names)
     total = -(-len(table) // SHARD_ROWS)
     shards = []

@@ -1,0 +1,220 @@
+"""The product: exactly the distilled set in the Hugging Face image layout and a card, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from samples import coloured_png
+
+from raydistill.errors import CorruptArtifact
+from raydistill.sources.base import ClassInfo
+from raydistill.stages import product
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.location import Location
+
+SHAPE = (4, 2, 2)
+IPC = 3
+PLAIN = (ClassInfo("n01", "tench"), ClassInfo("n02", "English springer"))
+Made = tuple[Artifact, Manifest]
+
+
+def syntheses(root: Path, classes: int = 2, shuffle: int = 0) -> Made:
+    """IPC images a class, in batches of four as the plan deals them: slot by slot, classes mixed."""
+    artifact = Artifact(Location.of(str(root)), "syntheses", "0123456789abcdef")
+    rows = [(c, s) for s in range(IPC) for c in range(classes)]
+    keys = []
+    for n in range(0, len(rows), 4):
+        part = rows[n : n + 4]
+        table = pa.table(
+            {
+                "class_index": pa.array([c for c, _ in part], pa.int32()),
+                "slot": pa.array([s for _, s in part], pa.int32()),
+                "prototype_id": pa.array([s for _, s in part], pa.int32()),
+                "weight": pa.array([1.0 + s for _, s in part]),
+                "seed_key": [f"0/{c}/{s}/0/0" for c, s in part],
+                "image_id": ["real.png" if s == 2 else "" for _, s in part],
+                "nfe": pa.array([50] * len(part), pa.int32()),
+                "image": pa.array([coloured_png((40 * c, 30 * s, 9), c) for c, s in part], pa.binary()),
+                "latent": schemas.tensor_array(np.zeros((len(part), *SHAPE), np.float32)),
+            },
+            schema=schemas.syntheses(SHAPE),
+        )
+        keys.append(f"batch-{n // 4:05d}")
+        artifact.commit_table(keys[-1], table, device="cpu")
+    return artifact, artifact.seal(keys)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return syntheses(tmp_path / "syntheses")
+
+
+def assemble(root: Path, made: Made, classes: Sequence[ClassInfo] = PLAIN, **more: Any) -> bool:
+    given = {"method": "mgd3", "provenance": {"vae": "abc"}, "card": "# A set\n"} | more
+    return product.assemble(Location.of(str(root)), *made, classes, **given)  # type: ignore[arg-type]
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(root.iterdir())}
+
+
+def read(root: Path) -> pa.Table:
+    return pa.concat_tables([pq.read_table(p) for p in sorted(root.glob("*.parquet"))])
+
+
+def label_names(root: Path) -> list[str]:
+    (first, *_) = sorted(root.glob("*.parquet"))
+    features = json.loads(pq.read_schema(first).metadata[b"huggingface"])["info"]["features"]
+    assert features["image"] == {"_type": "Image"} and features["label"]["_type"] == "ClassLabel"
+    assert set(features) == set(pq.read_schema(first).names)
+    return features["label"]["names"]
+
+
+def test_it_holds_every_image_in_order(tmp_path: Path, made: Made) -> None:
+    assert assemble(tmp_path / "out", made)
+    table = read(tmp_path / "out")
+    assert table["label"].to_pylist() == [0, 0, 0, 1, 1, 1] and table["slot"].to_pylist() == [0, 1, 2, 0, 1, 2]
+    assert table["class_name"].to_pylist() == ["tench"] * 3 + ["English springer"] * 3
+    for row in table.to_pylist():
+        c, s = row["label"], row["slot"]
+        assert row["image"] == {"bytes": coloured_png((40 * c, 30 * s, 9), c), "path": f"n0{c + 1}-{s:05d}.png"}
+        assert row["weight"] == 1.0 + s and row["prototype_id"] == s and row["method"] == "mgd3"
+        assert row["seed_key"] == f"0/{c}/{s}/0/0"
+        real = {"image_id": "real.png"} if s == 2 else {}
+        assert json.loads(row["provenance"]) == {"vae": "abc", "nfe": 50, **real}
+    assert label_names(tmp_path / "out") == ["tench", "English springer"]
+
+
+def test_it_holds_nothing_but_shards_and_a_card(tmp_path: Path, made: Made) -> None:
+    assemble(tmp_path / "out", made)
+    assert sorted(contents(tmp_path / "out")) == ["README.md", "train-00000-of-00001.parquet"]
+    assert (tmp_path / "out" / "README.md").read_text() == "# A set\n"
+
+
+def test_its_bytes_depend_on_what_it_holds_alone(tmp_path: Path, made: Made) -> None:
+    assemble(tmp_path / "one", made)
+    assemble(tmp_path / "two", syntheses(tmp_path / "again"))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assemble(tmp_path / "three", made, provenance={"vae": "other"})
+    assert contents(tmp_path / "one") != contents(tmp_path / "three")
+
+
+def test_large_sets_are_cut_into_shards(tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    assemble(tmp_path / "whole", made)
+    monkeypatch.setattr(product, "SHARD_ROWS", 4)
+    assemble(tmp_path / "cut", made)
+    shards = [n for n in contents(tmp_path / "cut") if n.endswith(".parquet")]
+    assert shards == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+    assert read(tmp_path / "cut").equals(read(tmp_path / "whole"))
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("tench, Tinca tinca", "<b>bold</b> & co."),
+            ("a/b\\c", ".."),
+            ('quo"te', "line\nbreak"),
+            ("Käfer", "犬 🐕"),
+            (" ", "0"),
+        ],
+    )
+    def test_names_survive_whatever_they_hold(self, tmp_path: Path, made: Made, names: tuple[str, str]) -> None:
+        classes = [ClassInfo(f"n{i}", name) for i, name in enumerate(names)]
+        assemble(tmp_path / "out", made, classes)
+        assert label_names(tmp_path / "out") == list(names)
+        assert read(tmp_path / "out")["class_name"].to_pylist() == [n for n in names for _ in range(IPC)]
+
+    def test_ids_with_slashes_give_plain_file_names(self, tmp_path: Path, made: Made) -> None:
+        assemble(tmp_path / "out", made, [ClassInfo("a/b", "x"), ClassInfo("../c", "y")])
+        paths = [i["path"] for i in read(tmp_path / "out")["image"].to_pylist()]
+        assert paths[0] == "a_b-00000.png" and not any("/" in p for p in paths) and len(set(paths)) == len(paths)
+
+    @pytest.mark.parametrize(
+        ("classes", "names"),
+        [
+            ([("n1", "crane"), ("n2", "crane")], ["crane (n1)", "crane (n2)"]),
+            ([("n1", "crane"), ("n2", "maillot"), ("n3", "crane")], ["crane (n1)", "maillot", "crane (n3)"]),
+            ([("n1", ""), ("n2", "")], ["n1", "n2"]),
+            ([("a", "x"), ("b", "x"), ("c", "x (a)")], ["x (a)", "x (b)", "x (a) (c)"]),
+        ],
+    )
+    def test_label_names_are_unique(self, classes: list[tuple[str, str]], names: list[str]) -> None:
+        """ImageNet has two cranes and two maillots; ClassLabel refuses a name that comes twice."""
+        assert product.label_names([ClassInfo(*c) for c in classes]) == names and len(set(names)) == len(classes)
+
+    def test_shared_names_reach_the_product_apart(self, tmp_path: Path, made: Made) -> None:
+        assemble(tmp_path / "out", made, [ClassInfo("n1", "crane"), ClassInfo("n2", "crane")])
+        assert label_names(tmp_path / "out") == ["crane (n1)", "crane (n2)"]
+        assert set(read(tmp_path / "out")["class_name"].to_pylist()) == {"crane (n1)", "crane (n2)"}
+
+
+class TestAgain:
+    def test_a_finished_product_is_left_alone(self, tmp_path: Path, made: Made) -> None:
+        out = tmp_path / "out"
+        assert assemble(out, made)
+        stamps = {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.iterdir()}
+        assert not assemble(out, made)
+        assert {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.iterdir()} == stamps
+
+    def test_another_product_is_replaced_whole(self, tmp_path: Path, made: Made, monkeypatch: Any) -> None:
+        out = tmp_path / "out"
+        monkeypatch.setattr(product, "SHARD_ROWS", 2)
+        assemble(out, syntheses(tmp_path / "larger", classes=3), [*PLAIN, ClassInfo("n03", "church")])
+        monkeypatch.setattr(product, "SHARD_ROWS", 5000)
+        assert assemble(out, made)
+        assemble(tmp_path / "fresh", made)
+        assert contents(out) == contents(tmp_path / "fresh")
+
+    @pytest.mark.parametrize("written", [0, 1, 2])
+    def test_an_interrupted_write_is_completed(self, tmp_path: Path, made: Made, monkeypatch, written: int) -> None:
+        class Death(BaseException):
+            pass
+
+        monkeypatch.setattr(product, "SHARD_ROWS", 4)
+        assemble(tmp_path / "fresh", made)
+        count, write = [0], Location.write
+
+        def dies(self: Location, data: bytes) -> None:
+            if count[0] == written:
+                write(self, data[: len(data) // 2])
+                raise Death
+            count[0] += 1
+            write(self, data)
+
+        monkeypatch.setattr(Location, "write", dies)
+        with pytest.raises(Death):
+            assemble(tmp_path / "out", made)
+        monkeypatch.setattr(Location, "write", write)
+        assert contents(tmp_path / "out") != contents(tmp_path / "fresh")
+        assert assemble(tmp_path / "out", made)
+        assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+    @pytest.mark.parametrize("name", ["README.md", "train-00000-of-00001.parquet"])
+    def test_a_spoiled_or_lost_file_is_mended(self, tmp_path: Path, made: Made, name: str) -> None:
+        out = tmp_path / "out"
+        assemble(out, made)
+        good = contents(out)
+        (out / name).write_bytes(good[name][:-1] + b"?")
+        assert assemble(out, made) and contents(out) == good
+        (out / name).unlink()
+        assert assemble(out, made) and contents(out) == good
+
+    def test_damaged_syntheses_are_named_and_the_product_stays(self, tmp_path: Path, made: Made) -> None:
+        out = tmp_path / "out"
+        assemble(out, made)
+        before = contents(out)
+        record = made[1].records[1]
+        path = Path(made[0].location.uri, record.file)
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(CorruptArtifact, match=record.file):
+            assemble(out, made, card="# Another\n")
+        assert contents(out) == before
