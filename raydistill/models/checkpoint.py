@@ -43,6 +43,26 @@ def check_weights(directory: Path, key: str) -> Path:
     return path
 
 
+def load_whole(kind: Any, directory: Path, key: str, shown: Path) -> Any:
+    """A diffusers model with exactly the weights of its directory. Raises BadInput naming `shown`.
+
+    diffusers leaves a layer that the file does not hold at random, and drops what the configuration does not ask for.
+    """
+    try:
+        net, info = kind.from_pretrained(
+            str(directory), use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
+        )
+    except Exception as e:  # diffusers raises many kinds for weights that do not fit their config
+        raise BadInput(f"{key}: {shown} cannot be loaded: {one_line(e)}") from None
+    for what, names in (("lacks", info["missing_keys"]), ("has too much:", info["unexpected_keys"])):
+        if names:
+            raise BadInput(
+                f"{key}: {shown} cannot be loaded: {WEIGHTS} {what} {sorted(names)[0]} and does not go with "
+                f"config.json ({len(names)} such weights); fetch both again"
+            )
+    return net
+
+
 def read_config(path: Path, key: str) -> dict[str, Any]:
     """A JSON object from a file; raises BadInput naming it."""
     try:
@@ -70,6 +90,25 @@ def integer(config: dict[str, Any], name: str, path: Path, key: str) -> int:
     if value < 1 or value != int(value):
         raise BadInput(f"{key}: {path} gives {name}={value:g}, which is not a positive whole number")
     return int(value)
+
+
+def load_network(kind: Any, directory: Path, key: str) -> Any:
+    """A diffusers network with exactly the weights that a directory holds. Raises BadInput naming what does not fit.
+
+    diffusers alone would fill what the file lacks with random numbers, and leave out what the network has no place for.
+    """
+    try:
+        net, info = kind.from_pretrained(
+            str(directory), use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
+        )
+    except Exception as e:  # diffusers raises many kinds for weights that do not fit their config
+        raise BadInput(f"{key}: {directory} cannot be loaded: {one_line(e)}") from None
+    tables = {name for name, _ in net.named_buffers()}  # recomputed, whether a file holds them or not
+    lacking, foreign = (sorted(set(info[k]) - tables) for k in ("missing_keys", "unexpected_keys"))
+    if lacking or foreign:
+        odd = f"has no weight {lacking[0]}" if lacking else f"has a weight {foreign[0]} too many"
+        raise BadInput(f"{key}: {directory} cannot be loaded: by its config.json, {WEIGHTS} {odd}; mend one of the two")
+    return net
 
 
 def weights_digest(directory: Path, names: list[str]) -> str:

@@ -15,8 +15,17 @@ from torch import Tensor
 
 from raydistill.diffusion.prediction import Prediction, log_variance, x0_from_eps
 from raydistill.diffusion.schedule import Step, alphas_bar
-from raydistill.errors import BadInput, StageFailed, one_line
-from raydistill.models.checkpoint import WEIGHTS, check_weights, integer, number, packaged, read_config, weights_digest
+from raydistill.errors import BadInput, StageFailed
+from raydistill.models.checkpoint import (
+    WEIGHTS,
+    check_weights,
+    integer,
+    load_network,
+    number,
+    packaged,
+    read_config,
+    weights_digest,
+)
 from raydistill.models.device import Placement, quiet_libraries
 
 FILES = ["transformer/config.json", f"transformer/{WEIGHTS}", "scheduler/scheduler_config.json", "training.json"]
@@ -108,12 +117,7 @@ class Denoiser:
 
         self.spec, self.place, self.cfg_scale = spec, place, cfg_scale
         self.guided = 3 if cfg_channels == "first3" else spec.latent_shape[0]
-        try:
-            net = DiTTransformer2DModel.from_pretrained(
-                str(spec.path / "transformer"), use_safetensors=True, low_cpu_mem_usage=False
-            )
-        except Exception as e:  # diffusers raises many kinds for weights that do not fit their config
-            raise BadInput(f"generator.path: {spec.path} cannot be loaded: {one_line(e)}") from None
+        net = load_network(DiTTransformer2DModel, spec.path / "transformer", "generator.path")
         self.net = net.eval().requires_grad_(False).to(place.device, place.dtype)
 
     @property

@@ -7,8 +7,17 @@ from typing import Any
 
 import torch
 
-from raydistill.errors import BadInput, StageFailed, one_line
-from raydistill.models.checkpoint import WEIGHTS, check_weights, integer, number, packaged, read_config, weights_digest
+from raydistill.errors import BadInput, StageFailed
+from raydistill.models.checkpoint import (
+    WEIGHTS,
+    check_weights,
+    integer,
+    load_network,
+    number,
+    packaged,
+    read_config,
+    weights_digest,
+)
 from raydistill.models.device import Placement, quiet_libraries
 
 CLASSES = ("AutoencoderKL", "AutoencoderTiny")
@@ -60,12 +69,7 @@ class Vae:
         import diffusers
 
         self.spec, self.place = spec, place
-        try:
-            net = getattr(diffusers, spec.kind).from_pretrained(
-                str(spec.path), use_safetensors=True, low_cpu_mem_usage=False
-            )
-        except Exception as e:  # diffusers raises many kinds for weights that do not fit their config
-            raise BadInput(f"vae.path: {spec.path} cannot be loaded: {one_line(e)}") from None
+        net = load_network(getattr(diffusers, spec.kind), spec.path, "vae.path")
         memory = torch.channels_last if place.device.type == "cuda" else torch.contiguous_format
         self.net = net.eval().requires_grad_(False).to(place.device, place.dtype, memory_format=memory)
 
