@@ -278,6 +278,12 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
             else f" (got {got[:60] if isinstance(got, str) else reprlib.repr(got)!r})"
         )
         raise BadInput(f"configuration{' key ' + key if key else ''}: {what}{shown}") from None
+    for key, _ in leaves(Config):
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if any("\0" in v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)):
+            raise BadInput(f"configuration key {key}: holds a null character")
     return config if config.run_dir else config.model_copy(update={"run_dir": default_run})
 
 

@@ -43,26 +43,6 @@ def check_weights(directory: Path, key: str) -> Path:
     return path
 
 
-def load_whole(kind: Any, directory: Path, key: str, shown: Path) -> Any:
-    """A diffusers model with exactly the weights of its directory. Raises BadInput naming `shown`.
-
-    diffusers leaves a layer that the file does not hold at random, and drops what the configuration does not ask for.
-    """
-    try:
-        net, info = kind.from_pretrained(
-            str(directory), use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
-        )
-    except Exception as e:  # diffusers raises many kinds for weights that do not fit their config
-        raise BadInput(f"{key}: {shown} cannot be loaded: {one_line(e)}") from None
-    for what, names in (("lacks", info["missing_keys"]), ("has too much:", info["unexpected_keys"])):
-        if names:
-            raise BadInput(
-                f"{key}: {shown} cannot be loaded: {WEIGHTS} {what} {sorted(names)[0]} and does not go with "
-                f"config.json ({len(names)} such weights); fetch both again"
-            )
-    return net
-
-
 def read_config(path: Path, key: str) -> dict[str, Any]:
     """A JSON object from a file; raises BadInput naming it."""
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raydistill.config import Config
+from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import canonical, digest
 from raydistill.report.card import card
 from raydistill.stages import cluster, encode, evaluate, group, plan, product, runner, sample
@@ -201,7 +202,10 @@ def metrics(done: Results) -> dict[str, float]:
 def main(config: Config, until: Until = "report") -> str:
     """Entry of the command line: checks, runs, returns the run directory."""
     prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
-    done = run(prepared, until)
+    try:
+        done = run(prepared, until)
+    except BadInput as e:  # found only now (weights that do not load, a cluster without GPUs): something is written
+        raise StageFailed(str(e)) from e
     if not done.computed:
         say("done", "nothing was left to do")
     return str(prepared.run.root)

@@ -1,0 +1,215 @@
+"""What goes wrong on the way: one line, exit code 1, and a run that the same command continues.
+
+The stages run in this process, one unit after the other, so nothing here starts Ray.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from running import write_digits
+
+from raydistill import cli
+from raydistill.identity import digest
+from raydistill.models.checkpoint import packaged
+from raydistill.stages import pipeline, runner
+from raydistill.store import location, schemas
+
+Run = Callable[..., str]
+TINY = ["encode.chunk=7", "encode.batch=4", "ipc=1", "sampler.steps=2", "sampler.cfg_scale=1", "evaluate.baselines=[]"]
+
+
+@pytest.fixture
+def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """ends(code, verb, *overrides) runs a verb without Ray and returns what it said, or its one line."""
+    monkeypatch.setattr(pipeline, "on_ray", lambda config: runner.serial)
+
+    def call(code: int, verb: str, *overrides: str) -> str:
+        assert cli.main(command(tmp_path, verb, *overrides)) == code
+        err = capsys.readouterr().err
+        errors = [line for line in err.splitlines() if "error" in line.lower() or "Traceback" in line]
+        assert len(errors) == code and all(e.startswith("error: ") for e in errors), err
+        return errors[0] if code else err
+
+    return call
+
+
+def command(tmp_path: Path, verb: str, *overrides: str) -> list[str]:
+    images = ["source.kind=imagefolder", f"source.path={tmp_path / 'images'}"]
+    return [verb, *images, *TINY, f"run_dir={tmp_path / 'run'}", *overrides]
+
+
+def commits(run: Path) -> dict[str, tuple[int, int]]:
+    """Files of whole commits (the record and its data) below a run, with inode and modification time."""
+    found = {}
+    for record in run.glob("*/*/commits/*.json"):
+        if digest(record.read_bytes())[:16] == record.stem.rpartition("~")[2]:
+            for file in (record, record.parents[1] / json.loads(record.read_text())["file"]):
+                found[str(file.relative_to(run))] = (file.stat().st_ino, file.stat().st_mtime_ns)
+    return found
+
+
+def latents(run: Path) -> dict[str, np.ndarray]:
+    """Latents by image id."""
+    found = {}
+    for file in run.glob("latents/*/data/*.parquet"):
+        table = pq.read_table(file)
+        found.update(zip(table["image_id"].to_pylist(), schemas.tensor_numpy(table["latent"]), strict=True))
+    return found
+
+
+class TestBrokenImages:
+    @pytest.fixture
+    def images(self, tmp_path: Path) -> Path:
+        """Thirty training images, three of which cannot be used."""
+        images = write_digits(tmp_path / "images", train=3)
+        (images / "train" / "1" / "000.png").write_bytes(b"")
+        (images / "train" / "2" / "001.png").write_bytes(b"GIF89a, they said")
+        whole = (images / "train" / "3" / "002.png").read_bytes()
+        (images / "train" / "3" / "002.png").write_bytes(whole[: len(whole) // 2])
+        return images
+
+    def test_too_many_end_the_run_and_are_listed(self, ends: Run, images: Path, tmp_path: Path) -> None:
+        line = ends(1, "encode")
+        quarantine = tmp_path / "run" / "logs" / "quarantine.tsv"
+        assert "3 of 30 images cannot be used, more than source.max_broken=0.01" in line and str(quarantine) in line
+        names = [row.split("\t")[0] for row in quarantine.read_text().splitlines()]
+        assert names == ["1/000.png", "2/001.png", "3/002.png"]
+        assert all(row.split("\t")[1] for row in quarantine.read_text().splitlines())
+
+    def test_a_raised_limit_continues_without_encoding_again(self, ends: Run, images: Path, tmp_path: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+        ends(1, "encode")
+        before = commits(tmp_path / "run")
+        monkeypatch.setattr(runner, "serial", lambda *_: pytest.fail("encoded again"))
+        ends(0, "encode", "source.max_broken=0.1")
+        assert commits(tmp_path / "run") == before and len(before) == 2 * 5
+
+    def test_below_the_limit_they_are_counted_and_left_out(self, ends: Run, images: Path, tmp_path: Path) -> None:
+        ends(0, "sample", "source.max_broken=0.1")
+        run = tmp_path / "run"
+        found = latents(run)
+        assert len(found) == 27 and not {"1/000.png", "2/001.png", "3/002.png"} & set(found)
+        summary = json.loads(next(run.glob("latents/*/manifest.json")).read_text())["summary"]
+        assert summary["images"] == 27 and [b[0] for b in summary["broken"]] == ["1/000.png", "2/001.png", "3/002.png"]
+        assert len((run / "logs" / "quarantine.tsv").read_text().splitlines()) == 3
+        assert pq.read_table(next(run.glob("distilled/*.parquet"))).num_rows == 10
+
+    def test_a_class_that_loses_every_image_is_named(self, ends: Run, images: Path, tmp_path: Path) -> None:
+        for file in (images / "train" / "4").iterdir():
+            file.write_bytes(b"no image")
+        line = ends(1, "cluster", "source.max_broken=0.5")
+        assert "no image of class '4' could be used" in line and "source.classes" in line
+        ends(0, "cluster", "source.max_broken=0.5", "source.classes=[0,1,2,3,5,6,7,8,9]")
+
+    def test_real_images_that_turn_out_too_few_are_said_before_any_is_picked(self, ends: Run, images: Path) -> None:
+        line = ends(1, "sample", "source.max_broken=0.5", "method=random", "ipc=3")
+        assert "ipc=3 is more than the 2 usable images of class '1'" in line
+
+
+class TestOddImages:
+    def test_every_kind_of_image_survives(self, ends: Run, tmp_path: Path) -> None:
+        images = write_digits(tmp_path / "images")
+        folder = images / "train" / "0"
+        picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3)).astype(np.uint8))
+        picture.save(folder / "upright.png")
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turn a quarter clockwise to see it upright
+        picture.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=exif)
+        picture.convert("CMYK").save(folder / "cmyk.jpg")
+        picture.convert("L").save(folder / "grey.png")
+        picture.convert("I;16").save(folder / "grey16.png")
+        picture.convert("P").save(folder / "palette.gif")
+        picture.convert("1").save(folder / "bits.png")
+        solid = picture.copy()
+        solid.putalpha(255)
+        solid.save(folder / "alpha.webp", lossless=True)
+        picture.convert("LA").save(folder / "grey-alpha.png")
+        picture.save(folder / "UPPER.TIFF")
+        picture.resize((1, 1)).save(folder / "dot.bmp")
+        ends(0, "cluster", "source.max_broken=0")
+        found = latents(tmp_path / "run")
+        assert {f"0/{p.name}" for p in folder.iterdir()} == {i for i in found if i.startswith("0/")}
+        assert all(z.shape == (4, 8, 8) and np.isfinite(z).all() for z in found.values())
+        for same in ("turned.png", "alpha.webp", "UPPER.TIFF"):
+            assert np.allclose(found[f"0/{same}"], found["0/upright.png"], atol=2e-3), same
+        assert not (tmp_path / "run" / "logs" / "quarantine.tsv").exists()
+
+
+@pytest.mark.parametrize(("name", "file", "change"), [
+    ("vae", "config.json", {"layers_per_block": 3}), ("generator", "transformer/config.json", {"num_layers": 3})])
+def test_weights_that_do_not_fit_their_config_are_named(ends: Run, tmp_path: Path, name: str, file: str,
+                                                        change: dict[str, int]) -> None:
+    write_digits(tmp_path / "images")
+    place = Path(shutil.copytree(packaged(name), tmp_path / name))
+    (place / file).write_text(json.dumps({**json.loads((place / file).read_text()), **change}))
+    line = ends(1, "sample", f"{name}.path={place}")
+    assert f"{name}.path: {(place / file).parent} cannot be loaded" in line
+
+
+class TestFullDisks:
+    @pytest.fixture
+    def small_disk(self, tmp_path: Path) -> Iterator[Path]:
+        """A disk of 1 MiB."""
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        mount = shutil.which("mount")
+        command = [str(mount), "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+        if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("a small disk cannot be mounted here (needs root)")
+        yield disk
+        subprocess.run(["umount", str(disk)], check=True)
+
+    def test_space_that_is_freed_is_used(self, ends: Run, tmp_path: Path, small_disk: Path) -> None:
+        write_digits(tmp_path / "images")
+        filler, run = small_disk / "run" / "filler", small_disk / "run"
+        run.mkdir()
+        (run / "raydistill.json").write_text("{}")
+        filler.write_bytes(bytes(2**20 - 48 * 1024))
+        line = ends(1, "sample", f"run_dir={run}")
+        assert "No space left on device; free some space or choose another run_dir" in line
+        kept = commits(run)
+        filler.unlink()
+        ends(0, "sample", f"run_dir={run}")
+        ends(0, "sample")
+        assert kept.items() <= commits(run).items()
+        assert product(run) == product(tmp_path / "run")
+
+    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
+    def test_wherever_a_write_fails_the_same_command_continues(self, ends: Run, tmp_path: Path, code: int,
+                                                               monkeypatch: pytest.MonkeyPatch,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+        """The eighth write fails halfway through. Each repetition comes further and makes nothing whole again."""
+        write_digits(tmp_path / "images")
+        ends(0, "sample", f"run_dir={tmp_path / 'plain'}")
+        write, count, run = location._write_file, [0], tmp_path / "run"
+
+        def fail(path: str, data: bytes) -> None:
+            count[0] += 1
+            if count[0] == 8:
+                write(path, data[: len(data) // 2])
+                raise OSError(code, os.strerror(code), path)
+            write(path, data)
+
+        monkeypatch.setattr(location, "_write_file", fail)
+        failures, kept = 0, commits(run)
+        while cli.main(command(tmp_path, "sample")) == 1:
+            assert os.strerror(code) in capsys.readouterr().err
+            assert kept.items() <= commits(run).items()
+            failures, kept, count[0] = failures + 1, commits(run), 0
+        assert failures > 3 and kept.items() <= commits(run).items()
+        assert product(run) == product(tmp_path / "plain")
+
+
+def product(run: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in (run / "distilled").iterdir()}
