@@ -26,7 +26,7 @@ from raydistill.stages.runtime import ensure_ray
 
 STATE = "state.pt"
 RETRIES = 3
-SHOW_S, POLL_S = 5.0, 0.5
+SHOW_S, POLL_S, READ_S = 5.0, 0.5, 20.0
 
 
 def pretrain(config: Config) -> str:
@@ -80,7 +80,7 @@ def _fit(plan: Plan) -> dict[str, Any]:
         ) from None
     finally:
         done.set()
-        watch.join(timeout=10)
+        watch.join(timeout=2 * READ_S)
         ray.kill(board)
     failed = (result.return_value or {}).get("failed")
     last = result.checkpoint.path if result.checkpoint else None
@@ -148,21 +148,25 @@ class Board:
     def say(self, line: str) -> None:
         self.news.append(line)
 
-    def read(self) -> tuple[tuple[int, float, float] | None, list[str]]:
-        """(step, mean loss, steps a second) or None, and the lines that were not read before."""
-        news, self.news = self.news, []
-        return self.latest, news
+    def read(self, told: int) -> tuple[tuple[int, float, float] | None, list[str]]:
+        """(step, mean loss, steps a second) or None, and the lines after the first `told`."""
+        return self.latest, self.news[told:]
 
 
 def _show(board: Any, done: threading.Event, steps: int) -> None:
     """Prints news as they come, and step, loss, rate and time left every few seconds and at the end."""
-    seen, shown = 0, 0.0
+    seen, shown, told = 0, 0.0, 0
     while True:
         last = done.wait(POLL_S)
         try:
-            latest, news = ray.get(board.read.remote(), timeout=10)
+            latest, news = ray.get(board.read.remote(told), timeout=READ_S)
+        except ray.exceptions.GetTimeoutError:  # a busy machine; the numbers are only late
+            if last:
+                return
+            continue
         except ray.exceptions.RayError:
             return
+        told += len(news)
         for line in news:
             say("pretrain", line)
         if latest and latest[0] != seen and (last or time.monotonic() - shown >= SHOW_S):
