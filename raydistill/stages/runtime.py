@@ -8,9 +8,11 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import ray
 
+import raydistill
 from raydistill.config import RayConfig
 from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.stages.progress import say
@@ -50,7 +52,8 @@ def ensure_ray(config: RayConfig) -> None:
     global _local
     address = config.address or os.environ.get("RAY_ADDRESS")
     _local = not address
-    env = {"env_vars": {**WORKER_ENV, **{k: v for k, v in os.environ.items() if k.startswith("RAYDISTILL_")}}}
+    ours = {k: v for k, v in os.environ.items() if k.startswith("RAYDISTILL_")}
+    env = {"env_vars": {**WORKER_ENV, **ours, "PYTHONPATH": _import_path()}}
     for attempt in range(1, STARTS + 1):
         try:
             with _without_native_chatter():
@@ -66,6 +69,12 @@ def ensure_ray(config: RayConfig) -> None:
                 ) from e
             say("ray", f"the local cluster did not come up ({one_line(e)}); trying again")
     _quiet_data()
+
+
+def _import_path() -> str:
+    """Lets workers import this package when it runs from a checkout that is not installed, from any folder."""
+    root = str(Path(raydistill.__file__).resolve().parent.parent)
+    return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _start(address: str | None, config: RayConfig, env: Mapping[str, object]) -> None:
@@ -103,7 +112,7 @@ def _quiet_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it would log as an error, it raises as well
     logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 
