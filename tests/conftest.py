@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 from artifacts import at, work
 from hypothesis import settings
+from running import finish
 from samples import write_folder
 
 from raydistill.store.artifact import Manifest
@@ -36,3 +38,12 @@ def tiny_folder(tmp_path: Path) -> Path:
 def undisturbed(tmp_path: Path) -> Manifest:
     """The manifest of the small stage of `artifacts`, done without a disturbance under tmp_path/undisturbed."""
     return work(at(tmp_path / "undisturbed"))
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The run that nothing disturbed, by the command line on a local cluster: its directory, and what it said."""
+    run = tmp_path_factory.mktemp("reference") / "run"
+    done = finish(run)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return run, done

@@ -2,11 +2,79 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 
+from raydistill.identity import digest
 from raydistill.sources.images import png
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Four classes of the embedded digits; several keys in every stage, and as little work in each as there can be.
+TINY = [
+    "source.classes=[0,1,2,3]", "encode.chunk=110", "encode.actors=1", "group.buckets=4", "ipc=2",
+    "sampler.steps=3", "sampler.cfg_scale=1", "sample.batch=3", "sample.actors=1",
+    "evaluate.protocol.visits=64", "evaluate.protocol.evaluations=1", "evaluate.seeds=1", "evaluate.width=8",
+    "evaluate.baselines=[random]", "evaluate.full=false", "evaluate.workers=1",
+]  # fmt: skip
+STAGES = ("encode", "group", "cluster", "plan mgd3", "sample mgd3", "plan random", "sample random", "assemble",
+          "evaluate", "accuracy", "report")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, without what would lead a run to a cluster of somebody else."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "RAYDISTILL_"))}
+    return {**kept, "RAY_AUTH_MODE": "disabled", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
+
+
+def command(run: Path, *overrides: str) -> list[str]:
+    return [sys.executable, str(ROOT / "jobs" / "distill.py"), *TINY, f"run_dir={run}", *overrides]
+
+
+def start(run: Path, *overrides: str, **env: str) -> subprocess.Popen[str]:
+    """The command in a session (process group) of its own. What it says goes to RUN.log, beside the run."""
+    log = run.with_suffix(".log")
+    with open(log, "a") as out:
+        return subprocess.Popen(command(run, *overrides), env=environment(**env), cwd=log.parent, stdout=out,
+                                stderr=out, text=True, start_new_session=True)
+
+
+def finish(run: Path, *overrides: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end, in a folder that is not the checkout's."""
+    process = subprocess.Popen(command(run, *overrides), env=environment(**env), cwd=run.parent, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        out, err = process.communicate(timeout=800)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def product(run: Path) -> dict[str, bytes]:
+    """The files of distilled/."""
+    return {p.name: p.read_bytes() for p in sorted((run / "distilled").iterdir())}
+
+
+def traces(run: Path) -> dict[str, tuple[int, int]]:
+    """Every file below a run directory with its inode and modification time."""
+    return {str(p.relative_to(run)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in run.rglob("*") if p.is_file()}
+
+
+def commits(run: Path) -> dict[str, tuple[int, int]]:
+    """Files of whole commits (the record and its data) below a run, with inode and modification time."""
+    found = {}
+    for record in run.glob("*/*/commits/*.json"):
+        if digest(record.read_bytes())[:16] == record.stem.rpartition("~")[2]:
+            for file in (record, record.parents[1] / json.loads(record.read_text())["file"]):
+                found[str(file.relative_to(run))] = (file.stat().st_ino, file.stat().st_mtime_ns)
+    return found
 
 
 def write_digits(path: Path, train: int = 2, val: int = 1) -> Path:

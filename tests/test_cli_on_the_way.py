@@ -17,10 +17,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from running import write_digits
+from running import commits, product, write_digits
 
 from raydistill import cli
-from raydistill.identity import digest
 from raydistill.models.checkpoint import packaged
 from raydistill.stages import pipeline, runner
 from raydistill.store import location, schemas
@@ -47,16 +46,6 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def command(tmp_path: Path, verb: str, *overrides: str) -> list[str]:
     images = ["source.kind=imagefolder", f"source.path={tmp_path / 'images'}"]
     return [verb, *images, *TINY, f"run_dir={tmp_path / 'run'}", *overrides]
-
-
-def commits(run: Path) -> dict[str, tuple[int, int]]:
-    """Files of whole commits (the record and its data) below a run, with inode and modification time."""
-    found = {}
-    for record in run.glob("*/*/commits/*.json"):
-        if digest(record.read_bytes())[:16] == record.stem.rpartition("~")[2]:
-            for file in (record, record.parents[1] / json.loads(record.read_text())["file"]):
-                found[str(file.relative_to(run))] = (file.stat().st_ino, file.stat().st_mtime_ns)
-    return found
 
 
 def latents(run: Path) -> dict[str, np.ndarray]:
@@ -209,7 +198,3 @@ class TestFullDisks:
             failures, kept, count[0] = failures + 1, commits(run), 0
         assert failures > 3 and kept.items() <= commits(run).items()
         assert product(run) == product(tmp_path / "plain")
-
-
-def product(run: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in (run / "distilled").iterdir()}

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from raydistill.identity import canonical, digest
 from raydistill.sources.base import ClassInfo
-from raydistill.store import schemas
+from raydistill.store import faults, schemas
 from raydistill.store.artifact import Artifact, Manifest, table_bytes
 from raydistill.store.location import Location
 
@@ -47,6 +47,7 @@ def assemble(
         if name not in files:
             (root / name).delete()
     for name, data in files.items():
+        faults.reach("distilled", "before_write", name)
         (root / name).write(data)
     return True
 

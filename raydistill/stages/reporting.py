@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydistill.identity import canonical, fingerprint
+from raydistill.identity import canonical, digest, fingerprint
 from raydistill.report.data import ClassPanel, Item, Projection, ReportData, Score, StageCost
 from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
@@ -19,7 +19,7 @@ from raydistill.stages.evaluate import score
 from raydistill.stages.pipeline import Results
 from raydistill.stages.preflight import images_per_class, source_name
 from raydistill.stages.progress import say
-from raydistill.store import schemas
+from raydistill.store import faults, schemas
 
 VERSION = 1
 SHOWN = 200  # real latents drawn in a class's projection
@@ -37,16 +37,28 @@ def write(done: Results) -> None:
         [t.artifact.fingerprint for t in done.trainings],
     )
     page = p.run.root / "report.html"
-    if page.exists() and stamp.encode() in page.read():
+    if page.exists() and _is_whole(page.read(), stamp):
         table(rows)
         return
     done.computed = True
     flat = pipeline.metrics(done)
+    faults.reach("report", "before_write", "result.json")
     (p.run.root / "result.json").write(canonical(flat).encode())
-    html = render(data(done, rows))
-    page.write(html.replace("</head>", f'<meta name="raydistill" content="{stamp}"></head>', 1).encode())
+    html = render(data(done, rows)).encode()
+    faults.reach("report", "before_write", "report.html")
+    page.write(html + _seal(html, stamp))
     table(rows)
     say("report", str(page))
+
+
+def _seal(html: bytes, stamp: str) -> bytes:
+    """The page's last line: what it was drawn from, and the digest by which a page that was cut short is found out."""
+    return f"<!-- raydistill {stamp} {digest(html)} -->\n".encode()
+
+
+def _is_whole(page: bytes, stamp: str) -> bool:
+    html, mark, _ = page.rpartition(b"<!-- raydistill ")
+    return bool(mark) and page == html + _seal(html, stamp)
 
 
 def score_rows(done: Results) -> list[Score]:
