@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,7 +20,8 @@ class ClassView:
     """What a method may look at to fill a class: usable image ids, sorted, and prototypes ordered by size.
 
     centroids (K, C, h, w) float32 in VAE-scaled space, sizes (K,), medoids (K,) image ids; K = 0 for a method that uses
-    none, and at most ipc.
+    none, and at most ipc. latents (N, C, h, w) float16 in VAE-scaled space, in the order of image_ids; empty for a
+    method that does not ask for them.
     """
 
     class_id: str
@@ -27,6 +29,12 @@ class ClassView:
     centroids: np.ndarray
     sizes: np.ndarray
     medoids: Sequence[str]
+    latents: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float16))
+
+    @property
+    def points(self) -> np.ndarray:
+        """The latents as vectors, (N, C h w)."""
+        return self.latents.reshape(len(self.latents), math.prod(self.latents.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class Method:
 
     summary: ClassVar[str]
     uses_prototypes: ClassVar[bool] = False
+    uses_latents: ClassVar[bool] = False
     generates: ClassVar[bool] = True
     sampler: ClassVar[str] = "ddpm"
     guidance: ClassVar[str | None] = None

@@ -5,7 +5,7 @@ Batches are fixed here and mix classes, so that any number of actors in any orde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,31 +83,32 @@ class PlanWork:
         )
         return self.artifact.commit_table(key, table, device="driver")
 
-    def _views(self, bucket: Record) -> list[tuple[ClassView, int]]:
-        ids = self.classes.read_table(bucket, columns=["class_index", "image_id"])
+    def _views(self, bucket: Record) -> Iterator[tuple[ClassView, int]]:
+        """The classes of a bucket. Of their latents, read only if the method asks, one bucket is held at a time."""
+        columns = ["class_index", "image_id"] + ["latent"] * self.method.uses_latents
+        rows = self.classes.read_table(bucket, columns=columns)
         anchors = None
         if self.prototypes is not None:
             record = next(r for r in self.prototypes.manifest.records if r.key == bucket.key)
             anchors = self.prototypes.artifact.read_table(record)
-        views = []
-        for index in bucket.meta["classes"]:
-            mine = ids.filter(pc.equal(ids["class_index"], index))["image_id"].to_pylist()
+        start = 0
+        for index, count in zip(bucket.meta["classes"], bucket.meta["counts"], strict=True):
+            mine = rows.slice(start, count)
+            start += count
             part = None if anchors is None else anchors.filter(pc.equal(anchors["class_index"], index))
-            views.append(
-                (
-                    ClassView(
-                        self.infos[index].class_id,
-                        mine,
-                        np.zeros((0, *self.shape), np.float32)
-                        if part is None
-                        else schemas.tensor_numpy(part["centroid"]),
-                        np.zeros(0, np.int64) if part is None else part["size"].to_numpy(),
-                        [] if part is None else part["medoid"].to_pylist(),
-                    ),
-                    index,
-                )
+            yield (
+                ClassView(
+                    self.infos[index].class_id,
+                    mine["image_id"].to_pylist(),
+                    np.zeros((0, *self.shape), np.float32) if part is None else schemas.tensor_numpy(part["centroid"]),
+                    np.zeros(0, np.int64) if part is None else part["size"].to_numpy(),
+                    [] if part is None else part["medoid"].to_pylist(),
+                    schemas.tensor_numpy(mine["latent"])
+                    if self.method.uses_latents
+                    else np.zeros((0, *self.shape), np.float16),
+                ),
+                index,
             )
-        return views
 
 
 def stage(

@@ -25,12 +25,14 @@ def make(name: str) -> Method:
 def view(
     method: Method, ipc: int, images: int = IMAGES, distinct: int | None = None, class_id: str = "n01"
 ) -> ClassView:
-    """A class as the plan shows it: at most ipc prototypes, none for a method that uses none."""
+    """A class as the plan shows it: at most ipc prototypes, none for a method that uses none; latents if it asks."""
     rng = np.random.default_rng(0)
     ids = [f"{class_id}/{i:03d}.png" for i in range(images)]
     k = min(ipc, images if distinct is None else distinct) if method.uses_prototypes else 0
     sizes = np.sort(rng.integers(1, 50, k))[::-1]
-    return ClassView(class_id, ids, rng.standard_normal((k, *SHAPE)).astype(np.float32), sizes, ids[:k])
+    centroids = rng.standard_normal((k, *SHAPE)).astype(np.float32)
+    latents = rng.standard_normal((images if method.uses_latents else 0, *SHAPE)).astype(np.float16)
+    return ClassView(class_id, ids, centroids, sizes, ids[:k], latents)
 
 
 def plain(slots: list[Slot]) -> list[tuple[object, ...]]:
@@ -107,6 +109,7 @@ def test_it_is_a_function_of_its_arguments(name: str) -> None:
     np.random.seed(1)
     assert plain(make(name).slots(copy.deepcopy(kept), 5, 3)) == first
     assert np.array_equal(seen.centroids, kept.centroids) and list(seen.image_ids) == list(kept.image_ids)
+    assert np.array_equal(seen.latents, kept.latents)
 
 
 def test_draws_differ_between_seeds_and_classes_if_there_are_any(name: str) -> None:
