@@ -98,9 +98,14 @@ class TestAugmentation:
         assert torch.equal(x, torch.arange(count, dtype=torch.float32)[:, None, None, None].expand_as(x))
 
     def test_cutmix_shares_are_spread_evenly(self) -> None:
-        """beta = 1: the share of the box before clipping is uniform, so on average half and less is replaced."""
-        own = [cutmix(torch.zeros(1, 1, 32, 32), rng(s))[2] for s in range(400)]
-        assert 0.55 < np.mean(own) < 0.8 and min(own) < 0.2 and max(own) > 0.98
+        """beta = 1: the area u of the box is uniform before the border cuts it.
+
+        Of a side sqrt(u) at a uniform place, sqrt(u) - u / 4 is inside on average, so the image keeps
+        1 - E[(sqrt(u) - u / 4)^2] = 1 - (1/2 - 1/5 + 1/48).
+        """
+        own = [cutmix(torch.zeros(1, 1, 64, 64), rng(s))[2] for s in range(1500)]
+        assert np.mean(own) == pytest.approx(1 - (1 / 2 - 1 / 5 + 1 / 48), abs=0.03)
+        assert min(own) < 0.1 and max(own) > 0.98
 
 
 class TestBatches:

@@ -67,6 +67,17 @@ class TestUnguided:
         assert (x.abs() - 2).abs().max() < 0.6 and (x.abs() - 2).abs().mean() < 0.15
         assert (x > 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
 
+    def test_noise_is_drawn_at_every_step_but_the_last(self) -> None:
+        drawn: dict[int, bool] = {}
+
+        class Recorder(Ddpm):
+            def step(self, pred, mean_shift, noise):
+                drawn[pred.step.index] = noise is not None
+                return super().step(pred, mean_shift, noise)
+
+        sample(Mixture((MU,), S, raw=0.5), steps(5), Recorder(), None, batch(1))
+        assert drawn == {4: True, 3: True, 2: True, 1: True, 0: False}
+
     def test_a_wider_variance_gives_a_wider_result(self) -> None:
         low, high = (sample(Mixture((MU,), S, raw), steps(10), Ddpm(), None, batch(32)).std() for raw in (-1.0, 1.0))
         assert high > low

@@ -81,6 +81,15 @@ def test_every_point_is_used() -> None:
     np.testing.assert_allclose(found.centroids, [x[near].mean(0), x[~near].mean(0)], atol=1e-3)
 
 
+def test_no_point_would_rather_be_elsewhere() -> None:
+    """At the end every point is with its nearest centroid, and every centroid is the mean of all of its points."""
+    x = np.random.default_rng(4).random((4000, 2)).astype(np.float32)
+    found = cluster(x, 3, iterations=1000, restarts=1)
+    far = ((x[:, None].astype(np.float64) - found.centroids) ** 2).sum(2)
+    assert (far.argmin(1) != found.labels).mean() < 0.001
+    check(x, found)
+
+
 def test_one_cluster_is_the_mean() -> None:
     x = DATA["noise"]
     found = cluster(x, 1)

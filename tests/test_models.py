@@ -191,6 +191,18 @@ class TestVae:
         assert z.shape == (120, *vae.spec.latent_shape(32)) and z.dtype == torch.float32
         assert z.mean().abs() < 0.1 and z.std().item() == pytest.approx(1, abs=0.1)
 
+    def test_scale_and_shift_are_those_of_its_config(self, vae: Vae) -> None:
+        """z = (posterior mean - shift_factor) * scaling_factor, and back."""
+        pixels = torch.from_numpy(digits()[0][:4])
+        shift, scale = vae.spec.shift_factor, vae.spec.scaling_factor
+        assert (shift, scale) == (vae.net.config.shift_factor, vae.net.config.scaling_factor) and shift != 0
+        with torch.inference_mode():
+            mean = vae.net.encode(pixels.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean
+            image = vae.net.decode(mean).sample.permute(0, 2, 3, 1)
+        torch.testing.assert_close(vae.encode(pixels), (mean - shift) * scale, rtol=1e-4, atol=1e-4)
+        again = vae.decode((mean - shift) * scale).float()
+        assert (again - (image.clamp(-1, 1) + 1) * 127.5).abs().max() < 0.51, "rounded to the nearest of 256"
+
     def test_prototypes_live_in_scaled_latent_space(self, vae: Vae) -> None:
         """The centroid of a class, decoded and encoded again, is still nearest to itself."""
         pixels, labels = digits()

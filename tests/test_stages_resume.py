@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import GENERATED, STAGES, UPSTREAM, TinyRun, backwards, watched
+from tiny_run import GENERATED, STAGES, UPSTREAM, TinyRun, backwards, config, watched
 
-from raydistill.errors import CorruptArtifact
-from raydistill.stages import evaluate, runner
+from raydistill.config import SourceConfig
+from raydistill.errors import CorruptArtifact, StageFailed
+from raydistill.models.vae import VaeSpec
+from raydistill.sources.base import open_splits
+from raydistill.stages import encode, evaluate, group, runner
 from raydistill.stages.evaluate import SetRef, Trainer
 from raydistill.stages.runner import Stage, serial
 from raydistill.store import faults
 from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.rundir import RunDir
 
 WRITES = ("before_write", "before_commit", "after_commit")
 SEALS = ("before_manifest", "after_manifest")
@@ -288,3 +292,40 @@ class TestEvaluate:
         with pytest.raises(CorruptArtifact, match=manifest.records[0].file):
             self.go(tiny)
         assert trained == []
+
+    def test_a_split_without_a_usable_image_is_told(self, tiny_folder: Path) -> None:
+        source = SourceConfig(kind="imagefolder", path=str(tiny_folder), image_size=32)
+        splits = open_splits(source)
+        *rest, last = sorted((tiny_folder / "val").rglob("*.png"))
+        for path in rest:
+            path.write_bytes(b"not an image")
+        assert len(evaluate.real_images(source, splits.test, 8).labels) == 1, "what can be used is used"
+        last.write_bytes(b"not an image")
+        with pytest.raises(StageFailed, match="none of the 6 images of split 'val' can be used"):
+            evaluate.real_images(source, splits.test, 8)
+
+
+@pytest.mark.parametrize("name", [n for n in STAGES if n.startswith("plan")])
+def test_the_plan_fixes_which_slots_share_a_batch(name: str, finished: tuple[Path, dict[str, Manifest]]) -> None:
+    """Slot by slot through the classes, four to a batch: a batch mixes classes, whoever computes it."""
+    artifact, manifest = TinyRun(finished[0]).sealed(name)
+    rows = artifact.read_table(manifest.records[0]).to_pylist()
+    assert [(r["slot"], r["class_id"]) for r in rows] == [(s, c) for s in range(3) for c in ("3", "7")]
+    assert [r["batch"] for r in rows] == [0, 0, 0, 0, 1, 1]
+    assert [r["seed_key"] for r in rows] == [f"0/{r['class_id']}/{r['slot']}/0/0" for r in rows]
+
+
+def test_a_chunk_of_broken_images_alone_is_committed_too(tiny_folder: Path, tmp_path: Path) -> None:
+    """It is done: it will not be tried again, and what is wrong with each image is in its commit."""
+    broken = sorted((tiny_folder / "train" / "blue").iterdir())[:3]
+    for path in broken:
+        path.write_bytes(b"not an image")
+    source = SourceConfig(kind="imagefolder", path=str(tiny_folder), image_size=32, max_broken=0.5)
+    asked = config().model_copy(update={"source": source, "encode": config().encode.model_copy(update={"chunk": 3})})
+    train = open_splits(source).train
+    stage = encode.stage(asked, RunDir(str(tmp_path / "run")), train, VaeSpec(None))
+    manifest = runner.run(stage, serial).manifest
+    assert manifest.rows == 9 and manifest.records[0].rows == 0
+    assert [b[0] for b in manifest.summary["broken"]] == [f"blue/{p.name}" for p in broken]
+    grouped = group.stage(asked, RunDir(str(tmp_path / "run")), stage.artifact, manifest, train.classes)
+    assert runner.run(grouped, serial).manifest.rows == 9

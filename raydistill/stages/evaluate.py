@@ -104,6 +104,10 @@ def real_images(source: SourceConfig, listing: Listing, size: int) -> ImageSet:
             labels.append(listing.labels[i])
         except BrokenImage as e:
             say("evaluate", f"left out {listing.ids[i]}: {e}")
+    if not pixels:
+        raise StageFailed(
+            f"evaluate: none of the {len(listing)} images of split {listing.split!r} can be used; mend them, run again"
+        )
     return image_set(np.stack(pixels), np.array(labels))
 
 
