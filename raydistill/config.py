@@ -51,7 +51,7 @@ class Pool(Section):
 class SourceConfig(Section):
     """Where the images come from."""
 
-    kind: Annotated[str, Field(description="digits | imagefolder | parquet")] = "digits"
+    kind: Annotated[str, Field(description="digits | imagefolder | parquet | webdataset")] = "digits"
     path: Annotated[str | None, Field(description="folder that holds the splits")] = None
     train: Annotated[str, Field(description="name of the training split")] = "train"
     val: Annotated[str, Field(description="name of the validation split")] = "val"

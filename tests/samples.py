@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,3 +77,28 @@ def coloured_png(colour: tuple[int, int, int], seed: int, shape: tuple[int, int]
     """PNG bytes (H, W) of one colour with a little noise."""
     noise = np.random.default_rng(seed).integers(-30, 30, (*shape, 3))
     return png(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8))
+
+
+def write_tar(path: Path, files: Sequence[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT) -> Path:
+    """An archive of plain files in the order given; the same bytes every time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=form) as archive:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def tar_samples(seed: int, count: int = 5) -> list[tuple[str, bytes]]:
+    """KEY.cls before KEY.png, the classes in turn."""
+    return [file for i, (data, label) in enumerate(rows(seed, count))
+            for file in ((f"{seed + i:04d}.cls", str(label).encode()), (f"{seed + i:04d}.png", data or b""))]
+
+
+def tar_set(path: Path) -> Path:
+    for shard in range(2):
+        write_tar(path / f"train-{shard:05d}.tar", tar_samples(10 * shard))
+    write_tar(path / "val-00000.tar", tar_samples(50, 3))
+    (path / "classes.json").write_text(json.dumps({"dirs": ["n0", "n1", "n2"], "names": list(COLOURS)}))
+    return path

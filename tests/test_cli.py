@@ -136,7 +136,7 @@ class TestImages:
 
     @pytest.mark.parametrize("method", ["mgd3", "mgd3_ddim", "dit"])
     def test_generated_ones_can(self, tmp_path: Path, method: str) -> None:
-        images = write_digits(tmp_path / "images", train=1)
+        images = write_digits(tmp_path / "images", train=3)
         overrides = [*folder(images)[1:], f"method={method}", "ipc=50", "evaluate.baselines=[dit]"]
         prepared = prepare(configuration.load("quickstart", [*overrides, f"run_dir={tmp_path / 'run'}"]))
         assert prepared.config.ipc == 50 and not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import coloured_png, config, parquet_set, refusal, write_folder
+from samples import coloured_png, config, parquet_set, refusal, tar_set, write_folder
 
 from raydistill import registry
 from raydistill.config import SourceConfig
@@ -23,7 +23,9 @@ MAKERS: dict[str, Callable[[Path], SourceConfig]] = {
     "digits": lambda _: config("digits"),
     "imagefolder": lambda p: config("imagefolder", write_folder(p / "folder", {"train": 4, "val": 2})),
     "parquet": lambda p: config("parquet", parquet_set(p / "parquet")),
+    "webdataset": lambda p: config("webdataset", tar_set(p / "webdataset")),
 }
+ON_DISK = sorted(set(MAKERS) - {"digits"})
 
 
 @pytest.fixture(params=registry.names("source"))
@@ -86,7 +88,7 @@ class TestEverySource:
         train, test = set(splits.train.ids.to_pylist()), set(splits.test.ids.to_pylist())
         assert not train & test and train | test == set(listing.ids.to_pylist())
 
-    @pytest.mark.parametrize("kind", ["imagefolder", "parquet"])
+    @pytest.mark.parametrize("kind", ON_DISK)
     def test_on_disk_needs_a_path_that_exists(self, kind: str, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"source.path: .*give source.path=DIR"):
             open_source(config(kind))
@@ -95,7 +97,7 @@ class TestEverySource:
         assert "is not a folder" in refusal(open_source(config(kind, tmp_path / "file")))
         assert "cannot open" in refusal(open_source(config(kind, "nosuch://bucket/images")))
 
-    @pytest.mark.parametrize("kind", ["imagefolder", "parquet"])
+    @pytest.mark.parametrize("kind", ON_DISK)
     def test_on_disk_is_read_alike_through_a_uri(self, kind: str, tmp_path: Path) -> None:
         local = MAKERS[kind](tmp_path)
         remote = local.model_copy(update={"path": f"file://{local.path}"})
@@ -104,7 +106,7 @@ class TestEverySource:
         ids = here.list("train").ids.to_pylist()
         assert list(here.read("train", ids)) == list(there.read("train", ids))
 
-    @pytest.mark.parametrize("kind", ["imagefolder", "parquet"])
+    @pytest.mark.parametrize("kind", ON_DISK)
     def test_on_disk_changes_its_digest_with_a_file_and_only_then(self, kind: str, tmp_path: Path) -> None:
         made = MAKERS[kind](tmp_path)
         before = open_source(made).list("train").digest
@@ -117,7 +119,7 @@ class TestEverySource:
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
         assert open_source(made).list("train").digest != before
 
-    @pytest.mark.parametrize("kind", ["imagefolder", "parquet"])
+    @pytest.mark.parametrize("kind", ON_DISK)
     def test_on_disk_names_a_file_that_vanished_after_listing(self, kind: str, tmp_path: Path) -> None:
         source = open_source(made := MAKERS[kind](tmp_path))
         ids = source.list("train").ids.to_pylist()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,8 @@ from raydistill import registry
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput
 from raydistill.identity import digest
+
+BLOCK = 65536  # ids held as Python texts at a time
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,30 @@ class Listing:
     @cached_property
     def digest(self) -> str:
         """Identity of the listing: classes, ids, labels and tags, in order."""
-        table = pa.table({"id": self.ids, "label": pa.array(self.labels), "tag": self.tags})
-        sink = pa.BufferOutputStream()
-        names = [f"{c.class_id}\t{c.class_name}" for c in self.classes]
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-        return digest("\n".join(names).encode() + sink.getvalue().to_pybytes())
+        batch = pa.record_batch({"id": self.ids, "label": pa.array(self.labels), "tag": self.tags})
+        sink = HashSink("\n".join(f"{c.class_id}\t{c.class_name}" for c in self.classes).encode())
+        with pa.ipc.new_stream(pa.PythonFile(sink, "w"), batch.schema) as writer:
+            writer.write_batch(batch)
+        return sink.hash.hexdigest()
 
     def take(self, keep: np.ndarray) -> Listing:
         """The rows where `keep` (N,) bool is true, in order."""
         mask = pa.array(keep)
         return Listing(self.split, self.classes, self.ids.filter(mask), self.labels[keep], self.tags.filter(mask))
+
+
+class HashSink(io.RawIOBase):
+    """A file that keeps nothing of what is written to it but the SHA-256, begun with `head`."""
+
+    def __init__(self, head: bytes) -> None:
+        self.hash = hashlib.sha256(head)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.hash.update(data)
+        return len(data)
 
 
 class Source(Protocol):
@@ -128,7 +145,11 @@ def open_splits(config: SourceConfig) -> Splits:
 
 def _held_out(listing: Listing, fraction: float) -> np.ndarray:
     """By the hash of each id, so that it depends neither on order nor on the other images."""
-    return np.array([int(digest(str(i).encode())[:8], 16) / 2**32 < fraction for i in listing.ids.to_pylist()])
+    held = np.zeros(len(listing), bool)
+    for start in range(0, len(held), BLOCK):
+        names = listing.ids[start:start + BLOCK].to_pylist()
+        held[start:start + BLOCK] = [int(digest(str(i).encode())[:8], 16) / 2**32 < fraction for i in names]
+    return held
 
 
 def _match(test: Listing, train: Listing) -> Listing:

@@ -6,12 +6,15 @@ import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 from pyarrow import fs as pafs
 
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput, one_line
+from raydistill.sources.base import ClassInfo
 from raydistill.store.location import Location, reason
 
 CLASSES = "classes.json"
@@ -24,7 +27,7 @@ class ClassNames:
     dirs: tuple[str, ...]
     names: tuple[str, ...]
 
-    @property
+    @cached_property
     def name_of(self) -> dict[str, str]:
         return dict(zip(self.dirs, self.names, strict=True))
 
@@ -76,6 +79,26 @@ def class_names(root: Location) -> ClassNames | None:
         raise BadInput(f'source: {place} must hold two lists of text of one length, "dirs" (class ids, each once) and '
                        '"names"; repair it or remove it')
     return ClassNames(tuple(dirs), tuple(names))
+
+
+def numbered_classes(root: Location, labels: np.ndarray) -> tuple[tuple[ClassInfo, ...], np.ndarray]:
+    """Classes of labels (N,) that are numbers, and the labels (N,) int32 that index them.
+
+    `classes.json` gives the classes by position; without it a class is its number, and those with images are there.
+    """
+    known = class_names(root)
+    if known is None:
+        values, index = np.unique(labels, return_inverse=True)
+        return tuple(ClassInfo(str(v), str(v)) for v in values), index.astype(np.int32)
+    return tuple(ClassInfo(d, known.name_of[d]) for d in known.dirs), in_range(root, labels, len(known.dirs))
+
+
+def in_range(root: Location, labels: np.ndarray, classes: int) -> np.ndarray:
+    """The labels (N,) as int32. Raises BadInput for one beyond the classes."""
+    if len(labels) and labels.max() >= classes:
+        raise BadInput(f"source: {root} has the label {labels.max()}, outside the {classes} classes of {CLASSES}; "
+                       "repair one of them")
+    return labels.astype(np.int32)
 
 
 def _texts(value: object) -> bool:

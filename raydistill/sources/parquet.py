@@ -21,7 +21,16 @@ from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.identity import digest
 from raydistill.registry import register
 from raydistill.sources.base import ClassInfo, Listing
-from raydistill.sources.layout import CLASSES, ClassNames, class_names, no_split, open_root, required_path
+from raydistill.sources.layout import (
+    CLASSES,
+    ClassNames,
+    class_names,
+    in_range,
+    no_split,
+    numbered_classes,
+    open_root,
+    required_path,
+)
 from raydistill.store.location import Location
 
 AHEAD = 1024  # ids looked at together, so that each row group is read once; their bytes are held meanwhile
@@ -204,22 +213,18 @@ def _labels(column: pa.ChunkedArray, where: str, names: Sequence[str] | None) ->
 def _classes(root: Location, parts: Sequence[Part], labels: np.ndarray) -> tuple[tuple[ClassInfo, ...], np.ndarray]:
     """The classes and the labels (N,) int32 that index them."""
     known, names = class_names(root), parts[0].names
-    if names is None and known is None:
-        values, index = np.unique(labels, return_inverse=True)
-        return tuple(ClassInfo(str(v), str(v)) for v in values), index.astype(np.int32)
+    if names is None:
+        return numbered_classes(root, labels)
     classes = _named(root, names, known)
-    if len(labels) and labels.max() >= len(classes):
-        raise BadInput(f"source: {root} has the label {labels.max()}, outside the {len(classes)} classes of {CLASSES}; "
-                       "repair one of them")
-    return classes, labels.astype(np.int32)
+    return classes, in_range(root, labels, len(classes))
 
 
-def _named(root: Location, names: Sequence[str] | None, known: ClassNames | None) -> tuple[ClassInfo, ...]:
+def _named(root: Location, names: Sequence[str], known: ClassNames | None) -> tuple[ClassInfo, ...]:
     if known is None:
-        return tuple(ClassInfo(n, n) for n in names or ())
-    ids = known.ids_of(names) if names is not None else list(known.dirs)
+        return tuple(ClassInfo(n, n) for n in names)
+    ids = known.ids_of(names)
     if ids is None:
-        strange = next(n for n in names or () if n not in known.dirs and known.names.count(n) != 1)
+        strange = next(n for n in names if n not in known.dirs and known.names.count(n) != 1)
         raise BadInput(f"source: {root}/{CLASSES} does not tell which class {strange!r} of the Parquet schema is "
                        "(it is no dir, and not exactly one name, there); make them agree or remove the file")
     if len(set(ids)) != len(ids):

@@ -1,0 +1,130 @@
+"""Images that lie unsorted in a split's folder, as ImageNet's validation images do, and splits that are not apart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from samples import COLOURS, config, refusal
+
+from raydistill.errors import BadInput
+from raydistill.sources.base import Listing, open_source, open_splits
+
+LINES = [f"{c}{i}.png {c}" for c in COLOURS for i in (1, 0)]
+
+
+def flat(folder: Path, lines: list[str] | None = None, name: str = "val.txt") -> Path:
+    """Turns the sorted validation images of `folder` into unsorted ones; class names go into the file names."""
+    for c in COLOURS:
+        for i in range(2):
+            (folder / "val" / c / f"00{i}.png").rename(folder / "val" / f"{c}{i}.png")
+        (folder / "val" / c).rmdir()
+    (folder / name).write_text("\n".join(LINES if lines is None else lines))
+    return folder
+
+
+def listed(path: Path | str) -> Listing:
+    return open_source(config("imagefolder", path)).list("val")
+
+
+def refused(path: Path, split: str = "val") -> str:
+    return refusal(open_source(config("imagefolder", path)), split)
+
+
+class TestLabelFile:
+    @pytest.mark.parametrize("name", ["val.txt", "val_labels.txt"])
+    @pytest.mark.parametrize("form", ["{} {}", "{},{}", "{}\t{}", "  {}   {}  ", "{} , {}", "{} {}\r", "\n{} {}\n"])
+    def test_gives_each_image_its_class(self, tiny_folder: Path, name: str, form: str) -> None:
+        listing = listed(flat(tiny_folder, [form.format(*line.split()) for line in LINES], name))
+        assert [c.class_id for c in listing.classes] == list(COLOURS)
+        assert listing.ids.to_pylist() == [f"{c}{i}.png" for c in COLOURS for i in range(2)]
+        assert list(listing.labels) == [0, 0, 1, 1, 2, 2]
+
+    def test_the_images_are_those_of_the_sorted_folder(self, tiny_folder: Path) -> None:
+        source = open_source(config("imagefolder", tiny_folder))
+        before = list(source.read("val", source.list("val").ids.to_pylist()))
+        flat(tiny_folder)
+        for path in (str(tiny_folder), f"file://{tiny_folder}"):
+            splits = open_splits(config("imagefolder", path))
+            assert splits.test.digest == listed(tiny_folder).digest and splits.test.classes == splits.train.classes
+            assert list(splits.source.read("val", splits.test.ids.to_pylist())) == before
+
+    def test_names_with_blanks_and_a_byte_order_mark_are_read(self, tiny_folder: Path) -> None:
+        flat(tiny_folder, ["\ufeffblue0.png blue", *(line for line in LINES if "blue0" not in line), "a b.png red"])
+        (tiny_folder / "val" / "red0.png").rename(tiny_folder / "val" / "a b.png")
+        (tiny_folder / "val.txt").write_text((tiny_folder / "val.txt").read_text().replace("red0.png red\n", ""))
+        assert "a b.png" in listed(tiny_folder).ids.to_pylist()
+
+    def test_a_class_without_an_image_is_told_by_name(self, tiny_folder: Path) -> None:
+        flat(tiny_folder, [line.replace(" green", " red") for line in LINES])
+        with pytest.raises(BadInput, match=r"'green' .* has no image in the test split 'val'"):
+            open_splits(config("imagefolder", tiny_folder))
+
+    def test_without_training_folders_classes_json_tells_the_classes(self, tiny_folder: Path) -> None:
+        shutil.rmtree(flat(tiny_folder) / "train")
+        assert [c.class_id for c in listed(tiny_folder).classes] == list(COLOURS)
+        (tiny_folder / "classes.json").write_text(json.dumps({"dirs": ["red", "blue"], "names": ["Rot", "Blau"]}))
+        assert "the class 'green'" in refused(tiny_folder)
+
+    @pytest.mark.parametrize(("lines", "why"), [
+        (LINES[1:], "has no line for the image: blue1.png;"), (LINES[2:], "has no line for the image: blue0.png and 1"),
+        ([], "has no line for the image: blue0.png and 5 more"),
+        ([*LINES, "gone.png red"], "names an image that is not there: gone.png"),
+        ([*LINES, "blue0.png blue"], "line 7 names blue0.png a second time"),
+        ([*LINES[1:], "blue1.png mauve"], "gives blue1.png the class 'mauve'"),
+        ([*LINES[1:], "blue1.png 65"], "the class '65'"), ([*LINES[1:], "blue1.png"], "line 6 is 'blue1.png'"),
+        ([*LINES[1:], "blue1.png,"], "line 6 is 'blue1.png,'"), ([*LINES[1:], ",blue"], "line 6 is ',blue'"),
+        (["ImageId,PredictionString", *LINES], "names an image that is not there: ImageId")])
+    def test_that_does_not_fit_is_refused(self, tiny_folder: Path, lines: list[str], why: str) -> None:
+        text = refused(flat(tiny_folder, lines))
+        assert why in text and str(tiny_folder / "val.txt") in text and len(text) < 1000
+
+    def test_twice_or_not_at_all_is_refused(self, tiny_folder: Path) -> None:
+        flat(tiny_folder)
+        (tiny_folder / "val_labels.txt").write_text("")
+        assert "keep one" in refused(tiny_folder)
+        for name in ("val.txt", "val_labels.txt"):
+            (tiny_folder / name).unlink()
+        assert f"{tiny_folder / 'val.txt'}, lines FILE CLASS" in refused(tiny_folder)
+
+    def test_that_is_no_text_is_refused(self, tiny_folder: Path) -> None:
+        (flat(tiny_folder) / "val.txt").write_bytes(b"\xff\xfe\x00")
+        assert "cannot be read" in refused(tiny_folder)
+
+    def test_beside_class_folders_and_loose_images_is_refused(self, tiny_folder: Path) -> None:
+        (tiny_folder / "val.txt").write_text("")
+        assert len(listed(tiny_folder)) == 6
+        (tiny_folder / "val" / "loose.png").write_bytes(b"?")
+        assert "keep one of the two" in refused(tiny_folder)
+
+
+class TestSplitsApart:
+    def test_a_validation_image_that_is_a_training_image_is_refused(self, tiny_folder: Path) -> None:
+        shutil.copy(tiny_folder / "train" / "red" / "003.png", tiny_folder / "val" / "red" / "003.png")
+        text = refused(tiny_folder)
+        assert "val/red/003.png is the training image" in text and "train/red/003.png" in text
+
+    def test_the_same_is_seen_of_unsorted_images(self, tiny_folder: Path) -> None:
+        flat(tiny_folder)
+        shutil.copy(tiny_folder / "val" / "red1.png", tiny_folder / "train" / "red" / "red1.png")
+        assert "val/red1.png is the training image" in refused(tiny_folder)
+
+    def test_an_equal_name_alone_is_no_reason(self, tiny_folder: Path) -> None:
+        other = (tiny_folder / "train" / "red" / "000.png").read_bytes()
+        (tiny_folder / "val" / "red" / "000.png").write_bytes(other[:-1] + b"?")
+        for split in ("train", "val"):
+            (tiny_folder / split / "red" / "empty.png").write_bytes(b"")
+        assert len(listed(tiny_folder)) == 7
+
+    @pytest.mark.parametrize(("link", "target"), [("val", "train"), ("val", "train/red"), ("train", "val")])
+    def test_one_split_inside_the_other_is_refused(self, tiny_folder: Path, link: str, target: str) -> None:
+        shutil.rmtree(tiny_folder / link)
+        (tiny_folder / link).symlink_to(tiny_folder / target)
+        assert "one is inside the other" in refused(tiny_folder, "train")
+
+    def test_validation_images_unpacked_into_the_training_images_are_refused(self, tiny_folder: Path) -> None:
+        shutil.copytree(tiny_folder / "val", tiny_folder / "train" / "val")
+        for split in ("train", "val"):
+            assert "train/val would be a class" in refused(tiny_folder, split)

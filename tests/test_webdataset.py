@@ -1,0 +1,366 @@
+"""WebDataset tar shards: what is listed and read, and what is refused. The standard library's tarfile writes them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import random
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from samples import config, refusal, rows, tar_samples, tar_set, write_tar
+
+from raydistill.errors import BadInput, StageFailed
+from raydistill.sources import webdataset
+from raydistill.sources.base import Listing, open_source, open_splits
+from raydistill.sources.tar import TarFault, Window, member_at, members
+
+FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+
+
+def listed(path: Path, split: str = "train") -> Listing:
+    return open_source(config("webdataset", path)).list(split)
+
+
+def keys(listing: Listing) -> list[str]:
+    return [i.rpartition("@")[0] for i in listing.ids.to_pylist()]
+
+
+def refused(path: Path, split: str = "train") -> str:
+    return refusal(open_source(config("webdataset", path)), split)
+
+
+def shard_refused(tmp_path: Path, files: Sequence[tuple[str, bytes]]) -> str:
+    """The refusal of one shard with these files; it names the shard."""
+    write_tar(tmp_path / "train-0.tar", files)
+    text = refused(tmp_path)
+    assert str(tmp_path / "train-0.tar") in text
+    return text
+
+
+class TestLayout:
+    @pytest.mark.parametrize("place", ["train-0.tar", "train-set-7.tar", "train/a.tar", "train/000.tar"])
+    def test_is_found_flat_and_in_a_folder(self, tmp_path: Path, place: str) -> None:
+        write_tar(tmp_path / place, tar_samples(0))
+        assert keys(listed(tmp_path)) == [f"{place}#000{i}" for i in range(5)]
+        assert "it has train" in refused(tmp_path, "val")
+
+    def test_in_both_places_at_once_is_refused(self, tmp_path: Path) -> None:
+        for place in ("train-0.tar", "train/0.tar"):
+            write_tar(tmp_path / place, tar_samples(0))
+        assert "more than once" in refused(tmp_path)
+
+    @pytest.mark.parametrize("split", ["x-{0008..0010}", "x-{0008..0010}.tar", "far/y-{8..10}-end"])
+    def test_braces_name_the_shards_in_order(self, tmp_path: Path, split: str) -> None:
+        names = [f"x-{i:04d}.tar" for i in (8, 9, 10)] if split.startswith("x") else [
+            f"far/y-{i}-end.tar" for i in (8, 9, 10)]
+        for i, name in enumerate(names):
+            write_tar(tmp_path / name, tar_samples(i, 1))
+        write_tar(tmp_path / "x-0011.tar", tar_samples(0, 1))
+        assert [k.partition("#")[0] for k in keys(listed(tmp_path, split))] == names
+        (tmp_path / names[1]).unlink()
+        assert names[1] in refused(tmp_path, split)
+
+    @pytest.mark.parametrize("split", ["x-{1..0}", "x-{0..9999999}", "x-{a..b}", "x-{0..1}-{0..1}", "{", "../x-{0..1}"])
+    def test_braces_that_mean_nothing_are_refused(self, tmp_path: Path, split: str) -> None:
+        write_tar(tmp_path / "x-0.tar", tar_samples(0))
+        assert repr(split) in refused(tmp_path, split)
+
+    def test_a_number_left_out_is_refused_unless_braces_choose(self, tmp_path: Path) -> None:
+        for i in (3, 4, 6):
+            write_tar(tmp_path / f"train-{i:05d}.tar", tar_samples(i))
+        assert "train-00005.tar is missing" in refused(tmp_path)
+        assert len(listed(tmp_path, "train-{00003..00004}")) == 10
+
+    def test_names_that_sort_unlike_their_numbers_are_taken_as_they_sort(self, tmp_path: Path) -> None:
+        for name in ("train-10", "train-9", "train-a"):
+            write_tar(tmp_path / f"{name}.tar", tar_samples(0, 1))
+        assert keys(listed(tmp_path)) == ["train-10.tar#0000", "train-9.tar#0000", "train-a.tar#0000"]
+
+    @pytest.mark.parametrize("name", ["train-0.tar.gz", "train-0.tgz", "train/0.tar.zst"])
+    def test_compressed_shards_are_refused(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(gzip.compress(write_tar(tmp_path / "other.tar", tar_samples(0)).read_bytes()))
+        assert "make it a plain .tar" in refused(tmp_path)
+
+    def test_a_split_of_no_images_is_refused(self, tmp_path: Path) -> None:
+        write_tar(tmp_path / "train-0.tar", [])
+        assert "no image" in refused(tmp_path)
+
+    def test_a_shard_may_be_empty_where_others_are_not(self, tmp_path: Path) -> None:
+        write_tar(tmp_path / "train-0.tar", [])
+        write_tar(tmp_path / "train-1.tar", tar_samples(0))
+        assert len(listed(tmp_path)) == 5
+
+    def test_a_shard_with_the_mark_of_ids_in_its_name_is_refused(self, tmp_path: Path) -> None:
+        write_tar(tmp_path / "train-#0.tar", tar_samples(0))
+        assert "may not hold #" in refused(tmp_path)
+
+
+class TestSamples:
+    def test_a_key_ends_at_the_first_dot_of_the_name_in_any_case(self, tmp_path: Path) -> None:
+        write_tar(tmp_path / "train-0.tar", [("./a.b/x.JPG", b"1"), ("./a.b/x.cls", b"3\n"), ("./a.b/x.seg.png", b"2"),
+                                            ("./a.b/x.txt", b"?"), ("y.WebP", b"4"), ("y.CLS", b" 1 "),
+                                            ("README", b"?"), ("._y.jpg", b"?")])
+        listing = listed(tmp_path)
+        assert keys(listing) == ["train-0.tar#a.b/x", "train-0.tar#y"] and list(listing.labels) == [1, 0]
+        source = open_source(config("webdataset", tmp_path))
+        assert list(source.read("train", listing.ids.to_pylist())) == [b"1", b"4"]
+
+    def test_odd_keys_are_read_back(self, tmp_path: Path) -> None:
+        odd = ["ü 1", "a@2", "b#3.tar@4", "50%20", "n" * 90 + "/" + "m" * 140]
+        write_tar(tmp_path / "train-0.tar", [f for k in odd for f in ((f"{k.split('.')[0]}.jpg", k.encode()),
+                                                                      (f"{k.split('.')[0]}.cls", b"0"))])
+        listing = listed(tmp_path)
+        read = open_source(config("webdataset", tmp_path)).read("train", listing.ids.to_pylist())
+        assert [data.decode() for data in read] == odd
+
+    def test_the_label_is_the_cls_and_otherwise_the_json(self, tmp_path: Path) -> None:
+        label = json.dumps({"label": 7, "more": [1]}).encode()
+        write_tar(tmp_path / "train-0.tar", [("a.jpg", b"1"), ("a.json", label), ("b.json", label), ("b.jpg", b"2"),
+                                            ("b.cls", b"5")])
+        assert [c.class_id for c in listed(tmp_path).classes] == ["5", "7"] and list(listed(tmp_path).labels) == [1, 0]
+
+    def test_classes_json_gives_the_classes_by_position(self, tmp_path: Path) -> None:
+        listing = listed(tar_set(tmp_path))
+        assert [(c.class_id, c.class_name) for c in listing.classes] == [("n0", "blue"), ("n1", "green"), ("n2", "red")]
+        assert list(listing.labels) == [0, 1, 2, 0, 1, 0, 1, 2, 0, 1]
+        (tmp_path / "classes.json").write_text(json.dumps({"dirs": ["n0"], "names": ["blue"]}))
+        assert "outside the 1 classes of classes.json" in refused(tmp_path)
+
+    def test_splits_agree_by_class_even_if_one_lacks_a_number(self, tmp_path: Path) -> None:
+        write_tar(tmp_path / "train-0.tar", [f for k in "57" for f in ((f"{k}.jpg", b"x"), (f"{k}.cls", k.encode()))])
+        write_tar(tmp_path / "val-0.tar", [f for k in "175" for f in ((f"{k}.jpg", b"x"), (f"{k}.cls", k.encode()))])
+        splits = open_splits(config("webdataset", tmp_path))
+        assert [c.class_id for c in splits.test.classes] == ["5", "7"] and list(splits.test.labels) == [1, 0]
+
+    @pytest.mark.parametrize(("files", "why"), [
+        ([("a.jpg", b"x")], "'a' has no label"),
+        ([("a.jpg", b"x"), ("a.txt", b"3")], "'a' has no label"),
+        ([("a.cls", b"0")], "'a' has no image"),
+        ([("a.b.jpg", b"x"), ("a.cls", b"0")], "a.b.jpg is none: a key ends at the first dot"),
+        ([("README.md", b"x")], "'README' has no image"),
+        ([("a.jpg", b"x"), ("a.png", b"y"), ("a.cls", b"0")], "'a' has 2 images"),
+        ([("a.jpg", b"x"), ("a.jpg", b"y"), ("a.cls", b"0")], "'a' has 2 images"),
+        ([("a.jpg", b"x"), ("a.cls", b"0"), ("a.cls", b"1")], "'a.cls' is there twice"),
+        ([*tar_samples(0, 2), *tar_samples(0, 1)], "'0000' is there twice, apart"),
+        ([("a.jpg", b"x"), ("a.cls", b"-1")], "negative"),
+        ([("a.jpg", b"x"), ("a.cls", b"2147483648")], "too large"),
+        ([("a.jpg", b"x"), ("a.cls", b"9" * 5000)], "not a whole number"),
+        *[([("a.jpg", b"x"), ("a.cls", text)], "a.cls is not a whole number") for text in (
+            b"", b"cat", b"1.0", b"0x1", b"\xff", b"\xd9\xa3")],
+        *[([("a.jpg", b"x"), ("a.json", text)], "the label of a.json is not a whole number") for text in (
+            b"", b"3", b"{}", b'{"label": "3"}', b'{"label": true}', b'{"label": 1.5}', b"[" * 100_000, b"\xff")],
+        ([("a.jpg", b"x"), ("a.json", b" " * (2**20 + 1))], "more than the 1048576 of a label")])
+    def test_a_sample_that_is_none_is_refused_by_its_key(self, tmp_path: Path, files: list[tuple[str, bytes]],
+                                                         why: str) -> None:
+        assert why in shard_refused(tmp_path, [*files, *tar_samples(90, 1)])
+
+
+class TestReading:
+    @pytest.mark.parametrize("ahead", [1, 512, 1000, 2**20])
+    def test_takes_any_request_size(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
+        monkeypatch.setattr(webdataset, "AHEAD", ahead)
+        tar_set(tmp_path)
+        ids = listed(tmp_path).ids.to_pylist()
+        random.Random(0).shuffle(ids)
+        read = dict(zip(ids, open_source(config("webdataset", tmp_path)).read("train", ids), strict=True))
+        expected = [data for seed in (0, 10) for data, _ in rows(seed)]
+        assert [read[i] for i in sorted(ids)] == expected
+
+    def test_asks_a_store_for_little_more_than_it_needs(self, tmp_path: Path) -> None:
+        """Two hundred images of 50 kB are listed by their headers, and one image is read without the others."""
+        path = write_tar(tmp_path / "train-0.tar", [f for i in range(200) for f in (
+            (f"{i:04d}.cls", b"0"), (f"{i:04d}.jpg", bytes(50_000)))])
+
+        class Counted(io.BytesIO):
+            asked = 0
+
+            def read_at(self, length: int, offset: int) -> bytes:
+                Counted.asked += length
+                return self.getbuffer()[offset:offset + length].tobytes()
+
+        data = path.read_bytes()
+        archive = Window(Counted(data), len(data), webdataset.AHEAD)
+        found = list(members(archive))
+        assert len(found) == 400 and Counted.asked < len(data) / 5
+        Counted.asked = 0
+        member = member_at(Window(Counted(data), len(data), webdataset.AHEAD), found[301].start)
+        assert member == found[301] and Counted.asked <= webdataset.AHEAD
+
+    @pytest.mark.parametrize("change", ["moved", "cut", "replaced", "gone"])
+    def test_a_shard_that_changed_after_listing_is_named(self, tmp_path: Path, change: str) -> None:
+        path = tar_set(tmp_path) / "train-00000.tar"
+        source = open_source(config("webdataset", tmp_path))
+        ids = source.list("train").ids.to_pylist()[:5]
+        if change == "moved":
+            write_tar(path, [("longer-key.png", b"x" * 3000), *tar_samples(0)])
+        elif change == "cut":
+            path.write_bytes(path.read_bytes()[:2048])
+        elif change == "replaced":
+            write_tar(path, [(f"x{name}", data) for name, data in tar_samples(0)])
+        else:
+            path.unlink()
+        with pytest.raises(StageFailed, match=r"train-00000\.tar was listed but cannot be read: [^;]+; put it back"):
+            list(source.read("train", ids))
+
+
+# ---- archives that mean harm, or are broken --------------------------------------------------------------------------
+
+def info(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = "") -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.size, made.linkname = kind, size, link
+    return made
+
+
+def header(made: tarfile.TarInfo, form: int = tarfile.GNU_FORMAT) -> bytes:
+    return made.tobuf(form)
+
+
+END = bytes(1024)
+SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a.jpg", "GNU.sparse.realsize": "9"}
+
+
+def pax(made: tarfile.TarInfo, **attributes: str) -> bytes:
+    made.pax_headers = attributes
+    return header(made, tarfile.PAX_FORMAT)
+
+
+class TestHostileArchives:
+    def refused(self, tmp_path: Path, data: bytes) -> str:
+        (tmp_path / "train-0.tar").write_bytes(data)
+        text = refused(tmp_path)
+        assert str(tmp_path / "train-0.tar") in text and len(text) < 1000
+        return text
+
+    @pytest.mark.parametrize("name", ["../a.jpg", "/etc/a.jpg", "a/../../b.jpg", "a/..", "..", "./../a.jpg"])
+    def test_names_that_lead_out_are_refused(self, tmp_path: Path, name: str) -> None:
+        assert "leads out of the archive" in self.refused(tmp_path, header(info(name)) + END)
+        assert "leads out of the archive" in self.refused(tmp_path, pax(info("a.jpg"), path=name) + END)
+
+    @pytest.mark.parametrize("name", ["a\nb.jpg", "a\x1b[2J.jpg", "a\tb.jpg", "\x7f.jpg"])
+    def test_names_that_would_break_a_line_are_refused(self, tmp_path: Path, name: str) -> None:
+        assert "control characters" in self.refused(tmp_path, header(info(name)) + END)
+
+    def test_a_name_that_is_not_utf8_is_refused(self, tmp_path: Path) -> None:
+        assert "not UTF-8" in self.refused(tmp_path, info("\udcff.jpg").tobuf(tarfile.USTAR_FORMAT) + END)
+
+    @pytest.mark.parametrize(("made", "what"), [
+        (info("a.jpg", tarfile.SYMTYPE, link="/etc/passwd"), "a symbolic link"),
+        (info("a.jpg", tarfile.LNKTYPE, link="b.jpg"), "a hard link"), (info("a.jpg", tarfile.CHRTYPE), "a device"),
+        (info("a.jpg", tarfile.BLKTYPE), "a device"), (info("a.jpg", tarfile.FIFOTYPE), "a pipe"),
+        (info("a.jpg", tarfile.GNUTYPE_SPARSE), "a sparse file"), (info("a.jpg", b"V"), "of the unknown kind")])
+    def test_what_is_no_plain_file_is_refused(self, tmp_path: Path, made: tarfile.TarInfo, what: str) -> None:
+        assert f"'a.jpg' is {what}" in self.refused(tmp_path, header(made) + END)
+
+    def test_a_sparse_file_of_the_posix_kind_is_refused(self, tmp_path: Path) -> None:
+        assert "a sparse file" in self.refused(tmp_path, pax(info("a.jpg"), **SPARSE) + END)
+
+    @pytest.mark.parametrize("size", [2**28 + 1, 2**33, 2**60])
+    def test_a_huge_file_is_refused_by_what_it_declares(self, tmp_path: Path, size: int) -> None:
+        assert f"declares {size} bytes" in self.refused(tmp_path, header(info("a.jpg", size=size)) + END)
+        assert f"declares {size} bytes" in self.refused(tmp_path, pax(info("a.jpg"), size=str(size)) + END)
+
+    @pytest.mark.parametrize("kind", [b"L", b"x", b"g"])
+    def test_a_huge_extended_header_is_refused_unread(self, tmp_path: Path, kind: bytes) -> None:
+        assert "an extended header declares" in self.refused(tmp_path, header(info("a", kind, 2**40)) + END)
+
+    def test_endless_extended_headers_are_refused(self, tmp_path: Path) -> None:
+        long_name = header(info("././@LongLink", tarfile.GNUTYPE_LONGNAME, 2)) + b"a\0".ljust(512, b"\0")
+        assert "more than 4 extended headers" in self.refused(tmp_path, long_name * 9 + END)
+
+    @pytest.mark.parametrize("record", [b"9 path=x", b"0 path=x\n", b"99999999 path=x\n", b"path=x\n", b"8 path=x\n",
+                                        b"\xff\xff", b"12 size=-100\n", b"11 size=1e9\n"])
+    def test_damaged_attributes_are_refused(self, tmp_path: Path, record: bytes) -> None:
+        data = header(info("p", b"x", len(record))) + record.ljust(512, b"\0") + header(info("a.jpg")) + END
+        assert "extended header" in self.refused(tmp_path, data)
+
+    def test_attributes_for_all_files_may_not_rename_them(self, tmp_path: Path) -> None:
+        record = b"17 path=../x.jpg\n"
+        data = header(info("p", b"g", len(record))) + record.ljust(512, b"\0") + header(info("a.jpg")) + END
+        assert "one path to all its files" in self.refused(tmp_path, data)
+
+    @pytest.mark.parametrize(("data", "what"), [
+        (gzip.compress(bytes(1024)), "compressed with gzip"), (b"BZh91AY", "compressed with bzip2"),
+        (b"\x28\xb5\x2f\xfd" + bytes(600), "compressed with zstd"), (b"", "it is empty"),
+        (b"<html>not found</html>", "truncated"), (b"<html>" * 200, "no tar"), (b"\xff" * 2048, "no tar")])
+    def test_what_is_no_tar_is_refused(self, tmp_path: Path, data: bytes, what: str) -> None:
+        assert what in self.refused(tmp_path, data)
+
+    def test_a_zip_archive_by_another_name_is_refused(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "train-0.tar", "w") as archive:
+            archive.writestr("a.jpg", b"x")
+        assert "a zip archive" in refused(tmp_path)
+
+    def test_archives_strung_together_are_refused(self, tmp_path: Path) -> None:
+        one = write_tar(tmp_path / "train-0.tar", tar_samples(0)).read_bytes()
+        assert "more follows its end" in self.refused(tmp_path, one + one)
+
+    def test_cut_anywhere_before_its_end_it_is_refused(self, tmp_path: Path) -> None:
+        whole = write_tar(tmp_path / "train-0.tar", tar_samples(0)).read_bytes()
+        with tarfile.open(tmp_path / "train-0.tar") as archive:
+            archive.getmembers()
+            end = archive.offset
+        for length in [*range(1, end, 97), *range(512, end + 1, 512), end + 511]:
+            assert "truncated" in self.refused(tmp_path, whole[:length])
+        (tmp_path / "train-0.tar").write_bytes(whole[:end + 512])
+        assert len(listed(tmp_path)) == 5
+
+    def test_no_flipped_byte_of_a_header_passes_for_something_else(self, tmp_path: Path) -> None:
+        whole = write_tar(tmp_path / "train-0.tar", tar_samples(0)).read_bytes()
+        expected = listed(tmp_path)
+        for place in range(512):
+            changed = bytearray(whole)
+            changed[place] ^= 1
+            (tmp_path / "train-0.tar").write_bytes(changed)
+            try:
+                assert keys(listed(tmp_path)) == keys(expected)
+            except BadInput as e:
+                assert "train-0.tar" in str(e)
+
+
+class TestAgainstTheStandardLibrary:
+    @pytest.mark.parametrize("form", FORMATS.values(), ids=list(FORMATS))
+    def test_places_and_sizes_agree(self, tmp_path: Path, form: int) -> None:
+        rng = random.Random(form)
+        path = tmp_path / "x.tar"
+        with tarfile.open(path, "w", format=form) as archive:
+            for i in range(60):
+                if rng.random() < 0.2:
+                    archive.addfile(info(f"d{i}/", tarfile.DIRTYPE))
+                long = "/".join("é"[:form % 2] + "n" * rng.randrange(1, 40) for _ in range(rng.randrange(1, 5)))
+                data = rng.randbytes(rng.choice([0, 1, 511, 512, 513, 5000]))
+                archive.addfile(info(f"{long}/{i}.jpg", size=len(data)), io.BytesIO(data))
+        with tarfile.open(path) as archive, open(path, "rb") as file:
+            expected = [(m.name, m.offset, m.offset_data, m.size) for m in archive if m.isreg()]
+
+            class File:
+                def read_at(self, length: int, offset: int) -> bytes:
+                    file.seek(offset)
+                    return file.read(length)
+
+            window = Window(File(), path.stat().st_size, 700)
+            assert [(m.name, m.start, m.data, m.size) for m in members(window)] == expected
+
+    def test_random_bytes_never_do_more_than_be_refused(self) -> None:
+        rng = random.Random(0)
+        good = header(info("a.jpg", size=3)) + b"abc".ljust(512, b"\0") + pax(info("b.jpg"), path="ü" * 200) + END
+        for _ in range(3000):
+            data = bytearray(good)
+            for _ in range(rng.randrange(1, 6)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            data = data[:rng.randrange(1, len(data) + 1)]
+
+            class File:
+                def read_at(self, length: int, offset: int, held: bytes = bytes(data)) -> bytes:
+                    return held[offset:offset + length]
+
+            try:
+                for m in members(Window(File(), len(data), 512)):
+                    assert m.data + m.size <= len(data)
+            except TarFault as e:
+                assert "\n" not in str(e)
