@@ -299,7 +299,7 @@ class TestEvaluate:
         *rest, last = sorted((tiny_folder / "val").rglob("*.png"))
         for path in rest:
             path.write_bytes(b"not an image")
-        assert len(evaluate.real_images(source, splits.test, 8).labels) == 1, "what can be used is used"
+        assert len(evaluate.real_images(source, splits.test, 8)[0].labels) == 1, "what can be used is used"
         last.write_bytes(b"not an image")
         with pytest.raises(StageFailed, match="none of the 6 images of split 'val' can be used"):
             evaluate.real_images(source, splits.test, 8)

@@ -9,10 +9,8 @@ from __future__ import annotations
 import pickle
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -20,12 +18,12 @@ import ray.data
 from ray.exceptions import RayError
 
 from raydistill.config import RayConfig
-from raydistill.errors import RaydistillError, StageFailed
-from raydistill.stages.runner import Execute, Stage, Work, last_line, serial
+from raydistill.errors import StageFailed
+from raydistill.stages.failures import translate
+from raydistill.stages.pool import actors
+from raydistill.stages.runner import Execute, Stage, Work, serial
 from raydistill.stages.runtime import cores, ensure_ray, pool_size
 from raydistill.store.artifact import Record
-
-ATTEMPTS = 3
 
 
 def on_ray(config: RayConfig) -> Execute:
@@ -103,14 +101,14 @@ def _watched(rows: Any, stage: Stage) -> Iterator[Any]:
         if kind == "end":
             return
         if kind == "error":
-            raise translate(value, stage.name)
+            raise translate(value, stage.name) from value
         yield value
 
 
 def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
     """Plain Ray tasks, a bounded number in flight."""
     work = ray.put(stage.work)
-    remote = _run_unit.options(num_cpus=stage.pool.num_cpus, max_retries=ATTEMPTS)
+    remote = _run_unit.options(num_cpus=stage.pool.num_cpus, max_retries=3)
     waiting = deque(todo)
     running: dict[Any, str] = {}
     while waiting or running:
@@ -128,90 +126,9 @@ def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
             try:
                 yield ray.get(ref)
             except RayError as e:
-                raise translate(e, stage.name) from None
+                raise translate(e, stage.name) from e
 
 
 @ray.remote
 def _run_unit(work: Work, item: Any) -> Record:
     return work.open()(work.load(item))
-
-
-class Worker:
-    """An actor of the pool: loads once, then one unit a call."""
-
-    def __init__(self, work: Work) -> None:
-        self.work, self.finish = work, work.open()
-
-    def run(self, item: Any) -> Record:
-        return self.finish(self.work.load(item))
-
-
-@dataclass
-class Job:
-    key: str
-    actor: Any
-    started: float
-
-
-def actors(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
-    """Our own pool of warm actors: a dead or late one is replaced, its unit given to another, ATTEMPTS times."""
-    pool = stage.pool
-    work = ray.put(stage.work)
-    remote = ray.remote(Worker).options(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
-    idle = [
-        remote.remote(work)
-        for _ in range(pool_size(pool.actors, pool.num_cpus, pool.num_gpus, pool.threads, len(todo)))
-    ]
-    waiting, failures = deque(todo), dict.fromkeys(todo, 0)
-    running: dict[Any, Job] = {}
-    try:
-        while waiting or running:
-            while waiting and idle:
-                actor, key = idle.pop(), waiting.popleft()
-                running[actor.run.remote(stage.items(key))] = Job(key, actor, time.monotonic())
-            done, _ = ray.wait(list(running), num_returns=1, timeout=min(5.0, pool.deadline_s))
-            late = [
-                r for r, job in running.items() if r not in done and time.monotonic() - job.started > pool.deadline_s
-            ]
-            for ref in [*done, *late]:
-                job = running.pop(ref)
-                try:
-                    if ref in late:
-                        raise TimeoutError(f"not done after {pool.deadline_s:g} s")
-                    record = ray.get(ref)
-                except (RayError, TimeoutError) as e:
-                    failure = translate(e, stage.name)
-                    failures[job.key] += 1
-                    if _is_ours(e) or failures[job.key] >= ATTEMPTS:
-                        raise failure from None
-                    ray.kill(job.actor)
-                    waiting.append(job.key)
-                    idle.append(remote.remote(work))
-                else:
-                    idle.append(job.actor)
-                    yield record
-    finally:
-        for actor in [*idle, *(j.actor for j in running.values())]:
-            ray.kill(actor)
-
-
-def _is_ours(e: BaseException) -> bool:
-    return _cause(e) is not None
-
-
-def _cause(e: BaseException | None) -> RaydistillError | None:
-    """The RaydistillError that a worker raised, found through Ray's wrappers."""
-    seen = 0
-    while e is not None and seen < 20:
-        if isinstance(e, RaydistillError):
-            return e
-        e, seen = getattr(e, "cause", None) or e.__cause__ or e.__context__, seen + 1
-    return None
-
-
-def translate(e: BaseException, stage: str) -> BaseException:
-    """A worker's own error as it was raised; a death or a bug as StageFailed with its last line."""
-    ours = _cause(e)
-    if ours is not None:
-        return type(ours)(*ours.args[:1])
-    return StageFailed(f"{stage}: a worker failed: {last_line(e)}; run the same command again (finished work is kept)")

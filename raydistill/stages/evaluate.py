@@ -95,20 +95,20 @@ def image_set(pixels: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
     )
 
 
-def real_images(source: SourceConfig, listing: Listing, size: int) -> ImageSet:
-    """Every usable image of a split; broken ones are left out (encode counted and listed those it met)."""
-    pixels, labels = [], []
+def real_images(source: SourceConfig, listing: Listing, size: int) -> tuple[ImageSet, list[str]]:
+    """Every usable image of a split, and the ids of the broken ones, which are left out."""
+    pixels, labels, broken = [], [], []
     for i, blob in enumerate(open_source(source).read(listing.split, listing.ids.to_pylist())):
         try:
             pixels.append(load_images([blob], source, size)[0])
             labels.append(listing.labels[i])
         except BrokenImage as e:
-            say("evaluate", f"left out {listing.ids[i]}: {e}")
+            broken.append(f"{listing.split}/{listing.ids[i]}: {e}")
     if not pixels:
         raise StageFailed(
             f"evaluate: none of the {len(listing)} images of split {listing.split!r} can be used; mend them, run again"
         )
-    return image_set(np.stack(pixels), np.array(labels))
+    return image_set(np.stack(pixels), np.array(labels)), broken
 
 
 def syntheses(ref: SetRef, source: SourceConfig, size: int) -> ImageSet:
@@ -148,8 +148,8 @@ class Trainer:
 
     def __init__(self, job: Job, device: torch.device, kind: str) -> None:
         self.job, self.device, self.kind = job, device, kind
-        self.test: ImageSet | None = None
-        self.cached: tuple[str, ImageSet] | None = None
+        self.test: tuple[ImageSet, list[str]] | None = None
+        self.cached: tuple[str, ImageSet, list[str]] | None = None
 
     def run(self, t: Training) -> None:
         """Trains and commits, unless that is done already."""
@@ -160,24 +160,17 @@ class Trainer:
         if self.test is None:
             self.test = real_images(self.job.source, self.job.test, size)
         if self.cached is None or self.cached[0] != t.set.digest:
-            images = (
-                real_images(self.job.source, self.job.train, size)
-                if t.set.artifact is None
-                else syntheses(t.set, self.job.source, size)
-            )
-            self.cached = (t.set.digest, images)
-        result = train_student(
-            t.student,
-            self.job.evaluate.width,
-            self.cached[1],
-            self.test,
-            len(self.job.test.classes),
-            protocol,
-            t.seed,
-            self.device,
-        )
+            if t.set.artifact is None:
+                self.cached = (t.set.digest, *real_images(self.job.source, self.job.train, size))
+            else:
+                self.cached = (t.set.digest, syntheses(t.set, self.job.source, size), [])
+        _, images, broken = self.cached
+        test, broken_tests = self.test
+        classes, width = len(self.job.test.classes), self.job.evaluate.width
+        result = train_student(t.student, width, images, test, classes, protocol, t.seed, self.device)
         body = json.dumps(result.tree(), sort_keys=True).encode()
-        t.artifact.commit(KEY, body, rows=1, device=self.kind, ext="json")
+        meta = {"left_out": broken_tests + broken}
+        t.artifact.commit(KEY, body, rows=1, device=self.kind, ext="json", meta=meta)
 
 
 def train_loop(payload: dict[str, bytes]) -> None:
@@ -200,10 +193,12 @@ def fit(job: Job, run: RunDir, config: RayConfig) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from raydistill.stages.dispatch import ATTEMPTS, translate
+    from raydistill.stages.failures import translate
+    from raydistill.stages.pool import ATTEMPTS, release
     from raydistill.stages.runtime import ensure_ray, pool_size
 
     ensure_ray(config)
+    release()
     e = job.evaluate
     workers = pool_size(e.workers, e.num_cpus, e.num_gpus, e.threads, len(job.trainings))
     resources = {"CPU": e.num_cpus} | ({"GPU": e.num_gpus} if e.num_gpus else {})
@@ -284,6 +279,8 @@ def evaluate(
     todo = [t for t in left if KEY not in t.artifact.records()]
     if todo:
         fit(Job(tuple(todo), config.source, train, test, config.evaluate), run, config.ray)
-    for t in left:
-        t.artifact.seal([KEY])
+    manifests = [t.artifact.seal([KEY]) for t in left]
+    left_out = sorted({b for m in manifests for b in m.records[0].meta.get("left_out", [])})
+    if left_out:
+        say("evaluate", f"{len(left_out)} broken images were left out (first: {left_out[0]})")
     return everything, time.monotonic() - start

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import traceback
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raydistill.config import Config
-from raydistill.errors import BadInput, StageFailed
+from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.identity import canonical, digest
 from raydistill.report.card import card
 from raydistill.stages import cluster, encode, evaluate, group, plan, product, runner, sample
@@ -199,13 +201,22 @@ def metrics(done: Results) -> dict[str, float]:
     return json.loads(json.dumps(flat))
 
 
+def keep_traceback(p: Prepared) -> None:
+    """Leaves the whole story of a failure in logs/error.txt; the user is told one line."""
+    with contextlib.suppress(StageFailed):  # the disk may be what is full
+        (p.run.root / "logs" / "error.txt").write(traceback.format_exc().encode())
+
+
 def main(config: Config, until: Until = "report") -> str:
     """Entry of the command line: checks, runs, returns the run directory."""
     prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
     try:
         done = run(prepared, until)
-    except BadInput as e:  # found only now (weights that do not load, a cluster without GPUs): something is written
-        raise StageFailed(str(e)) from e
+    except RaydistillError as e:
+        keep_traceback(prepared)
+        if isinstance(e, BadInput):  # found only now (weights that do not load, a cluster without GPUs)
+            raise StageFailed(str(e)) from e
+        raise
     if not done.computed:
         say("done", "nothing was left to do")
     return str(prepared.run.root)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from raydistill.config import Pool
-from raydistill.errors import one_line
 from raydistill.stages.progress import Progress, say
 from raydistill.store.artifact import Artifact, Manifest, Record
 
@@ -85,9 +84,3 @@ def serial(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
     finish = stage.work.open()
     for key in todo:
         yield finish(stage.work.load(stage.items(key)))
-
-
-def last_line(error: BaseException) -> str:
-    """The message that matters of an error that crossed process borders."""
-    text = [line for line in str(error).strip().splitlines() if line.strip()]
-    return one_line(text[-1]) if text else type(error).__name__

@@ -1,0 +1,31 @@
+"""What went wrong in a worker, told in the words of the one who raised it."""
+
+from __future__ import annotations
+
+from raydistill.errors import RaydistillError, StageFailed, one_line
+
+
+def cause(e: BaseException | None) -> RaydistillError | None:
+    """The RaydistillError that a worker raised, found through Ray's wrappers; None for a death or a bug."""
+    seen = 0
+    while e is not None and seen < 20:
+        if isinstance(e, RaydistillError):
+            return e
+        e, seen = getattr(e, "cause", None) or e.__cause__ or e.__context__, seen + 1
+    return None
+
+
+def translate(e: BaseException, stage: str) -> RaydistillError:
+    """A worker's own error as it was raised; a death or a bug as StageFailed with its last line."""
+    ours = cause(e)
+    if ours is not None:
+        return type(ours)(*ours.args[:1])
+    return StageFailed(
+        f"{stage}: a worker failed: {_last_line(e)}; the traceback is in logs/error.txt; run the same command again "
+        "(finished work is kept)"
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    text = [line for line in str(error).strip().splitlines() if line.strip()]
+    return one_line(text[-1]) if text else type(error).__name__
