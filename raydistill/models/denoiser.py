@@ -28,6 +28,8 @@ from raydistill.models.checkpoint import (
 )
 from raydistill.models.device import Placement, quiet_libraries
 
+NETWORK = "DiTTransformer2DModel"
+OLDER = ("Transformer2DModel", "ada_norm_zero")  # class and norm_type by which diffusers 0.12 wrote the same network
 FILES = ["transformer/config.json", f"transformer/{WEIGHTS}", "scheduler/scheduler_config.json", "training.json"]
 
 
@@ -35,7 +37,8 @@ class GeneratorSpec:
     """What is known of a generator directory without loading its weights. Raises BadInput rather than guess.
 
     training.json must give: prediction, latent_scale, class_ids (in the order of the network's labels),
-    null_class_index, learned_variance.
+    null_class_index, learned_variance. It may give timestep_freq_shift: the frequencies of the time embedding are
+    10000^(-i / (128 - shift)), with shift 0 in DiT's release and 1 in diffusers, whose own it is unless given.
     """
 
     def __init__(self, path: str | None) -> None:
@@ -48,16 +51,19 @@ class GeneratorSpec:
         net = read_config(self.path / "transformer" / "config.json", "generator.path")
         check_weights(self.path / "transformer", "generator.path")
         scheduler = read_config(self.path / "scheduler" / "scheduler_config.json", "generator.path")
+        if not (self.path / "training.json").is_file():
+            raise BadInput(
+                f"generator.path: {self.path / 'training.json'} is missing; it says what the network does not "
+                "(docs/bring-your-own.md shows one)"
+            )
         training = read_config(self.path / "training.json", "generator.path")
         for name in ("prediction", "latent_scale", "class_ids", "null_class_index", "learned_variance"):
             if name not in training:
                 raise BadInput(
                     f"generator.path: {self.path / 'training.json'} does not give {name}, and it is never guessed"
                 )
-        if net.get("_class_name") != "DiTTransformer2DModel":
-            raise BadInput(
-                f"generator.path: {self.path} is a {net.get('_class_name')!r}; supported: DiTTransformer2DModel"
-            )
+        if net.get("_class_name") != NETWORK and (net.get("_class_name"), net.get("norm_type")) != OLDER:
+            raise BadInput(f"generator.path: {self.path} is a {net.get('_class_name')!r}; supported: {NETWORK}")
         if training["prediction"] != "epsilon" or scheduler.get("prediction_type", "epsilon") != "epsilon":
             raise BadInput(
                 f"generator.path: {self.path} predicts {training['prediction']!r}; the samplers ddpm and ddim "
@@ -71,11 +77,17 @@ class GeneratorSpec:
         self.null_class = integer(training, "null_class_index", file, "generator.path")
         self.learned_variance = bool(training["learned_variance"])
         self.latent_scale = number(training, "latent_scale", file, "generator.path")
+        self.timestep_freq_shift = training.get("timestep_freq_shift")
         side = integer(net, "sample_size", shape, "generator.path")
         self.latent_shape = (integer(net, "in_channels", shape, "generator.path"), side, side)
         self.alphas_bar = alphas_bar(scheduler)
         if self.latent_scale <= 0:
             raise BadInput(f"generator.path: {file} gives latent_scale={self.latent_scale:g}; it must be positive")
+        if self.timestep_freq_shift not in (None, 0, 1):
+            raise BadInput(
+                f"generator.path: {file} gives timestep_freq_shift={self.timestep_freq_shift!r}; it is 0 for weights "
+                "of DiT's release, and 1 or not there for weights trained with diffusers"
+            )
         if net.get("out_channels") != self.latent_shape[0] * (2 if self.learned_variance else 1):
             raise BadInput(
                 f"generator.path: {self.path} has {net.get('out_channels')} output channels, which does not go with "
@@ -118,6 +130,9 @@ class Denoiser:
         self.spec, self.place, self.cfg_scale = spec, place, cfg_scale
         self.guided = 3 if cfg_channels == "first3" else spec.latent_shape[0]
         net = load_network(DiTTransformer2DModel, spec.path / "transformer", "generator.path")
+        if spec.timestep_freq_shift is not None:
+            for block in net.transformer_blocks:
+                block.norm1.emb.time_proj.downscale_freq_shift = spec.timestep_freq_shift
         self.net = net.eval().requires_grad_(False).to(place.device, place.dtype)
 
     @property
