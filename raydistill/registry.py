@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, one_line
 
 PACKAGES = {
     "source": "raydistill.sources",
@@ -48,7 +48,14 @@ def _load(kind: str) -> None:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     for point in entry_points(group=f"raydistill.{kind}"):
-        register(kind, point.name)(point.load())
+        try:
+            register(kind, point.name)(point.load())
+        except Exception as e:  # whatever the package of somebody else raises
+            _loaded.discard(kind)
+            raise BadInput(
+                f"{kind} {point.name!r}: the entry point {point.value!r} of an installed package cannot be used: "
+                f"{one_line(e)}; mend that package or uninstall it"
+            ) from e
 
 
 def names(kind: str) -> list[str]:
