@@ -17,13 +17,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raydistill.errors import BadInput, one_line
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def class_lists() -> list[str]:
+    """Names of the class lists that ship with the package."""
+    files = (resources.files("raydistill") / "classlists").iterdir()
+    return sorted(f.name.removesuffix(".txt") for f in files if f.name.endswith(".txt"))
+
+
+def class_list(name: str) -> list[str]:
+    """The class ids of a list, in its order."""
+    return (resources.files("raydistill") / "classlists" / f"{name}.txt").read_text("utf-8").split()
 
 
 class Section(BaseModel):
@@ -56,7 +67,10 @@ class SourceConfig(Section):
     train: Annotated[str, Field(description="name of the training split")] = "train"
     val: Annotated[str, Field(description="name of the validation split")] = "val"
     image_size: Annotated[int, Field(ge=8, le=1024, description="pixels a side; centre crop, bicubic")] = 32
-    classes: Annotated[list[str] | None, Field(description="class ids to use, in this order; null = all")] = None
+    classes: Annotated[
+        list[str] | None,
+        Field(description="class ids to use, in this order, or the name of a list that ships; null = all"),
+    ] = None
     search_split: Annotated[
         float,
         Field(
@@ -71,6 +85,15 @@ class SourceConfig(Section):
     max_pixels: Annotated[
         int, Field(ge=64, description="an image of more pixels is refused as a decompression bomb")
     ] = 50_000_000
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _named_list(cls, value: Any) -> Any:
+        """`imagewoof` stands for the ids in classlists/imagewoof.txt; any other text is a class."""
+        alone = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if not isinstance(alone, str):
+            return value
+        return class_list(alone) if alone in class_lists() else [alone]
 
 
 class VaeConfig(Section):

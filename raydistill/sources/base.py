@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydistill import registry
-from raydistill.config import SourceConfig
+from raydistill.config import SourceConfig, class_lists
 from raydistill.errors import BadInput
 from raydistill.identity import digest
 
@@ -105,7 +106,10 @@ def select_classes(listing: Listing, wanted: Sequence[str] | None) -> Listing:
     for name in wanted:
         if name not in index:
             known = ", ".join(c.class_id for c in listing.classes[:12])
-            raise BadInput(f"source.classes: {name!r} is not a class of the {listing.split} split (it has {known}...)")
+            near = difflib.get_close_matches(name, class_lists(), n=1) if len(wanted) == 1 else []
+            hint = f"; did you mean the list {near[0]!r}?" if near else ""
+            raise BadInput(f"source.classes: {name!r} is not a class of the {listing.split} split (it has {known}...)"
+                           f"{hint}")
     picked = [index[n] for n in wanted]
     if len(set(picked)) != len(picked) or not picked:
         raise BadInput("source.classes: list each class once, and at least one")

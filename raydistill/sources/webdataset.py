@@ -26,7 +26,7 @@ IMAGES = ("jpg", "jpeg", "png", "webp")
 MAX_LABEL = 2**20  # bytes of a .cls or .json
 TOP = 2**31  # labels are below
 SHARDS = 100_000  # of one brace pattern
-READERS = 16  # shards listed at a time
+READERS, READERS_REMOTE = 4, 16  # shards listed at a time, each of them as Python objects until it is done
 AHEAD, AHEAD_REMOTE = 2**13, 2**20  # bytes a request: a few headers from a disk; from an object store, several images
 BRACES = re.compile(r"(?P<head>.*)\{(?P<first>\d+)\.\.(?P<last>\d+)\}(?P<tail>.*)")
 NUMBERED = re.compile(r"(?P<head>.*?)(?P<index>\d+)\.tar")
@@ -70,7 +70,7 @@ class WebDataset:
         root = open_root(self.path)
         infos = _shards(root, split)
         fs, base = root.filesystem()
-        with ThreadPoolExecutor(READERS) as pool:
+        with ThreadPoolExecutor(READERS if root.is_local else READERS_REMOTE) as pool:
             shards = list(pool.map(lambda info: _shard(fs, base, info, _ahead(root)), infos))
         classes, labels = numbered_classes(root, np.concatenate([s.labels for s in shards]))
         if not len(labels):
