@@ -97,3 +97,15 @@ class TestImageFolder:
             source = open_source(config("imagefolder", path))
             ids = [i for i in source.list("train").ids.to_pylist() if i.removeprefix("red/") in odd]
             assert len(ids) == 4 and [f"red/{b.decode()}" for b in source.read("train", ids)] == ids
+
+    def test_class_folders_may_have_odd_names_too(self, tmp_path: Path) -> None:
+        odd = ["50%20", "a b", "q?x=1", "r#1", "ü"]
+        for name in odd:
+            (tmp_path / "train" / name / "deep" / ".git").mkdir(parents=True)
+            for file in ("deep/1.png", "deep/.git/2.png"):
+                (tmp_path / "train" / name / file).write_bytes(name.encode())
+        for path in (str(tmp_path), f"file://{tmp_path}"):
+            source = open_source(config("imagefolder", path))
+            listing = source.list("train")
+            assert listing.ids.to_pylist() == [f"{name}/deep/1.png" for name in odd]
+            assert [data.decode() for data in source.read("train", listing.ids.to_pylist())] == odd

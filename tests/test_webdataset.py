@@ -83,6 +83,13 @@ class TestLayout:
         (tmp_path / name).write_bytes(gzip.compress(write_tar(tmp_path / "other.tar", tar_samples(0)).read_bytes()))
         assert "make it a plain .tar" in refused(tmp_path)
 
+    def test_folders_of_other_things_do_not_hide_that_a_split_is_missing(self, tmp_path: Path) -> None:
+        (tmp_path / "50% a?b").mkdir()
+        (tmp_path / "50% a?b" / "x.tar.gz").write_bytes(b"?")
+        write_tar(tmp_path / "val" / "0.tar", tar_samples(0))
+        for path in (str(tmp_path), f"file://{tmp_path}"):
+            assert "(it has val)" in refusal(open_source(config("webdataset", path)))
+
     def test_a_split_of_no_images_is_refused(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "train-0.tar", [])
         assert "no image" in refused(tmp_path)

@@ -177,7 +177,7 @@ class _Store:
 
     def __init__(self, folder: Location) -> None:
         self.folder = folder
-        self.base = folder.filesystem()[1]
+        self.fs, self.base = folder.filesystem()
 
     def top(self) -> tuple[Sequence[str], Sequence[File]]:
         infos = [i for i in self.folder.infos() if not i.base_name.startswith(".")]
@@ -190,8 +190,8 @@ class _Store:
                 yield from pool.map(self._below, classes[start:start + READERS])
 
     def _below(self, name: str) -> Sequence[File]:
-        files = [self._file(i) for i in (self.folder / name).infos(recursive=True)
-                 if i.type == pafs.FileType.File and _is_image(i.base_name)]
+        infos = self.fs.get_file_info(pafs.FileSelector(f"{self.base}/{name}", recursive=True))
+        files = [self._file(i) for i in infos if i.type == pafs.FileType.File and _is_image(i.base_name)]
         return [f for f in files if not any(part.startswith(".") for part in f[0].split("/"))]
 
     def _file(self, info: pafs.FileInfo) -> File:

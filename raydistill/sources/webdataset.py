@@ -127,7 +127,7 @@ def _shards(root: Location, split: str) -> Sequence[pafs.FileInfo]:
         return [_named(root, flat, name) for name in _expand(split)]
     places = {pattern: found for pattern, found in (
         (f"{split}-*.tar", {n: i for n, i in flat.items() if n.startswith(f"{split}-")}),
-        (f"{split}/*.tar", {f"{split}/{n}": i for n, i in _tars(root / split).items()})) if found}
+        (f"{split}/*.tar", {f"{split}/{n}": i for n, i in _tars(root, split).items()})) if found}
     if not places:
         raise no_split(root, split, _splits(root, flat))
     if len(places) > 1:
@@ -137,20 +137,26 @@ def _shards(root: Location, split: str) -> Sequence[pafs.FileInfo]:
     return [found[name] for name in sorted(found)]
 
 
-def _tars(folder: Location) -> dict[str, pafs.FileInfo]:
+def _files(root: Location, folder: str = "") -> dict[str, pafs.FileInfo]:
+    """The files directly in the folder by name, hidden ones left out."""
+    fs, base = root.filesystem()
+    infos = fs.get_file_info(pafs.FileSelector(f"{base}/{folder}".rstrip("/"), allow_not_found=True))
+    return {i.base_name: i for i in infos if i.type == pafs.FileType.File and not i.base_name.startswith((".", "_"))}
+
+
+def _tars(root: Location, folder: str = "") -> dict[str, pafs.FileInfo]:
     """Shards directly in the folder by name. Compressed ones are refused: they cannot be read at random, or bounded."""
-    found = {i.base_name: i for i in folder.infos() if i.type == pafs.FileType.File
-             and not i.base_name.startswith((".", "_"))}
+    found = _files(root, folder)
     for name in sorted(found):
         if name.endswith(COMPRESSED):
-            raise BadInput(f"source: {folder}/{name} is compressed and cannot be read at random; make it a plain .tar "
-                           "(images are compressed already) and remove it")
+            raise BadInput(f"source: {root}/{folder + '/' if folder else ''}{name} is compressed and cannot be read at "
+                           "random; make it a plain .tar (images are compressed already) and remove it")
     return {n: i for n, i in found.items() if n.endswith(".tar")}
 
 
 def _named(root: Location, flat: dict[str, pafs.FileInfo], name: str) -> pafs.FileInfo:
     folder, _, base = name.rpartition("/")
-    found = (flat if not folder else _tars(root / folder)).get(base)
+    found = (_tars(root, folder) if folder else flat).get(base)
     if found is None:
         raise BadInput(f"source: {root} has no shard {name}; fetch it or correct the braces of the split's name")
     return found
@@ -171,7 +177,8 @@ def _expand(split: str) -> Sequence[str]:
 def _splits(root: Location, flat: dict[str, pafs.FileInfo]) -> list[str]:
     """Names of the splits that are there, for the error."""
     folders = (i.base_name for i in root.infos() if i.type == pafs.FileType.Directory)
-    return sorted({n.rpartition("-")[0] for n in flat if "-" in n} | {f for f in folders if _tars(root / f)})
+    holding = {f for f in folders if any(n.endswith(".tar") for n in _files(root, f))}
+    return sorted({n.rpartition("-")[0] for n in flat if "-" in n} | holding)
 
 
 def _check_complete(root: Location, names: Sequence[str]) -> None:
