@@ -50,7 +50,7 @@ def finish(run: Path, *overrides: str, **env: str) -> subprocess.CompletedProces
     process = subprocess.Popen(command(run, *overrides), env=environment(**env), cwd=run.parent, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     try:
-        out, err = process.communicate(timeout=800)
+        out, err = process.communicate(timeout=1000)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
