@@ -1,0 +1,103 @@
+"""A submitted Ray job, from a clean copy of the repository: logs stream, the exit code counts, the bytes are equal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from running import ROOT, TINY, environment, product
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+Reference = tuple[Path, subprocess.CompletedProcess[str]]
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_port() -> int:
+    """A port below 10000: Ray's own workers take those above."""
+    for port in range(7300 + os.getpid() % 500, 9900):
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port below 9900")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package and the jobs and nothing else, as a user who cloned them would submit."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("raydistill", "jobs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a head of our own, ended by its process ids."""
+    temp = Path("/tmp") / f"raydistill-{os.getpid()}"  # socket paths below it must stay short
+    port, dashboard = free_port(), free_port() + 1
+    head = subprocess.Popen(
+        [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={temp}",
+         "--num-cpus=4", f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        deadline = time.monotonic() + 180
+        while not answers(dashboard):
+            assert head.poll() is None, head.communicate()[0][-2000:]
+            assert time.monotonic() < deadline, "the head did not come up"
+            time.sleep(0.5)
+        yield address
+    finally:
+        members = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
+        for member in members:
+            try:
+                member.send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                continue
+        head.communicate()
+        psutil.wait_procs(members, timeout=30)
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as s:
+        s.settimeout(1)
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def submit(cluster: str, checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [RAY, "job", "submit", "--address", cluster, "--working-dir", str(checkout), "--",
+            sys.executable, "jobs/distill.py", *TINY, *arguments]
+    return subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=1000)
+
+
+def test_a_submitted_job_streams_its_stages_and_ends_with_the_same_bytes(
+    cluster: str, checkout: Path, reference: Reference, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    done = submit(cluster, checkout, f"run_dir={run}")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-3000:]
+    for stage in ("encode", "group", "cluster", "sample mgd3", "evaluate", "accuracy"):
+        assert any(line.startswith(stage[:12]) for line in said.splitlines()), stage
+    assert str(run) in said
+    assert product(run) == product(reference[0])
+
+
+def test_a_job_that_fails_says_why_and_has_an_exit_code(cluster: str, checkout: Path) -> None:
+    done = submit(cluster, checkout, "run_dir=runs/relative")
+    assert done.returncode != 0
+    line = "error: run_dir=runs/relative is relative, and a submitted job's working directory is thrown away"
+    assert line in done.stdout + done.stderr
