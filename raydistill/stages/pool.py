@@ -48,7 +48,8 @@ class Job:
 def actors(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
     """Gives units to actors as they come free. A dead or late one is replaced, its unit given away, ATTEMPTS times."""
     pool = stage.pool
-    work, name = ray.put(stage.work), stage.artifact.fingerprint
+    work = ray.put(stage.work)
+    name = work.hex()  # not the fingerprint: the same stage of two run directories has two places to write to
     idle = take(pool, pool_size(pool.actors, pool.num_cpus, pool.num_gpus, pool.threads, len(todo)))
     waiting, failures = deque(todo), dict.fromkeys(todo, 0)
     running: dict[Any, Job] = {}
