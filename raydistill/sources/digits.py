@@ -7,7 +7,6 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-from sklearn.datasets import load_digits
 
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput
@@ -20,6 +19,8 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 @cache
 def _data() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits  # seconds to import: only where digits are asked for
+
     data = load_digits()
     return (data.images * (255 / 16)).round().astype(np.uint8), data.target.astype(np.int32)
 

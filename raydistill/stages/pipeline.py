@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,12 +14,11 @@ from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.identity import canonical, digest
 from raydistill.report.card import card
 from raydistill.stages import cluster, encode, evaluate, group, plan, product, runner, sample
-from raydistill.stages.dispatch import on_ray
 from raydistill.stages.evaluate import SetRef, Training
 from raydistill.stages.preflight import Prepared, Variant, images_per_class, prepare, source_name
 from raydistill.stages.progress import say
 from raydistill.stages.runner import Execute, Outcome, Stage
-from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.artifact import Artifact, Manifest, Record
 
 Until = Literal["encode", "cluster", "plan", "sample", "evaluate", "report"]
 
@@ -48,7 +48,7 @@ class Results:
 def run(prepared: Prepared, until: Until = "report", execute: Execute | None = None) -> Results:
     """Carries a run to `until`. Finished work is found and skipped; Ray starts with the first stage that has work."""
     p, done = prepared, Results(prepared)
-    execute = execute or on_ray(p.config.ray)
+    execute = execute or on_ray_when_needed(p.config)
     start_run(p)
     train = p.splits.train
 
@@ -109,6 +109,19 @@ def run(prepared: Prepared, until: Until = "report", execute: Execute | None = N
 
         reporting.write(done)
     return done
+
+
+def on_ray_when_needed(config: Config) -> Execute:
+    """Spreads over Ray, which is imported with the first stage that has work: a finished run answers at once."""
+
+    def execute(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
+        if stage.style == "driver":
+            return runner.serial(stage, todo)
+        from raydistill.stages.dispatch import on_ray
+
+        return on_ray(config.ray)(stage, todo)
+
+    return execute
 
 
 def start_run(p: Prepared) -> None:
