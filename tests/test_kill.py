@@ -68,8 +68,8 @@ def kill(process: subprocess.Popen[str], everything: bool = False) -> None:
 
 
 def bury(members: Sequence[psutil.Process]) -> None:
-    """Waits for a dead driver's cluster to end by itself, and ends what does not."""
-    _, alive = psutil.wait_procs(members, timeout=60)
+    """Gives a dead driver's cluster time to end by itself, and ends what does not."""
+    _, alive = psutil.wait_procs(members, timeout=10)  # Ray's agents may take minutes
     for member in alive:
         member.kill()
     psutil.wait_procs(alive, timeout=10)
