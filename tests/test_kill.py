@@ -219,7 +219,10 @@ def test_random_kills(reference: Reference, tmp_path: Path) -> None:
     rng, run, deaths = random.Random(seed), tmp_path / "run", list[str]()
     process, kept = start(run), dict[str, tuple[int, int]]()
     while len(deaths) < int(os.environ.get("KILLS", "10")):
-        time.sleep(rng.uniform(0, 25))
+        after, until = len(commits(run)) + rng.randint(0, 8), time.monotonic() + 120
+        while len(commits(run)) < after and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 2))
         if process.poll() is not None:
             assert process.returncode in (0, 1), (process.returncode, said(run))
             if process.returncode == 1:
