@@ -389,7 +389,7 @@ def _value(key: str, text: str) -> Any:
         return None if text in ("null", "none", "") and type(None) in kinds else text
     try:
         value = yaml.safe_load(text)
-    except Exception:
+    except Exception:  # PyYAML's constructors raise ValueError, TypeError, IndexError... on odd scalars
         raise BadInput(f"configuration key {key!r}: cannot read the value {text[:60]!r}") from None
     if isinstance(value, str) and float in kinds:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -47,7 +48,7 @@ class Slot:
     weight: float = 1.0
 
 
-class Method:
+class Method(ABC):
     """Subclass, set the class variables, register. Everything else of the pipeline is shared by all methods."""
 
     summary: ClassVar[str]
@@ -58,9 +59,9 @@ class Method:
     guidance: ClassVar[str | None] = None
     form: ClassVar[Literal["mean", "epsilon"] | None] = None
 
+    @abstractmethod
     def slots(self, view: ClassView, ipc: int, seed: int) -> list[Slot]:
         """Exactly `ipc` slots, a pure function of its arguments."""
-        raise NotImplementedError
 
 
 def resolve(config: Config) -> tuple[Config, Method]:
