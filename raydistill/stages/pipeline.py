@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from raydistill.config import Config
+from raydistill.config import Config, RayConfig
 from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.identity import canonical, digest
 from raydistill.report.card import card
@@ -48,7 +48,7 @@ class Results:
 def run(prepared: Prepared, until: Until = "report", execute: Execute | None = None) -> Results:
     """Carries a run to `until`. Finished work is found and skipped; Ray starts with the first stage that has work."""
     p, done = prepared, Results(prepared)
-    execute = execute or on_ray_when_needed(p.config)
+    execute = execute or on_ray(p.config.ray)
     start_run(p)
     train = p.splits.train
 
@@ -111,15 +111,15 @@ def run(prepared: Prepared, until: Until = "report", execute: Execute | None = N
     return done
 
 
-def on_ray_when_needed(config: Config) -> Execute:
+def on_ray(config: RayConfig) -> Execute:
     """Spreads over Ray, which is imported with the first stage that has work: a finished run answers at once."""
 
     def execute(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
         if stage.style == "driver":
             return runner.serial(stage, todo)
-        from raydistill.stages.dispatch import on_ray
+        from raydistill.stages import dispatch
 
-        return on_ray(config.ray)(stage, todo)
+        return dispatch.on_ray(config)(stage, todo)
 
     return execute
 
