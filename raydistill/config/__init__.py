@@ -1,0 +1,11 @@
+"""The configuration: one strict typed tree, filled from a preset or YAML file and dotted overrides.
+
+Every value is checked before any work: an unknown key names the nearest one, a wrong type or range says what is
+allowed. `load` returns the canonical tree that is written to run_dir/config.yaml and that fingerprints are made of.
+"""
+
+from raydistill.config.loading import build, describe, leaves, load, nearest_key, presets
+from raydistill.config.sections import *  # noqa: F403
+from raydistill.config.sections import class_list, class_lists
+
+__all__ = ["build", "class_list", "class_lists", "describe", "leaves", "load", "nearest_key", "presets"]

@@ -1,0 +1,181 @@
+"""Loading: a preset or a YAML file, then dotted overrides, checked into one strict typed tree."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import reprlib
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from raydistill.config.sections import Config
+from raydistill.errors import BadInput, one_line
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship with the package."""
+    return sorted(
+        p.name.removesuffix(".yaml")
+        for p in resources.files("raydistill.presets").iterdir()
+        if p.name.endswith(".yaml")
+    )
+
+
+def load(config: str = "quickstart", overrides: Sequence[str] = ()) -> Config:
+    """A preset's name or a YAML file, then `key=value` overrides. Raises BadInput with one line."""
+    tree = _read(config)
+    for item in overrides:
+        key, sep, text = item.partition("=")
+        if not sep or not key:
+            raise BadInput(f"override {item!r} is not key=value (for example ipc=10 or guidance.scale=0.1)")
+        _put(tree, key, _value(key, text))
+    name = config if config in presets() else Path(config).stem
+    return build(tree, default_run=f"runs/{name}")
+
+
+def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
+    """Validates a tree. Raises BadInput for the first thing wrong with it."""
+    for key in _unknown(tree, Config):
+        near = nearest_key(key)
+        raise BadInput(f"unknown configuration key {key!r}" + (f"; did you mean {near!r}?" if near else ""))
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as e:
+        first = e.errors()[0]
+        key = ".".join(str(p) for p in first["loc"])
+        what = one_line(first["msg"]).removeprefix("Value error, ")
+        got = first.get("input")
+        shown = (
+            ""
+            if not key or isinstance(got, dict)
+            else f" (got {got[:60] if isinstance(got, str) else reprlib.repr(got)!r})"
+        )
+        raise BadInput(f"configuration{' key ' + key if key else ''}: {what}{shown}") from None
+    for key, _ in leaves(Config):
+        value: Any = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if any("\0" in v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)):
+            raise BadInput(f"configuration key {key}: holds a null character")
+    return config if config.run_dir else config.model_copy(update={"run_dir": default_run})
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key with its field, depth first."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from leaves(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def nearest_key(key: str) -> str | None:
+    """The known key most like `key`, by its whole path or by its last part."""
+    known = [k for k, _ in leaves(Config)]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if near:
+        return near[0]
+    tails = {k.rsplit(".", 1)[-1]: k for k in known}
+    near = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(tails), n=1, cutoff=0.6)
+    return tails[near[0]] if near else None
+
+
+def _read(config: str) -> dict[str, Any]:
+    if config in presets():
+        text = (resources.files("raydistill.presets") / f"{config}.yaml").read_text("utf-8")
+    elif _is_file(config):
+        try:
+            text = Path(config).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            raise BadInput(f"--config {config}: cannot be read: {one_line(e)}") from None
+    else:
+        near = difflib.get_close_matches(config, presets(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BadInput(f"--config {config}: neither a preset nor a file{hint} (presets: {', '.join(presets())})")
+    try:
+        tree = yaml.safe_load(text)
+    except Exception as e:  # PyYAML raises many kinds on odd scalars (!!int "" is an IndexError); all mean: not YAML
+        raise BadInput(f"--config {config}: not YAML: {one_line(e)}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise BadInput(f"--config {config}: must hold keys and values, not a {type(tree).__name__}")
+    return copy.deepcopy(tree)
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # a name too long, for example
+        return False
+
+
+def _unknown(tree: dict[Any, Any], model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of the tree that the model does not have. Looks only into sections, so no value can be too deep."""
+    for name, value in tree.items():
+        field = model.model_fields.get(name) if isinstance(name, str) else None
+        if field is None:
+            yield f"{prefix}{name}" + (f".{next(iter(value))}" if isinstance(value, dict) and value else "")
+        elif isinstance(value, dict) and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _unknown(value, field.annotation, f"{prefix}{name}.")
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    node, parts = tree, key.split(".")
+    for part in parts[:-1]:
+        child = node.get(part, {})
+        if not isinstance(child, dict):
+            raise BadInput(f"configuration key {key!r}: {part!r} is a value, not a section")
+        node[part] = node = dict(child)  # a copy: YAML aliases share one object
+    node[parts[-1]] = value
+
+
+def _value(key: str, text: str) -> Any:
+    """Text to value. A text field takes the text as it is (a folder named 2024 stays a name)."""
+    field = dict(leaves(Config)).get(key)
+    kinds = _flat(field.annotation) if field is not None else set()
+    if str in kinds and not text.startswith("["):
+        return None if text in ("null", "none", "") and type(None) in kinds else text
+    try:
+        value = yaml.safe_load(text)
+    except Exception:  # PyYAML's constructors raise ValueError, TypeError, IndexError... on odd scalars
+        raise BadInput(f"configuration key {key!r}: cannot read the value {text[:60]!r}") from None
+    if isinstance(value, str) and float in kinds:
+        try:
+            return float(value)  # YAML 1.1 reads 1e-4 as text
+        except ValueError:
+            return value
+    if any(typing.get_origin(k) is list for k in kinds) and isinstance(value, str | int | float):
+        value = [value]
+    if any(typing.get_origin(k) is list and str in typing.get_args(k) for k in kinds) and isinstance(value, list):
+        return [str(v) if isinstance(v, int | float) else v for v in value]
+    return value
+
+
+def _flat(kind: Any) -> set[Any]:
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        return _flat(typing.get_args(kind)[0])
+    if origin in (typing.Union, types.UnionType):
+        return set().union(*(_flat(a) for a in typing.get_args(kind)))
+    if origin is Literal:
+        return {type(a) for a in typing.get_args(kind)}
+    return {kind}
+
+
+def describe() -> str:
+    """The keys with defaults and meanings, for --help."""
+    lines = []
+    for key, field in leaves(Config):
+        default = field.default
+        shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        lines.append(f"  {key + '=' + shown:<44} {field.description or ''}".rstrip())
+    return "\n".join(lines)
