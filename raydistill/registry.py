@@ -21,6 +21,7 @@ PACKAGES = {
     "sampler": "raydistill.diffusion.samplers",
     "method": "raydistill.methods",
     "student": "raydistill.evaluation.students",
+    "classifier": "raydistill.models.classifiers",
 }
 
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in PACKAGES}

@@ -106,6 +106,24 @@ class GeneratorConfig(Section):
     path: Annotated[str | None, Field(description="diffusers directory holding transformer/ and scheduler/")] = None
 
 
+class ClassifierConfig(Section):
+    """A pretrained classifier. `classes` is a list of ids in the order of its columns, or the name of a class list."""
+
+    path: Annotated[
+        str | None, Field(description="FILE.safetensors, or a folder with config.json and model.safetensors")
+    ] = None
+    architecture: Annotated[
+        str | None, Field(description="name of a registered network; null = what config.json says")
+    ] = None
+    classes: Annotated[
+        list[str] | str | None,
+        Field(description="its class ids in order, or the name of a list that ships; null = what config.json says"),
+    ] = None
+    image_size: Annotated[
+        int | None, Field(ge=8, le=1024, description="pixels a side that it sees; null = its own")
+    ] = None
+
+
 class SamplerConfig(Section):
     """null = what the method prescribes."""
 
@@ -227,6 +245,7 @@ class Config(Section):
     sample: SampleConfig = SampleConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     pretrain: PretrainConfig = PretrainConfig()
+    features: ClassifierConfig = ClassifierConfig()
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")

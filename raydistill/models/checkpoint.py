@@ -6,7 +6,7 @@ import json
 import math
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from safetensors import SafetensorError, safe_open
 
@@ -22,25 +22,34 @@ def packaged(name: str) -> str:
     return str(resources.files("raydistill.presets") / "quickstart" / name)
 
 
-def check_weights(directory: Path, key: str) -> Path:
-    """The safetensors file of a diffusers model directory. Raises BadInput, refusing pickles without opening them."""
+def check_weights(directory: Path, key: str, name: str = WEIGHTS) -> Path:
+    """The safetensors file of a model directory. Raises BadInput, refusing pickles without opening them."""
     if not directory.is_dir():
-        raise BadInput(f"{key}: {directory} is not a folder; give a diffusers directory with config.json and {WEIGHTS}")
-    path = directory / WEIGHTS
+        raise BadInput(f"{key}: {directory} is not a folder; give a diffusers directory with config.json and {name}")
+    path = directory / name
     if not path.is_file():
         pickles = [p.name for p in sorted(directory.iterdir()) if p.suffix in PICKLES]
         if pickles:
-            raise BadInput(
-                f"{key}: {directory / pickles[0]} is a pickle, which can run code when it is opened; "
-                f"convert it to {WEIGHTS}"
-            )
-        raise BadInput(f"{key}: {directory} holds no {WEIGHTS}")
+            refuse_pickle(directory / pickles[0], key, name)
+        raise BadInput(f"{key}: {directory} holds no {name}")
+    tensor_shapes(path, key)
+    return path
+
+
+def refuse_pickle(path: Path, key: str, name: str) -> NoReturn:
+    raise BadInput(
+        f"{key}: {path} is a pickle, which can run code when it is opened; convert it to {name} "
+        "(docs/bring-your-own.md shows how)"
+    )
+
+
+def tensor_shapes(path: Path, key: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors of a safetensors file, by name, without reading them. Raises BadInput if it is torn."""
     try:
         with safe_open(path, framework="np") as f:
-            f.keys()
+            return {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as e:
         raise BadInput(f"{key}: {path} is not a whole safetensors file ({one_line(e)}); fetch it again") from None
-    return path
 
 
 def read_config(path: Path, key: str) -> dict[str, Any]:

@@ -1,0 +1,250 @@
+"""Pretrained classifiers: logits and embeddings of images. Teachers, feature extractors, and students that were saved.
+
+A classifier is FILE.safetensors of a registered architecture, or a folder with model.safetensors and config.json:
+{"architecture", "classes": ids in the order of the columns, "image_size", "mean", "std", "width" (students only)}.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from raydistill import registry
+from raydistill.config import class_list, class_lists
+from raydistill.errors import BadInput, StageFailed
+from raydistill.identity import canonical, digest, file_digest
+from raydistill.models.checkpoint import PICKLES, check_weights, integer, read_config, refuse_pickle, tensor_shapes
+from raydistill.models.device import Placement
+
+WEIGHTS = "model.safetensors"
+
+
+class ClassifierSpec:
+    """What is known of a classifier without loading its weights. Raises BadInput rather than guess.
+
+    What is given here and what config.json says must agree, but for `image_size`, which is what the network is shown.
+    `key` is the configuration section that errors name.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        architecture: str | None = None,
+        classes: Sequence[str] | str | None = None,
+        image_size: int | None = None,
+        *,
+        key: str = "classifier",
+    ) -> None:
+        self.key, self.path = key, Path(path)
+        self.weights = self._find()
+        config = read_config(self.path / "config.json", f"{key}.path") if self.path.is_dir() else {}
+        self.architecture = self._architecture(architecture, config)
+        self.class_ids = self._classes(classes, config)
+        student = self.architecture not in registry.names("classifier")
+        if student and not self.path.is_dir():
+            raise BadInput(
+                f"{key}.architecture: {self.architecture} is a student, whose preprocessing is not known; give a "
+                f"folder with config.json (docs/bring-your-own.md shows one) and {WEIGHTS}"
+            )
+        self.width = integer(config, "width", self.path / "config.json", f"{key}.path") if student else None
+        own = None if student else registry.get("classifier", self.architecture)
+        self.image_size = image_size or self._image_size(config, own)
+        self.mean, self.std = (self._colours(config, own, name) for name in ("mean", "std"))
+        if min(self.std) <= 0:
+            raise BadInput(f"{key}.path: {self.path / 'config.json'} gives std={list(self.std)}; each must be positive")
+        self._check_weights()
+
+    def build(self) -> nn.Module:
+        """The network as its architecture makes it, with fresh weights."""
+        if self.width is None:
+            return registry.get("classifier", self.architecture)(len(self.class_ids))
+        return registry.get("student", self.architecture)(len(self.class_ids), self.image_size, self.width)
+
+    def identity(self) -> dict[str, Any]:
+        """What logits and features depend on, free of paths."""
+        return {
+            "weights": file_digest(self.weights),
+            "architecture": self.architecture,
+            "classes": digest(canonical(self.class_ids).encode()),
+            "image_size": self.image_size,
+            "mean": self.mean,
+            "std": self.std,
+            "width": self.width,
+        }
+
+    def _find(self) -> Path:
+        key = f"{self.key}.path"
+        if self.path.is_dir():
+            return check_weights(self.path, key, WEIGHTS)
+        if not self.path.is_file():
+            raise BadInput(f"{key}: {self.path} is not there; give FILE.safetensors, or a folder with config.json "
+                           f"and {WEIGHTS}")  # fmt: skip
+        if self.path.suffix in PICKLES:
+            refuse_pickle(self.path, key, "safetensors")
+        return self.path
+
+    def _architecture(self, given: str | None, config: dict[str, Any]) -> str:
+        name = self._agreed("architecture", given, config.get("architecture"))
+        known = [*registry.names("classifier"), *registry.names("student")]
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise BadInput(f"{self.key}.architecture: unknown architecture {name!r}{hint} (known: {', '.join(known)})")
+        return name
+
+    def _classes(self, given: Sequence[str] | str | None, config: dict[str, Any]) -> list[str]:
+        key = f"{self.key}.classes"
+        told = config.get("classes")
+        ids = self._agreed(
+            "classes",
+            None if given is None else self._listed(given),
+            None if told is None else self._listed(told),
+        )
+        if not ids:
+            raise BadInput(f"{key}: no class is given; list the class id of each column")
+        twice = [c for c, count in Counter(ids).items() if count > 1]
+        if twice:
+            raise BadInput(f"{key}: class {twice[0]!r} is listed twice; each column has a class of its own")
+        return ids
+
+    def _listed(self, value: object) -> list[str]:
+        """Ids from a list of them, or from the name of a class list."""
+        if isinstance(value, str):
+            if value not in class_lists():
+                near = difflib.get_close_matches(value, class_lists(), n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise BadInput(
+                    f"{self.key}.classes: there is no class list {value!r}{hint} (known: {', '.join(class_lists())}); "
+                    "or list the ids in the order of the columns"
+                )
+            return class_list(value)
+        if not isinstance(value, Sequence):
+            raise BadInput(f"{self.key}.classes: {value!r} is neither a list of ids nor the name of a class list")
+        return [str(c) for c in value]
+
+    def _agreed(self, name: str, given: Any, told: Any) -> Any:
+        if given is None and told is None:
+            where = f"{self.path / 'config.json'} does not" if self.path.is_dir() else f"{self.path} cannot"
+            raise BadInput(f"{self.key}.{name} is not given, and {where} say it; it is never guessed")
+        if given is not None and told is not None and given != told:
+            shown = f" ({given} and {told})" if isinstance(given, str) else ""
+            raise BadInput(
+                f"{self.key}.{name} and {self.path / 'config.json'} do not agree{shown}; leave {self.key}.{name} out"
+            )
+        return told if given is None else given
+
+    def _image_size(self, config: dict[str, Any], own: Any) -> int:
+        if own is not None and "image_size" not in config:
+            return own.image_size
+        return integer(config, "image_size", self.path / "config.json", f"{self.key}.path")
+
+    def _colours(self, config: dict[str, Any], own: Any, name: str) -> tuple[float, float, float]:
+        value = config.get(name, getattr(own, name, None))
+        if not isinstance(value, Sequence) or len(value) != 3 or not all(type(v) in (int, float) for v in value):
+            raise BadInput(
+                f"{self.key}.path: {self.path / 'config.json'} gives {name}={value!r}; it must list three numbers, "
+                "for red, green and blue in [0, 1]"
+            )
+        return (float(value[0]), float(value[1]), float(value[2]))
+
+    def _check_weights(self) -> None:
+        """Compares the names and shapes of the file with those of the network; the weights stay where they are."""
+        try:
+            with torch.device("meta"):
+                wanted = {name: tuple(t.shape) for name, t in self.build().state_dict().items()}
+        except BadInput as e:
+            raise BadInput(f"{self.key}: {self.architecture} cannot be built: {e}") from None
+        have = tensor_shapes(self.weights, f"{self.key}.path")
+        lacking = sorted(n for n in wanted if n not in have and not n.endswith("num_batches_tracked"))
+        foreign = sorted(have.keys() - wanted.keys())
+        fault = f"{self.key}.path: {self.weights} does not fit {self.architecture}: "
+        if lacking or foreign:
+            raise BadInput(fault + (f"it has no {lacking[0]}" if lacking else f"it has {foreign[0]} too many"))
+        count = len(self.class_ids)
+        for name, shape in wanted.items():
+            got = have.get(name, shape)
+            if got != shape and shape[:1] == (count,) and got[1:] == shape[1:]:
+                raise BadInput(
+                    f"{self.key}.classes: {count} classes are given, but {self.weights} has a head of {got[0]} "
+                    f"({name}); list the class of each column"
+                )
+            if got != shape:
+                raise BadInput(fault + f"{name} has shape {list(got)} instead of {list(shape)}")
+
+
+class Classifier:
+    """A loaded classifier. Images go in as float32 (B, 3, S, S) in [0, 1], of any S.
+
+    They are resized (bicubic, antialiased) to `spec.image_size`, centred and scaled. The same for a given batch shape,
+    device and thread count. Raises StageFailed on a non-finite result.
+    """
+
+    def __init__(self, spec: ClassifierSpec, place: Placement) -> None:
+        self.spec, self.place = spec, place
+        net = spec.build()
+        net.load_state_dict(load_file(spec.weights))  # strict; float16 files become float32
+        memory = torch.channels_last if place.device.type == "cuda" else torch.contiguous_format
+        self.net = net.eval().requires_grad_(False).to(place.device, place.dtype, memory_format=memory)
+        self.mean, self.std = (torch.tensor(v, device=place.device).view(3, 1, 1) for v in (spec.mean, spec.std))
+
+    @torch.no_grad()  # not inference_mode: a loss may keep them as its targets
+    def logits(self, x: Tensor) -> Tensor:
+        """float32 (B, K), a column a class of `spec.class_ids`, on the device."""
+        return self._finite(self.net(self.prepare(x)))
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """float32 (B, D) on the device: the network's `features_of`, or else what its last linear layer is given."""
+        x = self.prepare(x)
+        return self._finite(self.net.features_of(x) if hasattr(self.net, "features_of") else self._penultimate(x))
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """float32 (B, 3, S, S) in [0, 1] -> what the network takes."""
+        size = self.spec.image_size
+        x = x.to(self.place.device)
+        if x.shape[-1] != size or x.shape[-2] != size:
+            x = F.interpolate(x, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        x = ((x - self.mean) / self.std).to(self.place.dtype)
+        return x.contiguous(memory_format=torch.channels_last) if self.place.device.type == "cuda" else x
+
+    def _penultimate(self, x: Tensor) -> Tensor:
+        heads = [m for m in self.net.modules() if isinstance(m, nn.Linear)]
+        if not heads:
+            raise BadInput(
+                f"{self.spec.key}.architecture: {self.spec.architecture} has neither features_of nor a linear layer"
+            )
+        kept: list[Tensor] = []
+        hook = heads[-1].register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+        try:
+            self.net(x)
+        finally:
+            hook.remove()
+        return kept[0].flatten(1)
+
+    def _finite(self, out: Tensor) -> Tensor:
+        if not torch.isfinite(out).all():
+            raise StageFailed(
+                f"{self.spec.key}: {self.spec.weights} gave a non-finite result in {self.place.dtype}; try float32"
+            )
+        return out.float()
+
+
+def class_columns(spec: ClassifierSpec, class_ids: Sequence[str]) -> np.ndarray:
+    """The classifier's column of each class, (len(class_ids),) int64. Raises BadInput for a class it does not know."""
+    column = {c: i for i, c in enumerate(spec.class_ids)}
+    for c in class_ids:
+        if c not in column:
+            raise BadInput(
+                f"class {c!r} is not one of the {len(column)} classes of the {spec.key} classifier ({spec.path}); "
+                f"leave it out with source.classes=[...] or give another {spec.key}.path"
+            )
+    return np.array([column[c] for c in class_ids], np.int64)
