@@ -22,7 +22,6 @@ from raydistill.sources.images import decode
 
 CPU = Placement(torch.device("cpu"), torch.float32, "cpu")
 IDS = ["n1", "n2", "n3"]
-NETS = registry.names("classifier")
 
 
 def save(path: Path, architecture: str = "resnet20_cifar10", classes: int = 3, **cast: Any) -> str:
@@ -149,39 +148,6 @@ class TestIdentity:
             ClassifierSpec(str(one.path), "resnet20_cifar10", IDS, 48),
         ]
         assert all(o.identity() != one.identity() for o in others)
-
-
-@pytest.mark.parametrize("name", NETS)
-class TestEveryArchitecture:
-    @pytest.fixture
-    def net(self, name: str, tmp_path: Path) -> Classifier:
-        return Classifier(ClassifierSpec(save(tmp_path / "n.safetensors", name), name, IDS, 32), CPU)
-
-    def test_logits_and_features_of_any_size(self, net: Classifier) -> None:
-        for size in (24, 32, 50):
-            x = torch.rand(2, 3, size, size)
-            logits, features = net.logits(x), net.features(x)
-            assert logits.shape == (2, 3) and features.shape == (2, features.shape[1])
-            assert logits.dtype == features.dtype == torch.float32
-            assert torch.equal(net.features(x), features), "the same twice"
-
-    def test_an_image_knows_nothing_of_its_batch(self, net: Classifier) -> None:
-        x = torch.rand(5, 3, 32, 32)
-        torch.testing.assert_close(net.features(x)[2:3], net.features(x[2:3]), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(net.logits(x)[2:3], net.logits(x[2:3]), rtol=1e-4, atol=1e-5)
-
-    def test_it_sees_centred_and_scaled_colours(self, net: Classifier) -> None:
-        x = torch.rand(2, 3, 32, 32)
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (net.spec.mean, net.spec.std))
-        with torch.inference_mode():
-            torch.testing.assert_close(net.logits(x), net.net((x - mean) / std))
-
-    def test_half_precision_files_are_computed_with_in_single(self, name: str, tmp_path: Path) -> None:
-        path = save(tmp_path / "h.safetensors", name, dtype=torch.float16)
-        net = Classifier(ClassifierSpec(path, name, IDS), CPU)
-        assert {p.dtype for p in net.net.parameters()} == {torch.float32}
-        kept = registry.get("classifier", name)(3).state_dict().keys()
-        assert kept == net.net.state_dict().keys()
 
 
 class TestStudents:

@@ -32,6 +32,7 @@ CONTRACTS = {  # kind -> (module of its contract, the entry whose parameters an 
     "guidance": ("test_guidance_contract", "mode"),
     "sampler": ("test_sampler_contract", "ddpm"),
     "student": ("test_student_contract", "convnet"),
+    "classifier": ("test_classifier_contract", "squeezenet1_0"),
 }
 Entry = tuple[str, str]
 
