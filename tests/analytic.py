@@ -44,9 +44,18 @@ class Mixture:
 
 
 def batch(size: int, prototype: Tensor | float = 0.0, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Batch:
-    """`size` slots of one class, all pulled to the same prototype."""
-    anchors = torch.as_tensor(prototype, dtype=torch.float32).expand(size, *shape).clone()
-    return Batch(torch.zeros(size, dtype=torch.long), anchors, [NoiseKey(seed, "c", i) for i in range(size)])
+    """`size` slots of one class, pulled to the same prototype, or to one each; real latents lie around it."""
+    anchors = torch.as_tensor(prototype).to(torch.float32).expand(size, *shape).clone()
+    keys = [NoiseKey(seed, "c", i) for i in range(size)]
+    return Batch(torch.zeros(size, dtype=torch.long), anchors, keys, around(anchors))
+
+
+def around(anchors: Tensor, count: int = 16) -> Tensor:
+    """Points around each anchor, the nearest first: (B, count, *shape)."""
+    drawn = noise(99, count, tuple(anchors.shape[1:]))
+    drawn = drawn * torch.linspace(0.5, 1, count).view(-1, *[1] * (anchors.ndim - 1))
+    far = drawn.flatten(1).norm(dim=1)
+    return anchors.unsqueeze(1) + drawn[far.argsort()].to(anchors.dtype)
 
 
 def prediction(step: Step, x_t: Tensor, eps: Tensor, raw: Tensor | None = None) -> Prediction:

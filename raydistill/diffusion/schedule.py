@@ -23,6 +23,7 @@ class Step:
     t: int  # training time step that the network is told
     alpha_bar: float
     alpha_bar_prev: float  # of the next cleaner step, 1 at the last
+    count: int  # n
 
     @property
     def beta(self) -> float:
@@ -82,7 +83,7 @@ def path(alpha_bar: np.ndarray, grid: str, steps: int) -> tuple[Step, ...]:
     times = timesteps(grid, steps, len(alpha_bar))
     previous = np.concatenate([[1.0], alpha_bar[times[:-1]]])
     made = [
-        Step(i, i / steps, int(t), float(alpha_bar[t]), float(p))
+        Step(i, i / steps, int(t), float(alpha_bar[t]), float(p), steps)
         for i, (t, p) in enumerate(zip(times, previous, strict=True))
     ]
     return tuple(reversed(made))

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import pytest
 import torch
-from analytic import Mixture, batch, noise, prediction, steps
+from analytic import Mixture, around, batch, noise, prediction, steps
 
 from raydistill import registry
-from raydistill.config import GuidanceConfig
+from raydistill.config import GuidanceConfig, ManifoldConfig
 from raydistill.diffusion.loop import Batch, Guidance, sample
 from raydistill.errors import BadInput
 from raydistill.methods.base import resolve
 
-ENTRIES = [(name, form) for name in registry.names("guidance") for form in ("mean", "epsilon")]
+VARIANTS = {"manifold": ["tangent_projection", "normal_correction"]}  # of one name, each to be held to the contract
+ENTRIES = [
+    (f"{name}:{variant}" if variant else name, form)
+    for name in registry.names("guidance")
+    for variant in VARIANTS.get(name, [""])
+    for form in ("mean", "epsilon")
+]
 GUIDED = [name for name in registry.names("method") if registry.get("method", name).guidance]
 
 pytestmark = pytest.mark.parametrize(("name", "form"), ENTRIES)
 
 
 def make(name: str, form: str, scale: float = 0.3, start: float = 1.0, stop: float = 0.0) -> Guidance:
-    return registry.get("guidance", name)(GuidanceConfig(scale=scale, start=start, stop=stop), form)
+    name, _, variant = name.partition(":")
+    own = [ManifoldConfig(variant=variant, cloud=16)] if variant else []
+    return registry.get("guidance", name)(GuidanceConfig(scale=scale, start=start, stop=stop), form, *own)
 
 
 def sampler_for(guidance: Guidance) -> type:
@@ -61,12 +69,11 @@ def test_a_window_without_a_step_is_refused(name: str, form: str) -> None:
 def test_a_slot_knows_nothing_of_its_batch(name: str, form: str) -> None:
     anchors = noise(5, 4)
     whole = batch(4)
-    whole = Batch(whole.class_index, anchors, whole.keys)
+    whole = Batch(whole.class_index, anchors, whole.keys, around(anchors))
     together = run(make(name, form), whole)
     for i in range(4):
-        alone = Batch(whole.class_index[i : i + 1], anchors[i : i + 1], whole.keys[i : i + 1])
-        torch.testing.assert_close(run(make(name, form), alone), together[i : i + 1], rtol=1e-6, atol=1e-6)
-    turned = Batch(whole.class_index.flip(0), anchors.flip(0), whole.keys[::-1])
+        torch.testing.assert_close(run(make(name, form), whole.take([i])), together[i : i + 1], rtol=1e-6, atol=1e-6)
+    turned = whole.take([3, 2, 1, 0])
     torch.testing.assert_close(run(make(name, form), turned), together.flip(0), rtol=1e-6, atol=1e-6)
 
 
@@ -78,7 +85,7 @@ def test_finite_at_both_ends_of_time(name: str, form: str, index: int) -> None:
     for size in (0.0, 1.0, 1e3):
         pred = prediction(step, size * noise(0), noise(1), noise(2))
         for prototype in (pred.x0_hat, torch.zeros_like(pred.x_t), noise(3)):
-            slots = Batch(torch.zeros(3, dtype=torch.long), prototype, batch(3).keys)
+            slots = batch(3, prototype)
             assert torch.isfinite(guidance.delta(pred, slots)).all()
 
 
@@ -86,7 +93,8 @@ def test_finite_at_both_ends_of_time(name: str, form: str, index: int) -> None:
 @pytest.mark.parametrize("shape", [(4, 4, 4), (16, 2, 8)])
 def test_dtype_and_shape_are_kept(name: str, form: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     pred = prediction(steps(50)[10], *(noise(i, 3, shape).to(dtype) for i in range(3)))
-    slots = Batch(torch.zeros(3, dtype=torch.long), noise(4, 3, shape).to(dtype), batch(3).keys)
+    anchors = noise(4, 3, shape).to(dtype)
+    slots = Batch(torch.zeros(3, dtype=torch.long), anchors, batch(3).keys, around(anchors))
     delta = make(name, form).delta(pred, slots)
     assert delta.dtype == dtype and delta.shape == pred.x_t.shape
 

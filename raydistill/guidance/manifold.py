@@ -1,0 +1,177 @@
+"""Manifold guidance (ManifoldGD, arXiv 2602.23295, section 3), as the paper says it and as its release does it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from raydistill.config import GuidanceConfig, ManifoldConfig
+from raydistill.diffusion.loop import Batch
+from raydistill.diffusion.prediction import Prediction
+from raydistill.diffusion.schedule import Window
+from raydistill.guidance import ramps
+from raydistill.guidance.kernels import pull
+from raydistill.guidance.tangent import Plane, nearest, plane
+from raydistill.registry import register
+
+RELEASED_RADIUS = 0.05
+SMALLEST_RADIUS = 0.1  # where the evenly spread half of the release's cloud begins, in latent units
+
+
+class TangentProjection:
+    """The paper: the pull to the prototype c loses its part normal to the manifold of the real latents.
+
+        g  = grad log k(x0_hat, c)                                         (RBF of width 1: MGD3's c - x0_hat)
+        Y  = sqrt(alpha_bar) P + sqrt(1 - alpha_bar) xi                    P: real latents around c within the radius
+        U  = d leading directions of the K rows of Y nearest x_t;  g_N = (I - U U^T) g
+        g' = g - w_N(t) g_N                                                w_N: `normal_weight`, along its ramp
+
+    g' then enters as MGD3's g does. xi is the network's own eps_hat (`estimate`: then the nearest in Y are the real
+    latents nearest x0_hat), one draw for all of P (`shared`), or a draw each (`independent`, which drowns the geometry
+    while noise is high). The radius is in units of the median distance of P to c; K points always remain.
+    """
+
+    def __init__(self, config: GuidanceConfig, form: Literal["mean", "epsilon"], own: ManifoldConfig) -> None:
+        self.space, self.scale, self.own = form, config.scale, own
+        self.window = Window(config.start, config.stop)
+
+    def delta(self, pred: Prediction, batch: Batch) -> Tensor:
+        return self.measured(pred, batch)[0]
+
+    def measured(self, pred: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The shift, and per sample: `cosine` of g and the tangent, `distance` of x_t to the plane per sqrt(D),
+        `explained` variance of the plane, `removed` share of |g|."""
+        s = pred.step
+        g = pull(self.own.kernel, pred.x0_hat, batch.prototype, self.own.kernel_width)
+        local = self.plane(pred, batch)
+        flat = g.flatten(1)
+        along = local.tangent(flat)
+        w = ramps.weight(self.own.normal_ramp, self.own.normal_weight, self.window, s)
+        kept = flat if w == 0 else flat - w * (flat - along)
+        size, left = norm(flat), norm(kept)
+        if self.own.renorm:
+            kept = kept * (size / left.clamp(min=1e-12)).unsqueeze(1)
+        x = self.place(pred, batch)
+        seen = {
+            "cosine": norm(along) / size.clamp(min=1e-12),
+            "distance": norm(local.normal(x - local.mean)) / x.shape[1] ** 0.5,
+            "explained": local.explained,
+            "removed": 1 - left / size.clamp(min=1e-12),
+        }
+        return shift(self.space, self.scale, pred, kept.view_as(g)), seen
+
+    def plane(self, pred: Prediction, batch: Batch) -> Plane:
+        """The plane of the noised real latents at x_t."""
+        if batch.neighbours is None:
+            raise ValueError("guidance manifold needs the real latents around each prototype")
+        s, own = pred.step, self.own
+        p = batch.neighbours.flatten(2)
+        far = torch.linalg.vector_norm(p - batch.prototype.flatten(1).unsqueeze(1), dim=2)
+        r = ramps.radius(
+            own.radius_ramp, own.radius or 1.0, own.radius_growth, own.radius_steps, self.window, s
+        ) * far.median(dim=1, keepdim=True).values
+        allowed = far <= r
+        allowed[:, : own.nearest] = True
+        y = s.alpha_bar**0.5 * p
+        if own.noise == "independent":
+            y = y + (1 - s.alpha_bar) ** 0.5 * batch.noise("manifold", s.index, p.shape[1]).flatten(2).to(y.dtype)
+        near, _ = nearest(y, self.place(pred, batch), own.nearest, allowed)
+        return plane(near, own.tangent_dim)
+
+    def place(self, pred: Prediction, batch: Batch) -> Tensor:
+        """x_t (B, D), less the noise that all latents share: taken from both sides, it costs no digits."""
+        s = pred.step
+        if self.own.noise == "estimate":
+            return s.alpha_bar**0.5 * pred.x0_hat.flatten(1)
+        if self.own.noise == "shared":
+            xi = batch.noise("manifold", s.index).to(pred.x_t.dtype)
+            return (pred.x_t - (1 - s.alpha_bar) ** 0.5 * xi).flatten(1)
+        return pred.x_t.flatten(1)
+
+
+class NormalCorrection:
+    """The release: the mode pull, plus a pull of x_t onto the plane through points of a synthetic cloud around c.
+
+        P = c + rho u, unit u; half of the radii rho evenly spread from 0.1 to r, half uniform in [0, r]
+        Y = sqrt(alpha_bar) P + sqrt(1 - alpha_bar) xi, a fresh xi for every point and step
+        mu, U of the K rows of Y nearest x_t;  n = -(I - U U^T)(x_t - mu)
+        correction = correction_scale tanh(min |x_t - Y| / bandwidth) n / |n|
+
+    DDPM form: mu_theta += scale sigma_t g + correction. DDIM form: x0_hat += scale g + correction, from which eps_hat
+    is derived again. The correction's length is at most correction_scale against |x_t| of about sqrt(D).
+    """
+
+    def __init__(self, config: GuidanceConfig, form: Literal["mean", "epsilon"], own: ManifoldConfig) -> None:
+        self.space, self.scale, self.own = form, config.scale, own
+        self.window = Window(config.start, config.stop)
+
+    def delta(self, pred: Prediction, batch: Batch) -> Tensor:
+        return self.measured(pred, batch)[0]
+
+    def measured(self, pred: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        s, own = pred.step, self.own
+        g = pull(own.kernel, pred.x0_hat, batch.prototype, own.kernel_width)
+        x = pred.x_t.flatten(1)
+        near, far = nearest(self.cloud(pred, batch), x, own.nearest)
+        local = plane(near, own.tangent_dim)
+        away = local.normal(x - local.mean)
+        unit = -away / norm(away).clamp(min=1e-12).unsqueeze(1)
+        strength = own.correction_scale * torch.tanh(far[:, :1] / own.bandwidth) * (self.scale > 0)
+        correction = (strength * unit).view_as(g)
+        seen = {
+            "cosine": norm(local.tangent(g.flatten(1))) / norm(g.flatten(1)).clamp(min=1e-12),
+            "distance": norm(away) / x.shape[1] ** 0.5,
+            "explained": local.explained,
+            "correction": norm(correction.flatten(1)) / norm(x),
+        }
+        if self.space == "mean":
+            return self.scale * pred.sigma_t * g + correction, seen
+        a, b = s.alpha_bar**0.5, (1 - s.alpha_bar) ** 0.5
+        return -(a / b) * (self.scale * g + correction), seen
+
+    def cloud(self, pred: Prediction, batch: Batch) -> Tensor:
+        """The noised points of this step, (B, cloud, D)."""
+        s, own = pred.step, self.own
+        r = ramps.radius(
+            own.radius_ramp, own.radius or RELEASED_RADIUS, own.radius_growth, own.radius_steps, self.window, s
+        )
+        like = pred.x_t
+        u = batch.noise("cloud.direction", s.index, own.cloud).flatten(2).to(like.dtype)
+        u = u / torch.linalg.vector_norm(u, dim=2, keepdim=True)
+        even = torch.linspace(SMALLEST_RADIUS, r, own.cloud // 2, dtype=like.dtype, device=like.device)
+        # a uniform number from the normal at hand: Phi of one entry a point
+        z = batch.noise("cloud.radius", s.index, own.cloud - own.cloud // 2).flatten(2)[:, :, 0].to(like.dtype)
+        rho = torch.cat([even.expand(len(u), -1), r * torch.special.ndtr(z)], dim=1)
+        p = batch.prototype.flatten(1).unsqueeze(1) + rho.unsqueeze(2) * u
+        xi = batch.noise("cloud.noise", s.index, own.cloud).flatten(2).to(like.dtype)
+        return s.alpha_bar**0.5 * p + (1 - s.alpha_bar) ** 0.5 * xi
+
+
+
+
+@register("guidance", "manifold")
+class Manifold:
+    """The variant that `manifold.variant` names."""
+
+    section: ClassVar[str] = "manifold"
+
+    def __new__(  # type: ignore[misc]
+        cls, config: GuidanceConfig, form: Literal["mean", "epsilon"], own: ManifoldConfig | None = None
+    ) -> TangentProjection | NormalCorrection:
+        own = own or ManifoldConfig()
+        kind = TangentProjection if own.variant == "tangent_projection" else NormalCorrection
+        return kind(config, form, own)
+
+
+def shift(space: str, scale: float, pred: Prediction, g: Tensor) -> Tensor:
+    """What a pull g adds: scale sigma_t g to the mean (DDPM), -scale sqrt(1 - alpha_bar) g to eps_hat (DDIM)."""
+    if space == "mean":
+        return scale * pred.sigma_t * g
+    return -scale * (1 - pred.step.alpha_bar) ** 0.5 * g
+
+
+def norm(x: Tensor) -> Tensor:
+    """(B, D) -> (B,)."""
+    return torch.linalg.vector_norm(x, dim=1)
