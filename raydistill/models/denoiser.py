@@ -27,6 +27,7 @@ from raydistill.models.checkpoint import (
     weights_digest,
 )
 from raydistill.models.device import Placement, quiet_libraries
+from raydistill.models.onednn import linear_by_onednn
 
 NETWORK = "DiTTransformer2DModel"
 OLDER = ("Transformer2DModel", "ada_norm_zero")  # class and norm_type by which diffusers 0.12 wrote the same network
@@ -134,6 +135,8 @@ class Denoiser:
             for block in net.transformer_blocks:
                 block.norm1.emb.time_proj.downscale_freq_shift = spec.timestep_freq_shift
         self.net = net.eval().requires_grad_(False).to(place.device, place.dtype)
+        if place.device.type == "cpu" and place.dtype == torch.float32:
+            linear_by_onednn(self.net)
 
     @property
     def calls_per_step(self) -> int:

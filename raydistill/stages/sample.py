@@ -28,7 +28,7 @@ from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
