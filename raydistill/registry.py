@@ -1,7 +1,8 @@
 """name -> class per kind: the only dispatch. A new method, guidance, sampler, student or source is one new file.
 
 A kind's package is scanned on first use, so dropping a file into it registers what it decorates. Other packages add
-entries through the entry-point group `raydistill.KIND`.
+entries through the entry-point group `raydistill.KIND`. A name that ends in a colon is a family: `timm:resnet18` is
+what the entry `timm:` makes of `resnet18`.
 """
 
 from __future__ import annotations
@@ -60,16 +61,20 @@ def _load(kind: str) -> None:
 
 
 def names(kind: str) -> list[str]:
-    """Registered names of a kind, sorted."""
+    """Registered names of a kind, sorted; families, whose members are not known, left out."""
     _load(kind)
-    return sorted(_entries[kind])
+    return sorted(n for n in _entries[kind] if not n.endswith(":"))
 
 
 def get(kind: str, name: str) -> Any:
-    """The entry; raises BadInput that names the nearest one."""
+    """The entry, or what a family makes of a member's name; raises BadInput that names the nearest entry."""
     _load(kind)
-    if name not in _entries[kind]:
-        near = difflib.get_close_matches(name, names(kind), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise BadInput(f"unknown {kind} {name!r}{hint} (known: {', '.join(names(kind))})")
-    return _entries[kind][name]
+    if name in _entries[kind] and not name.endswith(":"):
+        return _entries[kind][name]
+    family, colon, member = name.partition(":")
+    if member and family + colon in _entries[kind]:
+        return _entries[kind][family + colon](member)
+    near = difflib.get_close_matches(name, names(kind), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    known = names(kind) + sorted(f"{n}NAME" for n in _entries[kind] if n.endswith(":"))
+    raise BadInput(f"unknown {kind} {name!r}{hint} (known: {', '.join(known)})")

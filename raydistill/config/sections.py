@@ -251,8 +251,12 @@ class ProtocolConfig(Section):
 
 
 class EvaluateConfig(Section):
-    students: Annotated[list[str], Field(min_length=1, description="students to train")] = ["convnet"]
-    width: Annotated[int, Field(ge=8, le=1024, description="channels of the convnet student")] = 64
+    students: Annotated[
+        list[str], Field(min_length=1, description="students to train; timm:NAME for one of timm's models")
+    ] = ["convnet"]
+    width: Annotated[
+        int, Field(ge=8, le=1024, description="channels of the convnet; 128 = every student as wide as in the papers")
+    ] = 64
     seeds: Annotated[int, Field(ge=1, le=100, description="training seeds a student")] = 3
     baselines: Annotated[list[str], Field(description="methods evaluated beside, at the same IPC")] = ["random"]
     full: Annotated[bool, Field(description="also train on the whole training split: the bound")] = False

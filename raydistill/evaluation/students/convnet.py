@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from raydistill.errors import BadInput
+from raydistill.evaluation.students.layers import instance_norm, require
 from raydistill.registry import register
 
 
 @register("student", "convnet")
 class ConvNet(nn.Module):
-    """n = log2(image_size) - 2, so that the last map is 4 x 4: ConvNet-3 at 32 px, ConvNet-4 at 64 px."""
+    """As deep as leaves a last map of at least 3 x 3: 4 x 4 for powers of two, 3 x 3 at 224 px (ConvNet-6).
+
+    ConvNet-3 at 32 px, -4 at 64, -5 at 128, -6 at 224 and 256; an odd row or column is dropped by the pooling. `width`
+    is the channels of every block, 128 in the papers.
+    """
 
     def __init__(self, classes: int, image_size: int, width: int) -> None:
         super().__init__()
-        blocks = image_size.bit_length() - 3
-        if image_size != 2 ** (blocks + 2) or blocks < 1:
-            raise BadInput(
-                f"evaluate.protocol.image_size={image_size} must be a power of two from 8 for the convnet student"
-            )
+        require("convnet", image_size, 6)
+        blocks = (image_size // 3).bit_length() - 1
         layers: list[nn.Module] = []
         for i in range(blocks):
             layers += [
                 nn.Conv2d(3 if i == 0 else width, width, 3, padding=1),
-                nn.GroupNorm(width, width),
+                instance_norm(width),
                 nn.ReLU(inplace=True),
                 nn.AvgPool2d(2),
             ]
         self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(width * 16, classes)
+        self.head = nn.Linear(width * (image_size >> blocks) ** 2, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) -> logits (B, classes)."""
