@@ -42,6 +42,8 @@ def syntheses(root: Path, classes: int = 2, shuffle: int = 0) -> Made:
                 "seed_key": [f"0/{c}/{s}/0/0" for c, s in part],
                 "image_id": ["real.png" if s == 2 else "" for _, s in part],
                 "nfe": pa.array([50] * len(part), pa.int32()),
+                "landing": pa.array([0.5] * len(part), pa.float32()),
+                "trace": pa.array([[]] * len(part), schemas.TRACE),
                 "image": pa.array([coloured_png((40 * c, 30 * s, 9), c) for c, s in part], pa.binary()),
                 "latent": schemas.tensor_array(np.zeros((len(part), *SHAPE), np.float32)),
             },

@@ -18,6 +18,7 @@ from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Listing, open_splits
 from raydistill.stages import cluster, encode, group, plan, runner, sample
+from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.runner import Execute, Outcome, Stage, Work, serial
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
@@ -91,7 +92,8 @@ class TinyRun:
                 chosen, self.run, method, *self.sealed("group"), anchors, self.train.classes, self.shape
             )
         above = self.sealed(f"plan {method_name}")
-        return sample.stage(chosen, self.run, method, *above, self.train, self.vae, self.generator)
+        real = RealLatents(*self.sealed("group"))
+        return sample.stage(chosen, self.run, method, *above, real, self.train, self.vae, self.generator)
 
     def finish(self, names: Sequence[str] = STAGES) -> dict[str, Manifest]:
         return {name: runner.run(self.stage(name), serial).manifest for name in names}

@@ -46,8 +46,8 @@ Watch = Callable[[Step, dict[str, Tensor]], None]  # is told of every guided ste
 class Batch:
     """Slots sampled together: class_index (B,) int64 of the generator, prototype (B, C, h, w) in generator space.
 
-    `neighbours` (B, N, C, h, w) are real latents of the class in generator space, the nearest to the prototype first;
-    for guidance that asks for them, None otherwise.
+    `neighbours` (B, N, C, h, w) are real latents of the class in generator space, the nearest to the prototype first,
+    NaN where a class has fewer; for guidance that asks for them, None otherwise.
     """
 
     class_index: Tensor

@@ -71,8 +71,8 @@ class TangentProjection:
         far = torch.linalg.vector_norm(p - batch.prototype.flatten(1).unsqueeze(1), dim=2)
         r = ramps.radius(
             own.radius_ramp, own.radius or 1.0, own.radius_growth, own.radius_steps, self.window, s
-        ) * far.median(dim=1, keepdim=True).values
-        allowed = far <= r
+        ) * far.nanmedian(dim=1, keepdim=True).values
+        allowed = far <= r  # never where a small class was filled up with NaN
         allowed[:, : own.nearest] = True
         y = s.alpha_bar**0.5 * p
         if own.noise == "independent":
@@ -156,6 +156,11 @@ class Manifold:
     """The variant that `manifold.variant` names."""
 
     section: ClassVar[str] = "manifold"
+
+    @staticmethod
+    def neighbours(own: ManifoldConfig) -> tuple[int, int]:
+        """Real latents around each prototype: how many it needs, how many it looks at. The release makes up its own."""
+        return (own.nearest, own.neighbours) if own.variant == "tangent_projection" else (0, 0)
 
     def __new__(  # type: ignore[misc]
         cls, config: GuidanceConfig, form: Literal["mean", "epsilon"], own: ManifoldConfig | None = None

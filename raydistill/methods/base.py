@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from raydistill import registry
-from raydistill.config import Config
+from raydistill.config import Config, Section
 from raydistill.diffusion.schedule import Window
 from raydistill.errors import BadInput
 
@@ -87,6 +87,22 @@ def resolve(config: Config) -> tuple[Config, Method]:
             "guidance": config.guidance.model_copy(update={"form": form}),
         }
     ), method
+
+
+def guidance_section(config: Config, method: Method) -> Section | None:
+    """The configuration section that the method's guidance declares as its own, if any."""
+    if method.guidance is None:
+        return None
+    name = getattr(registry.get("guidance", method.guidance), "section", None)
+    return getattr(config, name) if name else None
+
+
+def neighbours_wanted(config: Config, method: Method) -> tuple[int, int]:
+    """Real latents around each prototype: how many the guidance needs, and how many it looks at; 0 for most."""
+    if method.guidance is None or config.guidance.scale == 0:
+        return 0, 0
+    wanted = getattr(registry.get("guidance", method.guidance), "neighbours", None)
+    return wanted(guidance_section(config, method)) if wanted else (0, 0)
 
 
 def pick_real(view: ClassView, ipc: int, method: str) -> None:

@@ -15,6 +15,7 @@ from raydistill.identity import canonical, digest
 from raydistill.report.card import card
 from raydistill.stages import cluster, encode, evaluate, group, plan, product, runner, sample
 from raydistill.stages.evaluate import SetRef, Training
+from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.preflight import Prepared, Variant, images_per_class, prepare, source_name
 from raydistill.stages.progress import say
 from raydistill.stages.runner import Execute, Outcome, Stage
@@ -89,6 +90,7 @@ def run(prepared: Prepared, until: Until = "report", execute: Execute | None = N
                     v.method,
                     done.plans[name].artifact,
                     done.plans[name].manifest,
+                    RealLatents(done.classes.artifact, done.classes.manifest),
                     train,
                     p.vae,
                     p.generator,

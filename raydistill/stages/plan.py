@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from raydistill.config import Config
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
-from raydistill.methods.base import ClassView, Method, Slot
+from raydistill.methods.base import ClassView, Method, Slot, neighbours_wanted
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.runner import Stage
@@ -46,6 +46,7 @@ class PlanWork:
     ipc: int
     seed: int
     batch: int
+    by_class: bool
 
     def load(self, item: str) -> str:
         return item
@@ -62,7 +63,9 @@ class PlanWork:
                 except BadInput as e:
                     raise StageFailed(str(e)) from None  # only known after broken images were set aside
                 rows += [(j, index, slot) for j, slot in enumerate(slots)]
-        rows.sort(key=lambda r: r[:2])  # slot first: a batch mixes classes
+        # Slot first: a batch mixes classes. Where guidance looks at the latents of a class, class first: they are read
+        # once for many slots.
+        rows.sort(key=lambda r: (r[1], r[0]) if self.by_class else r[:2])
         zero = np.zeros(self.shape, np.float32)
         keys = [NoiseKey(self.seed, self.infos[i].class_id, j).text() for j, i, _ in rows]
         table = pa.table(
@@ -122,6 +125,7 @@ def stage(
     shape: tuple[int, int, int],
 ) -> Stage:
     """The plan of one method at one IPC and seed."""
+    by_class = any(neighbours_wanted(config, method))
     print_of = fingerprint(
         "plan",
         VERSION,
@@ -131,9 +135,20 @@ def stage(
         config.ipc,
         config.seed,
         config.sample.batch,
+        *(["by class"] if by_class else []),
     )
     artifact = run.artifact("plan", print_of)
     work = PlanWork(
-        classes, manifest, prototypes, artifact, method, infos, shape, config.ipc, config.seed, config.sample.batch
+        classes,
+        manifest,
+        prototypes,
+        artifact,
+        method,
+        infos,
+        shape,
+        config.ipc,
+        config.seed,
+        config.sample.batch,
+        by_class,
     )
     return Stage("plan", "slots", artifact, ["plan"], lambda k: k, work, len(infos) * config.ipc, "driver")

@@ -11,7 +11,7 @@ import torch
 from raydistill import registry
 from raydistill.config import Config
 from raydistill.errors import BadInput
-from raydistill.methods.base import Method, resolve
+from raydistill.methods.base import Method, neighbours_wanted, resolve
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Splits, open_splits
@@ -140,6 +140,12 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
             say("source", f"class {info.class_id!r} has a single image: its one prototype is that image")
     low = int(counts.argmin())
     for v in variants:
+        least, _ = neighbours_wanted(v.config, v.method)
+        if least > counts[low]:
+            raise BadInput(
+                f"manifold.nearest={least} is more than the {counts[low]} images of class "
+                f"{train.classes[low].class_id!r}; lower it, or choose a method without guidance along a manifold"
+            )
         if not v.method.generates and config.ipc > counts[low]:
             raise BadInput(
                 f"ipc={config.ipc} is more than the {counts[low]} images of class {train.classes[low].class_id!r}, and "

@@ -10,12 +10,12 @@ import pyarrow as pa
 import torch
 
 from raydistill import registry
-from raydistill.config import Config, GuidanceConfig, SampleConfig, SamplerConfig, SourceConfig
+from raydistill.config import Config, GuidanceConfig, SampleConfig, SamplerConfig, Section, SourceConfig
 from raydistill.diffusion.loop import Batch, sample
-from raydistill.diffusion.schedule import path
-from raydistill.errors import BadInput
+from raydistill.diffusion.schedule import Step, path
+from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
-from raydistill.methods.base import Method
+from raydistill.methods.base import Method, guidance_section, neighbours_wanted
 from raydistill.models.denoiser import Denoiser, GeneratorSpec
 from raydistill.models.device import place
 from raydistill.models.vae import Vae, VaeSpec
@@ -23,6 +23,7 @@ from raydistill.seeding import NoiseKey
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode, png
 from raydistill.stages.encode import encode_all
+from raydistill.stages.neighbours import RealLatents, around
 from raydistill.stages.runner import Stage
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
@@ -33,10 +34,11 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Slots:
-    """One batch of the plan."""
+    """One batch of the plan, with real latents around its prototypes where guidance asks for them: (B, N, C, h, w)."""
 
     key: str
     table: pa.Table
+    neighbours: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,30 @@ class GenerateWork:
     sampler: SamplerConfig
     guidance_name: str | None
     guidance: GuidanceConfig
+    own: Section | None  # of the guidance
+    real: RealLatents
+    neighbours: tuple[int, int]  # least, most
     pool: SampleConfig
     artifact: Artifact
     seed: int
 
     def load(self, item: Slots) -> Slots:
-        return item
+        least, most = self.neighbours
+        if not most:
+            return item
+        index, anchors = item.table["class_index"].to_numpy(), schemas.tensor_numpy(item.table["prototype"])
+        near = np.empty((len(index), most, *anchors.shape[1:]), np.float32)
+        for c in np.unique(index):
+            latents, rows = self.real.of(int(c)), np.flatnonzero(index == c)
+            if len(latents) < least:
+                name = item.table["class_id"][int(rows[0])].as_py()
+                raise StageFailed(
+                    f"sample: class {name!r} has {len(latents)} usable images, and guidance {self.guidance_name} needs "
+                    f"{least} around a prototype; lower {self.guidance_name}.nearest or leave the class out"
+                )
+            for row in rows:
+                near[row] = around(latents, anchors[row], most)
+        return Slots(item.key, item.table, near)
 
     def open(self) -> Callable[[Slots], Record]:
         at = place(self.pool)
@@ -63,7 +83,8 @@ class GenerateWork:
         sampler = registry.get("sampler", self.sampler.name or "")()
         guide = None
         if self.guidance_name is not None and self.guidance.scale > 0:
-            guide = registry.get("guidance", self.guidance_name)(self.guidance, self.guidance.form)
+            kind = registry.get("guidance", self.guidance_name)
+            guide = kind(self.guidance, self.guidance.form, *([] if self.own is None else [self.own]))
         label = {c: i for i, c in enumerate(self.generator.class_ids)}
 
         def finish(slots: Slots) -> Record:
@@ -74,14 +95,35 @@ class GenerateWork:
                 torch.tensor([label[c] for c in ids], device=at.device),
                 prototype.to(at.device),
                 [NoiseKey(self.seed, c, s) for c, s in zip(ids, t["slot"].to_pylist(), strict=True)],
+                None
+                if slots.neighbours is None
+                else torch.from_numpy(slots.neighbours).to(at.device) * self.generator.latent_scale,
             )
+            trace = Trace()
             with torch.inference_mode():
-                z = sample(denoiser, steps, sampler, guide, batch) / self.generator.latent_scale
+                z = sample(denoiser, steps, sampler, guide, batch, trace) / self.generator.latent_scale
             pixels = vae.decode(z).numpy()
             nfe = len(steps) * denoiser.calls_per_step
-            return commit(self.artifact, slots, pixels, z.cpu().numpy(), nfe, at.kind)
+            return commit(self.artifact, slots, pixels, z.cpu().numpy(), nfe, at.kind, trace)
 
         return finish
+
+
+class Trace:
+    """Collects what guidance did at each of its steps."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[Step, dict[str, np.ndarray]]] = []
+
+    def __call__(self, step: Step, seen: dict[str, torch.Tensor]) -> None:
+        self.steps.append((step, {name: v.float().cpu().numpy() for name, v in seen.items()}))
+
+    def rows(self, count: int) -> list[list[dict[str, object]]]:
+        """For each of `count` slots, in sampling order."""
+        return [
+            [{"step": s.index, "name": n, "value": float(v[i])} for s, seen in self.steps for n, v in seen.items()]
+            for i in range(count)
+        ]
 
 
 @dataclass(frozen=True)
@@ -112,10 +154,24 @@ class PickWork:
         return finish
 
 
-def commit(artifact: Artifact, slots: Slots, pixels: np.ndarray, z: np.ndarray, nfe: int, device: str) -> Record:
+def commit(
+    artifact: Artifact,
+    slots: Slots,
+    pixels: np.ndarray,
+    z: np.ndarray,
+    nfe: int,
+    device: str,
+    trace: Trace | None = None,
+) -> Record:
     """pixels (B, S, S, 3) uint8 and latents z (B, C, h, w) in VAE-scaled space become the batch's rows."""
     table = slots.table.select(["class_index", "slot", "prototype_id", "weight", "seed_key", "image_id"])
     table = table.append_column("nfe", pa.array([nfe] * len(table), pa.int32()))
+    anchors = schemas.tensor_numpy(slots.table["prototype"])
+    far = np.sqrt(np.square(z - anchors).reshape(len(z), -1).mean(axis=1))
+    lacks = slots.table["prototype_id"].to_numpy() < 0
+    table = table.append_column("landing", pa.array(far.astype(np.float32), mask=lacks))
+    seen = (trace or Trace()).rows(len(table))
+    table = table.append_column("trace", pa.array(seen, schemas.TRACE))
     table = table.append_column("image", pa.array([png(p) for p in pixels], pa.binary()))
     table = table.append_column("latent", schemas.tensor_array(z.astype(np.float32)))
     return artifact.commit_table(slots.key, table.cast(schemas.syntheses(z.shape[1:])), device=device)
@@ -127,6 +183,7 @@ def stage(
     method: Method,
     plan: Artifact,
     manifest: Manifest,
+    real: RealLatents,
     train: Listing,
     vae: VaeSpec,
     generator: GeneratorSpec | None,
@@ -143,11 +200,25 @@ def stage(
     if method.generates:
         if generator is None:
             raise BadInput("generator.path is needed by this method")
-        guided = config.guidance.model_dump() if method.guidance and config.guidance.scale > 0 else None
+        own, near = guidance_section(config, method), neighbours_wanted(config, method)
+        guided = None
+        if method.guidance and config.guidance.scale > 0:
+            seen = real.manifest.digest if any(near) else None
+            guided = [config.guidance.model_dump(), own and own.model_dump(), seen]
         print_of = fingerprint(*common, generator.identity(), config.sampler.model_dump(), method.guidance, guided)
         artifact = run.artifact("syntheses", print_of)
         work: GenerateWork | PickWork = GenerateWork(
-            generator, vae, config.sampler, method.guidance, config.guidance, s, artifact, config.seed
+            generator,
+            vae,
+            config.sampler,
+            method.guidance,
+            config.guidance,
+            own,
+            real,
+            near,
+            s,
+            artifact,
+            config.seed,
         )
     else:
         artifact = run.artifact(

@@ -33,6 +33,9 @@ def tensor_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     return flat.reshape((len(array), *shape))
 
 
+TRACE = pa.list_(pa.struct([("step", pa.int32()), ("name", pa.string()), ("value", pa.float32())]))
+
+
 def latents(shape: Sequence[int]) -> pa.Schema:
     """encode and group: one row an image; `latent` (C, h, w) float16, VAE posterior mean x scale_factor."""
     return pa.schema(
@@ -72,7 +75,11 @@ def plan(shape: Sequence[int]) -> pa.Schema:
 
 
 def syntheses(shape: Sequence[int]) -> pa.Schema:
-    """sample: one row a slot; `image` is PNG bytes, `latent` the synthesis in VAE-scaled space, `nfe` network calls."""
+    """sample: one row a slot; `image` is PNG bytes, `latent` the synthesis in VAE-scaled space, `nfe` network calls.
+
+    `trace` holds what guidance did at its steps, by name (diffusion/loop.measured); `landing` is |z - prototype| /
+    sqrt(D), null without a prototype.
+    """
     return pa.schema(
         [
             ("class_index", pa.int32()),
@@ -82,6 +89,8 @@ def syntheses(shape: Sequence[int]) -> pa.Schema:
             ("seed_key", pa.string()),
             ("image_id", pa.string()),
             ("nfe", pa.int32()),
+            ("landing", pa.float32()),
+            ("trace", TRACE),
             ("image", pa.binary()),
             ("latent", tensor_type(shape, pa.float32())),
         ]
