@@ -78,8 +78,14 @@ def _lloyd(x: np.ndarray, start: np.ndarray, iterations: int) -> Clusters:
         verbose=False,
     )
     solver.train(x, init_centroids=np.ascontiguousarray(start))
-    labels = solver.index.search(x, 1)[1][:, 0]
-    # Final centroids are the float64 means of their members, so that sizes, means and distances agree exactly.
+    return of_labels(x, solver.index.search(x, 1)[1][:, 0], k)
+
+
+def of_labels(x: np.ndarray, labels: np.ndarray, k: int) -> Clusters:
+    """The clusters that labels (N,) below k make of x (N, D) float32, largest first (ties by centroid).
+
+    Centroids are the float64 means of their members, so that sizes, means and distances agree exactly.
+    """
     sums = np.zeros((k, x.shape[1]), np.float64)
     np.add.at(sums, labels, x)
     size = np.bincount(labels, minlength=k)
