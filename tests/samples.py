@@ -13,7 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from raydistill import registry
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput
 from raydistill.sources.base import Source
@@ -71,6 +74,17 @@ def write_folder(path: Path, splits: dict[str, int]) -> Path:
             for i in range(count):
                 (folder / f"{i:03d}.png").write_bytes(coloured_png(colour, seed=i + 100 * len(split)))
     return path
+
+
+def write_student(folder: Path, **more: Any) -> str:
+    """A classifier's folder: an untrained convnet of two classes at 16 px; the same bytes every time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    save_file(registry.get("student", "convnet")(2, 16, 8).state_dict(), folder / "model.safetensors")
+    config = {"architecture": "convnet", "width": 8, "image_size": 16, "classes": ["3", "7"]}
+    config |= {"mean": [0.5] * 3, "std": [0.25] * 3}
+    (folder / "config.json").write_text(json.dumps(config | more))
+    return str(folder)
 
 
 def coloured_png(colour: tuple[int, int, int], seed: int, shape: tuple[int, int] = (10, 12)) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_run import TinyRun
+from tiny_run import TinyRun, config
 
 from raydistill import registry
 from raydistill.clustering.selection import ROWS, herding, kcenter, squared
@@ -185,7 +185,8 @@ class TestMethods:
 class TestPlan:
     @pytest.fixture(scope="class")
     def tiny(self, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-        run = TinyRun(tmp_path_factory.mktemp("run"))
+        run = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
+        run.config = config()
         run.finish(["encode", "group"])
         return run
 

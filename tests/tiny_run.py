@@ -11,27 +11,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from samples import write_student
 
 from raydistill.config import Config, build
 from raydistill.methods.base import resolve
+from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Listing, open_splits
-from raydistill.stages import cluster, encode, group, plan, runner, sample
+from raydistill.stages import cluster, embed, encode, group, plan, runner, sample
 from raydistill.stages.neighbours import RealLatents
+from raydistill.stages.pipeline import by_features
+from raydistill.stages.preflight import Variant
 from raydistill.stages.runner import Execute, Outcome, Stage, Work, serial
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
 REAL = "random"
 GENERATED = "mgd3"
-STAGES = ("encode", "group", "cluster", f"plan {GENERATED}", f"plan {REAL}", f"sample {GENERATED}", f"sample {REAL}")
+CHOSEN = "herding"  # by features
+STAGES = (
+    "encode",
+    "group",
+    "cluster",
+    "embed",
+    f"plan {GENERATED}",
+    f"plan {REAL}",
+    f"plan {CHOSEN}",
+    f"sample {GENERATED}",
+    f"sample {REAL}",
+)
 UPSTREAM = {
     "encode": (),
     "group": ("encode",),
     "cluster": ("group",),
+    "embed": ("group",),
     f"plan {GENERATED}": ("group", "cluster"),
     f"plan {REAL}": ("group",),
+    f"plan {CHOSEN}": ("group", "embed"),
     f"sample {GENERATED}": (f"plan {GENERATED}",),
     f"sample {REAL}": (f"plan {REAL}",),
 }
@@ -43,6 +60,7 @@ def config(**more: Any) -> Config:
         "ipc": 3,
         "source": {"kind": "digits", "classes": ["3", "7"]},
         "encode": {"chunk": 6, "batch": 4, "device": "cpu"},
+        "embed": {"batch": 4, "device": "cpu"},
         "cluster": {"restarts": 1, "iterations": 10},
         "sampler": {"steps": 2, "cfg_scale": 1.0},
         "guidance": {"stop": 0.0},
@@ -62,12 +80,13 @@ class TinyRun:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.run = RunDir(str(root))
-        self.config = config()
+        self.config = config(selection={"space": "feature"})
         splits = open_splits(self.config.source)
         self.train = few(splits.train, 21)
         self.test = few(splits.test, 12)
         self.vae = VaeSpec(None)
         self.generator = GeneratorSpec(None)
+        self.network = ClassifierSpec(write_student(root.parent / "network"), key="features")
         self.shape = self.vae.latent_shape(self.config.source.image_size)
 
     def sealed(self, name: str) -> tuple[Artifact, Manifest]:
@@ -83,13 +102,16 @@ class TinyRun:
             return encode.stage(self.config, self.run, self.train, self.vae)
         if kind == "group":
             return group.stage(self.config, self.run, *self.sealed("encode"), self.train.classes)
+        if kind == "embed":
+            return embed.stage(self.config, self.run, *self.sealed("group"), self.train, self.network)
         if kind == "cluster":
             return cluster.stage(self.config, self.run, *self.sealed("group"), self.train.classes)
         chosen, method = resolve(self.config.model_copy(update={"method": method_name}))
         if kind == "plan":
             anchors = plan.Prototypes(*self.sealed("cluster")) if method.uses_prototypes else None
+            features = plan.Features(*self.sealed("embed")) if by_features(Variant(chosen, method)) else None
             return plan.stage(
-                chosen, self.run, method, *self.sealed("group"), anchors, self.train.classes, self.shape
+                chosen, self.run, method, *self.sealed("group"), anchors, self.train.classes, self.shape, features
             )
         above = self.sealed(f"plan {method_name}")
         real = RealLatents(*self.sealed("group"))

@@ -124,6 +124,25 @@ class ClassifierConfig(Section):
     ] = None
 
 
+class EmbedConfig(Pool):
+    """Features of the training images, by the network of `features`."""
+
+    batch: Annotated[int, Field(ge=1, le=4096, description="images a batch; the last one is padded")] = 50
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"], Field(description="auto = bfloat16 on a GPU, float32 on the CPU")
+    ] = "float32"
+    deadline_s: Annotated[float, Field(gt=0, description="longest wait for one class bucket")] = 7200.0
+
+
+class SelectionConfig(Section):
+    """What methods that choose among the images of a class compare them by."""
+
+    space: Annotated[
+        Literal["latent", "feature"],
+        Field(description="herding, kcenter: compare latents, or features by the network of features.path"),
+    ] = "latent"
+
+
 class SamplerConfig(Section):
     """null = what the method prescribes."""
 
@@ -324,6 +343,8 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     pretrain: PretrainConfig = PretrainConfig()
     features: ClassifierConfig = ClassifierConfig()
+    embed: EmbedConfig = EmbedConfig()
+    selection: SelectionConfig = SelectionConfig()
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ class ClassView:
 
     centroids (K, C, h, w) float32 in VAE-scaled space, sizes (K,), medoids (K,) image ids; K = 0 for a method that uses
     none, and at most ipc. latents (N, C, h, w) float16 in VAE-scaled space, in the order of image_ids; empty for a
-    method that does not ask for them.
+    method that does not ask for them. features (N, D) float32 if selection.space asks for them.
     """
 
     class_id: str
@@ -31,10 +31,13 @@ class ClassView:
     sizes: np.ndarray
     medoids: Sequence[str]
     latents: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float16))
+    features: np.ndarray | None = None
 
     @property
     def points(self) -> np.ndarray:
-        """The latents as vectors, (N, C h w)."""
+        """The images as vectors of the space that selection.space names: features (N, D), or latents (N, C h w)."""
+        if self.features is not None:
+            return self.features
         return self.latents.reshape(len(self.latents), math.prod(self.latents.shape[1:]))
 
 
@@ -54,6 +57,7 @@ class Method(ABC):
     summary: ClassVar[str]
     uses_prototypes: ClassVar[bool] = False
     uses_latents: ClassVar[bool] = False
+    uses_points: ClassVar[bool] = False
     generates: ClassVar[bool] = True
     sampler: ClassVar[str] = "ddpm"
     guidance: ClassVar[str | None] = None

@@ -12,7 +12,7 @@ class Herding(Method):
     """Slot j is pick j, so a smaller IPC is the beginning of a larger one."""
 
     summary = "real images whose mean follows the class mean (herding)"
-    uses_latents = True
+    uses_points = True
     generates = False
 
     def slots(self, view: ClassView, ipc: int, seed: int) -> list[Slot]:

@@ -238,6 +238,11 @@ class Classifier:
         return out.float()
 
 
+def unit_images(pixels: np.ndarray) -> Tensor:
+    """uint8 (B, S, S, 3) -> float32 (B, 3, S, S) in [0, 1], as a classifier takes it."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div(255)
+
+
 def class_columns(spec: ClassifierSpec, class_ids: Sequence[str]) -> np.ndarray:
     """The classifier's column of each class, (len(class_ids),) int64. Raises BadInput for a class it does not know."""
     column = {c: i for i, c in enumerate(spec.class_ids)}

@@ -13,7 +13,7 @@ from raydistill.config import Config, RayConfig
 from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.identity import canonical, digest
 from raydistill.report.card import card
-from raydistill.stages import cluster, encode, evaluate, group, plan, product, runner, sample
+from raydistill.stages import cluster, embed, encode, evaluate, group, plan, product, runner, sample
 from raydistill.stages.evaluate import SetRef, Training
 from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.preflight import Prepared, Variant, images_per_class, prepare, source_name
@@ -40,6 +40,7 @@ class Results:
     latents: Sealed | None = None
     classes: Sealed | None = None
     prototypes: Sealed | None = None
+    features: Sealed | None = None
     plans: dict[str, Sealed] = field(default_factory=dict)
     syntheses: dict[str, Sealed] = field(default_factory=dict)
     trainings: list[Training] = field(default_factory=list)
@@ -69,6 +70,11 @@ def run(prepared: Prepared, until: Until = "report", execute: Execute | None = N
         )
     if until == "cluster":
         return done
+    if any(map(by_features, p.variants)):
+        assert p.features is not None
+        done.features = bring(
+            embed.stage(p.config, p.run, done.classes.artifact, done.classes.manifest, train, p.features)
+        )
     for v in p.variants:
         name = v.config.method
         anchors = (
@@ -78,7 +84,17 @@ def run(prepared: Prepared, until: Until = "report", execute: Execute | None = N
         )
         done.plans[name] = bring(
             plan.stage(
-                v.config, p.run, v.method, done.classes.artifact, done.classes.manifest, anchors, train.classes, p.shape
+                v.config,
+                p.run,
+                v.method,
+                done.classes.artifact,
+                done.classes.manifest,
+                anchors,
+                train.classes,
+                p.shape,
+                plan.Features(done.features.artifact, done.features.manifest)
+                if done.features and by_features(v)
+                else None,
             ),
             f"plan {name}",
         )
@@ -111,6 +127,11 @@ def run(prepared: Prepared, until: Until = "report", execute: Execute | None = N
 
         reporting.write(done)
     return done
+
+
+def by_features(v: Variant) -> bool:
+    """Whether the method chooses among the images by their features."""
+    return v.method.uses_points and v.config.selection.space == "feature"
 
 
 def on_ray(config: RayConfig) -> Execute:

@@ -35,10 +35,19 @@ class Prototypes:
 
 
 @dataclass(frozen=True)
+class Features:
+    """The artifact of embed with its manifest: what points are in the space of features."""
+
+    artifact: Artifact
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
 class PlanWork:
     classes: Artifact
     manifest: Manifest
     prototypes: Prototypes | None
+    features: Features | None
     artifact: Artifact
     method: Method
     infos: tuple[ClassInfo, ...]
@@ -87,16 +96,22 @@ class PlanWork:
         return self.artifact.commit_table(key, table, device="driver")
 
     def _views(self, bucket: Record) -> Iterator[tuple[ClassView, int]]:
-        """The classes of a bucket. Of their latents, read only if the method asks, one bucket is held at a time."""
-        columns = ["class_index", "image_id"] + ["latent"] * self.method.uses_latents
+        """The classes of a bucket. Of latents and features, read if the method asks, one bucket is held at a time."""
+        latents = self.method.uses_latents or (self.method.uses_points and self.features is None)
+        columns = ["class_index", "image_id"] + ["latent"] * latents
         rows = self.classes.read_table(bucket, columns=columns)
         anchors = None
         if self.prototypes is not None:
             record = next(r for r in self.prototypes.manifest.records if r.key == bucket.key)
             anchors = self.prototypes.artifact.read_table(record)
+        points = None
+        if self.features is not None:
+            record = next(r for r in self.features.manifest.records if r.key == bucket.key)
+            points = schemas.tensor_numpy(self.features.artifact.read_table(record, columns=["feature"])["feature"])
         start = 0
         for index, count in zip(bucket.meta["classes"], bucket.meta["counts"], strict=True):
             mine = rows.slice(start, count)
+            features = None if points is None else points[start : start + count]
             start += count
             part = None if anchors is None else anchors.filter(pc.equal(anchors["class_index"], index))
             yield (
@@ -106,9 +121,8 @@ class PlanWork:
                     np.zeros((0, *self.shape), np.float32) if part is None else schemas.tensor_numpy(part["centroid"]),
                     np.zeros(0, np.int64) if part is None else part["size"].to_numpy(),
                     [] if part is None else part["medoid"].to_pylist(),
-                    schemas.tensor_numpy(mine["latent"])
-                    if self.method.uses_latents
-                    else np.zeros((0, *self.shape), np.float16),
+                    schemas.tensor_numpy(mine["latent"]) if latents else np.zeros((0, *self.shape), np.float16),
+                    features,
                 ),
                 index,
             )
@@ -123,8 +137,9 @@ def stage(
     prototypes: Prototypes | None,
     infos: tuple[ClassInfo, ...],
     shape: tuple[int, int, int],
+    features: Features | None = None,
 ) -> Stage:
-    """The plan of one method at one IPC and seed."""
+    """The plan of one method at one IPC and seed. `features` are given if the method chooses by them."""
     by_class = any(neighbours_wanted(config, method))
     print_of = fingerprint(
         "plan",
@@ -136,12 +151,14 @@ def stage(
         config.seed,
         config.sample.batch,
         *(["by class"] if by_class else []),
+        *([features.manifest.digest] if features else []),
     )
     artifact = run.artifact("plan", print_of)
     work = PlanWork(
         classes,
         manifest,
         prototypes,
+        features,
         artifact,
         method,
         infos,

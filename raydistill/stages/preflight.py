@@ -12,6 +12,7 @@ from raydistill import registry
 from raydistill.config import Config
 from raydistill.errors import BadInput
 from raydistill.methods.base import Method, neighbours_wanted, resolve
+from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Splits, open_splits
@@ -38,6 +39,7 @@ class Prepared:
     shape: tuple[int, int, int]
     generator: GeneratorSpec | None
     variants: tuple[Variant, ...]
+    features: ClassifierSpec | None = None
 
 
 def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Prepared:
@@ -77,7 +79,10 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
                 f"sampler.steps={config.sampler.steps} is more than the generator's {len(generator.alphas_bar)} "
                 "training steps"
             )
-    return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants))
+    features = ClassifierSpec(**config.features.model_dump(), key="features") if config.features.path else None
+    if config.selection.space == "feature" and features is None:
+        raise BadInput("selection.space=feature needs a network: give features.path, or choose selection.space=latent")
+    return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features)
 
 
 def _own_sampler(config: Config, name: str) -> object:
@@ -107,6 +112,7 @@ def absolute(config: Config) -> Config:
             "source": config.source.model_copy(update={"path": full(config.source.path)}),
             "vae": config.vae.model_copy(update={"path": full(config.vae.path)}),
             "generator": config.generator.model_copy(update={"path": full(config.generator.path)}),
+            "features": config.features.model_copy(update={"path": full(config.features.path)}),
         }
     )
 

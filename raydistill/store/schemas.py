@@ -43,6 +43,13 @@ def latents(shape: Sequence[int]) -> pa.Schema:
     )
 
 
+def features(size: int) -> pa.Schema:
+    """embed: one row an image, in the order of group's; `feature` (size,) float32, an embedding."""
+    return pa.schema(
+        [("image_id", pa.string()), ("class_index", pa.int32()), ("feature", tensor_type((size,), pa.float32()))]
+    )
+
+
 def prototypes(shape: Sequence[int]) -> pa.Schema:
     """cluster: one row a prototype; `size` = members, `sse` = sum of squared distances, `medoid` = nearest image_id."""
     return pa.schema(

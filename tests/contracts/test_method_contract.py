@@ -31,7 +31,8 @@ def view(
     k = min(ipc, images if distinct is None else distinct) if method.uses_prototypes else 0
     sizes = np.sort(rng.integers(1, 50, k))[::-1]
     centroids = rng.standard_normal((k, *SHAPE)).astype(np.float32)
-    latents = rng.standard_normal((images if method.uses_latents else 0, *SHAPE)).astype(np.float16)
+    shown = images if method.uses_latents or method.uses_points else 0
+    latents = rng.standard_normal((shown, *SHAPE)).astype(np.float16)
     return ClassView(class_id, ids, centroids, sizes, ids[:k], latents)
 
 
