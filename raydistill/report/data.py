@@ -85,6 +85,72 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A curve with its spread: x, mean and std (n,), x ascending. `main` marks the distilled set of this report."""
+
+    name: str
+    x: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    main: bool = False
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Test accuracy over image visits, a line a set, of one student."""
+
+    student: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class ClassSeries:
+    """Accuracy of each class (K,), mean over training seeds, when trained on one set."""
+
+    name: str
+    mean: np.ndarray
+    main: bool
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    student: str
+    names: tuple[str, ...]
+    sets: tuple[ClassSeries, ...]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """share (K, K): rows are true classes and sum to 1, columns what they are taken for; over all training seeds."""
+
+    student: str
+    set: str
+    names: tuple[str, ...]
+    share: np.ndarray
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Real images and syntheses of all classes in one plane: points (N, 2), their class indices; `how` it was made."""
+
+    real: np.ndarray
+    real_class: np.ndarray
+    syntheses: np.ndarray
+    syntheses_class: np.ndarray
+    names: tuple[str, ...]
+    how: str
+
+
+@dataclass(frozen=True)
+class GuidanceTrace:
+    """What guidance did, mean and std over slots at each step index; `meaning` says what the number is."""
+
+    name: str
+    meaning: str
+    line: Line
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything on the page. The totals are needed only if `panels` leaves classes out; None = count the panels."""
 
@@ -104,6 +170,11 @@ class ReportData:
     total_classes: int | None = None
     total_real: int | None = None
     total_images: int | None = None
+    curves: tuple[Curves, ...] = ()
+    classwise: tuple[ClassScores, ...] = ()
+    confusions: tuple[Confusion, ...] = ()
+    embedding: Embedding | None = None
+    guidance: tuple[GuidanceTrace, ...] = ()
 
     @property
     def classes(self) -> int:

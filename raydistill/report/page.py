@@ -9,8 +9,8 @@ from functools import cache
 import jinja2
 from markupsafe import Markup
 
-from raydistill.report import plots, text
-from raydistill.report.data import FULL, ClassPanel, Item, ReportData, Score, StageCost
+from raydistill.report import classes, lines, plots, text
+from raydistill.report.data import FULL, ClassPanel, Curves, GuidanceTrace, Item, ReportData, Score, StageCost
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.verdict import verdicts
 
@@ -70,8 +70,25 @@ def render(data: ReportData) -> str:
         pixelated=data.image_size < PIXELATED_BELOW,
         compact=compact,
         costs=_costs(data.costs),
+        curves=[_curves(c) for c in data.curves],
+        classwise=[(c, classes.accuracy(c)) for c in data.classwise],
+        max_rows=classes.MAX_ROWS,
+        confusions=[(c, classes.confusion(c), classes.mistakes(c)) for c in data.confusions],
+        embedding=classes.embedding(data.embedding) if data.embedding else "",
+        colours=classes.colours(data.embedding.names) if data.embedding else [],
+        guidance=[(g, _trace(g)) for g in data.guidance],
         total=text.duration(sum(c.seconds for c in data.costs if not c.reused)),
     )
+
+
+def _curves(curves: Curves) -> tuple[str, Markup, Markup]:
+    label = f"Test accuracy of {curves.student} over the training, for {', '.join(ln.name for ln in curves.lines)}."
+    drawn = lines.chart(curves.lines, label, lambda v: f"{100 * v:.0f}", "image visits, accuracy in %")
+    return curves.student, drawn, lines.legend(curves.lines)
+
+
+def _trace(g: GuidanceTrace) -> Markup:
+    return lines.chart([g.line], f"{g.name} at each guided step: {g.meaning}", text.number, "step", falling=True)
 
 
 def _facts(data: ReportData) -> list[tuple[str, str]]:

@@ -82,3 +82,27 @@ def _blocks(points: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """(N, D) of any float type -> (first row, up to _BLOCK rows as float64)."""
     for start in range(0, len(points), _BLOCK):
         yield start, np.asarray(points[start:start + _BLOCK], np.float64)
+
+
+def plane(real: np.ndarray, syntheses: np.ndarray) -> tuple[np.ndarray, str]:
+    """All rows of `real` (N, D) and `syntheses` (S, D) on one plane, and how: t-SNE of their principal components.
+
+    Returns (N + S, 2) float64, the real ones first. Deterministic for one thread. Few or equal rows, for which t-SNE
+    means nothing, are put on two principal axes.
+    """
+    points = np.concatenate([real, syntheses]).astype(np.float32)
+    if len(points) < 30 or not np.ptp(points, axis=0).any():
+        flat = project(real, np.zeros((0, real.shape[1])), syntheses)
+        return np.concatenate([flat.real, flat.syntheses]), "Two principal axes of the real latents."
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    k = min(50, len(points) - 1, points.shape[1])
+    components = PCA(k, svd_solver="randomized", random_state=0).fit_transform(points)
+    perplexity = min(30, (len(points) - 1) // 3)
+    placed = TSNE(2, perplexity=perplexity, init="pca", random_state=0, max_iter=500).fit_transform(components)
+    return placed.astype(np.float64), (
+        f"t-SNE of the latents ({k} principal components, perplexity {perplexity}) of {len(real):,} real images, "
+        f"evenly from all classes, and {len(syntheses):,} syntheses. Neighbours are meaningful, distances between far "
+        "groups are not."
+    )

@@ -14,14 +14,14 @@ from raydistill.report.data import ClassPanel, Item, Projection, ReportData, Sco
 from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
 from raydistill.sources.images import decode, png
-from raydistill.stages import pipeline
+from raydistill.stages import detail, pipeline
 from raydistill.stages.evaluate import score
 from raydistill.stages.pipeline import Results
 from raydistill.stages.preflight import images_per_class, source_name
 from raydistill.stages.progress import say
 from raydistill.store import faults, schemas
 
-VERSION = 1
+VERSION = 2
 SHOWN = 200  # real latents drawn in a class's projection
 
 
@@ -135,6 +135,11 @@ def data(done: Results, rows: Sequence[Score]) -> ReportData:
         total_classes=len(classes),
         total_real=len(p.splits.train),
         total_images=done.syntheses[c.method].manifest.rows,
+        curves=detail.curves(done),
+        classwise=detail.classwise(done),
+        confusions=detail.confusions(done),
+        embedding=detail.embedding(done),
+        guidance=detail.guidance(done),
     )
 
 

@@ -1,0 +1,119 @@
+"""How the classes fare, as inline SVG: accuracy of each class, and what is taken for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from raydistill.report.data import ClassScores, Confusion, Embedding
+from raydistill.report.text import percent
+
+MAX_ROWS = 40
+MAX_SQUARE = 50
+SIDE = 640
+_ROW = 26
+
+
+def accuracy(scores: ClassScores) -> Markup:
+    """A row a class, a mark a set, worst class of the main set first; at most MAX_ROWS classes."""
+    main = next((v for v in scores.sets if v.main), scores.sets[0])
+    order = np.argsort(main.mean, kind="stable")[:MAX_ROWS]
+    body = []
+    for row, i in enumerate(order):
+        y = row * _ROW + 18
+        body.append(f'<text class="name" x="0" y="{y}">{escape(_short(scores.names[i]))}</text>')
+        body.append(f'<line class="grid" x1="34%" x2="100%" y1="{y - 5}" y2="{y - 5}"/>')
+        for s in sorted(scores.sets, key=lambda v: v.main):
+            x = f"{34 + 65 * float(np.clip(s.mean[i], 0, 1)):.2f}%"
+            title = f"{s.name}: {percent(float(s.mean[i]))} %"
+            kind = "main" if s.main else "other"
+            said = f"<title>{escape(title)}</title>"
+            body.append(f'<circle class="mark {kind}" cx="{x}" cy="{y - 5}" r="5">{said}</circle>')
+    y = len(order) * _ROW + 16
+    body += [
+        f'<text class="tick" text-anchor="{a}" x="{x}%" y="{y}">{t}</text>'
+        for x, a, t in ((34, "start", "0"), (66.5, "middle", "50"), (99, "end", "100 %"))
+    ]
+    label = f"Accuracy of each class, {scores.student}, trained on {', '.join(s.name for s in scores.sets)}."
+    head = f'<svg class="classes" role="img" width="100%" height="{y + 8}" aria-label="{escape(label)}">'
+    return Markup(head + "".join(body) + "</svg>")
+
+
+def confusion(found: Confusion) -> Markup:
+    """Rows are true classes, columns what they are taken for; the darker, the larger the share of the row."""
+    k = len(found.names)
+    if k > MAX_SQUARE:
+        return Markup("")
+    cell = SIDE / k
+    body = []
+    for i in range(k):
+        for j in range(k):
+            share = float(found.share[i, j])
+            if share < 0.005:
+                continue
+            title = f"{found.names[i]} taken for {found.names[j]}: {percent(share)} %"
+            kind = "right" if i == j else "wrong"
+            body.append(
+                f'<rect class="{kind}" x="{j * cell:.1f}" y="{i * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
+                f'opacity="{min(1.0, 0.08 + share):.2f}"><title>{escape(title)}</title></rect>'
+            )
+            if k <= 12:
+                body.append(
+                    f'<text class="cell" text-anchor="middle" x="{(j + 0.5) * cell:.1f}" '
+                    f'y="{(i + 0.5) * cell + 7:.1f}">{100 * share:.0f}</text>'
+                )
+    label = f"Confusion matrix of {found.student} trained on {found.set}; rows are true classes."
+    return _square("confusion", label, body)
+
+
+def mistakes(found: Confusion, count: int = 8) -> list[tuple[str, str, float]]:
+    """The most frequent (true class, taken for, share of the true class), most frequent first."""
+    off = found.share * (1 - np.eye(len(found.names)))
+    order = np.argsort(-off, axis=None, kind="stable")[:count]
+    pairs = [np.unravel_index(o, off.shape) for o in order]
+    return [(found.names[i], found.names[j], float(off[i, j])) for i, j in pairs if off[i, j] > 0]
+
+
+def embedding(found: Embedding) -> Markup:
+    """Real images as dots, syntheses as ringed discs, a colour a class."""
+    points = np.concatenate([found.real, found.syntheses])
+    low, high = points.min(0), points.max(0)
+    scale = (SIDE - 24) / max(float((high - low).max()), 1e-9)
+
+    def place(p: np.ndarray) -> tuple[str, str]:
+        x, y = (p - (low + high) / 2) * scale + SIDE / 2
+        return f"{x:.1f}", f"{SIDE - y:.1f}"
+
+    body = []
+    for p, c in zip(found.real, found.real_class, strict=True):
+        x, y = place(p)
+        body.append(f'<circle cx="{x}" cy="{y}" r="2.6" fill="{colour(int(c))}" opacity=".45"/>')
+    for p, c in zip(found.syntheses, found.syntheses_class, strict=True):
+        x, y = place(p)
+        body.append(
+            f'<circle class="ring" cx="{x}" cy="{y}" r="6" fill="{colour(int(c))}">'
+            f"<title>{escape(found.names[int(c)])}</title></circle>"
+        )
+    label = f"{len(found.real)} real images and {len(found.syntheses)} syntheses in one embedding."
+    return _square("embedding", label, body)
+
+
+def colours(names: Sequence[str]) -> list[tuple[str, str]]:
+    """(colour, name) of each class, for a legend."""
+    return [(colour(i), name) for i, name in enumerate(names)]
+
+
+def colour(index: int) -> str:
+    """Golden-angle hues: neighbours in number are far apart in colour."""
+    return f"hsl({(index * 137.508) % 360:.0f} 62% {46 + 10 * (index % 3)}%)"
+
+
+def _square(kind: str, label: str, body: Sequence[str]) -> Markup:
+    head = f'<svg class="{kind}" role="img" viewBox="0 0 {SIDE} {SIDE}" aria-label="{escape(label)}">'
+    return Markup(head + "".join(body) + "</svg>")
+
+
+def _short(name: str, limit: int = 28) -> str:
+    return name if len(name) <= limit else name[: limit - 1] + "…"

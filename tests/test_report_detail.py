@@ -1,0 +1,120 @@
+"""The report beyond the scores: lines with bands, classes, what is taken for what, one embedding, guidance's trace."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_report import report as page_data
+
+from raydistill.report import classes, lines
+from raydistill.report.data import ClassScores, ClassSeries, Confusion, Curves, Embedding, GuidanceTrace, Line
+from raydistill.report.page import render
+from raydistill.report.projection import plane
+
+ODD = 'cat, <b>"tom"</b> & co'
+LINE = Line("mgd3", np.array([10.0, 20.0, 30.0]), np.array([0.1, 0.4, 0.5]), np.array([0.0, 0.1, 0.05]), True)
+FLAT = Line(ODD, np.array([10.0, 30.0]), np.array([0.2, 0.2]), np.zeros(2))
+
+
+def numbers(svg: str, tag: str) -> list[list[tuple[float, float]]]:
+    found = re.findall(rf"<{tag}[^>]*points=\"([^\"]*)\"", svg)
+    return [[tuple(map(float, p.split(","))) for p in points.split()] for points in found]
+
+
+def test_a_line_goes_where_its_numbers_say() -> None:
+    svg = lines.chart([LINE, FLAT], "curves", lambda v: f"{100 * v:.0f}", "visits")
+    (first, second), (band,) = numbers(svg, "polyline"), numbers(svg, "polygon")
+    assert [x for x, _ in first] == [0, 500, 1000] and [x for x, _ in second] == [0, 1000]
+    heights = [y for _, y in first]
+    assert heights == sorted(heights, reverse=True), "upwards is up"
+    top = 0.6  # the axis ends at the next round number above mean + std
+    assert heights == pytest.approx([lines.HEIGHT * (1 - v / top) for v in LINE.mean], abs=0.1)
+    assert len(band) == 6 and band[1][1] == pytest.approx(lines.HEIGHT * (1 - 0.5 / top), abs=0.1)
+
+
+def test_a_falling_axis_starts_with_the_noisiest_step() -> None:
+    svg = lines.chart([LINE], "trace", str, "step", falling=True)
+    assert [x for x, _ in numbers(svg, "polyline")[0]] == [1000, 500, 0]
+    assert svg.index(">30<") < svg.index(">10<")
+
+
+def test_nothing_to_draw_is_nothing() -> None:
+    nan = Line("x", np.array([1.0]), np.array([np.nan]), np.zeros(1))
+    assert lines.chart([nan], "", str, "") == "" and lines.chart([], "", str, "") == ""
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 0.013), (-3, 7), (0.2, 0.2), (0, 4321)])
+def test_axes_end_at_round_numbers_around_the_values(low: float, high: float) -> None:
+    marks = lines.nice(low, high)
+    assert marks[0] <= low and marks[-1] >= high and 2 <= len(marks) <= 8
+    assert np.ptp(np.diff(marks)) < 1e-9 * max(1, abs(high))
+
+
+def test_names_cannot_break_the_page() -> None:
+    scores = ClassScores("convnet", (ODD, "dog"), (ClassSeries(ODD, np.array([0.2, 0.9]), True),))
+    found = Confusion("convnet", "mgd3", (ODD, "dog"), np.array([[0.2, 0.8], [0.1, 0.9]]))
+    points = Embedding(np.zeros((2, 2)), np.array([0, 1]), np.ones((1, 2)), np.array([0]), (ODD, "dog"), "how")
+    for svg in (
+        classes.accuracy(scores), classes.confusion(found), classes.embedding(points), lines.legend([FLAT]),
+        lines.chart([FLAT], ODD, str, ODD),
+    ):  # fmt: skip
+        assert "<b>" not in svg and "&lt;b&gt;" in svg
+
+
+def test_the_worst_class_comes_first() -> None:
+    scores = ClassScores("c", ("a", "b", "c"), (ClassSeries("mgd3", np.array([0.5, 0.1, 0.9]), True),))
+    assert re.findall(r'class="name"[^>]*>(\w)', classes.accuracy(scores)) == ["b", "a", "c"]
+
+
+def test_the_most_frequent_mistake_is_named_first_and_being_right_is_none() -> None:
+    found = Confusion("c", "mgd3", ("a", "b", "c"), np.array([[0.9, 0.1, 0.0], [0.0, 1.0, 0.0], [0.7, 0.0, 0.3]]))
+    assert classes.mistakes(found) == [("c", "a", 0.7), ("a", "b", 0.1)]
+    assert "c taken for a: 70.0 %" in classes.confusion(found)
+
+
+def test_many_classes_are_listed_but_not_drawn() -> None:
+    k = classes.MAX_SQUARE + 1
+    names = tuple(map(str, range(k)))
+    assert classes.confusion(Confusion("c", "s", names, np.eye(k))) == ""
+    assert classes.accuracy(ClassScores("c", names, (ClassSeries("s", np.linspace(0, 1, k), True),))).count(
+        'class="name"'
+    ) == classes.MAX_ROWS
+
+
+class TestPlane:
+    def test_groups_far_apart_stay_apart(self) -> None:
+        rng = np.random.default_rng(0)
+        centres = 20 * rng.standard_normal((3, 16))
+        real = np.concatenate([c + rng.standard_normal((20, 16)) for c in centres])
+        made = centres + 0.1
+        points, how = plane(real, made)
+        assert points.shape == (63, 2) and "t-SNE" in how
+        groups = [points[20 * i : 20 * i + 20] for i in range(3)]
+        for i, group in enumerate(groups):
+            far = [np.linalg.norm(points[60 + i] - g.mean(0)) for g in groups]
+            assert int(np.argmin(far)) == i, "a synthesis lies with its own class"
+            assert np.linalg.norm(group - group.mean(0), axis=1).max() < max(far)
+
+    @pytest.mark.parametrize("real", [np.zeros((40, 8)), np.ones((2, 8))])
+    def test_few_or_equal_rows_are_finite_too(self, real: np.ndarray) -> None:
+        points, _ = plane(real, real[:1])
+        assert points.shape == (len(real) + 1, 2) and np.isfinite(points).all()
+
+
+def test_the_page_holds_all_of_it() -> None:
+    full = replace(
+        page_data(),
+        curves=(Curves("convnet", (LINE, FLAT)),),
+        classwise=(ClassScores("convnet", ("a", "b"), (ClassSeries("mgd3", np.array([0.5, 0.1]), True),)),),
+        confusions=(Confusion("convnet", "mgd3", ("a", "b"), np.eye(2)),),
+        embedding=Embedding(np.zeros((2, 2)), np.array([0, 1]), np.ones((1, 2)), np.array([0]), ("a", "b"), "by t-SNE"),
+        guidance=(GuidanceTrace("Push", "how far", replace(LINE, name="push")),),
+    )
+    page = render(full)
+    for heading in ("While they learn", "Class by class", "What guidance did", "Real and distilled in one picture"):
+        assert f"{heading}</h2>" in page
+    bare = render(page_data())
+    assert "What guidance did" not in bare and "While they learn" not in bare
