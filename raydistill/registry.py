@@ -1,4 +1,4 @@
-"""name -> class per kind: the only dispatch. A new method, guidance, sampler, student or source is one new file.
+"""name -> class per kind: the only dispatch. A new method, guidance, sampler, student, metric, source is a new file.
 
 A kind's package is scanned on first use, so dropping a file into it registers what it decorates. Other packages add
 entries through the entry-point group `raydistill.KIND`. A name that ends in a colon is a family: `timm:resnet18` is
@@ -23,6 +23,7 @@ PACKAGES = {
     "method": "raydistill.methods",
     "student": "raydistill.evaluation.students",
     "classifier": "raydistill.models.classifiers",
+    "metric": "raydistill.metrics",
 }
 
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in PACKAGES}

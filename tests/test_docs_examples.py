@@ -33,6 +33,7 @@ CONTRACTS = {  # kind -> (module of its contract, the entry whose parameters an 
     "sampler": ("test_sampler_contract", "ddpm"),
     "student": ("test_student_contract", "convnet"),
     "classifier": ("test_classifier_contract", "squeezenet1_0"),
+    "metric": ("test_metric_contract", "l2"),
 }
 Entry = tuple[str, str]
 
