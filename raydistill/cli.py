@@ -33,7 +33,11 @@ VERBS = {
     "plan": Verb("... -> slots and batches, and stop", "plan", "plan ipc=10"),
     "sample": Verb("... -> syntheses and distilled/, and stop", "sample", "sample ipc=10 method=dit"),
     "evaluate": Verb("train students on the images of a run", "report", "evaluate --run runs/quickstart seeds=5"),
-    "report": Verb("draw the page of a run again", "report", "report --run runs/quickstart"),
+    "report": Verb(
+        "draw the page of a run again, or several runs on one page",
+        "report",
+        "report runs/a runs/b --out compare.html",
+    ),
     "pretrain": Verb("train a VAE or a generator on the source", "", "pretrain pretrain.target=vae pretrain.out=DIR"),
 }
 SHORT = {
@@ -66,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(name: str, argv: Sequence[str]) -> int:
     args = parser(name).parse_args(argv)
+    if name == "report" and args.overrides and "=" not in args.overrides[0]:
+        from raydistill.stages.compare import compare
+
+        print(compare(args.overrides, args.out))
+        return 0
     overrides = [_long(o) if name == "evaluate" else o for o in args.overrides]
     if args.run is not None:
         place = Location.of(args.run)
@@ -130,6 +139,8 @@ def parser(name: str) -> argparse.ArgumentParser:
         help=f"a preset ({', '.join(configuration.presets())}) or a YAML file; default quickstart",
     )
     p.add_argument("--run", metavar="DIR", help="use the configuration of this run directory")
+    if name == "report":
+        p.add_argument("--out", default="compare.html", metavar="FILE", help="page of several runs (compare.html)")
     p.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
     return p
 

@@ -58,7 +58,7 @@ def render(data: ReportData) -> str:
     limit = min(MAX_ITEMS, max(OPEN_ITEMS, MAX_PAIRS // max(1, len(panels))))
     compact = _image_bytes(panels, limit) > IMAGE_BUDGET
     encode = display_copy if compact else data_uri
-    return _template().render(
+    return environment().get_template("page.html").render(
         data=data,
         facts=_facts(data),
         verdicts=verdicts(data),
@@ -136,9 +136,10 @@ def _image_bytes(panels: tuple[ClassPanel, ...], limit: int) -> int:
 
 
 @cache
-def _template() -> jinja2.Template:
+def environment() -> jinja2.Environment:
+    """The templates of this package: autoescaped, with the words of report/text.py."""
     env = jinja2.Environment(loader=jinja2.PackageLoader("raydistill.report", "."), autoescape=True,
                              undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     env.filters.update(count=text.count, percent=text.percent, number=text.number, duration=text.duration)
     env.globals.update(spread=text.spread, rate=text.rate, plural=text.plural)
-    return env.get_template("page.html")
+    return env

@@ -1,0 +1,81 @@
+"""Several runs on one page: what they are worth, how they differ, and their images side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raydistill.report import text
+from raydistill.report.images import data_uri, display_copy
+from raydistill.report.page import IMAGE_BUDGET, environment
+
+MAX_CLASSES = 20
+SLOTS = 6
+ACCURACY = "accuracy/"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its flat result.json, its configuration by dotted keys, PNG bytes by class name."""
+
+    name: str
+    metrics: dict[str, float]
+    config: dict[str, Any]
+    images: dict[str, list[bytes]]
+    count: int
+
+
+def render(runs: Sequence[Run]) -> str:
+    """The page as HTML text, one self-contained file."""
+    classes = [c for c in dict.fromkeys(c for r in runs for c in r.images)][:MAX_CLASSES]
+    shown = [b for r in runs for c in classes for b in r.images.get(c, ())[:SLOTS]]
+    encode = display_copy if sum(map(len, shown)) > IMAGE_BUDGET else data_uri
+    pictures = [
+        (c, [(r.name, [encode(b) for b in r.images[c][:SLOTS]]) for r in runs if c in r.images]) for c in classes
+    ]
+    return (
+        environment()
+        .get_template("comparison.html")
+        .render(
+            runs=runs,
+            students=[(s, [_score(r, s) for r in runs]) for s in students(runs)],
+            others=others(runs),
+            differences=differences(runs),
+            pictures=pictures,
+            left_out=len({c for r in runs for c in r.images}) - len(classes),
+            pixelated=all(r.config.get("source.image_size", 0) < 64 for r in runs),
+        )
+    )
+
+
+def students(runs: Sequence[Run]) -> list[str]:
+    """Students that any run has scored with its own set, in order of appearance."""
+    keys = dict.fromkeys(k for r in runs for k in r.metrics)
+    return [k.split("/")[1] for k in keys if k.startswith(ACCURACY) and k.count("/") == 2 and k.endswith("/mean")]
+
+
+def _score(run: Run, student: str) -> dict[str, str]:
+    """The cells of one row; a dash where the run has no such score."""
+
+    def cell(kind: str) -> str:
+        prefix = f"{ACCURACY}{student}/{kind}"
+        mean, std = run.metrics.get(f"{prefix}mean"), run.metrics.get(f"{prefix}std")
+        if mean is None:
+            return "–"
+        return text.percent(mean) if not std else f"{text.percent(mean)} ± {text.percent(std)}"
+
+    return {"last": cell(""), "best": cell("best_")}
+
+
+def others(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Every metric that is neither an accuracy nor a time nor of another set, with each run's value."""
+    keys = sorted({k for r in runs for k in r.metrics if not k.startswith((ACCURACY, "time/", "metrics/"))})
+    return [(k, [text.number(r.metrics[k]) if k in r.metrics else "–" for r in runs]) for k in keys]
+
+
+def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Configuration keys in which the runs differ, with each run's value."""
+    keys = sorted({k for r in runs for k in r.config} - {"run_dir", "artifact_dir"})
+    rows = [(k, [str(r.config.get(k, "–")) for r in runs]) for k in keys]
+    return [(k, values) for k, values in rows if len(set(values)) > 1]

@@ -1,0 +1,80 @@
+"""report RUN RUN...: finished runs on one page."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from raydistill.errors import BadInput, one_line
+from raydistill.report.comparison import SLOTS, Run, render
+from raydistill.store.location import Location
+
+
+def compare(places: Sequence[str], out: str) -> str:
+    """Writes the page of several runs to the file `out`; returns its path. Raises BadInput for what is no run."""
+    names = short_names(places)
+    runs = [read(place, name) for place, name in zip(places, names, strict=True)]
+    path = Path(out).expanduser().absolute()
+    if path.is_dir() or not path.parent.is_dir():
+        raise BadInput(f"--out {out}: must be a file in a folder that exists")
+    text = render(runs)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise BadInput(f"--out {out}: cannot be written: {e.strerror}") from None
+    return str(path)
+
+
+def read(place: str, name: str) -> Run:
+    """A run directory: its configuration, result.json and the first images of each class in distilled/."""
+    root = Location.of(place)
+    try:
+        config = yaml.safe_load((root / "config.yaml").read())
+        metrics = json.loads((root / "result.json").read())
+    except FileNotFoundError as e:
+        raise BadInput(
+            f"{place}: not a finished run ({one_line(e)}); give directories that distill or evaluate printed"
+        ) from None
+    except (ValueError, yaml.YAMLError) as e:
+        raise BadInput(f"{place}: config.yaml or result.json cannot be read: {one_line(e)}") from None
+    images: dict[str, list[bytes]] = {}
+    count = 0
+    folder = root / "distilled"
+    for file in sorted(n for n in folder.list() if n.endswith(".parquet")):
+        try:
+            table = pq.read_table(io.BytesIO((folder / file).read()), columns=["image", "class_name", "slot"])
+        except (pa.ArrowException, KeyError) as e:
+            raise BadInput(f"{place}/distilled/{file}: cannot be read: {one_line(e)}") from None
+        count += len(table)
+        for row in table.filter(pa.compute.less(table["slot"], SLOTS)).to_pylist():
+            images.setdefault(row["class_name"], []).append(row["image"]["bytes"])
+    return Run(name, metrics, dict(_flat(config)), images, count)
+
+
+def short_names(places: Sequence[str]) -> list[str]:
+    """The last part of each path, with as many parent folders as it takes to tell them apart."""
+    parts = [p.rstrip("/").split("/") for p in (str(Location.of(p)) for p in places)]
+    if len({tuple(p) for p in parts}) < len(parts):
+        raise BadInput("report: the same run is named twice")
+    depth = 1
+    while len({tuple(p[-depth:]) for p in parts}) < len(parts):
+        depth += 1
+    return ["/".join(p[-depth:]) for p in parts]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", os.path.basename(value) if key == "path" and value else value))
+    return rows

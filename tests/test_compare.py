@@ -1,0 +1,71 @@
+"""Several runs on one page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from raydistill.cli import main
+from raydistill.report.comparison import Run, differences, others, render, students
+from raydistill.sources.images import png
+
+ODD = "cat, <b>tom</b>"
+
+
+def run(path: Path, method: str, accuracy: float, **metrics: float) -> Path:
+    import numpy as np
+
+    (path / "distilled").mkdir(parents=True)
+    tree = {"method": method, "ipc": 2, "seed": 0, "run_dir": str(path), "source": {"image_size": 8, "path": "/x/set"}}
+    (path / "config.yaml").write_text(yaml.safe_dump(tree))
+    flat = {"accuracy/convnet/mean": accuracy, "accuracy/convnet/std": 0.01, "accuracy/convnet/best_mean": accuracy}
+    (path / "result.json").write_text(json.dumps(flat | metrics))
+    picture = png(np.full((8, 8, 3), int(255 * accuracy), np.uint8))
+    image = {"bytes": picture, "path": "a.png"}
+    rows = [{"image": image, "class_name": c, "slot": s} for c in ("dog", ODD) for s in range(2)]
+    pq.write_table(pa.Table.from_pylist(rows), path / "distilled" / "train-00000-of-00001.parquet")
+    return path
+
+
+def test_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = run(tmp_path / "a", "mgd3", 0.5, fid=12.5), run(tmp_path / "b", "random", 0.25)
+    assert main(["report", str(a), str(b), "--out", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1] == str(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "50.0 ± 1.0" in page and "25.0 ± 1.0" in page and "12.5" in page
+    assert page.count("<img") == 8 and "&lt;b&gt;tom" in page and "<b>tom" not in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_only_what_differs_is_listed() -> None:
+    one = Run("a", {"fid": 1.0, "time/x_s": 3}, {"method": "mgd3", "ipc": 1, "seed": 0, "run_dir": "/a"}, {}, 1)
+    two = Run("b", {"accuracy/convnet/mean": 0.5}, {"method": "dit", "ipc": 1, "seed": 0, "run_dir": "/b"}, {}, 1)
+    assert differences([one, two]) == [("method", ["mgd3", "dit"])]
+    assert others([one, two]) == [("fid", ["1", "–"])]
+    assert students([one, two]) == ["convnet"]
+    assert "–" in render([one, two])
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [(["a", "missing"], "not a finished run"), (["a", "a"], "named twice"), (["a", "torn"], "cannot be read")],
+)
+def test_what_cannot_be_compared_is_named(
+    places: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path / "a", "mgd3", 0.5)
+    (run(tmp_path / "torn", "mgd3", 0.5) / "result.json").write_text("{")
+    assert main(["report", *(str(tmp_path / p) for p in places), "--out", str(tmp_path / "page.html")]) == 2
+    err = capsys.readouterr().err.strip()
+    assert said in err and len(err.splitlines()) == 1 and not (tmp_path / "page.html").exists()
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    from raydistill.stages.compare import short_names
+
+    assert short_names([str(tmp_path / "x" / "run"), str(tmp_path / "y" / "run")]) == ["x/run", "y/run"]
