@@ -16,7 +16,7 @@ from raydistill.errors import BadInput
 from raydistill.sources.base import open_source, select_classes
 
 ROOT = Path(__file__).parents[1]
-SIZES = {"idc": 10, "imagenet100": 100, "imagenette": 10, "imagewoof": 10}
+SIZES = {"idc": 10, "imagenet100": 100, "imagenet1k": 1000, "imagenette": 10, "imagewoof": 10}
 
 
 def classes(value: Any) -> list[str] | None:
@@ -37,6 +37,12 @@ class TestLists:
         """IDC is a part of ImageNet-100; ImageNette and ImageWoof have no class in common."""
         assert set(class_list("idc")) < set(class_list("imagenet100"))
         assert not set(class_list("imagenette")) & set(class_list("imagewoof"))
+
+    def test_all_are_parts_of_imagenet(self) -> None:
+        """Its labels are the sorted ids, from the tench to toilet tissue."""
+        whole = class_list("imagenet1k")
+        assert whole[0] == "n01440764" and whole[-1] == "n15075141"
+        assert all(set(class_list(name)) <= set(whole) for name in SIZES)
 
     def test_imagenette_is_that_of_the_data(self, shared: Path) -> None:
         known = json.loads((shared / "data" / "imagenette-224" / "classes.json").read_text())
