@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,11 @@ def _file_digest(path: str, size: int, mtime_ns: int) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def directory_digest(directory: str | Path, names: list[str]) -> str:
-    """Digest of the named files of a checkpoint directory (relative paths, sorted), by content alone."""
-    root = Path(directory)
-    return digest(canonical([[name, file_digest(root / name)] for name in sorted(names)]).encode())
+def directory_digest(directory: str | Path, names: list[str], texts: Mapping[str, str] | None = None) -> str:
+    """Digest of the named files of a checkpoint directory (relative paths, sorted), by content alone.
+
+    `texts` gives the content of those that are taken for something else than what lies there.
+    """
+    root, texts = Path(directory), texts or {}
+    digests = [[n, digest(texts[n].encode()) if n in texts else file_digest(root / n)] for n in sorted(names)]
+    return digest(canonical(digests).encode())

@@ -10,21 +10,27 @@ import numpy as np
 import pytest
 import torch
 from analytic import noise, steps
+from hub_server import cached, tree
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from samples import coloured_png
 
+from raydistill import config as configuration
 from raydistill.diffusion.loop import Batch, sample
 from raydistill.diffusion.samplers.ddim import Ddim
 from raydistill.diffusion.samplers.ddpm import Ddpm
 from raydistill.diffusion.schedule import path
 from raydistill.errors import BadInput
+from raydistill.models import published as known
 from raydistill.models.checkpoint import WEIGHTS
 from raydistill.models.denoiser import Denoiser, GeneratorSpec
 from raydistill.models.device import Placement, quiet_libraries
 from raydistill.models.vae import Vae, VaeSpec
 from raydistill.seeding import NoiseKey
+from raydistill.stages.preflight import Prepared, prepare
 
 quiet_libraries()
-from diffusers import AutoencoderKL, DiTTransformer2DModel  # noqa: E402
+from diffusers import AutoencoderKL, AutoencoderTiny, DiTTransformer2DModel  # noqa: E402
 
 CPU = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
 IDS = [f"n{i:08d}" for i in range(1000)]
@@ -122,7 +128,8 @@ def vae(tmp_path: Path) -> Callable[[bool, float | None], Path]:
         ).save_pretrained(str(root))
         config = json.loads((root / "config.json").read_text())
         del config["scaling_factor"]
-        (root / "config.json").write_text(json.dumps(config | ({"scaling_factor": factor} if factor else {})))
+        config |= {"scaling_factor": factor} if factor else {}
+        (root / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         if older:
             weights = load_file(root / WEIGHTS)
             for new, old in OLD_NAMES.items():
@@ -205,3 +212,94 @@ class TestVae:
     def test_a_factor_that_is_not_given_is_not_assumed(self, vae) -> None:
         with pytest.raises(BadInput, match="does not give scaling_factor, and it is never guessed"):
             VaeSpec(str(vae(older=True, factor=None)))
+
+
+class TestById:
+    """The presets name both models by their ids on the hub; what the repositories leave out is known, for these ids."""
+
+    @pytest.fixture
+    def hub(self, published: Path, vae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Both repositories in a cache, as published, without a network."""
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.chdir(tmp_path)
+        for name in known.VAES:
+            cached(name, tree(vae(older=True, factor=None)))
+        cached("facebook/DiT-XL-2-256", tree(published), revision="refs/pr/1")
+
+    @pytest.fixture
+    def start(self, hub: None, tmp_path: Path) -> Callable[..., Prepared]:
+        """Preflight of a preset over two classes of ImageNette, with what is given instead of its own."""
+        folders = [(s, c) for s in ("train", "val") for c in configuration.class_list("imagenette")[:2]]
+        for i, (split, name) in enumerate(folders):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            (tmp_path / "images" / split / name / "a.png").write_bytes(coloured_png((90, 90, 90), seed=i))
+
+        def call(preset: str, *given: str) -> Prepared:
+            classes = "source.classes=[n01440764,n02102040]"
+            places = [f"source.path={tmp_path / 'images'}", f"run_dir={tmp_path / 'run'}", "ipc=1", classes]
+            return prepare(configuration.load(preset, [*places, *given]))
+
+        return call
+
+    @pytest.mark.parametrize("preset", ["imagenette", "imagewoof", "imagenet100", "imagenet1k"])
+    def test_a_preset_needs_nothing_but_images(self, start, preset: str) -> None:
+        p = start(preset)
+        assert p.vae.scaling_factor == 0.18215 and p.shape == p.generator.latent_shape == (4, 32, 32)
+        g = p.generator
+        assert g.class_ids == configuration.class_list("imagenet1k") and g.null_class == 1000
+        assert (g.latent_scale, g.learned_variance, g.timestep_freq_shift) == (1.0, True, 0)
+
+    def test_it_runs_to_images(self, start) -> None:
+        p = start("imagenette")
+        denoiser, decoder = Denoiser(p.generator, CPU, 4.0, "first3"), Vae(p.vae, CPU)
+        slots = Batch(torch.tensor([0]), torch.zeros(1, 4, 32, 32), [NoiseKey(0, "n01440764", 0)])
+        z = sample(denoiser, path(p.generator.alphas_bar, "released", 2), Ddpm(), None, slots)
+        assert decoder.decode(z).shape == (1, 256, 256, 3)
+
+    def test_local_copies_completed_by_hand_are_the_same(self, start, published: Path, vae) -> None:
+        """What docs/bring-your-own.md adds to them gives the fingerprints of the ids."""
+        by_id = start("imagenette")
+        (published / "training.json").write_text(known.training("facebook/DiT-XL-2-256"))
+        plain = vae(older=True, factor=None)
+        text = (plain / "config.json").read_text()
+        line = next(row for row in text.splitlines(True) if '"sample_size"' in row)
+        (plain / "config.json").write_text(text.replace(line, line + '  "scaling_factor": 0.18215,\n'))
+        local = start("imagenette", f"vae.path={plain}", f"generator.path={published}")
+        assert local.vae.identity() == by_id.vae.identity()
+        assert local.generator.identity() == by_id.generator.identity()
+        assert local.config.vae.path == str(plain) and by_id.config.vae.path == "stabilityai/sd-vae-ft-mse"
+
+    def test_of_another_repository_nothing_is_assumed(self, start, published: Path, vae) -> None:
+        cached("me/vae", tree(vae(older=False, factor=None)))
+        cached("me/dit", tree(published) | {"training.json": json.dumps(TRAINING | {"null_class_index": 3}).encode()})
+        with pytest.raises(BadInput, match="does not give scaling_factor, and it is never guessed"):
+            start("imagenette", "vae.path=me/vae")
+        with pytest.raises(BadInput, match="null_class_index=3"):
+            start("imagenette", "generator.path=me/dit")
+
+    def test_what_a_repository_says_counts(self, start, vae) -> None:
+        cached(known.VAES[0], tree(vae(older=False, factor=0.18215)))
+        assert start("imagenette").vae.texts == {}
+
+    def test_a_vae_of_another_scale_is_refused(self, start, vae) -> None:
+        """SDXL's VAE has latents of the same shape, and they mean nothing to DiT."""
+        with pytest.raises(BadInput, match=r"latents scaled by 0\.18215, but the VAE \S+ scales by 0\.13025; give"):
+            start("imagenette", f"vae.path={vae(older=False, factor=0.13025)}")
+
+    def test_a_tiny_vae_has_scaled_them_already(self, published: Path, tmp_path: Path) -> None:
+        AutoencoderTiny(
+            encoder_block_out_channels=(8,) * 4,
+            decoder_block_out_channels=(8,) * 4,
+            num_encoder_blocks=(1,) * 4,
+            num_decoder_blocks=(1,) * 4,
+        ).save_pretrained(str(tmp_path / "taesd"))
+        tiny = VaeSpec(str(tmp_path / "taesd"))
+        assert tiny.scaling_factor == 1.0
+        GeneratorSpec(str(published), "facebook/DiT-XL-2-256").check_vae(tiny)
+
+    def test_a_class_that_is_not_of_imagenet_is_named(self, start, tmp_path: Path) -> None:
+        for split in ("train", "val"):
+            (tmp_path / "images" / split / "n01440764").rename(tmp_path / "images" / split / "n99999999")
+        with pytest.raises(BadInput, match="class 'n99999999' is not one of the generator's 1000 classes"):
+            start("imagenette", "source.classes=[n99999999,n02102040]")

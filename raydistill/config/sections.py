@@ -84,7 +84,10 @@ class SourceConfig(Section):
 
 
 class VaeConfig(Section):
-    path: Annotated[str | None, Field(description="diffusers directory of the VAE")] = None
+    path: Annotated[
+        str | None, Field(description="diffusers directory of the VAE, or OWNER/NAME on the Hugging Face hub")
+    ] = None
+    revision: Annotated[str | None, Field(description="branch, tag or commit of it on the hub; null = main")] = None
 
 
 class EncodeConfig(Pool):
@@ -103,7 +106,10 @@ class ClusterConfig(Section):
 
 
 class GeneratorConfig(Section):
-    path: Annotated[str | None, Field(description="diffusers directory holding transformer/ and scheduler/")] = None
+    path: Annotated[
+        str | None, Field(description="diffusers directory holding transformer/ and scheduler/, or OWNER/NAME")
+    ] = None
+    revision: Annotated[str | None, Field(description="branch, tag or commit of it on the hub; null = main")] = None
 
 
 class ClassifierConfig(Section):

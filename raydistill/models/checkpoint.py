@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -28,17 +29,26 @@ def check_weights(directory: Path, key: str, name: str = WEIGHTS) -> Path:
         raise BadInput(f"{key}: {directory} is not a folder; give a diffusers directory with config.json and {name}")
     path = directory / name
     if not path.is_file():
-        pickles = [p.name for p in sorted(directory.iterdir()) if p.suffix in PICKLES]
-        if pickles:
-            refuse_pickle(directory / pickles[0], key, name)
-        raise BadInput(f"{key}: {directory} holds no {name}")
+        odd = odd_weights((str(p) for p in directory.iterdir()), name)
+        raise BadInput(f"{key}: {odd}" if odd else f"{key}: {directory} holds no {name}")
     tensor_shapes(path, key)
     return path
 
 
-def refuse_pickle(path: Path, key: str, name: str) -> NoReturn:
-    raise BadInput(
-        f"{key}: {path} is a pickle, which can run code when it is opened; convert it to {name} "
+def odd_weights(files: Iterable[str], name: str = WEIGHTS) -> str | None:
+    """What is wrong with weights that are not the one file `name`, by the names of the files that are there."""
+    for file in sorted(files):
+        if file.endswith(PICKLES):
+            return pickled(file, name)
+        if file.endswith(f"{name}.index.json"):
+            return f"{file} says that the weights are in several files; write them as one {name}"
+    return None
+
+
+def pickled(file: str | Path, name: str) -> str:
+    """Why a pickle is refused, and what to do."""
+    return (
+        f"{file} is a pickle, which can run code when it is opened; convert it to {name} "
         "(docs/bring-your-own.md shows how)"
     )
 
@@ -100,5 +110,6 @@ def load_network(kind: Any, directory: Path, key: str) -> Any:
     return net
 
 
-def weights_digest(directory: Path, names: list[str]) -> str:
-    return directory_digest(directory, [n for n in names if (directory / n).is_file()])
+def weights_digest(directory: Path, names: list[str], texts: Mapping[str, str]) -> str:
+    """Digest of the named files that are there, by content; `texts` stand for files that lack what is published."""
+    return directory_digest(directory, [n for n in names if n in texts or (directory / n).is_file()], texts)

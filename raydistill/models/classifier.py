@@ -22,7 +22,7 @@ from raydistill import registry
 from raydistill.config import class_list, class_lists
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import canonical, digest, file_digest
-from raydistill.models.checkpoint import PICKLES, check_weights, integer, read_config, refuse_pickle, tensor_shapes
+from raydistill.models.checkpoint import PICKLES, check_weights, integer, pickled, read_config, tensor_shapes
 from raydistill.models.device import Placement
 
 WEIGHTS = "model.safetensors"
@@ -89,7 +89,7 @@ class ClassifierSpec:
             raise BadInput(f"{key}: {self.path} is not there; give FILE.safetensors, or a folder with config.json "
                            f"and {WEIGHTS}")  # fmt: skip
         if self.path.suffix in PICKLES:
-            refuse_pickle(self.path, key, "safetensors")
+            raise BadInput(f"{key}: {pickled(self.path, 'safetensors')}")
         return self.path
 
     def _architecture(self, given: str | None, config: dict[str, Any]) -> str:

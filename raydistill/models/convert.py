@@ -29,6 +29,7 @@ from raydistill.errors import BadInput, RaydistillError, StageFailed, one_line
 from raydistill.identity import file_digest
 from raydistill.models.checkpoint import PICKLES, WEIGHTS
 from raydistill.models.device import quiet_libraries
+from raydistill.models.published import SCALING_FACTOR
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: DiT-S, -B, -L and -XL (Peebles & Xie 2023, table 1)
 DOWNSCALE = 8  # of the VAE that the release works in
@@ -105,6 +106,7 @@ def convert(source: Path, out: Path, image_size: int, class_ids: Sequence[str], 
         "learned_variance": shape.out_channels == 2 * shape.channels,
         "latent_scale": 1.0,
         "timestep_freq_shift": 0,
+        "vae_scaling_factor": SCALING_FACTOR,
         "class_ids": list(class_ids),
         "null_class_index": shape.classes,
         "image_size": image_size,

@@ -6,6 +6,9 @@ Generator space is VAE-scaled space times `latent_scale`.
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +19,7 @@ from torch import Tensor
 from raydistill.diffusion.prediction import Prediction, log_variance, x0_from_eps
 from raydistill.diffusion.schedule import Step, alphas_bar
 from raydistill.errors import BadInput, StageFailed
+from raydistill.models import published
 from raydistill.models.checkpoint import (
     WEIGHTS,
     check_weights,
@@ -28,9 +32,11 @@ from raydistill.models.checkpoint import (
 )
 from raydistill.models.device import Placement, quiet_libraries
 from raydistill.models.onednn import linear_by_onednn
+from raydistill.models.vae import VaeSpec
 
 NETWORK = "DiTTransformer2DModel"
 OLDER = ("Transformer2DModel", "ada_norm_zero")  # class and norm_type by which diffusers 0.12 wrote the same network
+DIGEST = re.compile("[0-9a-f]{64}")
 FILES = ["transformer/config.json", f"transformer/{WEIGHTS}", "scheduler/scheduler_config.json", "training.json"]
 
 
@@ -39,10 +45,12 @@ class GeneratorSpec:
 
     training.json must give: prediction, latent_scale, class_ids (in the order of the network's labels),
     null_class_index, learned_variance. It may give timestep_freq_shift: the frequencies of the time embedding are
-    10000^(-i / (128 - shift)), with shift 0 in DiT's release and 1 in diffusers, whose own it is unless given.
+    10000^(-i / (128 - shift)), with shift 0 in DiT's release and 1 in diffusers, whose own it is unless given; and of
+    the VAE that it was trained with, `vae`, its digest, or vae_scaling_factor. `name` is the id on the hub by which the
+    directory was found, if it was.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, name: str | None = None) -> None:
         self.path = Path(path) if path else Path(packaged("generator"))
         if not self.path.is_dir():
             raise BadInput(
@@ -52,12 +60,15 @@ class GeneratorSpec:
         net = read_config(self.path / "transformer" / "config.json", "generator.path")
         check_weights(self.path / "transformer", "generator.path")
         scheduler = read_config(self.path / "scheduler" / "scheduler_config.json", "generator.path")
-        if not (self.path / "training.json").is_file():
+        written = (self.path / "training.json").is_file()
+        text = None if written else published.training(name)
+        self.texts = {} if text is None else {"training.json": text}
+        if text is None and not written:
             raise BadInput(
                 f"generator.path: {self.path / 'training.json'} is missing; it says what the network does not "
-                "(docs/bring-your-own.md shows one)"
+                "(docs/bring-your-own.md shows one)" + (f": copy {name} to a folder and add it there" if name else "")
             )
-        training = read_config(self.path / "training.json", "generator.path")
+        training = json.loads(text) if text else read_config(self.path / "training.json", "generator.path")
         for name in ("prediction", "latent_scale", "class_ids", "null_class_index", "learned_variance"):
             if name not in training:
                 raise BadInput(
@@ -79,6 +90,10 @@ class GeneratorSpec:
         self.learned_variance = bool(training["learned_variance"])
         self.latent_scale = number(training, "latent_scale", file, "generator.path")
         self.timestep_freq_shift = training.get("timestep_freq_shift")
+        self.vae = training.get("vae")
+        self.vae_scaling_factor = (
+            number(training, "vae_scaling_factor", file, "generator.path") if "vae_scaling_factor" in training else None
+        )
         side = integer(net, "sample_size", shape, "generator.path")
         self.latent_shape = (integer(net, "in_channels", shape, "generator.path"), side, side)
         self.alphas_bar = alphas_bar(scheduler)
@@ -115,8 +130,27 @@ class GeneratorSpec:
                     "with source.classes=[...] or give another generator.path"
                 )
 
+    def check_vae(self, vae: VaeSpec) -> None:
+        """Raises BadInput if training.json says that the generator learned the latents of another VAE."""
+        if isinstance(self.vae, str) and DIGEST.fullmatch(self.vae):
+            given = vae.identity()["weights"]
+            if given != self.vae:
+                raise BadInput(
+                    f"generator.path: {self.path} was trained on latents of another VAE (digest {self.vae[:16]}) than "
+                    f"vae.path {vae.path} ({given[:16]}); give the VAE that it was trained with, or take `vae` out of "
+                    "its training.json if the two are the same"
+                )
+        # An AutoencoderTiny gives latents that are scaled already, whatever factor the VAE that it imitates has.
+        factor = self.vae_scaling_factor
+        if factor is not None and vae.kind == "AutoencoderKL" and not math.isclose(vae.scaling_factor, factor):
+            raise BadInput(
+                f"generator.path: {self.path} was trained on latents scaled by {factor:g}, but the VAE {vae.path} "
+                f"scales by {vae.scaling_factor:g}; give the VAE that it was trained with, or correct "
+                "vae_scaling_factor in its training.json"
+            )
+
     def identity(self) -> dict[str, Any]:
-        return {"weights": weights_digest(self.path, FILES)}
+        return {"weights": weights_digest(self.path, FILES, self.texts)}
 
 
 class Denoiser:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from raydistill.errors import BadInput, StageFailed
+from raydistill.models import published
 from raydistill.models.checkpoint import (
     WEIGHTS,
     check_weights,
@@ -21,22 +23,30 @@ from raydistill.models.checkpoint import (
 from raydistill.models.device import Placement, quiet_libraries
 
 CLASSES = ("AutoencoderKL", "AutoencoderTiny")
+FILES = ["config.json", WEIGHTS]
 
 
 class VaeSpec:
-    """What is known of a VAE directory without loading it. Raises BadInput where it would have to guess."""
+    """What is known of a VAE directory without loading it. Raises BadInput where it would have to guess.
 
-    def __init__(self, path: str | None) -> None:
-        self.path = Path(path) if path else Path(packaged("vae"))
+    `name` is the id on the hub by which the directory was found, if it was.
+    """
+
+    def __init__(self, path: str | None, name: str | None = None) -> None:
+        self.path, self.name = Path(path) if path else Path(packaged("vae")), name
         config = read_config(self.path / "config.json", "vae.path") if self.path.is_dir() else {}
         check_weights(self.path, "vae.path")
         self.kind = str(config.get("_class_name"))
         if self.kind not in CLASSES:
             raise BadInput(f"vae.path: {self.path} is a {self.kind!r}; supported: {', '.join(CLASSES)}")
         file = self.path / "config.json"
-        for name in ("scaling_factor", "latent_channels"):
-            if config.get(name) is None:
-                raise BadInput(f"vae.path: {file} does not give {name}, and it is never guessed")
+        text = published.vae_config(name, config)
+        self.texts = {} if text is None else {"config.json": text}
+        if text is not None:
+            config = json.loads(text)
+        for key in ("scaling_factor", "latent_channels"):
+            if config.get(key) is None:
+                raise BadInput(f"vae.path: {file} does not give {key}, and it is never guessed")
         self.scaling_factor = number(config, "scaling_factor", file, "vae.path")
         if self.scaling_factor <= 0:
             raise BadInput(f"vae.path: {file} gives scaling_factor={self.scaling_factor:g}; it must be positive")
@@ -58,7 +68,7 @@ class VaeSpec:
         return (self.channels, image_size // self.downscale, image_size // self.downscale)
 
     def identity(self) -> dict[str, Any]:
-        return {"weights": weights_digest(self.path, ["config.json", WEIGHTS])}
+        return {"weights": weights_digest(self.path, FILES, self.texts)}
 
 
 class Vae:

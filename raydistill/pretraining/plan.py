@@ -15,6 +15,7 @@ from torch import nn
 from raydistill.config import Config, Pool
 from raydistill.errors import BadInput
 from raydistill.identity import fingerprint
+from raydistill.models import hub
 from raydistill.models.device import place
 from raydistill.models.vae import Vae, VaeSpec
 from raydistill.pretraining.data import encode_all, load_pixels
@@ -40,6 +41,7 @@ class Plan:
     out: Path
     source: Source
     listing: Listing
+    vae: VaeSpec | None  # of a generator's latents
     vae_digest: str | None
 
     @property
@@ -60,7 +62,8 @@ class Plan:
         c = self.config
         if self.target == "vae":
             return build_vae(c.pretrain, c.source.image_size, c.seed)
-        shape = VaeSpec(c.vae.path).latent_shape(c.source.image_size)
+        assert self.vae is not None
+        shape = self.vae.latent_shape(c.source.image_size)
         return build_generator(c.pretrain, shape, len(self.listing.classes), c.seed)
 
     def finished(self) -> bool:
@@ -91,7 +94,8 @@ class Plan:
             return VaeTask(c.pretrain, c.seed, pixels, device)
         kind = torch.device(device).type
         pool = Pool(threads=c.pretrain.threads, device="cuda" if kind == "cuda" else "cpu", dtype="float32")
-        latents = encode_all(Vae(VaeSpec(c.vae.path), place(pool)), pixels)
+        assert self.vae is not None
+        latents = encode_all(Vae(self.vae, place(pool)), pixels)
         return GeneratorTask(c.pretrain, c.seed, latents, labels, len(self.listing.classes), device)
 
     def write(self, net: nn.Module, losses: Sequence[float], seconds: float) -> None:
@@ -116,10 +120,12 @@ def make_plan(config: Config) -> Plan:
     out = Path(given).expanduser().resolve()
     _check_writable(out)
     splits = open_splits(config.source)
-    digest = None
+    vae, digest = None, None
     if config.pretrain.target == "generator":
-        digest = str(VaeSpec(config.vae.path).identity()["weights"])
-    plan = Plan(config, out, splits.source, splits.train, digest)
+        found = hub.find("vae", config.vae.path, config.vae.revision)
+        vae = VaeSpec(found.folder, found.name)
+        digest = str(vae.identity()["weights"])
+    plan = Plan(config, out, splits.source, splits.train, vae, digest)
     plan.blank()
     return plan
 

@@ -12,6 +12,7 @@ from raydistill import registry
 from raydistill.config import Config
 from raydistill.errors import BadInput
 from raydistill.methods.base import Method, neighbours_wanted, resolve
+from raydistill.models import hub
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
@@ -68,12 +69,13 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
         check_students(config)
     splits = open_splits(config.source)
     check_counts(config, splits, variants)
-    vae = VaeSpec(config.vae.path)
+    vae = find_vae(config)
     shape = vae.latent_shape(config.source.image_size)
     generator = None
     if generate and any(v.method.generates for v in variants):
-        generator = GeneratorSpec(config.generator.path)
+        generator = find_generator(config)
         generator.check_fits(shape, [c.class_id for c in splits.train.classes])
+        generator.check_vae(vae)
         if config.sampler.steps > len(generator.alphas_bar):
             raise BadInput(
                 f"sampler.steps={config.sampler.steps} is more than the generator's {len(generator.alphas_bar)} "
@@ -83,6 +85,22 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     if config.selection.space == "feature" and features is None:
         raise BadInput("selection.space=feature needs a network: give features.path, or choose selection.space=latent")
     return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features)
+
+
+def find_vae(config: Config) -> VaeSpec:
+    """The VAE in a folder of this machine, where it is fetched to if it is one of the hub. Raises BadInput."""
+    found = hub.find("vae", config.vae.path, config.vae.revision)
+    if found.name:
+        say("vae", str(found))
+    return VaeSpec(found.folder, found.name)
+
+
+def find_generator(config: Config) -> GeneratorSpec:
+    """As find_vae."""
+    found = hub.find("generator", config.generator.path, config.generator.revision)
+    if found.name:
+        say("generator", str(found))
+    return GeneratorSpec(found.folder, found.name)
 
 
 def _own_sampler(config: Config, name: str) -> object:
@@ -105,13 +123,16 @@ def absolute(config: Config) -> Config:
     def full(path: str | None) -> str | None:
         return path if path is None or "://" in path else os.path.abspath(os.path.expanduser(path))
 
+    def model(path: str | None) -> str | None:
+        return path if hub.is_id(path) else full(path)
+
     return config.model_copy(
         update={
             "run_dir": full(config.run_dir),
             "artifact_dir": full(config.artifact_dir),
             "source": config.source.model_copy(update={"path": full(config.source.path)}),
-            "vae": config.vae.model_copy(update={"path": full(config.vae.path)}),
-            "generator": config.generator.model_copy(update={"path": full(config.generator.path)}),
+            "vae": config.vae.model_copy(update={"path": model(config.vae.path)}),
+            "generator": config.generator.model_copy(update={"path": model(config.generator.path)}),
             "features": config.features.model_copy(update={"path": full(config.features.path)}),
         }
     )

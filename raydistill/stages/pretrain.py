@@ -35,6 +35,8 @@ def pretrain(config: Config) -> str:
     Raises BadInput before anything is written, StageFailed (resumable) afterwards.
     """
     plan = make_plan(config)
+    if plan.vae is not None and plan.vae.name is not None:
+        say("vae", f"{plan.vae.name} in {plan.vae.path}")
     if plan.finished():
         say("pretrain", f"finished before: {plan.out}")
     else:
