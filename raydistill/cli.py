@@ -38,6 +38,11 @@ VERBS = {
         "report",
         "report runs/a runs/b --out compare.html",
     ),
+    "export": Verb(
+        "the images of a run in a layout that other tools read",
+        "",
+        "export --run runs/quickstart --format imagefolder --out DIR",
+    ),
     "pretrain": Verb("train a VAE or a generator on the source", "", "pretrain pretrain.target=vae pretrain.out=DIR"),
 }
 SHORT = {
@@ -69,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, argv: Sequence[str]) -> int:
+    if name == "export":
+        return export(argv)
     args = parser(name).parse_args(argv)
     if name == "report" and args.overrides and "=" not in args.overrides[0]:
         from raydistill.stages.compare import compare
@@ -77,9 +84,7 @@ def run(name: str, argv: Sequence[str]) -> int:
         return 0
     overrides = [_long(o) if name == "evaluate" else o for o in args.overrides]
     if args.run is not None:
-        place = Location.of(args.run)
-        if not _readable(place):
-            raise BadInput(f"--run {args.run}: no config.yaml there; give the directory that distill printed")
+        place = _run_place(args.run)
         if not place.is_local:
             raise BadInput(f"--run {args.run}: give the run by --config FILE and run_dir={args.run}")
         config = configuration.load(f"{place}/config.yaml", [*overrides, f"run_dir={place}"])
@@ -97,6 +102,30 @@ def run(name: str, argv: Sequence[str]) -> int:
 
     print(pipeline(config, VERBS[name].until))  # type: ignore[arg-type]
     return 0
+
+
+def export(argv: Sequence[str]) -> int:
+    from raydistill.exporters import write
+    from raydistill.stages.progress import say
+
+    verb = VERBS["export"]
+    p = Parser(prog="raydistill export", description=verb.summary, allow_abbrev=False,
+               epilog=f"example: raydistill {verb.example}")
+    p.add_argument("--run", metavar="DIR", required=True, help="the run directory that distill printed")
+    p.add_argument("--format", required=True, help=f"one of {', '.join(registry.names('exporter'))}")
+    p.add_argument("--out", metavar="DIR", required=True, help="a new or empty folder")
+    args = p.parse_args(argv)
+    place, files = write.export(str(_run_place(args.run)), args.format, args.out)
+    say("export", f"{files} files" if files else "nothing was left to do")
+    print(place)
+    return 0
+
+
+def _run_place(given: str) -> Location:
+    place = Location.of(given)
+    if not _readable(place):
+        raise BadInput(f"--run {given}: no config.yaml there; give the directory that distill printed")
+    return place
 
 
 def _readable(run: Location) -> bool:
@@ -153,7 +182,7 @@ def overview() -> str:
     verbs = "\n".join(f"  {n:<10} {v.summary}" for n, v in VERBS.items())
     return (
         f"raydistill: distil a labelled image set into a few images per class, on Ray\n\nverbs:\n{verbs}\n\n"
-        "Each takes --config NAME|FILE and KEY=VALUE overrides; `raydistill VERB --help` lists every key.\n"
+        "Each but export takes --config NAME|FILE and KEY=VALUE overrides; `raydistill VERB --help` lists every key.\n"
         "Kill it anywhere and run the same command again: finished work is kept."
     )
 

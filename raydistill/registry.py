@@ -22,6 +22,7 @@ PACKAGES = {
     "sampler": "raydistill.diffusion.samplers",
     "method": "raydistill.methods",
     "student": "raydistill.evaluation.students",
+    "exporter": "raydistill.exporters",
     "classifier": "raydistill.models.classifiers",
     "metric": "raydistill.metrics",
 }

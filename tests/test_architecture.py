@@ -20,7 +20,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("store",),
     ("sources", "models", "diffusion", "clustering"),
     ("guidance", "methods", "metrics", "evaluation", "pretraining"),
-    ("stages", "report"),
+    ("stages", "report", "exporters"),
     ("cli",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

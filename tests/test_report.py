@@ -291,7 +291,8 @@ def test_nearest_equals_brute_force() -> None:
 def make_card(generator: str | None = "/data/models/dit-nette") -> str:
     classes = [ClassInfo("n01", "tench|fish"), ClassInfo("n02", NAUGHTY)]
     fields = {"vae": "/home/me/taesd", "generator_digest": "ab12", "run": ["s3://bucket/run", {"steps": 50}]}
-    return card("Nette: 10 | each", "mgd3", 10, 0, classes, 128, "parquet", generator, fields)
+    return card("Nette: 10 | each", "mgd3", 10, 0, classes, 128, "parquet", generator, fields,
+                {"images": "CC BY 4.0", "generator": None} if generator else {"images": None})
 
 
 def test_card_front_matter_and_text() -> None:
@@ -302,7 +303,8 @@ def test_card_front_matter_and_text() -> None:
     assert front["pretty_name"] == "Nette: 10 | each" and "synthetic" in front["tags"]
     assert "20 images in 2 classes" in made and "`dit-nette`" in made and '"generator_digest": "ab12"' in made
     assert "tench\\|fish" in made and "&lt;b&gt;" in made
-    assert "stricter ones hold" in made
+    assert "stricter ones hold" in made and "| images | CC BY 4.0 |" in made
+    assert "| generator | not stated: ask" in made
     assert made == make_card()
     assert not re.search(r"/home|/data|s3:|\b20\d\d-\d\d", made)
     real = make_card(None)
@@ -310,7 +312,7 @@ def test_card_front_matter_and_text() -> None:
 
 
 def test_card_documents_every_column_and_its_snippet_runs(tmp_path: Path) -> None:
-    schema = distilled(["a", "b"])
+    schema = distilled(["a", "b"], ["n01", "n02"])
     assert list(COLUMNS) == schema.names
     made = make_card()
     assert all(f"| `{name}` |" in made for name in schema.names)

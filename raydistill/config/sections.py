@@ -68,6 +68,9 @@ class SourceConfig(Section):
             ),
         ),
     ] = 0.0
+    licence: Annotated[str | None, Field(description="terms of the images, for the card of what is made of them")] = (
+        None
+    )
     max_broken: Annotated[Fraction, Field(description="largest fraction of unreadable images that is skipped")] = 0.01
     max_pixels: Annotated[
         int, Field(ge=64, description="an image of more pixels is refused as a decompression bomb")

@@ -75,6 +75,15 @@ def read_config(path: Path, key: str) -> dict[str, Any]:
     return value
 
 
+def licence(directory: Path) -> str | None:
+    """The terms of the weights as their maker states them: "licence" or "license" in training.json, None if nowhere."""
+    try:
+        stated = json.loads((directory / "training.json").read_text())
+        return next((str(stated[k]) for k in ("licence", "license") if stated.get(k)), None)
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def number(config: dict[str, Any], name: str, path: Path, key: str) -> float:
     """A finite number that the file gives. Raises BadInput if it is something else."""
     value = config.get(name)

@@ -132,8 +132,11 @@ def make_plan(config: Config) -> Plan:
 
 def _check_writable(out: Path) -> None:
     parent = out
-    while not parent.exists():
-        parent = parent.parent
+    try:
+        while not parent.exists():
+            parent = parent.parent
+    except OSError as e:  # a name too long, for example
+        raise BadInput(f"pretrain.out: {str(out)[:80]}... cannot be made ({e.strerror}); choose another") from None
     if not parent.is_dir():
         raise BadInput(f"pretrain.out: {parent} is a file; choose a folder")
     try:

@@ -37,12 +37,33 @@ for row in pq.read_table(sorted(glob.glob("*.parquet"))).to_pylist():
     print(row["label"], row["class_name"], row["slot"], row["weight"], image.size)
 '''
 
-_DATASETS = '''\
+_TRAIN = '''\
+import torch
 from datasets import load_dataset
+from torch import nn
 
+steps = 300
 train = load_dataset("parquet", data_files="*.parquet", split="train")
-print(train[0]["image"].size, train.features["label"].names)
+classes = train.features["label"].num_classes
+rows = train.with_format("torch")[:]
+x = torch.stack(list(rows["image"])).float() / 127.5 - 1
+y, w = rows["label"], rows["weight"].float()
+net = nn.Sequential(
+    nn.Conv2d(3, 64, 3, padding=1), nn.InstanceNorm2d(64), nn.ReLU(), nn.AvgPool2d(2),
+    nn.Conv2d(64, 64, 3, padding=1), nn.InstanceNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(4),
+    nn.Flatten(), nn.Linear(64 * 16, classes),
+)
+optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+for step in range(steps):
+    i = torch.randint(len(y), (64,))
+    loss = (nn.functional.cross_entropy(net(x[i]), y[i], reduction="none") * w[i]).mean()
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+print(f"loss {loss.item():.3f} on {len(y)} images of {classes} classes")
 '''
+
+LICENCE = "## Licence"
 
 _BODY = '''\
 # {title}
@@ -61,12 +82,12 @@ Inside this folder:
 ```python
 {snippet}```
 
-or with the `datasets` library:
+## Train on it
+
+With `datasets` and torch, the loss weighted per image (all weights are 1 where the method gives none):
 
 ```python
-{datasets}```
-
-A training loss may weight each row by `weight`; with equal weights leave it out.
+{train}```
 
 ## Columns
 
@@ -91,7 +112,7 @@ A training loss may weight each row by `weight`; with equal weights leave it out
 Each row's `seed_key` and `provenance` say how that image was made. The same configuration, inputs and seed make the
 same set again.
 
-## Licence
+{licence_head}
 
 {licence}
 
@@ -102,11 +123,12 @@ same set again.
 
 
 def card(title: str, method: str, ipc: int, seed: int, classes: Sequence[ClassInfo], image_size: int, source_kind: str,
-         generator: str | None, fields: Mapping[str, Any]) -> str:
+         generator: str | None, fields: Mapping[str, Any], terms: Mapping[str, str | None]) -> str:
     """README.md of a distilled set: YAML front matter for the Hugging Face image layout, then the text.
 
     `generator` is its name or directory, None if the images are real ones. `fields` is provenance that JSON can hold
-    (digests, fingerprints, settings); of anything in it that looks like a path only the last part is kept.
+    (digests, fingerprints, settings); of anything in it that looks like a path only the last part is kept. `terms`
+    gives, for each thing that the set was made from, its licence as far as it is known.
     """
     made_by = None if generator is None else _public(generator)
     facts = {"method": method, "images per class": str(ipc), "classes": count(len(classes)),
@@ -115,9 +137,10 @@ def card(title: str, method: str, ipc: int, seed: int, classes: Sequence[ClassIn
     body = _BODY.format(
         title=_cell(title), images=plural(ipc * len(classes), "image"), ipc=ipc, size=image_size, seed=seed,
         classes=plural(len(classes), "class", "classes"), method=_cell(method), facts=_rows(list(facts.items())),
-        snippet=_SNIPPET, datasets=_DATASETS, columns=_columns(),
+        snippet=_SNIPPET, train=_TRAIN, columns=_columns(),
         table=_rows([(str(i), c.class_id, c.class_name) for i, c in enumerate(classes)]),
-        origin=_origin(source_kind, made_by), provenance=_json(_public(dict(fields))), licence=_licence(made_by),
+        origin=_origin(source_kind, made_by), provenance=_json(_public(dict(fields))), licence_head=LICENCE,
+        licence=_licence(made_by, terms),
         limits=_limits(made_by))
     return _front_matter(title, ipc * len(classes), made_by is not None) + body
 
@@ -132,7 +155,7 @@ def _front_matter(title: str, images: int, synthetic: bool) -> str:
 
 def _columns() -> str:
     return "\n".join(f"| `{f.name}` | `{'struct{bytes, path}' if f.name == 'image' else f.type}` | {COLUMNS[f.name]} |"
-                     for f in distilled([]))
+                     for f in distilled([], []))
 
 
 def _size(images: int) -> str:
@@ -148,14 +171,30 @@ def _origin(source_kind: str, generator: str | None) -> str:
             f"training split (source: `{_cell(source_kind)}`), by the method named above.")
 
 
-def _licence(generator: str | None) -> str:
+def with_metrics(text: str, metrics: Mapping[str, float]) -> str:
+    """The card with a table of the run's metrics above its licence; as it is if there are none.
+
+    The card in distilled/ has none, because that folder's bytes are the same on every machine, and accuracies are not.
+    """
+    if not metrics:
+        return text
+    rows = _rows([(name, f"{value:.6g}") for name, value in sorted(metrics.items())])
+    table = ("## Metrics\n\nTop-1 accuracies are fractions, mean and standard deviation over training seeds, tested on "
+             "real images: `accuracy/STUDENT` after training on this set, `accuracy/SET/STUDENT` on another set of "
+             f"the same comparison.\n\n| metric | value |\n|---|---|\n{rows}\n\n")
+    head, found, tail = text.partition(f"{LICENCE}\n")
+    return head + table + found + tail
+
+
+def _licence(generator: str | None, terms: Mapping[str, str | None]) -> str:
+    known = _rows([(side, licence or "not stated: ask whoever gave it to you") for side, licence in terms.items()])
     if generator is None:
-        return ("These are real images of the source: the terms of the source images apply to every one of them. No "
-                "licence is granted here beyond those terms; check them before you share or use this set.")
-    return ("This set inherits terms from two sides: those of the source images and those of the weights of the "
-            "generator and its VAE. The stricter ones hold. ImageNet's images, for example, are for non-commercial "
-            "research only, and so are some published generator weights. No licence is granted here beyond those "
-            "terms; check both before you share or use this set.")
+        holds = "These are real images of the source: its terms apply to every one of them."
+    else:
+        holds = ("This set inherits terms from everything it was made from; the stricter ones hold. ImageNet's images, "
+                 "for example, are for non-commercial research only, and so are some published generator weights.")
+    return (f"| made from | its terms |\n|---|---|\n{known}\n\n{holds} No licence is granted here beyond those terms; "
+            "check them before you share or use this set.")
 
 
 def _limits(generator: str | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from raydistill.config import Config, RayConfig
 from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.identity import canonical, digest
+from raydistill.models.checkpoint import licence
 from raydistill.report.card import card
 from raydistill.stages import cluster, embed, encode, evaluate, group, plan, product, runner, sample
 from raydistill.stages.evaluate import SetRef, Training
@@ -182,6 +183,14 @@ def provenance(p: Prepared, v: Variant) -> dict[str, Any]:
     return made
 
 
+def terms(p: Prepared, v: Variant) -> dict[str, str | None]:
+    """The licence of each thing that the images of a variant are made from, None where nobody states it."""
+    found: dict[str, str | None] = {"images": p.config.source.licence}
+    if v.method.generates and p.generator is not None:
+        found |= {"generator": licence(p.generator.path), "VAE": licence(p.vae.path)}
+    return found
+
+
 def assemble(p: Prepared, v: Variant, syntheses: Sealed) -> bool:
     """Writes distilled/; True if that changed anything."""
     c, made = v.config, provenance(p, v)
@@ -195,6 +204,7 @@ def assemble(p: Prepared, v: Variant, syntheses: Sealed) -> bool:
         source_kind=c.source.kind,
         generator=made.get("generator"),
         fields=made,
+        terms=terms(p, v),
     )
     changed = product.assemble(
         p.run.root / "distilled", syntheses.artifact, syntheses.manifest, p.splits.train.classes, c.method, made, text

@@ -70,7 +70,7 @@ def _shards(
     table: pa.Table, classes: Sequence[ClassInfo], method: str, provenance: dict[str, Any]
 ) -> list[tuple[str, bytes]]:
     names = label_names(classes)
-    schema = schemas.distilled(names)
+    schema = schemas.distilled(names, [c.class_id for c in classes])
     total = -(-len(table) // SHARD_ROWS)
     shards = []
     for i in range(total):

@@ -104,8 +104,11 @@ def syntheses(shape: Sequence[int]) -> pa.Schema:
     )
 
 
-def distilled(class_names: Sequence[str]) -> pa.Schema:
-    """The product, in the Hugging Face image layout: `datasets.load_dataset` gives images and ClassLabel names."""
+def distilled(class_names: Sequence[str], class_ids: Sequence[str]) -> pa.Schema:
+    """The product, in the Hugging Face image layout: `datasets.load_dataset` gives images and ClassLabel names.
+
+    The class ids, by label, are kept in the schema's metadata under `raydistill`.
+    """
     features = {
         "image": {"_type": "Image"},
         "label": {"names": list(class_names), "_type": "ClassLabel"},
@@ -133,4 +136,5 @@ def distilled(class_names: Sequence[str]) -> pa.Schema:
         ("seed_key", pa.string()),
         ("provenance", pa.string()),
     ]
-    return pa.schema(fields, metadata={b"huggingface": json.dumps({"info": {"features": features}}).encode()})
+    kept = {"huggingface": {"info": {"features": features}}, "raydistill": {"class_ids": list(class_ids)}}
+    return pa.schema(fields, metadata={k: json.dumps(v) for k, v in kept.items()})
