@@ -19,6 +19,7 @@ from raydistill.models import hub
 from raydistill.models.checkpoint import WEIGHTS, packaged
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
+from raydistill.pretraining.plan import make_plan
 from raydistill.stages.preflight import prepare
 
 VAE, GENERATOR = tree(Path(packaged("vae"))), tree(Path(packaged("generator")))
@@ -245,6 +246,12 @@ class TestPrepare:
         chosen = ["vae.path=me/vae", "generator.path=me/dit", f"run_dir={tmp_path / 'run'}"]
         prepare(configuration.load("quickstart", chosen), generate=False)
         assert not any("me/dit" in line for line in served.asked)
+
+    def test_a_generator_is_trained_on_the_latents_of_a_vae_by_id(self, served: Hub, tmp_path: Path) -> None:
+        served.push("me/vae", VAE)
+        plan = make_plan(configuration.load("quickstart", ["vae.path=me/vae", f"pretrain.out={tmp_path / 'out'}"]))
+        assert plan.vae is not None and plan.vae.name == "me/vae" and plan.vae.path.is_dir()
+        assert plan.vae_digest == VaeSpec(None).identity()["weights"]
 
     def test_the_vae_that_a_generator_was_trained_with(self, served: Hub, tmp_path: Path) -> None:
         """Ours says so in training.json; another of the same shape is refused."""
