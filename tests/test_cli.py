@@ -33,7 +33,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(pipeline, "run", lambda *_: pytest.fail("work began"))
+    monkeypatch.setattr(pipeline, "run", lambda *_, **__: pytest.fail("work began"))
 
     def call(*argv: str) -> str:
         run_dir = [] if any(a.startswith(("run_dir=", "--run")) for a in argv) else [f"run_dir={tmp_path / 'run'}"]
@@ -319,7 +319,7 @@ def test_a_thousand_random_command_lines_end_in_one_line_or_in_work(
 ) -> None:
     """Everything but the work itself happens: what validates is checked against the world as well."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "run", lambda prepared, *_: Results(prepared, computed=True))
+    monkeypatch.setattr(pipeline, "run", lambda prepared, *_, **__: Results(prepared, computed=True))
     monkeypatch.setattr("raydistill.stages.pretrain.pretrain", lambda config: str(make_plan(config).out))
     rng, codes = random.Random(20), {0: 0, 2: 0}
     for _ in range(1000):

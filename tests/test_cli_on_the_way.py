@@ -31,7 +31,7 @@ TINY = ["encode.chunk=7", "encode.batch=4", "ipc=1", "sampler.steps=2", "sampler
 @pytest.fixture
 def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """ends(code, verb, *overrides) runs a verb without Ray and returns what it said, or its one line."""
-    monkeypatch.setattr(dispatch, "on_ray", lambda config: runner.serial)
+    monkeypatch.setattr(dispatch, "on_ray", lambda config, keep: runner.serial)
 
     def call(code: int, verb: str, *overrides: str) -> str:
         assert cli.main(command(tmp_path, verb, *overrides)) == code

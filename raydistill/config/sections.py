@@ -292,6 +292,9 @@ class EvaluateConfig(Section):
     num_cpus: Annotated[float, Field(gt=0, le=256, description="CPUs each worker reserves")] = 1.0
     num_gpus: Annotated[float, Field(ge=0, le=16, description="GPUs each worker reserves")] = 0.0
     threads: Annotated[int, Field(ge=1, le=256, description="torch threads a worker")] = 1
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], Field(description="auto = the GPU that was reserved, otherwise the CPU")
+    ] = "auto"
     deadline_s: Annotated[float, Field(gt=0, description="longest time without a finished training")] = 7200.0
     protocol: ProtocolConfig = ProtocolConfig()
 
@@ -327,6 +330,9 @@ class RayConfig(Section):
         int, Field(ge=0, le=4096, description="logical CPUs of a local cluster; 0 = cores, at least 4")
     ] = 0
     object_store_mb: Annotated[int, Field(ge=80, description="object store of a local cluster")] = 512
+    nodes_deadline_s: Annotated[
+        float, Field(gt=0, description="longest wait for a node's proof that it sees run_dir, source and weights")
+    ] = 120.0
 
 
 class Config(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 
 import torch
@@ -21,18 +22,35 @@ class Placement:
 
 
 def place(pool: Pool) -> Placement:
-    """Resolves device and dtype inside an actor, sets its threads. Falls back to the CPU unless cuda is demanded."""
+    """Resolves device and dtype inside an actor, sets its threads. Raises BadInput as `on_cuda` does."""
     torch.set_num_threads(pool.threads)
-    cuda = torch.cuda.is_available() and (pool.device == "cuda" or (pool.device == "auto" and pool.num_gpus > 0))
-    if pool.device == "cuda" and not cuda:
-        raise BadInput(
-            "device=cuda was asked for, but this worker sees no CUDA device; use device=auto or reserve num_gpus"
-        )
+    cuda = on_cuda(pool.device, pool.num_gpus)
     dtype = {"auto": torch.bfloat16 if cuda else torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}[
         pool.dtype
     ]
-    kind = torch.cuda.get_device_name() if cuda else f"cpu-{torch.backends.cpu.get_cpu_capability()}"
-    return Placement(torch.device("cuda" if cuda else "cpu"), dtype, f"{kind}/{str(dtype).removeprefix('torch.')}")
+    name = str(dtype).removeprefix("torch.")
+    return Placement(torch.device("cuda" if cuda else "cpu"), dtype, f"{device_kind(cuda)}/{name}")
+
+
+def on_cuda(device: str, num_gpus: float) -> bool:
+    """Whether this worker computes on CUDA: what is asked for, or with `auto` the GPU that it has reserved.
+
+    Raises BadInput if torch sees no CUDA device where one is expected: hours on the CPU are no silent replacement.
+    """
+    if device == "cpu" or (device == "auto" and num_gpus == 0):
+        return False
+    if not torch.cuda.is_available():
+        asked = "device=cuda was asked for" if device == "cuda" else f"num_gpus={num_gpus:g} is reserved"
+        raise BadInput(
+            f"{asked}, but torch {torch.__version__} sees no CUDA device on {platform.node()}; install torch with CUDA "
+            "and the driver there, or set device=cpu"
+        )
+    return True
+
+
+def device_kind(cuda: bool) -> str:
+    """The device's model."""
+    return torch.cuda.get_device_name() if cuda else f"cpu-{torch.backends.cpu.get_cpu_capability()}"
 
 
 def quiet_libraries() -> None:

@@ -10,7 +10,7 @@ import pickle
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -20,25 +20,39 @@ from ray.exceptions import RayError
 from raydistill.config import RayConfig
 from raydistill.errors import StageFailed
 from raydistill.stages.failures import translate
+from raydistill.stages.placement import here
 from raydistill.stages.pool import actors
 from raydistill.stages.runner import Execute, Stage, Work, serial
 from raydistill.stages.runtime import cores, ensure_ray, pool_size
 from raydistill.store.artifact import Record
 
+Spread = Callable[[Stage, Sequence[str]], Iterator[tuple[Record, str]]]  # records with their nodes
 
-def on_ray(config: RayConfig) -> Execute:
-    """An executor that starts Ray only when a stage has work for it."""
+
+def on_ray(config: RayConfig, keep: Callable[[Stage, Mapping[str, str]], None] | None = None) -> Execute:
+    """An executor that starts Ray only when a stage has work for it; `keep` is told at its end which node did what."""
 
     def execute(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
         if stage.style == "driver":
             return serial(stage, todo)
         ensure_ray(config)
-        return {"stream": stream, "tasks": tasks, "actors": actors}[stage.style](stage, todo)
+        spread: Spread = {"stream": stream, "tasks": tasks, "actors": actors}[stage.style]
+        return kept(stage, spread(stage, todo))
+
+    def kept(stage: Stage, placed: Iterator[tuple[Record, str]]) -> Iterator[Record]:
+        nodes: dict[str, str] = {}
+        try:
+            for record, node in placed:
+                nodes[record.key] = node
+                yield record
+        finally:
+            if keep is not None:
+                keep(stage, nodes)
 
     return execute
 
 
-def stream(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
+def stream(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     """Ray Data: a row a unit, loaded in CPU tasks, streamed into a pool of actors that commit it.
 
     A row carries one pickled payload, so a unit is never split over blocks and at most a few are in flight.
@@ -64,7 +78,7 @@ def stream(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
         )
     )
     for row in _watched(data.iter_rows(), stage):
-        yield pickle.loads(row["record"])
+        yield pickle.loads(row["record"]), row["node"]
 
 
 class StreamActor:
@@ -73,8 +87,8 @@ class StreamActor:
     def __init__(self, work: Work) -> None:
         self.finish = work.open()
 
-    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
-        return {"record": pickle.dumps(self.finish(pickle.loads(row["payload"])))}
+    def __call__(self, row: dict[str, bytes]) -> dict[str, Any]:
+        return {"record": pickle.dumps(self.finish(pickle.loads(row["payload"]))), "node": here()}
 
 
 def _watched(rows: Any, stage: Stage) -> Iterator[Any]:
@@ -105,7 +119,7 @@ def _watched(rows: Any, stage: Stage) -> Iterator[Any]:
         yield value
 
 
-def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
+def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     """Plain Ray tasks, a bounded number in flight."""
     work = ray.put(stage.work)
     remote = _run_unit.options(num_cpus=stage.pool.num_cpus, max_retries=3)
@@ -130,5 +144,5 @@ def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
 
 
 @ray.remote
-def _run_unit(work: Work, item: Any) -> Record:
-    return work.open()(work.load(item))
+def _run_unit(work: Work, item: Any) -> tuple[Record, str]:
+    return work.open()(work.load(item)), here()

@@ -7,7 +7,7 @@ import json
 import pickle
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,13 @@ from raydistill.config import Config, EvaluateConfig, ProtocolConfig, RayConfig,
 from raydistill.errors import BrokenImage, StageFailed
 from raydistill.evaluation.train import ImageSet, Score, train_student
 from raydistill.identity import fingerprint
+from raydistill.models.device import device_kind, on_cuda
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
+from raydistill.stages import placement
 from raydistill.stages.progress import Progress, say
 from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.location import Location
 from raydistill.store.rundir import RunDir
 
 VERSION = 1
@@ -141,6 +144,7 @@ class Job:
     train: Listing
     test: Listing
     evaluate: EvaluateConfig
+    logs: Location
 
 
 class Trainer:
@@ -180,24 +184,24 @@ def train_loop(payload: dict[str, bytes]) -> None:
     job: Job = pickle.loads(payload["job"])
     torch.set_num_threads(job.evaluate.threads)
     context = ray.train.get_context()
-    cuda = job.evaluate.num_gpus > 0 and torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
-    kind = torch.cuda.get_device_name() if cuda else f"cpu-{torch.backends.cpu.get_cpu_capability()}"
-    trainer = Trainer(job, device, kind)
+    cuda = on_cuda(job.evaluate.device, job.evaluate.num_gpus)
+    trainer = Trainer(job, torch.device("cuda" if cuda else "cpu"), device_kind(cuda))
     for t in job.trainings[context.get_world_rank() :: context.get_world_size()]:
         trainer.run(t)
+        placement.keep(job.logs, t.artifact, {KEY: placement.here()})
 
 
-def fit(job: Job, run: RunDir, config: RayConfig) -> None:
+def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None]) -> None:
     """One Ray Train fit over the trainings that are left. Raises StageFailed with what went wrong."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     from raydistill.stages.failures import translate
     from raydistill.stages.pool import ATTEMPTS, release
     from raydistill.stages.runtime import ensure_ray, pool_size
 
     ensure_ray(config)
+    prove()
     release()
     e = job.evaluate
     workers = pool_size(e.workers, e.num_cpus, e.num_gpus, e.threads, len(job.trainings))
@@ -206,6 +210,7 @@ def fit(job: Job, run: RunDir, config: RayConfig) -> None:
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"job": pickle.dumps(job)},
+        torch_config=TorchConfig(backend="gloo"),  # workers share no gradient; NCCL would refuse two on one GPU
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=e.num_gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
             name=name, storage_path=str(run.root / "checkpoints"), failure_config=FailureConfig(max_failures=ATTEMPTS)
@@ -266,9 +271,17 @@ class Watch:
 
 
 def evaluate(
-    config: Config, run: RunDir, sets: Sequence[SetRef], train: Listing, test: Listing
+    config: Config,
+    run: RunDir,
+    sets: Sequence[SetRef],
+    train: Listing,
+    test: Listing,
+    prove: Callable[[], None] = lambda: None,
 ) -> tuple[list[Training], float]:
-    """Brings every training to its manifest. Returns all trainings, and the seconds spent (0 if none was left)."""
+    """Brings every training to its manifest. Returns all trainings, and the seconds spent (0 if none was left).
+
+    `prove` is called with Ray up and before the fit: it raises if a node does not see what it needs.
+    """
     everything = trainings(config, run, sets, test)
     left = [t for t in everything if t.artifact.manifest() is None]
     if len(left) < len(everything):
@@ -278,7 +291,8 @@ def evaluate(
     start = time.monotonic()
     todo = [t for t in left if KEY not in t.artifact.records()]
     if todo:
-        fit(Job(tuple(todo), config.source, train, test, config.evaluate), run, config.ray)
+        job = Job(tuple(todo), config.source, train, test, config.evaluate, run.root / "logs")
+        fit(job, run, config.ray, prove)
     manifests = [t.artifact.seal([KEY]) for t in left]
     left_out = sorted({b for m in manifests for b in m.records[0].meta.get("left_out", [])})
     if left_out:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from raydistill.config import Config, RayConfig
+from raydistill.config import Config
 from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.identity import canonical, digest
 from raydistill.models.checkpoint import licence
 from raydistill.report.card import card
-from raydistill.stages import cluster, embed, encode, evaluate, group, plan, product, runner, sample
+from raydistill.stages import cluster, embed, encode, evaluate, group, placement, plan, product, runner, sample
 from raydistill.stages.evaluate import SetRef, Training
 from raydistill.stages.neighbours import RealLatents
+from raydistill.stages.nodes import Nodes, joins
 from raydistill.stages.preflight import Prepared, Variant, images_per_class, prepare, source_name
 from raydistill.stages.progress import say
 from raydistill.stages.runner import Execute, Outcome, Stage
+from raydistill.stages.visibility import needs
 from raydistill.store.artifact import Artifact, Manifest, Record
 
 Until = Literal["encode", "cluster", "plan", "sample", "evaluate", "report"]
@@ -48,10 +50,13 @@ class Results:
     computed: bool = False  # whether anything was done in this run
 
 
-def run(prepared: Prepared, until: Until = "report", execute: Execute | None = None) -> Results:
+def run(
+    prepared: Prepared, until: Until = "report", execute: Execute | None = None, nodes: Nodes | None = None
+) -> Results:
     """Carries a run to `until`. Finished work is found and skipped; Ray starts with the first stage that has work."""
     p, done = prepared, Results(prepared)
-    execute = execute or on_ray(p.config.ray)
+    nodes = nodes or nodes_of(p)
+    execute = execute or on_ray(p, nodes)
     start_run(p)
     train = p.splits.train
 
@@ -119,7 +124,7 @@ def run(prepared: Prepared, until: Until = "report", execute: Execute | None = N
     done.computed |= assemble(p, p.variants[0], done.syntheses[p.config.method])
     if until == "sample":
         return done
-    done.trainings, seconds = evaluate.evaluate(p.config, p.run, sets(done), train, p.splits.test)
+    done.trainings, seconds = evaluate.evaluate(p.config, p.run, sets(done), train, p.splits.test, nodes.prove)
     if seconds:
         done.computed = True
         add_cost(p, "evaluate", seconds, len(done.trainings), "trainings")
@@ -135,17 +140,40 @@ def by_features(v: Variant) -> bool:
     return v.method.uses_points and v.config.selection.space == "feature"
 
 
-def on_ray(config: RayConfig) -> Execute:
+def on_ray(p: Prepared, nodes: Nodes) -> Execute:
     """Spreads over Ray, which is imported with the first stage that has work: a finished run answers at once."""
+
+    def keep(stage: Stage, where: Mapping[str, str]) -> None:
+        placement.keep(p.run.root / "logs", stage.artifact, where)
 
     def execute(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
         if stage.style == "driver":
             return runner.serial(stage, todo)
         from raydistill.stages import dispatch
 
-        return dispatch.on_ray(config)(stage, todo)
+        return nodes.watch(dispatch.on_ray(p.config.ray, keep)(stage, todo))
 
     return execute
+
+
+def nodes_of(p: Prepared) -> Nodes:
+    """The nodes that will work on a run, and what they have to see."""
+    models = {"vae.path": p.vae.path} | ({"generator.path": p.generator.path} if p.generator else {})
+    return Nodes(
+        p.config.ray, lambda: needs(p.run, p.config.source, [p.splits.train, p.splits.test], models)
+    )
+
+
+def prove_nodes(p: Prepared, nodes: Nodes) -> None:
+    """Asks the nodes of a cluster that is joined before a new run writes anything. Raises BadInput.
+
+    A run that has its latents is asked by the stages, as nodes are that join later (`Nodes.watch`).
+    """
+    if joins(p.config.ray) and encode.stage(p.config, p.run, p.splits.train, p.vae).artifact.manifest() is None:
+        from raydistill.stages.runtime import ensure_ray
+
+        ensure_ray(p.config.ray)
+        nodes.prove()
 
 
 def start_run(p: Prepared) -> None:
@@ -256,8 +284,10 @@ def keep_traceback(p: Prepared) -> None:
 def main(config: Config, until: Until = "report") -> str:
     """Entry of the command line: checks, runs, returns the run directory."""
     prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
+    nodes = nodes_of(prepared)
+    prove_nodes(prepared, nodes)
     try:
-        done = run(prepared, until)
+        done = run(prepared, until, nodes=nodes)
     except RaydistillError as e:
         keep_traceback(prepared)
         if isinstance(e, BadInput):  # found only now (weights that do not load, a cluster without GPUs)

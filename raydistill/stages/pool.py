@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 
 from raydistill.config import Pool
 from raydistill.stages.failures import cause, translate
+from raydistill.stages.placement import here
 from raydistill.stages.runner import Stage, Work
 from raydistill.stages.runtime import pool_size
 from raydistill.store.artifact import Record
@@ -32,10 +33,10 @@ class Worker:
         self.stage = ""
         self.finish: Callable[[Any], Record] | None = None
 
-    def run(self, stage: str, work: Work, item: Any) -> Record:
+    def run(self, stage: str, work: Work, item: Any) -> tuple[Record, str]:
         if self.finish is None or stage != self.stage:
             self.stage, self.finish = stage, work.open()
-        return self.finish(work.load(item))
+        return self.finish(work.load(item)), here()
 
 
 @dataclass
@@ -45,8 +46,11 @@ class Job:
     started: float
 
 
-def actors(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
-    """Gives units to actors as they come free. A dead or late one is replaced, its unit given away, ATTEMPTS times."""
+def actors(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
+    """Gives units to actors as they come free; yields records with their nodes.
+
+    A dead or late actor is replaced, its unit given away, ATTEMPTS times.
+    """
     pool = stage.pool
     work = ray.put(stage.work)
     name = work.hex()  # not the fingerprint: the same stage of two run directories has two places to write to
@@ -66,7 +70,7 @@ def actors(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
                 try:
                     if ref in late:
                         raise TimeoutError(f"{job.key} is not done after {pool.deadline_s:g} s")
-                    record = ray.get(ref)
+                    done_by = ray.get(ref)
                 except (RayError, TimeoutError) as e:
                     ray.kill(job.actor)
                     failures[job.key] += 1
@@ -76,7 +80,7 @@ def actors(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
                     idle.append(start(pool))
                 else:
                     idle.append(job.actor)
-                    yield record
+                    yield done_by
         _warm.setdefault(_shape(pool), []).extend(idle)
         idle = []
     finally:

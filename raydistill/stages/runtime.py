@@ -15,6 +15,7 @@ import ray
 import raydistill
 from raydistill.config import RayConfig
 from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.stages.nodes import joins
 from raydistill.stages.progress import say
 
 WORKER_ENV = {
@@ -50,7 +51,7 @@ def ensure_ray(config: RayConfig) -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the first error is raised and told; the rest is noise
     warnings.filterwarnings("ignore", module=r"ray\..*")
     global _local
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    address = joins(config)
     _local = not address
     ours = {k: v for k, v in os.environ.items() if k.startswith("RAYDISTILL_")}
     env = {"env_vars": {**WORKER_ENV, **ours, "PYTHONPATH": _import_path()}}
@@ -84,7 +85,9 @@ def _start(address: str | None, config: RayConfig, env: Mapping[str, object]) ->
         return
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     cpus = config.num_cpus or max(4, os.cpu_count() or 1)
-    ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=config.object_store_mb * 2**20, **quiet)
+    store = config.object_store_mb * 2**20
+    # "local": with no address at all, Ray would join whatever cluster it finds running on this machine
+    ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=store, **quiet)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location, reason
 
 MARKER = "raydistill.json"
+PROBE = ".raydistill-probe-"  # files by which nodes prove that they see this folder; a killed run leaves them
 
 
 class RunDir:
@@ -28,7 +29,7 @@ class RunDir:
             if place.is_local and os.path.exists(place.uri) and not os.path.isdir(place.uri):
                 raise BadInput(f"run_dir: {place} is a file; choose a folder")
             try:
-                names = place.list()
+                names = [n for n in place.list() if not n.startswith(PROBE)]
             except (OSError, ValueError) as e:  # ValueError: a name with a null character
                 raise BadInput(
                     f"run_dir: {place} cannot be listed: {reason(e)}; check the path and your access"

@@ -1,0 +1,29 @@
+"""Which node did which unit: logs/placement/STAGE-FINGERPRINT.json. For people and tests; no byte depends on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from raydistill.identity import canonical
+from raydistill.store.artifact import Artifact
+from raydistill.store.location import Location
+
+
+def here() -> str:
+    """This worker's node, as IP/ID with Ray's whole node id."""
+    import ray
+
+    return f"{ray.util.get_node_ip_address()}/{ray.get_runtime_context().get_node_id()}"
+
+
+def keep(logs: Location, artifact: Artifact, nodes: Mapping[str, str]) -> None:
+    """Adds unit -> node to what earlier runs have left."""
+    if not nodes:
+        return
+    place = logs / "placement" / f"{artifact.stage}-{artifact.fingerprint}.json"
+    try:
+        old = json.loads(place.read())
+    except (FileNotFoundError, ValueError):
+        old = {}
+    place.write(canonical({**(old if isinstance(old, dict) else {}), **nodes}).encode())

@@ -1,0 +1,52 @@
+"""Clusters of several nodes on this machine, made like cluster.yaml: a head without CPUs, workers with a GPU each.
+
+The GPUs are pretended: Ray places by them, and torch is told to use the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+STORE = 100 * 2**20
+ON_GPUS = [
+    "encode.num_gpus=0.5", "encode.actors=2", "encode.device=cpu",
+    "sample.num_gpus=1", "sample.actors=2", "sample.device=cpu",
+    "evaluate.num_gpus=0.5", "evaluate.workers=2", "evaluate.device=cpu",
+]  # fmt: skip
+
+
+@contextmanager
+def three_nodes() -> Iterator[Cluster]:
+    with pytest.MonkeyPatch.context() as env:
+        env.setenv("RAY_AUTH_MODE", "disabled")
+        env.setenv("OMP_NUM_THREADS", "1")
+        made = Cluster(initialize_head=True, head_node_args={
+            "num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE})
+        try:
+            for _ in range(2):
+                add_worker(made)
+            made.wait_for_nodes()
+            yield made
+        finally:
+            made.shutdown()
+
+
+def add_worker(cluster: Cluster) -> None:
+    cluster.add_node(num_cpus=3, num_gpus=1, object_store_memory=STORE)
+
+
+def gpu_nodes(cluster: Cluster) -> set[str]:
+    return {node.node_id for node in cluster.worker_nodes}
+
+
+def placed(run: Path, stage: str) -> dict[str, str]:
+    """Unit -> node id, over all artifacts of a stage."""
+    files = sorted((run / "logs" / "placement").glob(f"{stage}-*.json"))
+    return {f"{file.stem} {key}": node.partition("/")[2]
+            for file in files for key, node in json.loads(file.read_text()).items()}
