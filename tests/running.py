@@ -33,16 +33,16 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "RAY_AUTH_MODE": "disabled", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
 
 
-def command(run: Path, *overrides: str) -> list[str]:
-    return [sys.executable, str(ROOT / "jobs" / "distill.py"), *TINY, f"run_dir={run}", *overrides]
+def command(run: Path, *overrides: str, verb: str = "distill") -> list[str]:
+    return [sys.executable, str(ROOT / "jobs" / f"{verb}.py"), *TINY, f"run_dir={run}", *overrides]
 
 
-def start(run: Path, *overrides: str, **env: str) -> subprocess.Popen[str]:
+def start(run: Path, *overrides: str, verb: str = "distill", **env: str) -> subprocess.Popen[str]:
     """The command in a session (process group) of its own. What it says goes to RUN.log, beside the run."""
     log = run.with_suffix(".log")
     with open(log, "a") as out:
-        return subprocess.Popen(command(run, *overrides), env=environment(**env), cwd=log.parent, stdout=out,
-                                stderr=out, text=True, start_new_session=True)
+        return subprocess.Popen(command(run, *overrides, verb=verb), env=environment(**env), cwd=log.parent,
+                                stdout=out, stderr=out, text=True, start_new_session=True)
 
 
 def finish(run: Path, *overrides: str, **env: str) -> subprocess.CompletedProcess[str]:

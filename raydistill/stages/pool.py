@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayError
 
 from raydistill.config import Pool
+from raydistill.errors import StageFailed
 from raydistill.stages.failures import cause, translate
 from raydistill.stages.placement import here
 from raydistill.stages.runner import Stage, Work
@@ -33,6 +34,9 @@ class Worker:
         self.stage = ""
         self.finish: Callable[[Any], Record] | None = None
 
+    def up(self) -> None:
+        """Answers when the actor has been placed and started."""
+
     def run(self, stage: str, work: Work, item: Any) -> tuple[Record, str]:
         if self.finish is None or stage != self.stage:
             self.stage, self.finish = stage, work.open()
@@ -46,6 +50,62 @@ class Job:
     started: float
 
 
+class Team:
+    """The actors of one stage: starting, idle or running. One that is not up holds nothing back."""
+
+    def __init__(self, stage: Stage, size: int) -> None:
+        self.name, self.pool, self.size = stage.name, stage.pool, size
+        self.idle = take(stage.pool, size)
+        self.starting: dict[Any, Any] = {}  # what an actor answers when it is up -> the actor
+        self.running: dict[Any, Job] = {}
+        self.lost, self.moved = 0, time.monotonic()
+
+    def fill(self, waiting: int) -> None:
+        """Starts what is missing to `size`, but not more than there are units waiting."""
+        lacking = min(self.size - len(self.running), waiting) - len(self.idle) - len(self.starting)
+        for _ in range(lacking):
+            actor = start(self.pool)
+            self.starting[actor.up.remote()] = actor
+
+    def wait(self) -> list[Any]:
+        """What has finished among the running, after a few seconds at most; whoever has come up is idle.
+
+        Raises StageFailed if nobody runs and nobody could be placed for the deadline.
+        """
+        done, _ = ray.wait([*self.running, *self.starting], num_returns=1, timeout=min(5.0, self.pool.deadline_s))
+        for ref in done:
+            if ref in self.starting:
+                self._admit(ref)
+        if done or self.running:
+            self.moved = time.monotonic()
+        elif time.monotonic() - self.moved > self.pool.deadline_s:
+            raise StageFailed(
+                f"{self.name}: no actor could be placed for {self.pool.deadline_s:g} s; the cluster lacks CPUs or GPUs "
+                f"(see `ray status`); add a node or lower {self.name}.num_gpus, then run the same command again"
+            )
+        return [ref for ref in done if ref in self.running]
+
+    def _admit(self, ref: Any) -> None:
+        actor = self.starting.pop(ref)
+        try:
+            ray.get(ref)
+        except RayError as e:  # its node went, or it cannot start
+            self.lost += 1
+            if self.lost >= ATTEMPTS * self.size:
+                raise translate(e, self.name) from e
+        else:
+            self.idle.append(actor)
+
+    def keep_warm(self) -> None:
+        """Leaves the idle ones to the next stage."""
+        _warm.setdefault(_shape(self.pool), []).extend(self.idle)
+        self.idle = []
+
+    def end(self) -> None:
+        for actor in [*self.idle, *self.starting.values(), *(job.actor for job in self.running.values())]:
+            ray.kill(actor)
+
+
 def actors(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     """Gives units to actors as they come free; yields records with their nodes.
 
@@ -54,47 +114,44 @@ def actors(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     pool = stage.pool
     work = ray.put(stage.work)
     name = work.hex()  # not the fingerprint: the same stage of two run directories has two places to write to
-    idle = take(pool, pool_size(pool.actors, pool.num_cpus, pool.num_gpus, pool.threads, len(todo)))
+    team = Team(stage, pool_size(pool.actors, pool.num_cpus, pool.num_gpus, pool.threads, len(todo)))
     waiting, failures = deque(todo), dict.fromkeys(todo, 0)
-    running: dict[Any, Job] = {}
     try:
-        while waiting or running:
-            while waiting and idle:
-                actor, key = idle.pop(), waiting.popleft()
-                running[actor.run.remote(name, work, stage.items(key))] = Job(key, actor, time.monotonic())
-            done, _ = ray.wait(list(running), num_returns=1, timeout=min(5.0, pool.deadline_s))
+        while waiting or team.running:
+            while waiting and team.idle:
+                actor, key = team.idle.pop(), waiting.popleft()
+                team.running[actor.run.remote(name, work, stage.items(key))] = Job(key, actor, time.monotonic())
+            team.fill(len(waiting))
+            done = team.wait()
             now = time.monotonic()
-            late = [ref for ref, job in running.items() if ref not in done and now - job.started > pool.deadline_s]
+            late = [r for r, job in team.running.items() if r not in done and now - job.started > pool.deadline_s]
             for ref in [*done, *late]:
-                job = running.pop(ref)
+                job = team.running.pop(ref)
                 try:
                     if ref in late:
                         raise TimeoutError(f"{job.key} is not done after {pool.deadline_s:g} s")
-                    done_by = ray.get(ref)
+                    finished = ray.get(ref)
                 except (RayError, TimeoutError) as e:
                     ray.kill(job.actor)
                     failures[job.key] += 1
                     if cause(e) is not None or failures[job.key] >= ATTEMPTS:
                         raise translate(e, stage.name) from e
                     waiting.append(job.key)
-                    idle.append(start(pool))
                 else:
-                    idle.append(job.actor)
-                    yield done_by
-        _warm.setdefault(_shape(pool), []).extend(idle)
-        idle = []
+                    team.idle.append(job.actor)
+                    yield finished
+        team.keep_warm()
     finally:
-        for actor in [*idle, *(job.actor for job in running.values())]:
-            ray.kill(actor)
+        team.end()
 
 
 def take(pool: Pool, size: int) -> list[Any]:
-    """`size` actors, warm ones first."""
+    """The warm actors, at most `size`; others, which would hold what new ones need, are ended."""
     warm = _warm.pop(_shape(pool), [])
     release()
     for actor in warm[size:]:
         ray.kill(actor)
-    return warm[:size] + [start(pool) for _ in range(size - len(warm))]
+    return warm[:size]
 
 
 def _session() -> str:

@@ -133,7 +133,7 @@ def _images(source: SourceConfig, images: Sequence[Image]) -> str:
         except Exception:  # readers of others raise what they like; whatever it is, the image is not seen
             data = b""
         if digest(data) != image.sha256:
-            return f"source.path {source.path} (split {image.split}, {image.image_id})"
+            return f"source.path {source.path or source.kind} (split {image.split}, {image.image_id})"
     return ""
 
 
