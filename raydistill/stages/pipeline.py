@@ -158,10 +158,9 @@ def on_ray(p: Prepared, nodes: Nodes) -> Execute:
 
 def nodes_of(p: Prepared) -> Nodes:
     """The nodes that will work on a run, and what they have to see."""
-    models = {"vae.path": p.vae.path} | ({"generator.path": p.generator.path} if p.generator else {})
-    return Nodes(
-        p.config.ray, lambda: needs(p.run, p.config.source, [p.splits.train, p.splits.test], models)
-    )
+    specs = {"vae.path": p.vae, "generator.path": p.generator, "features.path": p.features}
+    models = {key: spec.path for key, spec in specs.items() if spec is not None}
+    return Nodes(p.config.ray, lambda: needs(p.run, p.config.source, [p.splits.train, p.splits.test], models))
 
 
 def prove_nodes(p: Prepared, nodes: Nodes) -> None:

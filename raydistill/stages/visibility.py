@@ -65,7 +65,7 @@ class Needs:
 
 
 def needs(run: RunDir, source: SourceConfig, listings: Sequence[Listing], models: dict[str, Path]) -> Needs:
-    """What the driver sees: both ends of each listing, and every file below the directories of `models` (key -> DIR).
+    """What the driver sees: both ends of each listing, and the files of `models` (key -> file or directory).
 
     Tokens are new ones, which `laid_out` puts down.
     """
@@ -79,8 +79,8 @@ def needs(run: RunDir, source: SourceConfig, listings: Sequence[Listing], models
     files = [
         File(what, str(path), sample_of(path))
         for what, folder in models.items()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix in (".json", ".safetensors")
+        for path in ([folder] if folder.is_file() else sorted(folder.rglob("*")))
+        if path == folder or (path.is_file() and path.suffix in (".json", ".safetensors"))
     ]
     return Needs(tuple(tokens), source, tuple(images), tuple(files))
 
