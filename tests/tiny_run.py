@@ -105,7 +105,7 @@ class TinyRun:
         if kind == "embed":
             return embed.stage(self.config, self.run, *self.sealed("group"), self.train, self.network)
         if kind == "cluster":
-            return cluster.stage(self.config, self.run, *self.sealed("group"), self.train.classes)
+            return cluster.stage(self.config, self.run, *self.sealed("group"), self.train.classes, self.shape)
         chosen, method = resolve(self.config.model_copy(update={"method": method_name}))
         if kind == "plan":
             anchors = plan.Prototypes(*self.sealed("cluster")) if method.uses_prototypes else None

@@ -103,9 +103,47 @@ class GroupConfig(Section):
 
 
 class ClusterConfig(Section):
+    algorithm: Annotated[
+        Literal["kmeans", "divisive", "agglomerative"] | None,
+        Field(description="what finds the prototypes of a class; null = what the method prescribes"),
+    ] = None
     iterations: Annotated[int, Field(ge=1, le=1000, description="largest number of Lloyd iterations")] = 100
     restarts: Annotated[int, Field(ge=1, le=100, description="k-means++ starts; the lowest SSE is kept")] = 3
+    leaves: Annotated[
+        int, Field(ge=1, le=100_000, description="divisive: leaves of every tree (at most the distinct latents)")
+    ] = 200
+    split: Annotated[
+        Literal["sse", "variance", "size"], Field(description="divisive: what the leaf that is split next has most of")
+    ] = "sse"
+    split_restarts: Annotated[int, Field(ge=1, le=100, description="divisive: k-means++ starts a split")] = 10
+    linkage: Annotated[
+        Literal["ward", "average", "complete", "single"], Field(description="agglomerative: distance of two clusters")
+    ] = "ward"
     num_cpus: Annotated[float, Field(gt=0, le=256, description="CPUs each clustering task reserves")] = 1.0
+    memory_mb: Annotated[
+        int, Field(ge=256, description="memory of a clustering task; a larger class is shared out over tasks")
+    ] = 1024
+
+
+class HierarchyConfig(Section):
+    """Which prototypes fill the slots. A tree has more nodes than slots: all but `representative` is for trees."""
+
+    selection: Annotated[
+        Literal["levels", "leaves", "release"],
+        Field(description="levels: a node of each level, then leaves (paper); leaves; release: leaves in its order"),
+    ] = "levels"
+    start_level: Annotated[
+        int | None, Field(ge=0, description="level at which the walk starts, 0 = root; null = floor(log2 ipc)")
+    ] = None
+    walk: Annotated[
+        Literal["largest", "random"], Field(description="levels: the node taken of each level on the way to the root")
+    ] = "largest"
+    factor: Annotated[
+        int, Field(ge=1, le=1000, description="levels: the walk is in the tree of factor x ipc leaves")
+    ] = 4
+    representative: Annotated[
+        Literal["centroid", "medoid"], Field(description="mean of a cluster, or the latent of the image nearest it")
+    ] = "centroid"
 
 
 class GeneratorConfig(Section):
@@ -350,6 +388,7 @@ class Config(Section):
     encode: EncodeConfig = EncodeConfig()
     group: GroupConfig = GroupConfig()
     cluster: ClusterConfig = ClusterConfig()
+    hierarchy: HierarchyConfig = HierarchyConfig()
     generator: GeneratorConfig = GeneratorConfig()
     sampler: SamplerConfig = SamplerConfig()
     guidance: GuidanceConfig = GuidanceConfig()

@@ -11,6 +11,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from raydistill import registry
+from raydistill.clustering.hierarchy import leaves_needed
+from raydistill.clustering.tree import Tree
 from raydistill.config import Config, Section
 from raydistill.diffusion.schedule import Window
 from raydistill.errors import BadInput
@@ -18,11 +20,12 @@ from raydistill.errors import BadInput
 
 @dataclass(frozen=True)
 class ClassView:
-    """What a method may look at to fill a class: usable image ids, sorted, and prototypes ordered by size.
+    """What a method may look at to fill a class: usable image ids, sorted, and prototypes in the order of the slots.
 
-    centroids (K, C, h, w) float32 in VAE-scaled space, sizes (K,), medoids (K,) image ids; K = 0 for a method that uses
-    none, and at most ipc. latents (N, C, h, w) float16 in VAE-scaled space, in the order of image_ids; empty for a
-    method that does not ask for them. features (N, D) float32 if selection.space asks for them.
+    centroids (K, C, h, w) float32 in VAE-scaled space (or the latents of the medoids, if hierarchy.representative says
+    so), sizes (K,), medoids (K,) image ids; K = 0 for a method that uses none, and at most ipc. latents (N, C, h, w)
+    float16 in VAE-scaled space, in the order of image_ids; empty for a method that does not ask for them. features
+    (N, D) float32 if selection.space asks for them. tree is the whole one if the clustering is divisive.
     """
 
     class_id: str
@@ -32,6 +35,7 @@ class ClassView:
     medoids: Sequence[str]
     latents: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float16))
     features: np.ndarray | None = None
+    tree: Tree | None = None
 
     @property
     def points(self) -> np.ndarray:
@@ -56,6 +60,7 @@ class Method(ABC):
 
     summary: ClassVar[str]
     uses_prototypes: ClassVar[bool] = False
+    clustering: ClassVar[Literal["kmeans", "divisive", "agglomerative"]] = "kmeans"
     uses_latents: ClassVar[bool] = False
     uses_points: ClassVar[bool] = False
     generates: ClassVar[bool] = True
@@ -71,6 +76,8 @@ class Method(ABC):
 def resolve(config: Config) -> tuple[Config, Method]:
     """Fills what the configuration leaves to the method, and refuses what contradicts it. Raises BadInput."""
     method: Method = registry.get("method", config.method)()
+    if method.uses_prototypes:
+        config = _resolve_prototypes(config, method)
     if not method.generates:
         return config, method
     name = config.sampler.name or method.sampler
@@ -91,6 +98,16 @@ def resolve(config: Config) -> tuple[Config, Method]:
             "guidance": config.guidance.model_copy(update={"form": form}),
         }
     ), method
+
+
+def _resolve_prototypes(config: Config, method: Method) -> Config:
+    algorithm = config.cluster.algorithm or method.clustering
+    h = config.hierarchy
+    wanted = leaves_needed(h.selection, config.ipc, h.factor)
+    if algorithm == "divisive" and wanted > config.cluster.leaves:
+        why = f"ipc={config.ipc}" + (f" and hierarchy.factor={h.factor}" if h.selection == "levels" else "")
+        raise BadInput(f"cluster.leaves={config.cluster.leaves} is too few for {why}; make it at least {wanted}")
+    return config.model_copy(update={"cluster": config.cluster.model_copy(update={"algorithm": algorithm})})
 
 
 def guidance_section(config: Config, method: Method) -> Section | None:

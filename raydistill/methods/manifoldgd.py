@@ -11,4 +11,5 @@ class ManifoldGd(Mgd3):
     """As MGD3 in its DDPM form, with guidance `manifold`: section `manifold` says in which reading."""
 
     summary = "mode guidance along the manifold of real latents (ManifoldGD)"
+    clustering = "divisive"
     guidance = "manifold"

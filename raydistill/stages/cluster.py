@@ -1,4 +1,9 @@
-"""cluster: the latents of each class -> its prototypes. A task takes a bucket: a class costs a tenth of a second."""
+"""cluster: the latents of each class -> its prototypes, or its tree of them.
+
+A task takes a bucket and reads it a class at a time: a class costs a tenth of a second to a second. A class that is
+larger than a task's memory stays in its file, and tasks of its own work on pieces of it (spread.py); the bytes are the
+same either way, and the same for every `cluster.memory_mb`.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +13,25 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from raydistill.clustering.kmeans import kmeans
+from raydistill.clustering.agglomerative import agglomerative
+from raydistill.clustering.divisive import grow
+from raydistill.clustering.kmeans import Clusters, kmeans
+from raydistill.clustering.lloyd import kmeans_in_chunks
+from raydistill.clustering.points import Points, Whole
+from raydistill.clustering.tree import Tree
 from raydistill.config import ClusterConfig, Config, Pool
+from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
 from raydistill.sources.base import ClassInfo
+from raydistill.stages.group import PART
 from raydistill.stages.runner import Stage
+from raydistill.stages.spread import Piece, Stored
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
 VERSION = 1
+MOST = 2**26  # numbers of a class that k-means by faiss holds, 256 MiB of float32; of more it computes by chunks
 
 
 @dataclass(frozen=True)
@@ -25,9 +39,11 @@ class ClusterWork:
     classes: Artifact
     artifact: Artifact
     config: ClusterConfig
+    algorithm: str
     k: int
     seed: int
     class_ids: tuple[str, ...]
+    budget: int  # bytes of float16 latents that a task may hold; changes who computes, not what
 
     def load(self, item: Record) -> Record:
         return item
@@ -36,47 +52,106 @@ class ClusterWork:
         return self.finish
 
     def finish(self, bucket: Record) -> Record:
-        table = self.classes.read_table(bucket)
+        self.classes.verify_once(bucket)
         parts, start = [], 0
         for index, count in zip(bucket.meta["classes"], bucket.meta["counts"], strict=True):
-            parts.append(self._class(index, table.slice(start, count)))
+            parts.append(self._class(index, Piece(self.classes, bucket, start, count)))
             start += count
         return self.artifact.commit_table(
             bucket.key, pa.concat_tables(parts), device=bucket.device, meta={"classes": bucket.meta["classes"]}
         )
 
-    def _class(self, index: int, table: pa.Table) -> pa.Table:
-        z = schemas.tensor_numpy(table["latent"]).astype(np.float32)
-        shape = z.shape[1:]
-        found = kmeans(
-            z.reshape(len(z), -1),
-            self.k,
-            self.config.iterations,
-            self.config.restarts,
-            (self.seed, self.class_ids[index]),
-        )
-        count = len(found.size)
-        return pa.table(
-            {
-                "class_index": pa.array([index] * count, pa.int32()),
-                "prototype_id": pa.array(range(count), pa.int32()),
-                "size": pa.array(found.size, pa.int64()),
-                "sse": pa.array(found.sse, pa.float64()),
-                "medoid": table["image_id"].take(pa.array(found.medoid)),
-                "centroid": schemas.tensor_array(found.centroids.reshape(count, *shape)),
-            },
-            schema=schemas.prototypes(shape),
-        )
+    def _class(self, index: int, piece: Piece) -> pa.Table:
+        first = self.classes.read_rows(piece.bucket, piece.start, piece.start + 1, ["latent"])
+        shape = schemas.tensor_numpy(first["latent"]).shape[1:]
+        ids = self.classes.read_rows(piece.bucket, piece.start, piece.start + piece.count, ["image_id"])["image_id"]
+        points = self._points(piece, int(np.prod(shape)))
+        key, c = (self.seed, self.class_ids[index]), self.config
+        try:
+            if self.algorithm == "divisive":
+                tree = grow(points, c.leaves, c.split, c.split_restarts, c.iterations, key)
+                return tree_table(index, tree, ids, shape)
+            if self.algorithm == "agglomerative":
+                return prototype_table(index, agglomerative(piece.read(), self.k, c.linkage), ids, shape)
+        except BadInput as e:
+            raise StageFailed(f"cluster: class {self.class_ids[index]!r}: {e}") from None
+        if points.count * points.dim > MOST:
+            found = kmeans_in_chunks(points, self.k, c.iterations, c.restarts, key)
+        else:
+            found = kmeans(piece.read().astype(np.float32), self.k, c.iterations, c.restarts, key)
+        return prototype_table(index, found, ids, shape)
+
+    def _points(self, piece: Piece, dim: int) -> Points:
+        if 2 * piece.count * dim <= self.budget:
+            return Whole(piece.read())
+        return Stored(piece, dim, max(1, self.budget // (2 * dim * PART)) * PART, self.config.num_cpus)
 
 
-def stage(config: Config, run: RunDir, classes: Artifact, manifest: Manifest, infos: tuple[ClassInfo, ...]) -> Stage:
-    """The cluster stage over the manifest of group: k-means with k = ipc."""
-    c = config.cluster
-    print_of = fingerprint(
-        "cluster", VERSION, manifest.digest, "kmeans", config.ipc, config.seed, c.iterations, c.restarts
+def prototype_table(index: int, found: Clusters, ids: pa.ChunkedArray, shape: tuple[int, ...]) -> pa.Table:
+    count = len(found.size)
+    return pa.table(
+        {
+            "class_index": pa.array([index] * count, pa.int32()),
+            "prototype_id": pa.array(range(count), pa.int32()),
+            "size": pa.array(found.size, pa.int64()),
+            "sse": pa.array(found.sse, pa.float64()),
+            "medoid": ids.take(pa.array(found.medoid)),
+            "centroid": schemas.tensor_array(found.centroids.reshape(count, *shape)),
+        },
+        schema=schemas.prototypes(shape),
     )
-    artifact = run.artifact("prototypes", print_of)
-    work = ClusterWork(classes, artifact, c, config.ipc, config.seed, tuple(i.class_id for i in infos))
+
+
+def tree_table(index: int, tree: Tree, ids: pa.ChunkedArray, shape: tuple[int, ...]) -> pa.Table:
+    count = len(tree)
+    order = np.argsort(tree.leaf, kind="stable").astype(np.int32)
+    held = np.bincount(tree.leaf, minlength=count)
+    offsets = np.concatenate([[0], np.cumsum(held)]).astype(np.int32)
+    return pa.table(
+        {
+            "class_index": pa.array([index] * count, pa.int32()),
+            "node": pa.array(range(count), pa.int32()),
+            "parent": pa.array(tree.parent),
+            "level": pa.array(tree.level),
+            "born": pa.array(tree.born),
+            "split": pa.array(tree.split),
+            "size": pa.array(tree.size),
+            "sse": pa.array(tree.sse),
+            "medoid": ids.take(pa.array(tree.medoid)),
+            "members": pa.ListArray.from_arrays(pa.array(offsets), pa.array(order)),
+            "centroid": schemas.tensor_array(tree.centroid.reshape(count, *shape)),
+        },
+        schema=schemas.trees(shape),
+    )
+
+
+def identity(config: Config, manifest: Manifest, algorithm: str, numbers: int) -> list[object]:
+    """What the bytes of a clustering depend on. A tree serves every IPC, so it does not know of any."""
+    c = config.cluster
+    if algorithm == "divisive":
+        return [algorithm, c.split, c.leaves, config.seed, c.iterations, c.split_restarts]
+    if algorithm == "agglomerative":
+        return [algorithm, config.ipc, c.linkage]
+    chunked = any(max(r.meta["counts"]) * numbers > MOST for r in manifest.records)
+    return [algorithm, config.ipc, config.seed, c.iterations, c.restarts, *(["in chunks"] if chunked else [])]
+
+
+def stage(
+    config: Config,
+    run: RunDir,
+    classes: Artifact,
+    manifest: Manifest,
+    infos: tuple[ClassInfo, ...],
+    shape: tuple[int, int, int],
+) -> Stage:
+    """One clustering of the manifest of group: `cluster.algorithm`, k-means if that is left open."""
+    c = config.cluster
+    algorithm = c.algorithm or "kmeans"
+    parts = identity(config, manifest, algorithm, int(np.prod(shape)))
+    artifact = run.artifact("prototypes", fingerprint("cluster", VERSION, manifest.digest, *parts))
+    class_ids = tuple(i.class_id for i in infos)
+    budget = c.memory_mb * 2**20 // 4  # a file is read and decoded; chunks and their sums take as much again
+    work = ClusterWork(classes, artifact, c, algorithm, config.ipc, config.seed, class_ids, budget)
     records = {r.key: r for r in manifest.records}
     return Stage(
         "cluster",

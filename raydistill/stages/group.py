@@ -1,14 +1,18 @@
-"""group: shards sorted by time of arrival -> one file per class bucket, a row group a class, sorted by image id."""
+"""group: shards sorted by time of arrival -> one file per class bucket, sorted by class and image id.
+
+A row group holds one class, or PART rows of a larger one, which tasks then read apart.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydistill.clustering.points import CHUNK
 from raydistill.config import Config
 from raydistill.errors import StageFailed
 from raydistill.identity import fingerprint
@@ -18,6 +22,7 @@ from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
 VERSION = 1
+PART = 4 * CHUNK
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class GroupWork:
         meta = {"classes": classes.tolist(), "counts": rows.tolist()}
         devices = sorted({r.device for r, _ in bucket.parts})
         return self.artifact.commit_table(
-            bucket.key, table, device="+".join(devices), meta=meta, row_groups=rows.tolist()
+            bucket.key, table, device="+".join(devices), meta=meta, row_groups=parts(rows.tolist())
         )
 
     def _part(self, shard: Record, row_group: int) -> pa.Table:
@@ -60,6 +65,11 @@ class GroupWork:
         table = self.latents.read_table(shard, row_group)
         _checked.add(place)
         return table
+
+
+def parts(rows: Sequence[int]) -> list[int]:
+    """Sizes of the row groups of classes of so many rows."""
+    return [min(PART, n - start) for n in rows for start in range(0, n, PART)]
 
 
 _checked: set[tuple[str, str, str]] = set()  # shards that this process has read whole and found as committed

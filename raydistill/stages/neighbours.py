@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from raydistill.errors import StageFailed
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest, Record
-
-_checked: set[tuple[str, str]] = set()  # buckets that this process has read whole and found as committed
+from raydistill.store.artifact import Artifact, Manifest
 
 
 @dataclass(frozen=True)
 class RealLatents:
-    """The classes/ artifact, read a class at a time: a bucket holds a row group for each of its classes."""
+    """The classes/ artifact, read a class at a time."""
 
     artifact: Artifact
     manifest: Manifest
@@ -25,16 +22,12 @@ class RealLatents:
         """Latents of a class, (N, C, h, w) float16, by image id."""
         for bucket in self.manifest.records:
             if class_index in bucket.meta["classes"]:
-                table = self._row_group(bucket, bucket.meta["classes"].index(class_index))
+                self.artifact.verify_once(bucket)
+                place = bucket.meta["classes"].index(class_index)
+                start = sum(bucket.meta["counts"][:place])
+                table = self.artifact.read_rows(bucket, start, start + bucket.meta["counts"][place], ["latent"])
                 return schemas.tensor_numpy(table["latent"])
         raise StageFailed(f"sample: class {class_index} has no latents under {self.artifact.location}")
-
-    def _row_group(self, bucket: Record, group: int) -> pa.Table:
-        place = (str(self.artifact.location), bucket.sha256)
-        if place not in _checked:
-            self.artifact.verify([bucket])
-            _checked.add(place)
-        return self.artifact.read_row_group(bucket, group)
 
 
 def around(latents: np.ndarray, prototype: np.ndarray, count: int) -> np.ndarray:

@@ -42,7 +42,7 @@ class Results:
     prepared: Prepared
     latents: Sealed | None = None
     classes: Sealed | None = None
-    prototypes: Sealed | None = None
+    prototypes: dict[str, Sealed] = field(default_factory=dict)  # by algorithm
     features: Sealed | None = None
     plans: dict[str, Sealed] = field(default_factory=dict)
     syntheses: dict[str, Sealed] = field(default_factory=dict)
@@ -70,10 +70,13 @@ def run(
     if until == "encode":
         return done
     done.classes = bring(group.stage(p.config, p.run, done.latents.artifact, done.latents.manifest, train.classes))
-    if until == "cluster" or any(v.method.uses_prototypes for v in p.variants):
-        done.prototypes = bring(
-            cluster.stage(p.config, p.run, done.classes.artifact, done.classes.manifest, train.classes)
-        )
+    for v in p.variants:
+        algorithm = v.config.cluster.algorithm or "kmeans"
+        if algorithm not in done.prototypes and (until == "cluster" or v.method.uses_prototypes):
+            done.prototypes[algorithm] = bring(
+                cluster.stage(v.config, p.run, done.classes.artifact, done.classes.manifest, train.classes, p.shape),
+                "cluster" if algorithm == "kmeans" else f"cluster {algorithm}",
+            )
     if until == "cluster":
         return done
     if any(map(by_features, p.variants)):
@@ -83,11 +86,10 @@ def run(
         )
     for v in p.variants:
         name = v.config.method
-        anchors = (
-            plan.Prototypes(done.prototypes.artifact, done.prototypes.manifest)
-            if done.prototypes and v.method.uses_prototypes
-            else None
-        )
+        anchors = None
+        if v.method.uses_prototypes:
+            found = done.prototypes[v.config.cluster.algorithm or "kmeans"]
+            anchors = plan.Prototypes(found.artifact, found.manifest)
         done.plans[name] = bring(
             plan.stage(
                 v.config,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raydistill.config import Config
 from raydistill.errors import BadInput, StageFailed
@@ -18,20 +17,13 @@ from raydistill.identity import fingerprint
 from raydistill.methods.base import ClassView, Method, Slot, neighbours_wanted
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import ClassInfo
+from raydistill.stages.prototypes import Offer, Prototypes, identity, offer
 from raydistill.stages.runner import Stage
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Prototypes:
-    """An artifact with its manifest, or nothing for methods without prototypes."""
-
-    artifact: Artifact
-    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -52,9 +44,7 @@ class PlanWork:
     method: Method
     infos: tuple[ClassInfo, ...]
     shape: tuple[int, int, int]
-    ipc: int
-    seed: int
-    batch: int
+    config: Config
     by_class: bool
 
     def load(self, item: str) -> str:
@@ -68,7 +58,7 @@ class PlanWork:
         for bucket in self.manifest.records:
             for view, index in self._views(bucket):
                 try:
-                    slots = self.method.slots(view, self.ipc, self.seed)
+                    slots = self.method.slots(view, self.config.ipc, self.config.seed)
                 except BadInput as e:
                     raise StageFailed(str(e)) from None  # only known after broken images were set aside
                 rows += [(j, index, slot) for j, slot in enumerate(slots)]
@@ -76,13 +66,13 @@ class PlanWork:
         # once for many slots.
         rows.sort(key=lambda r: (r[1], r[0]) if self.by_class else r[:2])
         zero = np.zeros(self.shape, np.float32)
-        keys = [NoiseKey(self.seed, self.infos[i].class_id, j).text() for j, i, _ in rows]
+        keys = [NoiseKey(self.config.seed, self.infos[i].class_id, j).text() for j, i, _ in rows]
         table = pa.table(
             {
                 "class_index": pa.array([i for _, i, _ in rows], pa.int32()),
                 "class_id": pa.array([self.infos[i].class_id for _, i, _ in rows]),
                 "slot": pa.array([j for j, _, _ in rows], pa.int32()),
-                "batch": pa.array([n // self.batch for n in range(len(rows))], pa.int32()),
+                "batch": pa.array([n // self.config.sample.batch for n in range(len(rows))], pa.int32()),
                 "prototype_id": pa.array([s.prototype_id for _, _, s in rows], pa.int32()),
                 "weight": pa.array([s.weight for _, _, s in rows], pa.float64()),
                 "seed_key": pa.array(keys),
@@ -98,34 +88,36 @@ class PlanWork:
     def _views(self, bucket: Record) -> Iterator[tuple[ClassView, int]]:
         """The classes of a bucket. Of latents and features, read if the method asks, one bucket is held at a time."""
         latents = self.method.uses_latents or (self.method.uses_points and self.features is None)
-        columns = ["class_index", "image_id"] + ["latent"] * latents
+        by_medoid = self.prototypes is not None and self.config.hierarchy.representative == "medoid"
+        columns = ["class_index", "image_id"] + ["latent"] * (latents or by_medoid)
         rows = self.classes.read_table(bucket, columns=columns)
-        anchors = None
-        if self.prototypes is not None:
-            record = next(r for r in self.prototypes.manifest.records if r.key == bucket.key)
-            anchors = self.prototypes.artifact.read_table(record)
+        clusters = None if self.prototypes is None else self.prototypes.bucket(bucket.key)
         points = None
         if self.features is not None:
             record = next(r for r in self.features.manifest.records if r.key == bucket.key)
             points = schemas.tensor_numpy(self.features.artifact.read_table(record, columns=["feature"])["feature"])
+        nothing = np.zeros((0, *self.shape), np.float16)
         start = 0
         for index, count in zip(bucket.meta["classes"], bucket.meta["counts"], strict=True):
             mine = rows.slice(start, count)
             features = None if points is None else points[start : start + count]
             start += count
-            part = None if anchors is None else anchors.filter(pc.equal(anchors["class_index"], index))
-            yield (
-                ClassView(
-                    self.infos[index].class_id,
-                    mine["image_id"].to_pylist(),
-                    np.zeros((0, *self.shape), np.float32) if part is None else schemas.tensor_numpy(part["centroid"]),
-                    np.zeros(0, np.int64) if part is None else part["size"].to_numpy(),
-                    [] if part is None else part["medoid"].to_pylist(),
-                    schemas.tensor_numpy(mine["latent"]) if latents else np.zeros((0, *self.shape), np.float16),
-                    features,
-                ),
-                index,
+            class_id, ids = self.infos[index].class_id, mine["image_id"]
+            z = schemas.tensor_numpy(mine["latent"]) if "latent" in columns else nothing
+            given = Offer(nothing.astype(np.float32), np.zeros(0, np.int64), [])
+            if clusters is not None:
+                given = offer(clusters, index, class_id, ids, z, self.config)
+            view = ClassView(
+                class_id,
+                ids.to_pylist(),
+                given.centroids,
+                given.sizes,
+                given.medoids,
+                z if latents else nothing,
+                features,
+                given.tree,
             )
+            yield view, index
 
 
 def stage(
@@ -152,20 +144,8 @@ def stage(
         config.sample.batch,
         *(["by class"] if by_class else []),
         *([features.manifest.digest] if features else []),
+        *(identity(config) if prototypes else []),
     )
     artifact = run.artifact("plan", print_of)
-    work = PlanWork(
-        classes,
-        manifest,
-        prototypes,
-        features,
-        artifact,
-        method,
-        infos,
-        shape,
-        config.ipc,
-        config.seed,
-        config.sample.batch,
-        by_class,
-    )
+    work = PlanWork(classes, manifest, prototypes, features, artifact, method, infos, shape, config, by_class)
     return Stage("plan", "slots", artifact, ["plan"], lambda k: k, work, len(infos) * config.ipc, "driver")

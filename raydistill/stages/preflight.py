@@ -57,7 +57,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
                 config.model_copy(
                     update={
                         "method": name,
-                        **({} if name == config.method else {"sampler": _own_sampler(config, name)}),
+                        **({} if name == config.method else _own(config, name)),
                     }
                 )
             )
@@ -103,10 +103,13 @@ def find_generator(config: Config) -> GeneratorSpec:
     return GeneratorSpec(found.folder, found.name)
 
 
-def _own_sampler(config: Config, name: str) -> object:
-    """A baseline keeps steps and CFG of the run but takes the sampler its own method prescribes."""
+def _own(config: Config, name: str) -> dict[str, object]:
+    """A baseline keeps steps and CFG of the run but takes the sampler and the clustering its own method prescribes."""
     method = registry.get("method", name)
-    return config.sampler.model_copy(update={"name": None if method.guidance else config.sampler.name})
+    return {
+        "sampler": config.sampler.model_copy(update={"name": None if method.guidance else config.sampler.name}),
+        "cluster": config.cluster.model_copy(update={"algorithm": None}),
+    }
 
 
 def absolute(config: Config) -> Config:

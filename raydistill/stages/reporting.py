@@ -193,11 +193,10 @@ def _panel(done: Results, index: int, real: pa.Table, made: pa.Table) -> ClassPa
 
 
 def _prototypes(done: Results, index: int, dimensions: int) -> np.ndarray:
-    uses = done.prepared.variants[0].method.uses_prototypes
-    if done.prototypes is None or not uses:
-        return np.zeros((0, dimensions), np.float32)
-    for record in done.prototypes.manifest.records:
-        if index in record.meta["classes"]:
-            part = _of(done.prototypes.artifact.read_table(record), index)
-            return schemas.tensor_numpy(part["centroid"]).reshape(len(part), -1)
-    return np.zeros((0, dimensions), np.float32)
+    """The prototypes that the plan of the run's own method gives to the slots of a class, by their id, (P, D)."""
+    plan = done.plans[done.prepared.config.method]
+    slots = _of(plan.artifact.read_table(plan.manifest.records[0]), index)
+    ids, first = np.unique(slots["prototype_id"].to_numpy(), return_index=True)
+    found = np.zeros((max(0, ids.max() + 1), dimensions), np.float32)
+    found[ids[ids >= 0]] = schemas.tensor_numpy(slots["prototype"])[first[ids >= 0]].reshape(-1, dimensions)
+    return found

@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -161,7 +162,7 @@ class Artifact:
         except FileNotFoundError:
             raise self._corrupt(record, "is missing") from None
         if len(data) != record.bytes or digest(data) != record.sha256:
-            raise self._corrupt(record, f"does not match its commit ({len(data)} bytes, expected {record.bytes})")
+            raise self._corrupt(record, _mismatch(len(data), record))
         return data
 
     def read_table(self, record: Record, row_group: int | None = None, columns: list[str] | None = None) -> pa.Table:
@@ -175,14 +176,43 @@ class Artifact:
         with pq.ParquetFile(path, filesystem=fs) as file:
             return file.read_row_group(row_group)
 
+    def read_rows(self, record: Record, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
+        """Some consecutive rows, from the row groups that hold them. Call `verify` on the record first."""
+        fs, path = (self.location / record.file).filesystem()
+        with pq.ParquetFile(path, filesystem=fs) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            ends = list(accumulate(sizes))
+            groups = [i for i, end in enumerate(ends) if end > start and end - sizes[i] < stop]
+            first = ends[groups[0]] - sizes[groups[0]] if groups else start
+            return file.read_row_groups(groups, columns).slice(start - first, stop - start)
+
     def verify(self, records: Iterable[Record]) -> None:
-        """Reads and checks every file. Raises CorruptArtifact for the first that fails."""
+        """Reads and checks every file, in pieces. Raises CorruptArtifact for the first that fails."""
         for record in records:
-            self.read(record)
+            try:
+                size, sha256 = (self.location / record.file).digest()
+            except FileNotFoundError:
+                raise self._corrupt(record, "is missing") from None
+            if size != record.bytes or sha256 != record.sha256:
+                raise self._corrupt(record, _mismatch(size, record))
+
+    def verify_once(self, record: Record) -> None:
+        """As verify, on a process's first visit only."""
+        place = (str(self.location), record.file, record.sha256)
+        if place not in _verified:
+            self.verify([record])
+            _verified.add(place)
 
     def _corrupt(self, record: Record, what: str) -> CorruptArtifact:
         return CorruptArtifact(f"{self.stage}: {self.location / record.file} (key {record.key}) {what}; "
                                f"delete {self.location} and run the same command again to rebuild it")
+
+
+_verified: set[tuple[str, str, str]] = set()  # files that this process has found as they were committed
+
+
+def _mismatch(size: int, record: Record) -> str:
+    return f"does not match its commit ({size} bytes, expected {record.bytes})"
 
 
 def _holds(location: Location, text: bytes) -> bool:

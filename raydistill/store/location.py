@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from pyarrow import fs as pafs
 
 from raydistill.errors import BadInput, StageFailed, one_line
+
+PIECE = 8 * 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,16 @@ class Location:
         fs, path = self.filesystem()
         with fs.open_input_stream(path) as f:
             return f.read()
+
+    def digest(self) -> tuple[int, str]:
+        """Bytes and SHA-256 of the object, read in pieces. Raises FileNotFoundError."""
+        fs, path = self.filesystem()
+        size, sha256 = 0, hashlib.sha256()
+        with fs.open_input_stream(path) as f:
+            while piece := f.read(PIECE):
+                size += len(piece)
+                sha256.update(piece)
+        return size, sha256.hexdigest()
 
     def write(self, data: bytes) -> None:
         """Writes the whole object. A torn local write is caught by digests; object stores have none."""

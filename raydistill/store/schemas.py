@@ -64,6 +64,29 @@ def prototypes(shape: Sequence[int]) -> pa.Schema:
     )
 
 
+def trees(shape: Sequence[int]) -> pa.Schema:
+    """cluster, divisive: one row a node, in order of creation (clustering/tree.py).
+
+    `born` and `split` are the steps that made and split it (0: the root, a leaf): the tree of L leaves is what was born
+    before step L. `members` are rows of the class by image id; of leaves only, an inner node has those below it.
+    """
+    return pa.schema(
+        [
+            ("class_index", pa.int32()),
+            ("node", pa.int32()),
+            ("parent", pa.int32()),
+            ("level", pa.int32()),
+            ("born", pa.int32()),
+            ("split", pa.int32()),
+            ("size", pa.int64()),
+            ("sse", pa.float64()),
+            ("medoid", pa.string()),
+            ("members", pa.list_(pa.int32())),
+            ("centroid", tensor_type(shape, pa.float32())),
+        ]
+    )
+
+
 def plan(shape: Sequence[int]) -> pa.Schema:
     """plan: one row a slot. `image_id` is set by methods that pick real images; `prototype` is zero if none."""
     return pa.schema(

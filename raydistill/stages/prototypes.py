@@ -1,0 +1,95 @@
+"""What a class's clustering offers its slots: clusters as they are, or the nodes that are selected from its tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydistill.clustering.hierarchy import select
+from raydistill.clustering.tree import Tree
+from raydistill.config import Config
+from raydistill.errors import BadInput, StageFailed
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact, Manifest, Record
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """A finished clustering."""
+
+    artifact: Artifact
+    manifest: Manifest
+
+    def bucket(self, key: str) -> pa.Table:
+        record: Record = next(r for r in self.manifest.records if r.key == key)
+        return self.artifact.read_table(record)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Prototypes of a class in the order of the slots: centroids (K, C, h, w), sizes (K,), medoids (K,), the tree."""
+
+    centroids: np.ndarray
+    sizes: np.ndarray
+    medoids: list[str]
+    tree: Tree | None = None
+
+
+def offer(
+    clusters: pa.Table, index: int, class_id: str, ids: pa.ChunkedArray, latents: np.ndarray, config: Config
+) -> Offer:
+    """What a bucket's clusters hold for class `index`, whose image ids and latents (N, C, h, w) these are.
+
+    Latents are needed for medoids only. Raises StageFailed if its tree cannot serve.
+    """
+    mine = clusters.filter(pc.equal(clusters["class_index"], index))
+    h, tree = config.hierarchy, None
+    if "node" in mine.column_names:
+        tree = read_tree(mine, ids)
+        mine = mine.take(pa.array(_nodes(tree, class_id, config)))
+    centroids = schemas.tensor_numpy(mine["centroid"])
+    if h.representative == "medoid":
+        centroids = latents[_rows(mine["medoid"], ids)].astype(np.float32)
+    return Offer(centroids, mine["size"].to_numpy(), mine["medoid"].to_pylist(), tree)
+
+
+def identity(config: Config) -> list[object]:
+    """What the choice of prototypes depends on, beyond the clustering."""
+    h = config.hierarchy.model_dump()
+    representative = h.pop("representative")
+    return [
+        *([h] if config.cluster.algorithm == "divisive" else []),
+        *([representative] * (representative == "medoid")),
+    ]
+
+
+def _nodes(tree: Tree, class_id: str, config: Config) -> np.ndarray:
+    h = config.hierarchy
+    try:
+        return select(tree, config.ipc, h.selection, h.start_level, h.walk, h.factor, (config.seed, class_id))
+    except BadInput as e:
+        raise StageFailed(f"class {class_id!r}: {e}") from None
+
+
+def read_tree(nodes: pa.Table, ids: pa.ChunkedArray) -> Tree:
+    """The tree of one class from its rows of the artifact and its image ids."""
+    members = nodes["members"].combine_chunks()
+    leaf = np.empty(len(ids), np.int32)
+    leaf[members.flatten().to_numpy()] = np.repeat(np.arange(len(nodes)), members.value_lengths().to_numpy())
+    centroids = schemas.tensor_numpy(nodes["centroid"])
+    return Tree(
+        nodes["parent"].to_numpy(),
+        nodes["split"].to_numpy(),
+        nodes["size"].to_numpy(),
+        nodes["sse"].to_numpy(),
+        _rows(nodes["medoid"], ids),
+        centroids.reshape(len(nodes), -1),
+        leaf,
+    )
+
+
+def _rows(wanted: pa.ChunkedArray, ids: pa.ChunkedArray) -> np.ndarray:
+    return pc.index_in(wanted, value_set=ids.combine_chunks()).to_numpy().astype(np.int64)

@@ -1,0 +1,263 @@
+"""The cluster stage and what the plan takes from it: every algorithm, trees that serve any IPC, split classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tiny_run import TinyRun
+from tiny_run import config as tiny_config
+
+from raydistill.clustering import divisive, points
+from raydistill.clustering.divisive import grow
+from raydistill.clustering.hierarchy import select
+from raydistill.clustering.kmeans import kmeans
+from raydistill.config import Config
+from raydistill.errors import BadInput, StageFailed
+from raydistill.identity import fingerprint
+from raydistill.methods.base import resolve
+from raydistill.sources.base import ClassInfo
+from raydistill.stages import cluster, group, plan, runner
+from raydistill.stages.preflight import prepare
+from raydistill.stages.prototypes import read_tree
+from raydistill.stages.runner import serial
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.rundir import RunDir
+
+SHAPE = (1, 2, 3)
+
+
+def config(cluster: dict[str, Any] | None = None, **more: Any) -> Config:
+    return tiny_config(cluster={"restarts": 1, "iterations": 10, **(cluster or {})}, **more)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    run = TinyRun(tmp_path_factory.mktemp("cluster"))
+    run.finish(("encode", "group"))
+    return run
+
+
+def clustered(run: RunDir, asked: Config, upstream: tuple[Artifact, Manifest], infos, shape) -> plan.Prototypes:
+    stage = cluster.stage(asked, run, *upstream, infos, shape)
+    return plan.Prototypes(stage.artifact, runner.run(stage, serial).manifest)
+
+
+def planned(tiny: TinyRun, **more: Any) -> tuple[pa.Table, plan.Prototypes]:
+    """The plan of a method, and the clustering that it asked for."""
+    asked, method = resolve(config(**more))
+    upstream = tiny.sealed("group")
+    found = clustered(tiny.run, asked, upstream, tiny.train.classes, tiny.shape)
+    stage = plan.stage(asked, tiny.run, method, *upstream, found, tiny.train.classes, tiny.shape)
+    return stage.artifact.read_table(runner.run(stage, serial).manifest.records[0]), found
+
+
+def latents(tiny: TinyRun, index: int) -> tuple[np.ndarray, list[str]]:
+    """Latents (N, D) float16 of a class, and its image ids."""
+    artifact, manifest = tiny.sealed("group")
+    table = pa.concat_tables([artifact.read_table(r) for r in manifest.records])
+    table = table.filter(pa.compute.equal(table["class_index"], index))
+    z = schemas.tensor_numpy(table["latent"])
+    return z.reshape(len(z), -1), table["image_id"].to_pylist()
+
+
+def slots_of(table: pa.Table, index: int) -> pa.Table:
+    return table.filter(pa.compute.equal(table["class_index"], index)).sort_by("slot")
+
+
+class TestIdentity:
+    def test_k_means_is_known_by_what_it_always_was(self, tiny: TinyRun) -> None:
+        _, manifest = tiny.sealed("group")
+        c = tiny.config.cluster
+        old = fingerprint("cluster", 1, manifest.digest, "kmeans", 3, 0, c.iterations, c.restarts)
+        assert tiny.stage("cluster").artifact.fingerprint == old
+
+    def test_a_tree_serves_every_ipc_and_selection(self, tiny: TinyRun) -> None:
+        first, found = planned(tiny, method="manifoldgd", ipc=2)
+        second, again = planned(tiny, method="manifoldgd", ipc=4, hierarchy={"selection": "leaves"})
+        assert found.artifact.fingerprint == again.artifact.fingerprint and len(first) == 4 and len(second) == 8
+
+    def test_what_changes_a_clustering_is_another(self, tiny: TinyRun) -> None:
+        def folder(**cluster_section: Any) -> str:
+            asked, _ = resolve(config(cluster_section, method="manifoldgd"))
+            stage = cluster.stage(asked, tiny.run, *tiny.sealed("group"), tiny.train.classes, tiny.shape)
+            return stage.artifact.fingerprint
+
+        others = [{"leaves": 20}, {"split": "size"}, {"split_restarts": 2}, {"iterations": 9}, {"algorithm": "kmeans"},
+                  {"algorithm": "agglomerative"}, {"algorithm": "agglomerative", "linkage": "single"}]  # fmt: skip
+        assert len({folder(), *(folder(**o) for o in others)}) == 8
+        assert folder() == folder(memory_mb=512, num_cpus=0.5)
+
+    def test_another_selection_is_another_plan_of_the_same_tree(self, tiny: TinyRun) -> None:
+        def folder(**hierarchy: Any) -> str:
+            asked, method = resolve(config(method="manifoldgd", hierarchy=hierarchy))
+            found = clustered(tiny.run, asked, tiny.sealed("group"), tiny.train.classes, tiny.shape)
+            at = plan.stage(asked, tiny.run, method, *tiny.sealed("group"), found, tiny.train.classes, tiny.shape)
+            return at.artifact.fingerprint
+
+        choices = [{}, {"selection": "leaves"}, {"selection": "release"}, {"start_level": 1}, {"walk": "random"},
+                   {"factor": 2}, {"representative": "medoid"}]  # fmt: skip
+        assert len({folder(**c) for c in choices}) == len(choices)
+
+    def test_of_k_means_only_the_representative_matters(self, tiny: TinyRun) -> None:
+        plain = planned(tiny, method="mgd3")[0]
+        assert plain.equals(planned(tiny, method="mgd3", hierarchy={"selection": "leaves", "factor": 2})[0])
+        assert not plain.equals(planned(tiny, method="mgd3", hierarchy={"representative": "medoid"})[0])
+
+
+class TestTree:
+    def test_what_is_stored_is_what_was_grown(self, tiny: TinyRun) -> None:
+        _, found = planned(tiny, method="manifoldgd")
+        for record in found.manifest.records:
+            table = found.artifact.read_table(record)
+            for index in record.meta["classes"]:
+                x, ids = latents(tiny, index)
+                nodes = table.filter(pa.compute.equal(table["class_index"], index))
+                stored = read_tree(nodes, pa.chunked_array([ids]))
+                grown = grow(x, 200, iterations=10, key=(0, tiny.train.classes[index].class_id))
+                for name in ("parent", "split", "size", "sse", "medoid", "centroid", "leaf"):
+                    assert np.array_equal(getattr(stored, name), getattr(grown, name)), name
+                assert nodes["level"].to_pylist() == grown.level.tolist()
+                assert nodes["born"].to_pylist() == grown.born.tolist()
+                assert [bool(m) for m in nodes["members"].to_pylist()] == (grown.split == 0).tolist(), "leaves only"
+
+    @pytest.mark.parametrize("selection", ["levels", "leaves", "release"])
+    @pytest.mark.parametrize("method", ["manifoldgd", "mgd3"])
+    def test_slots_are_the_selected_nodes_in_order(self, tiny: TinyRun, selection: str, method: str) -> None:
+        table, _ = planned(tiny, method=method, cluster={"algorithm": "divisive"}, hierarchy={"selection": selection})
+        for index, info in enumerate(tiny.train.classes):
+            tree = grow(latents(tiny, index)[0], 200, iterations=10, key=(0, info.class_id))
+            nodes = select(tree, 3, selection, key=(0, info.class_id))
+            mine = slots_of(table, index)
+            assert np.array_equal(schemas.tensor_numpy(mine["prototype"]).reshape(3, -1), tree.centroid[nodes])
+            assert mine["prototype_id"].to_pylist() == [0, 1, 2]
+
+    def test_medoids_are_latents_of_images(self, tiny: TinyRun) -> None:
+        for method in ("manifoldgd", "mgd3"):
+            table, _ = planned(tiny, method=method, hierarchy={"representative": "medoid"})
+            for index in range(2):
+                x, _ = latents(tiny, index)
+                chosen = schemas.tensor_numpy(slots_of(table, index)["prototype"]).reshape(3, -1)
+                assert {c.tobytes() for c in chosen} <= {r.tobytes() for r in x.astype(np.float32)}
+
+    def test_images_can_be_picked_by_any_clustering(self, tiny: TinyRun) -> None:
+        for algorithm in ("kmeans", "divisive", "agglomerative"):
+            table, _ = planned(
+                tiny, method="kmeans", cluster={"algorithm": algorithm}, hierarchy={"selection": "leaves"}
+            )
+            for index in range(2):
+                picked = slots_of(table, index)["image_id"].to_pylist()
+                assert len(set(picked)) == 3 and set(picked) <= set(latents(tiny, index)[1])
+
+
+class TestRefusals:
+    def test_a_tree_that_cannot_serve_is_told_before_anything(self) -> None:
+        with pytest.raises(
+            BadInput, match=r"leaves=30 is too few for ipc=10 and hierarchy.factor=4; make it at least 40"
+        ):
+            resolve(config(method="manifoldgd", ipc=10, cluster={"leaves": 30}))
+        with pytest.raises(BadInput, match=r"leaves=9 is too few for ipc=10; make it at least 10"):
+            resolve(config(method="manifoldgd", ipc=10, cluster={"leaves": 9}, hierarchy={"selection": "leaves"}))
+        resolve(config(method="mgd3", ipc=10, cluster={"leaves": 9}))
+
+    def test_a_class_whose_tree_is_too_small_is_named(self, tiny: TinyRun) -> None:
+        with pytest.raises(StageFailed, match=r"^class '3': only \d+ distinct latents for ipc=15; lower ipc or remove"):
+            planned(tiny, method="manifoldgd", ipc=15)
+        with pytest.raises(StageFailed, match=r"^class '3': hierarchy.start_level=50 is deeper than the tree"):
+            planned(tiny, method="manifoldgd", hierarchy={"start_level": 50})
+
+    def test_a_baseline_keeps_its_own_clustering(self, tmp_path: Path) -> None:
+        tree = {"method": "manifoldgd", "run_dir": str(tmp_path), "manifold": {"nearest": 4, "tangent_dim": 2}}
+        asked = config(**tree, evaluate={**config().evaluate.model_dump(), "baselines": ["mgd3", "random"]})
+        assert [v.config.cluster.algorithm for v in prepare(asked).variants] == ["divisive", "kmeans", None]
+
+
+def large(root: Path, rows: int = 300) -> tuple[RunDir, tuple[Artifact, Manifest], tuple[ClassInfo, ...]]:
+    """Two classes in one bucket, as group leaves them: the second has many rows, some of them equal."""
+    rng = np.random.default_rng(0)
+    z = (rng.standard_normal((rows + 40, *SHAPE)) + 4 * rng.integers(0, 3, (rows + 40, 1, 1, 1))).astype(np.float16)
+    z[200:210] = z[60]
+    index = np.repeat([0, 1], [40, rows]).astype(np.int32)
+    ids = [f"{i:05d}" for i in range(len(z))]
+    columns = {"image_id": ids, "class_index": index, "latent": schemas.tensor_array(z)}
+    table = pa.table(columns, schema=schemas.latents(SHAPE))
+    run = RunDir(str(root))
+    artifact = run.artifact("classes", "0" * 16)
+    meta = {"classes": [0, 1], "counts": [40, rows]}
+    artifact.commit_table("bucket-000", table, device="cpu", meta=meta, row_groups=group.parts([40, rows]))
+    return run, (artifact, artifact.seal(["bucket-000"])), (ClassInfo("a", "a"), ClassInfo("b", "b"))
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(points, "CHUNK", 32)
+    monkeypatch.setattr(group, "PART", 64)
+    monkeypatch.setattr(cluster, "PART", 64)
+    monkeypatch.setattr(cluster, "MOST", 100 * 6)
+    monkeypatch.setattr(divisive, "LOWEST", 50)
+
+
+@pytest.mark.usefixtures("small_chunks")
+class TestLargeClass:
+    @pytest.mark.parametrize("algorithm", ["kmeans", "divisive"])
+    def test_split_over_tasks_it_is_the_same_bit_for_bit(self, tmp_path, monkeypatch, algorithm) -> None:
+        """The budget is what changes: everything in memory, or 128 or 64 rows of the class at a time."""
+        run, upstream, infos = large(tmp_path)
+        asked = config({"algorithm": algorithm, "leaves": 9, "iterations": 5, "split_restarts": 3})
+        stored: list[int] = []
+        original = cluster.Stored
+        monkeypatch.setattr(cluster, "Stored", lambda *a: (stored.append(a[2]), original(*a))[1])
+        stage = cluster.stage(asked, run, *upstream, infos, SHAPE)
+        made = [
+            replace(stage.work, budget=budget).finish(upstream[1].records[0]).sha256
+            for budget in (2**30, 12 * 130, 12 * 41)
+        ]
+        assert stored == [128, 64] and len(set(made)) == 1
+
+    def test_of_many_points_k_means_is_computed_by_chunks_and_says_so(self, tmp_path: Path) -> None:
+        run, upstream, infos = large(tmp_path)
+        stage = cluster.stage(config(ipc=3), run, *upstream, infos, SHAPE)
+        c = config().cluster
+        parts = ["kmeans", 3, 0, c.iterations, c.restarts, "in chunks"]
+        assert stage.artifact.fingerprint == fingerprint("cluster", 1, upstream[1].digest, *parts)
+        table = stage.artifact.read_table(runner.run(stage, serial).manifest.records[0])
+        x = schemas.tensor_numpy(upstream[0].read_table(upstream[1].records[0])["latent"]).reshape(-1, 6)
+        few = kmeans(x[:40].astype(np.float32), 3, c.iterations, c.restarts, (0, "a"))
+        assert np.array_equal(schemas.tensor_numpy(table["centroid"])[:3].reshape(3, -1), few.centroids)
+        assert table["size"].to_pylist()[3:] == sorted(table["size"].to_pylist()[3:], reverse=True)
+        assert sum(table["size"].to_pylist()[3:]) == 300
+
+    def test_row_groups_of_a_large_class_are_parts(self, tmp_path: Path) -> None:
+        assert group.parts([3, 64, 65, 200]) == [3, 64, 64, 1, 64, 64, 64, 8]
+        _, (artifact, manifest), _ = large(tmp_path)
+        whole = artifact.read_table(manifest.records[0])
+        for start, stop in ((0, 40), (40, 340), (40, 104), (41, 42), (103, 300), (339, 340), (7, 7)):
+            assert artifact.read_rows(manifest.records[0], start, stop).equals(whole.slice(start, stop - start))
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_tasks_of_a_large_class_run_on_ray(tmp_path: Path) -> None:
+    """The bucket's task starts tasks for the pieces of its class, and the bytes are those of one process."""
+    import ray
+
+    from raydistill.stages import dispatch
+    from raydistill.stages.runtime import ensure_ray
+
+    run, upstream, infos = large(tmp_path, 40_000)
+    few = {"algorithm": "divisive", "leaves": 6, "iterations": 5, "split_restarts": 2, "num_cpus": 0.5}
+    asked = config(cluster=few)
+    stage = cluster.stage(asked, run, *upstream, infos, (1, 2, 3))
+    whole = stage.work.open()(upstream[1].records[0]).sha256
+    ensure_ray(asked.ray)
+    try:
+        split = replace(stage, work=replace(stage.work, budget=2 * 6 * 20_000))
+        (record,) = dispatch.tasks(split, stage.keys)
+    finally:
+        ray.shutdown()
+    assert record.sha256 == whole
