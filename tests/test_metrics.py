@@ -232,6 +232,9 @@ class TestRepresentativenessAndDiversity:
         assert value("diversity", self.X[:, :2], np.array([[1, 0], [-3, 0]], np.float32)) == 2
         assert value("representativeness", np.array([[0, 9]], np.float32), z) == 0
 
+    def test_an_image_of_a_large_set_is_not_compared_with_itself(self) -> None:
+        assert value("diversity", f32(1, 64), f32(4100, 64)) > 0.1
+
     def test_a_class_with_one_image_leaves_the_mean_over_classes_out(self) -> None:
         found = made("diversity", self.X, self.Z[:3], y=self.Y, yz=self.YZ[:3]).compute()
         assert set(found) == {"diversity"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -130,6 +131,15 @@ def test_it_may_go_on_after_a_value(name: str) -> None:
     assert metric.compute() == pytest.approx(computed(name, real, synthetic), rel=1e-6, abs=1e-7)
 
 
+def test_what_it_has_seen_travels_between_processes(name: str) -> None:
+    metric = make(name)
+    metric.update_real(*drawn(60)[:2])
+    again = pickle.loads(pickle.dumps(metric))
+    for one in (metric, again):
+        one.update_synthetic(*drawn(13, 1))
+    assert again.compute() == metric.compute()
+
+
 def test_the_same_call_gives_the_same_bits(name: str) -> None:
     real, synthetic = drawn(60), drawn(13, 1)
     assert computed(name, real, synthetic) == computed(name, real, synthetic)
@@ -142,7 +152,6 @@ def test_its_inputs_are_left_as_they_were_and_are_not_kept(name: str) -> None:
     metric = make(name)
     metric.update_real(*real[:2])
     metric.update_synthetic(*synthetic)
-    metric.compute()
     assert all(np.array_equal(a, b) for a, b in zip(kept, (*real, *synthetic), strict=True))
     for a in (*real[:2], *synthetic):
         a[:] = 0  # a caller may fill its buffer anew
