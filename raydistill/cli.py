@@ -50,6 +50,7 @@ SHORT = {
     "seeds": "evaluate.seeds",
     "baselines": "evaluate.baselines",
     "full": "evaluate.full",
+    "protocol": "evaluate.protocol",
 }
 
 
@@ -137,7 +138,8 @@ def _readable(run: Location) -> bool:
 
 def _long(override: str) -> str:
     key, sep, value = override.partition("=")
-    return SHORT.get(key, key) + sep + value
+    head, dot, tail = key.partition(".")
+    return SHORT.get(head, head) + dot + tail + sep + value
 
 
 class Parser(argparse.ArgumentParser):

@@ -25,6 +25,7 @@ PACKAGES = {
     "exporter": "raydistill.exporters",
     "classifier": "raydistill.models.classifiers",
     "metric": "raydistill.metrics",
+    "protocol": "raydistill.evaluation.protocols",
 }
 
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in PACKAGES}

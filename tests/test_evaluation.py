@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from raydistill import registry
 from raydistill.config import ProtocolConfig
 from raydistill.errors import StageFailed
-from raydistill.evaluation.augment import crop_and_flip, cutmix, normalise
-from raydistill.evaluation.train import ImageSet, Score, _batches, accuracy_per_class, train_student
+from raydistill.evaluation.images import ImageSet
+from raydistill.evaluation.recipe import Recipe, Setting, resolve
+from raydistill.evaluation.score import Score, examine
+from raydistill.evaluation.train import Student, batches, count_steps, exam_steps, train_student
 
 SIZE = 8
 CPU = torch.device("cpu")
+OFF = {"crop_scale": 1.0, "flip": False, "cutmix": 0.0, "jitter": 0.0, "lighting": 0.0}
 
 
-def protocol(**more: Any) -> ProtocolConfig:
-    base = {"visits": 640, "batch": 16, "lr": 0.05, "image_size": SIZE, "crop_scale": 1.0, "flip": False, "cutmix": 0.0}
-    return ProtocolConfig(**(base | {"evaluations": 4} | more))
+def recipe(**more: Any) -> Recipe:
+    base = {"visits": 640, "batch": 16, "lr": 0.05, "image_size": SIZE, "evaluations": 4, **OFF}
+    plain = {k: more.pop(k) for k in list(more) if k in ("momentum", "tested_from")}
+    return replace(resolve(ProtocolConfig(**(base | more)), Setting(8, 2, SIZE, "convnet")), **plain)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -43,83 +46,39 @@ def images(count: int, classes: int = 2, seed: int = 0, contrast: float = 60.0) 
     )
 
 
-def train(data: ImageSet, test: ImageSet | None = None, seed: int = 0, classes: int = 2, **more: Any) -> Score:
-    return train_student("convnet", 8, data, test or images(60, classes, 99), classes, protocol(**more), seed, CPU)
-
-
-class TestAugmentation:
-    def test_pixels_are_centred_and_scaled(self) -> None:
-        x = normalise(torch.tensor([0, 255], dtype=torch.uint8))
-        assert x.tolist() == [-2.0, 2.0] and x.dtype == torch.float32
-
-    def test_without_crop_and_flip_nothing_happens(self) -> None:
-        x = torch.randn(5, 3, 16, 16)
-        assert torch.equal(crop_and_flip(x, protocol(), rng()), x)
-
-    def test_flips_flip(self) -> None:
-        """About half of the images, left to right; the others stay as they are."""
-        x = torch.randn(200, 3, 16, 16)
-        y = crop_and_flip(x, protocol(flip=True), rng())
-        flipped = torch.tensor([torch.equal(b, a.flip(2)) for a, b in zip(x, y, strict=True)])
-        kept = torch.tensor([torch.equal(b, a) for a, b in zip(x, y, strict=True)])
-        assert (flipped ^ kept).all() and 0.35 < flipped.float().mean() < 0.65
-
-    def test_crops_flip_too(self) -> None:
-        ramp = torch.linspace(-1, 1, 16).expand(200, 3, 16, 16)
-        rises = (y := crop_and_flip(ramp, protocol(flip=True, crop_scale=0.5), rng()))[..., -1] > y[..., 0]
-        assert 0.35 < rises.float().mean() < 0.65
-        assert (crop_and_flip(ramp, protocol(crop_scale=0.5), rng()).diff(dim=3) >= -1e-6).all()
-
-    def test_a_crop_stays_inside_the_image(self) -> None:
-        """Coordinates as colours: a crop shows a range of them, at least as wide as its smallest area allows."""
-        ramp = torch.linspace(-1, 1, 64)
-        x = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64)])
-        y = crop_and_flip(x.expand(300, 3, 64, 64), protocol(crop_scale=0.25), rng())
-        assert y.min() >= -1 - 1e-5 and y.max() <= 1 + 1e-5
-        width, height = ((y[:, c].amax((1, 2)) - y[:, c].amin((1, 2))) / 2 for c in (0, 1))
-        assert (width * height).min() > 0.2 and (width * height).mean().item() == pytest.approx(0.62, abs=0.05)
-        assert (width / height).max() < 4 / 3 * 1.1 and (width / height).min() > 3 / 4 / 1.1
-
-    def test_draws_belong_to_their_step_alone(self) -> None:
-        x = torch.randn(4, 3, 16, 16)
-        first, again, other = (crop_and_flip(x, protocol(flip=True, crop_scale=0.5), rng(s)) for s in (1, 1, 2))
-        assert torch.equal(first, again) and not torch.equal(first, other)
-
-    @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 6))
-    def test_the_share_of_cutmix_is_the_area_left(self, seed: int, size: int, count: int) -> None:
-        x = torch.arange(count, dtype=torch.float32)[:, None, None, None].expand(count, 3, size, size)
-        mixed, partner, own = cutmix(x, rng(seed))
-        assert 0 <= own <= 1 and sorted(partner.tolist()) == list(range(count))
-        for i in range(count):
-            j = int(partner[i])
-            if i != j:
-                assert (mixed[i] == i).float().mean().item() == pytest.approx(own, abs=1e-6)
-                assert (mixed[i] == j).float().mean().item() == pytest.approx(1 - own, abs=1e-6)
-        assert torch.equal(x, torch.arange(count, dtype=torch.float32)[:, None, None, None].expand_as(x))
-
-    def test_cutmix_shares_are_spread_evenly(self) -> None:
-        """beta = 1: the area u of the box is uniform before the border cuts it.
-
-        Of a side sqrt(u) at a uniform place, sqrt(u) - u / 4 is inside on average, so the image keeps
-        1 - E[(sqrt(u) - u / 4)^2] = 1 - (1/2 - 1/5 + 1/48).
-        """
-        own = [cutmix(torch.zeros(1, 1, 64, 64), rng(s))[2] for s in range(1500)]
-        assert np.mean(own) == pytest.approx(1 - (1 / 2 - 1 / 5 + 1 / 48), abs=0.03)
-        assert min(own) < 0.1 and max(own) > 0.98
+def train(data: ImageSet, test_on: ImageSet | None = None, seed: int = 0, classes: int = 2, **more: Any) -> Score:
+    test_on = test_on or images(60, classes, 99)
+    return train_student(Student("convnet", 8, classes, seed), recipe(**more), data, test_on, CPU)[0]
 
 
 class TestBatches:
-    @pytest.mark.parametrize(("n", "batch", "steps"), [(10, 4, 5), (10, 64, 3), (1, 8, 2), (7, 7, 4), (30, 8, 100)])
-    def test_every_image_is_seen_equally_often(self, n: int, batch: int, steps: int) -> None:
-        made = list(_batches(n, batch, steps, 0))
-        assert [len(b) for b in made] == [batch] * steps
-        seen = Counter(np.concatenate(made).tolist())
-        assert set(seen) <= set(range(n))
-        assert max(seen.values()) - min(seen.get(i, 0) for i in range(n)) <= 1
+    @pytest.mark.parametrize(("n", "batch", "visits"), [
+        (10, 4, 20), (10, 64, 192), (1, 8, 2), (7, 7, 28), (30, 8, 815), (9, 4, 5), (100, 64, 64)])
+    def test_epochs_are_permutations_and_the_visits_are_exact(self, n: int, batch: int, visits: int) -> None:
+        made = list(batches(n, recipe(batch=batch, visits=visits), 0))
+        assert len(made) == count_steps(n, batch, visits) and max(len(rows) for _, rows, _ in made) <= batch
+        assert [seen for _, _, seen in made] == np.cumsum([0, *(len(rows) for _, rows, _ in made)])[:-1].tolist()
+        everything = np.concatenate([rows for _, rows, _ in made])
+        assert len(everything) == visits
+        for start in range(0, visits, n):
+            epoch = everything[start : start + n]
+            assert len(set(epoch.tolist())) == len(epoch) and max(epoch) < n
 
     def test_the_order_is_the_seeds(self) -> None:
-        one, same, other = (np.concatenate(list(_batches(50, 8, 12, s))) for s in (0, 0, 1))
+        one, same, other = (np.concatenate([r for _, r, _ in batches(50, recipe(), s)]) for s in (0, 0, 1))
         assert np.array_equal(one, same) and not np.array_equal(one, other)
+
+    @pytest.mark.parametrize("done", [0, 1, 3, 4, 17, 39, 40])
+    def test_they_can_be_joined_anywhere(self, done: int) -> None:
+        """After `done` steps: the same batches as those of a training from the start."""
+        everything = list(batches(50, recipe(batch=16, visits=500), 3))
+        joined = list(batches(50, recipe(batch=16, visits=500), 3, done))
+        assert len(everything) == 40 and [(e, r.tolist(), v) for e, r, v in joined] == [
+            (e, r.tolist(), v) for e, r, v in everything[done:]]
+
+    def test_tests_may_begin_late(self) -> None:
+        """RDED: six tests in the last fifth of 300 epochs, ten epochs apart."""
+        assert exam_steps(recipe(evaluations=6, tested_from=0.8), 300) == {250, 260, 270, 280, 290, 300}
 
 
 class TestTraining:
@@ -131,7 +90,7 @@ class TestTraining:
         assert train(images(64, contrast=0.0), images(200, 2, 99, contrast=0.0)).last == pytest.approx(0.5, abs=0.12)
 
     def test_a_seed_gives_the_same_training_and_another_seed_another(self) -> None:
-        full = {"crop_scale": 0.5, "flip": True, "cutmix": 0.5}
+        full = {"crop_scale": 0.5, "flip": True, "cutmix": 0.5, "jitter": 0.4, "lighting": 0.1, "patches": 2}
         hard = images(40, contrast=6.0), images(200, 2, 99, contrast=6.0)
         one, same, other = (train(*hard, seed=s, **full) for s in (0, 0, 1))
         assert one == same and one != other
@@ -144,20 +103,30 @@ class TestTraining:
         np.random.seed(2)
         assert train(images(40, contrast=6.0)) == one
 
-    @pytest.mark.parametrize("evaluations", [1, 3, 7])
+    @pytest.mark.parametrize("evaluations", [1, 2, 5])
     def test_the_curve_covers_the_budget(self, evaluations: int) -> None:
         score = train(images(32), evaluations=evaluations, visits=160, batch=16)
         assert len(score.curve) == evaluations and score.curve[-1] == (160, score.last)
         assert [v for v, _ in score.curve] == sorted({v for v, _ in score.curve})
         assert score.best == max(a for _, a in score.curve) >= score.last
         assert len(score.per_class) == 2 and score.last == pytest.approx(np.mean(score.per_class), abs=1e-5)
+        assert [v for v, _ in score.loss] == [v for v, _ in score.curve] and score.loss[-1][1] <= score.loss[0][1]
 
     def test_a_budget_below_a_batch_is_one_step(self) -> None:
         score = train(images(4), visits=1, batch=16, evaluations=5)
-        assert len(score.curve) == 1 and score.curve[0][0] == 16
+        assert len(score.curve) == 1 and score.curve[0][0] == 1
+
+    def test_a_batch_is_at_most_the_set(self) -> None:
+        assert train(images(6), batch=64, visits=36) == train(images(6), batch=6, visits=36)
+
+    def test_the_first_loss_is_the_mean_over_the_steps_before_the_test(self) -> None:
+        """A rate of almost nothing: the loss stays that of the untrained network, about log 2."""
+        score = train(images(32), visits=96, batch=16, evaluations=2, lr=1e-9)
+        assert [v for v, _ in score.loss] == [48, 96]
+        assert score.loss[0][1] == pytest.approx(np.log(2), abs=0.15)
 
     def test_a_loss_that_is_not_finite_is_told(self) -> None:
-        with pytest.raises(StageFailed, match=r"the loss of convnet \(seed 3\) is not finite at step \d+; lower") as e:
+        with pytest.raises(StageFailed, match=r"the loss of convnet \(seed 3\) is not finite by step \d+; lower") as e:
             train(images(32), seed=3, lr=100.0, visits=16000)
         assert "\n" not in str(e.value)
 
@@ -190,23 +159,44 @@ def seen(data: ImageSet, **more: Any) -> list[float]:
 
     registry._entries["student"]["kept"] = build
     try:
-        train_student("kept", 8, data, images(8, 2, 99), 2, protocol(evaluations=1, **more), 0, CPU)
+        train_student(Student("kept", 8, 2, 0), recipe(evaluations=1, **more), data, images(8, 2, 99), CPU)
     finally:
         del registry._entries["student"]["kept"]
     with torch.no_grad():
         return [round(v, 6) for v in kept[0](torch.linspace(-1, 1, 3 * SIZE * SIZE).view(1, 3, SIZE, SIZE))[0].tolist()]
 
 
-class TestAccuracy:
+class TestScore:
     class Says(nn.Module):
-        """A network that answers with the brightest of three pixels."""
+        """A network that answers with the brightest of the first pixels of a row."""
+
+        def __init__(self, classes: int) -> None:
+            super().__init__()
+            self.classes = classes
 
         def forward(self, x: Tensor) -> Tensor:
-            return x[:, 0, 0, :3]
+            return x[:, 0, 0, : self.classes]
 
-    def test_it_is_the_share_of_each_class(self) -> None:
-        answers, labels = [0, 0, 1, 2, 2, 2] * 100, [0, 1, 1, 2, 2, 0] * 100
-        pixels = torch.zeros(600, 3, SIZE, SIZE, dtype=torch.uint8)
-        pixels[torch.arange(600), 0, 0, answers] = 255
-        data = ImageSet(pixels, torch.tensor(labels), torch.ones(600))
-        assert accuracy_per_class(self.Says(), data, 4).tolist() == [0.5, 0.5, 1.0, 0.0]
+    @staticmethod
+    def answering(answers: list[int], labels: list[int], size: int) -> ImageSet:
+        pixels = torch.zeros(len(labels), 3, size, size, dtype=torch.uint8)
+        pixels[torch.arange(len(labels)), 0, 0, answers] = 255
+        return ImageSet(pixels, torch.tensor(labels), torch.ones(len(labels)))
+
+    def test_shares_and_confusion(self) -> None:
+        data = self.answering([0, 0, 1, 2, 2, 2] * 100, [0, 1, 1, 2, 2, 0] * 100, SIZE)
+        found = examine(self.Says(4), data, 4)
+        assert found.per_class.tolist() == [0.5, 0.5, 1.0, 0.0] and found.accuracy == 4 / 6
+        assert found.confusion.tolist() == [[100, 0, 100, 0], [100, 100, 0, 0], [0, 0, 200, 0], [0, 0, 0, 0]]
+
+    def test_top5_counts_for_more_than_ten_classes(self) -> None:
+        """One of the five brightest: the answer itself, and ties in order."""
+        data = self.answering([3, 7, 9, 10], [3, 8, 9, 0], 16)
+        data.pixels[1, 0, 0, 8] = 200
+        assert examine(self.Says(11), data, 11).top5 >= 3 and examine(self.Says(10), data, 10).top5 == 0
+
+    def test_a_score_survives_json(self) -> None:
+        score = train(images(16), visits=64)
+        assert Score.of(json.loads(json.dumps(score.tree()))) == score
+        assert score.top5_last is None and np.sum(score.confusion) == 60
+        assert np.trace(score.confusion) / 60 == score.last

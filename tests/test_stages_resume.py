@@ -12,6 +12,8 @@ from tiny_run import GENERATED, STAGES, UPSTREAM, TinyRun, backwards, config, wa
 
 from raydistill.config import SourceConfig
 from raydistill.errors import CorruptArtifact, StageFailed
+from raydistill.evaluation.images import ImageSet
+from raydistill.evaluation.train import Student
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import open_splits
 from raydistill.stages import encode, evaluate, group, runner
@@ -243,9 +245,9 @@ class TestEvaluate:
             for t in job.trainings:
                 trainer.run(t)
 
-        def train_student(student: str, width: int, train: object, test: object, *rest: object) -> object:
-            done.append(f"{student}/seed{rest[2]}/{len(train.labels)}")  # type: ignore[attr-defined]
-            return real(student, width, train, test, *rest)
+        def train_student(student: Student, recipe: object, train: ImageSet, *rest: object) -> object:
+            done.append(f"{student.name}/seed{student.seed}/{len(train)}")
+            return real(student, recipe, train, *rest)
 
         real = evaluate.train_student
         monkeypatch.setattr(evaluate, "fit", fit)

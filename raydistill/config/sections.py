@@ -298,22 +298,37 @@ class SampleConfig(Pool):
 
 
 class ProtocolConfig(Section):
-    """How a student is trained. The budget is counted in image visits, so every set costs the same."""
+    """How a student is trained and tested: a protocol by name; null = what it prescribes."""
 
-    visits: Annotated[int, Field(ge=1, description="images seen in training, augmented ones")] = 20_000
-    batch: Annotated[int, Field(ge=1, le=4096)] = 64
-    lr: Annotated[float, Field(gt=0, le=100)] = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
-    image_size: Annotated[int, Field(ge=8, le=512, description="pixels a side that the student sees")] = 32
-    crop_scale: Annotated[float, Field(gt=0, le=1, description="smallest area of a random resized crop; 1 = none")] = (
-        0.5
+    name: Annotated[str, Field(description="hard | rded | fkd: labels, augmentation, optimiser, schedule, length")] = (
+        "hard"
     )
-    flip: Annotated[bool, Field(description="random horizontal flips")] = True
-    cutmix: Annotated[Fraction, Field(description="probability of CutMix for a batch")] = 1.0
+    budget: Annotated[
+        float, Field(gt=0, le=100, description="factor on the epochs, for small machines; results name it")
+    ] = 1.0
+    image_size: Annotated[int, Field(ge=8, le=512, description="pixels a side that the student sees")] = 32
+    epochs: Annotated[int | None, Field(ge=1, description="instead of the protocol's epochs and the budget")] = None
+    visits: Annotated[
+        int | None, Field(ge=1, description="a length in images seen instead, the same for every set")
+    ] = None
+    batch: Annotated[int | None, Field(ge=1, le=65536, description="images a step; at most the whole set")] = None
+    lr: Annotated[float | None, Field(gt=0, le=100, description="learning rate at the start")] = None
+    weight_decay: Annotated[float | None, Field(ge=0, le=1)] = None
+    crop_scale: Annotated[
+        float | None, Field(gt=0, le=1, description="smallest area of a random resized crop; 1 = none")
+    ] = None
+    flip: Annotated[bool | None, Field(description="random horizontal flips")] = None
+    jitter: Annotated[float | None, Field(ge=0, le=1, description="brightness, contrast, saturation: 1 +- this")] = None
+    lighting: Annotated[float | None, Field(ge=0, le=1, description="deviation of PCA lighting")] = None
+    patches: Annotated[int | None, Field(ge=1, le=16, description="patches a side that are shuffled; 1 = none")] = None
+    cutmix: Annotated[float | None, Field(ge=0, le=1, description="probability of CutMix for a batch")] = None
+    temperature: Annotated[float | None, Field(gt=0, description="of soft labels")] = None
+    bn_pass: Annotated[
+        bool | None, Field(description="one more forward pass a step, for BatchNorm statistics, as RDED's script does")
+    ] = None
     evaluations: Annotated[
-        int, Field(ge=1, le=1000, description="times the student is tested; best and last are reported")
-    ] = 10
+        int | None, Field(ge=1, le=1000, description="times the student is tested; best and last are reported")
+    ] = None
 
 
 class EvaluateConfig(Section):
@@ -326,6 +341,9 @@ class EvaluateConfig(Section):
     seeds: Annotated[int, Field(ge=1, le=100, description="training seeds a student")] = 3
     baselines: Annotated[list[str], Field(description="methods evaluated beside, at the same IPC")] = ["random"]
     full: Annotated[bool, Field(description="also train on the whole training split: the bound")] = False
+    full_epochs: Annotated[
+        int | None, Field(ge=1, description="epochs of the bound; null = as many image visits as the distilled set")
+    ] = None
     workers: Annotated[int, Field(ge=0, le=1024, description="Ray Train workers; 0 = one a CPU core or GPU")] = 0
     num_cpus: Annotated[float, Field(gt=0, le=256, description="CPUs each worker reserves")] = 1.0
     num_gpus: Annotated[float, Field(ge=0, le=16, description="GPUs each worker reserves")] = 0.0

@@ -1,51 +1,42 @@
-"""Augmentation on the device, batched: random resized crops and flips in one resampling, and CutMix."""
+"""The augmentation of a recipe: drawn for an epoch at once, per sample; carried out batch by batch on the device."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from raydistill.config import ProtocolConfig
+from raydistill.evaluation.colour import Colours, draw_colours, recolour
+from raydistill.evaluation.geometry import Boxes, draw_boxes, draw_patches, matrices, resample
+from raydistill.evaluation.images import ImageSet
+from raydistill.evaluation.recipe import Recipe
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (B, 3, S, S) -> float32, centred and scaled."""
-    return pixels.to(torch.float32).div(255).sub(0.5).div(0.25)
+class Augment:
+    """What a training makes of its images. The draw for a sample depends on (seed, epoch, its row) alone."""
 
+    def __init__(self, images: ImageSet, recipe: Recipe, seed: int) -> None:
+        self.images, self.recipe, self.seed = images, recipe, seed
+        self.epoch: int | None = None
+        self.drawn: tuple[Boxes, np.ndarray | None, Colours | None]
 
-def crop_and_flip(x: Tensor, protocol: ProtocolConfig, rng: np.random.Generator) -> Tensor:
-    """Random resized crop (area in [crop_scale, 1], aspect in [3/4, 4/3]) and flip, one draw a sample. (B, 3, S, S)."""
-    n = len(x)
-    area = rng.uniform(protocol.crop_scale, 1, n)
-    aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), n)) if protocol.crop_scale < 1 else np.ones(n)
-    w, h = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
-    left, top = rng.uniform(-1, 1, n) * (1 - w), rng.uniform(-1, 1, n) * (1 - h)
-    sign = np.where(rng.random(n) < 0.5, -1.0, 1.0) if protocol.flip else np.ones(n)
-    if protocol.crop_scale == 1:
+    def __call__(self, epoch: int, rows: np.ndarray) -> Tensor:
+        """The images of rows (n,) int64 as seen in this epoch, normalised: float32 (n, 3, S, S)."""
+        if epoch != self.epoch:
+            self.drawn, self.epoch = self.draw(epoch), epoch
+        boxes, patches, colours = self.drawn
+        pixels = self.images.pixels
+        x = pixels[torch.from_numpy(rows).to(pixels.device)].to(torch.float32)
+        if self.recipe.crop_scale < 1 or self.recipe.flip or patches is not None:
+            moved = None if patches is None else patches[:, rows]
+            x = resample(x, *matrices(boxes[rows], x.shape[-1], moved, x.device))
+        return recolour(x, None if colours is None else colours[rows])
+
+    def draw(self, epoch: int) -> tuple[Boxes, np.ndarray | None, Colours | None]:
+        """The draws of every image in one epoch."""
+        r, n, size, key = self.recipe, len(self.images), self.images.pixels.shape[-1], (self.seed, epoch)
         return (
-            x
-            if not protocol.flip
-            else torch.where(torch.from_numpy(sign < 0).to(x.device)[:, None, None, None], x.flip(3), x)
+            draw_boxes(n, size, r.crop_scale, r.flip, *key),
+            draw_patches(n, size, r.patches, *key),
+            draw_colours(n, r.jitter, r.lighting, *key),
         )
-    theta = np.zeros((n, 2, 3), np.float32)
-    theta[:, 0, 0], theta[:, 0, 2], theta[:, 1, 1], theta[:, 1, 2] = w * sign, left, h, top
-    grid = F.affine_grid(torch.from_numpy(theta).to(x.device), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-
-
-def cutmix(x: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
-    """CutMix (Yun et al. 2019) with one box for the batch, beta = 1.
-
-    Returns the mixed images, the partner of each (B,) int64, and the share of the own image, from the actual box.
-    """
-    size = x.shape[-1]
-    cut = np.sqrt(1 - rng.random()) * size
-    cy, cx = rng.integers(size, size=2)
-    y0, y1 = int(np.clip(cy - cut / 2, 0, size)), int(np.clip(cy + cut / 2, 0, size))
-    x0, x1 = int(np.clip(cx - cut / 2, 0, size)), int(np.clip(cx + cut / 2, 0, size))
-    partner = torch.from_numpy(rng.permutation(len(x))).to(x.device)
-    mixed = x.clone()
-    mixed[:, :, y0:y1, x0:x1] = x[partner, :, y0:y1, x0:x1]
-    return mixed, partner, 1 - (y1 - y0) * (x1 - x0) / size**2

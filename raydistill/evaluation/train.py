@@ -1,124 +1,185 @@
-"""One training of one student: a fixed number of image visits, tested at even distances; best and last are reported."""
+"""One training of one student by a recipe: tested at even distances; best and last are reported."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raydistill import registry
-from raydistill.config import ProtocolConfig
 from raydistill.errors import StageFailed
-from raydistill.evaluation.augment import crop_and_flip, cutmix, normalise
+from raydistill.evaluation.augment import Augment
+from raydistill.evaluation.cutmix import cutmix
+from raydistill.evaluation.images import ImageSet
+from raydistill.evaluation.optimiser import optimiser, set_rate
+from raydistill.evaluation.recipe import Recipe
+from raydistill.evaluation.score import CONFUSION_CLASSES, TOP5_CLASSES, Answers, Score, examine
+from raydistill.evaluation.targets import Hard, Targets, loss
 from raydistill.seeding import generator
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """pixels (N, 3, S, S) uint8; labels (N,) int64; weights (N,) float32 (1 where a method gives none)."""
+class Student:
+    """Which network, and the seed of its weights and of everything drawn in its training."""
 
-    pixels: Tensor
-    labels: Tensor
-    weights: Tensor
+    name: str
+    width: int
+    classes: int
+    seed: int
+
+    def build(self, image_size: int) -> nn.Module:
+        """A new network; its weights depend on the seed alone."""
+        torch.manual_seed(_torch_seed("student.init", self.seed))
+        return registry.get("student", self.name)(self.classes, image_size, self.width)
 
 
-@dataclass(frozen=True)
-class Score:
-    """Top-1 accuracies as fractions; `curve` holds (visits, accuracy); `per_class` belongs to the last test."""
+class Keeper(Protocol):
+    """Where an interrupted training finds its state."""
 
-    best: float
-    last: float
-    curve: list[tuple[int, float]]
-    per_class: list[float]
+    def load(self) -> dict[str, Any] | None: ...
 
-    def tree(self) -> dict[str, Any]:
-        return asdict(self)
+    def save(self, step: int, state: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Progress:
+    """What has been found out so far."""
+
+    step: int = 0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    top5: list[float] = field(default_factory=list)
+    loss: list[tuple[int, float]] = field(default_factory=list)
+    latest: Answers | None = None
+
+    def add(self, step: int, seen: int, mean_loss: float, found: Answers) -> None:
+        self.step, self.latest = step, found
+        self.curve.append((seen, found.accuracy))
+        self.top5.append(found.top5 / found.images)
+        self.loss.append((seen, round(mean_loss, 6)))
+
+    def score(self) -> Score:
+        assert self.latest is not None
+        counts = self.latest.confusion
+        return Score(
+            best=max(a for _, a in self.curve),
+            last=self.curve[-1][1],
+            curve=self.curve,
+            per_class=[round(float(v), 6) for v in self.latest.per_class],
+            loss=self.loss,
+            confusion=counts.tolist() if len(counts) <= CONFUSION_CLASSES else None,
+            top5_best=max(self.top5) if len(counts) > TOP5_CLASSES else None,
+            top5_last=self.top5[-1] if len(counts) > TOP5_CLASSES else None,
+        )
 
 
 def train_student(
-    student: str,
-    width: int,
+    student: Student,
+    recipe: Recipe,
     train: ImageSet,
-    test: ImageSet,
-    classes: int,
-    protocol: ProtocolConfig,
-    seed: int,
+    test_on: ImageSet,
     device: torch.device,
-) -> Score:
-    """SGD, momentum; learning rate x 0.2 at 2/3 and 5/6 of the budget; loss weighted per sample; CutMix mixes weights.
+    targets: Targets | None = None,
+    keeper: Keeper | None = None,
+) -> tuple[Score, nn.Module]:
+    """Trains for `recipe.visits` images; `targets` None = the hard labels. Returns the score and the trained network.
 
-    Deterministic in its arguments for one thread count and kind of device. Raises StageFailed on a non-finite loss.
+    The loss is the mean of w_i l_i over a batch, and CutMix mixes weights as it mixes images. Deterministic in its
+    arguments for one thread count and kind of device: every draw is a function of the seed and of the step or the
+    epoch, so a training that continues from what `keeper` holds ends with the same bits as an undisturbed one.
+    Raises StageFailed on a loss that is not finite.
     """
-    torch.manual_seed(int(generator("student.init", seed).integers(2**62)))
-    net = registry.get("student", student)(classes, protocol.image_size, width).to(device)
-    optimiser = torch.optim.SGD(net.parameters(), protocol.lr, protocol.momentum, weight_decay=protocol.weight_decay)
-    steps = max(1, protocol.visits // protocol.batch)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimiser, [steps * 2 // 3, steps * 5 // 6], gamma=0.2)
-    train, test = _to(train, device), _to(test, device)
-    tests = {round(steps * (i + 1) / protocol.evaluations) for i in range(protocol.evaluations)}
-    curve: list[tuple[int, float]] = []
-    hits = torch.zeros(classes)
-    for step, rows in enumerate(_batches(len(train.labels), protocol.batch, steps, seed), start=1):
-        rng = generator("student.step", seed, step)
-        index = torch.from_numpy(rows).to(device)
-        x = crop_and_flip(normalise(train.pixels[index]), protocol, rng)
-        y, w = train.labels[index], train.weights[index]
-        if rng.random() < protocol.cutmix:
-            x, partner, own = cutmix(x, rng)
-        else:
-            partner, own = torch.arange(len(x), device=device), 1.0
-        logits = net(x)
-        each = own * F.cross_entropy(logits, y, reduction="none") + (1 - own) * F.cross_entropy(
-            logits, y[partner], reduction="none"
-        )
-        loss = (each * (own * w + (1 - own) * w[partner])).mean()
-        if not torch.isfinite(loss):
-            raise StageFailed(
-                f"evaluate: the loss of {student} (seed {seed}) is not finite at step {step}; lower protocol.lr"
-            )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        scheduler.step()
+    net = student.build(recipe.image_size).to(device)
+    opt = optimiser(net, recipe)
+    train, test_on = train.to(device), test_on.to(device)
+    targets = targets or Hard(train.labels, student.classes)
+    augment = Augment(train, recipe, student.seed)
+    steps = count_steps(len(train), recipe.batch, recipe.visits)
+    tests = exam_steps(recipe, steps)
+    has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
+    found = _continue(net, opt, keeper)
+    summed, since = torch.zeros((), device=device), found.step
+    for step, (epoch, rows, seen) in enumerate(batches(len(train), recipe, student.seed, found.step), found.step + 1):
+        torch.manual_seed(_torch_seed("student.dropout", student.seed, step))
+        set_rate(opt, recipe, seen)
+        x = augment(epoch, rows)
+        target = None if targets.of_mixed else targets(x, epoch, rows)
+        mix = cutmix(x, recipe.cutmix, recipe.beta, generator("student.cutmix", student.seed, step))
+        target = targets(x, epoch, rows) if target is None else mix.of(target)
+        if recipe.bn_pass and has_statistics:
+            with torch.no_grad():
+                net(x)
+        weight = mix.of(train.weights[torch.from_numpy(rows).to(device)])
+        value = (loss(net(x), target, recipe.soft, recipe.temperature) * weight).mean()
+        opt.zero_grad(set_to_none=True)
+        value.backward()
+        opt.step()
+        summed += value.detach()
+        if step in tests or (step - since) % 50 == 0:
+            _check(summed, student, step)
         if step in tests:
-            hits = accuracy_per_class(net, test, classes)
-            share = torch.bincount(test.labels.cpu(), minlength=classes) / len(test.labels)
-            curve.append((step * protocol.batch, float((hits * share).sum())))
-    return Score(max(a for _, a in curve), curve[-1][1], curve, [round(float(h), 6) for h in hits])
+            found.add(step, seen + len(rows), float(summed) / (step - since), examine(net, test_on, student.classes))
+            summed.zero_()
+            since = step
+            if keeper is not None and step < steps:
+                keeper.save(step, _state(net, opt, found))
+    return found.score(), net
 
 
-def _batches(n: int, batch: int, steps: int, seed: int) -> Iterator[np.ndarray]:
-    """Batches from an endless run of permutations, so that every image is seen equally often, give or take one."""
-    queue = np.zeros(0, np.int64)
-    epoch = 0
-    for _ in range(steps):
-        while len(queue) < batch:
-            queue = np.concatenate([queue, generator("student.order", seed, epoch).permutation(n)])
-            epoch += 1
-        yield queue[:batch]
-        queue = queue[batch:]
+def _check(summed: Tensor, student: Student, step: int) -> None:
+    if not torch.isfinite(summed):
+        raise StageFailed(
+            f"evaluate: the loss of {student.name} (seed {student.seed}) is not finite by step {step}; "
+            "lower evaluate.protocol.lr"
+        )
 
 
-@torch.inference_mode()
-def accuracy_per_class(net: nn.Module, test: ImageSet, classes: int) -> Tensor:
-    """Share of each class's test images that are recognised, (classes,) float32."""
-    net.eval()
-    right = torch.cat(
-        [
-            net(normalise(test.pixels[i : i + 250])).argmax(1) == test.labels[i : i + 250]
-            for i in range(0, len(test.labels), 250)
-        ]
-    ).cpu()
-    net.train()
-    labels = test.labels.cpu()
-    count = torch.bincount(labels, minlength=classes)
-    return torch.bincount(labels, weights=right.float(), minlength=classes) / count.clamp(min=1)
+def count_steps(n: int, batch: int, visits: int) -> int:
+    """Batches in `visits` images of a set of n: an epoch's last batch holds what is left of it."""
+    return visits // n * -(-n // batch) + -(-(visits % n) // batch)
 
 
-def _to(images: ImageSet, device: torch.device) -> ImageSet:
-    return ImageSet(images.pixels.to(device), images.labels.to(device), images.weights.to(device))
+def exam_steps(recipe: Recipe, steps: int) -> set[int]:
+    """The steps after which the student is tested; the last one always."""
+    first, count = recipe.tested_from, recipe.evaluations
+    return {max(1, round(steps * (first + (1 - first) * (i + 1) / count))) for i in range(count)}
+
+
+def batches(n: int, recipe: Recipe, seed: int, done: int = 0) -> Iterator[tuple[int, np.ndarray, int]]:
+    """(epoch, rows (b,) int64, visits before) of every step after the first `done`; an epoch is a permutation."""
+    a_epoch = -(-n // recipe.batch)
+    epoch, skip = divmod(done, a_epoch)
+    while epoch * n < recipe.visits:
+        order = generator("student.order", seed, epoch).permutation(n)[: recipe.visits - epoch * n]
+        for start in range(skip * recipe.batch, len(order), recipe.batch):
+            yield epoch, order[start : start + recipe.batch], epoch * n + start
+        epoch, skip = epoch + 1, 0
+
+
+def _torch_seed(*key: object) -> int:
+    return int(generator(*key).integers(2**62))
+
+
+def _state(net: nn.Module, opt: torch.optim.Optimizer, found: Progress) -> dict[str, Any]:
+    latest = found.latest
+    assert latest is not None
+    return {
+        "net": net.state_dict(),
+        "optimiser": opt.state_dict(),
+        "found": {k: v for k, v in vars(found).items() if k != "latest"},
+        "confusion": latest.confusion,
+        "top5": latest.top5,
+    }
+
+
+def _continue(net: nn.Module, opt: torch.optim.Optimizer, keeper: Keeper | None) -> Progress:
+    """Puts what was kept into the network and the optimiser; a new beginning if there is nothing."""
+    state = keeper.load() if keeper is not None else None
+    if state is None:
+        return Progress()
+    net.load_state_dict(state["net"])
+    opt.load_state_dict(state["optimiser"])
+    return Progress(**state["found"], latest=Answers(state["confusion"], state["top5"]))

@@ -8,16 +8,19 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
 
-from raydistill.config import Config, EvaluateConfig, ProtocolConfig, RayConfig, SourceConfig
+from raydistill.config import Config, EvaluateConfig, RayConfig, SourceConfig
 from raydistill.errors import BrokenImage, StageFailed
-from raydistill.evaluation.train import ImageSet, Score, train_student
+from raydistill.evaluation.images import ImageSet
+from raydistill.evaluation.recipe import Recipe, Setting, resolve, title
+from raydistill.evaluation.score import Score
+from raydistill.evaluation.train import Student, train_student
 from raydistill.identity import fingerprint
 from raydistill.models.device import device_kind, on_cuda
 from raydistill.sources.base import Listing, open_source
@@ -28,7 +31,7 @@ from raydistill.store.artifact import Artifact, Manifest
 from raydistill.store.location import Location
 from raydistill.store.rundir import RunDir
 
-VERSION = 1
+VERSION = 2
 KEY = "training"
 
 
@@ -50,6 +53,7 @@ class Training:
     set: SetRef
     student: str
     seed: int
+    recipe: Recipe
     artifact: Artifact
 
     @property
@@ -60,37 +64,51 @@ class Training:
 def trainings(config: Config, run: RunDir, sets: Sequence[SetRef], test: Listing) -> list[Training]:
     """Every student x seed on every set, in that order of importance: all sets of a seed before the next seed."""
     e = config.evaluate
-    common = (
-        "evaluate",
-        VERSION,
-        e.protocol.model_dump(),
-        e.width,
-        e.threads,
-        test.digest,
-        config.source.image_size,
-        config.source.max_pixels,
-    )
-    return [
-        Training(s, student, seed, run.artifact("evaluations", fingerprint(*common, s.digest, student, seed)))
-        for student in e.students
-        for seed in range(e.seeds)
-        for s in sets
-    ]
+    classes = len(test.classes)
+
+    def training(student: str, seed: int, s: SetRef) -> Training:
+        recipe = resolve(e.protocol, Setting(config.ipc, classes, e.protocol.image_size, student))
+        if s.artifact is None and e.full_epochs is not None:
+            recipe = replace(recipe, visits=e.full_epochs * s.images)
+        print_of = fingerprint(
+            "evaluate",
+            VERSION,
+            recipe.tree(),
+            e.width,
+            e.threads,
+            test.digest,
+            config.source.image_size,
+            config.source.max_pixels,
+            s.digest,
+            student,
+            seed,
+        )
+        return Training(s, student, seed, recipe, run.artifact("evaluations", print_of))
+
+    return [training(student, seed, s) for student in e.students for seed in range(e.seeds) for s in sets]
 
 
-def load_images(blobs: Sequence[bytes], source: SourceConfig, size: int) -> np.ndarray:
-    """Encoded images -> (N, 3, size, size) uint8: prepared as for encoding, then resized to what the student sees."""
+def load_images(blobs: Sequence[bytes], source: SourceConfig, size: int, crop: float = 1.0) -> np.ndarray:
+    """Encoded images -> (N, 3, size, size) uint8: prepared as for encoding, then resized to what the student sees.
+
+    `crop` below 1 keeps the middle share of a side, as tests that resize to 256 and cut 224 do.
+    """
+    wide = round(size / crop)
+    edge = (wide - size) // 2
     out = np.empty((len(blobs), size, size, 3), np.uint8)
     for i, blob in enumerate(blobs):
         pixels = decode(blob, source.image_size, source.max_pixels)
-        if source.image_size != size:
-            pixels = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
-        out[i] = pixels
+        if source.image_size != wide:
+            pixels = np.asarray(Image.fromarray(pixels).resize((wide, wide), Image.Resampling.BICUBIC))
+        out[i] = pixels[edge : edge + size, edge : edge + size]
     return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
 
 
 def image_set(pixels: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> ImageSet:
     weights = np.ones(len(labels)) if weights is None else weights
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        raise StageFailed(f"evaluate: the weight of image {wrong[0]} of a set is {weights[wrong[0]]}; make it again")
     return ImageSet(
         torch.from_numpy(pixels),
         torch.from_numpy(labels.astype(np.int64)),
@@ -98,12 +116,14 @@ def image_set(pixels: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
     )
 
 
-def real_images(source: SourceConfig, listing: Listing, size: int) -> tuple[ImageSet, list[str]]:
+def real_images(
+    source: SourceConfig, listing: Listing, size: int, crop: float = 1.0
+) -> tuple[ImageSet, list[str]]:
     """Every usable image of a split, and the ids of the broken ones, which are left out."""
     pixels, labels, broken = [], [], []
     for i, blob in enumerate(open_source(source).read(listing.split, listing.ids.to_pylist())):
         try:
-            pixels.append(load_images([blob], source, size)[0])
+            pixels.append(load_images([blob], source, size, crop)[0])
             labels.append(listing.labels[i])
         except BrokenImage as e:
             broken.append(f"{listing.split}/{listing.ids[i]}: {e}")
@@ -131,8 +151,7 @@ def score(training: Training) -> Score | None:
     manifest = training.artifact.manifest()
     if manifest is None:
         return None
-    body = json.loads(training.artifact.read(manifest.records[0]))
-    return Score(body["best"], body["last"], [tuple(c) for c in body["curve"]], body["per_class"])
+    return Score.of(json.loads(training.artifact.read(manifest.records[0])))
 
 
 @dataclass(frozen=True)
@@ -152,29 +171,38 @@ class Trainer:
 
     def __init__(self, job: Job, device: torch.device, kind: str) -> None:
         self.job, self.device, self.kind = job, device, kind
-        self.test: tuple[ImageSet, list[str]] | None = None
+        self.tests: dict[float, tuple[ImageSet, list[str]]] = {}
         self.cached: tuple[str, ImageSet, list[str]] | None = None
 
     def run(self, t: Training) -> None:
         """Trains and commits, unless that is done already."""
         if KEY in t.artifact.records():
             return
-        protocol: ProtocolConfig = self.job.evaluate.protocol
-        size = protocol.image_size
-        if self.test is None:
-            self.test = real_images(self.job.source, self.job.test, size)
-        if self.cached is None or self.cached[0] != t.set.digest:
-            if t.set.artifact is None:
-                self.cached = (t.set.digest, *real_images(self.job.source, self.job.train, size))
-            else:
-                self.cached = (t.set.digest, syntheses(t.set, self.job.source, size), [])
-        _, images, broken = self.cached
-        test, broken_tests = self.test
-        classes, width = len(self.job.test.classes), self.job.evaluate.width
-        result = train_student(t.student, width, images, test, classes, protocol, t.seed, self.device)
-        body = json.dumps(result.tree(), sort_keys=True).encode()
+        images, broken = self.images(t.set, t.recipe.image_size)
+        test, broken_tests = self.test(t.recipe)
+        student = Student(t.student, self.job.evaluate.width, len(self.job.test.classes), t.seed)
+        result, _ = train_student(student, t.recipe, images, test, self.device)
+        protocol = {"protocol": t.recipe.tree(), "protocol_name": title(self.job.evaluate.protocol)}
+        body = json.dumps(result.tree() | protocol, sort_keys=True).encode()
         meta = {"left_out": broken_tests + broken}
         t.artifact.commit(KEY, body, rows=1, device=self.kind, ext="json", meta=meta)
+
+    def images(self, ref: SetRef, size: int) -> tuple[ImageSet, list[str]]:
+        """A set's images and the ids of the broken ones."""
+        if self.cached is None or self.cached[0] != ref.digest:
+            if ref.artifact is None:
+                self.cached = (ref.digest, *real_images(self.job.source, self.job.train, size))
+            else:
+                self.cached = (ref.digest, syntheses(ref, self.job.source, size), [])
+        return self.cached[1:]
+
+    def test(self, recipe: Recipe) -> tuple[ImageSet, list[str]]:
+        """The images that this recipe tests on, and the ids of the broken ones."""
+        if recipe.test_crop not in self.tests:
+            self.tests[recipe.test_crop] = real_images(
+                self.job.source, self.job.test, recipe.image_size, recipe.test_crop
+            )
+        return self.tests[recipe.test_crop]
 
 
 def train_loop(payload: dict[str, bytes]) -> None:

@@ -259,11 +259,18 @@ def add_cost(p: Prepared, name: str, seconds: float, units: int, unit: str) -> N
 
 
 def metrics(done: Results) -> dict[str, float]:
-    """Flat metrics: accuracy/STUDENT/mean for the run's own set, accuracy/SET/STUDENT/mean for others; time/STAGE_s."""
+    """Flat metrics: accuracy/STUDENT/mean for the run's own set, accuracy/SET/STUDENT/mean for others; time/STAGE_s.
+
+    accuracy/mean_over_students and accuracy/worst_student: of the run's own set, across the students.
+    """
     from raydistill.stages.reporting import score_rows
 
     flat: dict[str, float] = {}
-    for s in score_rows(done):
+    rows = score_rows(done)
+    own = [s.last_mean for s in rows if s.main]
+    if own:
+        flat |= {"accuracy/mean_over_students": round(sum(own) / len(own), 6), "accuracy/worst_student": min(own)}
+    for s in rows:
         prefix = f"accuracy/{s.student}" if s.main else f"accuracy/{s.set.replace(' ', '_')}/{s.student}"
         flat |= {
             f"{prefix}/mean": s.last_mean,

@@ -11,6 +11,7 @@ import torch
 from raydistill import registry
 from raydistill.config import Config
 from raydistill.errors import BadInput
+from raydistill.evaluation import recipe
 from raydistill.methods.base import Method, neighbours_wanted, resolve
 from raydistill.models import hub
 from raydistill.models.classifier import ClassifierSpec
@@ -142,11 +143,12 @@ def absolute(config: Config) -> Config:
 
 
 def check_students(config: Config) -> None:
-    """Builds each student once, without memory, so that a size that does not fit is refused now."""
+    """Builds each student once, without memory, and resolves its recipe, so that what does not fit is refused now."""
     e = config.evaluate
     for name in e.students:
         with torch.device("meta"):
             registry.get("student", name)(2, e.protocol.image_size, e.width)
+        recipe.resolve(e.protocol, recipe.Setting(config.ipc, 2, e.protocol.image_size, name))
     if len(set(e.students)) != len(e.students):
         raise BadInput(f"evaluate.students: {e.students} names a student twice")
     if e.protocol.image_size > config.source.image_size:

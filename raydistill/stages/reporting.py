@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydistill.evaluation.recipe import describe, title
 from raydistill.identity import canonical, digest, fingerprint
 from raydistill.report.data import ClassPanel, Item, Projection, ReportData, Score, StageCost
 from raydistill.report.page import MAX_PANELS, render
@@ -103,7 +104,7 @@ def table(rows: Sequence[Score]) -> None:
 def data(done: Results, rows: Sequence[Score]) -> ReportData:
     """The page's content."""
     p = done.prepared
-    c, e = p.config, p.config.evaluate.protocol
+    c = p.config
     costs = p.run.read_json("logs/costs.json") or {}
     classes = p.splits.train.classes
     broken = done.latents.manifest.summary["broken"] if done.latents else []
@@ -128,9 +129,8 @@ def data(done: Results, rows: Sequence[Score]) -> ReportData:
         command=f"python jobs/distill.py --config {shlex.quote(str(p.run.root / 'config.yaml'))}",
         notes=tuple(notes),
         protocol=(
-            f"{', '.join(c.evaluate.students)} of width {c.evaluate.width} at {e.image_size} px, {e.visits} image "
-            f"visits in batches of {e.batch}, SGD {e.lr:g}, CutMix {e.cutmix:g}, flips {'on' if e.flip else 'off'}; "
-            f"tested on {len(p.splits.test)} real images"
+            f"{', '.join(c.evaluate.students)} of width {c.evaluate.width} by protocol {title(c.evaluate.protocol)}: "
+            f"{describe(done.trainings[0].recipe)}; tested on {len(p.splits.test)} real images"
         ),
         total_classes=len(classes),
         total_real=len(p.splits.train),

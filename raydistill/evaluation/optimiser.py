@@ -1,0 +1,51 @@
+"""The optimisers of the protocols, and how their learning rates fall."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from raydistill.evaluation.recipe import Recipe
+
+
+def optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW whose weight decay leaves one-dimensional parameters alone."""
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    flat = [p for p in net.parameters() if p.dim() <= 1]
+    groups = [{"params": [p for p in net.parameters() if p.dim() > 1]}, {"params": flat, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, recipe.lr, (0.9, 0.999), weight_decay=recipe.weight_decay)
+
+
+def _multistep(epoch: int, epochs: int) -> float:
+    """x 0.2 at two thirds and again at five sixths."""
+    return 0.2 ** ((epoch >= max(1, 2 * epochs // 3)) + (epoch >= max(1, 5 * epochs // 6)))
+
+
+def _half_cosine(epoch: int, epochs: int) -> float:
+    """Half a cosine stretched to twice the training, so that it ends at one half."""
+    return 0.5 * (1 + math.cos(math.pi * epoch / (2 * epochs)))
+
+
+def _cosine(epoch: int, epochs: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "multistep": _multistep,
+    "half_cosine": _half_cosine,
+    "cosine": _cosine,
+}
+
+
+def set_rate(opt: torch.optim.Optimizer, recipe: Recipe, seen: int) -> None:
+    """The learning rate after `seen` image visits. It changes from epoch to epoch of the distilled set.
+
+    A training on another number of images (the full-data bound) falls at the same visits.
+    """
+    epoch = min(seen * recipe.epochs // recipe.visits, recipe.epochs - 1)
+    for group in opt.param_groups:
+        group["lr"] = recipe.lr * SCHEDULES[recipe.schedule](epoch, recipe.epochs)

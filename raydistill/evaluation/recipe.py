@@ -1,0 +1,123 @@
+"""A protocol resolved: every value that decides how a student is trained and tested, and how it is made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from raydistill import registry
+from raydistill.config import ProtocolConfig
+
+OWN = ("name", "budget", "visits", "image_size", "epochs")  # keys of the configuration that are no plain override
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a protocol's values may depend on."""
+
+    ipc: int
+    classes: int
+    image_size: int
+    student: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one student is trained. Lengths count in epochs of the distilled set and in image visits.
+
+    Augmentation in this order: patches x patches shuffle (1 = off); random resized crop of at least `crop_scale` of the
+    area (1 = none); flip; brightness, contrast and saturation jitter in random order; PCA lighting; CutMix for a share
+    `cutmix` of the batches, its image's share drawn from Beta(beta, beta).
+    `labels`: "hard", "teacher" (every mixed batch on the fly) or "stored" (per image and view; `views` of each).
+    Tested `evaluations` times at even distances after the share `tested_from` of the training; a test image is cut to
+    the middle `test_crop` of its side. `bn_pass`: one more forward pass a step, which moves BatchNorm statistics alone.
+    """
+
+    protocol: str
+    epochs: int
+    batch: int
+    optimiser: Literal["sgd", "adamw"]
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: Literal["multistep", "half_cosine", "cosine"]
+    crop_scale: float
+    flip: bool
+    jitter: float = 0.0
+    lighting: float = 0.0
+    patches: int = 1
+    cutmix: float = 1.0
+    beta: float = 1.0
+    labels: Literal["hard", "teacher", "stored"] = "hard"
+    temperature: float = 1.0
+    views: int = 0
+    bn_pass: bool = False
+    evaluations: int = 100
+    tested_from: float = 0.0
+    test_crop: float = 1.0
+    image_size: int = 224
+    visits: int = 0
+
+    @property
+    def soft(self) -> bool:
+        return self.labels != "hard"
+
+    def tree(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def resolve(config: ProtocolConfig, setting: Setting) -> Recipe:
+    """The protocol's recipe with the budget and the overrides of the configuration.
+
+    Raises BadInput for an unknown protocol, or a setting that its table does not hold.
+    """
+    own: Recipe = registry.get("protocol", config.name)(setting)
+    epochs = config.epochs if config.epochs is not None else max(1, round(own.epochs * config.budget))
+    images = setting.ipc * setting.classes
+    visits = config.visits if config.visits is not None else epochs * images
+    if config.visits is not None:
+        epochs = -(-visits // images)
+    return replace(own, **overrides(config), epochs=epochs, visits=visits, image_size=config.image_size)
+
+
+def overrides(config: ProtocolConfig) -> dict[str, Any]:
+    """What the configuration sets apart from the protocol, its length and the image size."""
+    names = {f.name for f in fields(Recipe)}
+    return {k: v for k, v in config.model_dump().items() if k in names and k not in OWN and v is not None}
+
+
+def title(config: ProtocolConfig) -> str:
+    """One line that names the protocol and everything in which it departs from the field's: `hard x0.1, 64 px`."""
+    parts = [config.name + (f" x{config.budget:g}" if config.budget != 1 else "")]
+    if config.epochs is not None:
+        parts.append(f"{config.epochs} epochs")
+    if config.visits is not None:
+        parts[0] = config.name
+        parts.append(f"{config.visits} visits")
+    parts.append(f"{config.image_size} px")
+    parts += [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in overrides(config).items()]
+    return ", ".join(parts)
+
+
+def describe(recipe: Recipe) -> str:
+    """The recipe for readers, in one sentence."""
+    r = recipe
+    steps = {"multistep": "x 0.2 at 2/3 and 5/6", "half_cosine": "half a cosine", "cosine": "cosine to 0"}[r.schedule]
+    labels = {
+        "hard": "hard labels",
+        "teacher": f"a teacher's labels of every batch, T = {r.temperature:g}",
+        "stored": f"stored soft labels of {r.views} views, T = {r.temperature:g}",
+    }[r.labels]
+    seen = [
+        f"{r.patches} x {r.patches} patches shuffled" if r.patches > 1 else "",
+        f"crops from {r.crop_scale:g} of the area" if r.crop_scale < 1 else "",
+        "flips" if r.flip else "",
+        f"colour jitter {r.jitter:g}" if r.jitter else "",
+        f"PCA lighting {r.lighting:g}" if r.lighting else "",
+        f"CutMix {r.cutmix:g}" if r.cutmix else "",
+    ]
+    kind = {"sgd": "SGD", "adamw": "AdamW"}[r.optimiser]
+    return (
+        f"{labels}, {r.visits:,} image visits in batches of {r.batch}, {kind} {r.lr:g} ({steps}), "
+        f"weight decay {r.weight_decay:g}; {', '.join(filter(None, seen)) or 'no augmentation'}"
+    )

@@ -1,0 +1,42 @@
+"""What a student is told an image is: a distribution over the classes, (n, classes) float32, hard or soft."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Targets(Protocol):
+    """`of_mixed`: asked for the batch after CutMix; otherwise before it, and CutMix mixes the answers."""
+
+    of_mixed: bool
+
+    def __call__(self, x: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
+        """x (n, 3, S, S) float32 normalised, as seen in `epoch`; rows (n,) of the set."""
+        ...
+
+
+class Hard:
+    """The label, with certainty."""
+
+    of_mixed = False
+
+    def __init__(self, labels: Tensor, classes: int) -> None:
+        self.certain = F.one_hot(labels, classes).float()
+
+    def __call__(self, x: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
+        return self.certain[torch.from_numpy(rows).to(self.certain.device)]
+
+
+def loss(logits: Tensor, target: Tensor, soft: bool, temperature: float) -> Tensor:
+    """Of each image, (n,): cross-entropy with hard targets; with soft ones KL(target || softmax(logits / T)).
+
+    As in the released scripts there is no factor T^2.
+    """
+    if not soft:
+        return F.cross_entropy(logits, target, reduction="none")
+    return F.kl_div(F.log_softmax(logits / temperature, 1), target, reduction="none").sum(1)

@@ -1,0 +1,114 @@
+"""Protocols: the values that the field has fixed, what the configuration may change, optimisers and schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from raydistill.config import ProtocolConfig, load
+from raydistill.errors import BadInput
+from raydistill.evaluation.optimiser import optimiser, set_rate
+from raydistill.evaluation.recipe import Recipe, Setting, describe, resolve, title
+
+
+def recipe(ipc: int = 10, classes: int = 10, student: str = "convnet", **more: Any) -> Recipe:
+    return resolve(ProtocolConfig(**more), Setting(ipc, classes, 224, student))
+
+
+class TestHard:
+    @pytest.mark.parametrize(("ipc", "epochs"), [
+        (1, 3000), (2, 2000), (10, 2000), (11, 1500), (50, 1500), (100, 1000), (200, 1000), (500, 500), (501, 300)])
+    def test_epochs_by_images_per_class(self, ipc: int, epochs: int) -> None:
+        assert recipe(ipc).epochs == epochs and recipe(ipc).visits == epochs * ipc * 10
+
+    @pytest.mark.parametrize(("ipc", "epochs"), [(1, 2000), (10, 1300), (50, 1000), (100, 600), (500, 300)])
+    def test_exactly_100_classes_take_two_thirds(self, ipc: int, epochs: int) -> None:
+        assert recipe(ipc, 100).epochs == epochs and recipe(ipc, 101).epochs > epochs
+
+    def test_more_than_100_classes_learn_faster(self) -> None:
+        few, many = recipe(classes=100), recipe(classes=1000)
+        assert (few.lr, few.weight_decay, few.batch) == (0.01, 5e-4, 64)
+        assert (many.lr, many.weight_decay, many.batch) == (0.1, 1e-4, 128)
+
+    def test_it_is_the_one_of_the_released_scripts(self) -> None:
+        r = recipe()
+        assert (r.optimiser, r.momentum, r.schedule, r.labels) == ("sgd", 0.9, "multistep", "hard")
+        assert (r.crop_scale, r.flip, r.jitter, r.lighting, r.patches) == (0.5, True, 0.4, 0.1, 1)
+        assert (r.cutmix, r.beta, r.evaluations, r.tested_from, r.test_crop) == (1.0, 1.0, 100, 0.0, 1.0)
+
+
+class TestConfiguration:
+    def test_the_budget_scales_the_epochs_and_is_named(self) -> None:
+        assert recipe(budget=0.1).epochs == 200 and recipe(budget=1e-6).epochs == 1
+        assert title(ProtocolConfig(budget=0.1, image_size=64)) == "hard x0.1, 64 px"
+
+    def test_visits_are_the_same_for_every_ipc(self) -> None:
+        assert {recipe(ipc, visits=4000).visits for ipc in (1, 7, 50)} == {4000}
+        assert recipe(7, visits=4000).epochs == 58
+
+    def test_whatever_departs_from_the_protocol_is_named(self) -> None:
+        changed = ProtocolConfig(image_size=64, flip=False, lr=0.05, evaluations=5)
+        assert title(changed) == "hard, 64 px, lr=0.05, flip=false, evaluations=5"
+        assert title(ProtocolConfig(visits=4000)) == "hard, 4000 visits, 32 px"
+
+    def test_null_is_the_protocols_own(self) -> None:
+        assert recipe(flip=None, lr=None, image_size=224) == recipe(image_size=224)
+        changed = recipe(lr=0.5, image_size=224)
+        assert changed.lr == 0.5 and changed.tree() | {"lr": 0.01} == recipe(image_size=224).tree()
+
+    def test_every_value_is_in_the_tree(self) -> None:
+        tree = recipe().tree()
+        assert tree["protocol"] == "hard" and {"epochs", "visits", "lr", "jitter", "cutmix", "image_size"} <= set(tree)
+        assert "2,000 epochs" not in describe(recipe()) and "200,000 image visits" in describe(recipe())
+
+    def test_an_unknown_protocol_is_told_in_one_line(self) -> None:
+        with pytest.raises(BadInput, match="unknown protocol 'hart'; did you mean 'hard'"):
+            recipe(name="hart")
+
+    @pytest.mark.parametrize("override", ["budget=0", "budget=-1", "cutmix=2", "batch=0", "evaluations=0", "visits=0"])
+    def test_values_that_cannot_be_are_refused(self, override: str) -> None:
+        with pytest.raises(BadInput, match=rf"evaluate\.protocol\.{override.split('=')[0]}"):
+            load("quickstart", [f"evaluate.protocol.{override}"])
+
+
+class TestRates:
+    @staticmethod
+    def rates(r: Recipe) -> list[float]:
+        """The learning rate of each epoch, relative to the first."""
+        opt = torch.optim.SGD([nn.Parameter(torch.zeros(1))], r.lr)
+        found = []
+        for seen in range(0, r.visits, r.visits // r.epochs):
+            set_rate(opt, r, seen)
+            found.append(opt.param_groups[0]["lr"] / r.lr)
+        return found
+
+    def test_hard_falls_at_two_thirds_and_five_sixths(self) -> None:
+        found = self.rates(recipe(budget=0.06))
+        assert len(found) == 120
+        assert found == pytest.approx([1.0] * 80 + [0.2] * 20 + [0.04] * 20)
+
+    def test_torch_agrees(self) -> None:
+        r = recipe(budget=0.05)
+        opt = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 1.0)
+        scheduler = torch.optim.lr_scheduler.MultiStepLR(opt, [2 * 100 // 3, 5 * 100 // 6], gamma=0.2)
+        expected = []
+        for _ in range(100):
+            expected.append(opt.param_groups[0]["lr"])
+            opt.step()
+            scheduler.step()
+        assert self.rates(r) == pytest.approx(expected)
+
+    def test_a_training_of_one_epoch_starts_at_the_full_rate(self) -> None:
+        assert self.rates(recipe(budget=1e-6)) == [1.0]
+
+
+class TestOptimiser:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(4, 4), nn.Flatten(), nn.Linear(4, 2))
+
+    def test_sgd_decays_everything(self) -> None:
+        opt = optimiser(self.net, recipe())
+        assert isinstance(opt, torch.optim.SGD) and len(opt.param_groups) == 1
+        assert opt.param_groups[0]["momentum"] == 0.9 and opt.param_groups[0]["weight_decay"] == 5e-4
