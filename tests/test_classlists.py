@@ -85,7 +85,7 @@ class TestPresets:
     def test_those_of_imagenet_sample_as_released(self, name: str) -> None:
         made = load(name)
         assert made.source.classes == (None if name == "imagenet1k" else class_list(name))
-        assert (made.method, made.source.image_size, made.evaluate.protocol.image_size) == ("mgd3", 256, 256)
+        assert (made.method, made.source.image_size, made.evaluate.protocol.image_size) == ("mgd3", 256, 224)
         sampler, guidance = made.sampler, made.guidance
         assert (sampler.steps, sampler.grid, sampler.cfg_scale, sampler.cfg_channels) == (50, "released", 4.0, "first3")
         assert (guidance.scale, guidance.start, guidance.stop) == (0.1, 1.0, 0.5)
