@@ -20,7 +20,7 @@ from PIL import Image
 
 from raydistill.report import page, plots, text
 from raydistill.report.card import COLUMNS, card
-from raydistill.report.data import FULL, RANDOM, ClassPanel, Item, Projection, ReportData, Score, StageCost
+from raydistill.report.data import FULL, RANDOM, ClassPanel, Item, MetricRow, Projection, ReportData, Score, StageCost
 from raydistill.report.page import render
 from raydistill.report.projection import nearest, project, spread
 from raydistill.report.verdict import verdicts
@@ -102,6 +102,15 @@ class Reader(HTMLParser):
 
 
 # ---- page ----------------------------------------------------------------------------------------------------------
+
+def test_metrics_are_a_table_with_a_column_a_set() -> None:
+    fid = MetricRow("fid", "squeezenet1_0", "lower", (12.345, 20.0))
+    rows = (fid, MetricRow("kid_std", "latent", None, (None, 0.5)))
+    read = Reader(render(report(metric_sets=("mgd3", "random"), metrics=rows)))
+    assert "Metric Compared in Better mgd3 random" in read.text
+    assert "fid squeezenet1_0 lower 12.3 20 kid_std latent – 0.5" in read.text
+    assert "Compared in" not in Reader(render(report())).text
+
 
 def test_page_is_one_file_that_fetches_nothing() -> None:
     html = render(report())

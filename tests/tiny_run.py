@@ -19,7 +19,8 @@ from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Listing, open_splits
-from raydistill.stages import cluster, embed, encode, group, plan, runner, sample
+from raydistill.stages import cluster, embed, encode, group, measure, plan, runner, sample
+from raydistill.stages.evaluate import SetRef
 from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.pipeline import by_features
 from raydistill.stages.preflight import Variant
@@ -40,6 +41,7 @@ STAGES = (
     f"plan {CHOSEN}",
     f"sample {GENERATED}",
     f"sample {REAL}",
+    f"measure {GENERATED}",
 )
 UPSTREAM = {
     "encode": (),
@@ -51,6 +53,7 @@ UPSTREAM = {
     f"plan {CHOSEN}": ("group", "embed"),
     f"sample {GENERATED}": (f"plan {GENERATED}",),
     f"sample {REAL}": (f"plan {REAL}",),
+    f"measure {GENERATED}": ("group", "embed", f"sample {GENERATED}"),
 }
 
 
@@ -61,6 +64,7 @@ def config(**more: Any) -> Config:
         "source": {"kind": "digits", "classes": ["3", "7"]},
         "encode": {"chunk": 6, "batch": 4, "device": "cpu"},
         "embed": {"batch": 4, "device": "cpu"},
+        "metrics": {"names": ["l2", "wasserstein"]},
         "cluster": {"restarts": 1, "iterations": 10},
         "sampler": {"steps": 2, "cfg_scale": 1.0},
         "guidance": {"stop": 0.0},
@@ -113,6 +117,14 @@ class TinyRun:
             return plan.stage(
                 chosen, self.run, method, *self.sealed("group"), anchors, self.train.classes, self.shape, features
             )
+        if kind == "measure":
+            made, manifest = self.sealed(f"sample {method_name}")
+            ref = SetRef(method_name, manifest.digest, manifest.rows, made, manifest)
+            points = {
+                measure.LATENT: measure.Points("latent", *self.sealed("group")),
+                self.network.architecture: measure.Points("feature", *self.sealed("embed")),
+            }
+            return measure.stage(chosen, self.run, ref, points, self.network, len(self.train.classes))
         above = self.sealed(f"plan {method_name}")
         real = RealLatents(*self.sealed("group"))
         return sample.stage(chosen, self.run, method, *above, real, self.train, self.vae, self.generator)

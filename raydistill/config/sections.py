@@ -181,6 +181,19 @@ class EmbedConfig(Pool):
     deadline_s: Annotated[float, Field(gt=0, description="longest wait for one class bucket")] = 7200.0
 
 
+class MetricsConfig(Section):
+    """How each distilled set stands beside the real images, by the network of `features` or in latents."""
+
+    names: Annotated[list[str], Field(description="metrics to compute (docs/metrics.md); [] = none")] = [
+        "fid",
+        "mmd",
+        "l2",
+        "prdc",
+        "representativeness",
+        "diversity",
+    ]
+
+
 class SelectionConfig(Section):
     """What methods that choose among the images of a class compare them by."""
 
@@ -417,6 +430,7 @@ class Config(Section):
     features: ClassifierConfig = ClassifierConfig()
     embed: EmbedConfig = EmbedConfig()
     selection: SelectionConfig = SelectionConfig()
+    metrics: MetricsConfig = MetricsConfig()
     ray: RayConfig = RayConfig()
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -82,6 +83,16 @@ class Score:
     best_std: float
     images: int
     main: bool
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A value of every set, in the order of `ReportData.metric_sets`; None where a set has none."""
+
+    name: str
+    space: str
+    better: Literal["lower", "higher"] | None
+    numbers: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,8 @@ class ReportData:
     confusions: tuple[Confusion, ...] = ()
     embedding: Embedding | None = None
     guidance: tuple[GuidanceTrace, ...] = ()
+    metric_sets: tuple[str, ...] = ()
+    metrics: tuple[MetricRow, ...] = ()
 
     @property
     def classes(self) -> int:

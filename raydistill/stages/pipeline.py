@@ -14,7 +14,7 @@ from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.identity import canonical, digest
 from raydistill.models.checkpoint import licence
 from raydistill.report.card import card
-from raydistill.stages import cluster, embed, encode, evaluate, group, placement, plan, product, runner, sample
+from raydistill.stages import cluster, embed, encode, evaluate, group, measure, placement, plan, product, runner, sample
 from raydistill.stages.evaluate import SetRef, Training
 from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.nodes import Nodes, joins
@@ -46,6 +46,7 @@ class Results:
     features: Sealed | None = None
     plans: dict[str, Sealed] = field(default_factory=dict)
     syntheses: dict[str, Sealed] = field(default_factory=dict)
+    measured: dict[str, Sealed] = field(default_factory=dict)
     trainings: list[Training] = field(default_factory=list)
     computed: bool = False  # whether anything was done in this run
 
@@ -79,8 +80,8 @@ def run(
             )
     if until == "cluster":
         return done
-    if any(map(by_features, p.variants)):
-        assert p.features is not None
+    measuring = measure.asked(p.config.metrics, p.features) if until in ("evaluate", "report") else {}
+    if p.features and (any(map(by_features, p.variants)) or p.features.architecture in measuring.values()):
         done.features = bring(
             embed.stage(p.config, p.run, done.classes.artifact, done.classes.manifest, train, p.features)
         )
@@ -126,6 +127,14 @@ def run(
     done.computed |= assemble(p, p.variants[0], done.syntheses[p.config.method])
     if until == "sample":
         return done
+    points = {measure.LATENT: measure.Points("latent", done.classes.artifact, done.classes.manifest)}
+    if p.features and done.features:
+        points[p.features.architecture] = measure.Points("feature", done.features.artifact, done.features.manifest)
+    for ref in sets(done) if measuring else ():
+        if ref.artifact is not None:  # not the whole split, which the others are measured by
+            done.measured[ref.name] = bring(
+                measure.stage(p.config, p.run, ref, points, p.features, len(train.classes)), f"measure {ref.name}"
+            )
     done.trainings, seconds = evaluate.evaluate(p.config, p.run, sets(done), train, p.splits.test, nodes.prove)
     if seconds:
         done.computed = True
@@ -261,7 +270,8 @@ def add_cost(p: Prepared, name: str, seconds: float, units: int, unit: str) -> N
 def metrics(done: Results) -> dict[str, float]:
     """Flat metrics: accuracy/STUDENT/mean for the run's own set, accuracy/SET/STUDENT/mean for others; time/STAGE_s.
 
-    accuracy/mean_over_students and accuracy/worst_student: of the run's own set, across the students.
+    accuracy/mean_over_students and accuracy/worst_student: of the run's own set, across the students. VALUE/SPACE of
+    `metrics.names` for the run's own set, metrics/SET/VALUE/SPACE for others.
     """
     from raydistill.stages.reporting import score_rows
 
@@ -278,6 +288,9 @@ def metrics(done: Results) -> dict[str, float]:
             f"{prefix}/best_mean": s.best_mean,
             f"{prefix}/best_std": s.best_std,
         }
+    for name, sealed in done.measured.items():
+        prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
+        flat |= {f"{prefix}{value}": n for value, n in measure.values(sealed.artifact, sealed.manifest).items()}
     for name, cost in sorted((done.prepared.run.read_json("logs/costs.json") or {}).items()):
         flat[f"time/{name.replace(' ', '_')}_s"] = cost["seconds"]
     return json.loads(json.dumps(flat))

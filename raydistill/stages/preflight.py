@@ -18,6 +18,7 @@ from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Splits, open_splits
+from raydistill.stages.measure import asked
 from raydistill.stages.progress import say
 from raydistill.store.rundir import RunDir
 
@@ -85,6 +86,8 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     features = ClassifierSpec(**config.features.model_dump(), key="features") if config.features.path else None
     if config.selection.space == "feature" and features is None:
         raise BadInput("selection.space=feature needs a network: give features.path, or choose selection.space=latent")
+    if evaluate:
+        asked(config.metrics, features)
     return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features)
 
 

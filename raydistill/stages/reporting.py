@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 
 from raydistill.evaluation.recipe import describe, title
 from raydistill.identity import canonical, digest, fingerprint
-from raydistill.report.data import ClassPanel, Item, Projection, ReportData, Score, StageCost
+from raydistill.report.data import ClassPanel, Item, MetricRow, Projection, ReportData, Score, StageCost
 from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
 from raydistill.sources.images import decode, png
-from raydistill.stages import detail, pipeline
+from raydistill.stages import detail, measure, pipeline
 from raydistill.stages.evaluate import score
 from raydistill.stages.pipeline import Results
 from raydistill.stages.preflight import images_per_class, source_name
@@ -36,6 +36,7 @@ def write(done: Results) -> None:
         p.config.tree(),
         done.syntheses[p.config.method].manifest.digest,
         [t.artifact.fingerprint for t in done.trainings],
+        [s.manifest.digest for s in done.measured.values()],
     )
     page = p.run.root / "report.html"
     if page.exists() and _is_whole(page.read(), stamp):
@@ -140,7 +141,20 @@ def data(done: Results, rows: Sequence[Score]) -> ReportData:
         confusions=detail.confusions(done),
         embedding=detail.embedding(done),
         guidance=detail.guidance(done),
+        metric_sets=tuple(done.measured),
+        metrics=tuple(metric_rows(done)),
     )
+
+
+def metric_rows(done: Results) -> list[MetricRow]:
+    """One row a value, with the number of each set that has it."""
+    found = {name: measure.values(s.artifact, s.manifest) for name, s in done.measured.items()}
+    ways = measure.better(done.prepared.config.metrics.names)
+    rows = []
+    for key in dict.fromkeys(k for values in found.values() for k in values):
+        value, _, space = key.rpartition("/")
+        rows.append(MetricRow(value, space, ways[value], tuple(values.get(key) for values in found.values())))
+    return rows
 
 
 def panels(done: Results) -> list[ClassPanel]:

@@ -1,0 +1,180 @@
+"""Metrics of the distilled sets: of which vectors, under which names, and that the real side is read once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tiny_run import GENERATED, TinyRun, config
+
+from raydistill import registry
+from raydistill.errors import BadInput, StageFailed
+from raydistill.sources.base import open_source
+from raydistill.sources.images import decode, png
+from raydistill.stages import measure, pipeline, runner
+from raydistill.stages.evaluate import SetRef
+from raydistill.stages.measure import LATENT, Points
+from raydistill.stages.preflight import prepare
+from raydistill.stages.runner import Stage, serial
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    made = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
+    made.finish(["encode", "group", "cluster", "embed", f"plan {GENERATED}", f"sample {GENERATED}"])
+    return made
+
+
+def points(tiny: TinyRun) -> dict[str, Points]:
+    return {
+        LATENT: Points("latent", *tiny.sealed("group")),
+        tiny.network.architecture: Points("feature", *tiny.sealed("embed")),
+    }
+
+
+def asking(tiny: TinyRun, *names: str, network: bool = True, ref: SetRef | None = None) -> Stage:
+    artifact, manifest = tiny.sealed(f"sample {GENERATED}")
+    ref = ref or SetRef(GENERATED, manifest.digest, manifest.rows, artifact, manifest)
+    asked = config(metrics={"names": list(names)}, embed={"batch": 4, "device": "cpu"})
+    return measure.stage(asked, tiny.run, ref, points(tiny), tiny.network if network else None, 2)
+
+
+def found(stage: Stage) -> dict[str, float]:
+    return measure.values(stage.artifact, runner.run(stage, serial).manifest)
+
+
+def real(tiny: TinyRun) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """space -> vectors and labels of all training images."""
+    parts = {space: list(p.parts()) for space, p in points(tiny).items()}
+    return {s: (np.concatenate([x for x, _ in p]), np.concatenate([y for _, y in p])) for s, p in parts.items()}
+
+
+class TestValues:
+    def test_they_are_those_of_the_metrics_on_the_vectors_of_either_set(self, tiny: TinyRun) -> None:
+        values = found(asking(tiny, "fid", "l2", "mmd", "wasserstein"))
+        assert {k.rpartition("/")[2] for k in values} == {LATENT, "convnet"}
+        work = asking(tiny, "l2").work
+        x, y, w = work._set(measure.Classifier(tiny.network, measure.place(work.embed)))
+        for name, space in (("fid", "convnet"), ("l2", "convnet"), ("mmd", "convnet"), ("wasserstein", LATENT)):
+            metric = registry.get("metric", name)(2)
+            metric.update_real(*real(tiny)[space])
+            metric.update_synthetic(x[space], y, w)
+            for value, number in metric.compute().items():
+                assert values[f"{value}/{space}"] == pytest.approx(number, rel=1e-6, abs=1e-9)
+
+    def test_the_real_vectors_are_all_of_them_with_their_labels(self, tiny: TinyRun) -> None:
+        for x, y in real(tiny).values():
+            assert len(x) == 21 and x.dtype == np.float32
+            assert np.bincount(y).tolist() == tiny.train.counts.tolist()
+
+    def test_the_real_images_are_their_own_ideal(self, tiny: TinyRun) -> None:
+        """The training images as a distilled set: every distance is nothing, whatever the space."""
+        ids = tiny.train.ids.to_pylist()
+        pixels = [decode(d, 32, 10**6) for d in open_source(tiny.config.source).read("train", ids)]
+        classes, grouped = tiny.sealed("group")
+        rows = pa.concat_tables([classes.read_table(r) for r in grouped.records])
+        latent = dict(zip(rows["image_id"].to_pylist(), schemas.tensor_numpy(rows["latent"]), strict=True))
+        table = pa.table(
+            {
+                "class_index": pa.array(tiny.train.labels),
+                "weight": pa.array([1.0] * 21),
+                "image": pa.array([png(p) for p in pixels], pa.binary()),
+                "latent": schemas.tensor_array(np.stack([latent[i] for i in ids]).astype(np.float32)),
+            }
+        )
+        artifact = Artifact(tiny.run.root / "itself", "syntheses", "0" * 16)
+        artifact.commit_table("batch", table, device="cpu")
+        manifest = artifact.seal(["batch"])
+        ref = SetRef("itself", manifest.digest, 21, artifact, manifest)
+        values = found(asking(tiny, "l2", "wasserstein", "prdc", ref=ref))
+        assert values["l2/convnet"] == pytest.approx(0, abs=1e-4)
+        assert values["w2_squared/latent"] == pytest.approx(0, abs=1e-4)
+        assert values["precision/convnet"] == values["recall/convnet"] == values["coverage/convnet"] == 1
+
+    def test_without_a_network_the_latents_are_compared_and_no_image_is_opened(self, tiny: TinyRun) -> None:
+        values = found(asking(tiny, "l2", "wasserstein", network=False))
+        assert set(values) == {"l2/latent", "w2_squared/latent", "w2_squared_voronoi/latent"}
+        assert asking(tiny, "l2", network=False).work.network is None
+        assert asking(tiny, "wasserstein").work.network is None, "this one asks for latents alone"
+
+    def test_the_real_side_is_read_once_for_all_sets(self, tiny: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
+        read: list[str] = []
+        whole = Points.parts
+        monkeypatch.setattr(Points, "parts", lambda self: (read.append(self.column), whole(self))[1])
+        monkeypatch.setattr(measure, "_real", {})
+        artifact, manifest = tiny.sealed(f"sample {GENERATED}")
+        sets = [SetRef(n, manifest.digest + n, manifest.rows, artifact, manifest) for n in ("a", "b")]
+        one, two = (found(asking(tiny, "l2", "wasserstein", ref=ref)) for ref in sets)
+        assert one == two and sorted(read) == ["feature", "latent"]
+
+    def test_what_a_metric_refuses_is_told_with_the_name_of_the_set(self, tiny: TinyRun) -> None:
+        stage = asking(tiny, "l2")
+        artifact, manifest = tiny.sealed(f"sample {GENERATED}")
+        empty = replace(manifest, records=manifest.records[:1])
+        ref = SetRef("broken", manifest.digest + "!", 4, artifact, empty)
+        stage = asking(tiny, "l2", ref=ref)
+        work = replace(stage.work, classes=1)
+        with pytest.raises(StageFailed, match=r"measure: broken: l2: .*; leave it out of metrics\.names"):
+            runner.run(replace(stage, work=work), serial)
+
+
+class TestIdentity:
+    def test_it_is_that_of_the_set_the_metrics_and_what_they_look_at(self, tiny: TinyRun) -> None:
+        plain = asking(tiny, "l2").artifact.fingerprint
+        assert asking(tiny, "l2").artifact.fingerprint == plain
+        others = {asking(tiny, *names).artifact.fingerprint for names in (("l2", "fid"), ("fid",), ("wasserstein",))}
+        assert len(others | {plain, asking(tiny, "l2", network=False).artifact.fingerprint}) == 5
+
+    def test_the_network_is_no_part_of_what_it_does_not_touch(self, tiny: TinyRun) -> None:
+        with_it, without = (asking(tiny, "wasserstein", network=n).artifact.fingerprint for n in (True, False))
+        assert with_it == without
+
+
+class TestConfiguration:
+    def test_unknown_and_repeated_metrics_are_refused_before_any_work(self, tmp_path: Path) -> None:
+        for names, why in ((["fidd"], "unknown metric 'fidd'; did you mean 'fid'"), (["l2", "l2"], "names a metric")):
+            with pytest.raises(BadInput, match=why):
+                prepare(config(metrics={"names": names}, run_dir=str(tmp_path / "run")))
+
+    def test_every_default_is_a_metric(self) -> None:
+        from raydistill.config import Config
+
+        assert measure.asked(Config().metrics, None) == dict.fromkeys(Config().metrics.names, LATENT)
+
+
+def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """result.json, the page and the order: own set by its plain name, baselines under metrics/."""
+    from raydistill.stages import evaluate
+
+    def fit(job: evaluate.Job, *_: object) -> None:
+        import torch
+
+        trainer = evaluate.Trainer(job, torch.device("cpu"), "cpu")
+        for t in job.trainings:
+            trainer.run(t)
+
+    monkeypatch.setattr(evaluate, "fit", fit)
+    asked = config(run_dir=str(tmp_path / "run"), metrics={"names": ["l2", "prdc"]})
+    asked = asked.model_copy(
+        update={
+            "evaluate": asked.evaluate.model_copy(update={"seeds": 1, "full": True}),
+            "encode": asked.encode.model_copy(update={"chunk": 400, "batch": 50}),
+        }
+    )
+    done = pipeline.run(prepare(asked), execute=serial)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    own = {k for k in result if k.endswith("/latent") and not k.startswith("metrics/")}
+    assert own == {f"{v}/latent" for v in ("l2", "precision", "recall", "density", "coverage")}
+    assert {k for k in result if k.startswith("metrics/")} == {f"metrics/random/{k}" for k in own}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Beside the real images" in page and "<td>coverage</td><td>latent</td><td>higher</td>" in page
+    assert list(done.measured) == [GENERATED, "random"], "the whole split is what they are measured by"
+
+    again = pipeline.run(prepare(asked), execute=lambda stage, todo: pytest.fail(f"{stage.name} has work"))
+    assert not again.computed
