@@ -25,7 +25,7 @@ from running import commits, finish, product, start, traces
 from raydistill.store.faults import POINTS
 
 Reference = tuple[Path, subprocess.CompletedProcess[str]]
-ARTIFACTS = ("latents", "classes", "prototypes", "plan", "syntheses", "evaluations")
+ARTIFACTS = ("latents", "classes", "prototypes", "plan", "syntheses", "metrics", "evaluations")
 NOWHERE = {"RAY_ADDRESS": "127.0.0.1:9"}  # where no cluster is: what finishes with it has not asked Ray for anything
 PATIENCE_S = 600.0
 
