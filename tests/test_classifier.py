@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from samples import write_student
 
 from raydistill import registry
+from raydistill.config import class_list
 from raydistill.errors import BadInput, StageFailed
 from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
 from raydistill.models.device import Placement
@@ -206,14 +207,11 @@ class TestPretrained:
         if not path.is_file():
             pytest.skip("no SqueezeNet in ../shared")
         x, truth = photos("imagenette-224", 224, 100)
-        names = json.loads((shared / "data" / "imagenette-224" / "classes.json").read_text())
-        ids = [f"other-{i}" for i in range(1000)]  # ids of all 1000 columns, of which ten matter
-        for wordnet, column in zip(names["dirs"], names["imagenet1k_index"], strict=True):
-            ids[column] = wordnet
-        net = Classifier(ClassifierSpec(str(path), "squeezenet1_0", ids), CPU)
-        columns = class_columns(net.spec, names["dirs"])
+        net = Classifier(ClassifierSpec(str(path), "squeezenet1_0", "imagenet1k"), CPU)
+        ids = class_list("imagenette")
+        columns = class_columns(net.spec, ids)
         logits = torch.cat([net.logits(part) for part in x.split(25)])
-        right = [names["dirs"][i] == t for i, t in zip(logits[:, columns].argmax(1), truth, strict=True)]
+        right = [ids[i] == t for i, t in zip(logits[:, columns].argmax(1), truth, strict=True)]
         assert np.mean(right) >= 0.9, "94.7 % on all of them"
         assert sum(p.numel() for p in net.net.parameters()) == 1_248_424
         assert net.features(x[:2]).shape == (2, 512)
