@@ -7,6 +7,7 @@ steady from its A-th commit to its last.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -24,6 +25,7 @@ import numpy as np
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the package is found also where it is not installed
 RESULTS = ROOT / "benchmarks" / "results" / "speed"
 LIBRARIES = ("torch", "ray", "diffusers", "faiss-cpu", "scikit-learn", "numpy", "pyarrow")
 
@@ -45,11 +47,13 @@ class Watched:
 def watch(
     command: Sequence[str],
     log: Path,
-    every: float = 0.25,
-    pss: bool = False,
+    memory_every: float | None = None,
     tick: Callable[[float], None] = lambda now: None,
 ) -> Watched:
-    """Runs a command to its end and samples what it and all processes below it cost. Ends with its log if it fails."""
+    """Runs a command to its end and samples what it and all processes below it cost. Ends with its log if it fails.
+
+    CPU seconds, which are cheap to read, four times a second; memory every `memory_every` seconds, or never.
+    """
     seen: dict[tuple[int, float], float] = {}  # a process that ends keeps the seconds it was last seen with
     with open(log, "w") as out:
         done = Watched(time.time())
@@ -57,22 +61,19 @@ def watch(
         process = psutil.Process(job.pid)
         try:
             while True:
-                ended = job.poll() is not None
-                memory = 0
-                for p in family(process):
-                    try:
+                ended, processes = job.poll() is not None, family(process)
+                for p in processes:
+                    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                         used = p.cpu_times()
                         seen[p.pid, p.create_time()] = used.user + used.system
-                        memory += p.memory_full_info().pss if pss else 0
-                    except (psutil.NoSuchProcess, psutil.AccessDenied):
-                        continue
                 now = time.time()
                 done.cpu.append((now, sum(seen.values())))
-                done.pss += [(now, memory)] if pss else []
+                if memory_every is not None and (not done.pss or now - done.pss[-1][0] >= memory_every):
+                    done.pss.append((now, sum(map(pss, processes))))
                 tick(now)
                 if ended:
                     break
-                time.sleep(every)
+                time.sleep(0.25)
         except BaseException:  # also when this process is stopped: nothing it started goes on
             for p in reversed(family(process)):
                 p.kill()
@@ -81,6 +82,14 @@ def watch(
     if job.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {job.returncode}:\n{log.read_text()}")
     return done
+
+
+def pss(process: psutil.Process) -> int:
+    """Proportional set size, bytes: pages that processes share are counted once in all of them together."""
+    try:
+        return process.memory_full_info().pss
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:
@@ -113,10 +122,17 @@ class Commit:
     rows: int
 
 
+def only(stage: Path) -> Path:
+    """STAGE/FINGERPRINT, of which there must be one."""
+    found = sorted(stage.iterdir())
+    if len(found) != 1:
+        raise SystemExit(f"{stage} holds {len(found)} artifacts, so other inputs were used there; give another --work")
+    return found[0]
+
+
 def commits(stage: Path) -> list[Commit]:
-    """The commits below STAGE/FINGERPRINT/, in order of time. There must be one artifact."""
-    (artifact,) = stage.iterdir()
-    files = list((artifact / "commits").glob("*.json"))
+    """The commits of the artifact below STAGE/, in order of time."""
+    files = list((only(stage) / "commits").glob("*.json"))
     made = [Commit(f.stat().st_mtime, json.loads(f.read_text())["rows"]) for f in files]
     return sorted(made, key=lambda c: c.time)
 

@@ -132,6 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--repeat", type=int, default=3, help="times each side is measured, in turns")
     p.add_argument("--ipc", type=int, default=16, help="images a class of ours; 10 classes, 20 images a batch")
     p.add_argument("--loop-images", type=int, default=10, help="images of the loop a turn")
+    p.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}), help="of the loop")
     p.add_argument("--steps", type=int, default=50, help="denoising steps of both sides")
     p.add_argument("--actors", type=int, default=os.cpu_count() or 1, help="workers of ours")
     p.add_argument("--out", type=Path, default=RESULTS / "sample.json")
@@ -144,10 +145,9 @@ def main(argv: list[str] | None = None) -> int:
     args.work.mkdir(parents=True, exist_ok=True)
     before = machine()
     prepare(args)
-    cores = os.cpu_count() or 1
     sides: dict[str, list[dict[str, float]]] = {}
     for _ in range(args.repeat):
-        for threads in sorted({1, cores}):
+        for threads in args.threads:
             sides.setdefault(f"loop, {threads} thread{'s' * (threads > 1)}", []).append(run_loop(args, threads))
         sides.setdefault(f"raydistill, {args.actors} actors", []).append(run_stage(args, args.actors))
     middle = {name: medians(rows) for name, rows in sides.items()}

@@ -1,0 +1,153 @@
+"""The benchmarks: each runs in a tiny form, and what they compute from their clocks is right. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cluster_speed
+import encode_speed
+import gpu
+import measure
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sample_speed
+import stage_costs
+import torch
+from measure import Commit, Watched
+
+
+@pytest.mark.parametrize("module", [cluster_speed, encode_speed, gpu, sample_speed, stage_costs])
+def test_help_teaches(module, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        module.main(["--help"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and f"python benchmarks/{module.__name__}.py" in said and "--child" not in said
+
+
+class TestSteady:
+    """Two workers that start after 10 s, take 5 s a batch of 20 and 1 CPU second a second each."""
+
+    made = tuple(Commit(15.0 + 5 * (i // 2), 20) for i in range(8))
+    done = Watched(0.0, 40.0, cpu=[(float(t), 2.0 * max(0, t - 10)) for t in range(41)])
+
+    def test_start_up_is_left_out(self) -> None:
+        found = measure.steady(self.done, self.made, 2)
+        assert (found.rows, found.wall_s, found.cpu_s) == (120, 15.0, 30.0)
+        assert found.row() == {
+            "wall_s_an_image": 0.125, "cpu_s_an_image": 0.25, "first_commit_s": 15.0, "whole_command_s": 40.0
+        }  # fmt: skip
+
+    def test_a_short_last_unit_counts_for_what_it_holds(self) -> None:
+        one = [Commit(10.0, 256), Commit(20.0, 256), Commit(25.0, 128)]
+        assert measure.steady(self.done, one, 1).row()["wall_s_an_image"] == 15 / 384
+
+    def test_too_few_commits_tell_nothing(self) -> None:
+        with pytest.raises(ValueError, match="ask for more images"):
+            measure.steady(self.done, self.made[:3], 2)
+
+
+def test_a_command_is_watched_with_its_children(tmp_path: Path) -> None:
+    """Both the process and its child spin for 0.3 CPU seconds."""
+    spin = "import time\nwhile time.process_time() < 0.3: pass"
+    code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {spin!r}])\n{spin}\ntime.sleep(0.6)"
+    done = measure.watch([sys.executable, "-c", code], tmp_path / "log", memory_every=0.0)
+    assert done.cpu[-1][1] > 0.3 and done.cpu_between(done.start, done.end) == pytest.approx(done.cpu[-1][1], abs=0.3)
+    assert max(b for _, b in done.pss) > 2**20
+    with pytest.raises(SystemExit, match="the reason"):
+        measure.watch([sys.executable, "-c", "print('the reason'); raise SystemExit(3)"], tmp_path / "log")
+
+
+def test_a_folder_of_other_inputs_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "commits").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="give another --work"):
+        measure.commits(tmp_path)
+
+
+def test_stage_costs_add_up() -> None:
+    """Encode's account appears at 20 s and claims 10 of them; what no stage claims is `other`."""
+    done = Watched(0.0, 30.0, cpu=[(0.0, 0.0), (30.0, 60.0)], pss=[(5.0, 100), (15.0, 300), (25.0, 200)])
+    accounts = stage_costs.Accounts(Path("nowhere"))
+    accounts.look(1.0)
+    assert accounts.seen == {}
+    accounts.seen = {"encode": (20.0, {"seconds": 10.0, "units": 50, "unit": "images"})}  # type: ignore[dict-item]
+    found = stage_costs.costs(done, accounts)
+    assert (found["encode"]["cpu_s"], found["encode"]["peak"]) == (20.0, 300)
+    assert found["other"] == {"seconds": 20.0, "cpu_s": 40.0, "peak": 0}
+    assert stage_costs.row("encode", found["encode"])[:5] == ["encode", "10.0", "20.0", "50 images", "200.0"]
+
+
+class TestClusterers:
+    def test_they_find_the_modes_that_there_are(self) -> None:
+        """Five tight groups: whatever finds them has the same sum of squared distances."""
+        rng = np.random.default_rng(0)
+        x = (np.repeat(10 * np.eye(5, 8), 12, axis=0) + 0.1 * rng.standard_normal((60, 8))).astype(np.float32)
+        groups = x.reshape(5, 12, 8)
+        truth = np.square(groups - groups.mean(1, keepdims=True)).sum()
+        for cluster in cluster_speed.CLUSTERERS.values():
+            assert cluster(x, 5, 0) == pytest.approx(truth, rel=1e-4)
+
+    def test_a_table(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        out = tmp_path / "c.json"
+        small = ["--repeat", "1", "--k", "2", "--points", "40", "8"]
+        cluster_speed.main(["--work", str(tmp_path), *small, "--out", str(out)])
+        assert "| random, 40 x 8, k = 2 | raydistill k-means |" in capsys.readouterr().out
+        assert json.loads(out.read_text())["results"]["random, 40 x 8, k = 2"]["scikit-learn"]["sse"] == 1
+
+
+class TestGpu:
+    def test_flops_are_those_of_the_papers(self) -> None:
+        """DiT-XL/2 at 256 px: 118.6 G multiply-adds (Peebles & Xie, table 9); Stable Diffusion's encoder: 136.4 G."""
+        encode, forward = gpu.flops(tiny=False)
+        assert encode / 2e9 == pytest.approx(136.4, rel=1e-3) and forward / 2e9 == pytest.approx(118.6, rel=1e-3)
+
+    def test_it_runs_where_there_is_no_gpu(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        torch.set_num_threads(1)
+        tiny = ["--tiny", "--encode-batch", "2", "--sample-batch", "2", "--steps", "2", "--repeat", "1"]
+        gpu.main(["--device", "cpu", *tiny, "--out", str(tmp_path / "g.json")])
+        assert "| DiT sample | as it is | 2 |" in capsys.readouterr().out
+        assert [r["rate"] > 0 for r in json.loads((tmp_path / "g.json").read_text())["rows"]] == [True, True]
+
+    def test_without_cuda_it_says_so(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert gpu.main([]) == 0 and capsys.readouterr().out.startswith("no CUDA device is visible")
+
+
+class TestLoops:
+    """The plain sides, as processes of their own, on the smallest inputs."""
+
+    @pytest.fixture
+    def weights(self, shared: Path) -> Path:
+        if not (shared / "weights" / "taesd").is_dir():
+            pytest.skip("no weights in ../shared")
+        return shared / "weights"
+
+    def test_sampling_one_at_a_time(self, weights: Path, tmp_path: Path) -> None:
+        body = {"vae": str(weights / "taesd"), "generator": str(weights / "nette128-dit"), "threads": 1, "count": 1,
+                "steps": 2, "cfg_scale": 3.0, "guidance_scale": 0.1, "out": str(tmp_path / "out")}  # fmt: skip
+        subprocess.run(measure.child(sample_speed.__file__, **body), check=True, env=measure.plain_environment())
+        (made,) = json.loads((tmp_path / "out").read_text())
+        assert made["wall_s"] > 0 and made["cpu_s"] > 0 and made["bytes"] > 1000
+
+    def test_encoding_agrees_with_the_stage(self, weights: Path, shared: Path, tmp_path: Path) -> None:
+        """The loop computes what the stage computes: half the table would be worth nothing otherwise."""
+        from raydistill.models.device import Placement
+        from raydistill.models.vae import Vae, VaeSpec
+        from raydistill.sources.images import decode
+
+        rows = next(pq.ParquetFile(next((shared / "data" / "imagenette-224").glob("val-*"))).iter_batches(6))
+        (tmp_path / "images").mkdir()
+        pq.write_table(pa.Table.from_batches([rows]), tmp_path / "images" / "train-0.parquet")
+        body = {"images": str(tmp_path / "images"), "vae": str(weights / "taesd"), "size": 32, "batch": 4,
+                "out": str(tmp_path / "out")}  # fmt: skip
+        subprocess.run(measure.child(encode_speed.__file__, **body), check=True, env=measure.plain_environment())
+        assert json.loads((tmp_path / "out").read_text())["images"] == 6
+        pixels = np.stack([decode(i["bytes"], 32, 10**8) for i in rows["image"].to_pylist()])
+        place = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
+        mine = Vae(VaeSpec(str(weights / "taesd")), place).encode(torch.from_numpy(pixels)).numpy()
+        np.testing.assert_allclose(np.load(tmp_path / "out.npz")["latent"], mine, rtol=1e-2, atol=1e-2)
