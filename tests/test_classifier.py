@@ -101,7 +101,7 @@ class TestWhatIsRefused:
             ({"mean": None}, "gives mean=None; it must list three numbers"),
             ({"std": [0.25, 0.25]}, "it must list three numbers"),
             ({"std": [0.25, 0.25, 0]}, "each must be positive"),
-            ({"image_size": 20}, "convnet cannot be built"),
+            ({"image_size": 4}, "convnet cannot be built"),
             ({"image_size": 32}, "does not fit convnet"),
             ({"classes": {"a": 1}}, "neither a list of ids nor the name"),
         ],
