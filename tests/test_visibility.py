@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from samples import config, parquet_set, tar_set, write_folder
 from tiny_run import TinyRun
 
-from raydistill.config import SourceConfig
+from raydistill.config import RayConfig, SourceConfig
+from raydistill.errors import BadInput, StageFailed
 from raydistill.sources.base import open_splits
-from raydistill.stages.nodes import complaint
+from raydistill.stages import nodes
+from raydistill.stages.nodes import Nodes, complaint
 from raydistill.stages.visibility import SAMPLE, Needs, laid_out, look, needs, sample_of, unanswered
+from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
 
 NODE = "node1"
@@ -152,3 +156,42 @@ def test_what_a_run_needs_is_small_and_holds_its_models(tmp_path: Path) -> None:
     assert {"config.json", "diffusion_pytorch_model.safetensors", "training.json"} <= names
     with laid_out(it, [NODE]):
         assert look(it, NODE) == []
+
+
+class Growing(Nodes):
+    """A cluster that a blind node joins after some questions."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__(RayConfig(), lambda: pytest.fail("nobody is asked here"))
+        self.good = good
+
+    def prove(self) -> None:
+        self.good -= 1
+        if self.good < 0:
+            raise BadInput("nodes: late does not see run_dir")
+
+
+class TestNodesThatJoinLater:
+    def test_are_asked_while_a_stage_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(nodes, "AGAIN_S", -1.0)
+        seen = []
+        with pytest.raises(BadInput, match="late does not see run_dir"):
+            seen.extend(Growing(good=3).watch(iter("abcdef")))  # type: ignore[arg-type]
+        assert list(Growing(good=99).watch(iter("abc"))) == ["a", "b", "c"]  # type: ignore[arg-type]
+
+    def test_are_named_when_a_stage_fails_on_them(self) -> None:
+        def failing() -> Iterator[Record]:
+            raise StageFailed("encode: a/b.png was listed but cannot be read")
+            yield
+
+        with pytest.raises(BadInput, match="late does not see run_dir"):
+            list(Growing(good=1).watch(failing()))
+        with pytest.raises(StageFailed, match="cannot be read"):
+            list(Growing(good=2).watch(failing()))
+
+    def test_no_node_is_asked_where_no_cluster_is_joined(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        Nodes(RayConfig(), lambda: pytest.fail("asked")).prove()
+        assert nodes.joins(RayConfig(address="here:1")) == "here:1" and nodes.joins(RayConfig()) is None
+        monkeypatch.setenv("RAY_ADDRESS", "there:1")
+        assert nodes.joins(RayConfig()) == "there:1"

@@ -108,8 +108,9 @@ def look(wanted: Needs, node: str) -> list[str]:
     """
     blind = [_token(t, node) for t in wanted.tokens]
     blind.append(_images(wanted.source, wanted.images))
-    blind += [_file(f) for f in wanted.files]
-    return list(dict.fromkeys(filter(None, blind)))
+    for what in dict.fromkeys(f.what for f in wanted.files):
+        blind.append(_files([f for f in wanted.files if f.what == what]))
+    return list(filter(None, blind))
 
 
 def _token(token: Token, node: str) -> str:
@@ -135,6 +136,13 @@ def _images(source: SourceConfig, images: Sequence[Image]) -> str:
         if digest(data) != image.sha256:
             return f"source.path {source.path or source.kind} (split {image.split}, {image.image_id})"
     return ""
+
+
+def _files(files: Sequence[File]) -> str:
+    """The first file of a model that is not seen, and how many more."""
+    missing = list(filter(None, map(_file, files)))
+    more = f" and {len(missing) - 1} more of its files" if len(missing) > 1 else ""
+    return missing[0] + more if missing else ""
 
 
 def _file(file: File) -> str:

@@ -23,22 +23,24 @@ ON_GPUS = [
 
 @contextmanager
 def three_nodes() -> Iterator[Cluster]:
+    with head_alone() as made:
+        for _ in range(2):
+            made.add_node(num_cpus=3, num_gpus=1, object_store_memory=STORE)
+        made.wait_for_nodes()
+        yield made
+
+
+@contextmanager
+def head_alone() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as env:
         env.setenv("RAY_AUTH_MODE", "disabled")
         env.setenv("OMP_NUM_THREADS", "1")
         made = Cluster(initialize_head=True, head_node_args={
             "num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE})
         try:
-            for _ in range(2):
-                add_worker(made)
-            made.wait_for_nodes()
             yield made
         finally:
             made.shutdown()
-
-
-def add_worker(cluster: Cluster) -> None:
-    cluster.add_node(num_cpus=3, num_gpus=1, object_store_memory=STORE)
 
 
 def gpu_nodes(cluster: Cluster) -> set[str]:
