@@ -81,7 +81,8 @@ def config(**more: Any) -> Config:
 class TinyRun:
     """The stages of the run under `root`; whatever is upstream of a stage must be sealed there."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path | str, beside: Path | None = None) -> None:
+        """`root` may be a URI; then `beside` is a local folder for the network that features are made with."""
         self.root = root
         self.run = RunDir(str(root))
         self.config = config(selection={"space": "feature"})
@@ -90,7 +91,7 @@ class TinyRun:
         self.test = few(splits.test, 12)
         self.vae = VaeSpec(None)
         self.generator = GeneratorSpec(None)
-        self.network = ClassifierSpec(write_student(root.parent / "network"), key="features")
+        self.network = ClassifierSpec(write_student((beside or Path(root).parent) / "network"), key="features")
         self.shape = self.vae.latent_shape(self.config.source.image_size)
 
     def sealed(self, name: str) -> tuple[Artifact, Manifest]:

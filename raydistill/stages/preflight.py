@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -20,6 +19,7 @@ from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Splits, open_splits
 from raydistill.stages.measure import asked
 from raydistill.stages.progress import say
+from raydistill.store.location import Location
 from raydistill.store.rundir import RunDir
 
 
@@ -190,7 +190,7 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
 
 def source_name(config: Config) -> str:
     """What to call the images: the folder's name, or the kind of an embedded source."""
-    return Path(config.source.path).name if config.source.path else config.source.kind
+    return Location.of(config.source.path).name if config.source.path else config.source.kind
 
 
 def images_per_class(ipc: int) -> str:

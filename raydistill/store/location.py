@@ -7,11 +7,14 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs as pafs
 
 from raydistill.errors import BadInput, StageFailed, one_line
 
+OBJECT_STORES = ("s3", "gs", "gcs")
 PIECE = 8 * 2**20  # bytes
 
 
@@ -23,14 +26,26 @@ class Location:
 
     @classmethod
     def of(cls, text: str) -> Location:
-        return cls(text.rstrip("/") if "://" in text else os.path.abspath(os.path.expanduser(text)))
+        if "://" not in text:
+            return cls(os.path.abspath(os.path.expanduser(text)))
+        head, mark, options = text.partition("?")
+        return cls(f"{head.rstrip('/')}{mark}{options}")
 
     def __truediv__(self, name: str) -> Location:
-        head, sep, options = ("", "", "") if self.is_local else self.uri.partition("?")
-        return Location(f"{head or self.uri}/{name}{sep}{options}")
+        if self.is_local:
+            return Location(f"{self.uri}/{name}")
+        head, mark, options = self.uri.partition("?")
+        for sign in "%?#":  # they have a meaning in a URI
+            name = name.replace(sign, f"%{ord(sign):02X}")
+        return Location(f"{head}/{name}{mark}{options}")
 
     def __str__(self) -> str:
         return self.uri
+
+    @property
+    def name(self) -> str:
+        """The last part of the path; what a URI holds besides (an endpoint, keys) is nobody's business."""
+        return os.path.basename(self.uri if self.is_local else unquote(urlsplit(self.uri).path))
 
     @property
     def is_local(self) -> bool:
@@ -41,6 +56,10 @@ class Location:
         if self.is_local:
             return pafs.LocalFileSystem(), self.uri
         try:
+            parts = urlsplit(self.uri)
+            if parts.scheme in OBJECT_STORES:
+                bucket = parts.netloc.rpartition("@")[2]
+                return _object_store(parts.scheme, parts.netloc, parts.query), f"{bucket}{unquote(parts.path)}"
             return pafs.FileSystem.from_uri(self.uri)
         except (ValueError, OSError) as e:
             raise BadInput(f"cannot open {self.uri}: {one_line(e)}; give a local path, s3:// or gs://") from e
@@ -78,6 +97,16 @@ class Location:
         fs, path = self.filesystem()
         return fs.get_file_info(path).type != pafs.FileType.NotFound
 
+    def has_bucket(self) -> bool:
+        """Whether the bucket is there, for an object store; true for everything else, and if we may not ask."""
+        fs, path = self.filesystem()
+        if fs.type_name not in ("s3", "gcs"):
+            return True
+        try:
+            return fs.get_file_info(path.partition("/")[0]).type != pafs.FileType.NotFound
+        except OSError:
+            return True
+
     def list(self) -> list[str]:
         """Names (not paths) directly below, sorted; empty if there is no such folder."""
         return sorted(i.base_name for i in self.infos())
@@ -104,6 +133,17 @@ class Location:
             fs.delete_file(path)
         except FileNotFoundError:
             return
+
+
+@lru_cache(maxsize=64)
+def _object_store(scheme: str, authority: str, options: str) -> pafs.FileSystem:
+    """Opened once a process: a client and its connections cost more than a small object.
+
+    Arrow's S3 begins a multi-part upload for every object, three requests; with a delayed open small ones take one.
+    """
+    if scheme == "s3" and "allow_delayed_open" not in options:
+        options = "&".join(filter(None, [options, "allow_delayed_open=true"]))
+    return pafs.FileSystem.from_uri(f"{scheme}://{authority}/?{options}")[0]
 
 
 def _write_file(path: str, data: bytes) -> None:

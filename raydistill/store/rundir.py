@@ -41,6 +41,8 @@ class RunDir:
                 )
             if place.is_local:
                 _check_writable(place.uri)
+            elif not place.has_bucket():
+                raise BadInput(f"run_dir: {place} is in a bucket that does not exist; make it or correct its name")
 
     def claim(self) -> None:
         """Marks both places as ours; idempotent."""

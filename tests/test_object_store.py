@@ -1,0 +1,195 @@
+"""On S3 as on a disk: artifacts, sources, a whole run, and its end when it is interrupted anywhere."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from artifacts import at, work
+from object_store import Store, endpoint
+from running import finish, product
+from samples import config, parquet_set, tar_set, write_folder
+from tiny_run import STAGES, TinyRun, watched
+
+from raydistill import config as configuration
+from raydistill.errors import BadInput, CorruptArtifact
+from raydistill.sources.base import open_source, open_splits
+from raydistill.stages import pipeline
+from raydistill.stages.preflight import prepare
+from raydistill.stages.runner import serial
+from raydistill.stages.visibility import laid_out, look, needs, unanswered
+from raydistill.store import faults
+from raydistill.store.artifact import Manifest
+from raydistill.store.location import Location
+from raydistill.store.rundir import MARKER, RunDir
+
+Reference = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with endpoint() as running:
+        yield running
+
+
+@pytest.fixture
+def folder(store: Store) -> str:
+    return store.folder()
+
+
+class TestLocations:
+    def test_hold_what_was_written(self, folder: str) -> None:
+        place = Location.of(folder)
+        assert place.list() == [] and not (place / "a").exists() and (place / "a").size() is None
+        for name in ("a", "b/c", "with space", "per%cent", "plus+"):
+            (place / name).write(name.encode())
+            assert (place / name).read() == name.encode() and (place / name).size() == len(name)
+        assert place.list() == ["a", "b", "per%cent", "plus+", "with space"]
+        (place / "a").delete()
+        (place / "a").delete()
+        with pytest.raises(FileNotFoundError):
+            (place / "a").read()
+
+    def test_are_one_place_with_and_without_a_slash_at_the_end(self, folder: str) -> None:
+        path, mark, options = folder.partition("?")
+        assert Location.of(f"{path}/{mark}{options}") == Location.of(folder)
+
+    def test_age_is_the_age_of_writing(self, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        place = Location.of(folder)
+        for name in ("b", "a"):
+            (place / name).write(b"")
+        by_age = sorted(place.infos(), key=lambda i: (i.mtime_ns, i.base_name))
+        assert place.list_by_age() == [i.base_name for i in by_age]
+
+
+class TestRunDirectories:
+    def test_are_claimed_and_recognised(self, folder: str) -> None:
+        run = RunDir(folder)
+        run.check()
+        run.claim()
+        run.check()
+        assert Location.of(folder).list() == [MARKER]
+
+    def test_of_somebody_else_are_refused(self, folder: str) -> None:
+        (Location.of(folder) / "thesis.tex").write(b"")
+        with pytest.raises(BadInput, match=r"holds 'thesis.tex' and is not a raydistill run directory"):
+            RunDir(folder).check()
+
+    def test_in_a_bucket_that_is_not_there_are_refused(self, store: Store) -> None:
+        with pytest.raises(BadInput, match="in a bucket that does not exist; make it or correct its name"):
+            RunDir(f"s3://nobody-made-this/run{store.options}").check()
+
+    def test_prove_that_they_are_shared_and_keep_no_trace(self, store: Store, folder: str, tiny_folder: Path) -> None:
+        source = config("imagefolder", store.upload(tiny_folder))
+        splits = open_splits(source)
+        it = needs(RunDir(folder), source, [splits.train, splits.test], {})
+        with laid_out(it, ["node"]):
+            assert look(it, "node") == [] and unanswered(it, "node") == []
+            assert unanswered(it, "other") == [f"run_dir {folder}"]
+        assert store.files(folder) == {}
+        assert look(it, "node") == [f"run_dir {folder}"]
+
+
+class TestArtifacts:
+    def test_hold_as_disks_do(self, folder: str, undisturbed: Manifest) -> None:
+        assert at(folder).records() == {} and at(folder).manifest() is None
+        assert work(at(folder)) == work(at(folder)) == undisturbed
+        at(folder).verify(undisturbed.records)
+        (at(folder).location / undisturbed.records[0].file).delete()
+        with pytest.raises(CorruptArtifact, match="is missing"):
+            at(folder).verify(undisturbed.records)
+
+
+SETS: dict[str, Callable[[Path], Path]] = {
+    "imagefolder": lambda path: write_folder(path, {"train": 4, "val": 2}), "parquet": parquet_set,
+    "webdataset": tar_set}
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_a_source_lists_and_reads_as_on_a_disk(kind: str, store: Store, tmp_path: Path) -> None:
+    local = SETS[kind](tmp_path / "set")
+    here, there = (open_source(config(kind, place)) for place in (local, store.upload(local)))
+    for split in ("train", "val"):
+        a, b = here.list(split), there.list(split)
+        assert (a.classes, a.ids.to_pylist(), a.labels.tolist()) == (b.classes, b.ids.to_pylist(), b.labels.tolist())
+        ids = a.ids.to_pylist()[::-1]
+        assert list(there.read(split, ids)) == list(here.read(split, ids))
+        assert there.list(split).digest == b.digest, "the same objects are the same listing"
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_a_source_that_is_not_there_is_refused(kind: str, store: Store) -> None:
+    with pytest.raises(BadInput, match=r"source.path: s3://.* does not exist"):
+        open_source(config(kind, store.folder())).list("train")
+
+
+class Interrupted(Exception):
+    """Raised where a process would have been killed."""
+
+
+class TestRuns:
+    @pytest.fixture(scope="class")
+    def whole(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+        """The manifests of the run on a disk."""
+        return TinyRun(tmp_path_factory.mktemp("disk") / "run").finish()
+
+    def test_end_as_on_a_disk_when_every_write_was_interrupted_once(
+        self, folder: str, whole: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reached: set[tuple[str, str, str]] = set()
+
+        def interrupt(*where: str) -> None:
+            if where not in reached:
+                reached.add(where)
+                raise Interrupted(where)
+
+        monkeypatch.setattr(faults, "hook", interrupt)
+        tiny = TinyRun(folder, tmp_path)
+        for _ in range(1000):
+            try:
+                found = tiny.finish()
+                break
+            except Interrupted:
+                continue
+        assert found == whole
+        assert {point for _, point, _ in reached} == set(faults.POINTS) and len(reached) > 50
+
+    def test_are_recognised_when_finished_and_nothing_is_written_again(
+        self, store: Store, folder: str, tmp_path: Path
+    ) -> None:
+        tiny = TinyRun(folder, tmp_path)
+        tiny.finish()
+        before = store.files(folder)
+        for name in STAGES:
+            outcome, calls = watched(tiny.stage(name))
+            assert outcome.reused and calls.loaded == []
+        assert store.files(folder) == before
+
+    def test_leave_the_same_product(self, store: Store, tmp_path: Path) -> None:
+        """Images from S3 into a run directory on S3, against both on a disk."""
+        local = write_folder(tmp_path / "set", {"train": 4, "val": 2})
+        made = []
+        for source, run in ((str(local), str(tmp_path / "run")), (store.upload(local), store.folder())):
+            overrides = ["source.kind=imagefolder", f"source.path={source}", f"run_dir={run}", "method=kmeans", "ipc=2",
+                         "encode.chunk=5", "encode.batch=4", "evaluate.baselines=[]"]
+            pipeline.run(prepare(configuration.load("quickstart", overrides), evaluate=False), "sample",
+                         lambda stage, todo: serial(stage, todo))
+            made.append(run)
+        there = {k.removeprefix("distilled/"): v for k, v in store.files(made[1]).items() if k.startswith("distilled/")}
+        assert there == product(Path(made[0]))
+
+    @pytest.mark.slow
+    @pytest.mark.ray
+    @pytest.mark.timeout(900)
+    def test_on_ray_end_with_a_report(self, store: Store, tmp_path: Path, reference: Reference) -> None:
+        uri = store.folder()
+        done = finish(tmp_path / "unused", f"run_dir={uri}")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.splitlines() == [uri]
+        there = store.files(uri)
+        assert {"report.html", "result.json", "config.yaml"} <= set(there)
+        assert {k.removeprefix("distilled/"): v for k, v in there.items() if k.startswith("distilled/")} == product(
+            reference[0])
+        assert finish(tmp_path / "unused", f"run_dir={uri}", RAY_ADDRESS="127.0.0.1:9").returncode == 0
