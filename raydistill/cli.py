@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,11 @@ VERBS = {
     "cluster": Verb("... -> prototypes, and stop", "cluster", "cluster ipc=10"),
     "plan": Verb("... -> slots and batches, and stop", "plan", "plan ipc=10"),
     "sample": Verb("... -> syntheses and distilled/, and stop", "sample", "sample ipc=10 method=dit"),
-    "evaluate": Verb("train students on the images of a run", "report", "evaluate --run runs/quickstart seeds=5"),
+    "evaluate": Verb(
+        "train students on the images of a run, or of any folder",
+        "report",
+        "evaluate --run runs/quickstart seeds=5\n  raydistill evaluate --images DIR --config nette128 source.path=DIR",
+    ),
     "report": Verb(
         "draw the page of a run again, or several runs on one page",
         "report",
@@ -84,7 +89,10 @@ def run(name: str, argv: Sequence[str]) -> int:
         print(compare(args.overrides, args.out))
         return 0
     overrides = [_long(o) if name == "evaluate" else o for o in args.overrides]
-    if args.run is not None:
+    images = getattr(args, "images", None)
+    if images is not None:
+        config = _judging(images, args, overrides)
+    elif args.run is not None:
         place = _run_place(args.run)
         if not place.is_local:
             raise BadInput(f"--run {args.run}: give the run by --config FILE and run_dir={args.run}")
@@ -103,6 +111,18 @@ def run(name: str, argv: Sequence[str]) -> int:
 
     print(pipeline(config, VERBS[name].until))  # type: ignore[arg-type]
     return 0
+
+
+def _judging(images: str, args: argparse.Namespace, overrides: Sequence[str]) -> configuration.Config:
+    """The configuration that judges a folder beside real images at equal IPC."""
+    if args.run is not None:
+        raise BadInput("--images and --run exclude each other: give the folder to judge, or the run")
+    for key in ("method", "ipc"):
+        if any(o.startswith(f"{key}=") for o in overrides):
+            raise BadInput(f"--images: {key} is the folder's own; leave {key}= out")
+    where = images if "://" in images else os.path.abspath(os.path.expanduser(images))
+    always = [f"evaluate.images={where}", "evaluate.baselines=[random,kmeans]"]
+    return configuration.load(args.config, [*always, *overrides], suffix="-images")
 
 
 def export(argv: Sequence[str]) -> int:
@@ -172,6 +192,12 @@ def parser(name: str) -> argparse.ArgumentParser:
     p.add_argument("--run", metavar="DIR", help="use the configuration of this run directory")
     if name == "report":
         p.add_argument("--out", default="compare.html", metavar="FILE", help="page of several runs (compare.html)")
+    if name == "evaluate":
+        p.add_argument(
+            "--images",
+            metavar="DIR",
+            help="judge a folder of images that somebody else distilled (CLASS/*.png, train/CLASS/*.png, or shards)",
+        )
     p.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
     return p
 

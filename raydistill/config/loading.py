@@ -28,8 +28,11 @@ def presets() -> list[str]:
     )
 
 
-def load(config: str = "quickstart", overrides: Sequence[str] = ()) -> Config:
-    """A preset's name or a YAML file, then `key=value` overrides. Raises BadInput with one line."""
+def load(config: str = "quickstart", overrides: Sequence[str] = (), suffix: str = "") -> Config:
+    """A preset's name or a YAML file, then `key=value` overrides. Raises BadInput with one line.
+
+    Without a run_dir it is runs/NAME and the suffix.
+    """
     tree = _read(config)
     for item in overrides:
         key, sep, text = item.partition("=")
@@ -37,7 +40,7 @@ def load(config: str = "quickstart", overrides: Sequence[str] = ()) -> Config:
             raise BadInput(f"override {item!r} is not key=value (for example ipc=10 or guidance.scale=0.1)")
         _put(tree, key, _value(key, text))
     name = config if config in presets() else Path(config).stem
-    return build(tree, default_run=f"runs/{name}")
+    return build(tree, default_run=f"runs/{name}{suffix}")
 
 
 def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:

@@ -351,6 +351,10 @@ class EvaluateConfig(Section):
     width: Annotated[
         int, Field(ge=8, le=1024, description="channels of the convnet; 128 = every student as wide as in the papers")
     ] = 64
+    images: Annotated[
+        str | None,
+        Field(description="folder of images to judge in place of a method's; jobs/evaluate.py --images sets it"),
+    ] = None
     seeds: Annotated[int, Field(ge=1, le=100, description="training seeds a student")] = 3
     baselines: Annotated[list[str], Field(description="methods evaluated beside, at the same IPC")] = ["random"]
     full: Annotated[bool, Field(description="also train on the whole training split: the bound")] = False

@@ -14,7 +14,20 @@ from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.identity import canonical, digest
 from raydistill.models.checkpoint import licence
 from raydistill.report.card import card
-from raydistill.stages import cluster, embed, encode, evaluate, group, measure, placement, plan, product, runner, sample
+from raydistill.stages import (
+    cluster,
+    embed,
+    encode,
+    evaluate,
+    foreign,
+    group,
+    measure,
+    placement,
+    plan,
+    product,
+    runner,
+    sample,
+)
 from raydistill.stages.evaluate import SetRef, Training
 from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.nodes import Nodes, joins
@@ -85,7 +98,11 @@ def run(
         done.features = bring(
             embed.stage(p.config, p.run, done.classes.artifact, done.classes.manifest, train, p.features)
         )
-    for v in p.variants:
+    if p.given is not None and until != "plan":
+        done.syntheses[p.given.name] = bring(
+            foreign.stage(p.config, p.run, p.given, p.vae), f"import {p.given.name}"
+        )
+    for v in p.variants if p.given is None else p.variants[1:]:
         name = v.config.method
         anchors = None
         if v.method.uses_prototypes:
@@ -124,7 +141,8 @@ def run(
             )
     if until == "plan":
         return done
-    done.computed |= assemble(p, p.variants[0], done.syntheses[p.config.method])
+    if p.given is None:  # the product is what this run made
+        done.computed |= assemble(p, p.variants[0], done.syntheses[p.config.method])
     if until == "sample":
         return done
     points = {measure.LATENT: measure.Points("latent", done.classes.artifact, done.classes.manifest)}

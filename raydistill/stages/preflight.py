@@ -17,6 +17,8 @@ from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Splits, open_splits
+from raydistill.stages import foreign
+from raydistill.stages.foreign import Foreign
 from raydistill.stages.measure import asked
 from raydistill.stages.progress import say
 from raydistill.store.location import Location
@@ -43,6 +45,7 @@ class Prepared:
     generator: GeneratorSpec | None
     variants: tuple[Variant, ...]
     features: ClassifierSpec | None = None
+    given: Foreign | None = None  # in place of the own method's images, those of a folder
 
 
 def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Prepared:
@@ -52,7 +55,8 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     """
     config = absolute(config)
     run = RunDir(config.run_dir or "", config.artifact_dir)
-    names = [config.method, *(b for b in config.evaluate.baselines if evaluate and b != config.method)]
+    own = [] if config.evaluate.images else [config.method]
+    names = [*own, *(b for b in config.evaluate.baselines if evaluate and b not in own)]
     variants = [
         Variant(
             *resolve(
@@ -70,7 +74,13 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     if evaluate:
         check_students(config)
     splits = open_splits(config.source)
+    given = foreign.find(config, splits.train.classes) if config.evaluate.images else None
+    if given is not None:
+        config = config.model_copy(update={"method": given.name, "ipc": given.ipc})
+        variants = [Variant(v.config.model_copy(update={"ipc": given.ipc}), v.method) for v in variants]
     check_counts(config, splits, variants)
+    if given is not None:
+        variants = [Variant(config, foreign.Given()), *variants]
     vae = find_vae(config)
     shape = vae.latent_shape(config.source.image_size)
     generator = None
@@ -88,7 +98,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
         raise BadInput("selection.space=feature needs a network: give features.path, or choose selection.space=latent")
     if evaluate:
         asked(config.metrics, features)
-    return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features)
+    return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features, given)
 
 
 def find_vae(config: Config) -> VaeSpec:
@@ -141,6 +151,7 @@ def absolute(config: Config) -> Config:
             "vae": config.vae.model_copy(update={"path": model(config.vae.path)}),
             "generator": config.generator.model_copy(update={"path": model(config.generator.path)}),
             "features": config.features.model_copy(update={"path": full(config.features.path)}),
+            "evaluate": config.evaluate.model_copy(update={"images": full(config.evaluate.images)}),
         }
     )
 

@@ -1,0 +1,120 @@
+"""Weights that travel with images: a column beside Parquet's, a field of WebDataset's KEY.json, a table in a folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raydistill.config import SourceConfig
+from raydistill.errors import BadInput, one_line
+from raydistill.sources.base import Listing
+from raydistill.sources.tar import TarFault, Window, members
+from raydistill.store.location import Location
+
+TABLES = ("metadata.jsonl", "metadata.csv", "weights.csv")  # with the columns file_name and weight
+AHEAD = 2**13
+
+
+def read_weights(source: SourceConfig, listing: Listing) -> np.ndarray | None:
+    """The weight of each image of a listing, (N,) float64; None if the images have none.
+
+    Raises BadInput for an image without one among others with, and for one that is not a finite number of at least 0.
+    """
+    root = Location.of(source.path or "")
+    reader = {"imagefolder": _of_folder, "parquet": _of_parquet, "webdataset": _of_tars}[source.kind]
+    ids = listing.ids.to_pylist()
+    found = reader(root, listing.split, ids)
+    if found is None:
+        return None
+    for name in ids:
+        if name not in found:
+            raise BadInput(f"the image {name} has no weight, and others have; give it one or none to all")
+        value = found[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
+            raise BadInput(f"the weight of {name} is {value!r}; weights are finite numbers of at least 0")
+    weights = np.array([found[name] for name in ids], np.float64)
+    if not weights.any():
+        raise BadInput("all weights are 0, and nothing can be learned from that; leave them out or mend them")
+    return weights
+
+
+def _of_folder(root: Location, split: str, ids: list[str]) -> dict[str, Any] | None:
+    places = [p for p in (root / split / name for name in TABLES) if p.size() is not None]
+    read = [(place, list(_rows(place))) for place in places]
+    tables = [(place, rows) for place, rows in read if any("weight" in row for row in rows)]
+    if len(tables) > 1:
+        raise BadInput(f"{tables[0][0]} and {tables[1][0]} both give weights; keep one")
+    if not tables:
+        return None
+    place, rows = tables[0]
+    found: dict[str, Any] = {}
+    for row in rows:
+        name = row.get("file_name")
+        if not isinstance(name, str) or "weight" not in row:
+            raise BadInput(f"{place}: a row lacks file_name or weight ({one_line(row)[:80]}); complete it")
+        if name in found:
+            raise BadInput(f"{place} names {name} twice; keep one row")
+        found[name] = row["weight"]
+    return found
+
+
+def _rows(place: Location) -> Iterator[dict[str, Any]]:
+    try:
+        text = place.read().decode("utf-8-sig")
+        if place.uri.endswith(".csv"):
+            for row in csv.DictReader(io.StringIO(text)):
+                yield {**row, **({"weight": _number(row["weight"])} if "weight" in row else {})}
+            return
+        for line in filter(str.strip, text.split("\n")):
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"a line is {line[:40]!r}, no object")
+            yield row
+    except (OSError, ValueError, csv.Error) as e:
+        raise BadInput(f"{place} cannot be read: {one_line(e)}; mend it or remove it") from None
+
+
+def _number(text: str | None) -> Any:
+    try:
+        return float(text or "")
+    except ValueError:
+        return text
+
+
+def _of_parquet(root: Location, split: str, ids: list[str]) -> dict[str, Any] | None:
+    fs, base = root.filesystem()
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(i.rpartition("#")[0] for i in ids):
+        if "weight" not in pq.read_schema(f"{base}/{name}", filesystem=fs).names:
+            continue
+        column = pq.read_table(f"{base}/{name}", columns=["weight"], filesystem=fs)["weight"]
+        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+            raise BadInput(f"{root / name}: column 'weight' is {column.type}, not a number")
+        found |= {f"{name}#{row}": value for row, value in enumerate(column.to_pylist())}
+    return found or None
+
+
+def _of_tars(root: Location, split: str, ids: list[str]) -> dict[str, Any] | None:
+    fs, base = root.filesystem()
+    found: dict[str, Any] = {}
+    of_key = {i.rpartition("@")[0]: i for i in ids}
+    for name in dict.fromkeys(i.partition("#")[0] for i in ids):
+        with fs.open_input_file(f"{base}/{name}") as file:
+            archive = Window(file, file.size(), AHEAD)
+            try:
+                for member in members(archive):
+                    image = of_key.get(f"{name}#{member.name[:-5]}") if member.name.endswith(".json") else None
+                    told = json.loads(archive.read(member.data, member.size)) if image else None
+                    if image and isinstance(told, dict) and "weight" in told:
+                        found[image] = told["weight"]
+            except (TarFault, ValueError) as e:
+                raise BadInput(f"{root / name} cannot be read: {one_line(e)}; pack it again") from None
+    return found or None
