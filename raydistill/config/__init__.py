@@ -4,8 +4,8 @@ Every value is checked before any work: an unknown key names the nearest one, a 
 allowed. `load` returns the canonical tree that is written to run_dir/config.yaml and that fingerprints are made of.
 """
 
+from raydistill.config.base import class_list, class_lists
 from raydistill.config.loading import build, describe, leaves, load, nearest_key, presets
 from raydistill.config.sections import *  # noqa: F403
-from raydistill.config.sections import class_list, class_lists
 
 __all__ = ["build", "class_list", "class_lists", "describe", "leaves", "load", "nearest_key", "presets"]

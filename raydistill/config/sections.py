@@ -2,48 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-def class_lists() -> list[str]:
-    """Names of the class lists that ship with the package."""
-    files = (resources.files("raydistill") / "classlists").iterdir()
-    return sorted(f.name.removesuffix(".txt") for f in files if f.name.endswith(".txt"))
-
-
-def class_list(name: str) -> list[str]:
-    """The class ids of a list, in its order."""
-    return (resources.files("raydistill") / "classlists" / f"{name}.txt").read_text("utf-8").split()
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Pool(Section):
-    """Resources of a pool of actors."""
-
-    actors: Annotated[int, Field(ge=0, le=4096, description="actors in the pool; 0 = as many as the cluster holds")] = 0
-    num_cpus: Annotated[float, Field(ge=0, le=256, description="CPUs each actor reserves")] = 0.5
-    num_gpus: Annotated[float, Field(ge=0, le=16, description="GPUs each actor reserves; fractions share one")] = 0.0
-    threads: Annotated[int, Field(ge=1, le=256, description="torch threads; part of the identity of the bytes")] = 1
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], Field(description="auto = the GPU that was reserved, otherwise the CPU")
-    ] = "auto"
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"], Field(description="auto = bfloat16 on a GPU, float32 on the CPU")
-    ] = "auto"
-    deadline_s: Annotated[float, Field(gt=0, description="longest wait for one unit of work before it is given up")] = (
-        900.0
-    )
+from raydistill.config.base import Fraction, Pool, Section, Seed, class_list, class_lists
+from raydistill.config.pretrain import PretrainConfig
 
 
 class SourceConfig(Section):
@@ -370,29 +335,6 @@ class EvaluateConfig(Section):
     ] = "auto"
     deadline_s: Annotated[float, Field(gt=0, description="longest time without a finished training")] = 7200.0
     protocol: ProtocolConfig = ProtocolConfig()
-
-
-class PretrainConfig(Section):
-    """`jobs/pretrain.py`: trains a small VAE, then a class-conditional generator on its latents."""
-
-    target: Annotated[Literal["vae", "generator"], Field(description="what to train")] = "generator"
-    out: Annotated[str | None, Field(description="directory to write, in diffusers layout")] = None
-    steps: Annotated[int, Field(ge=1, description="optimiser steps")] = 2000
-    batch: Annotated[int, Field(ge=1, le=65536)] = 128
-    lr: Annotated[float, Field(gt=0, le=10)] = 3e-4
-    checkpoint_every: Annotated[int, Field(ge=1, description="steps between checkpoints")] = 250
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    label_dropout: Annotated[Fraction, Field(description="share of labels replaced by the null class")] = 0.1
-    kl_weight: Annotated[float, Field(ge=0, description="VAE: weight of the KL term")] = 1e-4
-    latent_channels: Annotated[int, Field(ge=1, le=64)] = 4
-    vae_channels: Annotated[
-        list[int], Field(min_length=1, description="VAE width a level; each but the last halves the size")
-    ] = [16, 32, 48]
-    layers: Annotated[int, Field(ge=1, le=64, description="generator depth")] = 6
-    heads: Annotated[int, Field(ge=1, le=64)] = 4
-    head_dim: Annotated[int, Field(ge=4, le=256)] = 32
-    patch: Annotated[int, Field(ge=1, le=16)] = 2
-    threads: Annotated[int, Field(ge=1, le=256)] = 1
 
 
 class RayConfig(Section):

@@ -208,7 +208,9 @@ def _panel(done: Results, index: int, real: pa.Table, made: pa.Table) -> ClassPa
 
 def _prototypes(done: Results, index: int, dimensions: int) -> np.ndarray:
     """The prototypes that the plan of the run's own method gives to the slots of a class, by their id, (P, D)."""
-    plan = done.plans[done.prepared.config.method]
+    plan = done.plans.get(done.prepared.config.method)
+    if plan is None:  # images of a folder, which nobody planned
+        return np.zeros((0, dimensions), np.float32)
     slots = _of(plan.artifact.read_table(plan.manifest.records[0]), index)
     ids, first = np.unique(slots["prototype_id"].to_numpy(), return_index=True)
     found = np.zeros((max(0, ids.max() + 1), dimensions), np.float32)

@@ -1,0 +1,44 @@
+"""What every section of the configuration is made of: strictness, ranges, a pool's resources, the lists of classes."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def class_lists() -> list[str]:
+    """Names of the class lists that ship with the package."""
+    files = (resources.files("raydistill") / "classlists").iterdir()
+    return sorted(f.name.removesuffix(".txt") for f in files if f.name.endswith(".txt"))
+
+
+def class_list(name: str) -> list[str]:
+    """The class ids of a list, in its order."""
+    return (resources.files("raydistill") / "classlists" / f"{name}.txt").read_text("utf-8").split()
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Pool(Section):
+    """Resources of a pool of actors."""
+
+    actors: Annotated[int, Field(ge=0, le=4096, description="actors in the pool; 0 = as many as the cluster holds")] = 0
+    num_cpus: Annotated[float, Field(ge=0, le=256, description="CPUs each actor reserves")] = 0.5
+    num_gpus: Annotated[float, Field(ge=0, le=16, description="GPUs each actor reserves; fractions share one")] = 0.0
+    threads: Annotated[int, Field(ge=1, le=256, description="torch threads; part of the identity of the bytes")] = 1
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], Field(description="auto = the GPU that was reserved, otherwise the CPU")
+    ] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"], Field(description="auto = bfloat16 on a GPU, float32 on the CPU")
+    ] = "auto"
+    deadline_s: Annotated[float, Field(gt=0, description="longest wait for one unit of work before it is given up")] = (
+        900.0
+    )
