@@ -21,7 +21,7 @@ from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
 from raydistill.methods.base import resolve
 from raydistill.sources.base import ClassInfo
-from raydistill.stages import cluster, group, plan, runner
+from raydistill.stages import cluster, group, pipeline, plan, runner
 from raydistill.stages.preflight import prepare
 from raydistill.stages.prototypes import read_tree
 from raydistill.stages.runner import serial
@@ -91,7 +91,7 @@ class TestIdentity:
         others = [{"leaves": 20}, {"split": "size"}, {"split_restarts": 2}, {"iterations": 9}, {"algorithm": "kmeans"},
                   {"algorithm": "agglomerative"}, {"algorithm": "agglomerative", "linkage": "single"}]  # fmt: skip
         assert len({folder(), *(folder(**o) for o in others)}) == 8
-        assert folder() == folder(memory_mb=512, num_cpus=0.5)
+        assert folder() == folder(memory_mb=512, num_cpus=0.5, deadline_s=9.0)
 
     def test_another_selection_is_another_plan_of_the_same_tree(self, tiny: TinyRun) -> None:
         def folder(**hierarchy: Any) -> str:
@@ -155,6 +155,23 @@ class TestTree:
                 assert len(set(picked)) == 3 and set(picked) <= set(latents(tiny, index)[1])
 
 
+def test_a_run_clusters_once_for_every_algorithm_that_its_methods_ask_for(tiny_folder: Path, tmp_path: Path) -> None:
+    source = {"kind": "imagefolder", "path": str(tiny_folder), "image_size": 32}
+    asked = config(
+        method="manifoldgd",
+        ipc=2,
+        run_dir=str(tmp_path / "run"),
+        source=source,
+        manifold={"nearest": 4, "tangent_dim": 2},
+        evaluate={**config().evaluate.model_dump(), "baselines": ["mgd3", "kmeans", "random"]},
+    )
+    done = pipeline.run(prepare(asked, generate=False), "plan", serial)
+    assert set(done.prototypes) == {"divisive", "kmeans"}
+    assert set(done.plans) == {"manifoldgd", "mgd3", "kmeans", "random"}
+    alone = pipeline.run(prepare(asked, evaluate=False, generate=False), "cluster", serial)
+    assert set(alone.prototypes) == {"divisive"} and not alone.computed
+
+
 class TestRefusals:
     def test_a_tree_that_cannot_serve_is_told_before_anything(self) -> None:
         with pytest.raises(
@@ -191,6 +208,23 @@ def large(root: Path, rows: int = 300) -> tuple[RunDir, tuple[Artifact, Manifest
     meta = {"classes": [0, 1], "counts": [40, rows]}
     artifact.commit_table("bucket-000", table, device="cpu", meta=meta, row_groups=group.parts([40, rows]))
     return run, (artifact, artifact.seal(["bucket-000"])), (ClassInfo("a", "a"), ClassInfo("b", "b"))
+
+
+@pytest.mark.parametrize("algorithm", ["kmeans", "divisive", "agglomerative"])
+def test_which_classes_share_a_bucket_plays_no_part(tmp_path: Path, algorithm: str) -> None:
+    run, (artifact, manifest), infos = large(tmp_path)
+    rows = artifact.read_table(manifest.records[0])
+    apart = run.artifact("classes", "1" * 16)
+    for index, part in ((1, rows.slice(40)), (0, rows.slice(0, 40))):
+        meta = {"classes": [index], "counts": [len(part)]}
+        apart.commit_table(f"bucket-{index:03d}", part, device="cpu", meta=meta)
+    asked = config({"algorithm": algorithm, "leaves": 12})
+    found = []
+    for upstream in ((artifact, manifest), (apart, apart.seal(["bucket-001", "bucket-000"]))):
+        stage = cluster.stage(asked, run, *upstream, infos, SHAPE)
+        records = runner.run(stage, serial).manifest.records
+        found.append(pa.concat_tables([stage.artifact.read_table(r) for r in records]))
+    assert found[0].equals(found[1])
 
 
 @pytest.fixture

@@ -88,6 +88,7 @@ class ClusterConfig(Section):
     memory_mb: Annotated[
         int, Field(ge=256, description="memory of a clustering task; a larger class is shared out over tasks")
     ] = 1024
+    deadline_s: Annotated[float, Field(gt=0, description="longest wait for one bucket of classes")] = 3600.0
 
 
 class HierarchyConfig(Section):

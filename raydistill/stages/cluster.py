@@ -162,6 +162,6 @@ def stage(
         work,
         len(infos),
         "tasks",
-        Pool(num_cpus=c.num_cpus),
+        Pool(num_cpus=c.num_cpus, deadline_s=c.deadline_s),
         units=lambda r: len(r.meta["classes"]),
     )
