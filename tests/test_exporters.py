@@ -205,6 +205,7 @@ class TestCard:
         export(str(run), form, str(tmp_path / "out"))
         told = (tmp_path / "out" / "CARD.md").read_text()
         assert told.startswith("# Six classes") and "| images | not stated" in told and "## Provenance" in told
+        assert "parquet" not in told.lower() and "```python" not in told
 
     def test_its_snippet_trains(self, tmp_path: Path, run: Path) -> None:
         pytest.importorskip("datasets")

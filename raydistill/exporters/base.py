@@ -18,6 +18,7 @@ from raydistill.sources.base import ClassInfo
 from raydistill.store.location import Location
 
 CARD = "README.md"
+PARQUET_SECTIONS = ("Load it", "Train on it", "Columns")  # of the card
 SHARD = re.compile(r"train-\d{5}-of-(\d{5})\.parquet")
 CARRIED = ("weight", "slot", "prototype_id", "method", "seed_key", "provenance", "soft_label")  # columns that travel
 
@@ -119,5 +120,7 @@ def identity(product: Product) -> str:
 
 
 def plain_card(product: Product) -> bytes:
-    """The card without the front matter, which describes the Parquet layout: provenance and terms travel."""
-    return product.card().split("---\n", 2)[-1].lstrip("\n").encode()
+    """The card without its front matter and the sections on the Parquet layout: provenance and terms travel."""
+    first, *sections = product.card().split("---\n", 2)[-1].lstrip("\n").split("\n## ")
+    kept = [s for s in sections if s.partition("\n")[0] not in PARQUET_SECTIONS]
+    return "\n## ".join([first, *kept]).encode()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
 from raydistill.exporters.base import Product, plain_card
 from raydistill.registry import register
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @register("exporter", "ddranking")
@@ -21,6 +24,8 @@ def files(product: Product) -> Iterator[tuple[str, bytes]]:
     takes a tensor as it is, so subtract the mean and divide by the deviation of its data set first. The whole tensor
     is held in memory.
     """
+    import torch  # here: the other exporters, found with this one, start without it
+
     images, labels, weights, soft = [], [], [], []
     for item in product.items():
         images.append(torch.from_numpy(_pixels(item.image)).permute(2, 0, 1))
@@ -41,7 +46,9 @@ def _pixels(png: bytes) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
-def _saved(tensor: torch.Tensor) -> bytes:
+def _saved(tensor: Tensor) -> bytes:
+    import torch
+
     sink = io.BytesIO()
     torch.save(tensor.contiguous(), sink)
     return sink.getvalue()
