@@ -16,8 +16,7 @@ from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.train import Student
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import open_splits
-from raydistill.stages import encode, evaluate, group, runner
-from raydistill.stages.evaluate import SetRef, Trainer
+from raydistill.stages import encode, evaluate, group, imagesets, runner, trainer
 from raydistill.stages.runner import Stage, serial
 from raydistill.store import faults
 from raydistill.store.artifact import Artifact, Manifest, Record
@@ -240,18 +239,18 @@ class TestEvaluate:
         """The trainings that were really carried out."""
         done: list[str] = []
 
-        def fit(job: evaluate.Job, *_: object) -> None:
-            trainer = Trainer(job, torch.device("cpu"), "cpu")
+        def fit(job: trainer.Job, *_: object) -> None:
+            worker = trainer.Trainer(job, torch.device("cpu"), "cpu")
             for t in job.trainings:
-                trainer.run(t)
+                worker.run(t)
 
         def train_student(student: Student, recipe: object, train: ImageSet, *rest: object) -> object:
             done.append(f"{student.name}/seed{student.seed}/{len(train)}")
             return real(student, recipe, train, *rest)
 
-        real = evaluate.train_student
+        real = trainer.train_student
         monkeypatch.setattr(evaluate, "fit", fit)
-        monkeypatch.setattr(evaluate, "train_student", train_student)
+        monkeypatch.setattr(trainer, "train_student", train_student)
         return done
 
     @pytest.fixture
@@ -264,12 +263,12 @@ class TestEvaluate:
         """Label of each training with the digest of its manifest."""
         artifact, manifest = tiny.sealed(f"sample {GENERATED}")
         sets = [
-            SetRef(GENERATED, manifest.digest, manifest.rows, artifact, manifest),
-            SetRef("full data", tiny.train.digest, len(tiny.train), None, None),
+            imagesets.SetRef(GENERATED, manifest.digest, manifest.rows, artifact, manifest),
+            imagesets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None),
         ]
         trainings, _ = evaluate.evaluate(tiny.config, tiny.run, sets, tiny.train, tiny.test)
         sealed = {t.label: t.artifact.manifest() for t in trainings}
-        assert all(evaluate.score(t) is not None for t in trainings)
+        assert all(trainer.score(t) is not None for t in trainings)
         return {label: manifest.digest for label, manifest in sealed.items() if manifest is not None}
 
     @pytest.mark.parametrize("point", [*WRITES, *SEALS])
@@ -302,10 +301,10 @@ class TestEvaluate:
         *rest, last = sorted((tiny_folder / "val").rglob("*.png"))
         for path in rest:
             path.write_bytes(b"not an image")
-        assert len(evaluate.real_images(source, splits.test, 8)[0].labels) == 1, "what can be used is used"
+        assert len(imagesets.real_images(source, splits.test, 8).images) == 1, "what can be used is used"
         last.write_bytes(b"not an image")
         with pytest.raises(StageFailed, match="none of the 6 images of split 'val' can be used"):
-            evaluate.real_images(source, splits.test, 8)
+            imagesets.real_images(source, splits.test, 8)
 
 
 @pytest.mark.parametrize("name", [n for n in STAGES if n.startswith("plan")])

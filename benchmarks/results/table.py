@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from raydistill.config import load
 from raydistill.errors import RaydistillError
 from raydistill.stages import pipeline
-from raydistill.stages.evaluate import score
 from raydistill.stages.preflight import prepare
+from raydistill.stages.trainer import score
 
 HERE = Path(__file__).resolve().parent
 FULL = "full data"

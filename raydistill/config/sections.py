@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from raydistill.config.base import Fraction, Pool, Section, Seed, class_list, class_lists
+from raydistill.config.evaluation import EvaluateConfig, LabelConfig
 from raydistill.config.pretrain import PretrainConfig
 
 
@@ -276,68 +277,6 @@ class SampleConfig(Pool):
     batch: Annotated[int, Field(ge=1, le=4096, description="slots a batch, the unit of commit")] = 20
 
 
-class ProtocolConfig(Section):
-    """How a student is trained and tested: a protocol by name; null = what it prescribes."""
-
-    name: Annotated[str, Field(description="hard | rded | fkd: labels, augmentation, optimiser, schedule, length")] = (
-        "hard"
-    )
-    budget: Annotated[
-        float, Field(gt=0, le=100, description="factor on the epochs, for small machines; results name it")
-    ] = 1.0
-    image_size: Annotated[int, Field(ge=8, le=512, description="pixels a side that the student sees")] = 32
-    epochs: Annotated[int | None, Field(ge=1, description="instead of the protocol's epochs and the budget")] = None
-    visits: Annotated[
-        int | None, Field(ge=1, description="a length in images seen instead, the same for every set")
-    ] = None
-    batch: Annotated[int | None, Field(ge=1, le=65536, description="images a step; at most the whole set")] = None
-    lr: Annotated[float | None, Field(gt=0, le=100, description="learning rate at the start")] = None
-    weight_decay: Annotated[float | None, Field(ge=0, le=1)] = None
-    crop_scale: Annotated[
-        float | None, Field(gt=0, le=1, description="smallest area of a random resized crop; 1 = none")
-    ] = None
-    flip: Annotated[bool | None, Field(description="random horizontal flips")] = None
-    jitter: Annotated[float | None, Field(ge=0, le=1, description="brightness, contrast, saturation: 1 +- this")] = None
-    lighting: Annotated[float | None, Field(ge=0, le=1, description="deviation of PCA lighting")] = None
-    patches: Annotated[int | None, Field(ge=1, le=16, description="patches a side that are shuffled; 1 = none")] = None
-    cutmix: Annotated[float | None, Field(ge=0, le=1, description="probability of CutMix for a batch")] = None
-    temperature: Annotated[float | None, Field(gt=0, description="of soft labels")] = None
-    bn_pass: Annotated[
-        bool | None, Field(description="one more forward pass a step, for BatchNorm statistics, as RDED's script does")
-    ] = None
-    evaluations: Annotated[
-        int | None, Field(ge=1, le=1000, description="times the student is tested; best and last are reported")
-    ] = None
-
-
-class EvaluateConfig(Section):
-    students: Annotated[
-        list[str], Field(min_length=1, description="students to train; timm:NAME for one of timm's models")
-    ] = ["convnet"]
-    width: Annotated[
-        int, Field(ge=8, le=1024, description="channels of the convnet; 128 = every student as wide as in the papers")
-    ] = 64
-    images: Annotated[
-        str | None,
-        Field(description="folder of images to judge in place of a method's; jobs/evaluate.py --images sets it"),
-    ] = None
-    seeds: Annotated[int, Field(ge=1, le=100, description="training seeds a student")] = 3
-    baselines: Annotated[list[str], Field(description="methods evaluated beside, at the same IPC")] = ["random"]
-    full: Annotated[bool, Field(description="also train on the whole training split: the bound")] = False
-    full_epochs: Annotated[
-        int | None, Field(ge=1, description="epochs of the bound; null = as many image visits as the distilled set")
-    ] = None
-    workers: Annotated[int, Field(ge=0, le=1024, description="Ray Train workers; 0 = one a CPU core or GPU")] = 0
-    num_cpus: Annotated[float, Field(gt=0, le=256, description="CPUs each worker reserves")] = 1.0
-    num_gpus: Annotated[float, Field(ge=0, le=16, description="GPUs each worker reserves")] = 0.0
-    threads: Annotated[int, Field(ge=1, le=256, description="torch threads a worker")] = 1
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], Field(description="auto = the GPU that was reserved, otherwise the CPU")
-    ] = "auto"
-    deadline_s: Annotated[float, Field(gt=0, description="longest time without a finished training")] = 7200.0
-    protocol: ProtocolConfig = ProtocolConfig()
-
-
 class RayConfig(Section):
     address: Annotated[str | None, Field(description="cluster to join; null = RAY_ADDRESS, otherwise a local one")] = (
         None
@@ -373,6 +312,8 @@ class Config(Section):
     manifold: ManifoldConfig = ManifoldConfig()
     sample: SampleConfig = SampleConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    teacher: ClassifierConfig = ClassifierConfig()
+    label: LabelConfig = LabelConfig()
     pretrain: PretrainConfig = PretrainConfig()
     features: ClassifierConfig = ClassifierConfig()
     embed: EmbedConfig = EmbedConfig()

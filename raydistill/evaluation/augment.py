@@ -10,13 +10,17 @@ from raydistill.evaluation.colour import Colours, draw_colours, recolour
 from raydistill.evaluation.geometry import Boxes, draw_boxes, draw_patches, matrices, resample
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe
+from raydistill.evaluation.stored import Views
 
 
 class Augment:
-    """What a training makes of its images. The draw for a sample depends on (seed, epoch, its row) alone."""
+    """What a training makes of its images. The draw for a sample depends on (seed, epoch, its row) alone.
 
-    def __init__(self, images: ImageSet, recipe: Recipe, seed: int) -> None:
-        self.images, self.recipe, self.seed = images, recipe, seed
+    With stored `views` their boxes and flips are shown again instead.
+    """
+
+    def __init__(self, images: ImageSet, recipe: Recipe, seed: int, views: Views | None = None) -> None:
+        self.images, self.recipe, self.seed, self.views = images, recipe, seed, views
         self.epoch: int | None = None
         self.drawn: tuple[Boxes, np.ndarray | None, Colours | None]
 
@@ -35,8 +39,9 @@ class Augment:
     def draw(self, epoch: int) -> tuple[Boxes, np.ndarray | None, Colours | None]:
         """The draws of every image in one epoch."""
         r, n, size, key = self.recipe, len(self.images), self.images.pixels.shape[-1], (self.seed, epoch)
+        v = self.views
         return (
-            draw_boxes(n, size, r.crop_scale, r.flip, *key),
+            draw_boxes(n, size, r.crop_scale, r.flip, *key) if v is None else v.boxes[v.of(epoch)],
             draw_patches(n, size, r.patches, *key),
             draw_colours(n, r.jitter, r.lighting, *key),
         )

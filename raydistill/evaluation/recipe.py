@@ -13,12 +13,14 @@ OWN = ("name", "budget", "visits", "image_size", "epochs")  # keys of the config
 
 @dataclass(frozen=True)
 class Setting:
-    """What a protocol's values may depend on."""
+    """What a protocol's values may depend on; `batch` and `patches` if the configuration gives them."""
 
     ipc: int
     classes: int
     image_size: int
     student: str
+    batch: int | None = None
+    patches: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,15 @@ def resolve(config: ProtocolConfig, setting: Setting) -> Recipe:
 
     Raises BadInput for an unknown protocol, or a setting that its table does not hold.
     """
+    setting = replace(setting, batch=config.batch, patches=config.patches)
     own: Recipe = registry.get("protocol", config.name)(setting)
     epochs = config.epochs if config.epochs is not None else max(1, round(own.epochs * config.budget))
     images = setting.ipc * setting.classes
     visits = config.visits if config.visits is not None else epochs * images
     if config.visits is not None:
         epochs = -(-visits // images)
-    return replace(own, **overrides(config), epochs=epochs, visits=visits, image_size=config.image_size)
+    made = replace(own, **overrides(config), epochs=epochs, visits=visits, image_size=config.image_size)
+    return replace(made, views=min(made.views, epochs) if made.labels == "stored" else 0)
 
 
 def overrides(config: ProtocolConfig) -> dict[str, Any]:

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raydistill.evaluation.colour import unit_range
+from raydistill.models.classifier import Classifier
+
 
 class Targets(Protocol):
     """`of_mixed`: asked for the batch after CutMix; otherwise before it, and CutMix mixes the answers."""
@@ -30,6 +33,21 @@ class Hard:
 
     def __call__(self, x: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
         return self.certain[torch.from_numpy(rows).to(self.certain.device)]
+
+
+class Live:
+    """A teacher asked for every batch. `columns` (classes,): the teacher's column of each class of the set.
+
+    The distribution is over the set's classes alone.
+    """
+
+    def __init__(self, teacher: Classifier, columns: np.ndarray, temperature: float, of_mixed: bool) -> None:
+        self.teacher, self.temperature, self.of_mixed = teacher, temperature, of_mixed
+        self.columns = torch.from_numpy(columns)
+
+    def __call__(self, x: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
+        logits = self.teacher.logits(unit_range(x))[:, self.columns.to(x.device)]
+        return (logits / self.temperature).softmax(1)
 
 
 def loss(logits: Tensor, target: Tensor, soft: bool, temperature: float) -> Tensor:

@@ -18,6 +18,7 @@ from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.optimiser import optimiser, set_rate
 from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.score import CONFUSION_CLASSES, TOP5_CLASSES, Answers, Score, examine
+from raydistill.evaluation.stored import Stored
 from raydistill.evaluation.targets import Hard, Targets, loss
 from raydistill.seeding import generator
 
@@ -96,7 +97,7 @@ def train_student(
     opt = optimiser(net, recipe)
     train, test_on = train.to(device), test_on.to(device)
     targets = targets or Hard(train.labels, student.classes)
-    augment = Augment(train, recipe, student.seed)
+    augment = Augment(train, recipe, student.seed, targets.views if isinstance(targets, Stored) else None)
     steps = count_steps(len(train), recipe.batch, recipe.visits)
     tests = exam_steps(recipe, steps)
     has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())

@@ -18,8 +18,8 @@ from raydistill.report.data import (
     Line,
 )
 from raydistill.report.projection import plane
-from raydistill.stages.evaluate import score
 from raydistill.stages.pipeline import Results
+from raydistill.stages.trainer import score
 from raydistill.store import schemas
 
 REAL_SHOWN = 600

@@ -27,13 +27,15 @@ from raydistill.stages import (
     product,
     runner,
     sample,
+    teaching,
 )
-from raydistill.stages.evaluate import SetRef, Training
+from raydistill.stages.imagesets import SetRef
 from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.nodes import Nodes, joins
 from raydistill.stages.preflight import Prepared, Variant, images_per_class, prepare, source_name
 from raydistill.stages.progress import say
 from raydistill.stages.runner import Execute, Outcome, Stage
+from raydistill.stages.trainer import Teaching, Training, body
 from raydistill.stages.visibility import needs
 from raydistill.store.artifact import Artifact, Manifest, Record
 
@@ -60,6 +62,7 @@ class Results:
     plans: dict[str, Sealed] = field(default_factory=dict)
     syntheses: dict[str, Sealed] = field(default_factory=dict)
     measured: dict[str, Sealed] = field(default_factory=dict)
+    teaching: Teaching | None = None
     trainings: list[Training] = field(default_factory=list)
     computed: bool = False  # whether anything was done in this run
 
@@ -153,7 +156,14 @@ def run(
             done.measured[ref.name] = bring(
                 measure.stage(p.config, p.run, ref, points, p.features, len(train.classes)), f"measure {ref.name}"
             )
-    done.trainings, seconds = evaluate.evaluate(p.config, p.run, sets(done), train, p.splits.test, nodes.prove)
+    refs = sets(done)
+
+    def labelled(stage: Stage, name: str) -> tuple[Artifact, Manifest]:
+        made = bring(stage, name)
+        return made.artifact, made.manifest
+
+    done.teaching = teaching.teach(p, refs, labelled)
+    done.trainings, seconds = evaluate.evaluate(p.config, p.run, refs, train, p.splits.test, nodes.prove, done.teaching)
     if seconds:
         done.computed = True
         add_cost(p, "evaluate", seconds, len(done.trainings), "trainings")
@@ -187,7 +197,7 @@ def on_ray(p: Prepared, nodes: Nodes) -> Execute:
 
 def nodes_of(p: Prepared) -> Nodes:
     """The nodes that will work on a run, and what they have to see."""
-    specs = {"vae.path": p.vae, "generator.path": p.generator, "features.path": p.features}
+    specs = {"vae.path": p.vae, "generator.path": p.generator, "features.path": p.features, "teacher.path": p.teacher}
     models = {key: spec.path for key, spec in specs.items() if spec is not None}
     return Nodes(p.config.ray, lambda: needs(p.run, p.config.source, [p.splits.train, p.splits.test], models))
 
@@ -309,9 +319,18 @@ def metrics(done: Results) -> dict[str, float]:
     for name, sealed in done.measured.items():
         prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
         flat |= {f"{prefix}{value}": n for value, n in measure.values(sealed.artifact, sealed.manifest).items()}
+    flat |= storage(done)
+    if done.teaching is not None:
+        flat["teacher/accuracy"] = done.teaching.accuracy
     for name, cost in sorted((done.prepared.run.read_json("logs/costs.json") or {}).items()):
         flat[f"time/{name.replace(' ', '_')}_s"] = cost["seconds"]
     return json.loads(json.dumps(flat))
+
+
+def storage(done: Results) -> dict[str, float]:
+    """images/bytes and labels/bytes of the run's own set: its encoded images, and the soft labels stored with them."""
+    own = next((b for t in done.trainings if t.set.name == done.prepared.config.method and (b := body(t))), None)
+    return {} if own is None else {f"{kind}/bytes": size for kind, size in own["bytes"].items()}
 
 
 def keep_traceback(p: Prepared) -> None:

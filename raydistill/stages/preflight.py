@@ -13,7 +13,7 @@ from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
 from raydistill.methods.base import Method, neighbours_wanted, resolve
 from raydistill.models import hub
-from raydistill.models.classifier import ClassifierSpec
+from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Splits, open_splits
@@ -46,6 +46,7 @@ class Prepared:
     variants: tuple[Variant, ...]
     features: ClassifierSpec | None = None
     given: Foreign | None = None  # in place of the own method's images, those of a folder
+    teacher: ClassifierSpec | None = None
 
 
 def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Prepared:
@@ -98,7 +99,24 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
         raise BadInput("selection.space=feature needs a network: give features.path, or choose selection.space=latent")
     if evaluate:
         asked(config.metrics, features)
-    return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features, given)
+    teacher = find_teacher(config, [c.class_id for c in splits.train.classes]) if evaluate else None
+    return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features, given, teacher)
+
+
+def find_teacher(config: Config, class_ids: list[str]) -> ClassifierSpec | None:
+    """What labels images, if the protocol wants soft labels. Raises BadInput for one that does not know the classes."""
+    e = config.evaluate
+    setting = recipe.Setting(config.ipc, len(class_ids), e.protocol.image_size, e.students[0])
+    if not recipe.resolve(e.protocol, setting).soft:
+        return None
+    if config.teacher.path is None:
+        raise BadInput(
+            f"evaluate.protocol.name={e.protocol.name} trains on a teacher's labels: give teacher.path=FILE or FOLDER "
+            "(docs/bring-your-own.md), or choose evaluate.protocol.name=hard"
+        )
+    spec = ClassifierSpec(**config.teacher.model_dump(), key="teacher")
+    class_columns(spec, class_ids)
+    return spec
 
 
 def find_vae(config: Config) -> VaeSpec:
@@ -151,6 +169,7 @@ def absolute(config: Config) -> Config:
             "vae": config.vae.model_copy(update={"path": model(config.vae.path)}),
             "generator": config.generator.model_copy(update={"path": model(config.generator.path)}),
             "features": config.features.model_copy(update={"path": full(config.features.path)}),
+            "teacher": config.teacher.model_copy(update={"path": full(config.teacher.path)}),
             "evaluate": config.evaluate.model_copy(update={"images": full(config.evaluate.images)}),
         }
     )

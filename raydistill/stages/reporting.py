@@ -16,10 +16,10 @@ from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
 from raydistill.sources.images import decode, png
 from raydistill.stages import detail, measure, pipeline
-from raydistill.stages.evaluate import score
 from raydistill.stages.pipeline import Results
 from raydistill.stages.preflight import images_per_class, source_name
 from raydistill.stages.progress import say
+from raydistill.stages.trainer import score
 from raydistill.store import faults, schemas
 
 VERSION = 2
@@ -112,6 +112,11 @@ def data(done: Results, rows: Sequence[Score]) -> ReportData:
     notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
     devices = sorted({r.device for s in done.syntheses.values() for r in s.manifest.records})
     notes.append("Images were made on: " + ", ".join(devices))
+    if done.teaching is not None:
+        notes.append(
+            f"Soft labels are by {done.teaching.network.architecture}, which is itself right on "
+            f"{100 * done.teaching.accuracy:.1f} % of the test images"
+        )
     if c.source.search_split > 0:
         notes.append(
             f"Scored on {c.source.search_split:g} of the training images, held out by id, not on the validation split"

@@ -14,7 +14,7 @@ def tensor_type(shape: Sequence[int], dtype: pa.DataType) -> pa.FixedShapeTensor
 
 
 def tensor_array(values: np.ndarray) -> pa.Array:
-    """(N, *shape) float16 or float32 -> a fixed_shape_tensor array of N rows."""
+    """(N, *shape) float16, float32 or uint8 -> a fixed_shape_tensor array of N rows."""
     values = np.ascontiguousarray(values)
     kind = tensor_type(values.shape[1:], pa.from_numpy_dtype(values.dtype))
     flat = pa.array(values.reshape(-1))
@@ -40,6 +40,24 @@ def latents(shape: Sequence[int]) -> pa.Schema:
     """encode and group: one row an image; `latent` (C, h, w) float16, VAE posterior mean x scale_factor."""
     return pa.schema(
         [("image_id", pa.string()), ("class_index", pa.int32()), ("latent", tensor_type(shape, pa.float16()))]
+    )
+
+
+def labels(classes: int) -> pa.Schema:
+    """label: one row a view of an image; `row` counts a set's images, the box is in pixels of what students see.
+
+    The teacher's logits are low + step x codes, (classes,) in the set's order of classes.
+    """
+    small = ("view", "top", "left", "height", "width")
+    return pa.schema(
+        [
+            ("row", pa.int32()),
+            *((name, pa.int16()) for name in small),
+            ("flip", pa.bool_()),
+            ("low", pa.float32()),
+            ("step", pa.float32()),
+            ("codes", tensor_type((classes,), pa.uint8())),
+        ]
     )
 
 

@@ -1,0 +1,98 @@
+"""The images that students see: a method's syntheses or a whole split, decoded and resized once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from raydistill.config import SourceConfig
+from raydistill.errors import BrokenImage, StageFailed
+from raydistill.evaluation.images import ImageSet
+from raydistill.sources.base import Listing, open_source
+from raydistill.sources.images import decode
+from raydistill.store.artifact import Artifact, Manifest
+
+
+@dataclass(frozen=True)
+class SetRef:
+    """A training set by reference: syntheses of a method, or (`artifact` None) all training images."""
+
+    name: str
+    digest: str
+    images: int
+    artifact: Artifact | None
+    manifest: Manifest | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A set's images, the ids of the broken ones that were left out, and the bytes of the others as they are stored."""
+
+    images: ImageSet
+    broken: list[str]
+    bytes: int
+
+
+def load_images(blobs: Sequence[bytes], source: SourceConfig, size: int, crop: float = 1.0) -> np.ndarray:
+    """Encoded images -> (N, 3, size, size) uint8: prepared as for encoding, then resized to what the student sees.
+
+    `crop` below 1 keeps the middle share of a side, as tests that resize to 256 and cut 224 do.
+    """
+    wide = round(size / crop)
+    edge = (wide - size) // 2
+    out = np.empty((len(blobs), size, size, 3), np.uint8)
+    for i, blob in enumerate(blobs):
+        pixels = decode(blob, source.image_size, source.max_pixels)
+        if source.image_size != wide:
+            pixels = np.asarray(Image.fromarray(pixels).resize((wide, wide), Image.Resampling.BICUBIC))
+        out[i] = pixels[edge : edge + size, edge : edge + size]
+    return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
+
+
+def image_set(pixels: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> ImageSet:
+    """Raises StageFailed for a weight that is negative or not finite."""
+    weights = np.ones(len(labels)) if weights is None else weights
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        raise StageFailed(f"evaluate: the weight of image {wrong[0]} of a set is {weights[wrong[0]]}; make it again")
+    return ImageSet(
+        torch.from_numpy(pixels),
+        torch.from_numpy(labels.astype(np.int64)),
+        torch.from_numpy(weights.astype(np.float32)),
+    )
+
+
+def real_images(source: SourceConfig, listing: Listing, size: int, crop: float = 1.0) -> Loaded:
+    """Every usable image of a split."""
+    pixels, labels, broken, stored = [], [], [], 0
+    for i, blob in enumerate(open_source(source).read(listing.split, listing.ids.to_pylist())):
+        try:
+            pixels.append(load_images([blob], source, size, crop)[0])
+        except BrokenImage as e:
+            broken.append(f"{listing.split}/{listing.ids[i]}: {e}")
+        else:
+            labels.append(listing.labels[i])
+            stored += len(blob)
+    if not pixels:
+        raise StageFailed(
+            f"evaluate: none of the {len(listing)} images of split {listing.split!r} can be used; mend them, run again"
+        )
+    return Loaded(image_set(np.stack(pixels), np.array(labels)), broken, stored)
+
+
+def syntheses(ref: SetRef, source: SourceConfig, size: int) -> Loaded:
+    """The images of a method with their weights, in the order of its manifest."""
+    assert ref.artifact is not None and ref.manifest is not None
+    table = pa.concat_tables(
+        [ref.artifact.read_table(r, columns=["class_index", "weight", "image"]) for r in ref.manifest.records]
+    )
+    blobs = table["image"].to_pylist()
+    images = image_set(
+        load_images(blobs, source, size), table["class_index"].to_numpy(), table["weight"].to_numpy()
+    )
+    return Loaded(images, [], sum(map(len, blobs)))

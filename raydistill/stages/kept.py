@@ -1,0 +1,77 @@
+"""What outlives a training: its state while it lasts, and if asked for the student that it made."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from raydistill.evaluation.colour import MEAN, STD
+from raydistill.identity import canonical, digest
+from raydistill.store import faults
+from raydistill.store.location import Location
+
+
+@dataclass(frozen=True)
+class State:
+    """States of one training: step-NUMBER~HASH.pt under `folder`. A torn file does not match its name's hash."""
+
+    folder: Location
+
+    def load(self) -> dict[str, Any] | None:
+        """The latest whole state, on the CPU."""
+        for name in sorted(self.folder.list(), reverse=True):
+            data = (self.folder / name).read()
+            if name.partition("~")[2] == f"{digest(data)[:16]}.pt":
+                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return None
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Keeps this state, and then forgets the earlier ones."""
+        before = self.folder.list()
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        data = buffer.getvalue()
+        name = f"step-{step:09d}~{digest(data)[:16]}.pt"
+        (self.folder / name).write(data)
+        faults.reach("training", "after_commit", str(step))
+        self.forget([n for n in before if n != name])
+
+    def forget(self, names: Sequence[str] | None = None) -> None:
+        """Removes these states, or all of them."""
+        for name in self.folder.list() if names is None else names:
+            (self.folder / name).delete()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained student as a classifier's folder: model.safetensors, and config.json, which is written last."""
+
+    folder: Location
+    training: str  # the fingerprint of the training that made it
+
+    def there(self) -> bool:
+        try:
+            return json.loads((self.folder / "config.json").read()).get("training") == self.training
+        except (FileNotFoundError, ValueError, AttributeError):
+            return False
+
+    def write(self, net: nn.Module, student: str, width: int, class_ids: Sequence[str], image_size: int) -> None:
+        tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+        about = {
+            "architecture": student,
+            "width": width,
+            "classes": list(class_ids),
+            "image_size": image_size,
+            "mean": MEAN,
+            "std": STD,
+            "training": self.training,
+        }
+        (self.folder / "model.safetensors").write(safetensors.torch.save(tensors))
+        (self.folder / "config.json").write(canonical(about).encode())
