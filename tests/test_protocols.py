@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -38,6 +39,41 @@ class TestHard:
         assert (r.optimiser, r.momentum, r.schedule, r.labels) == ("sgd", 0.9, "multistep", "hard")
         assert (r.crop_scale, r.flip, r.jitter, r.lighting, r.patches) == (0.5, True, 0.4, 0.1, 1)
         assert (r.cutmix, r.beta, r.evaluations, r.tested_from, r.test_crop) == (1.0, 1.0, 100, 0.0, 1.0)
+
+
+class TestRded:
+    @pytest.mark.parametrize(("ipc", "classes", "batch"), [
+        (1, 10, 10), (10, 10, 50), (50, 10, 100), (1, 100, 20), (10, 1000, 100)])
+    def test_batches_by_images_per_class(self, ipc: int, classes: int, batch: int) -> None:
+        assert recipe(ipc, classes, name="rded").batch == batch
+
+    def test_other_ipc_must_give_a_batch(self) -> None:
+        with pytest.raises(BadInput, match=r"not for ipc=20; give evaluate\.protocol\.batch"):
+            recipe(20, name="rded")
+        assert recipe(20, name="rded", batch=40).batch == 40
+
+    def test_it_is_the_one_of_the_released_script(self) -> None:
+        r = recipe(name="rded")
+        assert (r.optimiser, r.lr, r.weight_decay, r.epochs, r.schedule) == ("adamw", 1e-3, 0.01, 300, "half_cosine")
+        assert (r.labels, r.temperature, r.bn_pass, r.cutmix, r.beta) == ("teacher", 20, True, 1, 1)
+        assert (r.patches, r.crop_scale, r.flip, r.jitter, r.lighting) == (2, 0.5, True, 0, 0)
+        assert (r.test_crop, r.tested_from) == (224 / 256, 0.8)
+        assert recipe(student="vgg11", name="rded").lr == 5e-4 and recipe(student="alexnet", name="rded").lr == 1e-4
+
+    def test_without_patches_nothing_is_cropped(self) -> None:
+        assert recipe(name="rded", patches=1).crop_scale == 1
+
+
+class TestFkd:
+    def test_it_is_the_one_of_the_released_script(self) -> None:
+        r = recipe(name="fkd")
+        assert (r.optimiser, r.lr, r.weight_decay, r.epochs, r.schedule) == ("adamw", 1e-3, 0.01, 300, "cosine")
+        assert (r.labels, r.temperature, r.batch, r.crop_scale, r.flip) == ("stored", 20, 1024, 0.08, True)
+        assert (r.patches, r.jitter, r.bn_pass) == (1, 0, False)
+
+    def test_there_is_a_view_an_epoch_unless_fewer_are_asked_for(self) -> None:
+        assert recipe(name="fkd").views == 300 and recipe(name="fkd", budget=0.1).views == 30
+        assert recipe(name="fkd", views=7).views == 7 and recipe(name="hard").views == 0
 
 
 class TestConfiguration:
@@ -101,6 +137,15 @@ class TestRates:
             scheduler.step()
         assert self.rates(r) == pytest.approx(expected)
 
+    def test_rded_ends_at_one_half(self) -> None:
+        found = self.rates(recipe(name="rded"))
+        assert len(found) == 300 and found[0] == 1 and found[-1] == pytest.approx(0.5, abs=0.003)
+        assert found[150] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+
+    def test_fkd_ends_at_nothing(self) -> None:
+        found = self.rates(recipe(name="fkd"))
+        assert found[150] == pytest.approx(0.5) and found[-1] == pytest.approx(0, abs=1e-4)
+
     def test_a_training_of_one_epoch_starts_at_the_full_rate(self) -> None:
         assert self.rates(recipe(budget=1e-6)) == [1.0]
 
@@ -112,3 +157,10 @@ class TestOptimiser:
         opt = optimiser(self.net, recipe())
         assert isinstance(opt, torch.optim.SGD) and len(opt.param_groups) == 1
         assert opt.param_groups[0]["momentum"] == 0.9 and opt.param_groups[0]["weight_decay"] == 5e-4
+
+    def test_adamw_leaves_one_dimensional_parameters_alone(self) -> None:
+        opt = optimiser(self.net, recipe(name="rded"))
+        assert isinstance(opt, torch.optim.AdamW) and opt.defaults["betas"] == (0.9, 0.999)
+        dimensions = [{p.dim() for p in group["params"]} for group in opt.param_groups]
+        assert dimensions == [{2, 4}, {1}] and [g["weight_decay"] for g in opt.param_groups] == [0.01, 0]
+        assert sum(len(g["params"]) for g in opt.param_groups) == len(list(self.net.parameters()))

@@ -32,7 +32,8 @@ class Recipe:
     `cutmix` of the batches, its image's share drawn from Beta(beta, beta).
     `labels`: "hard", "teacher" (every mixed batch on the fly) or "stored" (per image and view; `views` of each).
     Tested `evaluations` times at even distances after the share `tested_from` of the training; a test image is cut to
-    the middle `test_crop` of its side. `bn_pass`: one more forward pass a step, which moves BatchNorm statistics alone.
+    the middle `test_crop` of its side. `bn_pass`: one more forward pass a step, which moves BatchNorm statistics alone;
+    it sees the mixed batch, because RDED's script mixes in place.
     """
 
     protocol: str

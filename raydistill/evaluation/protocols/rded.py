@@ -13,7 +13,7 @@ EVALUATIONS = 6  # 300 epochs: after 250, 260, ... 300
 
 @register("protocol", "rded")
 def rded(setting: Setting) -> Recipe:
-    """A teacher labels every mixed batch; AdamW whose half cosine ends at one half; shuffled 2 x 2 patches, crops, flips.
+    """A teacher labels every mixed batch; AdamW, a cosine that ends at one half; shuffled 2 x 2 patches, crops, flips.
 
     Raises BadInput for an IPC whose batch the released script leaves open.
     """

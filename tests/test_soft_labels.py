@@ -1,0 +1,309 @@
+"""Soft labels: what a teacher says of a view, how it is stored, how a student is told; without Ray."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from tiny_run import GENERATED, STAGES, TinyRun, backwards, config
+
+from raydistill.errors import BadInput, StageFailed
+from raydistill.evaluation.colour import normalise
+from raydistill.evaluation.recipe import Recipe
+from raydistill.evaluation.stored import Stored, quantise, view_boxes
+from raydistill.evaluation.targets import Live, loss
+from raydistill.evaluation.train import Student
+from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
+from raydistill.models.device import Placement
+from raydistill.stages import evaluate, imagesets, label, preflight, runner, teacher, trainer
+from raydistill.stages.kept import Weights
+from raydistill.stages.runner import serial
+from raydistill.store.artifact import Manifest
+from raydistill.store.location import Location
+from raydistill.store.rundir import RunDir
+
+CPU = Placement(torch.device("cpu"), torch.float32, "cpu")
+SIZE = 16
+
+
+class TestQuantised:
+    @given(st.integers(0, 2**31), st.floats(1e-3, 1e4))
+    def test_a_logit_is_off_by_half_a_step(self, seed: int, spread: float) -> None:
+        logits = np.random.default_rng(seed).normal(0, spread, (7, 12)).astype(np.float32)
+        codes, low, step = quantise(logits)
+        found = low[:, None] + step[:, None] * codes
+        assert codes.dtype == np.uint8
+        assert (np.abs(found - logits) <= np.ptp(logits, axis=1)[:, None] / 510 * (1 + 1e-3)).all()
+
+    def test_softened_labels_are_almost_the_teachers(self) -> None:
+        """At T = 20 a thousand classes with a ResNet's logits: less than a third of a percent of total variation."""
+        logits = np.random.default_rng(0).normal(0, 3, (200, 1000)).astype(np.float32)
+        logits[:, 0] += 15
+        codes, low, step = quantise(logits)
+        stored = torch.from_numpy(low[:, None] + step[:, None] * codes)
+        apart = ((stored / 20).softmax(1) - (torch.from_numpy(logits) / 20).softmax(1)).abs().sum(1) / 2
+        assert apart.max() < 0.003
+
+    def test_equal_logits_stay_equal(self) -> None:
+        codes, low, step = quantise(np.full((2, 3), 1.5, np.float32))
+        assert not codes.any() and (low == 1.5).all() and not step.any()
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_what_is_not_finite_is_refused(self, bad: float) -> None:
+        with pytest.raises(StageFailed, match="not finite"):
+            quantise(np.array([[0, bad]], np.float32))
+
+
+class TestLoss:
+    def test_hard_targets_give_cross_entropy_mixed_by_area(self) -> None:
+        logits, y, other = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([3, 3, 1, 0, 0, 2])
+        target = 0.3 * F.one_hot(y, 4) + 0.7 * F.one_hot(other, 4)
+        each = [F.cross_entropy(logits, labels, reduction="none") for labels in (y, other)]
+        torch.testing.assert_close(loss(logits, target, False, 1.0), 0.3 * each[0] + 0.7 * each[1])
+
+    def test_soft_targets_give_the_divergence_at_the_temperature(self) -> None:
+        """KL = sum q (log q - log p); its mean is torch's batchmean; no factor T^2; 0 where the two agree."""
+        logits, teacher = torch.randn(5, 7), torch.randn(5, 7)
+        q, p = (teacher / 20).softmax(1), (logits / 20).softmax(1)
+        found = loss(logits, q, True, 20.0)
+        torch.testing.assert_close(found, (q * (q.log() - p.log())).sum(1))
+        torch.testing.assert_close(found.mean(), F.kl_div(p.log(), q, reduction="batchmean"))
+        torch.testing.assert_close(loss(teacher, q, True, 20.0), torch.zeros(5), atol=1e-6, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose images of two classes of digits are there."""
+    root = tmp_path_factory.mktemp("finished") / "run"
+    tiny = TinyRun(root)
+    tiny.finish([s for s in STAGES if "random" not in s])
+    return root
+
+
+@pytest.fixture(scope="module")
+def taught(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A convnet trained on all images of the run, as `keep_weights` leaves it."""
+    tiny = TinyRun(finished)
+    asked = soft(tiny, name="hard", visits=400, batch=8, lr=0.05, keep=True)
+    full = imagesets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None)
+    out = tmp_path_factory.mktemp("taught")
+    found, _ = go(asked, tiny, [full], out)
+    assert (score := trainer.score(found[0])) is not None and score.last > 0.8
+    return out / "run" / "checkpoints" / "students" / "full_data-convnet-seed0"
+
+
+def soft(tiny: TinyRun, keep: bool = False, path: Path | None = None, **protocol: Any) -> Any:
+    off = {"image_size": SIZE, "evaluations": 2}
+    return config(
+        evaluate={"width": 8, "seeds": 1, "keep_weights": keep, "protocol": off | protocol},
+        teacher={"path": str(path) if path else None},
+        label={"batch": 5, "device": "cpu"},
+    )
+
+
+def go(asked: Any, tiny: TinyRun, sets: list[Any], out: Path, teaching: Any = None) -> tuple[list[Any], float]:
+    """Evaluation with one process in place of Ray Train; artifacts under `out`."""
+    def fit(job: trainer.Job, *_: object) -> None:
+        worker = trainer.Trainer(job, torch.device("cpu"), "cpu")
+        for t in job.trainings:
+            worker.run(t)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "fit", fit)
+        return evaluate.evaluate(asked, RunDir(str(out / "run")), sets, tiny.train, tiny.test, lambda: None, teaching)
+
+
+def spec(path: Path) -> ClassifierSpec:
+    return ClassifierSpec(str(path), key="teacher")
+
+
+def reference(tiny: TinyRun) -> imagesets.SetRef:
+    artifact, manifest = tiny.sealed(f"sample {GENERATED}")
+    return imagesets.SetRef(GENERATED, manifest.digest, manifest.rows, artifact, manifest)
+
+
+def fkd(tiny: TinyRun, **more: Any) -> Recipe:
+    return evaluate.recipe(soft(tiny, name="fkd", epochs=4, views=3, **more), 2, "convnet")
+
+
+class TestKept:
+    def test_a_student_that_was_kept_is_a_classifier(self, finished: Path, taught: Path) -> None:
+        tiny, network = TinyRun(finished), Classifier(spec(taught), CPU)
+        images = imagesets.real_images(tiny.config.source, tiny.test, SIZE).images
+        answers = network.logits(images.pixels / 255).argmax(1)
+        assert (answers == images.labels).float().mean() > 0.8 and network.spec.class_ids == ["3", "7"]
+
+    def test_weights_are_made_again_if_they_are_gone(self, finished: Path, tmp_path: Path) -> None:
+        tiny = TinyRun(finished)
+        quick: dict[str, Any] = {"name": "hard", "visits": 8, "evaluations": 1}
+        before, _ = go(soft(tiny, **quick), tiny, [reference(tiny)], tmp_path)
+        folder = tmp_path / "run" / "checkpoints" / "students" / f"{GENERATED}-convnet-seed0"
+        assert not folder.exists()
+        go(soft(tiny, keep=True, **quick), tiny, [reference(tiny)], tmp_path)
+        first = (folder / "model.safetensors").read_bytes()
+        shutil.rmtree(folder)
+        after, seconds = go(soft(tiny, keep=True, **quick), tiny, [reference(tiny)], tmp_path)
+        assert (folder / "model.safetensors").read_bytes() == first and seconds > 0
+        assert before[0].artifact.manifest() == after[0].artifact.manifest()
+        assert go(soft(tiny, keep=True, **quick), tiny, [reference(tiny)], tmp_path)[1] == 0
+
+    def test_weights_of_another_training_do_not_count(self, tmp_path: Path) -> None:
+        net = Student("convnet", 8, 2, 0).build(SIZE)
+        Weights(Location.of(str(tmp_path)), "one").write(net, "convnet", 8, ["a", "b"], SIZE)
+        assert Weights(Location.of(str(tmp_path)), "one").there()
+        assert not Weights(Location.of(str(tmp_path)), "other").there()
+
+
+class TestTeacher:
+    def test_its_accuracy_is_that_of_its_answers(self, finished: Path, taught: Path, tmp_path: Path) -> None:
+        tiny = TinyRun(finished)
+        asked, r = soft(tiny, path=taught), fkd(tiny)
+        stage = teacher.stage(asked, RunDir(str(tmp_path)), tiny.test, spec(taught), r)
+        manifest = runner.run(stage, serial).manifest
+        images = imagesets.real_images(asked.source, tiny.test, SIZE, r.test_crop).images
+        answers = Classifier(spec(taught), CPU).logits(images.pixels / 255).argmax(1)
+        assert teacher.accuracy(manifest) == pytest.approx((answers == images.labels).double().mean().item())
+        assert manifest.rows == len(tiny.test)
+
+    def test_one_that_knows_nothing_is_refused_in_one_line(self, finished: Path, taught: Path, tmp_path: Path) -> None:
+        """Its classes turned round: of two classes it now gets the others right."""
+        tiny = TinyRun(finished)
+        wrong = relabelled(taught, tmp_path / "wrong", ["7", "3"])
+        run, asked = RunDir(str(tmp_path / "run")), soft(tiny, path=wrong)
+        stage = teacher.stage(asked, run, tiny.test, spec(wrong), fkd(tiny))
+        with pytest.raises(StageFailed, match="less than twice chance") as caught:
+            runner.run(stage, serial)
+        assert "\n" not in str(caught.value) and stage.artifact.manifest() is None
+
+    def test_soft_labels_need_one(self, finished: Path) -> None:
+        tiny = TinyRun(finished)
+        with pytest.raises(BadInput, match=r"name=fkd trains on a teacher's labels: give teacher\.path"):
+            preflight.find_teacher(soft(tiny, name="fkd"), ["3", "7"])
+        assert preflight.find_teacher(soft(tiny, name="hard"), ["3", "7"]) is None
+
+    def test_one_without_a_class_is_refused(self, finished: Path, taught: Path) -> None:
+        with pytest.raises(BadInput, match="class '5' is not one of the 2 classes of the teacher"):
+            preflight.find_teacher(soft(TinyRun(finished), path=taught, name="fkd"), ["3", "5"])
+
+
+def relabelled(teacher_at: Path, to: Path, class_ids: list[str], extra: int = 0) -> Path:
+    """The same network whose columns are called otherwise, and with more classes that it believes in."""
+    to.mkdir(parents=True)
+    tensors = load_file(teacher_at / "model.safetensors")
+    about = json.loads((teacher_at / "config.json").read_text())
+    order = [about["classes"].index(c) if c in about["classes"] else -1 for c in class_ids]
+    if extra:
+        for name in ("head.weight", "head.bias"):
+            padded = torch.cat([tensors[name], torch.full((extra, *tensors[name].shape[1:]), 3.0)])
+            tensors[name] = padded[[i if i >= 0 else len(padded) - 1 for i in order]].contiguous()
+    save_file(tensors, to / "model.safetensors")
+    (to / "config.json").write_text(json.dumps(about | {"classes": class_ids}))
+    return to
+
+
+def labelled(tiny: TinyRun, path: Path, out: Path, execute: Any = serial, **more: Any) -> tuple[Any, Manifest]:
+    stage = label.stage(
+        soft(tiny, path=path), RunDir(str(out)), reference(tiny), tiny.train.classes, spec(path), fkd(tiny, **more)
+    )
+    return stage, runner.run(stage, execute).manifest
+
+
+class TestLabels:
+    def test_each_is_the_teachers_answer_to_that_view(self, finished: Path, taught: Path, tmp_path: Path) -> None:
+        tiny, r = TinyRun(finished), fkd(TinyRun(finished))
+        stage, manifest = labelled(tiny, taught, tmp_path)
+        images = imagesets.syntheses(reference(tiny), tiny.config.source, SIZE).images
+        views, network = label.read(stage.artifact, manifest, len(images), r.views), Classifier(spec(taught), CPU)
+        assert views.codes.shape == (3, len(images), 2)
+        for view in range(r.views):
+            boxes = view_boxes(np.arange(len(images)), view, r)
+            for i in range(len(images)):
+                t, left, h, w = (getattr(boxes, k)[i] for k in ("top", "left", "height", "width"))
+                cut = images.pixels[i : i + 1, :, t : t + h, left : left + w].float() / 255
+                seen = F.interpolate(cut, (SIZE, SIZE), mode="bilinear", align_corners=False)
+                expected = network.logits(seen.flip(3) if boxes.flip[i] else seen)[0]
+                found = views.low[view, i] + views.step[view, i] * views.codes[view, i]
+                torch.testing.assert_close(found, expected, rtol=0, atol=float(views.step[view, i]) / 2 + 1e-3)
+                assert views.boxes[view].top[i] == t and views.boxes[view].flip[i] == boxes.flip[i]
+
+    def test_order_and_interruption_change_nothing(self, finished: Path, taught: Path, tmp_path: Path) -> None:
+        tiny = TinyRun(finished)
+        undisturbed, manifest = labelled(tiny, taught, tmp_path / "one")
+        assert len(undisturbed.keys) > 1
+        assert labelled(tiny, taught, tmp_path / "two", backwards)[1] == manifest
+
+        def broken(stage: Any, todo: Any) -> Any:
+            yield from serial(stage, todo[:1])
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            labelled(tiny, taught, tmp_path / "three", broken)
+        assert labelled(tiny, taught, tmp_path / "three")[1] == manifest
+
+    def test_columns_are_found_by_class_id(self, finished: Path, taught: Path, tmp_path: Path) -> None:
+        """A teacher with the classes in another order and one more of its own says the same of these."""
+        tiny = TinyRun(finished)
+        other = relabelled(taught, tmp_path / "other", ["zebra", "7", "3"], extra=1)
+        one, two = (labelled(tiny, path, tmp_path / path.name) for path in (taught, other))
+        first, second = (label.read(s.artifact, m, 6, 3) for s, m in (one, two))
+        assert torch.equal(first.codes, second.codes) and torch.allclose(first.low, second.low, atol=1e-4)
+
+    def test_other_views_are_other_labels_another_rate_is_not(
+        self, finished: Path, taught: Path, tmp_path: Path
+    ) -> None:
+        tiny = TinyRun(finished)
+        prints = [labelled(tiny, taught, tmp_path, **more)[0].artifact.fingerprint
+                  for more in ({}, {"lr": 0.5, "cutmix": 0.3}, {"crop_scale": 0.5})]
+        assert prints[0] == prints[1] != prints[2]
+
+
+class TestTold:
+    def test_stored_targets_are_softened_and_follow_the_epochs(
+        self, finished: Path, taught: Path, tmp_path: Path
+    ) -> None:
+        tiny = TinyRun(finished)
+        stage, manifest = labelled(tiny, taught, tmp_path)
+        views = label.read(stage.artifact, manifest, 6, 3)
+        targets, rows = Stored(views, 20.0), np.array([4, 0])
+        for epoch in range(5):
+            view = epoch % 3
+            logits = views.low[view, rows, None] + views.step[view, rows, None] * views.codes[view, rows]
+            torch.testing.assert_close(targets(torch.empty(0), epoch, rows), (logits / 20).softmax(1))
+
+    def test_a_live_teacher_sees_what_the_student_sees(self, finished: Path, taught: Path) -> None:
+        tiny, network = TinyRun(finished), Classifier(spec(taught), CPU)
+        pixels = imagesets.syntheses(reference(tiny), tiny.config.source, SIZE).images.pixels
+        told = Live(network, class_columns(network.spec, ["7", "3"]), 20.0, True)(normalise(pixels), 0, np.arange(6))
+        expected = (network.logits(pixels / 255)[:, [1, 0]] / 20).softmax(1)
+        torch.testing.assert_close(told, expected, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize(("name", "more"), [("rded", {"batch": 4}), ("fkd", {"views": 3})])
+    def test_students_of_soft_protocols_learn(
+        self, name: str, more: dict[str, Any], finished: Path, taught: Path, tmp_path: Path
+    ) -> None:
+        """Trained on six images and on all; what is committed says by whom, and what it takes to store."""
+        tiny = TinyRun(finished)
+        asked = soft(tiny, path=taught, name=name, epochs=60, lr=0.01, **more)
+        sets = [reference(tiny), imagesets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None)]
+        stored = {}
+        if name == "fkd":
+            stage = label.stage(asked, TinyRun(tmp_path).run, sets[0], tiny.train.classes, spec(taught),
+                                evaluate.recipe(asked, 2, "convnet"))
+            stored = {sets[0].digest: (stage.artifact, runner.run(stage, serial).manifest)}
+        teaching = trainer.Teaching(spec(taught), 0.9, stored)
+        found, _ = go(asked, tiny, sets, tmp_path, teaching)
+        own, full = (trainer.body(t) for t in found)
+        assert own is not None and full is not None and full["last"] > 0.7
+        assert own["teacher"] == {"architecture": "convnet", "accuracy": 0.9}
+        assert own["protocol"]["protocol"] == name and own["protocol_name"].startswith(name)
+        assert (own["bytes"]["labels"] > 0) == (name == "fkd") and full["bytes"]["labels"] == 0
+        assert own["loss"][-1][1] < own["loss"][0][1] * 1.5
