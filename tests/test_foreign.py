@@ -24,8 +24,8 @@ from raydistill.exporters.write import export
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import ClassInfo
 from raydistill.sources.images import decode
-from raydistill.stages import evaluate, foreign, pipeline, runner
-from raydistill.stages.evaluate import SetRef, syntheses
+from raydistill.stages import evaluate, foreign, pipeline, runner, trainer
+from raydistill.stages.imagesets import SetRef, syntheses
 from raydistill.stages.preflight import prepare
 from raydistill.store.rundir import RunDir
 
@@ -223,7 +223,7 @@ class TestImport:
         _, outcome, stage = bring(tmp_path, weighted(tmp_path / "mine", "jsonl", [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]))
         assert outcome.manifest.rows == 6 and len(stage.keys) == 2
         source = settings(tmp_path / "mine").source
-        made = syntheses(SetRef("mine", "", 6, stage.artifact, outcome.manifest), source, SIZE)
+        made = syntheses(SetRef("mine", "", 6, stage.artifact, outcome.manifest), source, SIZE).images
         assert made.labels.tolist() == [0, 0, 1, 1, 2, 2] and made.weights.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]
         for n, pixels in enumerate(made.pixels):
             assert np.array_equal(pixels.permute(1, 2, 0), decode(image(*divmod(n, 2)), SIZE, 10**6))
@@ -248,10 +248,10 @@ class TestImport:
 def test_a_whole_run_judges_it_beside_the_baselines(tmp_path: Path, monkeypatch: Any) -> None:
     """All stages but on Ray: three sets are trained on, the page and the metrics are drawn, no product is claimed."""
 
-    def fit(job: evaluate.Job, *_: Any) -> None:
-        trainer = evaluate.Trainer(job, torch.device("cpu"), "cpu")
+    def fit(job: trainer.Job, *_: Any) -> None:
+        worker = trainer.Trainer(job, torch.device("cpu"), "cpu")
         for training in job.trainings:
-            trainer.run(training)
+            worker.run(training)
 
     monkeypatch.setattr(evaluate, "fit", fit)
     torch.set_num_threads(1)

@@ -16,7 +16,8 @@ from raydistill.errors import BadInput, StageFailed
 from raydistill.sources.base import open_source
 from raydistill.sources.images import decode, png
 from raydistill.stages import measure, pipeline, runner
-from raydistill.stages.evaluate import SetRef
+from raydistill.stages import trainer as worker
+from raydistill.stages.imagesets import SetRef
 from raydistill.stages.measure import LATENT, Points
 from raydistill.stages.preflight import prepare
 from raydistill.stages.runner import Stage, serial
@@ -152,10 +153,10 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """result.json, the page and the order: own set by its plain name, baselines under metrics/."""
     from raydistill.stages import evaluate
 
-    def fit(job: evaluate.Job, *_: object) -> None:
+    def fit(job: worker.Job, *_: object) -> None:
         import torch
 
-        trainer = evaluate.Trainer(job, torch.device("cpu"), "cpu")
+        trainer = worker.Trainer(job, torch.device("cpu"), "cpu")
         for t in job.trainings:
             trainer.run(t)
 

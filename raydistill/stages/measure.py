@@ -23,7 +23,7 @@ from raydistill.models.classifier import Classifier, ClassifierSpec
 from raydistill.models.device import place
 from raydistill.sources.images import decode
 from raydistill.stages.embed import embed_all
-from raydistill.stages.evaluate import SetRef
+from raydistill.stages.imagesets import SetRef
 from raydistill.stages.runner import Stage
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +46,7 @@ class Training:
         return State(checkpoints / "trainings" / self.artifact.fingerprint)
 
     def weights(self, checkpoints: Location) -> Weights:
-        name = f"{self.set.name.replace(' ', '_')}-{self.student}-seed{self.seed}"
+        name = re.sub(r"[^\w.-]", "_", f"{self.set.name}-{self.student}-seed{self.seed}")
         return Weights(checkpoints / "students" / name, self.artifact.fingerprint)
 
 
