@@ -87,7 +87,7 @@ class ClusterConfig(Section):
     ] = "ward"
     num_cpus: Annotated[float, Field(gt=0, le=256, description="CPUs each clustering task reserves")] = 1.0
     memory_mb: Annotated[
-        int, Field(ge=256, description="memory of a clustering task; a larger class is shared out over tasks")
+        int, Field(ge=256, description="a class whose latents take more than a quarter of it is shared out over tasks")
     ] = 1024
     deadline_s: Annotated[float, Field(gt=0, description="longest wait for one bucket of classes")] = 3600.0
 

@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,14 @@ def _answer(piece: Piece, work: Callable[..., Any], rows: np.ndarray, *columns: 
         return list(Whole(piece.read()).map(work, rows, *columns))
 
 
+@cache
+def _remote(function: Callable[..., Any]) -> Any:
+    """Sent to the cluster once, not with every pass over the points."""
+    import ray
+
+    return ray.remote(function)
+
+
 def spread(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], num_cpus: float) -> Iterator[Any]:
     """function(*call) for every call, in order: as Ray tasks where Ray is up, otherwise here, one after the other.
 
@@ -80,7 +89,7 @@ def spread(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], num_c
     if ray is None or not ray.is_initialized():
         yield from (function(*call) for call in calls)
         return
-    remote = ray.remote(function).options(num_cpus=num_cpus, max_retries=3)
+    remote = _remote(function).options(num_cpus=num_cpus, max_retries=3)
     ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting, running = deque(calls), deque[Any]()
     while waiting or running:
