@@ -281,17 +281,15 @@ def test_tasks_of_a_large_class_run_on_ray(tmp_path: Path) -> None:
     import ray
 
     from raydistill.stages import dispatch
-    from raydistill.stages.runtime import ensure_ray
 
     run, upstream, infos = large(tmp_path, 40_000)
     few = {"algorithm": "divisive", "leaves": 6, "iterations": 5, "split_restarts": 2, "num_cpus": 0.5}
     asked = config(cluster=few)
     stage = cluster.stage(asked, run, *upstream, infos, (1, 2, 3))
     whole = stage.work.open()(upstream[1].records[0]).sha256
-    ensure_ray(asked.ray)
     try:
         split = replace(stage, work=replace(stage.work, budget=2 * 6 * 20_000))
-        (record,) = dispatch.tasks(split, stage.keys)
+        (record,) = dispatch.on_ray(asked.ray)(split, stage.keys)
     finally:
         ray.shutdown()
     assert record.sha256 == whole
