@@ -12,6 +12,8 @@ import numpy as np
 
 from raydistill.seeding import generator
 
+ROWS = 32  # whose differences to a start are held at a time
+
 
 @dataclass(frozen=True)
 class Clusters:
@@ -36,7 +38,7 @@ def kmeans(x: np.ndarray, k: int, iterations: int, restarts: int, key: tuple[obj
         raise ValueError(f"cannot make {k} clusters of {len(x)} points")
     faiss.omp_set_num_threads(1)
     x = np.ascontiguousarray(x, np.float32)
-    distinct = len(np.unique(x, axis=0)) if k > 1 else 1
+    distinct = len({row.tobytes() for row in x + 0.0}) if k > 1 else 1  # + 0.0: minus zero is zero
     k = min(k, distinct)
     best: Clusters | None = None
     for restart in range(restarts):
@@ -63,7 +65,12 @@ def _plus_plus(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _squared(x: np.ndarray, point: np.ndarray) -> np.ndarray:
-    return np.square(x - point).sum(axis=1, dtype=np.float64)
+    """Squared distances (N,) float64, few rows at a time so that the differences stay in the cache."""
+    far, room = np.empty(len(x)), np.empty((ROWS, x.shape[1]), np.float32)
+    for i in range(0, len(x), ROWS):
+        apart = np.subtract(x[i : i + ROWS], point, out=room[: len(x) - i])
+        np.square(apart, out=apart).sum(axis=1, dtype=np.float64, out=far[i : i + ROWS])
+    return far
 
 
 def _lloyd(x: np.ndarray, start: np.ndarray, iterations: int) -> Clusters:
@@ -86,11 +93,11 @@ def of_labels(x: np.ndarray, labels: np.ndarray, k: int) -> Clusters:
 
     Centroids are the float64 means of their members, so that sizes, means and distances agree exactly.
     """
-    sums = np.zeros((k, x.shape[1]), np.float64)
-    np.add.at(sums, labels, x)
     size = np.bincount(labels, minlength=k)
     kept = np.flatnonzero(size)
-    centroids = (sums[kept] / size[kept, None]).astype(np.float32)
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(size)[:-1])
+    sums = np.stack([x[members[j]].sum(axis=0, dtype=np.float64) for j in kept])
+    centroids = (sums / size[kept, None]).astype(np.float32)
     order = np.lexsort((centroids[:, 0], -size[kept]))
     centroids, kept = centroids[order], kept[order]
     rank = np.full(k, -1, np.int64)
@@ -98,8 +105,5 @@ def of_labels(x: np.ndarray, labels: np.ndarray, k: int) -> Clusters:
     labels = rank[labels]
     distance = np.square(x - centroids[labels]).sum(axis=1, dtype=np.float64)
     sse = np.bincount(labels, weights=distance, minlength=len(kept))
-    medoid = np.array(
-        [members[np.argmin(distance[members])] for members in (np.flatnonzero(labels == j) for j in range(len(kept)))],
-        np.int64,
-    )
+    medoid = np.array([members[j][np.argmin(distance[members[j]])] for j in kept], np.int64)
     return Clusters(centroids, labels, np.bincount(labels, minlength=len(kept)), sse, medoid)
