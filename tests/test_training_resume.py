@@ -97,12 +97,13 @@ def test_a_torn_state_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_only_the_latest_state_is_kept_and_then_none(tmp_path: Path) -> None:
-    state = State(Location.of(str(tmp_path)))
+    state = State(Location.of(str(tmp_path / "state")))
     for step in (5, 10, 15):
         state.save(step, {"step": step})
-    assert len(list(tmp_path.iterdir())) == 1 and state.load() == {"step": 15}
+    assert len(list((tmp_path / "state").iterdir())) == 1 and state.load() == {"step": 15}
     state.forget()
     assert list(tmp_path.iterdir()) == [] and state.load() is None
+    state.forget()
 
 
 def test_the_extra_pass_moves_the_statistics_twice_a_step(drops: None) -> None:

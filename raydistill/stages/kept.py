@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +49,9 @@ class State:
         """Removes these states, or all of them."""
         for name in self.folder.list() if names is None else names:
             (self.folder / name).delete()
+        if names is None and self.folder.is_local:
+            with contextlib.suppress(OSError):  # gone already, or somebody put something there
+                os.rmdir(self.folder.uri)
 
 
 @dataclass(frozen=True)
