@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raydistill.diffusion.flow import FlowStep
 from raydistill.diffusion.loop import Batch
-from raydistill.diffusion.prediction import Prediction, log_variance, x0_from_eps
+from raydistill.diffusion.prediction import FlowPrediction, Prediction, log_variance, x0_from_eps
 from raydistill.diffusion.schedule import Step, alphas_bar, path
 from raydistill.seeding import NoiseKey
 
@@ -43,6 +44,19 @@ class Mixture:
         return Prediction(step, x_t, eps, x0_from_eps(x_t, eps, step), log_variance(step, raw, eps))
 
 
+    def velocity(self, x_t: Tensor, t: float, class_index: Tensor) -> Tensor:
+        """E[x_1 - eps | x_t] on the path x_t = t x_1 + (1 - t) eps.
+
+        A component explains x_t by N(t mean, v) with v = t^2 std^2 + (1 - t)^2, and then expects
+        x_1 = mean + t std^2 (x_t - t mean) / v and eps = (1 - t) (x_t - t mean) / v.
+        """
+        x, v = x_t.double(), t**2 * self.std**2 + (1 - t) ** 2
+        away = torch.stack([x - t * m for m in self.means])
+        share = torch.softmax(-(away**2) / (2 * v), 0)
+        means = torch.tensor(self.means, dtype=torch.float64).view(-1, *[1] * x.ndim)
+        return (share * (means + (t * self.std**2 - (1 - t)) / v * away)).sum(0).to(x_t.dtype)
+
+
 def batch(size: int, prototype: Tensor | float = 0.0, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Batch:
     """`size` slots of one class, pulled to the same prototype, or to one each; real latents lie around it."""
     anchors = torch.as_tensor(prototype).to(torch.float32).expand(size, *shape).clone()
@@ -61,6 +75,10 @@ def around(anchors: Tensor, count: int = 16) -> Tensor:
 def prediction(step: Step, x_t: Tensor, eps: Tensor, raw: Tensor | None = None) -> Prediction:
     """What a network that says `eps` (and `raw` of the variance) would be understood as."""
     return Prediction(step, x_t, eps, x0_from_eps(x_t, eps, step), log_variance(step, raw, eps))
+
+
+def flow_prediction(step: FlowStep, x_t: Tensor, v: Tensor) -> FlowPrediction:
+    return FlowPrediction(step, step.t, x_t, v)
 
 
 def noise(seed: int, size: int = 3, shape: tuple[int, ...] = SHAPE) -> Tensor:

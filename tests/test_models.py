@@ -82,8 +82,11 @@ class TestRefusals:
             ("training.json", put(class_ids=["0", "1"]), "2 class_ids"),
             ("training.json", put(latent_scale=0), "latent_scale=0"),
             ("training.json", put(latent_scale=float("nan")), "latent_scale=nan"),
-            ("training.json", put(prediction="v"), "predicts 'v'"),
-            ("scheduler/scheduler_config.json", put(prediction_type="v_prediction"), "need an epsilon model"),
+            ("training.json", put(prediction="v"), "predicts 'v' by training.json, but its scheduler says"),
+            ("training.json", put(prediction="sample"), "predicts 'sample'; training.json must give"),
+            ("training.json", put(prediction="flow"), "a flow goes with FlowMatchEulerDiscreteScheduler"),
+            ("scheduler/scheduler_config.json", put(prediction_type="v_prediction"), "prediction_type='v_prediction'"),
+            ("scheduler/scheduler_config.json", put(_class_name="FlowMatchHeunDiscreteScheduler"), "nothing else does"),
             ("scheduler/scheduler_config.json", put(beta_schedule="sigmoid"), None),
             ("transformer/config.json", put(_class_name="UNet2DModel"), "is a 'UNet2DModel'; supported: DiT"),
         ],
@@ -145,10 +148,6 @@ class TestRefusals:
         with pytest.raises(BadInput, match="cannot be loaded") as caught:
             Vae(VaeSpec(path), CPU) if name == "vae" else Denoiser(GeneratorSpec(path), CPU, 1.0, "all")
         assert "\n" not in str(caught.value)
-
-    def test_a_flow_model_is_told_what_is_needed(self, shared: Path) -> None:
-        said = refusal(GeneratorSpec, shared / "weights" / "nette128-flow")
-        assert "predicts 'flow_velocity'" in said and "ddpm and ddim need an epsilon model" in said
 
     def test_what_does_not_fit_the_data(self) -> None:
         spec = GeneratorSpec(None)

@@ -7,6 +7,7 @@ allowed. `load` returns the canonical tree that is written to run_dir/config.yam
 from raydistill.config.base import class_list, class_lists
 from raydistill.config.evaluation import *  # noqa: F403
 from raydistill.config.loading import build, describe, leaves, load, nearest_key, presets
+from raydistill.config.sampling import *  # noqa: F403
 from raydistill.config.sections import *  # noqa: F403
 
 __all__ = ["build", "class_list", "class_lists", "describe", "leaves", "load", "nearest_key", "presets"]

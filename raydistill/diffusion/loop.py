@@ -1,6 +1,7 @@
-"""The one sampling loop: prediction -> guidance -> sampler step, batched over slots of any classes.
+"""The sampling loop of diffusion: prediction -> guidance -> sampler step, batched over slots of any classes.
 
-Every sample is independent and its noise comes from its key, so a batch may hold any slots.
+Every sample is independent and its noise comes from its key, so a batch may hold any slots. Flows are integrated by
+the loop in flow.py.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from raydistill import seeding
 from raydistill.diffusion.prediction import Prediction
-from raydistill.diffusion.schedule import Step, Window
+from raydistill.diffusion.schedule import Placed, Step, Window
 from raydistill.seeding import NoiseKey
 
 Denoise = Callable[[Tensor, Step, Tensor], Prediction]  # (x_t, step, class_index) -> prediction after CFG
@@ -39,7 +40,7 @@ class Guidance(Protocol):
     def delta(self, pred: Prediction, batch: Batch) -> Tensor: ...
 
 
-Watch = Callable[[Step, dict[str, Tensor]], None]  # is told of every guided step; numbers by name, (B,) each
+Watch = Callable[[Placed, dict[str, Tensor]], None]  # is told of every guided step; numbers by name, (B,) each
 
 
 @dataclass(frozen=True)

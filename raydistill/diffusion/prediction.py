@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from raydistill.diffusion.schedule import Step
+from raydistill.diffusion.schedule import Placed, Step
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,24 @@ class Prediction:
     def with_eps(self, eps_hat: Tensor) -> Prediction:
         """The same x_t seen with another noise estimate."""
         return replace(self, eps_hat=eps_hat, x0_hat=x0_from_eps(self.x_t, eps_hat, self.step))
+
+
+@dataclass(frozen=True)
+class FlowPrediction:
+    """The velocity at x_t = t data + (1 - t) noise after classifier-free guidance; t = 0 is noise, t = 1 data.
+
+    Tensors are float32 (B, C, h, w); v_hat = data - noise as the network expects them from here.
+    """
+
+    step: Placed
+    t: float
+    x_t: Tensor
+    v_hat: Tensor
+
+    @property
+    def x1_hat(self) -> Tensor:
+        """Where the path would end if v_hat stayed: the predicted image."""
+        return self.x_t + (1 - self.t) * self.v_hat
 
 
 def x0_from_eps(x_t: Tensor, eps_hat: Tensor, step: Step) -> Tensor:

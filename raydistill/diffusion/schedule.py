@@ -7,11 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from raydistill.errors import BadInput
+
+
+class Placed(Protocol):
+    """What steps of diffusion and of flows have in common: an index and a share of the noise path that count down."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def fraction(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ class Window:
     start: float = 1.0
     stop: float = 0.0
 
-    def active(self, step: Step) -> bool:
+    def active(self, step: Placed) -> bool:
         return self.stop < step.fraction <= self.start
 
     def count(self, steps: int) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from raydistill.config import Form
 from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.registry import register
 
@@ -16,7 +17,7 @@ class Mgd3(Method):
     uses_prototypes = True
     guidance = "mode"
     sampler = "ddpm"
-    form: ClassVar[Literal["mean", "epsilon"] | None] = "mean"
+    form: ClassVar[Form | None] = "mean"
 
     def slots(self, view: ClassView, ipc: int, seed: int) -> list[Slot]:
         """Slot j takes prototype j; with fewer distinct latents than slots the prototypes are used in turn."""

@@ -1,7 +1,7 @@
-"""The generator: a class-conditional network behind one protocol, with one sign convention.
+"""The generator: a class-conditional network behind one protocol, as a denoiser and as a flow.
 
-Inside, everything is alpha_bar, eps_hat, x0_hat; networks that predict something else are converted here, at the edge.
-Generator space is VAE-scaled space times `latent_scale`.
+Inside, everything is eps_hat and x0_hat, or v_hat = data - noise; whatever a network predicts is converted at the edge
+(parametrisation.py). Generator space is VAE-scaled space times `latent_scale`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from raydistill.diffusion.prediction import Prediction, log_variance, x0_from_eps
-from raydistill.diffusion.schedule import Step, alphas_bar
+from raydistill.diffusion.flow import FlowStep
+from raydistill.diffusion.flow import path as flow_path
+from raydistill.diffusion.prediction import Prediction, log_variance
+from raydistill.diffusion.schedule import Step
 from raydistill.errors import BadInput, StageFailed
 from raydistill.models import published
 from raydistill.models.checkpoint import (
@@ -32,6 +35,7 @@ from raydistill.models.checkpoint import (
 )
 from raydistill.models.device import Placement, quiet_libraries
 from raydistill.models.onednn import linear_by_onednn
+from raydistill.models.parametrisation import parametrisation, time_shift
 from raydistill.models.vae import VaeSpec
 
 NETWORK = "DiTTransformer2DModel"
@@ -76,11 +80,8 @@ class GeneratorSpec:
                 )
         if net.get("_class_name") != NETWORK and (net.get("_class_name"), net.get("norm_type")) != OLDER:
             raise BadInput(f"generator.path: {self.path} is a {net.get('_class_name')!r}; supported: {NETWORK}")
-        if training["prediction"] != "epsilon" or scheduler.get("prediction_type", "epsilon") != "epsilon":
-            raise BadInput(
-                f"generator.path: {self.path} predicts {training['prediction']!r}; the samplers ddpm and ddim "
-                "need an epsilon model"
-            )
+        self.predicts = parametrisation(training, scheduler, self.path)
+        self.time_shift = time_shift(scheduler, self.path)
         file, shape = self.path / "training.json", self.path / "transformer" / "config.json"
         ids = training["class_ids"]
         if not isinstance(ids, list) or len({str(c) for c in ids}) != len(ids) or not ids:
@@ -96,7 +97,6 @@ class GeneratorSpec:
         )
         side = integer(net, "sample_size", shape, "generator.path")
         self.latent_shape = (integer(net, "in_channels", shape, "generator.path"), side, side)
-        self.alphas_bar = alphas_bar(scheduler)
         if self.latent_scale <= 0:
             raise BadInput(f"generator.path: {file} gives latent_scale={self.latent_scale:g}; it must be positive")
         if self.timestep_freq_shift not in (None, 0, 1):
@@ -114,6 +114,15 @@ class GeneratorSpec:
                 f"generator.path: {len(self.class_ids)} class_ids, null_class_index={self.null_class} and "
                 f"{net.get('num_embeds_ada_norm')} embeddings in {self.path} do not go together"
             )
+
+    @property
+    def alphas_bar(self) -> np.ndarray:
+        """(T,) float64: what DDPM and DDIM go along. A flow is taken along DiT's linear betas."""
+        return self.predicts.alphas_bar
+
+    def times(self, count: int, t0: float, grid: str) -> tuple[FlowStep, ...]:
+        """The path of a flow sampler from t0: a flow's even one, or through a diffusion model's own times."""
+        return flow_path(count, t0, self.predicts.own_times, self.time_shift, grid)
 
     def check_fits(self, latent_shape: tuple[int, int, int], class_ids: Sequence[str]) -> None:
         """Raises BadInput if the latents or a class are not what the generator was trained on."""
@@ -154,7 +163,7 @@ class GeneratorSpec:
 
 
 class Denoiser:
-    """A loaded generator. Call it as diffusion.loop.Denoise."""
+    """A loaded generator. Call it as diffusion.loop.Denoise; ask its `velocity` as diffusion.flow.Velocity."""
 
     def __init__(
         self, spec: GeneratorSpec, place: Placement, cfg_scale: float, cfg_channels: Literal["all", "first3"]
@@ -179,31 +188,49 @@ class Denoiser:
 
     @torch.inference_mode()
     def __call__(self, x_t: Tensor, step: Step, class_index: Tensor) -> Prediction:
-        """x_t (B, C, h, w) float32, class_index (B,) int64. CFG: eps = eps_null + s (eps_cond - eps_null)."""
-        channels = x_t.shape[1]
+        """x_t (B, C, h, w) float32, class_index (B,) int64; what DDPM and DDIM see of the network."""
+        out, raw = self._asked(*self.spec.predicts.noised(x_t, step), class_index)
+        eps, x0 = self.spec.predicts.estimates(x_t, step, out)
+        return Prediction(step, x_t, eps, x0, log_variance(step, raw, eps))
+
+    @torch.inference_mode()
+    def velocity(self, x: Tensor, t: float, class_index: Tensor) -> Tensor:
+        """v_hat = data - noise, (B, C, h, w), at x = t data + (1 - t) noise: what flows see, diffusion.flow.Velocity.
+
+        Raises ValueError for a t that is not among `spec.predicts.own_times`.
+        """
+        out, _ = self._asked(*self.spec.predicts.on_path(x, t), class_index)
+        return self.spec.predicts.velocity(x, t, out)
+
+    def _asked(self, x: Tensor, told: int | float, class_index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The network's answer (B, C, h, w) and its variance channels. CFG: out = null + s (cond - null).
+
+        All that networks predict is affine in eps_hat at a given x, so CFG may come before any conversion.
+        """
+        channels = x.shape[1]
         if self.calls_per_step == 1:
-            out = self._network(x_t, step.t, class_index)
-            eps = out[:, :channels]
+            answer = self._network(x, told, class_index)
+            out = answer[:, :channels]
         else:
             null = torch.full_like(class_index, self.spec.null_class)
-            both = self._network(torch.cat([x_t, x_t]), step.t, torch.cat([class_index, null]))
-            out, other = both.chunk(2)
-            eps, eps_null = out[:, :channels], other[:, :channels]
-            eps = torch.cat(
+            both = self._network(torch.cat([x, x]), told, torch.cat([class_index, null]))
+            answer, other = both.chunk(2)
+            out, out_null = answer[:, :channels], other[:, :channels]
+            out = torch.cat(
                 [
-                    eps_null[:, : self.guided] + self.cfg_scale * (eps[:, : self.guided] - eps_null[:, : self.guided]),
-                    eps[:, self.guided :],
+                    out_null[:, : self.guided] + self.cfg_scale * (out[:, : self.guided] - out_null[:, : self.guided]),
+                    out[:, self.guided :],
                 ],
                 dim=1,
             )
-        raw = out[:, channels:] if self.spec.learned_variance else None
-        if not torch.isfinite(eps).all():
+        if not torch.isfinite(out).all():
             raise StageFailed(
-                f"generator: {self.spec.path} gave a non-finite prediction at t={step.t} in {self.place.dtype}; "
+                f"generator: {self.spec.path} gave a non-finite prediction at t={told:g} in {self.place.dtype}; "
                 "try sample.dtype=float32"
             )
-        return Prediction(step, x_t, eps, x0_from_eps(x_t, eps, step), log_variance(step, raw, eps))
+        return out, answer[:, channels:] if self.spec.learned_variance else None
 
-    def _network(self, x: Tensor, t: int, labels: Tensor) -> Tensor:
-        times = torch.full((len(x),), t, dtype=torch.long, device=x.device)
+    def _network(self, x: Tensor, t: int | float, labels: Tensor) -> Tensor:
+        kind = torch.long if isinstance(t, int) else torch.float32
+        times = torch.full((len(x),), t, dtype=kind, device=x.device)
         return self.net(x.to(self.place.dtype), timestep=times, class_labels=labels).sample.float()

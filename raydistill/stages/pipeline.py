@@ -12,6 +12,7 @@ from typing import Any, Literal
 from raydistill.config import Config
 from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.identity import canonical, digest
+from raydistill.methods.base import guidance_numbers, guidance_section
 from raydistill.models.checkpoint import licence
 from raydistill.report.card import card
 from raydistill.stages import (
@@ -245,7 +246,10 @@ def provenance(p: Prepared, v: Variant) -> dict[str, Any]:
     if v.method.generates and p.generator is not None:
         made |= {"generator": p.generator.identity()["weights"][:16], "sampler": c.sampler.model_dump()}
         if v.method.guidance:
-            made |= {"guidance": {"name": v.method.guidance, **c.guidance.model_dump()}}
+            made |= {"guidance": {"name": v.method.guidance, **guidance_numbers(c)}}
+            own = guidance_section(c, v.method)
+            if own is not None and c.guidance.form == "velocity":
+                made["guidance"] |= own.model_dump()
     return made
 
 

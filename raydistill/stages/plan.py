@@ -145,6 +145,7 @@ def stage(
         *(["by class"] if by_class else []),
         *([features.manifest.digest] if features else []),
         *(identity(config) if prototypes else []),
+        *method.options,
     )
     artifact = run.artifact("plan", print_of)
     work = PlanWork(classes, manifest, prototypes, features, artifact, method, infos, shape, config, by_class)

@@ -11,7 +11,14 @@ from raydistill import registry
 from raydistill.config import Config
 from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
-from raydistill.methods.base import Method, neighbours_wanted, resolve
+from raydistill.methods.base import (
+    Method,
+    guidance_section,
+    guided,
+    make_guidance,
+    neighbours_wanted,
+    resolve,
+)
 from raydistill.models import hub
 from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.denoiser import GeneratorSpec
@@ -89,11 +96,8 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
         generator = find_generator(config)
         generator.check_fits(shape, [c.class_id for c in splits.train.classes])
         generator.check_vae(vae)
-        if config.sampler.steps > len(generator.alphas_bar):
-            raise BadInput(
-                f"sampler.steps={config.sampler.steps} is more than the generator's {len(generator.alphas_bar)} "
-                "training steps"
-            )
+        for v in variants:
+            check_steps(v, generator)
     features = ClassifierSpec(**config.features.model_dump(), key="features") if config.features.path else None
     if config.selection.space == "feature" and features is None:
         raise BadInput("selection.space=feature needs a network: give features.path, or choose selection.space=latent")
@@ -135,13 +139,54 @@ def find_generator(config: Config) -> GeneratorSpec:
     return GeneratorSpec(found.folder, found.name)
 
 
+def check_steps(v: Variant, generator: GeneratorSpec) -> None:
+    """Raises BadInput if the sampler asks for more times than the generator has, or if no step would be guided."""
+    s = v.config.sampler
+    if not v.method.generates or s.name is None or s.steps is None:
+        return
+    kind = registry.get("sampler", s.name)
+    if "velocity" not in kind.spaces:
+        if s.steps > len(generator.alphas_bar):
+            raise BadInput(
+                f"sampler.steps={s.steps} is more than the generator's {len(generator.alphas_bar)} training steps"
+            )
+        return
+    if kind.any_time and generator.predicts.own_times is not None:
+        raise BadInput(
+            f"sampler.name={s.name} asks for velocities at any time, and {generator.path} is no flow and knows only "
+            "its training times; use euler or heun, or give a flow as generator.path"
+        )
+    guide = None
+    if v.method.guidance and guided(v.config, v.method):
+        guide = make_guidance(v.method.guidance, v.config.guidance, guidance_section(v.config, v.method))
+    steps = generator.times(s.steps, guide.t0 if guide else 0.0, s.grid)
+    if guide and not any(guide.window.active(step) for step in steps):
+        raise BadInput(
+            f"guidance {v.method.guidance}: none of the steps, from t={steps[0].t:.3g} on, lies before t_stop="
+            f"{1 - guide.window.stop:.3g}; raise it, or begin earlier"
+        )
+
+
 def _own(config: Config, name: str) -> dict[str, object]:
-    """A baseline keeps steps and CFG of the run but takes the sampler and the clustering its own method prescribes."""
+    """A baseline keeps steps and CFG of the run but takes the sampler, the form of guidance and the clustering that its
+    own method prescribes.
+
+    Beside a flow sampler a method of diffusion takes its own steps too, and the other way round: they count otherwise.
+    """
     method = registry.get("method", name)
+    sampler: dict[str, object] = {"name": None if method.guidance else config.sampler.name}
+    main = config.sampler.name or registry.get("method", config.method).sampler
+    if _flows(main) != _flows(method.sampler):
+        sampler = {"name": None, "steps": None}
     return {
-        "sampler": config.sampler.model_copy(update={"name": None if method.guidance else config.sampler.name}),
+        "sampler": config.sampler.model_copy(update=sampler),
+        "guidance": config.guidance.model_copy(update={"form": None}),
         "cluster": config.cluster.model_copy(update={"algorithm": None}),
     }
+
+
+def _flows(sampler: str) -> bool:
+    return "velocity" in registry.get("sampler", sampler).spaces
 
 
 def absolute(config: Config) -> Config:

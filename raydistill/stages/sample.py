@@ -11,11 +11,20 @@ import torch
 
 from raydistill import registry
 from raydistill.config import Config, GuidanceConfig, SampleConfig, SamplerConfig, Section, SourceConfig
-from raydistill.diffusion.loop import Batch, sample
-from raydistill.diffusion.schedule import Step, path
+from raydistill.diffusion import flow, loop
+from raydistill.diffusion.loop import Batch
+from raydistill.diffusion.schedule import Placed, path
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
-from raydistill.methods.base import Method, guidance_section, neighbours_wanted
+from raydistill.methods.base import (
+    Method,
+    guidance_numbers,
+    guidance_section,
+    guided,
+    make_guidance,
+    neighbours_wanted,
+    sampler_section,
+)
 from raydistill.models.denoiser import Denoiser, GeneratorSpec
 from raydistill.models.device import place
 from raydistill.models.vae import Vae, VaeSpec
@@ -48,7 +57,8 @@ class GenerateWork:
     generator: GeneratorSpec
     vae: VaeSpec
     sampler: SamplerConfig
-    guidance_name: str | None
+    sampler_own: Section | None
+    guidance_name: str | None  # None: unguided
     guidance: GuidanceConfig
     own: Section | None  # of the guidance
     real: RealLatents
@@ -79,12 +89,7 @@ class GenerateWork:
         at = place(self.pool)
         denoiser = Denoiser(self.generator, at, self.sampler.cfg_scale, self.sampler.cfg_channels)
         vae = Vae(self.vae, at)
-        steps = path(self.generator.alphas_bar, self.sampler.grid, self.sampler.steps)
-        sampler = registry.get("sampler", self.sampler.name or "")()
-        guide = None
-        if self.guidance_name is not None and self.guidance.scale > 0:
-            kind = registry.get("guidance", self.guidance_name)
-            guide = kind(self.guidance, self.guidance.form, *([] if self.own is None else [self.own]))
+        generate = self.trajectories(denoiser)
         label = {c: i for i, c in enumerate(self.generator.class_ids)}
 
         def finish(slots: Slots) -> Record:
@@ -101,21 +106,36 @@ class GenerateWork:
             )
             trace = Trace()
             with torch.inference_mode():
-                z = sample(denoiser, steps, sampler, guide, batch, trace) / self.generator.latent_scale
+                z, asked = generate(batch, trace)
+                z = z / self.generator.latent_scale
             pixels = vae.decode(z).numpy()
-            nfe = len(steps) * denoiser.calls_per_step
+            nfe = asked * denoiser.calls_per_step
             return commit(self.artifact, slots, pixels, z.cpu().numpy(), nfe, at.kind, trace)
 
         return finish
+
+    def trajectories(self, denoiser: Denoiser) -> Callable[[Batch, Trace], tuple[torch.Tensor, int | np.ndarray]]:
+        """From noise to z in generator space, and how often the network is asked for each slot: by diffusion's loop or
+        by that of flows, as the sampler wants."""
+        count, model = self.sampler.steps, self.generator
+        assert count is not None, "resolved"
+        extra = [] if self.sampler_own is None else [self.sampler_own]
+        sampler = registry.get("sampler", self.sampler.name or "")(*extra)
+        guide = make_guidance(self.guidance_name, self.guidance, self.own) if self.guidance_name else None
+        if "velocity" in sampler.spaces:
+            times = model.times(count, guide.t0 if guide else 0.0, self.sampler.grid)
+            return lambda batch, trace: flow.sample(denoiser.velocity, times, sampler, guide, batch, trace)
+        steps = path(model.alphas_bar, self.sampler.grid, count)
+        return lambda batch, trace: (loop.sample(denoiser, steps, sampler, guide, batch, trace), count)
 
 
 class Trace:
     """Collects what guidance did at each of its steps."""
 
     def __init__(self) -> None:
-        self.steps: list[tuple[Step, dict[str, np.ndarray]]] = []
+        self.steps: list[tuple[Placed, dict[str, np.ndarray]]] = []
 
-    def __call__(self, step: Step, seen: dict[str, torch.Tensor]) -> None:
+    def __call__(self, step: Placed, seen: dict[str, torch.Tensor]) -> None:
         self.steps.append((step, {name: v.float().cpu().numpy() for name, v in seen.items()}))
 
     def rows(self, count: int) -> list[list[dict[str, object]]]:
@@ -159,13 +179,16 @@ def commit(
     slots: Slots,
     pixels: np.ndarray,
     z: np.ndarray,
-    nfe: int,
+    nfe: int | np.ndarray,
     device: str,
     trace: Trace | None = None,
 ) -> Record:
-    """pixels (B, S, S, 3) uint8 and latents z (B, C, h, w) in VAE-scaled space become the batch's rows."""
+    """pixels (B, S, S, 3) uint8 and latents z (B, C, h, w) in VAE-scaled space become the batch's rows.
+
+    `nfe` are network calls, of every slot or of each, (B,).
+    """
     table = slots.table.select(["class_index", "slot", "prototype_id", "weight", "seed_key", "image_id"])
-    table = table.append_column("nfe", pa.array([nfe] * len(table), pa.int32()))
+    table = table.append_column("nfe", pa.array(np.broadcast_to(nfe, len(table)).astype(np.int32)))
     anchors = schemas.tensor_numpy(slots.table["prototype"])
     far = np.sqrt(np.square(z - anchors).reshape(len(z), -1).mean(axis=1))
     lacks = slots.table["prototype_id"].to_numpy() < 0
@@ -201,17 +224,25 @@ def stage(
         if generator is None:
             raise BadInput("generator.path is needed by this method")
         own, near = guidance_section(config, method), neighbours_wanted(config, method)
-        guided = None
-        if method.guidance and config.guidance.scale > 0:
+        guidance, acts, extra = None, guided(config, method), sampler_section(config)
+        if acts:
             seen = real.manifest.digest if any(near) else None
-            guided = [config.guidance.model_dump(), own and own.model_dump(), seen]
-        print_of = fingerprint(*common, generator.identity(), config.sampler.model_dump(), method.guidance, guided)
+            guidance = [guidance_numbers(config), own and own.model_dump(), seen]
+        print_of = fingerprint(
+            *common,
+            generator.identity(),
+            config.sampler.model_dump(),
+            method.guidance,
+            guidance,
+            *([extra.model_dump()] if extra else []),
+        )
         artifact = run.artifact("syntheses", print_of)
         work: GenerateWork | PickWork = GenerateWork(
             generator,
             vae,
             config.sampler,
-            method.guidance,
+            extra,
+            method.guidance if acts else None,
             config.guidance,
             own,
             real,

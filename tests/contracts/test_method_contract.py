@@ -10,7 +10,7 @@ from tiny_run import config
 
 from raydistill import registry
 from raydistill.errors import BadInput
-from raydistill.methods.base import ClassView, Method, Slot, resolve
+from raydistill.methods.base import ClassView, Method, Slot, forms, resolve
 
 SHAPE = (4, 2, 2)
 IMAGES = 8
@@ -127,7 +127,9 @@ def test_draws_differ_between_seeds_and_classes_if_there_are_any(name: str) -> N
 def test_it_goes_with_its_own_sampler(name: str) -> None:
     asked, method = resolve(config(method=name))
     if method.generates:
-        assert asked.sampler.name == method.sampler
+        assert asked.sampler.name == method.sampler and asked.sampler.steps == 2
+        unsaid = resolve(config(method=name, sampler={}))[0]
+        assert unsaid.sampler.steps == method.steps
         assert (asked.guidance.form in registry.get("sampler", method.sampler).spaces) == (method.guidance is not None)
     if method.guidance is not None:
         assert method.guidance in registry.names("guidance")
@@ -139,9 +141,12 @@ def test_a_form_that_no_sampler_takes_is_refused(name: str) -> None:
         return
     for sampler in registry.names("sampler"):
         spaces = registry.get("sampler", sampler).spaces
-        for form in ("mean", "epsilon"):
+        for form in ("mean", "epsilon", "velocity"):
             asked = config(method=name, sampler={"name": sampler, "steps": 10}, guidance={"form": form})
-            if form in spaces:
+            if form not in forms(method.guidance):
+                with pytest.raises(BadInput, match=f"guidance.form={form} does not go with guidance {method.guidance}"):
+                    resolve(asked)
+            elif form in spaces:
                 assert resolve(asked)[0].guidance.form == form
             else:
                 with pytest.raises(BadInput, match=f"guidance.form={form} does not go with sampler.name={sampler}"):

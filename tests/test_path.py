@@ -1,0 +1,197 @@
+"""Path guidance: lands exactly, does nothing at 0, follows the law of a normal, keeps its trust region."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from analytic import Mixture, batch, flow_prediction, noise
+
+from raydistill.config import GuidanceConfig, PathConfig, build
+from raydistill.diffusion import flow
+from raydistill.diffusion.prediction import FlowPrediction
+from raydistill.diffusion.samplers.adaptive import Adaptive
+from raydistill.diffusion.samplers.euler import Euler
+from raydistill.diffusion.samplers.heun import Heun
+from raydistill.errors import BadInput
+from raydistill.guidance.path import Path
+
+MODES = Mixture((-2.0, 2.0), 0.3)
+MU, S, P = 1.5, 0.4, 0.3  # a normal, and a prototype that is not its mean
+NORMAL = Mixture((MU,), S)
+SOLVERS = {"euler": Euler, "heun": Heun}
+
+
+def guide(**own) -> Path:
+    return Path(GuidanceConfig(), "velocity", PathConfig(**({"t0": 0.0, "tau": None} | own)))
+
+
+def run(sampler: flow.FlowSampler, count: int, guidance: Path | None, data: Mixture = MODES, p=1.7, watch=None):
+    steps = flow.path(count, guidance.t0 if guidance else 0.0)
+    return flow.sample(data.velocity, steps, sampler, guidance, batch(3, p), watch)[0]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+class TestEnds:
+    @pytest.mark.parametrize("count", [1, 2, 3, 8, 50])
+    @pytest.mark.parametrize("t0", [0.0, 0.3])
+    def test_a_constant_weight_of_1_lands_on_the_prototype(self, solver: str, count: int, t0: float) -> None:
+        """Whatever the network says, the number of steps and where the path begins."""
+        p = noise(5, 3)
+        x = run(SOLVERS[solver](), count, guide(w_max=1.0, t_stop=1.0, power=0.0, t0=t0), p=p)
+        torch.testing.assert_close(x, p, rtol=1e-5, atol=1e-5)
+
+    def test_the_way_there_is_a_straight_line(self, solver: str) -> None:
+        p, t = noise(5, 3), 0.4
+        steps = [s for s in flow.path(5) if s.t < t]
+        field = flow.Field(MODES.velocity, guide(w_max=1.0, t_stop=1.0, power=0.0), batch(3, p))
+        x = batch(3).noise("init", 0)
+        for s in steps:
+            x = SOLVERS[solver]().step(field, x, s)
+        torch.testing.assert_close(x, (1 - t) * batch(3).noise("init", 0) + t * p, rtol=1e-5, atol=1e-5)
+
+    def test_a_weight_of_0_is_the_flow_bit_for_bit(self, solver: str) -> None:
+        assert torch.equal(run(SOLVERS[solver](), 7, guide(w_max=0.0)), run(SOLVERS[solver](), 7, None))
+
+    def test_a_larger_weight_lands_nearer(self, solver: str) -> None:
+        ends = [run(SOLVERS[solver](), 16, guide(w_max=w), NORMAL, P) for w in (0.0, 0.2, 0.5, 1.0)]
+        far = [(x - P).square().mean().item() for x in ends]
+        assert far == sorted(far, reverse=True) and far[-1] < 0.8 * far[0]
+
+    def test_it_decides_which_mode_is_reached(self, solver: str) -> None:
+        free, led = (run(SOLVERS[solver](), 16, g, p=2.0) for g in (None, guide(w_max=1.0)))
+        assert (free > 0).float().mean() < 0.6 and (led > 0).float().mean() > 0.8
+        assert ((led.abs() - 2).abs() < 0.6).float().mean() > 0.85, "and the flow still ends in it"
+
+
+def velocity_line(t: float) -> tuple[float, float]:
+    """v = slope x + rest of NORMAL at time t."""
+    k = (t * S**2 - (1 - t)) / (t**2 * S**2 + (1 - t) ** 2)
+    return k, MU - k * t * MU
+
+
+def guided_line(t: float, own: PathConfig) -> tuple[float, float]:
+    """(1 - w) v + w (P - x) / (1 - t), as a line in x."""
+    w = own.w_max * (1 - t / own.t_stop) ** own.power if t < own.t_stop else 0.0
+    slope, rest = velocity_line(t)
+    return (1 - w) * slope - w / (1 - t), (1 - w) * rest + w * P / (1 - t)
+
+
+class TestNormal:
+    """For one normal the guided flow is linear in x: the end is A eps + B, with A and B computed here by themselves."""
+
+    @pytest.mark.parametrize("own", [
+        {}, {"w_max": 1.0, "power": 2.0}, {"w_max": 0.6, "t_stop": 1.0}, {"power": 0.0, "t_stop": 0.45}, {"t0": 0.2}])
+    @pytest.mark.parametrize("solver", SOLVERS)
+    @pytest.mark.parametrize("count", [1, 8])
+    def test_the_end_is_where_the_recursion_says(self, solver: str, count: int, own: dict) -> None:
+        g = guide(**own)
+        a, b = 1 - g.t0, g.t0 * P
+        for s in flow.path(count, g.t0):
+            h, (k, r) = s.t_next - s.t, guided_line(s.t, g.own)
+            if solver == "heun" and s.index > 0:
+                k2, r2 = guided_line(s.t_next, g.own)
+                k, r = (k + k2 * (1 + h * k)) / 2, (r + r2 + k2 * h * r) / 2
+            a, b = (1 + h * k) * a, (1 + h * k) * b + h * r
+        x = run(SOLVERS[solver](), count, g, NORMAL, P)
+        torch.testing.assert_close(x, a * batch(3).noise("init", 0) + b, rtol=1e-4, atol=1e-5)
+
+    def test_adaptive_is_what_many_steps_come_to(self) -> None:
+        g = guide(w_max=0.7, t_stop=1.0)
+        many = run(Heun(), 100, g, NORMAL, P)
+        torch.testing.assert_close(run(Adaptive(), 1, g, NORMAL, P), many, rtol=5e-3, atol=5e-3)
+
+    def test_one_step_moves_the_predicted_image_by_its_share(self) -> None:
+        """x1_hat + w (p - x1_hat), at any time and step size."""
+        for step in flow.path(10)[:6]:
+            pred = flow_prediction(step, noise(0), noise(1))
+            g, slots = guide(w_max=0.4, t_stop=0.8, power=2.0), batch(3, noise(2))
+            moved = FlowPrediction(step, step.t, pred.x_t, pred.v_hat + g.delta(pred, slots))
+            w = 0.4 * (1 - step.t / 0.8) ** 2
+            assert g.weight(step.t) == pytest.approx(w)
+            want = pred.x1_hat + w * (slots.prototype - pred.x1_hat)
+            torch.testing.assert_close(moved.x1_hat, want, rtol=1e-5, atol=1e-5)
+
+
+class TestWarmStart:
+    def test_it_begins_between_noise_and_prototype(self) -> None:
+        asked: list[tuple[float, torch.Tensor]] = []
+
+        def velocity(x, t, c):
+            asked.append((t, x))
+            return MODES.velocity(x, t, c)
+
+        p = noise(5, 3)
+        slots = batch(3, p)
+        flow.sample(velocity, flow.path(4, 0.25), Euler(), guide(t0=0.25), slots)
+        assert asked[0][0] == 0.25
+        torch.testing.assert_close(asked[0][1], 0.75 * slots.noise("init", 0) + 0.25 * p)
+
+    def test_it_acts_without_a_pull(self) -> None:
+        assert Path.acts(PathConfig(w_max=0.0, t0=0.2)) and Path.acts(PathConfig(w_max=0.1, t0=0.0))
+        assert not Path.acts(PathConfig(w_max=0.0, t0=0.0))
+        far = [(run(Heun(), 16, guide(w_max=0.0, t0=t0), NORMAL, P) - P).square().mean() for t0 in (0.0, 0.5)]
+        assert far[1] < 0.8 * far[0]
+
+
+class TestTrustRegion:
+    @pytest.mark.parametrize("sampler", [Euler(), Heun(), Adaptive()])
+    def test_it_is_kept_at_every_evaluation(self, sampler: flow.FlowSampler) -> None:
+        shares: list[torch.Tensor] = []
+
+        class Recorder(Path):
+            def measured(self, pred, batch):
+                delta, seen = super().measured(pred, batch)
+                shares.append(delta.flatten(1).norm(dim=1) / pred.v_hat.flatten(1).norm(dim=1))
+                return delta, seen
+
+        own = PathConfig(w_max=1.0, power=0.0, t0=0.0, tau=0.2)
+        run(sampler, 4, Recorder(GuidanceConfig(), "velocity", own), p=torch.tensor(9.0))
+        assert torch.cat(shares).max() <= 0.2 * (1 + 1e-5) and torch.cat(shares).max() > 0.199, "it binds, and holds"
+
+    def test_a_slot_of_its_own(self) -> None:
+        """A far prototype in one slot does not shorten the push of another, and direction is kept."""
+        p = torch.stack([torch.full((4, 4, 4), 0.1), torch.full((4, 4, 4), 50.0)])
+        pred = flow_prediction(flow.path(10)[2], noise(0, 2), noise(1, 2))
+        free, held = (guide(tau=tau).delta(pred, batch(2, p)) for tau in (None, 0.5))
+        torch.testing.assert_close(held[0], free[0])
+        torch.testing.assert_close(held[1] / held[1].norm(), free[1] / free[1].norm())
+        assert held[1].norm() == pytest.approx(0.5 * pred.v_hat[1].norm().item(), rel=1e-5)
+
+
+class TestMeasured:
+    def test_the_numbers_are_what_they_say(self) -> None:
+        pred, slots = flow_prediction(flow.path(10)[2], noise(0), noise(1)), batch(3, noise(2))
+        delta, seen = guide(w_max=1.0, tau=0.3).measured(pred, slots)
+        ratio = delta.flatten(1).norm(dim=1) / pred.v_hat.flatten(1).norm(dim=1)
+        torch.testing.assert_close(seen["push"], ratio)
+        whole = guide(w_max=1.0).delta(pred, slots)
+        torch.testing.assert_close(seen["trusted"] * whole.flatten(1).norm(dim=1), delta.flatten(1).norm(dim=1))
+        rms = (slots.prototype - pred.x1_hat).flatten(1).square().mean(1).sqrt()
+        torch.testing.assert_close(seen["ahead"], rms)
+
+    def test_each_guided_step_is_told_once(self) -> None:
+        told: list[int] = []
+        for sampler in (Euler(), Heun()):
+            run(sampler, 10, guide(t_stop=0.55), watch=lambda s, seen: told.append(s.index))
+        assert told == 2 * [9, 8, 7, 6, 5, 4]
+
+
+@pytest.mark.parametrize(
+    ("own", "why"),
+    [
+        ({"t0": 0.6}, r"path\.t_stop=0\.6 must be above path\.t0=0\.6, otherwise no step is guided"),
+        ({"t_stop": 1.2}, r"path\.t_stop: Input should be less than or equal to 1"),
+        ({"t0": -0.1}, r"path\.t0: Input should be greater than or equal to 0"),
+        ({"w_max": 1.5}, r"path\.w_max: Input should be less than or equal to 1"),
+        ({"tau": 0.0}, r"path\.tau: Input should be greater than 0"),
+        ({"pairing": "hungarian"}, r"path\.pairing: Input should be 'optimal' or 'random'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(own: dict, why: str) -> None:
+    with pytest.raises(BadInput, match=why):
+        build({"path": own})
+
+
+def test_zero_steps_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"sampler\.steps: Input should be greater than or equal to 1"):
+        build({"sampler": {"steps": 0}})
