@@ -32,6 +32,7 @@ from raydistill.seeding import NoiseKey
 from raydistill.stages import plan, runner
 from raydistill.stages import sample as sampling
 from raydistill.stages.neighbours import RealLatents
+from raydistill.stages.pipeline import provenance
 from raydistill.stages.preflight import prepare
 
 CPU = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
@@ -185,6 +186,12 @@ class TestBeforeAnyWork:
         assert "class '3' is not one of the generator's 10 classes" in self.refused(tmp_path, generator={"path": other})
         source = {"kind": "digits", "image_size": 64, "classes": ["3", "7"]}
         assert "gives latents of shape (4, 16, 16) but the generator takes" in self.refused(tmp_path, source=source)
+
+    def test_the_product_says_what_guided_it(self, tmp_path: Path) -> None:
+        p = prepare(config(method="pgfm", run_dir=str(tmp_path / "run"), path={"w_max": 0.4}), evaluate=False)
+        said = provenance(p, p.variants[0])
+        assert said["guidance"] == {"name": "path", "form": "velocity", **PathConfig(w_max=0.4).model_dump()}
+        assert said["sampler"]["name"] == "euler"
 
     @pytest.mark.parametrize(
         ("main", "sampler", "want"),

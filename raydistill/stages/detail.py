@@ -30,7 +30,7 @@ MEANINGS = {
     "distance": ("Distance to the manifold", "From the sample to the tangent plane, per square root of the dimension."),
     "explained": ("Local spectrum", "Share of the variance of the nearest real latents that the tangent carries."),
     "removed": ("Removed", "Share of the pull's length that the projection takes away."),
-    "trusted": ("Trusted", "Share of the pull to the prototype that the trust region leaves; 1 where it does not bind."),
+    "trusted": ("Trusted", "Share of the pull to the prototype that the trust region leaves; 1 = all of it."),
     "ahead": ("Predicted end", "Distance of the predicted image to the prototype before the pull, a latent entry."),
     "correction": ("Correction", "Length of the pull onto the plane, as a share of the sample's length."),
 }
