@@ -180,9 +180,13 @@ class TestTeacher:
         wrong = relabelled(taught, tmp_path / "wrong", ["7", "3"])
         run, asked = RunDir(str(tmp_path / "run")), soft(tiny, path=wrong)
         stage = teacher.stage(asked, run, tiny.test, spec(wrong), fkd(tiny))
-        with pytest.raises(StageFailed, match="less than twice chance") as caught:
+        with pytest.raises(StageFailed, match=r"less than the 75\.0 % that 2 classes ask for") as caught:
             runner.run(stage, serial)
         assert "\n" not in str(caught.value) and stage.artifact.manifest() is None
+
+    def test_it_must_be_twice_as_good_as_chance(self) -> None:
+        """Of two classes that would be perfect: half-way to it is enough."""
+        assert [teacher.least(k) for k in (2, 3, 10, 1000)] == pytest.approx([0.75, 2 / 3, 0.2, 0.002])
 
     def test_soft_labels_need_one(self, finished: Path) -> None:
         tiny = TinyRun(finished)

@@ -1,11 +1,14 @@
-"""One result table: methods x generation seeds at one IPC, every cell committed to disk as it is finished.
+"""Result tables: methods x generation seeds at each IPC and protocol, every cell committed to disk as it is finished.
 
-    python benchmarks/results/table.py --config nette128 --methods random kmeans dit mgd3 mgd3_ddim --seeds 0 1 2 \
-        --training-seeds 2 --full 3 --work runs/table -- source.path=DIR vae.path=DIR generator.path=DIR
+    python benchmarks/results/table.py --config nette128 --methods random kmeans dit mgd3 --protocols hard fkd \
+        --ipc 1 10 --seeds 0 1 2 --training-seeds 2 --full 3 --teacher SQUEEZENET.safetensors \
+        --teacher-architecture squeezenet1_0 --teacher-classes imagenet1k --work runs/table -- \
+        source.path=DIR vae.path=DIR generator.path=DIR
 
 Run again after an interruption, it computes only the cells that are missing. A cell holds the accuracies of every
-training; the table gives mean and standard deviation over generation seeds, each the mean over its training seeds. The
-full-data row has no generation seed: it is over training seeds.
+training; a table gives mean and standard deviation over generation seeds, each the mean over its training seeds. The
+full-data rows have no generation seed: they are over training seeds. Hard and soft labels are tables of their own; a
+soft one says how good the teacher is itself. Storage is what a set takes: encoded images, and soft labels beside them.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -25,19 +29,20 @@ from raydistill.config import load
 from raydistill.errors import RaydistillError
 from raydistill.stages import pipeline
 from raydistill.stages.preflight import prepare
-from raydistill.stages.trainer import score
+from raydistill.stages.trainer import body, score
 
 HERE = Path(__file__).resolve().parent
 FULL = "full data"
+LEFT_OUT = ("per_class", "confusion")  # of a score, to keep cells small
 
 
-def cell(args: argparse.Namespace, method: str, seed: int) -> Path:
-    return args.out / f"ipc{args.ipc}-{method.replace(' ', '_')}-seed{seed}.json"
+def cell(args: argparse.Namespace, ipc: int, protocol: str, method: str, seed: int) -> Path:
+    return args.out / f"ipc{ipc}-{protocol}-{method.replace(' ', '_')}-seed{seed}.json"
 
 
-def compute(args: argparse.Namespace, method: str, seed: int) -> None:
+def compute(args: argparse.Namespace, ipc: int, protocol: str, method: str, seed: int) -> None:
     """One cell: distils with one method and seed, trains the students, writes the accuracies."""
-    path = cell(args, method, seed)
+    path = cell(args, ipc, protocol, method, seed)
     if path.exists():
         return
     full = method == FULL
@@ -45,10 +50,12 @@ def compute(args: argparse.Namespace, method: str, seed: int) -> None:
     config = load(
         args.config,
         [
+            *teacher(args),
             *args.overrides,
-            f"ipc={args.ipc}",
+            f"ipc={ipc}",
             f"seed={seed}",
             f"method={'random' if full else method}",
+            f"evaluate.protocol.name={protocol}",
             "evaluate.baselines=[]",
             f"evaluate.seeds={args.full if full else args.training_seeds}",
             f"evaluate.full={str(full).lower()}",
@@ -57,49 +64,100 @@ def compute(args: argparse.Namespace, method: str, seed: int) -> None:
         ],
     )
     done = pipeline.run(prepare(config), "evaluate")
+    mine = [t for t in done.trainings if t.set.name == method]
     rows = [
-        {"student": t.student, "training_seed": t.seed, **{k: v for k, v in s.tree().items() if k != "per_class"}}
-        for t in done.trainings
-        if t.set.name == method and (s := score(t)) is not None
+        {"student": t.student, "training_seed": t.seed, **{k: v for k, v in s.tree().items() if k not in LEFT_OUT}}
+        for t in mine
+        if (s := score(t)) is not None
     ]
-    costs = done.prepared.run.read_json("logs/costs.json") or {}
-    tree = config.tree()
-    for key in ("run_dir", "artifact_dir"):
-        tree.pop(key)
-    for section in ("source", "vae", "generator"):
-        tree[section]["path"] = os.path.basename(tree[section]["path"] or "")
-    body = {
+    about = body(mine[0]) or {}
+    made = {
         "method": method,
-        "ipc": args.ipc,
+        "ipc": ipc,
         "seed": seed,
         "rows": rows,
-        "images": rows and done.trainings[-1].set.images,
-        "costs": costs,
+        "images": mine[0].set.images,
+        **{key: about[key] for key in ("protocol", "protocol_name", "bytes", "teacher")},
+        "costs": done.prepared.run.read_json("logs/costs.json") or {},
         "wall_s": round(time.monotonic() - start, 1),
-        "config": tree,
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+        "config": portable(config.tree()),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {config.evaluate.num_gpus:g} GPUs a worker",
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_text(json.dumps(body, indent=1, sort_keys=True) + "\n")
+    path.with_suffix(".tmp").write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
     path.with_suffix(".tmp").rename(path)
 
 
+def teacher(args: argparse.Namespace) -> list[str]:
+    given = {"path": args.teacher, "architecture": args.teacher_architecture, "classes": args.teacher_classes}
+    return [f"teacher.{key}={value}" for key, value in given.items() if value]
+
+
+def portable(tree: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the folders of this machine."""
+    for key in ("run_dir", "artifact_dir"):
+        tree.pop(key)
+    for section in ("source", "vae", "generator", "teacher", "features"):
+        tree[section]["path"] = os.path.basename(tree[section]["path"] or "")
+    return tree
+
+
 def summary(args: argparse.Namespace) -> str:
-    """The Markdown table of the cells that are there."""
-    lines = ["| set | images | last top-1, % | best top-1, % | over |", "|---|---|---|---|---|"]
-    for method in [*args.methods, *([FULL] if args.full else [])]:
-        seeds = [0] if method == FULL else args.seeds
-        cells = [json.loads(p.read_text()) for s in seeds if (p := cell(args, method, s)).exists()]
-        if not cells:
-            continue
-        if method == FULL:
-            last, best = ([100 * r[k] for r in cells[0]["rows"]] for k in ("last", "best"))
-            over = f"{len(last)} training seeds"
-        else:
-            last, best = ([100 * statistics.mean(r[k] for r in c["rows"]) for c in cells] for k in ("last", "best"))
-            over = f"{len(cells)} generation x {len(cells[0]['rows'])} training seeds"
-        lines.append(f"| {method} | {cells[0]['images']} | {spread(last)} | {spread(best)} | {over} |")
-    return "\n".join(lines)
+    """A Markdown table a protocol, of the cells that are there."""
+    tables = []
+    for protocol in args.protocols:
+        lines = []
+        cells: list[dict[str, Any]] = []
+        for ipc in args.ipc:
+            for method in [*args.methods, *([FULL] if args.full else [])]:
+                seeds = [0] if method == FULL else args.seeds
+                paths = [cell(args, ipc, protocol, method, s) for s in seeds]
+                found = [json.loads(p.read_text()) for p in paths if p.exists()]
+                cells += found
+                lines += table_rows(ipc, method, found)
+        if cells:
+            tables.append("\n".join([*heading(cells[0]), *lines]))
+    return "\n\n".join(tables)
+
+
+def heading(first: dict[str, Any]) -> list[str]:
+    """Name of the protocol, the teacher if there is one, and the head of the table."""
+    by = first["teacher"]
+    labels = f"soft labels by {by['architecture']} ({100 * by['accuracy']:.1f} % itself)" if by else "hard labels"
+    return [
+        f"Protocol {first['protocol_name']}; {labels}.",
+        "",
+        "| ipc | set | student | images | storage, kB | last top-1, % | best top-1, % | over |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+
+
+def table_rows(ipc: int, method: str, cells: list[dict[str, Any]]) -> list[str]:
+    """A line a student, and with several of them their mean and the worst."""
+    if not cells:
+        return []
+    students = list(dict.fromkeys(r["student"] for r in cells[0]["rows"]))
+    scores = {s: {k: of_student(method, cells, s, k) for k in ("last", "best")} for s in students}
+    seeds = len(cells[0]["rows"]) // len(students)
+    over = f"{seeds} training seeds" if method == FULL else f"{len(cells)} generation x {seeds} training seeds"
+    stored = statistics.mean(sum(c["bytes"].values()) for c in cells) / 1000
+    head = f"| {ipc} | {method} |"
+    tail = f"{cells[0]['images']} | {stored:,.0f} |"
+    lines = [f"{head} {s} | {tail} {spread(v['last'])} | {spread(v['best'])} | {over} |" for s, v in scores.items()]
+    if len(students) > 1:
+        for name, pick in (("mean of all", statistics.mean), ("worst", min)):
+            both = [
+                spread([pick(one) for one in zip(*(v[k] for v in scores.values()), strict=True)])
+                for k in ("last", "best")
+            ]
+            lines.append(f"{head} {name} | {tail} {both[0]} | {both[1]} | {over} |")
+    return lines
+
+
+def of_student(method: str, cells: list[dict[str, Any]], student: str, key: str) -> list[float]:
+    """One value a generation seed, the mean over its training seeds; of the full data one a training seed."""
+    values = [[100 * r[key] for r in c["rows"] if r["student"] == student] for c in cells]
+    return values[0] if method == FULL else [statistics.mean(v) for v in values]
 
 
 def spread(values: list[float]) -> str:
@@ -110,22 +168,27 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--config", default="nette128", help="preset or YAML file")
     p.add_argument("--methods", nargs="+", default=["random", "kmeans", "dit", "mgd3", "mgd3_ddim"])
+    p.add_argument("--protocols", nargs="+", default=["hard"], help="hard, rded, fkd: a table each")
+    p.add_argument("--ipc", nargs="+", type=int, default=[10])
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="generation seeds")
     p.add_argument("--training-seeds", type=int, default=2, help="trainings a generated set")
     p.add_argument("--full", type=int, default=3, help="trainings on the whole training split; 0 = none")
-    p.add_argument("--ipc", type=int, default=10)
+    p.add_argument("--teacher", help="teacher.path, for soft labels")
+    p.add_argument("--teacher-architecture", help="teacher.architecture, where the path is a file")
+    p.add_argument("--teacher-classes", help="teacher.classes, where the path is a file")
     p.add_argument("--work", type=Path, default=Path("runs/table"), help="where runs and shared artifacts go")
     p.add_argument("--out", type=Path, default=None, help="where cells go; default benchmarks/results/CONFIG")
-    p.add_argument("--print", action="store_true", help="print the table of the finished cells and stop")
+    p.add_argument("--print", action="store_true", help="print the tables of the finished cells and stop")
     p.add_argument("overrides", nargs="*", help="KEY=VALUE for every cell, after --")
     args = p.parse_args()
     args.work = args.work.resolve()
     args.out = args.out or HERE / Path(args.config).stem
     if not args.print:
-        jobs = [(m, s) for s in args.seeds for m in args.methods] + ([(FULL, 0)] if args.full else [])
+        sets = [(m, s) for s in args.seeds for m in args.methods] + ([(FULL, 0)] if args.full else [])
+        jobs = [(ipc, protocol, m, s) for ipc in args.ipc for protocol in args.protocols for m, s in sets]
         try:
-            for method, seed in jobs:
-                compute(args, method, seed)
+            for job in jobs:
+                compute(args, *job)
         except RaydistillError as e:
             print(f"error: {e}", file=sys.stderr)
             return e.exit_code

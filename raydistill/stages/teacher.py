@@ -23,7 +23,6 @@ from raydistill.store.rundir import RunDir
 
 VERSION = 1
 CHUNK = 250  # images a unit
-LEAST = 2  # times chance; below it, classes or colours are most likely mixed up
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,14 @@ def stage(config: Config, run: RunDir, test: Listing, network: ClassifierSpec, r
     )
     artifact = run.artifact("teachers", print_of)
     starts = {f"chunk-{i:05d}": i * CHUNK for i in range(-(-len(test) // CHUNK))}
-    chance = 1 / len(test.classes)
 
     def inspect(records: list[Record]) -> None:
-        found = _accuracy(records)
-        if found < LEAST * chance:
+        found, wanted = _accuracy(records), least(len(test.classes))
+        if found < wanted:
             raise StageFailed(
-                f"teacher: {network.path} recognises {100 * found:.1f} % of the test images, less than twice chance "
-                f"({100 * chance:.1f} %), so it labels nothing; check teacher.classes, or give another teacher.path"
+                f"teacher: {network.path} recognises {100 * found:.1f} % of the test images, less than the "
+                f"{100 * wanted:.1f} % that {len(test.classes)} classes ask for, so it labels nothing; check "
+                "teacher.classes, or give another teacher.path"
             )
 
     return Stage(
@@ -104,6 +103,11 @@ def stage(config: Config, run: RunDir, test: Listing, network: ClassifierSpec, r
         config.label,
         inspect=inspect,
     )
+
+
+def least(classes: int) -> float:
+    """Accuracy below which classes or colours are most likely mixed up: twice chance; of two classes three quarters."""
+    return min(2 / classes, (1 + 1 / classes) / 2)
 
 
 def accuracy(manifest: Manifest) -> float:

@@ -1,0 +1,82 @@
+"""Result tables out of finished cells: what is averaged over what, hard and soft apart."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "table.py"
+
+
+@pytest.fixture(scope="module")
+def table() -> Any:
+    spec = importlib.util.spec_from_file_location("result_table", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments(out: Path, **more: Any) -> argparse.Namespace:
+    base = {"out": out, "methods": ["random"], "protocols": ["hard"], "ipc": [10], "seeds": [0, 1], "full": 0}
+    return argparse.Namespace(**base | more)
+
+
+def write(table: Any, args: argparse.Namespace, method: str, seed: int, rows: list[tuple[str, float, float]],
+          protocol: str = "hard", ipc: int = 10, labels: int = 0) -> None:  # fmt: skip
+    teacher = {"architecture": "squeezenet1_0", "accuracy": 0.947} if labels else None
+    made = {
+        "rows": [{"student": s, "last": last, "best": best} for s, last, best in rows],
+        "images": 100, "bytes": {"images": 2_000_000, "labels": labels}, "teacher": teacher,
+        "protocol_name": f"{protocol} x0.1, 64 px",
+    }  # fmt: skip
+    args.out.mkdir(exist_ok=True)
+    table.cell(args, ipc, protocol, method, seed).write_text(json.dumps(made))
+
+
+def test_generation_seeds_are_what_the_deviation_is_over(table: Any, tmp_path: Path) -> None:
+    """Means over training seeds 40 and 44: 42 ± 2.8, however far apart the training seeds are."""
+    args = arguments(tmp_path / "cells")
+    write(table, args, "random", 0, [("convnet", 0.30, 0.5), ("convnet", 0.50, 0.5)])
+    write(table, args, "random", 1, [("convnet", 0.44, 0.5), ("convnet", 0.44, 0.5)])
+    text = table.summary(args)
+    assert "| 10 | random | convnet | 100 | 2,000 | 42.0 ± 2.8 | 50.0 ± 0.0 | 2 generation x 2 training seeds |" in text
+    assert text.startswith("Protocol hard x0.1, 64 px; hard labels.")
+
+
+def test_full_data_is_over_training_seeds(table: Any, tmp_path: Path) -> None:
+    args = arguments(tmp_path / "cells", full=2)
+    write(table, args, "full data", 0, [("convnet", 0.5, 0.6), ("convnet", 0.7, 0.8)])
+    assert "| full data | convnet | 100 | 2,000 | 60.0 ± 14.1 | 70.0 ± 14.1 | 2 training seeds |" in table.summary(args)
+
+
+def test_soft_labels_are_a_table_of_their_own_with_their_bytes_and_teacher(table: Any, tmp_path: Path) -> None:
+    args = arguments(tmp_path / "cells", protocols=["hard", "fkd"], seeds=[0])
+    for protocol, labels in (("hard", 0), ("fkd", 500_000)):
+        write(table, args, "random", 0, [("convnet", 0.4, 0.4)], protocol, labels=labels)
+    hard, soft = table.summary(args).split("\n\nProtocol ")
+    assert "| 2,000 |" in hard and "| 2,500 |" in soft
+    assert "fkd x0.1, 64 px; soft labels by squeezenet1_0 (94.7 % itself)." in soft and "squeezenet" not in hard
+
+
+def test_several_students_have_a_mean_and_a_worst(table: Any, tmp_path: Path) -> None:
+    """The worst of each generation seed, then the mean: (20 + 30) / 2."""
+    args = arguments(tmp_path / "cells")
+    write(table, args, "random", 0, [("convnet", 0.4, 0.4), ("vgg11", 0.2, 0.2)])
+    write(table, args, "random", 1, [("convnet", 0.3, 0.3), ("vgg11", 0.5, 0.5)])
+    text = table.summary(args)
+    assert "| random | mean of all | 100 | 2,000 | 35.0 ± 7.1 |" in text
+    assert "| random | worst | 100 | 2,000 | 25.0 ± 7.1 |" in text
+
+
+def test_what_is_not_there_yet_is_left_out(table: Any, tmp_path: Path) -> None:
+    args = arguments(tmp_path / "cells", methods=["kmeans", "random"], ipc=[1, 10], seeds=[0])
+    write(table, args, "random", 0, [("convnet", 0.4, 0.4)], ipc=1)
+    lines = [line for line in table.summary(args).splitlines() if line.startswith("| 1")]
+    assert len(lines) == 1 and lines[0].startswith("| 1 | random | convnet | 100 | 2,000 | 40.0 ± 0.0 |")
+    assert table.summary(arguments(tmp_path / "none")) == ""
