@@ -23,7 +23,8 @@ def table() -> Any:
 
 
 def arguments(out: Path, **more: Any) -> argparse.Namespace:
-    base = {"out": out, "methods": ["random"], "protocols": ["hard"], "ipc": [10], "seeds": [0, 1], "full": 0}
+    base = {"out": out, "methods": ["random"], "protocols": ["hard"], "ipc": [10], "seeds": [0, 1], "full": 0,
+            "metrics": []}  # fmt: skip
     return argparse.Namespace(**base | more)
 
 
@@ -80,3 +81,31 @@ def test_what_is_not_there_yet_is_left_out(table: Any, tmp_path: Path) -> None:
     lines = [line for line in table.summary(args).splitlines() if line.startswith("| 1")]
     assert len(lines) == 1 and lines[0].startswith("| 1 | random | convnet | 100 | 2,000 | 40.0 ± 0.0 |")
     assert table.summary(arguments(tmp_path / "none")) == ""
+
+
+def test_metrics_are_columns_and_a_dash_where_there_is_none(table: Any, tmp_path: Path) -> None:
+    args = arguments(tmp_path / "cells", metrics=["fid/latent", "mmd/latent"])
+    for seed, fid in ((0, 10.0), (1, 14.0)):
+        write(table, args, "random", seed, [("convnet", 0.3, 0.4)])
+        path = table.cell(args, 10, "hard", "random", seed)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": {"fid/latent": fid}}))
+    text = table.summary(args)
+    assert "| fid/latent | mmd/latent |" in text and text.rstrip().endswith("| 12 | – |")
+
+
+def test_names_of_variants_are_safe_as_files(table: Any, tmp_path: Path) -> None:
+    names = {table.cell(arguments(tmp_path), 10, "hard", n, 0).name for n in ("levels + manifold", "k-means", "a/../b")}
+    assert names == {"ipc10-hard-levels_manifold-seed0.json", "ipc10-hard-k_means-seed0.json",
+                     "ipc10-hard-a_.._b-seed0.json"}  # fmt: skip
+
+
+def test_every_row_of_the_ablation_is_a_configuration_that_holds() -> None:
+    import yaml
+
+    from raydistill.config import load
+    from raydistill.methods.base import resolve
+
+    rows = yaml.safe_load((SCRIPT.parent / "ablation.yaml").read_text())
+    assert len(rows) >= 8
+    for overrides in rows.values():
+        resolve(load("nette128", [*overrides, "ipc=10"]))

@@ -9,6 +9,9 @@ Run again after an interruption, it computes only the cells that are missing. A 
 training; a table gives mean and standard deviation over generation seeds, each the mean over its training seeds. The
 full-data rows have no generation seed: they are over training seeds. Hard and soft labels are tables of their own; a
 soft one says how good the teacher is itself. Storage is what a set takes: encoded images, and soft labels beside them.
+
+`--variants FILE` takes rows from a YAML file instead of `--methods`: a name and its overrides, `method=` among them
+(benchmarks/results/ablation.yaml is ManifoldGD's). `--metrics KEY ...` adds columns of result.json's metrics.
 """
 
 from __future__ import annotations
@@ -17,11 +20,15 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -33,11 +40,13 @@ from raydistill.stages.trainer import body, score
 
 HERE = Path(__file__).resolve().parent
 FULL = "full data"
+OTHER = ("accuracy/", "metrics/", "time/")  # of result.json: what is no metric of the set itself
 LEFT_OUT = ("per_class", "confusion")  # of a score, to keep cells small
 
 
 def cell(args: argparse.Namespace, ipc: int, protocol: str, method: str, seed: int) -> Path:
-    return args.out / f"ipc{ipc}-{protocol}-{method.replace(' ', '_')}-seed{seed}.json"
+    name = re.sub(r"[^A-Za-z0-9.]+", "_", method)
+    return args.out / f"ipc{ipc}-{protocol}-{name}-seed{seed}.json"
 
 
 def compute(args: argparse.Namespace, ipc: int, protocol: str, method: str, seed: int) -> None:
@@ -54,7 +63,7 @@ def compute(args: argparse.Namespace, ipc: int, protocol: str, method: str, seed
             *args.overrides,
             f"ipc={ipc}",
             f"seed={seed}",
-            f"method={'random' if full else method}",
+            *(["method=random"] if full else args.variants.get(method, [f"method={method}"])),
             f"evaluate.protocol.name={protocol}",
             "evaluate.baselines=[]",
             f"evaluate.seeds={args.full if full else args.training_seeds}",
@@ -64,7 +73,7 @@ def compute(args: argparse.Namespace, ipc: int, protocol: str, method: str, seed
         ],
     )
     done = pipeline.run(prepare(config), "evaluate")
-    mine = [t for t in done.trainings if t.set.name == method]
+    mine = [t for t in done.trainings if t.set.name == (FULL if full else config.method)]
     rows = [
         {"student": t.student, "training_seed": t.seed, **{k: v for k, v in s.tree().items() if k not in LEFT_OUT}}
         for t in mine
@@ -78,6 +87,7 @@ def compute(args: argparse.Namespace, ipc: int, protocol: str, method: str, seed
         "rows": rows,
         "images": mine[0].set.images,
         **{key: about[key] for key in ("protocol", "protocol_name", "bytes", "teacher")},
+        "metrics": {k: v for k, v in pipeline.metrics(done).items() if not k.startswith(OTHER)},
         "costs": done.prepared.run.read_json("logs/costs.json") or {},
         "wall_s": round(time.monotonic() - start, 1),
         "config": portable(config.tree()),
@@ -106,7 +116,7 @@ def summary(args: argparse.Namespace) -> str:
     """A Markdown table a protocol, of the cells that are there."""
     tables = []
     for protocol in args.protocols:
-        lines = []
+        lines: list[str] = []
         cells: list[dict[str, Any]] = []
         for ipc in args.ipc:
             for method in [*args.methods, *([FULL] if args.full else [])]:
@@ -114,25 +124,26 @@ def summary(args: argparse.Namespace) -> str:
                 paths = [cell(args, ipc, protocol, method, s) for s in seeds]
                 found = [json.loads(p.read_text()) for p in paths if p.exists()]
                 cells += found
-                lines += table_rows(ipc, method, found)
+                lines += table_rows(ipc, method, found, args.metrics)
         if cells:
-            tables.append("\n".join([*heading(cells[0]), *lines]))
+            tables.append("\n".join([*heading(cells[0], args.metrics), *lines]))
     return "\n\n".join(tables)
 
 
-def heading(first: dict[str, Any]) -> list[str]:
+def heading(first: dict[str, Any], metrics: Sequence[str] = ()) -> list[str]:
     """Name of the protocol, the teacher if there is one, and the head of the table."""
     by = first["teacher"]
     labels = f"soft labels by {by['architecture']} ({100 * by['accuracy']:.1f} % itself)" if by else "hard labels"
     return [
         f"Protocol {first['protocol_name']}; {labels}.",
         "",
-        "| ipc | set | student | images | storage, kB | last top-1, % | best top-1, % | over |",
-        "|---|---|---|---|---|---|---|---|",
+        "| ipc | set | student | images | storage, kB | last top-1, % | best top-1, % | over |"
+        + "".join(f" {m} |" for m in metrics),
+        "|---|---|---|---|---|---|---|---|" + "---|" * len(metrics),
     ]
 
 
-def table_rows(ipc: int, method: str, cells: list[dict[str, Any]]) -> list[str]:
+def table_rows(ipc: int, method: str, cells: list[dict[str, Any]], metrics: Sequence[str] = ()) -> list[str]:
     """A line a student, and with several of them their mean and the worst."""
     if not cells:
         return []
@@ -143,7 +154,10 @@ def table_rows(ipc: int, method: str, cells: list[dict[str, Any]]) -> list[str]:
     stored = statistics.mean(sum(c["bytes"].values()) for c in cells) / 1000
     head = f"| {ipc} | {method} |"
     tail = f"{cells[0]['images']} | {stored:,.0f} |"
-    lines = [f"{head} {s} | {tail} {spread(v['last'])} | {spread(v['best'])} | {over} |" for s, v in scores.items()]
+    more = "".join(f" {of_metric(cells, m)} |" for m in metrics)
+    lines = [
+        f"{head} {s} | {tail} {spread(v['last'])} | {spread(v['best'])} | {over} |{more}" for s, v in scores.items()
+    ]
     if len(students) > 1:
         for name, pick in (("mean of all", statistics.mean), ("worst", min)):
             both = [
@@ -160,6 +174,12 @@ def of_student(method: str, cells: list[dict[str, Any]], student: str, key: str)
     return values[0] if method == FULL else [statistics.mean(v) for v in values]
 
 
+def of_metric(cells: list[dict[str, Any]], name: str) -> str:
+    """Mean over generation seeds; a dash where it was not computed."""
+    values = [c["metrics"][name] for c in cells if name in c.get("metrics", {})]
+    return f"{statistics.mean(values):.3g}" if values else "–"
+
+
 def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0:.1f}"
 
@@ -168,6 +188,8 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--config", default="nette128", help="preset or YAML file")
     p.add_argument("--methods", nargs="+", default=["random", "kmeans", "dit", "mgd3", "mgd3_ddim"])
+    p.add_argument("--variants", type=Path, help="YAML: rows and their overrides, instead of --methods")
+    p.add_argument("--metrics", nargs="*", default=[], help="columns: keys of result.json, such as fid/latent")
     p.add_argument("--protocols", nargs="+", default=["hard"], help="hard, rded, fkd: a table each")
     p.add_argument("--ipc", nargs="+", type=int, default=[10])
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="generation seeds")
@@ -182,6 +204,8 @@ def main() -> int:
     p.add_argument("overrides", nargs="*", help="KEY=VALUE for every cell, after --")
     args = p.parse_args()
     args.work = args.work.resolve()
+    args.variants = yaml.safe_load(args.variants.read_text()) if args.variants else {}
+    args.methods = list(args.variants) or args.methods
     args.out = args.out or HERE / Path(args.config).stem
     if not args.print:
         sets = [(m, s) for s in args.seeds for m in args.methods] + ([(FULL, 0)] if args.full else [])
