@@ -175,8 +175,10 @@ def _own(config: Config, name: str) -> dict[str, object]:
     """
     method = registry.get("method", name)
     sampler: dict[str, object] = {"name": None if method.guidance else config.sampler.name}
-    main = config.sampler.name or registry.get("method", config.method).sampler
-    if _flows(main) != _flows(method.sampler):
+    main = config.sampler.name
+    if main is None and not config.evaluate.images:  # a judged folder was made by no method here
+        main = registry.get("method", config.method).sampler
+    if main is not None and _flows(main) != _flows(method.sampler):
         sampler = {"name": None, "steps": None}
     return {
         "sampler": config.sampler.model_copy(update=sampler),
