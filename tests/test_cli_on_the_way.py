@@ -135,14 +135,15 @@ class TestOddImages:
         assert not (tmp_path / "run" / "logs" / "quarantine.tsv").exists()
 
 
-@pytest.mark.parametrize(("name", "file", "change"), [
-    ("vae", "config.json", {"layers_per_block": 3}), ("generator", "transformer/config.json", {"num_layers": 3})])
-def test_weights_that_do_not_fit_their_config_are_named(ends: Run, tmp_path: Path, name: str, file: str,
+@pytest.mark.parametrize(("verb", "name", "file", "change"), [
+    ("encode", "vae", "config.json", {"layers_per_block": 3}),
+    ("sample", "generator", "transformer/config.json", {"num_layers": 3})])
+def test_weights_that_do_not_fit_their_config_are_named(ends: Run, tmp_path: Path, verb: str, name: str, file: str,
                                                         change: dict[str, int]) -> None:
     write_digits(tmp_path / "images")
     place = Path(shutil.copytree(packaged(name), tmp_path / name))
     (place / file).write_text(json.dumps({**json.loads((place / file).read_text()), **change}))
-    line = ends(1, "sample", f"{name}.path={place}")
+    line = ends(1, verb, f"{name}.path={place}")
     assert f"{name}.path: {(place / file).parent} cannot be loaded" in line
 
 

@@ -80,7 +80,12 @@ def answers(port: int) -> bool:
 def submit(cluster: str, checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     argv = [RAY, "job", "submit", "--address", cluster, "--working-dir", str(checkout), "--",
             sys.executable, "jobs/distill.py", *TINY, *arguments]
-    return subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=1000)
+    deadline = time.monotonic() + 180
+    while True:
+        done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=1000)
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(2)  # the dashboard answers before the agent of its node is up
 
 
 def test_a_submitted_job_streams_its_stages_and_ends_with_the_same_bytes(
