@@ -34,6 +34,7 @@ CONTRACTS = {  # kind -> (module of its contract, the entry whose parameters an 
     "student": ("test_student_contract", "convnet"),
     "classifier": ("test_classifier_contract", "squeezenet1_0"),
     "metric": ("test_metric_contract", "l2"),
+    "protocol": ("test_protocol_contract", "hard"),
 }
 Entry = tuple[str, str]
 
