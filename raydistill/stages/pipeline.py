@@ -248,8 +248,10 @@ def provenance(p: Prepared, v: Variant) -> dict[str, Any]:
         if v.method.guidance:
             made |= {"guidance": {"name": v.method.guidance, **guidance_numbers(c)}}
             own = guidance_section(c, v.method)
-            if own is not None and c.guidance.form == "velocity":
+            if own is not None:
                 made["guidance"] |= own.model_dump()
+    if v.method.uses_prototypes and c.cluster.algorithm not in (None, "kmeans"):
+        made["prototypes"] = {"algorithm": c.cluster.algorithm, **c.hierarchy.model_dump()}
     return made
 
 
