@@ -36,6 +36,7 @@ from raydistill.config import load
 from raydistill.errors import RaydistillError
 from raydistill.stages import pipeline
 from raydistill.stages.preflight import prepare
+from raydistill.stages.results import metrics
 from raydistill.stages.trainer import body, score
 
 HERE = Path(__file__).resolve().parent
@@ -87,7 +88,7 @@ def compute(args: argparse.Namespace, ipc: int, protocol: str, method: str, seed
         "rows": rows,
         "images": mine[0].set.images,
         **{key: about[key] for key in ("protocol", "protocol_name", "bytes", "teacher")},
-        "metrics": {k: v for k, v in pipeline.metrics(done).items() if not k.startswith(OTHER)},
+        "metrics": {k: v for k, v in metrics(done).items() if not k.startswith(OTHER)},
         "costs": done.prepared.run.read_json("logs/costs.json") or {},
         "wall_s": round(time.monotonic() - start, 1),
         "config": portable(config.tree()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ from raydistill.stages.nodes import Nodes, joins
 from raydistill.stages.preflight import Prepared, Variant, images_per_class, prepare, source_name
 from raydistill.stages.progress import say
 from raydistill.stages.runner import Execute, Outcome, Stage
-from raydistill.stages.trainer import Teaching, Training, body
+from raydistill.stages.trainer import Teaching, Training
 from raydistill.stages.visibility import needs
 from raydistill.store.artifact import Artifact, Manifest, Record
 
@@ -299,44 +298,6 @@ def add_cost(p: Prepared, name: str, seconds: float, units: int, unit: str) -> N
     old = costs.get(name, {"seconds": 0.0, "units": 0})
     costs[name] = {"seconds": round(old["seconds"] + seconds, 3), "units": old["units"] + units, "unit": unit}
     (p.run.root / "logs" / "costs.json").write(canonical(costs).encode())
-
-
-def metrics(done: Results) -> dict[str, float]:
-    """Flat metrics: accuracy/STUDENT/mean for the run's own set, accuracy/SET/STUDENT/mean for others; time/STAGE_s.
-
-    accuracy/mean_over_students and accuracy/worst_student: of the run's own set, across the students. VALUE/SPACE of
-    `metrics.names` for the run's own set, metrics/SET/VALUE/SPACE for others.
-    """
-    from raydistill.stages.reporting import score_rows
-
-    flat: dict[str, float] = {}
-    rows = score_rows(done)
-    own = [s.last_mean for s in rows if s.main]
-    if own:
-        flat |= {"accuracy/mean_over_students": round(sum(own) / len(own), 6), "accuracy/worst_student": min(own)}
-    for s in rows:
-        prefix = f"accuracy/{s.student}" if s.main else f"accuracy/{s.set.replace(' ', '_')}/{s.student}"
-        flat |= {
-            f"{prefix}/mean": s.last_mean,
-            f"{prefix}/std": s.last_std,
-            f"{prefix}/best_mean": s.best_mean,
-            f"{prefix}/best_std": s.best_std,
-        }
-    for name, sealed in done.measured.items():
-        prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
-        flat |= {f"{prefix}{value}": n for value, n in measure.values(sealed.artifact, sealed.manifest).items()}
-    flat |= storage(done)
-    if done.teaching is not None:
-        flat["teacher/accuracy"] = done.teaching.accuracy
-    for name, cost in sorted((done.prepared.run.read_json("logs/costs.json") or {}).items()):
-        flat[f"time/{name.replace(' ', '_')}_s"] = cost["seconds"]
-    return json.loads(json.dumps(flat))
-
-
-def storage(done: Results) -> dict[str, float]:
-    """images/bytes and labels/bytes of the run's own set: its encoded images, and the soft labels stored with them."""
-    own = next((b for t in done.trainings if t.set.name == done.prepared.config.method and (b := body(t))), None)
-    return {} if own is None else {f"{kind}/bytes": size for kind, size in own["bytes"].items()}
 
 
 def keep_traceback(p: Prepared) -> None:

@@ -15,11 +15,11 @@ from raydistill.report.data import ClassPanel, Item, MetricRow, Projection, Repo
 from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
 from raydistill.sources.images import decode, png
-from raydistill.stages import detail, measure, pipeline
+from raydistill.stages import detail, measure
 from raydistill.stages.pipeline import Results
 from raydistill.stages.preflight import images_per_class, source_name
 from raydistill.stages.progress import say
-from raydistill.stages.trainer import score
+from raydistill.stages.results import metrics, score_rows
 from raydistill.store import faults, schemas
 
 VERSION = 2
@@ -43,7 +43,7 @@ def write(done: Results) -> None:
         table(rows)
         return
     done.computed = True
-    flat = pipeline.metrics(done)
+    flat = metrics(done)
     faults.reach("report", "before_write", "result.json")
     (p.run.root / "result.json").write(canonical(flat).encode())
     html = render(data(done, rows)).encode()
@@ -61,35 +61,6 @@ def _seal(html: bytes, stamp: str) -> bytes:
 def _is_whole(page: bytes, stamp: str) -> bool:
     html, mark, _ = page.rpartition(b"<!-- raydistill ")
     return bool(mark) and page == html + _seal(html, stamp)
-
-
-def score_rows(done: Results) -> list[Score]:
-    """One row a set and student: mean and std over training seeds of the last and the best accuracy."""
-    rows: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
-    for t in done.trainings:
-        result = score(t)
-        if result is not None:
-            rows.setdefault((t.set.name, t.student), []).append((result.last, result.best, t.set.images))
-    made = []
-    for (name, student), found in rows.items():
-        last, best = np.array([f[0] for f in found]), np.array([f[1] for f in found])
-        made.append(
-            Score(
-                name,
-                student,
-                len(found),
-                *_mean_std(last),
-                *_mean_std(best),
-                found[0][2],
-                name == done.prepared.config.method,
-            )
-        )
-    return made
-
-
-def _mean_std(values: np.ndarray) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 for one value), rounded to 6 digits."""
-    return round(float(values.mean()), 6), round(float(values.std(ddof=1)) if len(values) > 1 else 0.0, 6)
 
 
 def table(rows: Sequence[Score]) -> None:

@@ -1,0 +1,29 @@
+"""The flat numbers of a run that are made of several accuracies."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from raydistill.report.data import FULL, RANDOM, Score
+from raydistill.stages.results import label_robust
+
+
+def row(name: str, last: float, main: bool = False, student: str = "convnet") -> Score:
+    return Score(name, student, 3, last, 0.0, last, 0.0, 10, main)
+
+
+def test_dd_rankings_score_needs_the_set_random_images_and_all_of_them() -> None:
+    rows = [row("mgd3", 0.5, True), row(RANDOM, 0.4), row(FULL, 0.9)]
+    found = label_robust(rows)
+    assert found["hlr/convnet"] == pytest.approx(0.4) and found["ior/convnet"] == pytest.approx(0.1)
+    alpha = 0.5 * 0.1 - 0.5 * 0.4
+    assert found["lrs/convnet"] == pytest.approx((math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1)), abs=1e-6)
+    for lacking in range(3):
+        assert label_robust(rows[:lacking] + rows[lacking + 1 :]) == {}
+
+
+def test_each_student_has_its_own() -> None:
+    rows = [row(n, v, n == "mgd3", s) for s in ("a", "b") for n, v in (("mgd3", 0.5), (RANDOM, 0.4), (FULL, 0.9))]
+    assert {k for k in label_robust(rows) if k.startswith("lrs")} == {"lrs/a", "lrs/b"}
