@@ -24,7 +24,7 @@ def table() -> Any:
 
 def arguments(out: Path, **more: Any) -> argparse.Namespace:
     base = {"out": out, "methods": ["random"], "protocols": ["hard"], "ipc": [10], "seeds": [0, 1], "full": 0,
-            "metrics": []}  # fmt: skip
+            "metrics": [], "variants": {}, "training_seeds": 1}  # fmt: skip
     return argparse.Namespace(**base | more)
 
 
@@ -109,3 +109,11 @@ def test_every_row_of_the_ablation_is_a_configuration_that_holds() -> None:
     assert len(rows) >= 8
     for overrides in rows.values():
         resolve(load("nette128", [*overrides, "ipc=10"]))
+
+
+def test_a_method_without_dice_is_over_training_seeds(table: Any, tmp_path: Path) -> None:
+    args = arguments(tmp_path / "cells", methods=["herding"], seeds=[0, 1, 2])
+    assert table.trainings(args, "herding") == 3 and table.trainings(args, "random") == 1
+    write(table, args, "herding", 0, [("convnet", v, v) for v in (0.3, 0.4, 0.5)])
+    text = table.summary(args)
+    assert "40.0 ± 10.0" in text and "| 3 training seeds |" in text

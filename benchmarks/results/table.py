@@ -7,8 +7,9 @@
 
 Run again after an interruption, it computes only the cells that are missing. A cell holds the accuracies of every
 training; a table gives mean and standard deviation over generation seeds, each the mean over its training seeds. The
-full-data rows have no generation seed: they are over training seeds. Hard and soft labels are tables of their own; a
-soft one says how good the teacher is itself. Storage is what a set takes: encoded images, and soft labels beside them.
+full-data rows, and methods without dice, have no generation seed: they are over training seeds. Hard and soft labels
+are tables of their own; a soft one says how good the teacher is itself. Storage is what a set takes: encoded images,
+and soft labels beside them.
 
 `--variants FILE` takes rows from a YAML file instead of `--methods`: a name and its overrides, `method=` among them
 (benchmarks/results/ablation.yaml is ManifoldGD's). `--metrics KEY ...` adds columns of result.json's metrics.
@@ -67,7 +68,7 @@ def compute(args: argparse.Namespace, ipc: int, protocol: str, method: str, seed
             *(["method=random"] if full else args.variants.get(method, [f"method={method}"])),
             f"evaluate.protocol.name={protocol}",
             "evaluate.baselines=[]",
-            f"evaluate.seeds={args.full if full else args.training_seeds}",
+            f"evaluate.seeds={args.full if full else trainings(args, method)}",
             f"evaluate.full={str(full).lower()}",
             f"artifact_dir={args.work}/artifacts",
             f"run_dir={args.work}/{path.stem}",
@@ -99,6 +100,15 @@ def compute(args: argparse.Namespace, ipc: int, protocol: str, method: str, seed
     path.with_suffix(".tmp").rename(path)
 
 
+def varies(args: argparse.Namespace, method: str) -> bool:
+    """Whether a generation seed changes the set: herding and k-centre have no dice, so they get training seeds."""
+    return method in args.variants or method not in ("herding", "kcenter")
+
+
+def trainings(args: argparse.Namespace, method: str) -> int:
+    return args.training_seeds * (1 if varies(args, method) else len(args.seeds))
+
+
 def teacher(args: argparse.Namespace) -> list[str]:
     given = {"path": args.teacher, "architecture": args.teacher_architecture, "classes": args.teacher_classes}
     return [f"teacher.{key}={value}" for key, value in given.items() if value]
@@ -121,7 +131,7 @@ def summary(args: argparse.Namespace) -> str:
         cells: list[dict[str, Any]] = []
         for ipc in args.ipc:
             for method in [*args.methods, *([FULL] if args.full else [])]:
-                seeds = [0] if method == FULL else args.seeds
+                seeds = [0] if method == FULL or not varies(args, method) else args.seeds
                 paths = [cell(args, ipc, protocol, method, s) for s in seeds]
                 found = [json.loads(p.read_text()) for p in paths if p.exists()]
                 cells += found
@@ -149,9 +159,10 @@ def table_rows(ipc: int, method: str, cells: list[dict[str, Any]], metrics: Sequ
     if not cells:
         return []
     students = list(dict.fromkeys(r["student"] for r in cells[0]["rows"]))
-    scores = {s: {k: of_student(method, cells, s, k) for k in ("last", "best")} for s in students}
+    scores = {s: {k: of_student(cells, s, k) for k in ("last", "best")} for s in students}
     seeds = len(cells[0]["rows"]) // len(students)
-    over = f"{seeds} training seeds" if method == FULL else f"{len(cells)} generation x {seeds} training seeds"
+    one = len(cells) == 1
+    over = f"{seeds} training seeds" if one else f"{len(cells)} generation x {seeds} training seeds"
     stored = statistics.mean(sum(c["bytes"].values()) for c in cells) / 1000
     head = f"| {ipc} | {method} |"
     tail = f"{cells[0]['images']} | {stored:,.0f} |"
@@ -169,10 +180,10 @@ def table_rows(ipc: int, method: str, cells: list[dict[str, Any]], metrics: Sequ
     return lines
 
 
-def of_student(method: str, cells: list[dict[str, Any]], student: str, key: str) -> list[float]:
-    """One value a generation seed, the mean over its training seeds; of the full data one a training seed."""
+def of_student(cells: list[dict[str, Any]], student: str, key: str) -> list[float]:
+    """One value a generation seed, the mean over its training seeds; one a training seed where there is one set."""
     values = [[100 * r[key] for r in c["rows"] if r["student"] == student] for c in cells]
-    return values[0] if method == FULL else [statistics.mean(v) for v in values]
+    return values[0] if len(cells) == 1 else [statistics.mean(v) for v in values]
 
 
 def of_metric(cells: list[dict[str, Any]], name: str) -> str:
@@ -209,7 +220,8 @@ def main() -> int:
     args.methods = list(args.variants) or args.methods
     args.out = args.out or HERE / Path(args.config).stem
     if not args.print:
-        sets = [(m, s) for s in args.seeds for m in args.methods] + ([(FULL, 0)] if args.full else [])
+        sets = [(m, s) for s in args.seeds for m in args.methods if s == args.seeds[0] or varies(args, m)]
+        sets = [(m, s if varies(args, m) else 0) for m, s in sets] + ([(FULL, 0)] if args.full else [])
         jobs = [(ipc, protocol, m, s) for ipc in args.ipc for protocol in args.protocols for m, s in sets]
         try:
             for job in jobs:
