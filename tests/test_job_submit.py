@@ -46,10 +46,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a head of our own, ended by its process ids."""
     temp = Path("/tmp") / f"raydistill-{os.getpid()}"  # socket paths below it must stay short
-    port, dashboard = free_port(), free_port() + 1
+    port = free_port()
+    dashboard, agent = port + 1, port + 2  # the agent's own port, taken wherever another cluster runs on the machine
     head = subprocess.Popen(
-        [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={temp}",
-         "--num-cpus=4", f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"],
+        [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}",
+         f"--dashboard-agent-listen-port={agent}", f"--temp-dir={temp}", "--num-cpus=4", f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"],
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     address = f"http://127.0.0.1:{dashboard}"
     try:
