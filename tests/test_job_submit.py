@@ -50,7 +50,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     dashboard, agent = port + 1, port + 2  # the agent's own port, taken wherever another cluster runs on the machine
     head = subprocess.Popen(
         [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}",
-         f"--dashboard-agent-listen-port={agent}", f"--temp-dir={temp}", "--num-cpus=4", f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"],
+         f"--dashboard-agent-listen-port={agent}", f"--temp-dir={temp}", "--num-cpus=4",
+         f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"],
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     address = f"http://127.0.0.1:{dashboard}"
     try:
