@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -61,6 +62,18 @@ class Batch:
         shape = (*([copies] if copies else []), *self.prototype.shape[1:])
         drawn = seeding.normal([k.at(purpose, step) for k in self.keys], shape)
         return torch.from_numpy(drawn).to(self.prototype.device)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Squared lengths of the neighbours (B, N), NaN where there is none: once for all steps."""
+        assert self.neighbours is not None
+        return self.neighbours.flatten(2).square().sum(2)
+
+    @cached_property
+    def reach(self) -> Tensor:
+        """Distances of the neighbours to their prototype (B, N), NaN where there is none: once for all steps."""
+        assert self.neighbours is not None
+        return torch.linalg.vector_norm(self.neighbours.flatten(2) - self.prototype.flatten(1).unsqueeze(1), dim=2)
 
     def take(self, rows: Sequence[int]) -> Batch:
         """Some of the slots, in the order of `rows`."""

@@ -56,39 +56,37 @@ class TangentProjection:
         x = self.place(pred, batch)
         seen = {
             "cosine": norm(along) / size.clamp(min=1e-12),
-            "distance": norm(local.normal(x - local.mean)) / x.shape[1] ** 0.5,
+            "distance": (s.alpha_bar / x.shape[1]) ** 0.5 * norm(local.normal(x - local.mean)),
             "explained": local.explained,
             "removed": 1 - left / size.clamp(min=1e-12),
         }
         return shift(self.space, self.scale, pred, kept.view_as(g)), seen
 
     def plane(self, pred: Prediction, batch: Batch) -> Plane:
-        """The plane of the noised real latents at x_t."""
+        """The plane of the real latents at the sample, all divided by sqrt(alpha_bar): it has the same directions."""
         if batch.neighbours is None:
             raise ValueError("guidance manifold needs the real latents around each prototype")
         s, own = pred.step, self.own
-        p = batch.neighbours.flatten(2)
-        far = torch.linalg.vector_norm(p - batch.prototype.flatten(1).unsqueeze(1), dim=2)
         r = ramps.radius(
             own.radius_ramp, own.radius or 1.0, own.radius_growth, own.radius_steps, self.window, s
-        ) * far.nanmedian(dim=1, keepdim=True).values
-        allowed = far <= r  # never where a small class was filled up with NaN
+        ) * batch.reach.nanmedian(dim=1, keepdim=True).values
+        allowed = batch.reach <= r  # never where a small class was filled up with NaN
         allowed[:, : own.nearest] = True
-        y = s.alpha_bar**0.5 * p
+        y, lengths = batch.neighbours.flatten(2), batch.lengths if own.noise != "independent" else None
         if own.noise == "independent":
-            y = y + (1 - s.alpha_bar) ** 0.5 * batch.noise("manifold", s.index, p.shape[1]).flatten(2).to(y.dtype)
-        near, _ = nearest(y, self.place(pred, batch), own.nearest, allowed)
+            y = y + (1 / s.alpha_bar - 1) ** 0.5 * batch.noise("manifold", s.index, y.shape[1]).flatten(2).to(y.dtype)
+        near, _ = nearest(y, self.place(pred, batch), own.nearest, allowed, lengths)
         return plane(near, own.tangent_dim)
 
     def place(self, pred: Prediction, batch: Batch) -> Tensor:
-        """x_t (B, D), less the noise that all latents share: taken from both sides, it costs no digits."""
+        """x_t / sqrt(alpha_bar) (B, D), less the noise that all latents share, taken from both sides."""
         s = pred.step
         if self.own.noise == "estimate":
-            return s.alpha_bar**0.5 * pred.x0_hat.flatten(1)
+            return pred.x0_hat.flatten(1)
+        x = pred.x_t
         if self.own.noise == "shared":
-            xi = batch.noise("manifold", s.index).to(pred.x_t.dtype)
-            return (pred.x_t - (1 - s.alpha_bar) ** 0.5 * xi).flatten(1)
-        return pred.x_t.flatten(1)
+            x = x - (1 - s.alpha_bar) ** 0.5 * batch.noise("manifold", s.index).to(x.dtype)
+        return x.flatten(1) / s.alpha_bar**0.5
 
 
 class NormalCorrection:
