@@ -35,13 +35,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from raydistill.config import load
 from raydistill.errors import RaydistillError
+from raydistill.report.data import FULL
 from raydistill.stages import pipeline
 from raydistill.stages.preflight import prepare
 from raydistill.stages.results import metrics
 from raydistill.stages.trainer import body, score
 
 HERE = Path(__file__).resolve().parent
-FULL = "full data"
 OTHER = ("accuracy/", "metrics/", "time/")  # of result.json: what is no metric of the set itself
 LEFT_OUT = ("per_class", "confusion")  # of a score, to keep cells small
 

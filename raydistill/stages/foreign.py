@@ -22,6 +22,7 @@ from raydistill.identity import digest, fingerprint
 from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.models.device import place
 from raydistill.models.vae import Vae, VaeSpec
+from raydistill.report.data import FULL
 from raydistill.sources.base import ClassInfo, Listing, open_source
 from raydistill.sources.images import FORMATS, decode
 from raydistill.sources.layout import CLASSES
@@ -38,7 +39,6 @@ from raydistill.store.rundir import RunDir
 
 VERSION = 1
 TRAIN = "train"
-FULL = "full data"  # the name of the set that is the whole split
 
 
 class Given(Method):

@@ -14,6 +14,7 @@ from raydistill.identity import canonical, digest
 from raydistill.methods.base import guidance_numbers, guidance_section
 from raydistill.models.checkpoint import licence
 from raydistill.report.card import card
+from raydistill.report.data import FULL
 from raydistill.stages import (
     cluster,
     embed,
@@ -234,7 +235,7 @@ def sets(done: Results) -> list[SetRef]:
         SetRef(name, s.manifest.digest, s.manifest.rows, s.artifact, s.manifest) for name, s in done.syntheses.items()
     ]
     if p.config.evaluate.full:
-        refs.append(SetRef("full data", p.splits.train.digest, len(p.splits.train), None, None))
+        refs.append(SetRef(FULL, p.splits.train.digest, len(p.splits.train), None, None))
     return refs
 
 
