@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from raydistill import registry
 from raydistill.errors import BadInput
+from raydistill.evaluation.students import pooling, resnetap10
 from raydistill.evaluation.students.convnet import ConvNet
+from raydistill.evaluation.students.pooling import relu_avg_pool
 
 PAPER = 128
 
@@ -74,6 +77,34 @@ class TestConvNet:
         made = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         for one, other in zip(made, expected, strict=True):
             assert torch.equal(one.weight, other.weight) and torch.equal(one.bias, other.bias)
+
+
+class TestPooling:
+    @pytest.mark.parametrize("shape", [(3, 4, 8, 6), (2, 3, 7, 8), (1, 1, 2, 2)])
+    def test_values_and_gradients_have_the_bits_of_pytorchs_own(self, shape: tuple[int, ...]) -> None:
+        x = torch.randn(shape)
+        x.view(-1)[::3] = 0  # where the gradient of relu is 0, not 1 or a half
+        found, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
+        mine, theirs = relu_avg_pool(found), F.avg_pool2d(F.relu(expected), 2)
+        push = torch.randn_like(theirs)
+        mine.backward(push)
+        theirs.backward(push)
+        assert torch.equal(mine, theirs) and torch.equal(found.grad, expected.grad)
+        with torch.inference_mode():
+            assert torch.equal(relu_avg_pool(x), theirs)
+
+    @pytest.mark.parametrize(("name", "size"), [("convnet", 32), ("resnetap10", 32)])
+    def test_a_step_of_a_student_is_what_it_is_with_pytorchs_own(self, name, size, monkeypatch) -> None:
+        def step() -> list[torch.Tensor]:
+            torch.manual_seed(3)
+            net = registry.get("student", name)(10, size, 16)
+            net(torch.randn(4, 3, size, size)).square().mean().backward()
+            return [p.grad for p in net.parameters()]
+
+        mine = step()
+        monkeypatch.setattr(resnetap10, "relu_avg_pool", lambda x: F.avg_pool2d(F.relu(x), 2))
+        monkeypatch.setattr(pooling.ReluAvgPool, "forward", lambda self, x: F.avg_pool2d(F.relu(x), 2))
+        assert all(torch.equal(a, b) for a, b in zip(mine, step(), strict=True))
 
 
 class TestCounts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from raydistill.evaluation.students.layers import instance_norm, require
+from raydistill.evaluation.students.pooling import ReluAvgPool
 from raydistill.registry import register
 
 
@@ -25,8 +26,7 @@ class ConvNet(nn.Module):
             layers += [
                 nn.Conv2d(3 if i == 0 else width, width, 3, padding=1),
                 instance_norm(width),
-                nn.ReLU(inplace=True),
-                nn.AvgPool2d(2),
+                ReluAvgPool(),
             ]
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(width * (image_size >> blocks) ** 2, classes)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raydistill.evaluation.students.layers import he_init, instance_norm, require, scaled
+from raydistill.evaluation.students.pooling import relu_avg_pool
 from raydistill.registry import register
 
 
@@ -26,9 +27,8 @@ class Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm_one(self.one(x)))
-        if self.pool > 1:
-            y = F.avg_pool2d(y, self.pool)
+        y = self.norm_one(self.one(x))
+        y = relu_avg_pool(y) if self.pool == 2 else F.relu(y)
         return F.relu(self.norm_two(self.two(y)) + self.beside(x))
 
 
