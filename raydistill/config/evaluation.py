@@ -72,6 +72,14 @@ class EvaluateConfig(Section):
     full_epochs: Annotated[
         int | None, Field(ge=1, description="epochs of the bound; null = as many image visits as the distilled set")
     ] = None
+    increments: Annotated[
+        int | None,
+        Field(
+            ge=2,
+            le=100,
+            description="also cut each set into so many parts and train a student on each: redundancy; null = no",
+        ),
+    ] = None
     keep_weights: Annotated[
         bool, Field(description="keep trained students under checkpoints/students: each can be a teacher.path")
     ] = False

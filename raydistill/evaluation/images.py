@@ -19,5 +19,9 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, rows: Tensor) -> ImageSet:
+        """Some of the images: rows (N,) bool, or indices."""
+        return ImageSet(self.pixels[rows], self.labels[rows], self.weights[rows])
+
     def to(self, device: torch.device) -> ImageSet:
         return ImageSet(self.pixels.to(device), self.labels.to(device), self.weights.to(device))

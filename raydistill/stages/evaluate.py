@@ -22,10 +22,21 @@ from raydistill.store.rundir import RunDir
 VERSION = 2
 
 
-def recipe(config: Config, classes: int, student: str) -> Recipe:
-    """What the configuration prescribes for one student on the distilled set and its equals."""
+def recipe(config: Config, classes: int, student: str, parts: int = 1) -> Recipe:
+    """What the configuration prescribes for one student on the distilled set and its equals, or on one of its parts."""
     p = config.evaluate.protocol
-    return resolve(p, Setting(config.ipc, classes, p.image_size, student))
+    return resolve(p, Setting(config.ipc // parts, classes, p.image_size, student))
+
+
+def increments(config: Config, sets: Sequence[SetRef]) -> list[SetRef]:
+    """The parts of every distilled set, if they are asked for; the whole training split is not cut."""
+    n = config.evaluate.increments or 0
+    cut = [s for s in sets if s.artifact is not None]
+    return [
+        replace(s, name=f"{s.name} part {i + 1} of {n}", images=s.images // n, increment=(i, n))
+        for s in cut
+        for i in range(n)
+    ]
 
 
 def trainings(
@@ -35,7 +46,7 @@ def trainings(
     e = config.evaluate
 
     def training(student: str, seed: int, s: SetRef) -> Training:
-        own = recipe(config, len(test.classes), student)
+        own = recipe(config, len(test.classes), student, s.increment[1] if s.increment else 1)
         if s.artifact is None and e.full_epochs is not None:
             own = replace(own, visits=e.full_epochs * s.images)
         stored = teaching.stored.get(s.digest) if teaching else None
@@ -53,6 +64,7 @@ def trainings(
             seed,
             teaching.network.identity() if teaching else None,
             stored[1].digest if stored else None,
+            *([s.increment] if s.increment else []),
         )
         return Training(s, student, seed, own, run.artifact("evaluations", print_of))
 
@@ -151,7 +163,7 @@ def evaluate(
 
     `prove` is called with Ray up and before the fit: it raises if a node does not see what it needs.
     """
-    everything = trainings(config, run, sets, test, teaching)
+    everything = trainings(config, run, [*sets, *increments(config, sets)], test, teaching)
     checkpoints = run.root / "checkpoints"
     lacking = {
         t.label for t in everything if config.evaluate.keep_weights and not t.weights(checkpoints).there()

@@ -20,13 +20,17 @@ from raydistill.store.artifact import Artifact, Manifest
 
 @dataclass(frozen=True)
 class SetRef:
-    """A training set by reference: syntheses of a method, or (`artifact` None) all training images."""
+    """A training set by reference: syntheses of a method, or (`artifact` None) all training images.
+
+    `increment` (i, S): only part i of the S into which it is split (metrics.redundancy).
+    """
 
     name: str
     digest: str
     images: int
     artifact: Artifact | None
     manifest: Manifest | None
+    increment: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class Results:
     measured: dict[str, Sealed] = field(default_factory=dict)
     teaching: Teaching | None = None
     trainings: list[Training] = field(default_factory=list)
+    increments: list[Training] = field(default_factory=list)  # on parts of the sets, for redundancy
     computed: bool = False  # whether anything was done in this run
 
 
@@ -164,10 +165,12 @@ def run(
         return made.artifact, made.manifest
 
     done.teaching = teaching.teach(p, refs, labelled)
-    done.trainings, seconds = evaluate.evaluate(p.config, p.run, refs, train, p.splits.test, nodes.prove, done.teaching)
+    every, seconds = evaluate.evaluate(p.config, p.run, refs, train, p.splits.test, nodes.prove, done.teaching)
+    done.trainings = [t for t in every if t.set.increment is None]
+    done.increments = [t for t in every if t.set.increment is not None]
     if seconds:
         done.computed = True
-        add_cost(p, "evaluate", seconds, len(done.trainings), "trainings")
+        add_cost(p, "evaluate", seconds, len(every), "trainings")
     if until == "report":
         from raydistill.stages import reporting
 

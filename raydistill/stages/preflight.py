@@ -87,6 +87,8 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
         config = config.model_copy(update={"method": given.name, "ipc": given.ipc})
         variants = [Variant(v.config.model_copy(update={"ipc": given.ipc}), v.method) for v in variants]
     check_counts(config, splits, variants)
+    if evaluate:
+        check_increments(config, config.ipc if given is None else int(given.listing.counts.min()))
     if given is not None:
         variants = [Variant(config, foreign.Given()), *variants]
     vae = find_vae(config)
@@ -235,6 +237,23 @@ def check_students(config: Config) -> None:
         raise BadInput(
             f"evaluate.protocol.image_size={e.protocol.image_size} is more than source.image_size="
             f"{config.source.image_size}; lower it"
+        )
+
+
+def check_increments(config: Config, least: int) -> None:
+    """Refuses parts that would lack a class (`least`: images of the smallest), or that a teacher would label."""
+    e = config.evaluate
+    if e.increments is None:
+        return
+    if e.increments > least:
+        raise BadInput(
+            f"evaluate.increments={e.increments} is more than the {least} images of a class; lower it, or raise ipc"
+        )
+    setting = recipe.Setting(config.ipc, 2, e.protocol.image_size, e.students[0])
+    if recipe.resolve(e.protocol, setting).soft:
+        raise BadInput(
+            f"evaluate.increments={e.increments} goes with hard labels, and evaluate.protocol.name={e.protocol.name} "
+            "trains on soft ones; choose evaluate.protocol.name=hard"
         )
 
 

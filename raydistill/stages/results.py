@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from raydistill.metrics.ddranking import lrs
+from raydistill.metrics.redundancy import redundancy
 from raydistill.report.data import FULL, RANDOM, Score
 from raydistill.stages import measure
 from raydistill.stages.pipeline import Results
@@ -38,6 +39,7 @@ def metrics(done: Results) -> dict[str, float]:
     for name, sealed in done.measured.items():
         prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
         flat |= {f"{prefix}{value}": n for value, n in measure.values(sealed.artifact, sealed.manifest).items()}
+    flat |= redundancies(done)
     flat |= storage(done)
     if done.teaching is not None:
         flat["teacher/accuracy"] = done.teaching.accuracy
@@ -57,6 +59,22 @@ def label_robust(rows: Sequence[Score]) -> dict[str, float]:
         own, random, full = (last.get((student, name)) for name in ("main", RANDOM, FULL))
         if own is not None and random is not None and full is not None:
             flat |= {f"{name}/{student}": round(v, 6) for name, v in lrs(full, own, own, random).items()}
+    return flat
+
+
+def redundancies(done: Results) -> dict[str, float]:
+    """redundancy/STUDENT of the run's own set, metrics/SET/redundancy/STUDENT of others: mean over training seeds."""
+    flat: dict[str, float] = {}
+    for name, sealed in done.syntheses.items():
+        prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
+        rows: dict[str, dict[int, list[list[float]]]] = {}
+        for t in done.increments:  # in the order of the parts, for each student and seed
+            found = body(t)
+            if t.set.digest == sealed.manifest.digest and found is not None:
+                rows.setdefault(t.student, {}).setdefault(t.seed, []).append(found["increments"])
+        for student, seeds in rows.items():
+            value = np.mean([redundancy(np.array(matrix)) for matrix in seeds.values()])
+            flat[f"{prefix}redundancy/{student}"] = round(float(value), 6)
     return flat
 
 

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from raydistill.config import EvaluateConfig, SourceConfig
+from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe, title
-from raydistill.evaluation.score import Score
+from raydistill.evaluation.score import Score, examine
 from raydistill.evaluation.stored import Stored
 from raydistill.evaluation.targets import Live, Targets
 from raydistill.evaluation.train import Student, train_student
+from raydistill.metrics.redundancy import increments
 from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
 from raydistill.models.device import Placement, device_kind, on_cuda
 from raydistill.sources.base import Listing
@@ -101,17 +103,21 @@ class Trainer:
         if KEY in t.artifact.records() and (weights is None or weights.there()):
             return
         loaded, test = self.images(t.set, t.recipe.image_size), self.test(t.recipe)
+        train, parts = loaded.images, self.parts(t.set, loaded.images)
+        if parts and t.set.increment:
+            train = parts[t.set.increment[0]]
         class_ids = [c.class_id for c in self.job.test.classes]
         student = Student(t.student, e.width, len(class_ids), t.seed)
         targets, label_bytes = self.targets(t)
         state = t.state(checkpoints)
-        result, net = train_student(student, t.recipe, loaded.images, test.images, self.device, targets, state)
+        result, net = train_student(student, t.recipe, train, test.images, self.device, targets, state)
         teaching = self.job.teaching if t.recipe.soft else None
         about = {
             "protocol": t.recipe.tree(),
             "protocol_name": title(e.protocol),
             "bytes": {"images": loaded.bytes, "labels": label_bytes},
             "teacher": teaching and {"architecture": teaching.network.architecture, "accuracy": teaching.accuracy},
+            "increments": [examine(net, p.to(self.device), len(class_ids)).accuracy for p in parts],
         }
         if weights is not None:
             weights.write(net, t.student, e.width, class_ids, t.recipe.image_size)
@@ -127,6 +133,14 @@ class Trainer:
             made = real_images(self.job.source, self.job.train, size) if real else syntheses(ref, self.job.source, size)
             self.cached = ref.digest, made
         return self.cached[1]
+
+    def parts(self, ref: SetRef, images: ImageSet) -> list[ImageSet]:
+        """The increments of the set of which `ref` is one; none if it is a whole set."""
+        if ref.increment is None:
+            return []
+        n = ref.increment[1]
+        of = torch.from_numpy(increments(images.labels.numpy(), n, seed=0))
+        return [images.take(of == i) for i in range(n)]
 
     def test(self, recipe: Recipe) -> Loaded:
         """The images that this recipe tests on."""

@@ -1,0 +1,68 @@
+"""Redundancy of a set, from the students that stage evaluate trains on its parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import config
+
+from raydistill.errors import BadInput
+from raydistill.evaluation.score import examine
+from raydistill.evaluation.train import Student, train_student
+from raydistill.metrics.redundancy import increments
+from raydistill.stages import evaluate, imagesets, pipeline, trainer
+from raydistill.stages.preflight import prepare
+from raydistill.stages.results import metrics
+from raydistill.stages.runner import serial
+
+CPU = torch.device("cpu")
+
+
+class TestRedundancy:
+    """evaluate.increments: each part of a set trains a student, which is tested on the images of every part."""
+
+    @pytest.fixture
+    def done(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pipeline.Results:
+        def fit(job: trainer.Job, *_: object) -> None:
+            worker = trainer.Trainer(job, CPU, "cpu")
+            for t in job.trainings:
+                worker.run(t)
+
+        monkeypatch.setattr(evaluate, "fit", fit)
+        asked = config(run_dir=str(tmp_path / "run"), metrics={"names": []}, encode={"chunk": 400, "batch": 50})
+        parts = asked.evaluate.model_copy(update={"seeds": 2, "increments": 3})
+        return pipeline.run(prepare(asked.model_copy(update={"evaluate": parts})), execute=serial)
+
+    def test_it_is_the_mean_accuracy_on_the_other_parts(self, done: pipeline.Results) -> None:
+        found = metrics(done)
+        assert {k for k in found if "redundancy" in k} == {"redundancy/convnet", "metrics/random/redundancy/convnet"}
+        assert len(done.increments) == 2 * 2 * 3 and all(t.set.increment is None for t in done.trainings)
+        ref = next(t.set for t in done.trainings if t.set.name == done.prepared.config.method)
+        recipe = done.increments[0].recipe
+        whole = imagesets.syntheses(ref, done.prepared.config.source, recipe.image_size).images
+        of = torch.from_numpy(increments(whole.labels.numpy(), 3, seed=0))
+        parts = [whole.take(of == i) for i in range(3)]
+        assert [sorted(p.labels.tolist()) for p in parts] == [[0, 1]] * 3, "an image of each class in every part"
+        off = []
+        for seed in range(2):
+            for i, part in enumerate(parts):
+                student = Student("convnet", done.prepared.config.evaluate.width, 2, seed)
+                _, net = train_student(student, recipe, part, whole, CPU)
+                off += [examine(net, other, 2).accuracy for j, other in enumerate(parts) if j != i]
+        assert found["redundancy/convnet"] == pytest.approx(sum(off) / len(off), abs=1e-6)
+
+    def test_parts_without_an_image_of_each_class_and_soft_labels_are_refused(self, tmp_path: Path) -> None:
+        asked = config(run_dir=str(tmp_path / "run"))
+        for update, why in (
+            ({"increments": 4}, "evaluate.increments=4 is more than the 3 images of a class; lower it, or raise ipc"),
+            (
+                {"increments": 2, "protocol": asked.evaluate.protocol.model_copy(update={"name": "fkd"})},
+                "evaluate.increments=2 goes with hard labels",
+            ),
+        ):
+            wrong = asked.model_copy(update={"evaluate": asked.evaluate.model_copy(update=update)})
+            with pytest.raises(BadInput, match=why):
+                prepare(wrong)
+        assert not (tmp_path / "run").exists()
