@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = [
     "source.classes=[0,1,2,3]", "encode.chunk=110", "encode.actors=1", "group.buckets=4", "ipc=2",
     "sampler.steps=3", "sampler.cfg_scale=1", "sample.batch=3", "sample.actors=1",
-    "evaluate.protocol.visits=64", "evaluate.protocol.evaluations=1", "evaluate.seeds=1", "evaluate.width=8",
+    "evaluate.protocol.visits=64", "evaluate.protocol.evaluations=2", "evaluate.seeds=1", "evaluate.width=8",
     "evaluate.baselines=[random]", "evaluate.full=false", "evaluate.workers=1",
 ]  # fmt: skip
 STAGES = ("encode", "group", "cluster", "plan mgd3", "sample mgd3", "plan random", "sample random", "assemble",

@@ -152,7 +152,8 @@ def test_killed_in_every_stage_it_ends_as_if_nothing_had_happened(reference: Ref
     assert count(run, "syntheses") == 2 * batches and count(run, "evaluations") == 1
 
     kept = commits(run)
-    faults = Faults(tmp_path / "5", "evaluations:before_commit:*", "report:before_write:report.html")
+    faults = Faults(tmp_path / "5", "training:after_commit:*", "evaluations:before_commit:*",
+                    "report:before_write:report.html")
     assert end(start(run, **faults.env), run) == -signal.SIGKILL, said(run)
     assert faults.left() == [] and kept.items() <= commits(run).items()
     assert count(run, "evaluations") == 2 and (run / "result.json").exists() and not (run / "report.html").exists()
