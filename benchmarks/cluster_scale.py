@@ -12,7 +12,6 @@ than 2 GiB, or the time is above 15 minutes for the whole, in proportion and wit
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import sys
@@ -23,6 +22,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow as pa
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from measure import RESULTS, machine, save, table
 
 from raydistill.config import build
 from raydistill.sources.base import ClassInfo
@@ -123,7 +126,9 @@ def main() -> int:
     p.add_argument("--algorithm", default="divisive", choices=["divisive", "kmeans", "agglomerative"])
     p.add_argument("--cpus", type=int, default=2)
     p.add_argument("--memory-mb", type=int, default=1024)
+    p.add_argument("--out", type=Path, default=RESULTS / "cluster-scale.json")
     args = p.parse_args()
+    before = machine()
     classes = max(1, round(CLASSES * args.scale))
     args.work.mkdir(parents=True)
     try:
@@ -144,11 +149,17 @@ def main() -> int:
         shutil.rmtree(args.work)
     most = max((memory for memory, _ in peaks.seen.values()), default=0)
     cpu = sum(seconds for _, seconds in peaks.seen.values())
-    print("| classes | read, GB | written, GB | wall, s | CPU, s | workers | peak of one, MiB | load of the machine |")
-    print("|---|---|---|---|---|---|---|---|")
-    moved = f"{size[0] / 1e9:.2f} | {size[1] / 1e9:.2f}"
-    cost = f"{wall:.0f} | {cpu:.0f} | {len(peaks.seen)} | {most / 2**20:.0f} | {os.getloadavg()[0]:.1f}"
-    print(f"| {classes} | {moved} | {cost} |")
+    found = {
+        "classes": classes,
+        "read, GB": f"{size[0] / 1e9:.2f}",
+        "written, GB": f"{size[1] / 1e9:.2f}",
+        "wall, s": f"{wall:.0f}",
+        "CPU, s": f"{cpu:.0f}",
+        "workers": len(peaks.seen),
+        "peak of one, MiB": f"{most / 2**20:.0f}",
+    }
+    save(args.out, {"machine": before, "algorithm": args.algorithm, "images": args.images, **found},
+         table(list(found), [[str(v) for v in found.values()]]))  # fmt: skip
     return 0 if 0 < most <= BYTES and wall <= SECONDS * args.scale + 60 else 1
 
 

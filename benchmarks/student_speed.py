@@ -6,8 +6,9 @@ Both train the same student by the same recipe on the same images for the same v
 same cores. The plain loop is IDC's, with which MGD3 and ManifoldGD train: images cached in memory as PIL and
 transformed one by one in a Dataset (to a tensor, crop, flip, jitter, lighting, normalisation), CutMix on the batch,
 one training after the other; test images go through a Dataset as well. It is given the best of no loader processes
-and one a core, torch on one core and on all. Here each core has a training of its own, as Ray Train's workers do. CPU
-seconds are of all processes: what counts on a machine that is busy with other work.
+and one a core, torch on one core and on all. Here each core has a training of its own, in the environment that Ray
+Train's workers get (`stages.runtime.WORKER_ENV`: one thread, and freed memory is kept). CPU seconds are of all
+processes: what counts on a machine that is busy with other work.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import multiprocessing
+import os
 import random
 import resource
 import statistics
@@ -25,22 +27,26 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from measure import RESULTS, machine, save, table
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from raydistill.config import Config, load
 from raydistill.evaluation import colour
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe, describe
+from raydistill.evaluation.students.pooling import ReluAvgPool
 from raydistill.evaluation.train import Student, train_student
 from raydistill.sources.base import open_splits
 from raydistill.stages.evaluate import recipe as recipe_of
 from raydistill.stages.imagesets import real_images
+from raydistill.stages.runtime import WORKER_ENV
 
 CPU = torch.device("cpu")
 
@@ -111,11 +117,21 @@ def saturation(x: Tensor, alpha: float) -> Tensor:
     return torch.lerp(x, grey(x), alpha)
 
 
+def released(net: nn.Module) -> nn.Module:
+    """The same network with torch's own ReLU and average pooling, as every released ConvNet has them."""
+    for name, child in net.named_children():
+        if isinstance(child, ReluAvgPool):
+            setattr(net, name, nn.Sequential(nn.ReLU(inplace=True), nn.AvgPool2d(2)))
+        else:
+            released(child)
+    return net
+
+
 def plain(student: Student, r: Recipe, train: ImageSet, test: ImageSet, workers: int) -> float:
     """One training; the last top-1."""
     random.seed(student.seed)
     np.random.seed(student.seed)
-    net = student.build(r.image_size)
+    net = released(student.build(r.image_size))
     optimiser = torch.optim.SGD(net.parameters(), r.lr, r.momentum, weight_decay=r.weight_decay)
     epochs = r.visits // len(train)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimiser, [2 * epochs // 3, 5 * epochs // 6], gamma=0.2)
@@ -185,14 +201,14 @@ def cpu_seconds() -> float:
     )
 
 
-def show(name: str, wall: float, cpu: float, accuracies: list[float], visits: int) -> None:
+def show(name: str, wall: float, cpu: float, accuracies: list[float], visits: int) -> list[str]:
+    """Prints one side, and returns its row of the table."""
     mean, std = statistics.mean(accuracies), statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
     total = visits * len(accuracies)
-    print(
-        f"{name:<34} {wall:7.1f} s wall  {cpu:7.1f} s CPU  {1000 * wall / total:.3f} ms wall, {1000 * cpu / total:.3f} "
-        f"ms CPU an image  last top-1 {100 * mean:.1f} ± {100 * std:.1f} %",
-        flush=True,
-    )
+    row = [name, f"{wall:.1f}", f"{cpu:.1f}", f"{1000 * wall / total:.3f}", f"{1000 * cpu / total:.3f}",
+           f"{100 * mean:.1f} ± {100 * std:.1f}"]  # fmt: skip
+    print(*row, sep=" | ", flush=True)
+    return row
 
 
 def main() -> None:
@@ -200,6 +216,7 @@ def main() -> None:
     p.add_argument("--config", default="quickstart")
     p.add_argument("--trainings", type=int, default=4)
     p.add_argument("--cores", type=int, default=2)
+    p.add_argument("--out", type=Path, default=RESULTS / "student.json")
     p.add_argument("overrides", nargs="*", help="KEY=VALUE, after --")
     args = p.parse_args()
     config = load(args.config, args.overrides)
@@ -210,25 +227,30 @@ def main() -> None:
     print(f"{name} of width {config.evaluate.width} at {r.image_size} px on {len(train)} images: {describe(r)}; "
           f"{r.evaluations} tests on {len(test)}; {args.trainings} trainings on {args.cores} cores")  # fmt: skip
 
-    found = {}
+    before, rows, found = machine(), [], {}
     for at in dict.fromkeys(itertools.product((0, args.cores), (1, args.cores))):
         workers, threads = at
         torch.set_num_threads(threads)
         wall, cpu = time.monotonic(), cpu_seconds()
         accuracies = [plain(s, r, train, test, workers) for s in students]
         found[at] = (time.monotonic() - wall, cpu_seconds() - cpu)
-        show(f"plain, {workers} loaders, {threads} threads", *found[at], accuracies, r.visits)
+        rows.append(show(f"plain, {workers} loaders, {threads} threads", *found[at], accuracies, r.visits))
     jobs = [(s, r, train, test) for s in students]
+    os.environ.update(WORKER_ENV)  # of the processes that start now
     with ProcessPoolExecutor(args.cores, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(warm, range(args.cores), chunksize=1))  # processes and imports: Ray's workers pay once as well
         wall = time.monotonic()
         results = list(pool.map(ours, jobs, chunksize=1))
         wall = time.monotonic() - wall
     accuracies, cpu = [a for a, _ in results], sum(c for _, c in results)
-    show("raydistill, a training a core", wall, cpu, accuracies, r.visits)
+    rows.append(show("raydistill, a training a core", wall, cpu, accuracies, r.visits))
     best = min(found.values())
     fewest = min(c for _, c in found.values())
-    print(f"{best[0] / wall:.1f} times faster by the clock, {fewest / cpu:.1f} by CPU seconds")
+    verdict = f"{best[0] / wall:.1f} times faster by the clock, {fewest / cpu:.1f} by CPU seconds"
+    head = [f"{args.trainings} trainings, {r.visits} visits each, {r.image_size} px", "wall, s", "CPU, s",
+            "ms wall an image", "ms CPU an image", "last top-1, %"]  # fmt: skip
+    save(args.out, {"machine": before, "rows": rows, "recipe": describe(r), "verdict": verdict},
+         f"{table(head, rows)}\n\n{verdict}")  # fmt: skip
 
 
 if __name__ == "__main__":
