@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from analytic import Mixture, batch, flow_prediction, noise
+from scipy.integrate import quad, solve_ivp
+from scipy.stats import norm as gauss
 
-from raydistill.config import GuidanceConfig, PathConfig, build
+from raydistill.config import AdaptiveConfig, GuidanceConfig, PathConfig, build
 from raydistill.diffusion import flow
 from raydistill.diffusion.prediction import FlowPrediction
 from raydistill.diffusion.samplers.adaptive import Adaptive
 from raydistill.diffusion.samplers.euler import Euler
 from raydistill.diffusion.samplers.heun import Heun
+from raydistill.diffusion.walk import Walk
 from raydistill.errors import BadInput
 from raydistill.guidance.path import Path
 
@@ -112,6 +118,85 @@ class TestNormal:
             torch.testing.assert_close(moved.x1_hat, want, rtol=1e-5, atol=1e-5)
 
 
+def width(t: float) -> float:
+    """Standard deviation of x_t for NORMAL."""
+    return (t**2 * S**2 + (1 - t) ** 2) ** 0.5
+
+
+class TestLaw:
+    """What the guided ODE itself comes to, not a recursion of its steps."""
+
+    @pytest.mark.parametrize(("w", "stop"), [(0.3, 0.6), (0.8, 0.5), (1.0, 0.7)])
+    @pytest.mark.parametrize("p", [MU, P])
+    def test_a_constant_weight_leaves_a_share_of_a_normals_width(self, w: float, stop: float, p: float) -> None:
+        """u = x - t MU obeys u' = (1 - w) (s'/s) u + w (p - MU - u) / (1 - t), s the width at t. Hence the end is
+        MU + S ((1 - T) / s(T))^w eps, and of p - MU what variation of constants says; a = s^(1-w) (1 - t)^w."""
+        def a(t: float) -> float:
+            return width(t) ** (1 - w) * (1 - t) ** w
+
+        moved = a(stop) * quad(lambda t: w * (p - MU) / ((1 - t) * a(t)), 0, stop)[0]
+        eps = batch(3).noise("init", 0)
+        want = MU + S / width(stop) * (moved + a(stop) * eps)
+        if p == MU:
+            torch.testing.assert_close(want, MU + S * ((1 - stop) / width(stop)) ** w * eps)
+        g = guide(w_max=w, t_stop=stop, power=0.0)
+        field = flow.Field(NORMAL.velocity, g, batch(3, p))
+        x = eps
+        for t, after in ((0.0, stop - 1e-6), (stop, 1.0)):  # the weight ends at once, and no step may reach over that
+            x = Adaptive(AdaptiveConfig(rtol=1e-5, atol=1e-5)).step(field, x, flow.FlowStep(0, t, after, 1))
+        torch.testing.assert_close(x, want, rtol=1e-3, atol=1e-3)
+
+    @pytest.mark.parametrize(("own", "stop"), [({"w_max": 0.0, "t0": 0.3}, 0.3),
+                                               ({"w_max": 1.0, "power": 0.0, "t_stop": 0.4}, 0.4)])
+    def test_a_mixture_ends_at_the_quantile_at_which_guidance_left_it(self, own: dict, stop: float) -> None:
+        """Warm start, or a pull of 1 until T: at T the state is (1 - T) eps + T p exactly. From there on the flow of
+        one number keeps its rank: F_1(x_1) = F_T(x_T), with F_t the mixture's distribution on the path."""
+        data, p = Mixture((-1.0, 1.5), 0.4), 0.5
+        eps = batch(3).noise("init", 0)
+        x_t = ((1 - stop) * eps + stop * p).double().numpy()
+
+        def rank(x: np.ndarray, t: float) -> np.ndarray:
+            s = (t**2 * data.std**2 + (1 - t) ** 2) ** 0.5
+            return np.mean([gauss.cdf((x - t * m) / s) for m in data.means], axis=0)
+
+        grid = np.linspace(-4, 4, 20001)
+        want = np.interp(rank(x_t, stop), rank(grid, 1.0), grid)
+        x = run(Heun(), 400, guide(**own), data, p)
+        np.testing.assert_allclose(x.numpy(), want, atol=0.02)
+
+    @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+    def test_guidance_keeps_a_solvers_order(self, solver: str, order: int) -> None:
+        """With t_stop = 1 and power 1, where w / (1 - t) is smooth. The truth is the scalar equation's."""
+        g = guide(w_max=0.7, t_stop=1.0)
+
+        def ends(start: float) -> float:
+            def slope(t: float, x: float) -> float:
+                k, r = guided_line(min(t, 1 - 1e-9), g.own)
+                return k * x + r
+
+            return solve_ivp(slope, (0, 1), [start], rtol=1e-10, atol=1e-10).y[0, -1]
+
+        b = ends(0.0)
+        truth = (ends(1.0) - b) * batch(3).noise("init", 0) + b
+        errors = [(run(SOLVERS[solver](), n, g, NORMAL, P) - truth).abs().max().item() for n in (16, 32, 64)]
+        assert -np.diff(np.log2(errors)) == pytest.approx(order, abs=0.3)
+
+    def test_adaptive_meets_its_tolerance_under_guidance(self) -> None:
+        g = guide(w_max=0.7, t_stop=1.0)
+        fine = run(Heun(), 400, g, NORMAL, P)
+        errors = [
+            (run(Adaptive(AdaptiveConfig(rtol=r, atol=r)), 1, g, NORMAL, P) - fine).abs().max().item()
+            for r in (1e-2, 1e-4)
+        ]
+        assert errors[1] < errors[0] < 0.2 and errors[1] < 2e-3
+
+    def test_the_last_step_of_heun_is_eulers(self) -> None:
+        field, x = flow.Field(MODES.velocity, guide(w_max=0.5, t_stop=1.0), batch(3, 1.7)), noise(4)
+        *before, last = flow.path(4)
+        assert torch.equal(Heun().step(field, x, last), Euler().step(field, x, last))
+        assert not torch.equal(Heun().step(field, x, before[-1]), Euler().step(field, x, before[-1]))
+
+
 class TestWarmStart:
     def test_it_begins_between_noise_and_prototype(self) -> None:
         asked: list[tuple[float, torch.Tensor]] = []
@@ -158,6 +243,104 @@ class TestTrustRegion:
         assert held[1].norm() == pytest.approx(0.5 * pred.v_hat[1].norm().item(), rel=1e-5)
 
 
+class TestEndRegion:
+    """rho: how far the predicted image may be moved, in units of the spread of its class."""
+
+    def wide(self, p, spread=(1.0, 2.0, 3.0)):
+        return replace(batch(3, p), spread=torch.tensor(spread))
+
+    @pytest.mark.parametrize("sampler", [Euler(), Heun(), Adaptive()])
+    @pytest.mark.parametrize("tau", [None, 0.5])
+    def test_it_is_kept_at_every_evaluation(self, sampler: flow.FlowSampler, tau: float | None) -> None:
+        moved: list[tuple[float, torch.Tensor, torch.Tensor]] = []
+
+        class Recorder(Path):
+            def measured(self, pred, batch):
+                delta, seen = super().measured(pred, batch)
+                led = FlowPrediction(pred.step, pred.t, pred.x_t, pred.v_hat + delta)
+                moved.append((pred.t, (led.x1_hat - pred.x1_hat).flatten(1).norm(dim=1), batch.spread))
+                return delta, seen
+
+        own = PathConfig(w_max=1.0, t_stop=1.0, power=0.0, t0=0.0, tau=tau, rho=0.4)
+        guidance = Recorder(GuidanceConfig(), "velocity", own)
+        flow.sample(MODES.velocity, flow.path(4), sampler, guidance, self.wide(torch.tensor(9.0)))
+        shares = torch.cat([far / (0.4 * spread) for _, far, spread in moved])
+        assert shares.max() <= 1 + 1e-4 and (tau or shares.min() > 0.999), "a far prototype: it binds at every step"
+
+    def test_null_or_wide_changes_no_byte(self) -> None:
+        for tau in (None, 0.5):
+            free, wide = (guide(w_max=0.8, tau=tau, rho=rho) for rho in (None, 1e6))
+            ends = [flow.sample(MODES.velocity, flow.path(6), Euler(), g, slots)[0]
+                    for g, slots in ((free, batch(3, 1.7)), (free, self.wide(1.7)), (wide, self.wide(1.7)))]
+            assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
+
+    def test_on_a_line_the_end_moves_by_harmonic_numbers(self) -> None:
+        """Where v is the same everywhere, the predicted image moves by nothing but guidance: with w = 1 and p far away
+        by R h / (1 - t) a step, R = rho d; in n even steps by R (1/n + ... + 1/2 + 1)."""
+        n, v, slots = 5, 0.3, self.wide(torch.tensor(100.0))
+        g = guide(w_max=1.0, t_stop=1.0, power=0.0, rho=0.25)
+        x = flow.sample(lambda x, t, c: torch.full_like(x, v), flow.path(n), Euler(), g, slots)[0]
+        free = slots.noise("init", 0) + v
+        moved = (x - free).flatten(1).norm(dim=1)
+        harmonic = sum(1 / k for k in range(1, n + 1))
+        torch.testing.assert_close(moved, 0.25 * slots.spread * harmonic, rtol=1e-4, atol=1e-4)
+
+    def test_it_lands_where_it_would_without_as_soon_as_it_is_near(self) -> None:
+        g = guide(w_max=1.0, t_stop=1.0, power=0.0, rho=50.0)
+        x = flow.sample(MODES.velocity, flow.path(4), Heun(), g, self.wide(noise(5, 3)))[0]
+        torch.testing.assert_close(x, noise(5, 3), rtol=1e-5, atol=1e-5)
+
+    def test_the_narrower_region_holds_and_is_told(self) -> None:
+        pred, slots = flow_prediction(flow.path(10)[2], noise(0), noise(1)), self.wide(torch.tensor(30.0))
+        both, one, other = (guide(w_max=1.0, tau=tau, rho=rho).measured(pred, slots)[1]["trusted"]
+                            for tau, rho in ((0.4, 0.8), (0.4, None), (None, 0.8)))
+        torch.testing.assert_close(both, torch.minimum(one, other))
+
+    def test_without_a_spread_it_says_so(self) -> None:
+        pred = flow_prediction(flow.path(10)[2], noise(0), noise(1))
+        with pytest.raises(ValueError, match=r"path\.rho needs the spread"):
+            guide(rho=1.0).delta(pred, batch(3))
+
+    def test_slots_keep_their_own_spread(self) -> None:
+        assert self.wide(0.0).take([2, 0]).spread.tolist() == [3.0, 1.0]
+
+
+class TestWalk:
+    def test_a_straight_line_has_no_detour_and_a_square_has_two(self) -> None:
+        """Right, up, left: three sides of a square end one side from where they began."""
+        sides = iter([(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)])
+        told: list[tuple[int, float]] = []
+
+        class Sides:
+            def step(self, field, x, step):
+                return x + torch.tensor(next(sides)).view(1, 2, 1, 1)
+
+        walk = Walk(Sides(), lambda step, seen: told.append((step.index, seen["detour"].item())))
+        x = torch.zeros(1, 2, 1, 1)
+        for step in flow.path(3):
+            x = walk.step(None, x, step)
+        assert [i for i, _ in told] == [2, 1, 0]
+        assert [d for _, d in told] == pytest.approx([1.0, 2 / 2**0.5, 3.0]) and walk.length.tolist() == [3.0]
+
+    def test_it_changes_nothing_in_flows_or_diffusion(self) -> None:
+        from analytic import steps
+
+        from raydistill.diffusion.loop import sample
+        from raydistill.diffusion.samplers.ddim import Ddim
+        from raydistill.diffusion.samplers.ddpm import Ddpm
+
+        walk = Walk(Heun())
+        ends = [flow.sample(MODES.velocity, flow.path(6), s, None, batch(3))[0] for s in (Heun(), walk)]
+        assert torch.equal(*ends) and (walk.detour >= 1).all() and walk.spaces == ("velocity",)
+        lengths = []
+        for kind in (Ddim, Ddpm):
+            walk = Walk(kind())
+            ends = [sample(MODES, steps(20), s, None, batch(3)) for s in (kind(), walk)]
+            assert torch.equal(*ends)
+            lengths.append(walk.length)
+        assert (lengths[1] > lengths[0]).all(), "noise on the way makes it longer"
+
+
 class TestMeasured:
     def test_the_numbers_are_what_they_say(self) -> None:
         pred, slots = flow_prediction(flow.path(10)[2], noise(0), noise(1)), batch(3, noise(2))
@@ -182,6 +365,9 @@ class TestMeasured:
         ({"t0": 0.6}, r"path\.t_stop=0\.6 must be above path\.t0=0\.6, otherwise no step is guided"),
         ({"t_stop": 1.2}, r"path\.t_stop: Input should be less than or equal to 1"),
         ({"t0": -0.1}, r"path\.t0: Input should be greater than or equal to 0"),
+        ({"t0": 1.1}, r"path\.t0: Input should be less than or equal to 1"),
+        ({"t_stop": -0.1}, r"path\.t_stop: Input should be greater than or equal to 0"),
+        ({"rho": 0.0}, r"path\.rho: Input should be greater than 0"),
         ({"w_max": 1.5}, r"path\.w_max: Input should be less than or equal to 1"),
         ({"tau": 0.0}, r"path\.tau: Input should be greater than 0"),
         ({"pairing": "hungarian"}, r"path\.pairing: Input should be 'optimal' or 'random'"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from analytic import batch
 from generators import write
+from samples import coloured_png
 from tiny_run import TinyRun, config
 
 from raydistill import seeding
@@ -20,7 +21,7 @@ from raydistill.diffusion.samplers.ddim import Ddim
 from raydistill.diffusion.samplers.euler import Euler
 from raydistill.diffusion.samplers.heun import Heun
 from raydistill.diffusion.schedule import path
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, StageFailed
 from raydistill.guidance import path as guidance
 from raydistill.methods.base import ClassView, resolve
 from raydistill.methods.mgd3 import Mgd3
@@ -119,7 +120,9 @@ class TestRun:
         assert len(rows) == 6 and {r["nfe"] for r in rows} == {calls}
         for row in rows:
             steps = {e["step"] for e in row["trace"]}
-            assert {e["name"] for e in row["trace"]} == {"push", "trusted", "ahead"} and 2 in steps and 0 not in steps
+            assert {e["name"] for e in row["trace"]} == {"push", "trusted", "ahead", "detour"} and steps == {0, 1, 2}
+            assert {e["step"] for e in row["trace"] if e["name"] == "push"} <= {1, 2}, "guidance is over at the image"
+            assert all(e["value"] >= 1 - 1e-5 for e in row["trace"] if e["name"] == "detour"), "no way is shorter"
             assert np.isfinite(row["landing"]) and row["landing"] > 0
             assert all(e["value"] <= 0.5 + 1e-5 for e in row["trace"] if e["name"] == "push"), "the trust region"
 
@@ -128,6 +131,49 @@ class TestRun:
         own = {"w_max": 1.0, "t_stop": 1.0, "power": 0.0, "tau": None}
         rows, *_ = finish(upstream, path=own)
         assert max(r["landing"] for r in rows) < 1e-4
+        ways = [e["value"] for r in rows for e in r["trace"] if e["name"] == "detour" and e["step"] == 0]
+        assert ways == pytest.approx([1.0] * 6, abs=1e-4), "and the way there is a straight line"
+
+    def test_the_spread_of_a_class_is_measured_in_the_generators_space(self, upstream: TinyRun) -> None:
+        """Of the class's own latents, times latent_scale; another rho is other samples, and slots come by class."""
+        chosen, method = resolve(config(method="pgfm", path={"rho": 0.5}))
+        given = plan.Prototypes(*upstream.sealed("cluster"))
+        planned = plan.stage(chosen, upstream.run, method, *upstream.sealed("group"), given, upstream.train.classes,
+                             upstream.shape)
+        manifest = runner.run(planned, runner.serial).manifest
+        real = RealLatents(*upstream.sealed("group"))
+        made = sampling.stage(chosen, upstream.run, method, planned.artifact, manifest, real, upstream.train,
+                              upstream.vae, upstream.generator)
+        for key in made.keys:
+            loaded = made.work.load(made.items(key))
+            index = loaded.table["class_index"].to_pylist()
+            assert index == sorted(index) and loaded.neighbours is None
+            for wide, c in zip(loaded.spread, index, strict=True):
+                x = real.of(c).astype(np.float64).reshape(len(real.of(c)), -1)
+                assert wide == pytest.approx(np.median(np.linalg.norm(x - x.mean(0), axis=1)), rel=1e-4)
+        seen: list[torch.Tensor] = []
+
+        def watched(self, pred, batch):
+            seen.append(batch.spread)
+            return torch.zeros_like(pred.x_t), {}
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(guidance.Path, "measured", watched)
+            finish = made.work.open()
+            finish(made.work.load(made.items(made.keys[0])))
+        own = torch.from_numpy(made.work.load(made.items(made.keys[0])).spread)
+        torch.testing.assert_close(seen[0], own * upstream.generator.latent_scale)
+
+    def test_a_class_whose_images_are_all_alike_has_none(self, upstream: TinyRun, monkeypatch) -> None:
+        alike = np.ones((3, *upstream.shape), np.float16)
+        monkeypatch.setattr(RealLatents, "of", lambda self, class_index: alike)
+        with pytest.raises(StageFailed, match=r"class '3' has 3 usable images, all alike: .* path\.rho could measure"):
+            finish(upstream, path={"rho": 0.7})
+
+    def test_a_narrow_end_holds_the_samples_back(self, upstream: TinyRun) -> None:
+        own = {"w_max": 1.0, "t_stop": 1.0, "power": 0.0, "tau": None, "t0": 0.0}
+        far = [np.mean([r["landing"] for r in finish(upstream, path={**own, "rho": rho})[0]]) for rho in (1e-4, 1e4)]
+        assert far[1] < 1e-4 < 0.1 < far[0]
 
     def test_adaptive_on_a_flow(self, upstream: TinyRun, tmp_path: Path) -> None:
         sampler = {"name": "adaptive", "steps": 1, "cfg_scale": 1.0}
@@ -153,7 +199,7 @@ class TestRun:
         z, _ = flow.sample(d.velocity, spec.times(2, 0.0, "released"), Euler(), None, slots)
         mine = np.stack([np.array(r["latent"]).reshape(spec.latent_shape) for r in rows])
         assert np.allclose(mine, (z / spec.latent_scale).numpy(), rtol=1e-4, atol=1e-4)
-        assert all(r["trace"] == [] for r in rows)
+        assert all({e["name"] for e in r["trace"]} == {"detour"} for r in rows), "no guidance, but a way"
 
 
 class TestBeforeAnyWork:
@@ -174,6 +220,17 @@ class TestBeforeAnyWork:
     def test_more_steps_than_times_after_a_warm_start(self, tmp_path: Path) -> None:
         said = self.refused(tmp_path, path={"t0": 0.95, "t_stop": 1.0}, sampler={"steps": 900})
         assert "sampler.steps=900 is more than the" in said
+
+    def test_a_class_without_a_spread(self, tmp_path: Path) -> None:
+        for split in ("train", "val"):
+            for name, count in (("3", 1), ("7", 3)):
+                folder = tmp_path / "images" / split / name
+                folder.mkdir(parents=True)
+                for i in range(count):
+                    (folder / f"{i}.png").write_bytes(coloured_png((200, 60, 60), i))
+        source = {"kind": "imagefolder", "path": str(tmp_path / "images"), "image_size": 32}
+        said = self.refused(tmp_path, path={"rho": 1.0}, source=source, ipc=1)
+        assert "path.rho is in units of the spread of a class" in said and "has a single image; set it to null" in said
 
     def test_samplers_and_guidance_of_other_spaces(self, tmp_path: Path) -> None:
         assert "form=velocity does not go with sampler.name=ddpm" in self.refused(tmp_path, sampler={"name": "ddpm"})

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from test_report import report as page_data
 
 from raydistill.report import classes, lines
-from raydistill.report.data import ClassScores, ClassSeries, Confusion, Curves, Embedding, GuidanceTrace, Line
+from raydistill.report.data import (
+    ClassScores,
+    ClassSeries,
+    Confusion,
+    Curves,
+    Embedding,
+    GuidanceEnd,
+    GuidanceTrace,
+    Line,
+)
 from raydistill.report.page import render
 from raydistill.report.projection import plane
+from raydistill.stages import detail
+from raydistill.store import schemas
 
 ODD = 'cat, <b>"tom"</b> & co'
 LINE = Line("mgd3", np.array([10.0, 20.0, 30.0]), np.array([0.1, 0.4, 0.5]), np.array([0.0, 0.1, 0.05]), True)
@@ -104,6 +117,33 @@ class TestPlane:
         assert points.shape == (len(real) + 1, 2) and np.isfinite(points).all()
 
 
+class TestEnds:
+    """Two slots: landed at 0.4 and 0.6; ways of 1.5 and 2.5 straight lines, told at the last step."""
+
+    def of(self, traces: list, landing: list[float | None]) -> dict[str, tuple[float, float]]:
+        table = pa.table({"landing": pa.array(landing, pa.float32()), "trace": pa.array(traces, schemas.TRACE)})
+        artifact = SimpleNamespace(read_table=lambda record, columns: table.select(columns))
+        made = SimpleNamespace(artifact=artifact, manifest=SimpleNamespace(records=[None]))
+        config = SimpleNamespace(method="pgfm")
+        done = SimpleNamespace(syntheses={"pgfm": made}, prepared=SimpleNamespace(config=config))
+        return {e.name: (e.mean, e.std) for e in detail.ends(done)}  # type: ignore[arg-type]
+
+    def trace(self, *found: tuple[int, str, float]) -> list[dict]:
+        return [{"step": s, "name": n, "value": v} for s, n, v in found]
+
+    def test_of_a_flow(self) -> None:
+        ways = [self.trace((1, "detour", 9.0), (0, "detour", d), (1, "push", 0.2)) for d in (1.5, 2.5)]
+        found = self.of(ways, [0.4, 0.6])
+        assert found["Landing"] == pytest.approx((0.5, 0.1)) and found["Length of the way"] == (2.0, 0.5)
+
+    def test_of_diffusion_and_of_an_unguided_flow(self) -> None:
+        assert set(self.of([self.trace((1, "push", 0.2))] * 2, [0.4, 0.6])) == {"Landing"}
+        assert set(self.of([self.trace((0, "detour", 1.2))] * 2, [None, None])) == {"Length of the way"}
+
+    def test_picked_images_have_none(self) -> None:
+        assert self.of([[], []], [0.4, 0.6]) == {}
+
+
 def test_the_page_holds_all_of_it() -> None:
     full = replace(
         page_data(),
@@ -112,9 +152,11 @@ def test_the_page_holds_all_of_it() -> None:
         confusions=(Confusion("convnet", "mgd3", ("a", "b"), np.eye(2)),),
         embedding=Embedding(np.zeros((2, 2)), np.array([0, 1]), np.ones((1, 2)), np.array([0]), ("a", "b"), "by t-SNE"),
         guidance=(GuidanceTrace("Push", "how far", replace(LINE, name="push")),),
+        ends=(GuidanceEnd("Landing", "how near", 0.61234, 0.05),),
     )
     page = render(full)
     for heading in ("While they learn", "Class by class", "What guidance did", "Real and distilled in one picture"):
         assert f"{heading}</h2>" in page
+    assert "Landing: <strong>0.612 ± 0.05</strong>, how near." in page
     bare = render(page_data())
     assert "What guidance did" not in bare and "While they learn" not in bare

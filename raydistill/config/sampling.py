@@ -148,6 +148,17 @@ class PathConfig(Section):
         float | None,
         Field(gt=0, le=1e6, description="trust region: the push is at most tau |v| per sample; null = none"),
     ] = 0.5
+    rho: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1e6,
+            description=(
+                "trust region of the predicted image: it is moved by at most rho times the spread of its class "
+                "(median distance of its latents to their mean); null = none"
+            ),
+        ),
+    ] = None
     pairing: Annotated[
         Literal["optimal", "random"],
         Field(description="which slot's noise goes to which prototype: least total squared distance, or any"),

@@ -49,13 +49,15 @@ class Batch:
     """Slots sampled together: class_index (B,) int64 of the generator, prototype (B, C, h, w) in generator space.
 
     `neighbours` (B, N, C, h, w) are real latents of the class in generator space, the nearest to the prototype first,
-    NaN where a class has fewer; for guidance that asks for them, None otherwise.
+    NaN where a class has fewer; `spread` (B,) is the median distance of the class's real latents to their mean, in
+    generator space. Both for guidance that asks for them, None otherwise.
     """
 
     class_index: Tensor
     prototype: Tensor
     keys: Sequence[NoiseKey]
     neighbours: Tensor | None = None
+    spread: Tensor | None = None
 
     def noise(self, purpose: str, step: int, copies: int = 0) -> Tensor:
         """Standard normal (B, C, h, w) of the slots' keys; with `copies`, (B, copies, C, h, w)."""
@@ -79,7 +81,8 @@ class Batch:
         """Some of the slots, in the order of `rows`."""
         i = torch.as_tensor(list(rows), device=self.prototype.device)
         near = None if self.neighbours is None else self.neighbours[i]
-        return Batch(self.class_index[i], self.prototype[i], [self.keys[r] for r in rows], near)
+        spread = None if self.spread is None else self.spread[i]
+        return Batch(self.class_index[i], self.prototype[i], [self.keys[r] for r in rows], near, spread)
 
 
 def sample(

@@ -170,6 +170,14 @@ def neighbours_wanted(config: Config, method: Method) -> tuple[int, int]:
     return wanted(guidance_section(config, method)) if wanted else (0, 0)
 
 
+def spread_wanted(config: Config, method: Method) -> bool:
+    """Whether the guidance measures by the spread of the real latents of a class."""
+    if method.guidance is None or not guided(config, method):
+        return False
+    asks = getattr(registry.get("guidance", method.guidance), "spread", None)
+    return bool(asks) and asks(guidance_section(config, method))
+
+
 def pick_real(view: ClassView, ipc: int, method: str) -> None:
     """Raises BadInput if a class has fewer usable images than slots."""
     if ipc > len(view.image_ids):

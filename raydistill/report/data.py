@@ -162,6 +162,16 @@ class GuidanceTrace:
 
 
 @dataclass(frozen=True)
+class GuidanceEnd:
+    """Where samples ended, mean and std over slots; `meaning` says what the number is."""
+
+    name: str
+    meaning: str
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything on the page. The totals are needed only if `panels` leaves classes out; None = count the panels."""
 
@@ -186,6 +196,7 @@ class ReportData:
     confusions: tuple[Confusion, ...] = ()
     embedding: Embedding | None = None
     guidance: tuple[GuidanceTrace, ...] = ()
+    ends: tuple[GuidanceEnd, ...] = ()
     metric_sets: tuple[str, ...] = ()
     metrics: tuple[MetricRow, ...] = ()
 

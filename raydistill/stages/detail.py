@@ -14,6 +14,7 @@ from raydistill.report.data import (
     Confusion,
     Curves,
     Embedding,
+    GuidanceEnd,
     GuidanceTrace,
     Line,
 )
@@ -30,8 +31,9 @@ MEANINGS = {
     "distance": ("Distance to the manifold", "From the sample to the tangent plane, per square root of the dimension."),
     "explained": ("Local spectrum", "Share of the variance of the nearest real latents that the tangent carries."),
     "removed": ("Removed", "Share of the pull's length that the projection takes away."),
-    "trusted": ("Trusted", "Share of the pull to the prototype that the trust region leaves; 1 = all of it."),
+    "trusted": ("Trusted", "Share of the pull to the prototype that the trust regions leave; 1 = all of it."),
     "ahead": ("Predicted end", "Distance of the predicted image to the prototype before the pull, a latent entry."),
+    "detour": ("Detour", "Length of the way so far, over the straight one from its start, at every step; 1 = straight."),
     "correction": ("Correction", "Length of the pull onto the plane, as a share of the sample's length."),
 }
 
@@ -126,6 +128,24 @@ def guidance(done: Results) -> tuple[GuidanceTrace, ...]:
         std = np.array([np.std(steps[int(s)]) for s in x])
         made.append(GuidanceTrace(title, meaning, Line(name, x, mean, std, True)))
     return tuple(made)
+
+
+def ends(done: Results) -> tuple[GuidanceEnd, ...]:
+    """Where the samples of the run's own method ended, mean and std over slots: their landing, and a flow's detour.
+
+    Nothing of images that were picked: they have no trace.
+    """
+    rows = _syntheses(done, ["landing", "trace"])
+    traces = rows["trace"].to_pylist()
+    if not any(traces):
+        return ()
+    landed = rows["landing"].drop_null().to_numpy()
+    walked = [e["value"] for row in traces for e in row if e["name"] == "detour" and e["step"] == 0]
+    found = [
+        ("Landing", "distance of the result to its prototype, a latent entry", landed),
+        ("Length of the way", "over the straight distance from noise to image; 1 = a straight line", np.array(walked)),
+    ]
+    return tuple(GuidanceEnd(name, meaning, float(v.mean()), float(v.std())) for name, meaning, v in found if len(v))
 
 
 def _syntheses(done: Results, columns: list[str]) -> pa.Table:

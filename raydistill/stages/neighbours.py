@@ -1,4 +1,4 @@
-"""Real latents of a class, and those around a prototype: what manifold guidance looks at."""
+"""Real latents of a class, those around a prototype, and how far they are spread: what guidance measures itself by."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ class RealLatents:
                 table = self.artifact.read_rows(bucket, start, start + bucket.meta["counts"][place], ["latent"])
                 return schemas.tensor_numpy(table["latent"])
         raise StageFailed(f"sample: class {class_index} has no latents under {self.artifact.location}")
+
+
+def spread(latents: np.ndarray) -> float:
+    """Median distance of the latents (N, C, h, w) of a class to their mean, in their own space; 0 for a single one."""
+    x = latents.reshape(len(latents), -1).astype(np.float32)
+    x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return float(np.median(np.sqrt(np.square(x).sum(axis=1, dtype=np.float64))))
 
 
 def around(latents: np.ndarray, prototype: np.ndarray, count: int) -> np.ndarray:

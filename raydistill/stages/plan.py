@@ -14,7 +14,7 @@ import pyarrow as pa
 from raydistill.config import Config
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
-from raydistill.methods.base import ClassView, Method, Slot, neighbours_wanted
+from raydistill.methods.base import ClassView, Method, Slot, neighbours_wanted, spread_wanted
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.prototypes import Offer, Prototypes, identity, offer
@@ -132,7 +132,7 @@ def stage(
     features: Features | None = None,
 ) -> Stage:
     """The plan of one method at one IPC and seed. `features` are given if the method chooses by them."""
-    by_class = any(neighbours_wanted(config, method))
+    by_class = any(neighbours_wanted(config, method)) or spread_wanted(config, method)
     print_of = fingerprint(
         "plan",
         VERSION,

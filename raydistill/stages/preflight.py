@@ -18,6 +18,7 @@ from raydistill.methods.base import (
     make_guidance,
     neighbours_wanted,
     resolve,
+    spread_wanted,
 )
 from raydistill.models import hub
 from raydistill.models.classifier import ClassifierSpec, class_columns
@@ -276,6 +277,12 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
             raise BadInput(
                 f"manifold.nearest={least} is more than the {counts[low]} images of class "
                 f"{train.classes[low].class_id!r}; lower it, or choose a method without guidance along a manifold"
+            )
+        if spread_wanted(v.config, v.method) and counts[low] == 1:
+            raise BadInput(
+                f"{v.method.guidance}.rho is in units of the spread of a class, and class "
+                f"{train.classes[low].class_id!r} has a single image; set it to null, or leave the class out with "
+                "source.classes=[...]"
             )
         if not v.method.generates and config.ipc > counts[low]:
             raise BadInput(

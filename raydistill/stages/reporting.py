@@ -117,6 +117,7 @@ def data(done: Results, rows: Sequence[Score]) -> ReportData:
         confusions=detail.confusions(done),
         embedding=detail.embedding(done),
         guidance=detail.guidance(done),
+        ends=detail.ends(done),
         metric_sets=tuple(done.measured),
         metrics=tuple(metric_rows(done)),
     )

@@ -14,6 +14,7 @@ from raydistill.config import Config, GuidanceConfig, SampleConfig, SamplerConfi
 from raydistill.diffusion import flow, loop
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.schedule import Placed, path
+from raydistill.diffusion.walk import Walk
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
 from raydistill.methods.base import (
@@ -24,6 +25,7 @@ from raydistill.methods.base import (
     make_guidance,
     neighbours_wanted,
     sampler_section,
+    spread_wanted,
 )
 from raydistill.models.denoiser import Denoiser, GeneratorSpec
 from raydistill.models.device import place
@@ -32,22 +34,26 @@ from raydistill.seeding import NoiseKey
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode, png
 from raydistill.stages.encode import encode_all
-from raydistill.stages.neighbours import RealLatents, around
+from raydistill.stages.neighbours import RealLatents, around, spread
 from raydistill.stages.runner import Stage
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
 VERSION = 2
+FLOW_VERSION = 2  # of what flow samplers leave: their traces hold `detour`
 
 
 @dataclass(frozen=True)
 class Slots:
-    """One batch of the plan, with real latents around its prototypes where guidance asks for them: (B, N, C, h, w)."""
+    """One batch of the plan. Where guidance asks for them: real latents around its prototypes, (B, N, C, h, w), and the
+    spread of the class of each slot, (B,), both in VAE-scaled space.
+    """
 
     key: str
     table: pa.Table
     neighbours: np.ndarray | None = None
+    spread: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -63,27 +69,36 @@ class GenerateWork:
     own: Section | None  # of the guidance
     real: RealLatents
     neighbours: tuple[int, int]  # least, most
+    spread: bool
     pool: SampleConfig
     artifact: Artifact
     seed: int
 
     def load(self, item: Slots) -> Slots:
         least, most = self.neighbours
-        if not most:
+        if not most and not self.spread:
             return item
         index, anchors = item.table["class_index"].to_numpy(), schemas.tensor_numpy(item.table["prototype"])
         near = np.empty((len(index), most, *anchors.shape[1:]), np.float32)
+        wide = np.empty(len(index), np.float32)
         for c in np.unique(index):
             latents, rows = self.real.of(int(c)), np.flatnonzero(index == c)
+            wide[rows] = spread(latents) if self.spread else 0.0
+            if self.spread and not wide[rows[0]] > 0:
+                name = item.table["class_id"][int(rows[0])].as_py()
+                raise StageFailed(
+                    f"sample: class {name!r} has {len(latents)} usable images, all alike: it has no spread by which "
+                    f"{self.guidance_name}.rho could measure; set it to null or leave the class out"
+                )
             if len(latents) < least:
                 name = item.table["class_id"][int(rows[0])].as_py()
                 raise StageFailed(
                     f"sample: class {name!r} has {len(latents)} usable images, and guidance {self.guidance_name} needs "
                     f"{least} around a prototype; lower {self.guidance_name}.nearest or leave the class out"
                 )
-            for row in rows:
+            for row in rows if most else ():
                 near[row] = around(latents, anchors[row], most)
-        return Slots(item.key, item.table, near)
+        return Slots(item.key, item.table, near if most else None, wide if self.spread else None)
 
     def open(self) -> Callable[[Slots], Record]:
         at = place(self.pool)
@@ -96,13 +111,16 @@ class GenerateWork:
             t = slots.table
             prototype = torch.from_numpy(np.array(schemas.tensor_numpy(t["prototype"]))) * self.generator.latent_scale
             ids = t["class_id"].to_pylist()
+
+            def scaled(values: np.ndarray | None) -> torch.Tensor | None:
+                return None if values is None else torch.from_numpy(values).to(at.device) * self.generator.latent_scale
+
             batch = Batch(
                 torch.tensor([label[c] for c in ids], device=at.device),
                 prototype.to(at.device),
                 [NoiseKey(self.seed, c, s) for c, s in zip(ids, t["slot"].to_pylist(), strict=True)],
-                None
-                if slots.neighbours is None
-                else torch.from_numpy(slots.neighbours).to(at.device) * self.generator.latent_scale,
+                scaled(slots.neighbours),
+                scaled(slots.spread),
             )
             trace = Trace()
             with torch.inference_mode():
@@ -124,13 +142,15 @@ class GenerateWork:
         guide = make_guidance(self.guidance_name, self.guidance, self.own) if self.guidance_name else None
         if "velocity" in sampler.spaces:
             times = model.times(count, guide.t0 if guide else 0.0, self.sampler.grid)
-            return lambda batch, trace: flow.sample(denoiser.velocity, times, sampler, guide, batch, trace)
+            return lambda batch, trace: flow.sample(
+                denoiser.velocity, times, Walk(sampler, trace), guide, batch, trace
+            )
         steps = path(model.alphas_bar, self.sampler.grid, count)
         return lambda batch, trace: (loop.sample(denoiser, steps, sampler, guide, batch, trace), count)
 
 
 class Trace:
-    """Collects what guidance did at each of its steps."""
+    """Collects what guidance did at each of its steps, and of a flow how far it has walked."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[Placed, dict[str, np.ndarray]]] = []
@@ -224,9 +244,11 @@ def stage(
         if generator is None:
             raise BadInput("generator.path is needed by this method")
         own, near = guidance_section(config, method), neighbours_wanted(config, method)
+        wide = spread_wanted(config, method)
         guidance, acts, extra = None, guided(config, method), sampler_section(config)
+        flows = "velocity" in registry.get("sampler", config.sampler.name or "").spaces
         if acts:
-            seen = real.manifest.digest if any(near) else None
+            seen = real.manifest.digest if any(near) or wide else None
             guidance = [guidance_numbers(config), own and own.model_dump(), seen]
         print_of = fingerprint(
             *common,
@@ -235,6 +257,7 @@ def stage(
             method.guidance,
             guidance,
             *([extra.model_dump()] if extra else []),
+            *([FLOW_VERSION] if flows else []),
         )
         artifact = run.artifact("syntheses", print_of)
         work: GenerateWork | PickWork = GenerateWork(
@@ -247,6 +270,7 @@ def stage(
             own,
             real,
             near,
+            wide,
             s,
             artifact,
             config.seed,

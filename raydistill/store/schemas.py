@@ -125,8 +125,8 @@ def plan(shape: Sequence[int]) -> pa.Schema:
 def syntheses(shape: Sequence[int]) -> pa.Schema:
     """sample: one row a slot; `image` is PNG bytes, `latent` the synthesis in VAE-scaled space, `nfe` network calls.
 
-    `trace` holds what guidance did at its steps, by name (diffusion/loop.measured); `landing` is |z - prototype| /
-    sqrt(D), null without a prototype.
+    `trace` holds what guidance did at its steps, by name (diffusion/loop.measured), and the `detour` of a flow
+    (diffusion/walk.py); `landing` is |z - prototype| / sqrt(D), null without a prototype.
     """
     return pa.schema(
         [

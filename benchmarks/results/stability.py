@@ -1,0 +1,214 @@
+"""How steady guidance is as it grows, for PGFM and for MGD3: accuracy, landing, length of the way and diversity.
+
+    python benchmarks/results/stability.py --config nette128 --flow FLOW --noise NOISE --ipc 1 10 \
+        --work runs/stability -- source.path=DIR vae.path=DIR
+
+Rows: `pgfm W` with path.w_max = W on the flow generator for each of --pgfm, `mgd3 S` with guidance.scale = S on the
+noise generator for each of --mgd3. 0 is unguided (pgfm without its warm start, too) and always among them. Run again
+after an interruption, it computes only what is missing; `--only ROW` computes one row; `--print` nothing.
+
+    landing   distance of the final latent to its prototype per sqrt(D), mean over slots
+    pull      1 - landing / landing of the same method, IPC and seed unguided: 0 = unguided, 1 = on the prototype
+    way       sum |x_{k+1} - x_k| over |x_n - x_0|, mean over slots; of mgd3 over the first batch, with DDPM's own noise
+
+Strengths of the two methods mean different things. They are compared at the same pull: beside each guided row of pgfm
+stands what mgd3 has there, by straight lines between its own cells in the order of their pull.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import figure
+from cells import Cell, Row, accuracies, accuracy, chosen, compute, found, markdown, mean, metric, parsed, parser, shown
+
+from raydistill import registry
+from raydistill.diffusion import loop
+from raydistill.diffusion.loop import Batch
+from raydistill.diffusion.schedule import path
+from raydistill.diffusion.walk import Walk
+from raydistill.errors import RaydistillError
+from raydistill.methods.base import guidance_section, guided, make_guidance
+from raydistill.models.denoiser import Denoiser
+from raydistill.models.device import place
+from raydistill.seeding import NoiseKey
+from raydistill.stages.pipeline import Results
+from raydistill.store import schemas
+
+OWN, OTHER = "pgfm", "mgd3"
+MEASURES = {"last": "last top-1, %", "landing": "landing", "detour": "way", "diversity": "diversity"}
+
+
+def rows(args: argparse.Namespace) -> list[Row]:
+    made = []
+    if args.flow:
+        for w in sorted({0.0, *args.pgfm}):
+            own = [f"path.w_max={w:g}", *(["path.t0=0"] if w == 0 else [])]
+            made.append(row(OWN, w, args.flow, own))
+    if args.noise:
+        made += [row(OTHER, s, args.noise, [f"guidance.scale={s:g}"]) for s in sorted({0.0, *args.mgd3})]
+    return made
+
+
+def row(method: str, strength: float, generator: Path, own: list[str]) -> Row:
+    name = f"{method} {strength:g}"
+    return Row(name, (f"method={method}", f"generator.path={generator}", *own), (("strength", strength),))
+
+
+def walked(done: Results) -> dict[str, Any]:
+    """The way of diffusion's samples, over again for the first batch: no artifact holds it. Of flows the trace does."""
+    p, v = done.prepared, done.prepared.variants[0]
+    name, own = v.config.sampler.name or "", guidance_section(v.config, v.method)
+    sampler = Walk(registry.get("sampler", name)())
+    if "velocity" in sampler.spaces or p.generator is None:
+        return {}
+    planned = done.plans[v.config.method]
+    table = planned.artifact.read_table(planned.manifest.records[0])
+    table = table.filter(np.asarray(table["batch"]) == 0)
+    at = place(v.config.sample)
+    ids, slots = table["class_id"].to_pylist(), table["slot"].to_pylist()
+    batch = Batch(
+        torch.tensor([p.generator.class_ids.index(c) for c in ids], device=at.device),
+        torch.from_numpy(np.array(schemas.tensor_numpy(table["prototype"]))).to(at.device) * p.generator.latent_scale,
+        [NoiseKey(v.config.seed, c, s) for c, s in zip(ids, slots, strict=True)],
+    )
+    guide = make_guidance(v.method.guidance, v.config.guidance, own) if guided(v.config, v.method) else None
+    denoiser = Denoiser(p.generator, at, v.config.sampler.cfg_scale, v.config.sampler.cfg_channels)
+    steps = path(p.generator.alphas_bar, v.config.sampler.grid, v.config.sampler.steps or 0)
+    with torch.inference_mode():
+        loop.sample(denoiser, steps, sampler, guide, batch)
+    return {"detour": mean(sampler.detour.cpu().numpy())}
+
+
+def pulls(cells: Sequence[dict[str, Any]], free: Sequence[dict[str, Any]]) -> list[float]:
+    """1 - landing / unguided landing of the same seed, of every cell that has such a one."""
+    base = {c["seed"]: c["landing"] for c in free}
+    return [1 - c["landing"] / base[c["seed"]] for c in cells if c["seed"] in base]
+
+
+def values(cells: Sequence[dict[str, Any]], measure: str) -> list[float]:
+    if measure == "last":
+        return accuracies(cells, "last")
+    if measure == "diversity":
+        return metric(cells, "diversity")
+    return [c[measure] for c in cells if c[measure] is not None]
+
+
+def curves(args: argparse.Namespace, ipc: int) -> dict[str, list[dict[str, Any]]]:
+    """Of each method its rows with their pull, in the order of it; those without an unguided cell are left out."""
+    made: dict[str, list[dict[str, Any]]] = {}
+    there = list(found(args, rows(args), ipc))
+    for method in (OWN, OTHER):
+        free = next((cells for r, cells in there if r.name == f"{method} 0"), [])
+        for r, cells in there:
+            pull = pulls(cells, free) if r.name.startswith(f"{method} ") else []
+            if pull:
+                point = {"row": r, "cells": cells, "pull": statistics.mean(pull)}
+                made.setdefault(method, []).append(point)
+    return {method: sorted(points, key=lambda p: p["pull"]) for method, points in made.items()}
+
+
+def matched(curve: Sequence[dict[str, Any]], pull: float, measure: str) -> float | None:
+    """What a method has at a pull, by straight lines between its cells; None outside of what they span."""
+    known = [(p["pull"], statistics.mean(v)) for p in curve if (v := values(p["cells"], measure))]
+    if not known or not known[0][0] <= pull <= known[-1][0]:
+        return None
+    return float(np.interp(pull, *zip(*known, strict=True)))
+
+
+def summary(args: argparse.Namespace) -> str:
+    """Two Markdown tables of the cells that are there: every row, and both methods at the pulls of pgfm."""
+    lines, pairs = [], []
+    for ipc in args.ipc:
+        by_method = curves(args, ipc)
+        for points in by_method.values():
+            for p in sorted(points, key=lambda p: dict(p["row"].numbers)["strength"]):
+                c = p["cells"]
+                lines.append([
+                    str(ipc), p["row"].name, f"{p['pull']:.2f}", shown(values(c, "landing"), 3),
+                    shown(values(c, "detour")), shown(values(c, "diversity"), 3),
+                    accuracy(c, "last"), accuracy(c, "best"), f"{len(c)} x {len(c[0]['rows'])}",
+                ])  # fmt: skip
+        for p in by_method.get(OWN, []) if OTHER in by_method else ():
+            if dict(p["row"].numbers)["strength"] == 0:
+                continue
+            both = [str(ipc), f"{p['pull']:.2f}", p["row"].name]
+            for measure, digits in (("last", 1), ("detour", 2), ("diversity", 3)):
+                other = matched(by_method[OTHER], p["pull"], measure)
+                both += [shown(values(p["cells"], measure), digits), shown([] if other is None else [other], digits)]
+            pairs.append(both)
+    if not lines:
+        return ""
+    head = ["ipc", "set", "pull", "landing", "way", "diversity", "last top-1, %", "best top-1, %",
+            "generation x training seeds"]  # fmt: skip
+    text = markdown(head, lines)
+    if pairs:
+        heads = ["ipc", "pull", "set", *(f"{m}, {w}" for m in ("last top-1", "way", "diversity") for w in (OWN, OTHER))]
+        text += f"\n\nAt the same pull ({OTHER} between its cells; – where none of its strengths pulls so):\n\n"
+        text += markdown(heads, pairs)
+    return text
+
+
+def plot(args: argparse.Namespace, path: Path) -> None:
+    """A row of panels an IPC: each measure over the pull, a line a method, the strength at each point."""
+    drawn = {ipc: c for ipc in args.ipc if (c := curves(args, ipc))}
+    if not drawn:
+        return
+    whole, axes = figure.panels(len(drawn), len(MEASURES), 3.5, 2.9)
+    for line, (ipc, by_method) in zip(axes, drawn.items(), strict=True):
+        for place_, (measure, title) in zip(line, MEASURES.items(), strict=True):
+            for colour, (method, points) in zip(figure.COLOURS, by_method.items(), strict=False):
+                known = [(p, v) for p in points if (v := values(p["cells"], measure))]
+                x, y = [p["pull"] for p, _ in known], [statistics.mean(v) for _, v in known]
+                error = [statistics.stdev(v) if len(v) > 1 else 0.0 for _, v in known]
+                place_.errorbar(x, y, yerr=error, color=colour, marker="o", markersize=4, linewidth=1.5, capsize=2)
+                for (p, _), a, b in zip(known, x, y, strict=True):
+                    strength = f"{dict(p['row'].numbers)['strength']:g}"
+                    figure.label(place_, strength, a, b, colour, 3, 7)
+                if x:
+                    figure.label(place_, method, x[-1], y[-1], colour, 6, -8)
+            place_.margins(x=0.2, y=0.15)
+            place_.set_xlabel("pull")
+            place_.set_title(f"ipc {ipc}: {title}", fontsize=10, loc="left")
+    figure.save(whole, path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = parser(__doc__, "stability")
+    p.add_argument("--flow", type=Path, help="generator directory of a flow, for pgfm")
+    p.add_argument("--noise", type=Path, help="generator directory of a noise model, for mgd3")
+    p.add_argument("--pgfm", nargs="*", type=float, default=[0, 0.15, 0.3, 0.6, 1], help="path.w_max of its rows")
+    p.add_argument("--mgd3", nargs="*", type=float, default=[0, 0.05, 0.1, 0.2, 0.4], help="guidance.scale of its rows")
+    p.add_argument("--ipc", nargs="+", type=int, default=[1, 10])
+    args = parsed(p, argv)
+    if args.flow is None and args.noise is None:
+        p.error("give --flow DIR, --noise DIR or both")
+    args.flow, args.noise = (g and g.resolve() for g in (args.flow, args.noise))
+    try:
+        wanted = chosen(args, rows(args))
+        if not args.print:
+            order = [Cell(r, ipc, seed) for ipc in args.ipc for seed in args.seeds for r in wanted]
+            compute(args, order, walked)
+    except RaydistillError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    text = summary(args)
+    if text:
+        (args.out / "table.md").write_text(text + "\n")
+        plot(args, args.out / "plot.svg")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""The grids of efficiency and stability: what their tables say of given cells, that finished ones are left alone."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cells
+import efficiency
+import pyarrow as pa
+import pytest
+import stability
+from cells import Cell, Row
+
+from raydistill.config import load
+from raydistill.errors import BadInput
+from raydistill.methods.base import resolve
+from raydistill.store import schemas
+
+SCRIPTS = [efficiency, stability]
+
+
+def arguments(tmp_path: Path, **more: Any) -> argparse.Namespace:
+    base = {
+        "config": "quickstart", "work": tmp_path / "work", "artifacts": tmp_path / "artifacts", "out": tmp_path / "out",
+        "seeds": [0, 1], "training_seeds": 1, "only": None, "overrides": [], "print": False,
+        "flow": Path("/flow"), "noise": Path("/noise"), "ipc": 10,
+        "calls": [4, 8], "noise_calls": [], "steps": [50], "ddim_steps": [], "pgfm": [0.5, 1.0], "mgd3": [0.1, 0.2],
+    }  # fmt: skip
+    return argparse.Namespace(**base | more)
+
+
+def write(args: argparse.Namespace, row: Row, seed: int, last: float, ipc: int = 10, **more: Any) -> None:
+    coverage = {f"{name}/latent": 0.5 for name in efficiency.COVERAGES}
+    made = {"seed": seed, "calls": 8.0, "landing": 0.5, "detour": 1.1, "rows": [{"last": last, "best": last + 0.1}],
+            "metrics": {**coverage, "diversity/latent": 0.3}} | more  # fmt: skip
+    cells.write(Cell(row, ipc, seed).path(args.out), made)
+
+
+def named(rows: list[Row], name: str) -> Row:
+    return next(r for r in rows if r.name == name)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+class TestBoth:
+    def test_help_teaches(self, script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as ended:
+            script.main(["--help"])
+        said = capsys.readouterr().out
+        assert ended.value.code == 0 and f"python benchmarks/results/{script.__name__}.py" in said and "--only" in said
+
+    def test_without_a_generator_it_says_so(self, script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            script.main([])
+        assert "give --flow DIR, --noise DIR or both" in capsys.readouterr().err
+
+    def test_an_unknown_row_is_refused_before_any_work(
+        self, script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        where = ["--noise", str(tmp_path), "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o")]
+        assert script.main([*where, "--only", "mgd4"]) == 2
+        assert "'mgd4' is no row; rows are 'dit 50'" in (said := capsys.readouterr().err) or "'mgd3 0'" in said
+        assert not (tmp_path / "w").exists()
+
+    def test_every_row_is_a_configuration_that_holds(self, script: Any, tmp_path: Path) -> None:
+        args = arguments(tmp_path, noise_calls=[6], ddim_steps=[20])
+        made = script.rows(args)
+        assert len({r.name for r in made}) == len(made) >= 5
+        for row in made:
+            resolve(cells.configured(args, Cell(row, 10, 3), tmp_path))
+
+    def test_one_generator_alone_makes_its_own_rows(self, script: Any, tmp_path: Path) -> None:
+        assert {r.name.split()[0] for r in script.rows(arguments(tmp_path, noise=None))} == {"pgfm"}
+        assert "pgfm" not in {r.name.split()[0] for r in script.rows(arguments(tmp_path, flow=None))}
+
+    def test_nothing_finished_is_an_empty_table_and_no_plot(self, script: Any, tmp_path: Path) -> None:
+        args = arguments(tmp_path, ipc=[10] if script is stability else 10)
+        assert script.summary(args) == ""
+        script.plot(args, tmp_path / "plot.svg")
+        assert not (tmp_path / "plot.svg").exists()
+
+    def test_a_plot_is_made_of_its_cells_alone(self, script: Any, tmp_path: Path) -> None:
+        args = arguments(tmp_path, ipc=[10] if script is stability else 10)
+        for i, row in enumerate(script.rows(args)):
+            for seed in args.seeds:
+                write(args, row, seed, 0.3 + 0.01 * i + 0.02 * seed, calls=4.0 * (1 + i), landing=0.9 - 0.1 * (i % 3))
+        texts = []
+        for name in ("a", "b"):
+            script.plot(args, tmp_path / name / "plot.svg")
+            texts.append((tmp_path / name / "plot.svg").read_bytes())
+        assert texts[0] == texts[1] and b"<svg" in texts[0] and b"dc:date" not in texts[0]
+        write(args, script.rows(args)[0], 0, 0.5)
+        script.plot(args, tmp_path / "c.svg")
+        assert (tmp_path / "c.svg").read_bytes() != texts[0]
+
+
+class TestCells:
+    def test_what_is_finished_is_left_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of two cells the one on disk is neither prepared nor run, nor is it written again."""
+        args = arguments(tmp_path)
+        done, left = Row("pgfm 4", ("method=pgfm",)), Row("mgd3 50", ("method=mgd3",))
+        write(args, done, 0, 0.1)
+        before = Cell(done, 10, 0).path(args.out).read_bytes()
+        asked: list[tuple[str, str]] = []
+
+        def run(prepared: Any, until: str) -> Any:
+            asked.append((prepared.config.method, until))
+            manifest = SimpleNamespace(digest="d", rows=2)
+            return SimpleNamespace(syntheses={"mgd3": SimpleNamespace(artifact=None, manifest=manifest)})
+
+        monkeypatch.setattr(cells, "prepare", lambda config: SimpleNamespace(config=config))
+        monkeypatch.setattr(cells.pipeline, "run", run)
+        monkeypatch.setattr(cells, "numbers", lambda done: {"calls": 50.0, "rows": [{"last": 0.2, "best": 0.3}],
+                                                            "metrics": {}, "landing": None})  # fmt: skip
+        cells.compute(args, [Cell(done, 10, 0), Cell(left, 10, 0)], lambda done: {"more": 7})
+        assert asked == [("mgd3", "sample"), ("mgd3", "evaluate")]
+        assert Cell(done, 10, 0).path(args.out).read_bytes() == before
+        assert (Cell(left, 10, 0).read(args.out) or {})["more"] == 7
+        cells.compute(args, [Cell(done, 10, 0), Cell(left, 10, 0)])
+        assert len(asked) == 2, "and nothing the second time"
+
+    def test_trainings_of_a_seed_go_to_one_fit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        fits: list[list[str]] = []
+
+        def run(prepared: Any, until: str) -> Any:
+            made = SimpleNamespace(artifact=None, manifest=SimpleNamespace(digest="d", rows=2))
+            return SimpleNamespace(syntheses={prepared.config.method: made})
+
+        def ready(config: Any) -> Any:
+            return SimpleNamespace(config=config, run=None, splits=SimpleNamespace(train=None, test=None))
+
+        monkeypatch.setattr(cells, "prepare", ready)
+        monkeypatch.setattr(cells.pipeline, "run", run)
+        monkeypatch.setattr(cells.evaluate, "evaluate", lambda c, r, refs, *splits: fits.append([x.name for x in refs]))
+        monkeypatch.setattr(cells, "numbers", lambda done: {"calls": 1, "rows": [{"last": 0, "best": 0}],
+                                                            "metrics": {}, "landing": 0.0})  # fmt: skip
+        rows = [Row("pgfm 4", ("method=pgfm",)), Row("dit 50", ("method=dit",))]
+        cells.compute(arguments(tmp_path), [Cell(r, 10, s) for s in (0, 1) for r in rows])
+        assert fits == [["pgfm 4", "dit 50"]] * 2
+
+    @pytest.mark.parametrize(("scale", "calls"), [(1.0, 10.0), (3.0, 5.0)])
+    def test_a_doubled_batch_is_one_call(self, scale: float, calls: float) -> None:
+        trace = [{"step": 1, "name": "detour", "value": 9.0}, {"step": 0, "name": "detour", "value": 1.5}]
+        columns = {"nfe": [8, 12], "landing": pa.array([0.2, None]), "trace": pa.array([trace] * 2, schemas.TRACE)}
+        table = pa.table(columns)
+        made = SimpleNamespace(artifact=SimpleNamespace(read_table=lambda r, columns: table),
+                               manifest=SimpleNamespace(records=[None]))  # fmt: skip
+        config = SimpleNamespace(method="pgfm", sampler=SimpleNamespace(cfg_scale=scale))
+        done = SimpleNamespace(prepared=SimpleNamespace(config=config), syntheses={"pgfm": made})
+        assert cells.ended(done) == {"calls": calls, "landing": 0.2, "detour": 1.5}  # type: ignore[arg-type]
+
+    def test_a_row_wins_over_what_all_cells_have(self, tmp_path: Path) -> None:
+        args = arguments(tmp_path, overrides=["sampler.steps=99", "evaluate.baselines=[random]", "sample.actors=2"])
+        config = cells.configured(args, Cell(Row("x", ("sampler.steps=4",)), 10, 1), tmp_path)
+        assert (config.sampler.steps, config.sample.actors, config.seed, config.ipc) == (4, 2, 1, 10)
+        assert config.evaluate.baselines == [] and config.artifact_dir == str(args.artifacts)
+
+    def test_over_seeds_or_over_trainings(self) -> None:
+        two = [{"rows": [{"last": 0.3}, {"last": 0.5}]}, {"rows": [{"last": 0.44}, {"last": 0.44}]}]
+        assert cells.accuracy(two, "last") == "42.0 ± 2.8" and cells.accuracy(two[:1], "last") == "40.0 ± 14.1"
+
+    def test_only_takes_rows_in_their_order(self, tmp_path: Path) -> None:
+        rows = efficiency.rows(arguments(tmp_path))
+        taken = cells.chosen(arguments(tmp_path, only=["mgd3 50", "pgfm 4"]), rows)
+        assert [r.name for r in taken] == ["pgfm 4", "mgd3 50"]
+        with pytest.raises(BadInput, match="--only: 'pgfm' is no row; rows are 'pgfm 4', 'pgfm 8'"):
+            cells.chosen(arguments(tmp_path, only=["pgfm"]), rows)
+
+
+class TestEfficiency:
+    def test_the_table_adds_costs_up(self, tmp_path: Path) -> None:
+        """100 s that all share, then each row's plan and sampling; speed against mgd3's."""
+        args = arguments(tmp_path)
+        rows = efficiency.rows(args)
+        few, many = named(rows, "pgfm 4"), named(rows, "mgd3 50")
+        for seed in (0, 1):
+            write(args, few, seed, 0.40 + 0.04 * seed, calls=4.0)
+            write(args, many, seed, 0.41, calls=50.0)
+        stages = {"encode": 70.0, "group": 10.0, "cluster": 20.0}
+        cells.write(efficiency.cost_path(args, Row("shared", ())), {"stages": stages})
+        cells.write(efficiency.cost_path(args, few), {"stages": {"plan": 1.0, "sample": 14.0}, "s_an_image": 0.05})
+        cells.write(efficiency.cost_path(args, many), {"stages": {"plan": 1.0, "sample": 60.0}, "s_an_image": 0.4})
+        text = efficiency.summary(args)
+        tail = "50 | 50 | 50 | 50"
+        assert f"| pgfm 4 | 4 | 0.050 | 8.0 | 14 | 115 | {tail} | 42.0 ± 2.8 | 52.0 ± 2.8 | 2 x 1 |" in text
+        assert f"| mgd3 50 | 50 | 0.400 | 1.0 | 60 | 161 | {tail} | 41.0 ± 0.0 | 51.0 ± 0.0 | 2 x 1 |" in text
+        assert "dit" not in text, "a row without a cell is left out"
+
+    def test_scores_without_costs_have_dashes(self, tmp_path: Path) -> None:
+        args = arguments(tmp_path)
+        write(args, efficiency.rows(args)[0], 0, 0.4, calls=4.0)
+        assert "| pgfm 4 | 4 | – | – | – | – |" in efficiency.summary(args)
+
+    def test_stages_are_counted_under_their_own_names(self) -> None:
+        kept = {"plan pgfm": {"seconds": 1.0}, "sample pgfm": {"seconds": 2.0}, "cluster": {"seconds": 3.0}}
+        run = SimpleNamespace(read_json=lambda name: kept)
+        done = SimpleNamespace(prepared=SimpleNamespace(run=run))
+        assert efficiency.seconds(done) == {"plan": 1.0, "sample": 2.0, "cluster": 3.0}  # type: ignore[arg-type]
+
+
+class TestStability:
+    """mgd3 lands at 1, 0.8, 0.5 with accuracies 30, 40, 10; pgfm at 2, 1.4 (pull 0.3) and 0.6 (pull 0.7)."""
+
+    @pytest.fixture
+    def args(self, tmp_path: Path) -> argparse.Namespace:
+        args = arguments(tmp_path, ipc=[10], seeds=[0])
+        rows = stability.rows(args)
+        given = {"mgd3 0": (1.0, 0.3), "mgd3 0.1": (0.8, 0.4), "mgd3 0.2": (0.5, 0.1),
+                 "pgfm 0": (2.0, 0.3), "pgfm 0.5": (1.4, 0.5), "pgfm 1": (0.6, 0.4)}  # fmt: skip
+        assert set(given) == {r.name for r in rows}
+        for name, (landing, last) in given.items():
+            write(args, named(rows, name), 0, last, landing=landing)
+        return args
+
+    def test_pull_is_the_share_of_the_unguided_landing_that_is_gone(self, args: argparse.Namespace) -> None:
+        found = stability.curves(args, 10)
+        assert [p["pull"] for p in found["mgd3"]] == pytest.approx([0, 0.2, 0.5])
+        assert [p["pull"] for p in found["pgfm"]] == pytest.approx([0, 0.3, 0.7])
+
+    def test_methods_meet_at_the_same_pull(self, args: argparse.Namespace) -> None:
+        """At 0.3 mgd3 is a third of the way from 40 to 10; at 0.7 none of its strengths pulls so hard."""
+        curve = stability.curves(args, 10)["mgd3"]
+        assert stability.matched(curve, 0.3, "last") == pytest.approx(30.0)
+        assert stability.matched(curve, 0.7, "last") is None
+        text = stability.summary(args)
+        assert "| 10 | 0.30 | pgfm 0.5 | 50.0 | 30.0 |" in text and "| 10 | 0.70 | pgfm 1 | 40.0 | – |" in text
+
+    def test_a_pull_is_of_one_seed(self) -> None:
+        free = [{"seed": 0, "landing": 1.0}, {"seed": 1, "landing": 2.0}]
+        led = [{"seed": 1, "landing": 1.0}, {"seed": 0, "landing": 0.9}, {"seed": 2, "landing": 0.1}]
+        assert stability.pulls(led, free) == pytest.approx([0.5, 0.1])
+
+    def test_without_its_unguided_cell_a_method_is_left_out(self, args: argparse.Namespace) -> None:
+        Cell(named(stability.rows(args), "mgd3 0"), 10, 0).path(args.out).unlink()
+        assert set(stability.curves(args, 10)) == {"pgfm"} and "mgd3 0.1" not in stability.summary(args)
+
+    def test_no_strength_is_no_guidance(self, tmp_path: Path) -> None:
+        from raydistill.methods.base import guided
+
+        for row in stability.rows(arguments(tmp_path)):
+            config, method = resolve(load("quickstart", row.overrides))
+            assert guided(config, method) == (not row.name.endswith(" 0"))
+
+    def test_the_way_of_diffusion_is_that_of_the_sampler(self, tmp_path: Path) -> None:
+        """Of the slots of the first batch of a plan, and longer with DDPM's noise than its shortest."""
+        from tiny_run import TinyRun
+
+        from raydistill.stages.pipeline import Results, Sealed
+        from raydistill.stages.preflight import Variant
+
+        tiny = TinyRun(tmp_path / "run")
+        tiny.finish(("encode", "group", "cluster", "plan mgd3"))
+        chosen, method = resolve(tiny.config)
+        prepared: Any = SimpleNamespace(variants=[Variant(chosen, method)], generator=tiny.generator)
+        done = Results(prepared, plans={"mgd3": Sealed(*tiny.sealed("plan mgd3"))})
+        assert stability.walked(done)["detour"] > 1
+        flows, method = resolve(chosen.model_copy(update={"method": "pgfm", "sampler": type(chosen.sampler)()}))
+        prepared.variants = [Variant(flows, method)]
+        assert stability.walked(done) == {}, "the trace has it"
