@@ -175,7 +175,7 @@ def spread_wanted(config: Config, method: Method) -> bool:
     if method.guidance is None or not guided(config, method):
         return False
     asks = getattr(registry.get("guidance", method.guidance), "spread", None)
-    return bool(asks) and asks(guidance_section(config, method))
+    return False if asks is None else asks(guidance_section(config, method))
 
 
 def pick_real(view: ClassView, ipc: int, method: str) -> None:

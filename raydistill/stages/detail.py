@@ -33,7 +33,7 @@ MEANINGS = {
     "removed": ("Removed", "Share of the pull's length that the projection takes away."),
     "trusted": ("Trusted", "Share of the pull to the prototype that the trust regions leave; 1 = all of it."),
     "ahead": ("Predicted end", "Distance of the predicted image to the prototype before the pull, a latent entry."),
-    "detour": ("Detour", "Length of the way so far, over the straight one from its start, at every step; 1 = straight."),
+    "detour": ("Detour", "Length of the way so far, over the straight line from its start; 1 = straight."),
     "correction": ("Correction", "Length of the pull onto the plane, as a share of the sample's length."),
 }
 
