@@ -160,6 +160,7 @@ class TestCells:
     def test_over_seeds_or_over_trainings(self) -> None:
         two = [{"rows": [{"last": 0.3}, {"last": 0.5}]}, {"rows": [{"last": 0.44}, {"last": 0.44}]}]
         assert cells.accuracy(two, "last") == "42.0 ± 2.8" and cells.accuracy(two[:1], "last") == "40.0 ± 14.1"
+        assert cells.accuracy([{"rows": [{"last": 0.3}]}], "last") == "30.0", "one number has no spread"
 
     def test_only_takes_rows_in_their_order(self, tmp_path: Path) -> None:
         rows = efficiency.rows(arguments(tmp_path))

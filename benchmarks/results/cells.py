@@ -192,7 +192,8 @@ def shown(values: Sequence[float], digits: int = 2) -> str:
 
 
 def accuracy(cells: Sequence[dict[str, Any]], key: str) -> str:
-    return spread(accuracies(cells, key))
+    values = accuracies(cells, key)
+    return spread(values) if len(values) > 1 else shown(values, 1)
 
 
 def write(path: Path, made: dict[str, Any]) -> None:

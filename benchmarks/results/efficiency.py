@@ -184,19 +184,23 @@ def plot(args: argparse.Namespace, path: Path) -> None:
         return
     whole, axes = figure.panels(1, 2)
     for place, title, which in ((axes[0, 0], "last top-1, %", 1), (axes[0, 1], "modes covered, % (M = IPC)", 2)):
+        words: list[tuple[str, float, float, str]] = []
+        there: list[float] = []
         for colour, (name, points) in zip(figure.COLOURS * 2, drawn.items(), strict=False):
-            shown = sorted((p for p in points if p[which]), key=lambda p: p[0])
-            if not shown:
+            known = sorted((p for p in points if p[which]), key=lambda p: p[0])
+            if not known:
                 continue
-            x = [p[0] for p in shown]
-            y = [statistics.mean(p[which]) for p in shown]
-            error = [statistics.stdev(p[which]) if len(p[which]) > 1 else 0.0 for p in shown]
+            x = [p[0] * 1.03 ** there.count(p[0]) for p in known]  # beside each other, where calls are the same
+            there += [p[0] for p in known]
+            y = [statistics.mean(p[which]) for p in known]
+            error = [statistics.stdev(p[which]) if len(p[which]) > 1 else 0.0 for p in known]
             place.errorbar(x, y, yerr=error, color=colour, marker="o", markersize=4.5, linewidth=1.6, capsize=2.5)
-            figure.label(place, name, x[-1], y[-1], colour)
+            words.append((name, x[-1], y[-1], colour))
         figure.whole_numbers(place, [p[0] for points in drawn.values() for p in points])
         place.margins(x=0.16)
         place.set_xlabel("network calls an image")
         place.set_title(title, fontsize=10, loc="left")
+        figure.labels(place, words)
     figure.save(whole, path)
 
 

@@ -167,17 +167,19 @@ def plot(args: argparse.Namespace, path: Path) -> None:
     whole, axes = figure.panels(len(drawn), len(MEASURES), 3.5, 2.9)
     for line, (ipc, by_method) in zip(axes, drawn.items(), strict=True):
         for place_, (measure, title) in zip(line, MEASURES.items(), strict=True):
-            for colour, (method, points) in zip(figure.COLOURS, by_method.items(), strict=False):
+            words = []
+            for method, points in by_method.items():
+                colour, side = (figure.COLOURS[0], 8) if method == OWN else (figure.COLOURS[1], -8)
                 known = [(p, v) for p in points if (v := values(p["cells"], measure))]
                 x, y = [p["pull"] for p, _ in known], [statistics.mean(v) for _, v in known]
                 error = [statistics.stdev(v) if len(v) > 1 else 0.0 for _, v in known]
                 place_.errorbar(x, y, yerr=error, color=colour, marker="o", markersize=4, linewidth=1.5, capsize=2)
                 for (p, _), a, b in zip(known, x, y, strict=True):
                     strength = f"{dict(p['row'].numbers)['strength']:g}"
-                    figure.label(place_, strength, a, b, colour, 3, 7)
-                if x:
-                    figure.label(place_, method, x[-1], y[-1], colour, 6, -8)
+                    figure.label(place_, strength, a, b, colour, -4, side)
+                words += [(method, x[-1], y[-1], colour)] if x else []
             place_.margins(x=0.2, y=0.15)
+            figure.labels(place_, words)
             place_.set_xlabel("pull")
             place_.set_title(f"ipc {ipc}: {title}", fontsize=10, loc="left")
     figure.save(whole, path)
