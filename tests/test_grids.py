@@ -257,6 +257,6 @@ class TestStability:
         prepared: Any = SimpleNamespace(variants=[Variant(chosen, method)], generator=tiny.generator)
         done = Results(prepared, plans={"mgd3": Sealed(*tiny.sealed("plan mgd3"))})
         assert stability.walked(done)["detour"] > 1
-        flows, method = resolve(chosen.model_copy(update={"method": "pgfm", "sampler": type(chosen.sampler)()}))
+        flows, method = resolve(load("quickstart", ["method=pgfm"]))
         prepared.variants = [Variant(flows, method)]
         assert stability.walked(done) == {}, "the trace has it"

@@ -222,12 +222,12 @@ class TestBeforeAnyWork:
         assert "sampler.steps=900 is more than the" in said
 
     def test_a_class_without_a_spread(self, tmp_path: Path) -> None:
-        for split in ("train", "val"):
-            for name, count in (("3", 1), ("7", 3)):
-                folder = tmp_path / "images" / split / name
-                folder.mkdir(parents=True)
-                for i in range(count):
-                    (folder / f"{i}.png").write_bytes(coloured_png((200, 60, 60), i))
+        for first, split, name, count in ((0, "train", "3", 1), (10, "train", "7", 3), (20, "val", "3", 1),
+                                          (30, "val", "7", 1)):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in range(first, first + count):
+                (folder / f"{i}.png").write_bytes(coloured_png((200, 60, 60), i))
         source = {"kind": "imagefolder", "path": str(tmp_path / "images"), "image_size": 32}
         said = self.refused(tmp_path, path={"rho": 1.0}, source=source, ipc=1)
         assert "path.rho is in units of the spread of a class" in said and "has a single image; set it to null" in said
