@@ -109,6 +109,24 @@ class TestTheSameNetwork:
             GeneratorSpec(str(out))
 
 
+class TestSit:
+    @pytest.mark.parametrize("out_channels", [8, 4], ids=["with a second half", "without"])
+    def test_is_the_velocity_that_the_formulas_say(self, tmp_path: Path, out_channels: int) -> None:
+        """The first half of the channels, at t = 0 noise and 1 data; nothing of the second is left."""
+        weights = random_weights(out=out_channels)
+        save_file(weights, tmp_path / "sit.safetensors")
+        (tmp_path / "ids").write_text("\n".join(IDS))
+        argv = [str(tmp_path / "sit.safetensors"), str(tmp_path / "out"), "--image-size", "64", "--heads", "4", "--sit"]
+        assert main([*argv, "--classes", str(tmp_path / "ids")]) == 0
+        spec = GeneratorSpec(str(tmp_path / "out"))
+        assert (spec.predicts.predicts, spec.predicts.own_times, spec.learned_variance) == ("flow", None, False)
+        x, _, y = inputs()
+        for t in (0.0, 0.3, 1.0):
+            said = forward(weights, x, torch.full((3,), t), y, HEADS)[:, :4]
+            velocity = Denoiser(spec, CPU, 1.0, "all").velocity(x, t, y)
+            torch.testing.assert_close(velocity, said, rtol=1e-5, atol=1e-5)
+
+
 class TestSampling:
     def test_two_steps_are_those_of_the_released_loop(self, weights: Weights, converted: Convert) -> None:
         """DDPM with the learned variance and CFG on three channels, written out once more from the formulas."""

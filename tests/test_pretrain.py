@@ -5,36 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from latents import generator_task, tiny
 from safetensors import safe_open
 from torch import nn
 
-from raydistill.config import Config, load
+from raydistill.config import load
 from raydistill.errors import BadInput, StageFailed
+from raydistill.identity import fingerprint
 from raydistill.models.checkpoint import PICKLES, WEIGHTS, packaged
+from raydistill.models.denoiser import Denoiser, GeneratorSpec
+from raydistill.models.device import Placement
 from raydistill.models.vae import VaeSpec
 from raydistill.pretraining import losses
 from raydistill.pretraining.data import load_pixels
 from raydistill.pretraining.output import command
 from raydistill.pretraining.plan import Plan, make_plan
-from raydistill.pretraining.tasks import GeneratorTask, VaeTask
+from raydistill.pretraining.tasks import VaeTask
 from raydistill.pretraining.trainer import Ema, NonFiniteLoss, Trainer, learning_rate
 from raydistill.sources.base import open_splits
-
-TINY = [
-    "pretrain.steps=6",
-    "pretrain.batch=4",
-    "pretrain.checkpoint_every=2",
-    "pretrain.layers=1",
-    "pretrain.heads=2",
-    "pretrain.head_dim=8",
-    "pretrain.vae_channels=[8,8]",
-    "pretrain.latent_channels=2",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -43,16 +37,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def tiny(*overrides: str) -> Config:
-    return load("quickstart", [*TINY, *overrides])
-
-
-def generator_task(seed: int = 0) -> GeneratorTask:
-    rng = torch.Generator().manual_seed(5)
-    latents, labels = torch.randn(20, 2, 4, 4, generator=rng), torch.arange(20) % 3
-    return GeneratorTask(tiny().pretrain, seed, latents, labels, 3)
 
 
 def vae_task() -> VaeTask:
@@ -169,7 +153,7 @@ def test_a_resumed_training_equals_an_undisturbed_one_bit_for_bit(make, tmp_path
 
 
 def test_another_seed_is_another_training():
-    assert generator_task(0).loss(0).item() != generator_task(1).loss(0).item()
+    assert generator_task(seed=0).loss(0).item() != generator_task(seed=1).loss(0).item()
 
 
 def test_building_and_training_leave_the_global_generator_alone():
@@ -182,8 +166,7 @@ def test_building_and_training_leave_the_global_generator_alone():
 
 def test_labels_are_dropped_once_and_only_as_asked():
     def labels_seen(dropout: float) -> torch.Tensor:
-        config = tiny(f"pretrain.label_dropout={dropout}", "pretrain.batch=400").pretrain
-        task = GeneratorTask(config, 0, torch.zeros(3, 2, 4, 4), torch.arange(3), 3)
+        task = generator_task(f"pretrain.label_dropout={dropout}", "pretrain.batch=400")
         seen = []
         task.net.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.register_forward_pre_hook(
             lambda module, given: seen.append(given[0])
@@ -201,7 +184,7 @@ def test_a_non_finite_loss_changes_no_weight():
     trainer = Trainer(task, 6, 1e-3, 0.9)
     trainer.advance()
     before = [p.clone() for p in task.net.parameters()]
-    task.latents[:] = math.nan
+    task.latents.values[:] = math.nan
     with pytest.raises(NonFiniteLoss, match="step 2 of 6"):
         trainer.advance()
     assert trainer.step == 1
@@ -235,6 +218,9 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path):
         ],
         "does not divide": [f"pretrain.out={out}", "pretrain.patch=3"],
         "multiple of 4": [f"pretrain.out={out}", "pretrain.heads=1", "pretrain.head_dim=6"],
+        "batch=4 is not a multiple of pretrain.workers=3": [f"pretrain.out={out}", "pretrain.workers=3"],
+        "goes with pretrain.init": [f"pretrain.out={out}", "pretrain.trainable=vectors"],
+        "only generators are fine-tuned": [f"pretrain.out={out}", "pretrain.target=vae", "pretrain.init=here"],
     }
     for message, overrides in cases.items():
         with pytest.raises(BadInput, match=message):
@@ -249,9 +235,13 @@ def test_the_fingerprint_follows_what_the_weights_depend_on(tmp_path):
     def of(*overrides: str) -> str:
         return make_plan(tiny(f"pretrain.out={tmp_path / 'a'}", *overrides)).fingerprint
 
-    base = of()
-    assert of("pretrain.checkpoint_every=3", "ipc=7", "pretrain.kl_weight=0.5", f"pretrain.out={tmp_path}/b") == base
-    assert len({base, of("seed=1"), of("pretrain.steps=7"), of("pretrain.layers=2"), of("source.classes=[0,1]")}) == 5
+    base, unread = of(), ("pretrain.checkpoint_every=3", "pretrain.validate_every=1", "ipc=7", "pretrain.kl_weight=0.5")
+    assert of(*unread, "encode.chunk=7", "group.buckets=3", f"pretrain.out={tmp_path}/b") == base
+    read = ("seed=1", "pretrain.steps=7", "pretrain.layers=2", "source.classes=[0,1]", "pretrain.workers=2",
+            "generator.objective=flow", "generator.objective=v", "pretrain.time=logit_normal",
+            "pretrain.dtype=bfloat16", "encode.batch=7")  # fmt: skip
+    assert len({base, *map(of, read)}) == 1 + len(read)
+    assert of("generator.objective=epsilon") == base
 
 
 def test_the_command_repeats_the_training():
@@ -261,10 +251,18 @@ def test_the_command_repeats_the_training():
     assert "'pretrain.out=some where'" in words and "pretrain.steps=6" in words and "ipc" not in words
 
 
+STATE = {
+    "losses": [3.0, 2.0, 1.0],
+    "seconds": 1.5,
+    "validation": [(2, 2.5), (3, 2.0)],
+    "facts": {"latent_scale": 0.75},
+}
+
+
 def written(tmp_path: Path, *overrides: str) -> tuple[Plan, Path]:
     plan = make_plan(tiny(f"pretrain.out={tmp_path / 'out'}", *overrides))
     assert not plan.finished()
-    plan.write(plan.blank(), [3.0, 2.0, 1.0], 1.5)
+    plan.write(plan.blank(), STATE)
     assert plan.finished()
     return plan, plan.out
 
@@ -283,14 +281,46 @@ def test_a_written_vae_loads_and_scales_latents_to_unit_deviation(tmp_path):
     assert list(spec.latent_shape(32)) == json.loads((out / "training.json").read_text())["latent_shape"]
 
 
-def test_a_written_generator_loads_and_another_training_is_refused(tmp_path):
-    from diffusers import DDPMScheduler, DiTTransformer2DModel
+@pytest.mark.parametrize("objective", ["epsilon", "v", "flow"])
+def test_a_written_generator_loads_here_and_in_diffusers(objective, tmp_path):
+    import diffusers
 
-    plan, out = written(tmp_path)
-    net = DiTTransformer2DModel.from_pretrained(str(out / "transformer"), low_cpu_mem_usage=False)
+    plan, out = written(tmp_path, f"generator.objective={objective}")
+    spec = GeneratorSpec(str(out))
+    assert spec.predicts.predicts == objective and spec.latent_scale == 0.75 and spec.time_shift == 1.0
+    spec.check_vae(VaeSpec(None))
+    spec.check_objective(objective)
+    net = diffusers.DiTTransformer2DModel.from_pretrained(str(out / "transformer"), low_cpu_mem_usage=False)
     for a, b in zip(net.parameters(), plan.blank().parameters(), strict=True):
         assert torch.equal(a, b.half().float())
-    assert DDPMScheduler.from_pretrained(str(out / "scheduler")).config.variance_type == "learned_range"
+    name = json.loads((out / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
+    scheduler = getattr(diffusers, name).from_pretrained(str(out / "scheduler"))
+    if objective == "flow":
+        assert (name, scheduler.config.shift) == ("FlowMatchEulerDiscreteScheduler", 1.0)
+        assert spec.predicts.own_times is None and spec.predicts.told(0.25) == 750
+    else:
+        assert scheduler.config.prediction_type == {"epsilon": "epsilon", "v": "v_prediction"}[objective]
+        assert np.allclose(scheduler.alphas_cumprod, spec.alphas_bar, rtol=1e-4)
+    assert (objective == "epsilon") == spec.learned_variance == (net.config.out_channels == 8)
+    denoiser = Denoiser(spec, Placement(torch.device("cpu"), torch.float32, "cpu"), 2.0, "all")
+    t = 0.5 if objective == "flow" else float(spec.predicts.own_times[400])
+    assert torch.isfinite(denoiser.velocity(torch.zeros(2, 4, 8, 8), t, torch.tensor([0, 9]))).all()
+
+
+def test_the_record_of_a_generator_tells_how_it_was_made(tmp_path):
+    plan, out = written(tmp_path, "generator.objective=flow", "pretrain.time=logit_normal", "pretrain.workers=2")
+    record = json.loads((out / "training.json").read_text())
+    assert record["objective"] == record["prediction"] == "flow"
+    assert (record["velocity"], record["timestep"]) == ("noise - data", "1000 * sigma")
+    assert (record["time"], record["workers"], record["vae"]) == ("logit_normal", 2, plan.vae_digest)
+    assert record["source"]["digest"] == plan.listing.digest
+    assert record["validation_source"]["images"] == 449 and record["validation_loss"] == [[2, 2.5], [3, 2.0]]
+    again = load("quickstart", shlex.split(record["command"])[2:])
+    assert make_plan(again).fingerprint == plan.fingerprint == record["fingerprint"]
+
+
+def test_another_training_in_the_folder_is_refused(tmp_path):
+    plan, out = written(tmp_path)
     with pytest.raises(BadInput, match="holds another training"):
         dataclasses.replace(plan, config=tiny("seed=8", f"pretrain.out={out}")).finished()
 
@@ -300,7 +330,7 @@ def test_non_finite_weights_are_not_written(tmp_path):
     net = plan.blank()
     next(net.parameters()).data.fill_(math.inf)
     with pytest.raises(StageFailed, match="non-finite"):
-        plan.write(net, [1.0], 1.0)
+        plan.write(net, STATE)
     assert not (tmp_path / "out").exists()
 
 
@@ -330,4 +360,13 @@ def test_the_packaged_records_are_those_of_the_packaged_weights():
     for record in (vae, generator):
         config = load("quickstart", record["command"].split()[2:])
         assert command(config) == record["command"]
-        assert make_plan(config).fingerprint == record["fingerprint"]
+    assert make_plan(load("quickstart", vae["command"].split()[2:])).fingerprint == vae["fingerprint"]
+    assert by_the_first_trainer(generator["command"].split()[2:]) == generator["fingerprint"]
+
+
+def by_the_first_trainer(overrides: list[str]) -> str:
+    """The fingerprint that the command gave when the packaged generator was made."""
+    plan = make_plan(load("quickstart", overrides))
+    read = ("target", "steps", "batch", "lr", "ema", "threads", "label_dropout", "layers", "heads", "head_dim", "patch")
+    keys = {k: plan.config.tree()["pretrain"][k] for k in read}
+    return fingerprint("pretrain", 1, plan.config.seed, (32, plan.listing.digest), keys, plan.vae_digest)

@@ -119,6 +119,15 @@ class GeneratorConfig(Section):
         str | None, Field(description="diffusers directory holding transformer/ and scheduler/, or OWNER/NAME")
     ] = None
     revision: Annotated[str | None, Field(description="branch, tag or commit of it on the hub; null = main")] = None
+    objective: Annotated[
+        Literal["flow", "epsilon", "v"] | None,
+        Field(
+            description=(
+                "what it predicts: the velocity of the linear path, the noise, or v; null = what the checkpoint "
+                "says, and pretrain from scratch learns epsilon"
+            )
+        ),
+    ] = None
 
 
 class ClassifierConfig(Section):

@@ -1,10 +1,14 @@
-"""DiT's released checkpoints (facebookresearch/DiT) -> a generator directory in diffusers layout.
+"""Released checkpoints of DiT (facebookresearch/DiT) and SiT (willisma/SiT) -> a generator directory for diffusers.
 
     python -m raydistill.models.convert DiT-XL-2-256x256.safetensors OUT --image-size 256 --classes FILE
+    python -m raydistill.models.convert SiT-XL-2-256.safetensors OUT --image-size 256 --classes FILE --sit
 
 What the file shows is read from it (width, depth, patch, channels, classes); what it cannot show is given (image size,
 class ids, and the number of attention heads of a width that the release does not have). Positions are checked and left
 out: diffusers computes the same table. Labels and times are embedded once in the release and once a block in diffusers.
+
+SiT (Ma et al. 2024) is the same network by the same names, but predicts data - noise and is told t, 1 at data. Its
+releases make twice the channels and throw the second half away; here it is not kept.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +57,8 @@ EMBEDDERS = {
     "t_embedder.mlp.2.bias": "timestep_embedder.linear_2.bias",
     "y_embedder.embedding_table.weight": "class_embedder.embedding_table.weight",
 }
+DIT = {"objective": "eps", "prediction": "epsilon"}
+SIT = {"objective": "flow", "prediction": "flow", "velocity": "data - noise", "timestep": "t"}
 Weights = dict[str, Tensor]
 
 
@@ -84,8 +90,15 @@ class Shape:
         }
 
 
-def convert(source: Path, out: Path, image_size: int, class_ids: Sequence[str], heads: int | None = None) -> None:
-    """Writes OUT/transformer, OUT/scheduler and OUT/training.json, whole or not at all.
+def convert(
+    source: Path,
+    out: Path,
+    image_size: int,
+    class_ids: Sequence[str],
+    heads: int | None = None,
+    release: dict[str, str] = DIT,
+) -> None:
+    """Writes OUT/transformer, OUT/scheduler and OUT/training.json, whole or not at all. `release` is DIT or SIT.
 
     Raises BadInput before anything is written, StageFailed if it cannot be.
     """
@@ -93,6 +106,8 @@ def convert(source: Path, out: Path, image_size: int, class_ids: Sequence[str], 
         raise BadInput(f"{out} is there already; give a folder that is not, or an empty one")
     released = read_weights(source)
     shape = shape_of(released, source, image_size, heads)
+    if release is SIT and shape.out_channels != shape.channels:
+        released, shape = without_second_half(released, shape)
     if len(class_ids) != shape.classes:
         raise BadInput(
             f"--classes: {len(class_ids)} class ids, but {source} has {shape.classes} classes and a null label; "
@@ -101,8 +116,7 @@ def convert(source: Path, out: Path, image_size: int, class_ids: Sequence[str], 
     check_positions(released, shape, source)
     weights = translate(released, shape, source)
     record = {
-        "objective": "eps",
-        "prediction": "epsilon",
+        **release,
         "learned_variance": shape.out_channels == 2 * shape.channels,
         "latent_scale": 1.0,
         "timestep_freq_shift": 0,
@@ -170,6 +184,16 @@ def shape_of(released: Weights, source: Path, image_size: int, heads: int | None
     return Shape(width, len(numbers), heads, patch, channels, out_channels, rows - 1, image_size // DOWNSCALE)
 
 
+def without_second_half(released: Weights, shape: Shape) -> tuple[Weights, Shape]:
+    """The same network without the second half of its output channels."""
+    cut = dict(released)
+    for part in ("weight", "bias"):
+        rows = released[f"final_layer.linear.{part}"]  # by pixel of the patch, then by channel
+        by_channel = rows.unflatten(0, (shape.patch**2, shape.out_channels))
+        cut[f"final_layer.linear.{part}"] = by_channel[:, : shape.channels].flatten(0, 1)
+    return cut, replace(shape, out_channels=shape.channels)
+
+
 def check_positions(released: Weights, shape: Shape, source: Path) -> None:
     """Raises BadInput unless the positions are the fixed sines and cosines of this image size."""
     quiet_libraries()
@@ -226,15 +250,18 @@ def network(shape: Shape) -> Any:
 
 
 def write(out: Path, weights: Weights, shape: Shape, record: dict[str, Any]) -> None:
-    from diffusers import DDPMScheduler
+    from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
     network(shape).save_config(str(out / "transformer"))
     save_file(weights, out / "transformer" / WEIGHTS, metadata={"format": "pt"})
     (out / "transformer" / WEIGHTS).chmod(0o644)
     variance = "learned_range" if record["learned_variance"] else "fixed_small"
-    DDPMScheduler(**BETAS, variance_type=variance, prediction_type="epsilon", clip_sample=False).save_pretrained(
-        str(out / "scheduler")
-    )
+    scheduler: Any
+    if record["prediction"] == "flow":
+        scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
+    else:
+        scheduler = DDPMScheduler(**BETAS, variance_type=variance, prediction_type="epsilon", clip_sample=False)
+    scheduler.save_pretrained(str(out / "scheduler"))
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
@@ -260,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0, 1 (could not be written) or 2 (bad input, nothing written)."""
     p = Parser(
         prog="python -m raydistill.models.convert",
-        description="A checkpoint of DiT's release, as safetensors -> a directory for generator.path.",
+        description="A checkpoint of DiT's or SiT's release, as safetensors -> a directory for generator.path.",
         allow_abbrev=False,
     )
     p.add_argument("source", type=Path, metavar="SRC.safetensors", help="weights by the release's names")
@@ -274,9 +301,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="class ids in the order of the labels, one a line (ImageNet: the 1000 WordNet ids, sorted)",
     )
     p.add_argument("--heads", type=int, metavar="N", help="attention heads, for widths that the release does not have")
+    p.add_argument("--sit", action="store_true", help="it is one of SiT's: a flow, with velocity data - noise told t")
     try:
         args = p.parse_args(argv)
-        convert(args.source, args.out, args.image_size, read_classes(args.classes), args.heads)
+        release = SIT if args.sit else DIT
+        convert(args.source, args.out, args.image_size, read_classes(args.classes), args.heads, release)
     except RaydistillError as e:
         print(f"error: {one_line(e)}", file=sys.stderr)
         return e.exit_code

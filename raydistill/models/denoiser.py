@@ -73,6 +73,7 @@ class GeneratorSpec:
                 "(docs/bring-your-own.md shows one)" + (f": copy {name} to a folder and add it there" if name else "")
             )
         training = json.loads(text) if text else read_config(self.path / "training.json", "generator.path")
+        self.training, self.scheduler = training, scheduler
         for name in ("prediction", "latent_scale", "class_ids", "null_class_index", "learned_variance"):
             if name not in training:
                 raise BadInput(
@@ -158,6 +159,25 @@ class GeneratorSpec:
                 "vae_scaling_factor in its training.json"
             )
 
+    def check_objective(self, wanted: str | None) -> None:
+        """Raises BadInput if `generator.objective` is given and is not what the checkpoint predicts."""
+        if wanted is not None and wanted != self.predicts.predicts:
+            raise BadInput(
+                f"generator.objective={wanted} does not fit the checkpoint: {self.path} predicts "
+                f"{self.predicts.predicts}; leave it out, or give another generator.path"
+            )
+
+    def network(self) -> Any:
+        """diffusers' network with the checkpoint's weights in float32, told times as in training. Raises BadInput."""
+        quiet_libraries()
+        from diffusers import DiTTransformer2DModel
+
+        net = load_network(DiTTransformer2DModel, self.path / "transformer", "generator.path")
+        if self.timestep_freq_shift is not None:
+            for block in net.transformer_blocks:
+                block.norm1.emb.time_proj.downscale_freq_shift = self.timestep_freq_shift
+        return net
+
     def identity(self) -> dict[str, Any]:
         return {"weights": weights_digest(self.path, FILES, self.texts)}
 
@@ -168,16 +188,9 @@ class Denoiser:
     def __init__(
         self, spec: GeneratorSpec, place: Placement, cfg_scale: float, cfg_channels: Literal["all", "first3"]
     ) -> None:
-        quiet_libraries()
-        from diffusers import DiTTransformer2DModel
-
         self.spec, self.place, self.cfg_scale = spec, place, cfg_scale
         self.guided = 3 if cfg_channels == "first3" else spec.latent_shape[0]
-        net = load_network(DiTTransformer2DModel, spec.path / "transformer", "generator.path")
-        if spec.timestep_freq_shift is not None:
-            for block in net.transformer_blocks:
-                block.norm1.emb.time_proj.downscale_freq_shift = spec.timestep_freq_shift
-        self.net = net.eval().requires_grad_(False).to(place.device, place.dtype)
+        self.net = spec.network().eval().requires_grad_(False).to(place.device, place.dtype)
         if place.device.type == "cpu" and place.dtype == torch.float32:
             linear_by_onednn(self.net)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -41,6 +41,9 @@ TIMES_OF_ITS_OWN = (  # what FlowMatch schedulers may do to their times besides 
 class Parametrisation(Protocol):
     """`noised` and `on_path` give what the network is shown and the time that it is told; `estimates` (eps_hat, x0_hat)
     and `velocity` what its answer means there. `out` is its answer after classifier-free guidance, (B, C, h, w)."""
+
+    @property
+    def predicts(self) -> Literal["epsilon", "v", "flow"]: ...
 
     @property
     def alphas_bar(self) -> np.ndarray: ...
@@ -108,6 +111,7 @@ class OfFlow:
     steps: int
     alphas_bar: np.ndarray
     own_times = None
+    predicts: ClassVar[Literal["flow"]] = "flow"
 
     def told(self, t: float) -> float:
         return self.steps * (1 - t) if self.steps else t

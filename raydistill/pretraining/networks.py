@@ -42,8 +42,10 @@ def build_vae(config: PretrainConfig, image_size: int, seed: int) -> nn.Module:
         )
 
 
-def build_generator(config: PretrainConfig, latent_shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
-    """diffusers DiTTransformer2DModel over `latent_shape` (C, h, w): `classes` labels, a null label, learned variance.
+def build_generator(
+    config: PretrainConfig, latent_shape: tuple[int, int, int], out_channels: int, classes: int, seed: int
+) -> nn.Module:
+    """diffusers DiTTransformer2DModel over `latent_shape` (C, h, w): `classes` labels and a null label.
 
     Every block starts as the identity (adaLN-zero, Peebles and Xie 2023), which diffusers leaves to the trainer. The
     conditioning starts larger than in the paper, whose scale takes a long training to grow.
@@ -62,7 +64,7 @@ def build_generator(config: PretrainConfig, latent_shape: tuple[int, int, int], 
             num_attention_heads=config.heads,
             attention_head_dim=config.head_dim,
             in_channels=channels,
-            out_channels=2 * channels,
+            out_channels=out_channels,
             num_layers=config.layers,
             attention_bias=True,
             sample_size=height,

@@ -15,18 +15,19 @@ from torch import nn
 from raydistill.config import Config, leaves, load
 from raydistill.errors import StageFailed
 from raydistill.models.checkpoint import WEIGHTS
-from raydistill.pretraining.data import BATCH
-from raydistill.pretraining.losses import BETA_END, BETA_START, TRAIN_STEPS
+from raydistill.pretraining.origin import Origin
 from raydistill.sources.base import Listing
 
 MARKER, CURVE = "training.json", "loss.png"
+BATCH = 64
 SMOOTH = 100
+GENERATOR_READS = ("vae.", "generator.objective", "encode.batch", "encode.dtype", "encode.threads")
 
 
 def command(config: Config) -> str:
     """The command that repeats this training: every key that differs from the default preset and is read by it."""
     base, mine = load().tree(), config.tree()
-    sections = ("seed", "source.", "pretrain.") + (("vae.",) if config.pretrain.target == "generator" else ())
+    sections = ("seed", "source.", "pretrain.") + (GENERATOR_READS if config.pretrain.target == "generator" else ())
     words = []
     for key, _ in leaves(Config):
         value = _at(mine, key)
@@ -52,6 +53,7 @@ def common_record(config: Config, listing: Listing, losses: Sequence[float], sec
         "seed": config.seed,
         "steps": config.pretrain.steps,
         "batch": config.pretrain.batch,
+        "workers": config.pretrain.workers,
         "lr": config.pretrain.lr,
         "ema": config.pretrain.ema,
         "weights": "EMA",
@@ -99,54 +101,68 @@ def write_vae(
 
 
 def write_generator(
-    out: Path, net: nn.Module, listing: Listing, record: dict[str, Any], losses: Sequence[float], vae_digest: str
+    out: Path,
+    net: nn.Module,
+    origin: Origin,
+    record: dict[str, Any],
+    losses: Sequence[float],
+    validation: Sequence[tuple[int, float]],
+    latent_scale: float,
 ) -> None:
     """Saves the DiT in transformer/, its noise path in scheduler/ and what a sampler must know in training.json."""
-    from diffusers import DDPMScheduler
-
-    dtype = _round_to_half(net, "generator")
+    dtype = _to_dtype(net, origin.dtype) if origin.dtype else _round_to_half(net, "generator")
     _save_model(net, out / "transformer", dtype)
-    DDPMScheduler(
-        num_train_timesteps=TRAIN_STEPS,
-        beta_start=BETA_START,
-        beta_end=BETA_END,
-        beta_schedule="linear",
-        variance_type="learned_range",
-        prediction_type="epsilon",
-        clip_sample=False,
-    ).save_pretrained(str(out / "scheduler"))
+    _save_scheduler(origin, out / "scheduler")
     c = net.config
     _finish(
         out,
-        record
+        origin.record
+        | record
         | {
-            "objective": "eps",
-            "prediction": "epsilon",
-            "loss": "L_simple + 0.001 L_vlb",
-            "learned_variance": True,
-            "betas": {"schedule": "linear", "start": BETA_START, "end": BETA_END, "steps": TRAIN_STEPS},
-            "latent_scale": 1.0,
+            "objective": origin.objective,
+            "latent_scale": latent_scale,
             "latent_shape": [c.in_channels, c.sample_size, c.sample_size],
-            "class_ids": [i.class_id for i in listing.classes],
-            "class_names": [i.class_name for i in listing.classes],
-            "null_class_index": len(listing.classes),
+            "class_ids": list(origin.class_ids),
+            "null_class_index": origin.null,
             "dtype": _name(dtype),
-            "vae": vae_digest,
+            "validation_loss": [list(v) for v in validation],
         },
         losses,
+        validation,
     )
+
+
+def _save_scheduler(origin: Origin, out: Path) -> None:
+    if origin.spec is not None:  # as its own trainer wrote it
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "scheduler_config.json").write_text(json.dumps(origin.scheduler, indent=2, sort_keys=True) + "\n")
+        return
+    import diffusers
+
+    given = dict(origin.scheduler)
+    getattr(diffusers, given.pop("_class_name"))(**given).save_pretrained(str(out))
 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def _check_finite(net: nn.Module, what: str) -> None:
+    if not all(torch.isfinite(tensor).all() for tensor in net.state_dict().values()):
+        raise StageFailed(f"pretrain: the {what} holds non-finite weights; lower pretrain.lr")
+
+
+def _to_dtype(net: nn.Module, dtype: torch.dtype) -> torch.dtype:
+    """A fine-tuned network stays in its checkpoint's dtype: what was not trained keeps its bits."""
+    _check_finite(net, "generator")
+    net.to(dtype)
+    return dtype
+
+
 def _round_to_half(net: nn.Module, what: str) -> torch.dtype:
     """Rounds the weights to what will be stored, so that everything measured is measured on the shipped network."""
+    _check_finite(net, what)
     with torch.no_grad():
-        for tensor in net.state_dict().values():
-            if not torch.isfinite(tensor).all():
-                raise StageFailed(f"pretrain: the {what} holds non-finite weights; lower pretrain.lr")
         if any(t.abs().max() > torch.finfo(torch.float16).max for t in net.state_dict().values()):
             return torch.float32
         for tensor in net.state_dict().values():
@@ -181,15 +197,17 @@ def _measure(net: nn.Module, pixels: torch.Tensor) -> tuple[float, float, float,
     return mean, std, absolute / pixels.numel(), squared / pixels.numel(), tuple(z.shape[1:])
 
 
-def _finish(out: Path, record: dict[str, Any], losses: Sequence[float]) -> None:
-    draw_curve(out / CURVE, losses, f"{record['objective']}: training loss, seed {record['seed']}")
+def _finish(
+    out: Path, record: dict[str, Any], losses: Sequence[float], validation: Sequence[tuple[int, float]] = ()
+) -> None:
+    draw_curve(out / CURVE, losses, f"{record['objective']}: training loss, seed {record['seed']}", validation)
     part = out / f".{MARKER}.part"
     part.write_text(json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     os.replace(part, out / MARKER)
 
 
-def draw_curve(path: Path, losses: Sequence[float], title: str) -> None:
-    """PNG of the loss per step and its running mean."""
+def draw_curve(path: Path, losses: Sequence[float], title: str, validation: Sequence[tuple[int, float]] = ()) -> None:
+    """PNG of the loss per step, its running mean, and the averaged weights' validation losses by step."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -200,6 +218,8 @@ def draw_curve(path: Path, losses: Sequence[float], title: str) -> None:
     axes = figure.add_subplot()
     axes.plot(np.arange(1, len(values) + 1), values, color="0.8", linewidth=0.6, label="step")
     axes.plot(np.arange(window, len(values) + 1), mean, color="C0", linewidth=1.4, label=f"mean of {window}")
+    if validation:
+        axes.plot(*zip(*validation, strict=True), "o-", color="C1", markersize=3, linewidth=1, label="validation, EMA")
     low, high = float(values.min()), float(np.quantile(values, 0.995)) if len(values) > 1 else float(values.max())
     axes.set(xlabel="optimiser step", ylabel="loss", title=title)
     if values.min() > 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,59 +12,82 @@ from typing import Any
 import torch
 from torch import nn
 
-from raydistill.config import Config, Pool
+from raydistill.config import Config
 from raydistill.errors import BadInput
 from raydistill.identity import fingerprint
 from raydistill.models import hub
-from raydistill.models.device import place
-from raydistill.models.vae import Vae, VaeSpec
-from raydistill.pretraining.data import encode_all, load_pixels
-from raydistill.pretraining.networks import build_generator, build_vae
+from raydistill.models.vae import VaeSpec
+from raydistill.pretraining.data import Latents, held_for_validation, load_pixels
+from raydistill.pretraining.networks import build_vae
+from raydistill.pretraining.origin import Origin, from_checkpoint, from_scratch
 from raydistill.pretraining.output import MARKER, common_record, write_generator, write_vae
-from raydistill.pretraining.tasks import GeneratorTask, Task, VaeTask
+from raydistill.pretraining.tasks import GeneratorTask, VaeTask
 from raydistill.sources.base import Listing, Source, open_splits
 
-ALGORITHM = 1
-WORK = ".train"
+ALGORITHM = {"vae": 1, "generator": 2}
+WORK, SAMPLES = ".train", "samples"
 COMMON = ("target", "steps", "batch", "lr", "ema", "threads")
+SIZES = ("layers", "heads", "head_dim", "patch")  # of a network from scratch
 READ = {
     "vae": (*COMMON, "kl_weight", "latent_channels", "vae_channels"),
-    "generator": (*COMMON, "label_dropout", "layers", "heads", "head_dim", "patch"),
+    "generator": (*COMMON, "label_dropout", "time", "dtype", "trainable"),
 }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked training. `out` is absolute; checkpoints live in out/.train until the training is written."""
+    """A checked training. `out` is absolute; checkpoints live in out/.train until the training is written.
+
+    `vae`, its digest and `origin` are of a generator; `held` are the images that it is validated on.
+    """
 
     config: Config
     out: Path
     source: Source
     listing: Listing
-    vae: VaeSpec | None  # of a generator's latents
-    vae_digest: str | None
+    held: Listing
+    vae: VaeSpec | None = None
+    vae_digest: str | None = None
+    origin: Origin | None = None
 
     @property
     def target(self) -> str:
         return self.config.pretrain.target
 
     @property
+    def validate_every(self) -> int:
+        p = self.config.pretrain
+        return p.validate_every or max(1, p.steps // 10)
+
+    @property
     def fingerprint(self) -> str:
-        """Identity of the trained weights: the keys that are read, the images, and the VAE that made the latents."""
-        c = self.config
-        tree = c.tree()["pretrain"]
-        keys = {k: tree[k] for k in READ[self.target]}
+        """Identity of the trained weights: the keys that are read, the images, and what made and shaped the latents.
+
+        The number of workers is part of it, since it decides how sums are rounded.
+        """
+        c, origin = self.config, self.origin
+        tree = c.tree()
+        keys = {k: tree["pretrain"][k] for k in READ[self.target]}
+        if c.pretrain.workers > 1:
+            keys["workers"] = c.pretrain.workers
+        if origin is not None:
+            keys |= {} if origin.spec else {k: tree["pretrain"][k] for k in SIZES}
+            keys |= {"objective": origin.objective, "init": origin.spec.identity() if origin.spec else None}
+            keys["encode"] = [tree["encode"][k] for k in ("batch", "dtype", "threads")] + [c.source.max_pixels]
         images = (c.source.image_size, self.listing.digest)
-        return fingerprint("pretrain", ALGORITHM, c.seed, images, keys, self.vae_digest)
+        return fingerprint("pretrain", ALGORITHM[self.target], c.seed, images, keys, self.vae_digest)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        assert self.vae is not None
+        return self.vae.latent_shape(self.config.source.image_size)
 
     def blank(self) -> nn.Module:
         """The network with its first weights. Raises BadInput for sizes that cannot work."""
         c = self.config
-        if self.target == "vae":
+        if self.origin is None:
             return build_vae(c.pretrain, c.source.image_size, c.seed)
-        assert self.vae is not None
-        shape = self.vae.latent_shape(c.source.image_size)
-        return build_generator(c.pretrain, shape, len(self.listing.classes), c.seed)
+        return self.origin.network(c, self.latent_shape)
 
     def finished(self) -> bool:
         """Whether `out` holds this very training. Raises BadInput if it holds anything else."""
@@ -86,48 +109,81 @@ class Plan:
             )
         return False
 
-    def task(self, device: torch.device | str, warn: Callable[[str], None]) -> Task:
-        """Reads the images, encodes them if needed, and builds the network, all on `device`."""
-        c = self.config
-        pixels, labels = load_pixels(self.source, self.listing, c.source, warn)
-        if self.target == "vae":
-            return VaeTask(c.pretrain, c.seed, pixels, device)
-        kind = torch.device(device).type
-        pool = Pool(threads=c.pretrain.threads, device="cuda" if kind == "cuda" else "cpu", dtype="float32")
-        assert self.vae is not None
-        latents = encode_all(Vae(self.vae, place(pool)), pixels)
-        return GeneratorTask(c.pretrain, c.seed, latents, labels, len(self.listing.classes), device)
+    def vae_task(self, device: torch.device | str, warn: Callable[[str], None]) -> VaeTask:
+        """Reads the images, and builds the network on `device`."""
+        pixels, _ = load_pixels(self.source, self.listing, self.config.source, warn)
+        return VaeTask(self.config.pretrain, self.config.seed, pixels, device)
 
-    def write(self, net: nn.Module, losses: Sequence[float], seconds: float) -> None:
-        """Writes the averaged weights `net` (on the CPU) to `out`; training.json comes last and marks it as whole."""
-        c = self.config
-        record: dict[str, Any] = {"fingerprint": self.fingerprint, **common_record(c, self.listing, losses, seconds)}
-        if self.target == "vae":
+    def generator_task(self, latents: Latents, device: torch.device | str) -> GeneratorTask:
+        """Builds the network on `device`, to be trained on `latents`."""
+        c, origin = self.config, self.origin
+        assert origin is not None
+        labels = origin.labels(self.listing.classes)
+        return GeneratorTask(c.pretrain, c.seed, origin, self.blank(), latents, labels, device)
+
+    def write(self, net: nn.Module, state: dict[str, Any]) -> None:
+        """Writes the averaged weights `net` (on the CPU) to `out`; training.json comes last and marks it as whole.
+
+        `state` is that of a trainer after the last step.
+        """
+        c, losses = self.config, state["losses"]
+        record = {"fingerprint": self.fingerprint, **common_record(c, self.listing, losses, state["seconds"])}
+        if self.origin is None:
             pixels, _ = load_pixels(self.source, self.listing, c.source)
             write_vae(self.out, net, pixels, record, losses, c.pretrain.kl_weight)
-        else:
-            assert self.vae_digest is not None
-            write_generator(self.out, net, self.listing, record, losses, self.vae_digest)
+            return
+        record |= {
+            "vae": self.vae_digest,
+            "time": c.pretrain.time,
+            "label_dropout": c.pretrain.label_dropout,
+            "compute_dtype": c.pretrain.dtype,
+            "validation_source": {"split": self.held.split, "images": len(self.held), "digest": self.held.digest},
+        }
+        if self.origin.spec is not None:
+            origin = {"name": self.origin.spec.path.name, **self.origin.spec.identity()}
+            record |= {"fine_tuned_from": origin, "trainable": c.pretrain.trainable}
+        scale = state["facts"]["latent_scale"]
+        write_generator(self.out, net, self.origin, record, losses, state["validation"], scale)
 
 
 def make_plan(config: Config) -> Plan:
     """Checks everything that can be known beforehand. Raises BadInput; writes nothing."""
-    given = config.pretrain.out
+    p = config.pretrain
+    given = p.out
     if given is None:
         raise BadInput("pretrain.out is not set; give the directory to write, for example pretrain.out=models/vae")
     if "://" in given:
         raise BadInput(f"pretrain.out: {given} is a URI; give a folder that every node sees, then copy it")
+    if p.batch % p.workers:
+        raise BadInput(
+            f"pretrain.batch={p.batch} is not a multiple of pretrain.workers={p.workers}; change one of the two"
+        )
+    if p.init is not None and p.target == "vae":
+        raise BadInput("pretrain.init: only generators are fine-tuned; leave it out, or set pretrain.target=generator")
+    if p.init is None and p.trainable != "all":
+        raise BadInput(f"pretrain.trainable={p.trainable} goes with pretrain.init, a checkpoint to fine-tune; give one")
     out = Path(given).expanduser().resolve()
     _check_writable(out)
     splits = open_splits(config.source)
-    vae, digest = None, None
-    if config.pretrain.target == "generator":
-        found = hub.find("vae", config.vae.path, config.vae.revision)
-        vae = VaeSpec(found.folder, found.name)
-        digest = str(vae.identity()["weights"])
-    plan = Plan(config, out, splits.source, splits.train, vae, digest)
-    plan.blank()
+    plan = Plan(config, out, splits.source, splits.train, held_for_validation(splits.test))
+    if p.target == "generator":
+        plan = _with_generator(plan)
+    if plan.origin is None or plan.origin.spec is None:
+        plan.blank()
     return plan
+
+
+def _with_generator(plan: Plan) -> Plan:
+    c, classes = plan.config, plan.listing.classes
+    found = hub.find("vae", c.vae.path, c.vae.revision)
+    vae = VaeSpec(found.folder, found.name)
+    wanted, shape = c.generator.objective, vae.latent_shape(c.source.image_size)
+    if c.pretrain.init is None:
+        origin = from_scratch(wanted or "epsilon", classes)
+    else:
+        origin = from_checkpoint(c.pretrain.init, wanted, vae, shape, classes)
+    digest = str(vae.identity()["weights"])
+    return Plan(c, plan.out, plan.source, plan.listing, plan.held, vae, digest, origin)
 
 
 def _check_writable(out: Path) -> None:

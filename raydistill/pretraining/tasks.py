@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
 from raydistill.config import PretrainConfig
-from raydistill.pretraining.losses import TRAIN_STEPS, NoisePath, hybrid_loss, vae_loss
-from raydistill.pretraining.networks import build_generator, build_vae
+from raydistill.pretraining.data import Latents
+from raydistill.pretraining.group import ALONE, Group
+from raydistill.pretraining.losses import vae_loss
+from raydistill.pretraining.networks import build_vae
+from raydistill.pretraining.objectives import levels, objective
+from raydistill.pretraining.origin import Origin
 from raydistill.seeding import generator
 
 
 class Task(Protocol):
     net: nn.Module
 
-    def loss(self, step: int) -> torch.Tensor:
-        """Scalar training loss of step 0, 1, ...; batch and noise depend on (seed, step) alone."""
+    def loss(self, step: int, group: Group = ALONE) -> torch.Tensor:
+        """Scalar training loss of step 0, 1, ... on this worker's share of the batch.
+
+        Batch and noise depend on (seed, step) alone, so that the mean over any number of workers is the same.
+        """
+        ...
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What was measured on the data and has to be known with the weights."""
         ...
 
 
@@ -31,19 +43,21 @@ class VaeTask:
         self.config, self.seed, self.device = config, seed, torch.device(device)
         self.pixels = pixels.to(self.device)
         self.net = build_vae(config, pixels.shape[1], seed).to(self.device)
+        self.facts: dict[str, float] = {}
 
-    def loss(self, step: int) -> torch.Tensor:
-        rng = generator(self.seed, "pretrain", "vae", step)
-        rows = torch.from_numpy(rng.integers(len(self.pixels), size=self.config.batch)).to(self.device)
+    def loss(self, step: int, group: Group = ALONE) -> torch.Tensor:
+        rng, mine = generator(self.seed, "pretrain", "vae", step), group.share(self.config.batch)
+        rows = torch.from_numpy(rng.integers(len(self.pixels), size=self.config.batch)[mine]).to(self.device)
         x = self.pixels[rows].permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1)
         posterior = self.net.encode(x).latent_dist
-        noise = _normal(rng, posterior.mean.shape, self.device)
+        shape = posterior.mean.shape[1:]
+        noise = normal(rng, (self.config.batch, *shape), mine, self.device)
         decoded = self.net.decode(posterior.mean + posterior.std * noise).sample
         return vae_loss(x, decoded, posterior.mean, posterior.logvar, self.config.kl_weight)
 
 
 class GeneratorTask:
-    """Trains a class-conditional DiT on VAE-scaled latents, float32 (N, C, h, w), with labels int64 (N,).
+    """Trains a class-conditional DiT on latents. `labels` (classes,) int64: the network's label of each class of them.
 
     The network stays in evaluation mode: in training mode diffusers' label embedding drops a tenth of the labels by
     itself, from the global generator, on top of `label_dropout`; nothing else in it depends on the mode.
@@ -53,37 +67,62 @@ class GeneratorTask:
         self,
         config: PretrainConfig,
         seed: int,
-        latents: torch.Tensor,
+        origin: Origin,
+        net: nn.Module,
+        latents: Latents,
         labels: torch.Tensor,
-        classes: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config, self.seed, self.device, self.null = config, seed, torch.device(device), classes
-        self.latents, self.labels = latents.to(self.device), labels.to(self.device)
-        _, c, h, w = latents.shape
-        self.net = build_generator(config, (c, h, w), classes, seed).to(self.device).eval()
-        self.path = NoisePath.linear(self.device)
+        self.config, self.seed, self.device, self.origin = config, seed, torch.device(device), origin
+        self.latents, self.labels = latents, labels
+        self.scale = origin.latent_scale or 1.0 / latents.deviation()
+        self.net = net.to(self.device).eval()
+        if config.trainable == "vectors":
+            for p in self.net.parameters():
+                p.requires_grad_(p.ndim <= 1)
+        self.objective = objective(origin.predicts, origin.learned_variance, self.device)
 
-    def loss(self, step: int) -> torch.Tensor:
-        rng = generator(self.seed, "pretrain", "generator", step)
-        size = self.config.batch
-        rows = torch.from_numpy(rng.integers(len(self.latents), size=size)).to(self.device)
-        t = torch.from_numpy(spread_times(rng, size)).to(self.device)
-        dropped = torch.from_numpy(rng.random(size) < self.config.label_dropout).to(self.device)
-        noise = _normal(rng, (size, *self.latents.shape[1:]), self.device)
-        labels = torch.where(dropped, self.null, self.labels[rows])
-        x_t = self.path.noised(self.latents[rows], noise, t)
-        out = self.net(x_t, timestep=t, class_labels=labels).sample
-        return hybrid_loss(self.path, out, noise, t).mean()
+    @property
+    def facts(self) -> dict[str, float]:
+        return {"latent_scale": self.scale}
+
+    def loss(self, step: int, group: Group = ALONE) -> torch.Tensor:
+        rng, size = generator(self.seed, "pretrain", "generator", step), self.config.batch
+        rows = rng.integers(len(self.latents), size=size)
+        level = levels(rng, size, self.config.time)
+        dropped = rng.random(size) < self.config.label_dropout
+        mine = group.share(size)
+        noise = normal(rng, (size, *self.latents.values.shape[1:]), mine, self.device)
+        return self.of(self.net, self.latents, rows[mine], level[mine], dropped[mine], noise).mean()
+
+    def of(
+        self,
+        net: nn.Module,
+        latents: Latents,
+        rows: np.ndarray,
+        level: np.ndarray,
+        dropped: np.ndarray,
+        noise: torch.Tensor,
+    ) -> torch.Tensor:
+        """Losses (B,) of a network on some rows of latents, noised at the levels (B,); `dropped` (B,) hides classes."""
+        half, classes = latents.take(rows)
+        z = half.to(self.device).float() * self.scale
+        at = torch.from_numpy(level).to(self.device)
+        labels = torch.where(torch.from_numpy(dropped), self.origin.null, self.labels[classes]).to(self.device)
+        x, told = self.objective.shown(z, noise, at)
+        with arithmetic(self.config, self.device):
+            out = net(x, timestep=told, class_labels=labels).sample
+        return self.objective.loss(out.float(), z, noise, at)
 
 
-def spread_times(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Training times (size,) int64, each uniform over 0 .. T-1 but one from each of `size` equal parts of the path.
-
-    Stratifying leaves the expected loss as it is and takes out most of what the draw of times adds to its variance.
-    """
-    return ((np.arange(size) + rng.random(size)) / size * TRAIN_STEPS).astype(np.int64).clip(0, TRAIN_STEPS - 1)
+def arithmetic(config: PretrainConfig, device: torch.device) -> Any:
+    """The autocast in which the network computes. Weights, gradients and losses stay float32."""
+    half = config.dtype == "bfloat16" or (config.dtype == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
-def _normal(rng: np.random.Generator, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(rng.standard_normal(tuple(shape), dtype=np.float32)).to(device)
+def normal(
+    rng: np.random.Generator, shape: tuple[int, ...], rows: slice, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Standard normal float32, of which `rows` are kept: every worker draws what all of them draw."""
+    return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)[rows]).to(device)

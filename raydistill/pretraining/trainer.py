@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from raydistill.errors import RaydistillError, StageFailed
+from raydistill.pretraining.group import ALONE, Group
 from raydistill.pretraining.tasks import Task
 
 CLIP, WARMUP, FLOOR = 1.0, 0.02, 0.05
@@ -45,24 +46,29 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 class Trainer:
-    """Adam with gradient clipping. `step` counts finished steps; `losses` and `seconds` are theirs."""
+    """Adam with gradient clipping, on the weights that want a gradient.
 
-    def __init__(self, task: Task, steps: int, lr: float, ema: float) -> None:
-        self.task, self.steps, self.lr = task, steps, lr
-        self.optimizer = torch.optim.AdamW(task.net.parameters(), lr=lr, weight_decay=0.0)
+    `step` counts finished steps; `losses` and `seconds` are theirs, `validation` holds (step, loss) where asked.
+    """
+
+    def __init__(self, task: Task, steps: int, lr: float, ema: float, group: Group = ALONE) -> None:
+        self.task, self.steps, self.lr, self.group = task, steps, lr, group
+        self.trained = [p for p in task.net.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=lr, weight_decay=0.0)
         self.ema = Ema(task.net, ema)
         self.step, self.losses, self.seconds = 0, list[float](), 0.0
+        self.validation = list[tuple[int, float]]()
 
     def advance(self) -> float:
-        """One step; returns its loss. Raises NonFiniteLoss before any weight has changed."""
+        """One step; its loss, the mean over workers. Raises NonFiniteLoss, on all of them, with no weight changed."""
         start = time.monotonic()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.steps, self.lr)
-        loss = self.task.loss(self.step)
-        value = float(loss.detach())
+        loss = self.task.loss(self.step, self.group)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.task.net.parameters(), CLIP)
+        value = self.group.average(self.trained, loss)
+        norm = nn.utils.clip_grad_norm_(self.trained, CLIP)
         if not (math.isfinite(value) and math.isfinite(float(norm))):
             raise NonFiniteLoss(f"loss {value}, gradient norm {float(norm)} at step {self.step + 1} of {self.steps}")
         self.optimizer.step()
@@ -71,6 +77,12 @@ class Trainer:
         self.losses.append(value)
         self.seconds += time.monotonic() - start
         return value
+
+    def validated(self, loss: float) -> None:
+        """Keeps the averaged weights' validation loss after this step. Raises NonFiniteLoss for one that is none."""
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(f"validation loss {loss} after step {self.step} of {self.steps}")
+        self.validation.append((self.step, loss))
 
     def recent_loss(self) -> float:
         """Mean loss of the last 50 steps."""
@@ -86,6 +98,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "losses": self.losses,
+            "validation": self.validation,
+            "facts": self.task.facts,
             "seconds": self.seconds,
         }
         torch.save(state, path)
@@ -98,7 +112,7 @@ class Trainer:
             self.ema.net.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.updates, self.step, self.seconds = state["updates"], state["step"], state["seconds"]
-            self.losses = list(state["losses"])
+            self.losses, self.validation = list(state["losses"]), list(state["validation"])
         except (KeyError, RuntimeError, ValueError) as e:
             reason = f"is of another training ({type(e).__name__}); remove it"
             raise StageFailed(f"pretrain: checkpoint {path} {reason}") from None

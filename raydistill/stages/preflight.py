@@ -139,7 +139,9 @@ def find_generator(config: Config) -> GeneratorSpec:
     found = hub.find("generator", config.generator.path, config.generator.revision)
     if found.name:
         say("generator", str(found))
-    return GeneratorSpec(found.folder, found.name)
+    spec = GeneratorSpec(found.folder, found.name)
+    spec.check_objective(config.generator.objective)
+    return spec
 
 
 def check_steps(v: Variant, generator: GeneratorSpec) -> None:

@@ -1,0 +1,148 @@
+"""Where the training of a generator starts: from scratch, or from a checkpoint whose conventions it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from raydistill.config import Config
+from raydistill.errors import BadInput
+from raydistill.models import hub
+from raydistill.models.checkpoint import WEIGHTS
+from raydistill.models.denoiser import GeneratorSpec
+from raydistill.models.parametrisation import Parametrisation, parametrisation
+from raydistill.models.vae import VaeSpec
+from raydistill.pretraining.losses import BETA_END, BETA_START, TRAIN_STEPS
+from raydistill.pretraining.networks import build_generator
+from raydistill.sources.base import ClassInfo
+
+BETAS = {"num_train_timesteps": TRAIN_STEPS, "beta_schedule": "linear", "beta_start": BETA_START, "beta_end": BETA_END}
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "epsilon": {
+        "_class_name": "DDPMScheduler",
+        **BETAS,
+        "prediction_type": "epsilon",
+        "variance_type": "learned_range",
+        "clip_sample": False,
+    },
+    "v": {
+        "_class_name": "DDPMScheduler",
+        **BETAS,
+        "prediction_type": "v_prediction",
+        "variance_type": "fixed_small",
+        "clip_sample": False,
+    },
+    "flow": {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": TRAIN_STEPS, "shift": 1.0},
+}
+_LINEAR = {"betas": {"schedule": "linear", "start": BETA_START, "end": BETA_END, "steps": TRAIN_STEPS}}
+RECORDS: dict[str, dict[str, Any]] = {
+    "epsilon": {
+        "prediction": "epsilon",
+        "learned_variance": True,
+        "loss": "L_simple + 0.001 L_vlb",
+        **_LINEAR,
+    },
+    "v": {"prediction": "v", "learned_variance": False, "loss": "mean |v_hat - v|^2", **_LINEAR},
+    "flow": {
+        "prediction": "flow",
+        "learned_variance": False,
+        "velocity": "noise - data",
+        "timestep": f"{TRAIN_STEPS} * sigma",
+        "sigma": "1 = noise, x = (1 - sigma) data + sigma noise",
+        "loss": "mean |v_hat - v|^2",
+    },
+}
+KEPT = (  # of a checkpoint's training.json
+    "prediction",
+    "learned_variance",
+    "velocity",
+    "timestep",
+    "sigma",
+    "timestep_freq_shift",
+    "vae_scaling_factor",
+    "class_names",
+    "latent_scale_note",
+    "licence",
+    "license",
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """`record` goes to training.json as it stands, `scheduler` is the text of scheduler_config.json as a tree.
+
+    `class_ids` are in the order of the network's labels, the null label follows. `spec` None = from scratch.
+    """
+
+    predicts: Parametrisation
+    learned_variance: bool
+    class_ids: tuple[str, ...]
+    scheduler: dict[str, Any]
+    record: dict[str, Any]
+    spec: GeneratorSpec | None = None
+
+    @property
+    def objective(self) -> str:
+        return self.predicts.predicts
+
+    @property
+    def null(self) -> int:
+        return len(self.class_ids)
+
+    @property
+    def latent_scale(self) -> float | None:
+        """What the network wants latents to be multiplied by; None if that is still to be measured."""
+        return self.spec.latent_scale if self.spec else None
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of the checkpoint's weights, in which the trained ones are written as well; None from scratch."""
+        if self.spec is None:
+            return None
+        with safe_open(self.spec.path / "transformer" / WEIGHTS, framework="pt") as f:
+            kinds = {f.get_slice(name).get_dtype() for name in f.keys()}  # noqa: SIM118 (not a mapping)
+        known = {"F16": torch.float16, "BF16": torch.bfloat16}
+        return known.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32
+
+    def labels(self, classes: Sequence[ClassInfo]) -> torch.Tensor:
+        """The network's label of each class, (classes,) int64, found by class id."""
+        place = {c: i for i, c in enumerate(self.class_ids)}
+        return torch.tensor([place[c.class_id] for c in classes], dtype=torch.int64)
+
+    def network(self, config: Config, latent_shape: tuple[int, int, int]) -> nn.Module:
+        """The network before the first step, float32. Raises BadInput for sizes that cannot work."""
+        if self.spec is not None:
+            net: nn.Module = self.spec.network()
+            return net
+        channels = latent_shape[0] * (2 if self.learned_variance else 1)
+        return build_generator(config.pretrain, latent_shape, channels, len(self.class_ids), config.seed)
+
+
+def from_scratch(objective: str, classes: Sequence[ClassInfo]) -> Origin:
+    """A network of which nothing is known yet: labels in the order of the classes."""
+    record, scheduler = RECORDS[objective], SCHEDULERS[objective]
+    predicts = parametrisation(record, scheduler, Path("."))
+    named = record | {"class_names": [c.class_name for c in classes]}
+    return Origin(predicts, record["learned_variance"], tuple(c.class_id for c in classes), scheduler, named)
+
+
+def from_checkpoint(
+    path: str, objective: str | None, vae: VaeSpec, latent_shape: tuple[int, int, int], classes: Sequence[ClassInfo]
+) -> Origin:
+    """The checkpoint `pretrain.init`, a directory or an id on the hub. Raises BadInput for one that does not fit."""
+    try:
+        found = hub.find("generator", path, None)
+        spec = GeneratorSpec(found.folder, found.name)
+        spec.check_objective(objective)
+        spec.check_fits(latent_shape, [c.class_id for c in classes])
+        spec.check_vae(vae)
+    except BadInput as e:  # it was said of a generator for sampling
+        raise BadInput(str(e).replace("generator.path", "pretrain.init")) from None
+    record = {key: spec.training[key] for key in KEPT if key in spec.training}
+    return Origin(spec.predicts, spec.learned_variance, tuple(spec.class_ids), spec.scheduler, record, spec)
