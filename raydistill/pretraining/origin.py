@@ -16,24 +16,23 @@ from raydistill.errors import BadInput
 from raydistill.models import hub
 from raydistill.models.checkpoint import WEIGHTS
 from raydistill.models.denoiser import GeneratorSpec
-from raydistill.models.parametrisation import Parametrisation, parametrisation
+from raydistill.models.parametrisation import DIT_BETAS, Parametrisation, parametrisation
 from raydistill.models.vae import VaeSpec
 from raydistill.pretraining.losses import BETA_END, BETA_START, TRAIN_STEPS
 from raydistill.pretraining.networks import build_generator
 from raydistill.sources.base import ClassInfo
 
-BETAS = {"num_train_timesteps": TRAIN_STEPS, "beta_schedule": "linear", "beta_start": BETA_START, "beta_end": BETA_END}
 SCHEDULERS: dict[str, dict[str, Any]] = {
     "epsilon": {
         "_class_name": "DDPMScheduler",
-        **BETAS,
+        **DIT_BETAS,
         "prediction_type": "epsilon",
         "variance_type": "learned_range",
         "clip_sample": False,
     },
     "v": {
         "_class_name": "DDPMScheduler",
-        **BETAS,
+        **DIT_BETAS,
         "prediction_type": "v_prediction",
         "variance_type": "fixed_small",
         "clip_sample": False,

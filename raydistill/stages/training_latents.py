@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import ray.data
 
-from raydistill.errors import StageFailed
+from raydistill.errors import BadInput, StageFailed
 from raydistill.pretraining.data import BLOCK, CLASS, IMAGE, LATENT, Latents
 from raydistill.pretraining.plan import WORK, Plan
 from raydistill.stages import dispatch, encode, runner
@@ -56,7 +56,10 @@ def bring(plan: Plan, run: RunDir, nodes: Nodes) -> dict[str, Stored]:
     found = {}
     for name, listing in ((TRAIN, plan.listing), (HELD, plan.held)):
         stage = encode.stage(plan.config, run, listing, plan.vae)
-        manifest = runner.run(stage, execute, f"encode {name}"[:13]).manifest
+        try:
+            manifest = runner.run(stage, execute, f"encode {name}"[:13]).manifest
+        except BadInput as e:  # found only now: a cluster without GPUs, weights that do not load
+            raise StageFailed(str(e)) from e
         found[name] = Stored(manifest.rows, read(stage.artifact, manifest, plan.config.encode.deadline_s))
     return found
 
