@@ -57,7 +57,7 @@ def bring(plan: Plan, run: RunDir, nodes: Nodes) -> dict[str, Stored]:
     for name, listing in ((TRAIN, plan.listing), (HELD, plan.held)):
         stage = encode.stage(plan.config, run, listing, plan.vae)
         try:
-            manifest = runner.run(stage, execute, f"encode {name}"[:13]).manifest
+            manifest = runner.run(stage, execute, f"encode {listing.split}"[:13]).manifest
         except BadInput as e:  # found only now: a cluster without GPUs, weights that do not load
             raise StageFailed(str(e)) from e
         found[name] = Stored(manifest.rows, read(stage.artifact, manifest, plan.config.encode.deadline_s))
