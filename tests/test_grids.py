@@ -15,7 +15,7 @@ import stability
 from cells import Cell, Row
 
 from raydistill.config import load
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, StageFailed
 from raydistill.methods.base import resolve
 from raydistill.store import schemas
 
@@ -139,6 +139,26 @@ class TestCells:
         rows = [Row("pgfm 4", ("method=pgfm",)), Row("dit 50", ("method=dit",))]
         cells.compute(arguments(tmp_path), [Cell(r, 10, s) for s in (0, 1) for r in rows])
         assert fits == [["pgfm 4", "dit 50"]] * 2
+
+    def test_samples_that_run_off_are_a_result_and_other_failures_are_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        args = arguments(tmp_path, seeds=[0])
+        said = ["generator: DIR gave a non-finite prediction at t=632", "sample: the disk is full"]
+
+        def run(prepared: Any, until: str) -> Any:
+            raise StageFailed(said[0])
+
+        monkeypatch.setattr(cells, "prepare", lambda config: SimpleNamespace(config=config))
+        monkeypatch.setattr(cells.pipeline, "run", run)
+        row = efficiency.rows(args)[0]
+        cells.compute(args, [Cell(row, 10, 0)])
+        assert (Cell(row, 10, 0).read(args.out) or {})["diverged"] == said.pop(0)
+        assert efficiency.summary(args) == "The network's predictions became infinite: pgfm 4 (ipc 10, seed 0)."
+        write(args, efficiency.rows(args)[1], 0, 0.4)
+        assert "| pgfm 4 |" not in (text := efficiency.summary(args)) and text.endswith("pgfm 4 (ipc 10, seed 0).")
+        with pytest.raises(StageFailed, match="disk"):
+            cells.compute(args, [Cell(Row("mgd3 50", ()), 10, 0)])
 
     @pytest.mark.parametrize(("scale", "calls"), [(1.0, 10.0), (3.0, 5.0)])
     def test_a_doubled_batch_is_one_call(self, scale: float, calls: float) -> None:

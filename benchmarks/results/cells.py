@@ -1,7 +1,8 @@
 """What the grids of results share: rows, and cells that stay on disk; a finished one is never computed again.
 
 A cell is one run of the ordinary pipeline for one row (a name and its overrides), IPC and generation seed, with its
-stage outputs in a folder that all cells share. The trainings of the cells of an IPC and a seed go to one fit.
+stage outputs in a folder that all cells share. The trainings of the cells of an IPC and a seed go to one fit. A row
+whose samples run off to infinity has a cell that says so: that is a result, too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pyarrow as pa
 from table import LEFT_OUT, OTHER, portable, spread
 
 from raydistill.config import Config, load
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, StageFailed
 from raydistill.stages import evaluate, pipeline
 from raydistill.stages.imagesets import SetRef
 from raydistill.stages.pipeline import Results
@@ -32,6 +33,7 @@ from raydistill.stages.trainer import score
 
 HERE = Path(__file__).resolve().parent
 METRICS = ("mode_coverage", "diversity")
+DIVERGED = "diverged"
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,7 @@ def compute(
     for _, group in groupby(cells, lambda c: (c.ipc, c.seed)):
         left = [c for c in group if not c.path(args.out).exists()]
         ready = [prepare(configured(args, c, args.work / c.path(args.out).stem)) for c in left]
-        together(left, ready)
-        for cell, prepared in zip(left, ready, strict=True):
+        for cell, prepared in together(args, left, ready):
             done = pipeline.run(prepared, "evaluate")
             made = {"row": cell.row.name, "ipc": cell.ipc, "seed": cell.seed, **dict(cell.row.numbers)}
             made |= numbers(done) | more(done)
@@ -124,15 +125,29 @@ def compute(
             say(cell, made)
 
 
-def together(cells: Sequence[Cell], ready: Sequence[Prepared]) -> None:
-    """Samples every cell, then trains on all their sets in one fit, whose trainings their runs find by fingerprint."""
-    refs = []
+def together(
+    args: argparse.Namespace, cells: Sequence[Cell], ready: Sequence[Prepared]
+) -> list[tuple[Cell, Prepared]]:
+    """Samples every cell, then trains on all their sets in one fit, whose trainings their runs find by fingerprint.
+
+    Returns those that could be sampled; of the others the cell is written here.
+    """
+    refs, good = [], []
     for cell, prepared in zip(cells, ready, strict=True):
-        made = pipeline.run(prepared, "sample").syntheses[prepared.config.method]
+        try:
+            made = pipeline.run(prepared, "sample").syntheses[prepared.config.method]
+        except StageFailed as e:
+            if "non-finite" not in str(e):
+                raise
+            write(cell.path(args.out), {"row": cell.row.name, "ipc": cell.ipc, "seed": cell.seed, DIVERGED: str(e)})
+            print(f"CELL ipc {cell.ipc}, {cell.row.name}, seed {cell.seed}: {DIVERGED}", flush=True)
+            continue
         refs.append(SetRef(cell.row.name, made.manifest.digest, made.manifest.rows, made.artifact, made.manifest))
+        good.append((cell, prepared))
     if len(refs) > 1:
-        p = ready[0]
+        p = good[0][1]
         evaluate.evaluate(p.config, p.run, refs, p.splits.train, p.splits.test)
+    return good
 
 
 def numbers(done: Results) -> dict[str, Any]:
@@ -218,11 +233,23 @@ def machine(config: Config) -> str:
 
 
 def found(args: argparse.Namespace, rows: Iterable[Row], ipc: int) -> Iterator[tuple[Row, list[dict[str, Any]]]]:
-    """The rows that have cells at an IPC, with them."""
+    """The rows that have cells at an IPC, with those that did not diverge."""
     for row in rows:
-        cells = [c for s in args.seeds if (c := Cell(row, ipc, s).read(args.out)) is not None]
+        cells = [c for s in args.seeds if (c := Cell(row, ipc, s).read(args.out)) is not None and DIVERGED not in c]
         if cells:
             yield row, cells
+
+
+def diverged(args: argparse.Namespace, rows: Iterable[Row], ipcs: Sequence[int]) -> str:
+    """A line below a table with the cells that have no numbers, if there are any."""
+    named = [
+        f"{cell.row.name} (ipc {ipc}, seed {cell.seed})"
+        for ipc in ipcs
+        for row in rows
+        for cell in (Cell(row, ipc, s) for s in args.seeds)
+        if DIVERGED in (cell.read(args.out) or {})
+    ]
+    return f"\n\nThe network's predictions became infinite: {', '.join(named)}." if named else ""
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -46,6 +46,7 @@ from cells import (
     chosen,
     compute,
     configured,
+    diverged,
     found,
     machine,
     markdown,
@@ -165,12 +166,13 @@ def summary(args: argparse.Namespace) -> str:
             *(shown([100 * v for v in metric(cells, name)], 0) for name in COVERAGES),
             accuracy(cells, "last"), accuracy(cells, "best"), f"{len(cells)} x {len(cells[0]['rows'])}",
         ])  # fmt: skip
+    lost = diverged(args, every, [args.ipc])
     if not lines:
-        return ""
+        return lost.strip()
     head = ["set", "calls", "s an image", f"x {REFERENCE}", "sample, s", "end to end, s", "coverage near, %",
             "coverage, %", "near, M = 50", "M = 50", "last top-1, %", "best top-1, %",
             "generation x training seeds"]  # fmt: skip
-    return f"{args.ipc} images a class.\n\n" + markdown(head, lines)
+    return f"{args.ipc} images a class.\n\n" + markdown(head, lines) + lost
 
 
 def plot(args: argparse.Namespace, path: Path) -> None:

@@ -11,6 +11,9 @@ after an interruption, it computes only what is missing; `--only ROW` computes o
     pull      1 - landing / landing of the same method, IPC and seed unguided: 0 = unguided, 1 = on the prototype
     way       sum |x_{k+1} - x_k| over |x_n - x_0|, mean over slots; of mgd3 over the first batch, with DDPM's own noise
 
+What follows `--` may set the rest of a method for all of its rows: path.t0=0 is pgfm without its warm start, whose pull
+is part of every row otherwise; guidance.stop=0.1 is mgd3 over nearly all of the path.
+
 Strengths of the two methods mean different things. They are compared at the same pull: beside each guided row of pgfm
 stands what mgd3 has there, by straight lines between its own cells in the order of their pull.
 """
@@ -30,7 +33,22 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import figure
-from cells import Cell, Row, accuracies, accuracy, chosen, compute, found, markdown, mean, metric, parsed, parser, shown
+from cells import (
+    Cell,
+    Row,
+    accuracies,
+    accuracy,
+    chosen,
+    compute,
+    diverged,
+    found,
+    markdown,
+    mean,
+    metric,
+    parsed,
+    parser,
+    shown,
+)
 
 from raydistill import registry
 from raydistill.diffusion import loop
@@ -46,6 +64,7 @@ from raydistill.stages.pipeline import Results
 from raydistill.store import schemas
 
 OWN, OTHER = "pgfm", "mgd3"
+FARTHEST = -0.5  # pull: what is below it is not drawn
 MEASURES = {"last": "last top-1, %", "landing": "landing", "detour": "way", "diversity": "diversity"}
 
 
@@ -147,8 +166,9 @@ def summary(args: argparse.Namespace) -> str:
                 other = matched(by_method[OTHER], p["pull"], measure)
                 both += [shown(values(p["cells"], measure), digits), shown([] if other is None else [other], digits)]
             pairs.append(both)
+    lost = diverged(args, rows(args), args.ipc)
     if not lines:
-        return ""
+        return lost.strip()
     head = ["ipc", "set", "pull", "landing", "way", "diversity", "last top-1, %", "best top-1, %",
             "generation x training seeds"]  # fmt: skip
     text = markdown(head, lines)
@@ -156,11 +176,12 @@ def summary(args: argparse.Namespace) -> str:
         heads = ["ipc", "pull", "set", *(f"{m}, {w}" for m in ("last top-1", "way", "diversity") for w in (OWN, OTHER))]
         text += f"\n\nAt the same pull ({OTHER} between its cells; – where none of its strengths pulls so):\n\n"
         text += markdown(heads, pairs)
-    return text
+    return text + lost
 
 
 def plot(args: argparse.Namespace, path: Path) -> None:
-    """A row of panels an IPC: each measure over the pull, a line a method, the strength at each point."""
+    """A row of panels an IPC: each measure over the pull, a line a method, the strength at each point. What landed far
+    beyond the unguided samples is in the table alone."""
     drawn = {ipc: c for ipc in args.ipc if (c := curves(args, ipc))}
     if not drawn:
         return
@@ -170,7 +191,7 @@ def plot(args: argparse.Namespace, path: Path) -> None:
             words = []
             for method, points in by_method.items():
                 colour, side = (figure.COLOURS[0], 8) if method == OWN else (figure.COLOURS[1], -8)
-                known = [(p, v) for p in points if (v := values(p["cells"], measure))]
+                known = [(p, v) for p in points if p["pull"] > FARTHEST and (v := values(p["cells"], measure))]
                 x, y = [p["pull"] for p, _ in known], [statistics.mean(v) for _, v in known]
                 error = [statistics.stdev(v) if len(v) > 1 else 0.0 for _, v in known]
                 place_.errorbar(x, y, yerr=error, color=colour, marker="o", markersize=4, linewidth=1.5, capsize=2)
@@ -178,6 +199,8 @@ def plot(args: argparse.Namespace, path: Path) -> None:
                     strength = f"{dict(p['row'].numbers)['strength']:g}"
                     figure.label(place_, strength, a, b, colour, -4, side)
                 words += [(method, x[-1], y[-1], colour)] if x else []
+            if measure == "detour":
+                place_.set_yscale("log")
             place_.margins(x=0.2, y=0.15)
             figure.labels(place_, words)
             place_.set_xlabel("pull")
@@ -189,8 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = parser(__doc__, "stability")
     p.add_argument("--flow", type=Path, help="generator directory of a flow, for pgfm")
     p.add_argument("--noise", type=Path, help="generator directory of a noise model, for mgd3")
-    p.add_argument("--pgfm", nargs="*", type=float, default=[0, 0.15, 0.3, 0.6, 1], help="path.w_max of its rows")
-    p.add_argument("--mgd3", nargs="*", type=float, default=[0, 0.05, 0.1, 0.2, 0.4], help="guidance.scale of its rows")
+    p.add_argument("--pgfm", nargs="*", type=float, default=[0, 0.15, 0.3, 0.6, 1], help="path.w_max")
+    p.add_argument("--mgd3", nargs="*", type=float, default=[0, 0.02, 0.05, 0.1, 0.15], help="guidance.scale")
     p.add_argument("--ipc", nargs="+", type=int, default=[1, 10])
     args = parsed(p, argv)
     if args.flow is None and args.noise is None:
