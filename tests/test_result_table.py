@@ -117,3 +117,11 @@ def test_a_method_without_dice_is_over_training_seeds(table: Any, tmp_path: Path
     write(table, args, "herding", 0, [("convnet", v, v) for v in (0.3, 0.4, 0.5)])
     text = table.summary(args)
     assert "40.0 ± 10.0" in text and "| 3 training seeds |" in text
+
+
+def test_methods_that_sample_as_flows_do_take_the_flow(table: Any) -> None:
+    args = argparse.Namespace(flow="FLOW")
+    assert table.flow(args, "pgfm") == ["generator.path=FLOW"]
+    for name in ("mgd3", "random", table.FULL, "a variant"):
+        assert table.flow(args, name) == []
+    assert table.flow(argparse.Namespace(flow=None), "pgfm") == []

@@ -33,6 +33,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from raydistill import registry
 from raydistill.config import load
 from raydistill.errors import RaydistillError
 from raydistill.report.data import FULL
@@ -66,6 +67,7 @@ def compute(args: argparse.Namespace, ipc: int, protocol: str, method: str, seed
             f"ipc={ipc}",
             f"seed={seed}",
             *(["method=random"] if full else args.variants.get(method, [f"method={method}"])),
+            *flow(args, method),
             f"evaluate.protocol.name={protocol}",
             "evaluate.baselines=[]",
             f"evaluate.seeds={args.full if full else trainings(args, method)}",
@@ -98,6 +100,14 @@ def compute(args: argparse.Namespace, ipc: int, protocol: str, method: str, seed
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".tmp").write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
     path.with_suffix(".tmp").rename(path)
+
+
+def flow(args: argparse.Namespace, method: str) -> list[str]:
+    """The generator of a method that samples as flows do, if another one is given for those."""
+    if args.flow is None or method not in registry.names("method"):
+        return []
+    spaces = registry.get("sampler", registry.get("method", method).sampler).spaces
+    return [f"generator.path={args.flow}"] if "velocity" in spaces else []
 
 
 def varies(args: argparse.Namespace, method: str) -> bool:
@@ -207,6 +217,7 @@ def main() -> int:
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="generation seeds")
     p.add_argument("--training-seeds", type=int, default=2, help="trainings a generated set")
     p.add_argument("--full", type=int, default=3, help="trainings on the whole training split; 0 = none")
+    p.add_argument("--flow", help="generator.path of methods that sample as flows do (pgfm); default: the others'")
     p.add_argument("--teacher", help="teacher.path, for soft labels")
     p.add_argument("--teacher-architecture", help="teacher.architecture, where the path is a file")
     p.add_argument("--teacher-classes", help="teacher.classes, where the path is a file")
