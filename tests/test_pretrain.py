@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +243,15 @@ def test_the_fingerprint_follows_what_the_weights_depend_on(tmp_path):
             "pretrain.dtype=bfloat16", "encode.batch=7")  # fmt: skip
     assert len({base, *map(of, read)}) == 1 + len(read)
     assert of("generator.objective=epsilon") == base
+
+
+def test_workers_are_told_absolute_paths_and_the_record_what_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(packaged("vae"), "models/vae")
+    shutil.copytree(packaged("generator"), "models/generator")
+    plan = make_plan(tiny("pretrain.out=out", "vae.path=models/vae", "pretrain.init=models/generator"))
+    assert plan.vae.path.is_absolute() and plan.origin.spec.path.is_absolute()
+    assert "vae.path=models/vae" in command(plan.given) and "pretrain.init=models/generator" in command(plan.given)
 
 
 def test_the_command_repeats_the_training():

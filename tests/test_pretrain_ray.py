@@ -130,7 +130,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_two_workers_train_what_one_trains_without_ray(undisturbed, tmp_path):
     trainer, seen = alone(tmp_path)
     record = json.loads((undisturbed / "training.json").read_text())

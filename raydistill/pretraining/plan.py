@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,11 @@ READ = {
 class Plan:
     """A checked training. `out` is absolute; checkpoints live in out/.train until the training is written.
 
-    `vae`, its digest and `origin` are of a generator; `held` are the images that it is validated on.
+    `given` is the configuration as it was given, `config` the same with absolute paths, for workers elsewhere. `vae`,
+    its digest and `origin` are of a generator; `held` are the images that it is validated on.
     """
 
+    given: Config
     config: Config
     out: Path
     source: Source
@@ -127,7 +130,7 @@ class Plan:
         `state` is that of a trainer after the last step.
         """
         c, losses = self.config, state["losses"]
-        record = {"fingerprint": self.fingerprint, **common_record(c, self.listing, losses, state["seconds"])}
+        record = {"fingerprint": self.fingerprint, **common_record(self.given, self.listing, losses, state["seconds"])}
         if self.origin is None:
             pixels, _ = load_pixels(self.source, self.listing, c.source)
             write_vae(self.out, net, pixels, record, losses, c.pretrain.kl_weight)
@@ -148,12 +151,12 @@ class Plan:
 
 def make_plan(config: Config) -> Plan:
     """Checks everything that can be known beforehand. Raises BadInput; writes nothing."""
+    given, config = config, _absolute(config)
     p = config.pretrain
-    given = p.out
-    if given is None:
+    if p.out is None:
         raise BadInput("pretrain.out is not set; give the directory to write, for example pretrain.out=models/vae")
-    if "://" in given:
-        raise BadInput(f"pretrain.out: {given} is a URI; give a folder that every node sees, then copy it")
+    if "://" in p.out:
+        raise BadInput(f"pretrain.out: {p.out} is a URI; give a folder that every node sees, then copy it")
     if p.batch % p.workers:
         raise BadInput(
             f"pretrain.batch={p.batch} is not a multiple of pretrain.workers={p.workers}; change one of the two"
@@ -162,10 +165,10 @@ def make_plan(config: Config) -> Plan:
         raise BadInput("pretrain.init: only generators are fine-tuned; leave it out, or set pretrain.target=generator")
     if p.init is None and p.trainable != "all":
         raise BadInput(f"pretrain.trainable={p.trainable} goes with pretrain.init, a checkpoint to fine-tune; give one")
-    out = Path(given).expanduser().resolve()
+    out = Path(p.out).expanduser().resolve()
     _check_writable(out)
     splits = open_splits(config.source)
-    plan = Plan(config, out, splits.source, splits.train, held_for_validation(splits.test))
+    plan = Plan(given, config, out, splits.source, splits.train, held_for_validation(splits.test))
     if p.target == "generator":
         plan = _with_generator(plan)
     if plan.origin is None or plan.origin.spec is None:
@@ -183,7 +186,24 @@ def _with_generator(plan: Plan) -> Plan:
     else:
         origin = from_checkpoint(c.pretrain.init, wanted, vae, shape, classes)
     digest = str(vae.identity()["weights"])
-    return Plan(c, plan.out, plan.source, plan.listing, plan.held, vae, digest, origin)
+    return replace(plan, vae=vae, vae_digest=digest, origin=origin)
+
+
+def _absolute(config: Config) -> Config:
+    """Ray Train's workers run in a folder of their own."""
+
+    def full(path: str | None, model: bool = True) -> str | None:
+        if path is None or "://" in path or (model and hub.is_id(path)):
+            return path
+        return os.path.abspath(os.path.expanduser(path))
+
+    return config.model_copy(
+        update={
+            "source": config.source.model_copy(update={"path": full(config.source.path, model=False)}),
+            "vae": config.vae.model_copy(update={"path": full(config.vae.path)}),
+            "pretrain": config.pretrain.model_copy(update={"init": full(config.pretrain.init)}),
+        }
+    )
 
 
 def _check_writable(out: Path) -> None:
