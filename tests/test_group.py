@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from latents import generator_task
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from raydistill.pretraining.group import ALONE, Group
+from raydistill.pretraining.trainer import NonFiniteLoss, Trainer
 
 
 def worker(rank: int, folder: str) -> None:
@@ -31,11 +33,27 @@ def worker(rank: int, folder: str) -> None:
         "total": group.total(torch.tensor([1.0, rank])),
         "errors": (group.first_error(None), group.first_error("of one" if rank else None)),
     }
+    seen |= diverged(group)
     torch.save(seen, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.timeout(120)
+def diverged(group: Group) -> dict[str, object]:
+    """A good step together, then one that the second worker alone has no finite loss of."""
+    trainer = Trainer(generator_task(), 6, 1e-3, 0.9, group)
+    trainer.advance()
+    weights = [p.detach().clone() for p in trainer.trained]
+    if group.rank == 1:
+        trainer.task.latents.values[:] = math.nan  # type: ignore[attr-defined]
+    try:
+        trainer.advance()
+    except NonFiniteLoss as e:
+        kept = all(torch.equal(a, b) for a, b in zip(weights, trainer.trained, strict=True))
+        return {"stopped": str(e), "kept": kept, "weights": weights}
+    return {"stopped": None}
+
+
+@pytest.mark.timeout(300)
 def test_two_workers_get_the_same_mean_and_the_same_bad_news(tmp_path: Path):
     spawn(worker, (str(tmp_path),), nprocs=2)
     one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
@@ -45,6 +63,9 @@ def test_two_workers_get_the_same_mean_and_the_same_bad_news(tmp_path: Path):
     assert one["nan"][0] == two["nan"][0] == 1.0 and math.isnan(one["nan"][1]) and math.isnan(two["nan"][1])
     assert one["total"].tolist() == two["total"].tolist() == [2.0, 1.0]
     assert one["errors"] == two["errors"] == (None, "of one")
+    assert one["stopped"] == two["stopped"] == "loss nan, gradient norm nan at step 2 of 6"
+    assert one["kept"] and two["kept"]
+    assert all(torch.equal(a, b) for a, b in zip(one["weights"], two["weights"], strict=True))
 
 
 def test_shares_make_up_the_batch_in_order():
@@ -54,8 +75,6 @@ def test_shares_make_up_the_batch_in_order():
 
 
 def test_the_mean_over_shares_is_the_loss_of_the_batch():
-    from latents import generator_task
-
     for objective in ("epsilon", "flow"):
         task = generator_task(f"generator.objective={objective}", "pretrain.batch=6")
         whole = task.loss(3).item()
