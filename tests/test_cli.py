@@ -86,7 +86,7 @@ class TestConfiguration:
         (["source.image_size=64", "evaluate.protocol.image_size=32"], "but the generator takes"),
         (["source.classes=[0,seven]", "source.search_split=0.5", "source.classes=[nine,elf]"], "'elf' is not a class"),
         (["source.classes=[4]"], "give at least two"),
-        (["generator.objective=flow"], "generator.objective=flow does not fit the checkpoint"),
+        (["generator.objective=v"], "generator.objective=v does not fit the checkpoint"),
         (["source.path=/nowhere"], "digits are embedded and have no path"),
     ], ids=str)
     def test_contradictions_are_named(self, refused: Refused, tmp_path: Path, overrides: list[str], says: str) -> None:

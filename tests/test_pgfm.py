@@ -210,15 +210,16 @@ class TestBeforeAnyWork:
         return str(caught.value)
 
     def test_a_noise_model_has_no_times_between_its_own(self, tmp_path: Path) -> None:
-        said = self.refused(tmp_path, sampler={"name": "adaptive"})
+        said = self.refused(tmp_path, sampler={"name": "adaptive"}, generator={"objective": "epsilon"})
         assert "sampler.name=adaptive asks for velocities at any time" in said and "use euler or heun" in said
 
     def test_a_path_that_begins_after_guidance_ended(self, tmp_path: Path) -> None:
-        said = self.refused(tmp_path, path={"t0": 0.0, "t_stop": 0.005})
+        said = self.refused(tmp_path, path={"t0": 0.0, "t_stop": 0.005}, generator={"objective": "epsilon"})
         assert "none of the steps, from t=0.00" in said and "lies before t_stop=0.005" in said
 
     def test_more_steps_than_times_after_a_warm_start(self, tmp_path: Path) -> None:
-        said = self.refused(tmp_path, path={"t0": 0.95, "t_stop": 1.0}, sampler={"steps": 900})
+        more = {"sampler": {"steps": 900}, "generator": {"objective": "epsilon"}}
+        said = self.refused(tmp_path, path={"t0": 0.95, "t_stop": 1.0}, **more)
         assert "sampler.steps=900 is more than the" in said
 
     def test_a_class_without_a_spread(self, tmp_path: Path) -> None:
@@ -243,6 +244,18 @@ class TestBeforeAnyWork:
         assert "class '3' is not one of the generator's 10 classes" in self.refused(tmp_path, generator={"path": other})
         source = {"kind": "digits", "image_size": 64, "classes": ["3", "7"]}
         assert "gives latents of shape (4, 16, 16) but the generator takes" in self.refused(tmp_path, source=source)
+
+    @pytest.mark.parametrize(("method", "objective", "said"), [
+        ("pgfm", None, "flow"), ("mgd3", None, "epsilon"), ("pgfm", "epsilon", "epsilon"), ("mgd3", "flow", "flow"),
+    ])  # fmt: skip
+    def test_a_method_of_flows_gets_the_flow_that_ships(
+        self, tmp_path: Path, method: str, objective: str | None, said: str
+    ) -> None:
+        """Whatever the baselines are: a run has one generator."""
+        asked = config(method=method, run_dir=str(tmp_path / "run"), generator={"objective": objective})
+        evaluate = asked.evaluate.model_copy(update={"baselines": ["dit", "mgd3"]})
+        p = prepare(asked.model_copy(update={"evaluate": evaluate}))
+        assert p.generator is not None and p.generator.predicts.predicts == said
 
     def test_the_product_says_what_guided_it(self, tmp_path: Path) -> None:
         p = prepare(config(method="pgfm", run_dir=str(tmp_path / "run"), path={"w_max": 0.4}), evaluate=False)

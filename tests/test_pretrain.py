@@ -348,7 +348,7 @@ def test_non_finite_weights_are_not_written(tmp_path):
 
 
 def test_the_packaged_models_are_small_safetensors():
-    files = [p for name in ("vae", "generator") for p in Path(packaged(name)).rglob("*") if p.is_file()]
+    files = [p for name in ("vae", "generator", "flow") for p in Path(packaged(name)).rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) < 6_000_000
     assert not [p for p in files if p.suffix in PICKLES]
     for path in (p for p in files if p.name == WEIGHTS):
@@ -357,7 +357,9 @@ def test_the_packaged_models_are_small_safetensors():
 
 
 def test_the_packaged_records_are_those_of_the_packaged_weights():
-    vae, generator = (json.loads((Path(packaged(n)) / "training.json").read_text()) for n in ("vae", "generator"))
+    vae, generator, flow = (
+        json.loads((Path(packaged(n)) / "training.json").read_text()) for n in ("vae", "generator", "flow")
+    )
     net = json.loads((Path(packaged("generator")) / "transformer" / "config.json").read_text())
     spec = VaeSpec(None)
     listing = open_splits(load("quickstart").source).train
@@ -367,10 +369,13 @@ def test_the_packaged_records_are_those_of_the_packaged_weights():
     assert net["out_channels"] == 2 * net["in_channels"] and generator["learned_variance"] is True
     assert generator["latent_shape"] == vae["latent_shape"] == list(spec.latent_shape(32))
     assert vae["source"]["digest"] == generator["source"]["digest"] == listing.digest
-    for record in (vae, generator):
+    assert flow["vae"] == generator["vae"] and flow["class_ids"] == generator["class_ids"]
+    assert flow["source"]["digest"] == listing.digest and flow["prediction"] == "flow"
+    for record in (vae, generator, flow):
         config = load("quickstart", record["command"].split()[2:])
         assert command(config) == record["command"]
-    assert make_plan(load("quickstart", vae["command"].split()[2:])).fingerprint == vae["fingerprint"]
+    for record in (vae, flow):
+        assert make_plan(load("quickstart", record["command"].split()[2:])).fingerprint == record["fingerprint"]
     assert by_the_first_trainer(generator["command"].split()[2:]) == generator["fingerprint"]
 
 

@@ -19,7 +19,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def packaged(name: str) -> str:
-    """Directory of a model that ships inside the package (`vae` or `generator` of the quickstart)."""
+    """Directory of a model that ships inside the package (`vae`, `generator` or `flow` of the quickstart)."""
     return str(resources.files("raydistill.presets") / "quickstart" / name)
 
 

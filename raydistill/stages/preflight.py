@@ -21,6 +21,7 @@ from raydistill.methods.base import (
     spread_wanted,
 )
 from raydistill.models import hub
+from raydistill.models.checkpoint import packaged
 from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
@@ -96,7 +97,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     shape = vae.latent_shape(config.source.image_size)
     generator = None
     if generate and any(v.method.generates for v in variants):
-        generator = find_generator(config)
+        generator = find_generator(config, next(v.method for v in variants if v.method.generates))
         generator.check_fits(shape, [c.class_id for c in splits.train.classes])
         generator.check_vae(vae)
         for v in variants:
@@ -134,12 +135,13 @@ def find_vae(config: Config) -> VaeSpec:
     return VaeSpec(found.folder, found.name)
 
 
-def find_generator(config: Config) -> GeneratorSpec:
-    """As find_vae."""
+def find_generator(config: Config, method: Method) -> GeneratorSpec:
+    """As find_vae. Of the two that ship, a method of flows gets the flow, unless generator.objective says otherwise."""
     found = hub.find("generator", config.generator.path, config.generator.revision)
     if found.name:
         say("generator", str(found))
-    spec = GeneratorSpec(found.folder, found.name)
+    wanted = config.generator.objective or ("flow" if _flows(method.sampler) else "epsilon")
+    spec = GeneratorSpec(found.folder or packaged("flow" if wanted == "flow" else "generator"), found.name)
     spec.check_objective(config.generator.objective)
     return spec
 
