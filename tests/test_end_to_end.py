@@ -63,6 +63,7 @@ class TestARun:
         flat = json.loads((reference[0] / "result.json").read_text())
         for key in ("accuracy/convnet/mean", "accuracy/convnet/std", "accuracy/random/convnet/mean"):
             assert 0 <= flat[key] <= 1
+        assert flat["network_calls"] == 3
         assert {"time/encode_s", "time/sample_mgd3_s", "time/evaluate_s"} <= set(flat)
         page = (reference[0] / "report.html").read_text()
         links = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page) + re.findall(r"url\(([^)]*)", page)

@@ -166,6 +166,7 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         update={
             "evaluate": asked.evaluate.model_copy(update={"seeds": 1, "full": True}),
             "encode": asked.encode.model_copy(update={"chunk": 400, "batch": 50}),
+            "sampler": asked.sampler.model_copy(update={"cfg_scale": 2.0}),
         }
     )
     done = pipeline.run(prepare(asked), execute=serial)
@@ -173,6 +174,7 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     own = {k for k in result if k.endswith("/latent") and not k.startswith("metrics/")}
     assert own == {f"{v}/latent" for v in ("l2", "precision", "recall", "density", "coverage")}
     assert {k for k in result if k.startswith("metrics/")} == {f"metrics/random/{k}" for k in own}
+    assert result["network_calls"] == asked.sampler.steps, "a doubled batch is one call"
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Beside the real images" in page and "<td>coverage</td><td>latent</td><td>higher</td>" in page
     assert list(done.measured) == [GENERATED, "random"], "the whole split is what they are measured by"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raydistill.report import text
+from raydistill.report import calls, text
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.page import IMAGE_BUDGET, environment
 
@@ -42,6 +42,7 @@ def render(runs: Sequence[Run]) -> str:
             students=[(s, [_score(r, s) for r in runs]) for s in students(runs)],
             others=others(runs),
             differences=differences(runs),
+            calls=[(c.title, calls.draw(c)) for c in calls.charts([_set(r) for r in runs])],
             pictures=pictures,
             left_out=len({c for r in runs for c in r.images}) - len(classes),
             pixelated=all(r.config.get("source.image_size", 0) < 64 for r in runs),
@@ -66,6 +67,11 @@ def _score(run: Run, student: str) -> dict[str, str]:
         return text.percent(mean) if not std else f"{text.percent(mean)} ± {text.percent(std)}"
 
     return {"last": cell(""), "best": cell("best_")}
+
+
+def _set(run: Run) -> tuple[str, str, bool, dict[str, float]]:
+    """A run as `calls.charts` wants it: runs of one method are one line."""
+    return run.name, str(run.config.get("method", run.name)), False, run.metrics
 
 
 def others(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:

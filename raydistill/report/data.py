@@ -172,6 +172,27 @@ class GuidanceEnd:
 
 
 @dataclass(frozen=True)
+class CallPoint:
+    """A set: calls > 0 an image; accuracy or coverage in [0, 1] with its std (0 = none). Points of one `line` are
+    joined; `main` marks the distilled set of this report."""
+
+    name: str
+    line: str
+    calls: float
+    mean: float
+    std: float
+    main: bool
+
+
+@dataclass(frozen=True)
+class CallChart:
+    """What sets are worth over what an image costs."""
+
+    title: str
+    points: tuple[CallPoint, ...]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything on the page. The totals are needed only if `panels` leaves classes out; None = count the panels."""
 
@@ -199,6 +220,7 @@ class ReportData:
     ends: tuple[GuidanceEnd, ...] = ()
     metric_sets: tuple[str, ...] = ()
     metrics: tuple[MetricRow, ...] = ()
+    calls: tuple[CallChart, ...] = ()
 
     @property
     def classes(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from raydistill.evaluation.recipe import describe, title
 from raydistill.identity import canonical, digest, fingerprint
+from raydistill.report.calls import charts
 from raydistill.report.data import ClassPanel, Item, MetricRow, Projection, ReportData, Score, StageCost
 from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
@@ -19,10 +20,10 @@ from raydistill.stages import detail, measure
 from raydistill.stages.pipeline import Results
 from raydistill.stages.preflight import images_per_class, source_name
 from raydistill.stages.progress import say
-from raydistill.stages.results import metrics, score_rows
+from raydistill.stages.results import metrics, of_sets, score_rows
 from raydistill.store import faults, schemas
 
-VERSION = 2
+VERSION = 3
 SHOWN = 200  # real latents drawn in a class's projection
 
 
@@ -46,7 +47,7 @@ def write(done: Results) -> None:
     flat = metrics(done)
     faults.reach("report", "before_write", "result.json")
     (p.run.root / "result.json").write(canonical(flat).encode())
-    html = render(data(done, rows)).encode()
+    html = render(data(done, rows, flat)).encode()
     faults.reach("report", "before_write", "report.html")
     page.write(html + _seal(html, stamp))
     table(rows)
@@ -73,8 +74,8 @@ def table(rows: Sequence[Score]) -> None:
         )
 
 
-def data(done: Results, rows: Sequence[Score]) -> ReportData:
-    """The page's content."""
+def data(done: Results, rows: Sequence[Score], flat: Mapping[str, float]) -> ReportData:
+    """The page's content; `flat` is result.json."""
     p = done.prepared
     c = p.config
     costs = p.run.read_json("logs/costs.json") or {}
@@ -120,6 +121,7 @@ def data(done: Results, rows: Sequence[Score]) -> ReportData:
         ends=detail.ends(done),
         metric_sets=tuple(done.measured),
         metrics=tuple(metric_rows(done)),
+        calls=charts(of_sets(done, flat)),
     )
 
 

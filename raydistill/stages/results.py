@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from raydistill.metrics.ddranking import lrs
 from raydistill.metrics.redundancy import redundancy
@@ -19,7 +20,7 @@ def metrics(done: Results) -> dict[str, float]:
     """Flat metrics: accuracy/STUDENT/mean for the run's own set, accuracy/SET/STUDENT/mean for others; time/STAGE_s.
 
     accuracy/mean_over_students and accuracy/worst_student: of the run's own set, across the students. VALUE/SPACE of
-    `metrics.names` for the run's own set, metrics/SET/VALUE/SPACE for others.
+    `metrics.names` for the run's own set, metrics/SET/VALUE/SPACE for others. All under metrics/SET/ are other sets'.
     """
     flat: dict[str, float] = {}
     rows = score_rows(done)
@@ -40,6 +41,7 @@ def metrics(done: Results) -> dict[str, float]:
         prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
         flat |= {f"{prefix}{value}": n for value, n in measure.values(sealed.artifact, sealed.manifest).items()}
     flat |= redundancies(done)
+    flat |= network_calls(done)
     flat |= storage(done)
     if done.teaching is not None:
         flat["teacher/accuracy"] = done.teaching.accuracy
@@ -76,6 +78,37 @@ def redundancies(done: Results) -> dict[str, float]:
             value = np.mean([redundancy(np.array(matrix)) for matrix in seeds.values()])
             flat[f"{prefix}redundancy/{student}"] = round(float(value), 6)
     return flat
+
+
+def network_calls(done: Results) -> dict[str, float]:
+    """network_calls of the run's own set, metrics/SET/network_calls of others: mean over images, of what is generated.
+
+    The doubled batch of classifier-free guidance is one call.
+    """
+    flat: dict[str, float] = {}
+    for v in done.prepared.variants:
+        sealed = done.syntheses.get(v.config.method)
+        if sealed is None or not v.method.generates:
+            continue
+        tables = [sealed.artifact.read_table(r, columns=["nfe"]) for r in sealed.manifest.records]
+        mean = pa.concat_tables(tables)["nfe"].to_numpy().mean()
+        own = v.config.method == done.prepared.config.method
+        calls = float(mean) / (1 if v.config.sampler.cfg_scale == 1 else 2)
+        flat["network_calls" if own else f"metrics/{v.config.method}/network_calls"] = round(calls, 6)
+    return flat
+
+
+def of_sets(done: Results, flat: Mapping[str, float]) -> list[tuple[str, str, bool, dict[str, float]]]:
+    """Each generated set as `report.calls.charts` wants it: name, line, whether it is the run's own, its numbers."""
+    made = []
+    for v in done.prepared.variants:
+        name, main = v.config.method, v.config.method == done.prepared.config.method
+        ways = {} if main else {f"accuracy/{name}/": "accuracy/", f"metrics/{name}/": ""}
+        own = dict(flat) if main else {
+            new + k.removeprefix(old): n for old, new in ways.items() for k, n in flat.items() if k.startswith(old)
+        }
+        made.append((name, name, main, own))
+    return made
 
 
 def storage(done: Results) -> dict[str, float]:
