@@ -9,15 +9,14 @@ from typing import Any
 
 import cells
 import efficiency
-import pyarrow as pa
+import fits
 import pytest
 import stability
 from cells import Cell, Row
 
 from raydistill.config import load
-from raydistill.errors import BadInput, StageFailed
+from raydistill.errors import BadInput
 from raydistill.methods.base import resolve
-from raydistill.store import schemas
 
 SCRIPTS = [efficiency, stability]
 
@@ -69,7 +68,7 @@ class TestBoth:
         made = script.rows(args)
         assert len({r.name for r in made}) == len(made) >= 5
         for row in made:
-            resolve(cells.configured(args, Cell(row, 10, 3), tmp_path))
+            resolve(fits.configured(args, Cell(row, 10, 3), tmp_path))
 
     def test_one_generator_alone_makes_its_own_rows(self, script: Any, tmp_path: Path) -> None:
         assert {r.name.split()[0] for r in script.rows(arguments(tmp_path, noise=None))} == {"pgfm"}
@@ -97,90 +96,18 @@ class TestBoth:
 
 
 class TestCells:
-    def test_what_is_finished_is_left_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of two cells the one on disk is neither prepared nor run, nor is it written again."""
-        args = arguments(tmp_path)
-        done, left = Row("pgfm 4", ("method=pgfm",)), Row("mgd3 50", ("method=mgd3",))
-        write(args, done, 0, 0.1)
-        before = Cell(done, 10, 0).path(args.out).read_bytes()
-        asked: list[tuple[str, str]] = []
-
-        def run(prepared: Any, until: str) -> Any:
-            asked.append((prepared.config.method, until))
-            manifest = SimpleNamespace(digest="d", rows=2)
-            return SimpleNamespace(syntheses={"mgd3": SimpleNamespace(artifact=None, manifest=manifest)})
-
-        monkeypatch.setattr(cells, "prepare", lambda config: SimpleNamespace(config=config))
-        monkeypatch.setattr(cells.pipeline, "run", run)
-        monkeypatch.setattr(cells, "numbers", lambda done: {"calls": 50.0, "rows": [{"last": 0.2, "best": 0.3}],
-                                                            "metrics": {}, "landing": None})  # fmt: skip
-        cells.compute(args, [Cell(done, 10, 0), Cell(left, 10, 0)], lambda done: {"more": 7})
-        assert asked == [("mgd3", "sample"), ("mgd3", "evaluate")]
-        assert Cell(done, 10, 0).path(args.out).read_bytes() == before
-        assert (Cell(left, 10, 0).read(args.out) or {})["more"] == 7
-        cells.compute(args, [Cell(done, 10, 0), Cell(left, 10, 0)])
-        assert len(asked) == 2, "and nothing the second time"
-
-    def test_trainings_of_a_seed_go_to_one_fit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        fits: list[list[str]] = []
-
-        def run(prepared: Any, until: str) -> Any:
-            made = SimpleNamespace(artifact=None, manifest=SimpleNamespace(digest="d", rows=2))
-            return SimpleNamespace(syntheses={prepared.config.method: made})
-
-        def ready(config: Any) -> Any:
-            return SimpleNamespace(config=config, run=None, splits=SimpleNamespace(train=None, test=None))
-
-        monkeypatch.setattr(cells, "prepare", ready)
-        monkeypatch.setattr(cells.pipeline, "run", run)
-        monkeypatch.setattr(cells.evaluate, "evaluate", lambda c, r, refs, *splits: fits.append([x.name for x in refs]))
-        monkeypatch.setattr(cells, "numbers", lambda done: {"calls": 1, "rows": [{"last": 0, "best": 0}],
-                                                            "metrics": {}, "landing": 0.0})  # fmt: skip
-        rows = [Row("pgfm 4", ("method=pgfm",)), Row("dit 50", ("method=dit",))]
-        cells.compute(arguments(tmp_path), [Cell(r, 10, s) for s in (0, 1) for r in rows])
-        assert fits == [["pgfm 4", "dit 50"]] * 2
-
-    def test_samples_that_run_off_are_a_result_and_other_failures_are_not(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        args = arguments(tmp_path, seeds=[0])
-        said = ["generator: DIR gave a non-finite prediction at t=632", "sample: the disk is full"]
-
-        def run(prepared: Any, until: str) -> Any:
-            raise StageFailed(said[0])
-
-        monkeypatch.setattr(cells, "prepare", lambda config: SimpleNamespace(config=config))
-        monkeypatch.setattr(cells.pipeline, "run", run)
-        row = efficiency.rows(args)[0]
-        cells.compute(args, [Cell(row, 10, 0)])
-        assert (Cell(row, 10, 0).read(args.out) or {})["diverged"] == said.pop(0)
-        assert efficiency.summary(args) == "The network's predictions became infinite: pgfm 4 (ipc 10, seed 0)."
-        write(args, efficiency.rows(args)[1], 0, 0.4)
-        assert "| pgfm 4 |" not in (text := efficiency.summary(args)) and text.endswith("pgfm 4 (ipc 10, seed 0).")
-        with pytest.raises(StageFailed, match="disk"):
-            cells.compute(args, [Cell(Row("mgd3 50", ()), 10, 0)])
-
-    @pytest.mark.parametrize(("scale", "calls"), [(1.0, 10.0), (3.0, 5.0)])
-    def test_a_doubled_batch_is_one_call(self, scale: float, calls: float) -> None:
-        trace = [{"step": 1, "name": "detour", "value": 9.0}, {"step": 0, "name": "detour", "value": 1.5}]
-        columns = {"nfe": [8, 12], "landing": pa.array([0.2, None]), "trace": pa.array([trace] * 2, schemas.TRACE)}
-        table = pa.table(columns)
-        made = SimpleNamespace(artifact=SimpleNamespace(read_table=lambda r, columns: table),
-                               manifest=SimpleNamespace(records=[None]))  # fmt: skip
-        config = SimpleNamespace(method="pgfm", sampler=SimpleNamespace(cfg_scale=scale))
-        done = SimpleNamespace(prepared=SimpleNamespace(config=config), syntheses={"pgfm": made})
-        assert cells.ended(done) == {"calls": calls, "landing": 0.2, "detour": 1.5}  # type: ignore[arg-type]
-
-    def test_a_row_wins_over_what_all_cells_have(self, tmp_path: Path) -> None:
-        args = arguments(tmp_path, overrides=["sampler.steps=99", "evaluate.baselines=[random]", "sample.actors=2"])
-        config = cells.configured(args, Cell(Row("x", ("sampler.steps=4",)), 10, 1), tmp_path)
-        assert (config.sampler.steps, config.sample.actors, config.seed, config.ipc) == (4, 2, 1, 10)
-        assert config.evaluate.baselines == [] and config.artifact_dir == str(args.artifacts)
-
     def test_over_seeds_or_over_trainings(self) -> None:
         two = [{"rows": [{"last": 0.3}, {"last": 0.5}]}, {"rows": [{"last": 0.44}, {"last": 0.44}]}]
         assert cells.accuracy(two, "last") == "42.0 ± 2.8" and cells.accuracy(two[:1], "last") == "40.0 ± 14.1"
         assert cells.accuracy([{"rows": [{"last": 0.3}]}], "last") == "30.0", "one number has no spread"
+
+    def test_samples_that_ran_off_stand_below_the_table(self, tmp_path: Path) -> None:
+        args = arguments(tmp_path, seeds=[0])
+        rows = efficiency.rows(args)
+        cells.write(Cell(rows[0], 10, 0).path(args.out), {cells.DIVERGED: "non-finite"})
+        assert efficiency.summary(args) == "The network's predictions became infinite: pgfm 4 (ipc 10, seed 0)."
+        write(args, rows[1], 0, 0.4)
+        assert "| pgfm 4 |" not in (text := efficiency.summary(args)) and text.endswith("pgfm 4 (ipc 10, seed 0).")
 
     def test_only_takes_rows_in_their_order(self, tmp_path: Path) -> None:
         rows = efficiency.rows(arguments(tmp_path))

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
-import pytest
+import cells
+import table
+import yaml
+from cells import Cell, Row
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "table.py"
+from raydistill.config import load
+from raydistill.methods.base import resolve
+from raydistill.report.data import FULL
 
-
-@pytest.fixture(scope="module")
-def table() -> Any:
-    spec = importlib.util.spec_from_file_location("result_table", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+ABLATION = Path(table.__file__).parent / "ablation.yaml"
 
 
 def arguments(out: Path, **more: Any) -> argparse.Namespace:
     base = {"out": out, "methods": ["random"], "protocols": ["hard"], "ipc": [10], "seeds": [0, 1], "full": 0,
-            "metrics": [], "variants": {}, "training_seeds": 1}  # fmt: skip
+            "metrics": [], "variants": {}, "training_seeds": 1, "flow": None}  # fmt: skip
     return argparse.Namespace(**base | more)
 
 
-def write(table: Any, args: argparse.Namespace, method: str, seed: int, rows: list[tuple[str, float, float]],
+def write(args: argparse.Namespace, method: str, seed: int, rows: list[tuple[str, float, float]],
           protocol: str = "hard", ipc: int = 10, labels: int = 0) -> None:  # fmt: skip
     teacher = {"architecture": "squeezenet1_0", "accuracy": 0.947} if labels else None
     made = {
@@ -36,92 +33,89 @@ def write(table: Any, args: argparse.Namespace, method: str, seed: int, rows: li
         "images": 100, "bytes": {"images": 2_000_000, "labels": labels}, "teacher": teacher,
         "protocol_name": f"{protocol} x0.1, 64 px",
     }  # fmt: skip
-    args.out.mkdir(exist_ok=True)
-    table.cell(args, ipc, protocol, method, seed).write_text(json.dumps(made))
+    cells.write(Cell(Row(method, ()), ipc, seed, protocol).path(args.out), made)
 
 
-def test_generation_seeds_are_what_the_deviation_is_over(table: Any, tmp_path: Path) -> None:
+def test_generation_seeds_are_what_the_deviation_is_over(tmp_path: Path) -> None:
     """Means over training seeds 40 and 44: 42 ± 2.8, however far apart the training seeds are."""
     args = arguments(tmp_path / "cells")
-    write(table, args, "random", 0, [("convnet", 0.30, 0.5), ("convnet", 0.50, 0.5)])
-    write(table, args, "random", 1, [("convnet", 0.44, 0.5), ("convnet", 0.44, 0.5)])
+    write(args, "random", 0, [("convnet", 0.30, 0.5), ("convnet", 0.50, 0.5)])
+    write(args, "random", 1, [("convnet", 0.44, 0.5), ("convnet", 0.44, 0.5)])
     text = table.summary(args)
     assert "| 10 | random | convnet | 100 | 2,000 | 42.0 ± 2.8 | 50.0 ± 0.0 | 2 generation x 2 training seeds |" in text
     assert text.startswith("Protocol hard x0.1, 64 px; hard labels.")
 
 
-def test_full_data_is_over_training_seeds(table: Any, tmp_path: Path) -> None:
+def test_full_data_is_over_training_seeds(tmp_path: Path) -> None:
     args = arguments(tmp_path / "cells", full=2)
-    write(table, args, "full data", 0, [("convnet", 0.5, 0.6), ("convnet", 0.7, 0.8)])
+    write(args, "full data", 0, [("convnet", 0.5, 0.6), ("convnet", 0.7, 0.8)])
     assert "| full data | convnet | 100 | 2,000 | 60.0 ± 14.1 | 70.0 ± 14.1 | 2 training seeds |" in table.summary(args)
 
 
-def test_soft_labels_are_a_table_of_their_own_with_their_bytes_and_teacher(table: Any, tmp_path: Path) -> None:
+def test_soft_labels_are_a_table_of_their_own_with_their_bytes_and_teacher(tmp_path: Path) -> None:
     args = arguments(tmp_path / "cells", protocols=["hard", "fkd"], seeds=[0])
     for protocol, labels in (("hard", 0), ("fkd", 500_000)):
-        write(table, args, "random", 0, [("convnet", 0.4, 0.4)], protocol, labels=labels)
+        write(args, "random", 0, [("convnet", 0.4, 0.4)], protocol, labels=labels)
     hard, soft = table.summary(args).split("\n\nProtocol ")
     assert "| 2,000 |" in hard and "| 2,500 |" in soft
     assert "fkd x0.1, 64 px; soft labels by squeezenet1_0 (94.7 % itself)." in soft and "squeezenet" not in hard
 
 
-def test_several_students_have_a_mean_and_a_worst(table: Any, tmp_path: Path) -> None:
+def test_several_students_have_a_mean_and_a_worst(tmp_path: Path) -> None:
     """The worst of each generation seed, then the mean: (20 + 30) / 2."""
     args = arguments(tmp_path / "cells")
-    write(table, args, "random", 0, [("convnet", 0.4, 0.4), ("vgg11", 0.2, 0.2)])
-    write(table, args, "random", 1, [("convnet", 0.3, 0.3), ("vgg11", 0.5, 0.5)])
+    write(args, "random", 0, [("convnet", 0.4, 0.4), ("vgg11", 0.2, 0.2)])
+    write(args, "random", 1, [("convnet", 0.3, 0.3), ("vgg11", 0.5, 0.5)])
     text = table.summary(args)
     assert "| random | mean of all | 100 | 2,000 | 35.0 ± 7.1 |" in text
     assert "| random | worst | 100 | 2,000 | 25.0 ± 7.1 |" in text
 
 
-def test_what_is_not_there_yet_is_left_out(table: Any, tmp_path: Path) -> None:
+def test_what_is_not_there_yet_is_left_out(tmp_path: Path) -> None:
     args = arguments(tmp_path / "cells", methods=["kmeans", "random"], ipc=[1, 10], seeds=[0])
-    write(table, args, "random", 0, [("convnet", 0.4, 0.4)], ipc=1)
+    write(args, "random", 0, [("convnet", 0.4, 0.4)], ipc=1)
     lines = [line for line in table.summary(args).splitlines() if line.startswith("| 1")]
     assert len(lines) == 1 and lines[0].startswith("| 1 | random | convnet | 100 | 2,000 | 40.0 ± 0.0 |")
     assert table.summary(arguments(tmp_path / "none")) == ""
 
 
-def test_metrics_are_columns_and_a_dash_where_there_is_none(table: Any, tmp_path: Path) -> None:
+def test_metrics_are_columns_and_a_dash_where_there_is_none(tmp_path: Path) -> None:
     args = arguments(tmp_path / "cells", metrics=["fid/latent", "mmd/latent"])
     for seed, fid in ((0, 10.0), (1, 14.0)):
-        write(table, args, "random", seed, [("convnet", 0.3, 0.4)])
-        path = table.cell(args, 10, "hard", "random", seed)
+        write(args, "random", seed, [("convnet", 0.3, 0.4)])
+        path = Cell(Row("random", ()), 10, seed, "hard").path(args.out)
         path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": {"fid/latent": fid}}))
     text = table.summary(args)
     assert "| fid/latent | mmd/latent |" in text and text.rstrip().endswith("| 12 | – |")
 
 
-def test_names_of_variants_are_safe_as_files(table: Any, tmp_path: Path) -> None:
-    names = {table.cell(arguments(tmp_path), 10, "hard", n, 0).name for n in ("levels + manifold", "k-means", "a/../b")}
+def test_names_of_variants_are_safe_as_files(tmp_path: Path) -> None:
+    rows = [Row(name, ()) for name in ("levels + manifold", "k-means", "a/../b")]
+    names = {Cell(row, 10, 0, "hard").path(tmp_path).name for row in rows}
     assert names == {"ipc10-hard-levels_manifold-seed0.json", "ipc10-hard-k_means-seed0.json",
                      "ipc10-hard-a_.._b-seed0.json"}  # fmt: skip
+    assert Cell(rows[1], 10, 0).path(tmp_path).name == "ipc10-k_means-seed0.json", "of one protocol"
 
 
 def test_every_row_of_the_ablation_is_a_configuration_that_holds() -> None:
-    import yaml
-
-    from raydistill.config import load
-    from raydistill.methods.base import resolve
-
-    rows = yaml.safe_load((SCRIPT.parent / "ablation.yaml").read_text())
+    rows = yaml.safe_load(ABLATION.read_text())
     assert len(rows) >= 8
     for overrides in rows.values():
         resolve(load("nette128", [*overrides, "ipc=10"]))
 
 
-def test_a_method_without_dice_is_over_training_seeds(table: Any, tmp_path: Path) -> None:
+def test_a_method_without_dice_is_over_training_seeds(tmp_path: Path) -> None:
     args = arguments(tmp_path / "cells", methods=["herding"], seeds=[0, 1, 2])
-    assert table.trainings(args, "herding") == 3 and table.trainings(args, "random") == 1
-    write(table, args, "herding", 0, [("convnet", v, v) for v in (0.3, 0.4, 0.5)])
+    (row,) = table.rows(args)
+    assert "evaluate.seeds=3" in row.overrides and row.seeds == (0,)
+    write(args, "herding", 0, [("convnet", v, v) for v in (0.3, 0.4, 0.5)])
     text = table.summary(args)
     assert "40.0 ± 10.0" in text and "| 3 training seeds |" in text
 
 
-def test_methods_that_sample_as_flows_do_take_the_flow(table: Any) -> None:
+def test_methods_that_sample_as_flows_do_take_the_flow() -> None:
     args = argparse.Namespace(flow="FLOW")
     assert table.flow(args, "pgfm") == ["generator.path=FLOW"]
-    for name in ("mgd3", "random", table.FULL, "a variant"):
+    for name in ("mgd3", "random", FULL, "a variant"):
         assert table.flow(args, name) == []
     assert table.flow(argparse.Namespace(flow=None), "pgfm") == []

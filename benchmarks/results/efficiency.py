@@ -39,16 +39,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import figure
 from cells import (
+    METRICS,
     Cell,
     Row,
     accuracies,
     accuracy,
-    chosen,
-    compute,
-    configured,
+    carry,
     diverged,
     found,
-    machine,
+    grid,
     markdown,
     metric,
     parsed,
@@ -56,8 +55,8 @@ from cells import (
     shown,
     write,
 )
+from fits import compute, configured, machine
 
-from raydistill.errors import RaydistillError
 from raydistill.stages import pipeline, sample
 from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.pipeline import Results
@@ -207,7 +206,7 @@ def plot(args: argparse.Namespace, path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = parser(__doc__, "efficiency")
+    p = parser(__doc__, "efficiency", "efficiency-CONFIG")
     p.add_argument("--flow", type=Path, help="generator directory of a flow, for pgfm")
     p.add_argument("--noise", type=Path, help="generator directory of a noise model, for dit and mgd3")
     p.add_argument("--calls", nargs="*", type=int, default=[4, 6, 8, 12, 20], help="network calls of pgfm")
@@ -221,21 +220,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.flow is None and args.noise is None:
         p.error("give --flow DIR, --noise DIR or both")
     args.flow, args.noise = (g and g.resolve() for g in (args.flow, args.noise))
-    try:
-        wanted = chosen(args, rows(args))
-        if "scores" in args.parts and not args.print:
-            compute(args, [Cell(row, args.ipc, seed) for seed in args.seeds for row in wanted])
-        if "costs" in args.parts and not args.print:
+    args.overrides = [METRICS, *args.overrides]
+
+    def work(wanted: list[Row]) -> None:
+        if "scores" in args.parts:
+            compute(args, grid(args, wanted, [args.ipc]))
+        if "costs" in args.parts:
             costs(args, wanted)
-    except RaydistillError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
-    text = summary(args)
-    if text:
-        (args.out / "table.md").write_text(text + "\n")
-        plot(args, args.out / "plot.svg")
-    print(text)
-    return 0
+
+    return carry(args, rows(args), work, summary, plot)
 
 
 if __name__ == "__main__":

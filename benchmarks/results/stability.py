@@ -34,14 +34,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import figure
 from cells import (
-    Cell,
+    METRICS,
     Row,
     accuracies,
     accuracy,
-    chosen,
-    compute,
+    carry,
     diverged,
     found,
+    grid,
     markdown,
     mean,
     metric,
@@ -49,13 +49,13 @@ from cells import (
     parser,
     shown,
 )
+from fits import compute
 
 from raydistill import registry
 from raydistill.diffusion import loop
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.schedule import path
 from raydistill.diffusion.walk import Walk
-from raydistill.errors import RaydistillError
 from raydistill.methods.base import guidance_section, guided, make_guidance
 from raydistill.models.denoiser import Denoiser
 from raydistill.models.device import place
@@ -209,7 +209,7 @@ def plot(args: argparse.Namespace, path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = parser(__doc__, "stability")
+    p = parser(__doc__, "stability", "stability-CONFIG")
     p.add_argument("--flow", type=Path, help="generator directory of a flow, for pgfm")
     p.add_argument("--noise", type=Path, help="generator directory of a noise model, for mgd3")
     p.add_argument("--pgfm", nargs="*", type=float, default=[0, 0.15, 0.3, 0.6, 1], help="path.w_max")
@@ -219,20 +219,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.flow is None and args.noise is None:
         p.error("give --flow DIR, --noise DIR or both")
     args.flow, args.noise = (g and g.resolve() for g in (args.flow, args.noise))
-    try:
-        wanted = chosen(args, rows(args))
-        if not args.print:
-            order = [Cell(r, ipc, seed) for ipc in args.ipc for seed in args.seeds for r in wanted]
-            compute(args, order, walked)
-    except RaydistillError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return e.exit_code
-    text = summary(args)
-    if text:
-        (args.out / "table.md").write_text(text + "\n")
-        plot(args, args.out / "plot.svg")
-    print(text)
-    return 0
+    args.overrides = [METRICS, *args.overrides]
+    return carry(args, rows(args), lambda wanted: compute(args, grid(args, wanted, args.ipc), walked), summary, plot)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,164 @@
+"""How cells of results are computed: one fit for all that can share it, finished ones left alone, lost ones told."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cells
+import fits
+import pyarrow as pa
+import pytest
+import table
+from cells import Cell, Row
+
+from raydistill.errors import StageFailed
+from raydistill.report.data import FULL
+from raydistill.stages.pipeline import Results
+from raydistill.store import schemas
+
+
+def arguments(tmp_path: Path, **more: Any) -> argparse.Namespace:
+    base = {
+        "config": "quickstart", "work": tmp_path / "work", "artifacts": tmp_path / "artifacts", "out": tmp_path / "out",
+        "seeds": [0], "training_seeds": 1, "overrides": [], "methods": ["random", "kmeans"], "variants": {},
+        "flow": None, "full": 0, "protocols": ["hard"], "ipc": [10], "metrics": [],
+    }  # fmt: skip
+    return argparse.Namespace(**base | more)
+
+
+def compute(args: argparse.Namespace, **more: Any) -> None:
+    fits.compute(args, cells.grid(args, table.rows(args), args.ipc, args.protocols), **more)
+
+
+class Images:
+    digest = "all"
+
+    def __len__(self) -> int:
+        return 50
+
+
+@dataclass
+class Seen:
+    """Which methods were run until where, and of each fit its protocol, training seeds and sets."""
+
+    runs: list[tuple[str, str]] = field(default_factory=list)
+    fits: list[tuple[str, int, list[str]]] = field(default_factory=list)
+    wrong: str = ""  # what sampling mgd3 ends with
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    seen = Seen()
+
+    def prepare(config: Any) -> Any:
+        return SimpleNamespace(config=config, run=None, splits=SimpleNamespace(train=Images(), test=None))
+
+    def run(p: Any, until: str) -> Any:
+        seen.runs.append((p.config.method, until))
+        if p.config.method == "mgd3" and seen.wrong:
+            raise StageFailed(seen.wrong)
+        digest = f"{p.config.method} at {p.config.sampler.steps}"
+        made: Any = SimpleNamespace(artifact="here", manifest=SimpleNamespace(digest=digest, rows=2))
+        return Results(p, syntheses={p.config.method: made})
+
+    def evaluate(config: Any, run: Any, refs: Any, *other: Any) -> Any:
+        seen.fits.append((config.evaluate.protocol.name, config.evaluate.seeds, [r.name for r in refs]))
+        return [SimpleNamespace(set=r) for r in refs], 1.0
+
+    def numbers(done: Any) -> dict[str, Any]:
+        rows = [{"student": "convnet", "last": 0.2, "best": 0.3}]
+        return {"calls": 0.0, "landing": None, "rows": rows, "metrics": {}, "images": 10, "bytes": {"images": 1000},
+                "teacher": None, "protocol_name": "hard", "sets": [t.set.name for t in done.trainings]}  # fmt: skip
+
+    monkeypatch.setattr(fits, "prepare", prepare)
+    monkeypatch.setattr(fits, "numbers", numbers)
+    monkeypatch.setattr(fits.pipeline, "run", run)
+    monkeypatch.setattr(fits.pipeline, "start_run", lambda p: seen.runs.append((FULL, "start")))
+    monkeypatch.setattr(fits.pipeline, "on_ray", lambda p, nodes: None)
+    monkeypatch.setattr(fits.pipeline, "nodes_of", lambda p: SimpleNamespace(prove=None))
+    monkeypatch.setattr(fits.teaching, "teach", lambda p, refs, bring: None)
+    monkeypatch.setattr(fits.evaluate, "evaluate", evaluate)
+    return seen
+
+
+def test_what_is_finished_is_left_alone(seen: Seen, tmp_path: Path) -> None:
+    """Of two cells the one on disk is neither prepared nor run, nor is it written again."""
+    args = arguments(tmp_path)
+    done, left = cells.grid(args, table.rows(args), [10], ["hard"])
+    cells.write(done.path(args.out), {"rows": []})
+    before = done.path(args.out).read_bytes()
+    compute(args, more=lambda done: {"more": 7})
+    assert seen.runs == [("kmeans", "sample"), ("kmeans", "evaluate")]
+    assert done.path(args.out).read_bytes() == before and (left.read(args.out) or {})["more"] == 7
+    compute(args)
+    assert len(seen.runs) == 2 and len(seen.fits) == 1, "and nothing the second time"
+
+
+def test_trainings_that_differ_in_their_rows_alone_share_a_fit(seen: Seen, tmp_path: Path) -> None:
+    """herding has no dice, so that it is trained as often as full data here."""
+    compute(arguments(tmp_path, methods=["random", "herding", "kmeans"], seeds=[0, 1, 2], full=3))
+    others = [("hard", 1, ["random", "kmeans"])]
+    assert seen.fits == [*others, ("hard", 3, ["herding", FULL]), *others, *others]
+
+
+def test_protocols_ipcs_and_seeds_have_fits_of_their_own(seen: Seen, tmp_path: Path) -> None:
+    compute(arguments(tmp_path, seeds=[0, 1], ipc=[1, 10], protocols=["hard", "fkd"]))
+    assert [f[0] for f in seen.fits] == ["hard", "hard", "fkd", "fkd"] * 2
+    assert all(f[2] == ["random", "kmeans"] for f in seen.fits)
+
+
+def test_sets_that_are_the_same_are_trained_on_once(seen: Seen, tmp_path: Path) -> None:
+    args = arguments(tmp_path, methods=["one", "two"], variants={n: ["method=kmeans"] for n in ("one", "two")})
+    compute(args)
+    assert [len(f[2]) for f in seen.fits] == [1] and len(list(args.out.iterdir())) == 2
+
+
+def test_full_data_needs_no_samples(seen: Seen, tmp_path: Path) -> None:
+    args = arguments(tmp_path, methods=[], full=2)
+    compute(args)
+    assert seen.runs == [(FULL, "start")] and seen.fits == [("hard", 2, [FULL])]
+    cell = Cell(table.rows(args)[0], 10, 0, "hard")
+    assert (cell.read(args.out) or {})["sets"] == [FULL]
+    assert fits.ended(Results(SimpleNamespace(config=SimpleNamespace(method="random"))))["calls"] == 0  # type: ignore[arg-type]
+
+
+def test_samples_that_run_off_are_a_result_and_other_failures_are_not(seen: Seen, tmp_path: Path) -> None:
+    """The rest of the seed is trained; below the table stands what has no numbers."""
+    args = arguments(tmp_path, methods=["mgd3", "kmeans"])
+    seen.wrong = "generator: DIR gave a non-finite prediction at t=632"
+    compute(args)
+    assert (Cell(table.rows(args)[0], 10, 0, "hard").read(args.out) or {})["diverged"] == seen.wrong
+    assert seen.fits == [("hard", 1, ["kmeans"])]
+    text = table.summary(args)
+    assert "| 10 | kmeans |" in text and "| mgd3 |" not in text
+    assert text.endswith("\n\nThe network's predictions became infinite: mgd3 (ipc 10, seed 0).")
+    args.methods = ["mgd3"]
+    assert table.summary(args) == "The network's predictions became infinite: mgd3 (ipc 10, seed 0)."
+    seen.wrong, args.seeds = "sample: the disk is full", [1]
+    with pytest.raises(StageFailed, match="disk"):
+        compute(args)
+
+
+@pytest.mark.parametrize(("scale", "calls"), [(1.0, 10.0), (3.0, 5.0)])
+def test_a_doubled_batch_is_one_call(scale: float, calls: float) -> None:
+    trace = [{"step": 1, "name": "detour", "value": 9.0}, {"step": 0, "name": "detour", "value": 1.5}]
+    slots = pa.table({"nfe": [8, 12], "landing": pa.array([0.2, None]), "trace": pa.array([trace] * 2, schemas.TRACE)})
+    made: Any = SimpleNamespace(artifact=SimpleNamespace(read_table=lambda r, columns: slots),
+                                manifest=SimpleNamespace(records=[None]))  # fmt: skip
+    config = SimpleNamespace(method="pgfm", sampler=SimpleNamespace(cfg_scale=scale))
+    done = Results(SimpleNamespace(config=config), syntheses={"pgfm": made})  # type: ignore[arg-type]
+    assert fits.ended(done) == {"calls": calls, "landing": 0.2, "detour": 1.5}
+
+
+def test_a_row_wins_over_what_all_cells_have_and_the_protocol_over_both(tmp_path: Path) -> None:
+    args = arguments(tmp_path, overrides=["sampler.steps=99", "evaluate.baselines=[random]", "sample.actors=2"])
+    row = Row("x", ("sampler.steps=4", "evaluate.protocol.name=hard"))
+    config = fits.configured(args, Cell(row, 10, 1, "fkd"), tmp_path)
+    assert (config.sampler.steps, config.sample.actors, config.seed, config.ipc) == (4, 2, 1, 10)
+    assert config.evaluate.baselines == [] and config.artifact_dir == str(args.artifacts)
+    assert config.evaluate.protocol.name == "fkd"
+    assert fits.configured(args, Cell(row, 10, 1), tmp_path).evaluate.protocol.name == "hard"
