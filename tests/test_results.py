@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from raydistill.report.data import FULL, RANDOM, Score
-from raydistill.stages.results import label_robust
+from raydistill.stages.pipeline import Results
+from raydistill.stages.results import label_robust, network_calls, of_sets
 
 
 def row(name: str, last: float, main: bool = False, student: str = "convnet") -> Score:
@@ -27,3 +31,26 @@ def test_dd_rankings_score_needs_the_set_random_images_and_all_of_them() -> None
 def test_each_student_has_its_own() -> None:
     rows = [row(n, v, n == "mgd3", s) for s in ("a", "b") for n, v in (("mgd3", 0.5), (RANDOM, 0.4), (FULL, 0.9))]
     assert {k for k in label_robust(rows) if k.startswith("lrs")} == {"lrs/a", "lrs/b"}
+
+
+@pytest.mark.parametrize(("scale", "calls"), [(1.0, 10.0), (3.0, 5.0)])
+def test_calls_are_those_of_an_image_and_a_doubled_batch_is_one(scale: float, calls: float) -> None:
+    def variant(name: str, generates: bool = True) -> Any:
+        config = SimpleNamespace(method=name, sampler=SimpleNamespace(cfg_scale=scale))
+        return SimpleNamespace(config=config, method=SimpleNamespace(generates=generates))
+
+    slots = pa.table({"nfe": [8, 12]})
+    made: Any = SimpleNamespace(
+        artifact=SimpleNamespace(read_table=lambda r, columns: slots), manifest=SimpleNamespace(records=[None])
+    )
+    variants = (variant("pgfm"), variant("dit"), variant(RANDOM, generates=False))
+    prepared: Any = SimpleNamespace(config=variants[0].config, variants=variants)
+    done = Results(prepared, syntheses=dict.fromkeys(("pgfm", "dit", RANDOM), made))
+    flat = network_calls(done)
+    assert flat == {"network_calls": calls, "metrics/dit/network_calls": calls}
+
+    flat |= {"accuracy/convnet/mean": 0.4, "accuracy/dit/convnet/mean": 0.3}
+    own, other, real = of_sets(done, flat)
+    assert own[:3] == ("pgfm", "pgfm", True) and own[3]["accuracy/convnet/mean"] == 0.4
+    assert other == ("dit", "dit", False, {"accuracy/convnet/mean": 0.3, "network_calls": calls})
+    assert real[3] == {}

@@ -115,6 +115,7 @@ def numbers(done: Results) -> dict[str, Any]:
     """What a cell keeps of a run: calls, accuracies, metrics, where samples ended and how long their way was."""
     config, mine = done.prepared.config, done.trainings
     first = body(mine[0]) or {}
+    flat = {k: v for k, v in metrics(done).items() if not k.startswith(OTHER)}
     rows = [
         {"student": t.student, "training_seed": t.seed, **{k: v for k, v in s.tree().items() if k not in LEFT_OUT}}
         for t in mine
@@ -125,7 +126,8 @@ def numbers(done: Results) -> dict[str, Any]:
         "images": mine[0].set.images,
         "rows": rows,
         **{key: first[key] for key in ("protocol", "protocol_name", "bytes", "teacher")},
-        "metrics": {k: v for k, v in metrics(done).items() if not k.startswith(OTHER)},
+        "metrics": flat,
+        "calls": flat.pop("network_calls", 0.0),
         **ended(done),
         "config": portable(config.tree()),
         "machine": machine(config),
@@ -133,21 +135,13 @@ def numbers(done: Results) -> dict[str, Any]:
 
 
 def ended(done: Results) -> dict[str, Any]:
-    """`calls` of the network an image, as the sampler counted them; a doubled batch for classifier-free guidance is
-    one. `landing` and, of flows, `detour`: means over slots, null where there is none."""
-    p = done.prepared
-    made = done.syntheses.get(p.config.method)
+    """Means over slots: `landing`, and of flows `detour`; null where there is none."""
+    made = done.syntheses.get(done.prepared.config.method)
     if made is None:  # all images, as they are
-        return {"calls": 0.0, "landing": None, "detour": None}
-    table = pa.concat_tables(
-        [made.artifact.read_table(r, columns=["nfe", "landing", "trace"]) for r in made.manifest.records]
-    )
+        return {"landing": None, "detour": None}
+    table = pa.concat_tables([made.artifact.read_table(r, columns=["landing", "trace"]) for r in made.manifest.records])
     ways = [e["value"] for t in table["trace"].to_pylist() for e in t if e["name"] == "detour" and e["step"] == 0]
-    return {
-        "calls": float(table["nfe"].to_numpy().mean()) / (1 if p.config.sampler.cfg_scale == 1 else 2),
-        "landing": mean(table["landing"].drop_null().to_numpy()),
-        "detour": mean(ways),
-    }
+    return {"landing": mean(table["landing"].drop_null().to_numpy()), "detour": mean(ways)}
 
 
 def say(cell: Cell, made: dict[str, Any]) -> None:
