@@ -7,8 +7,8 @@ same cores. The plain loop is IDC's, with which MGD3 and ManifoldGD train: image
 transformed one by one in a Dataset (to a tensor, crop, flip, jitter, lighting, normalisation), CutMix on the batch,
 one training after the other; test images go through a Dataset as well. It is given the best of no loader processes
 and one a core, torch on one core and on all. Here each core has a training of its own, in the environment that Ray
-Train's workers get (`stages.runtime.WORKER_ENV`: one thread, and freed memory is kept). CPU seconds are of all
-processes: what counts on a machine that is busy with other work.
+Train's workers get (`stages.runtime.WORKER_ENV`: one thread, and freed memory is kept), first as evaluate.dtype says
+and then in bfloat16. CPU seconds are of all processes: what counts on a machine that is busy with other work.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe, describe
 from raydistill.evaluation.students.pooling import ReluAvgPool
 from raydistill.evaluation.train import Student, train_student
+from raydistill.models.device import mixed
 from raydistill.sources.base import open_splits
 from raydistill.stages.evaluate import recipe as recipe_of
 from raydistill.stages.imagesets import real_images
@@ -174,12 +175,13 @@ def warm(_: int) -> None:
     time.sleep(1)  # so that every process takes one
 
 
-def ours(job: tuple[Student, Recipe, ImageSet, ImageSet]) -> tuple[float, float]:
+def ours(job: tuple[Student, Recipe, ImageSet, ImageSet, str]) -> tuple[float, float]:
     """The last top-1, and the CPU seconds of one training."""
     torch.set_num_threads(1)
     start = time.process_time()
-    student, recipe, train, test = job
-    return train_student(student, recipe, train, test, CPU)[0].last, time.process_time() - start
+    student, recipe, train, test, dtype = job
+    score, _ = train_student(student, recipe, train, test, CPU, arithmetic=mixed(dtype, CPU))
+    return score.last, time.process_time() - start
 
 
 def images_of(config: Config) -> tuple[ImageSet, ImageSet, int]:
@@ -235,18 +237,20 @@ def main() -> None:
         accuracies = [plain(s, r, train, test, workers) for s in students]
         found[at] = (time.monotonic() - wall, cpu_seconds() - cpu)
         rows.append(show(f"plain, {workers} loaders, {threads} threads", *found[at], accuracies, r.visits))
-    jobs = [(s, r, train, test) for s in students]
     os.environ.update(WORKER_ENV)  # of the processes that start now
     with ProcessPoolExecutor(args.cores, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(warm, range(args.cores), chunksize=1))  # processes and imports: Ray's workers pay once as well
-        wall = time.monotonic()
-        results = list(pool.map(ours, jobs, chunksize=1))
-        wall = time.monotonic() - wall
-    accuracies, cpu = [a for a, _ in results], sum(c for _, c in results)
-    rows.append(show("raydistill, a training a core", wall, cpu, accuracies, r.visits))
-    best = min(found.values())
-    fewest = min(c for _, c in found.values())
-    verdict = f"{best[0] / wall:.1f} times faster by the clock, {fewest / cpu:.1f} by CPU seconds"
+        best, fewest = min(found.values()), min(c for _, c in found.values())
+        verdicts = []
+        for dtype in dict.fromkeys((config.evaluate.dtype, "bfloat16")):
+            wall = time.monotonic()
+            results = list(pool.map(ours, [(s, r, train, test, dtype) for s in students], chunksize=1))
+            wall = time.monotonic() - wall
+            accuracies, cpu = [a for a, _ in results], sum(c for _, c in results)
+            rows.append(show(f"raydistill, a training a core, {dtype}", wall, cpu, accuracies, r.visits))
+            gain = f"{best[0] / wall:.1f} times faster by the clock, {fewest / cpu:.1f} by CPU seconds"
+            verdicts.append(f"{dtype}: {gain}")
+    verdict = "; ".join(verdicts)
     head = [f"{args.trainings} trainings, {r.visits} visits each, {r.image_size} px", "wall, s", "CPU, s",
             "ms wall an image", "ms CPU an image", "last top-1, %"]  # fmt: skip
     save(args.out, {"machine": before, "rows": rows, "recipe": describe(r), "verdict": verdict},

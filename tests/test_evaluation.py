@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from raydistill import registry
-from raydistill.config import ProtocolConfig
+from raydistill.config import EvaluateConfig, ProtocolConfig
 from raydistill.errors import StageFailed
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe, Setting, resolve
 from raydistill.evaluation.score import Score, examine
 from raydistill.evaluation.train import Student, batches, count_steps, exam_steps, train_student
+from raydistill.models.device import halves, mixed
 
 SIZE = 8
 CPU = torch.device("cpu")
@@ -49,6 +50,28 @@ def images(count: int, classes: int = 2, seed: int = 0, contrast: float = 60.0) 
 def train(data: ImageSet, test_on: ImageSet | None = None, seed: int = 0, classes: int = 2, **more: Any) -> Score:
     test_on = test_on or images(60, classes, 99)
     return train_student(Student("convnet", 8, classes, seed), recipe(**more), data, test_on, CPU)[0]
+
+
+class TestBfloat16:
+    """Half the bits in the network's arithmetic, and nowhere else."""
+
+    @staticmethod
+    def trained(dtype: str) -> tuple[Score, nn.Module]:
+        test_on = images(60, seed=99)
+        student, own = Student("convnet", 8, 2, 0), recipe(visits=320)
+        return train_student(student, own, images(16), test_on, CPU, arithmetic=mixed(dtype, CPU))
+
+    def test_learns_the_same_by_other_roundings_and_leaves_weights_as_they_were(self) -> None:
+        (full, _), (half, two) = self.trained("float32"), self.trained("bfloat16")
+        assert full.loss != half.loss and half.loss[-1][1] == pytest.approx(full.loss[-1][1], abs=0.05)
+        assert half.last >= 0.9 and full.last >= 0.9
+        assert {p.dtype for p in two.parameters()} == {torch.float32}
+        assert any(not torch.equal(p, p.bfloat16().float()) for p in two.parameters()), "updates are not rounded"
+
+    def test_is_not_the_default_and_auto_is_for_gpus(self) -> None:
+        assert EvaluateConfig().dtype == "float32"
+        assert [halves(d, CPU) for d in ("auto", "float32", "bfloat16")] == [False, False, True]
+        assert halves("auto", torch.device("cuda")) and not halves("float32", torch.device("cuda"))
 
 
 class TestBatches:

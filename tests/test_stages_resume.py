@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -287,6 +288,17 @@ class TestEvaluate:
         assert trained == ([] if point in SEALS else everything[first_stands:])
         trained.clear()
         assert self.go(tiny) == undisturbed and trained == []
+
+    def test_in_bfloat16_it_is_another_training_and_says_so(self, tiny, trained) -> None:
+        full = self.go(tiny)
+        trained.clear()
+        half = tiny.config.evaluate.model_copy(update={"dtype": "bfloat16"})
+        tiny.config = tiny.config.model_copy(update={"evaluate": half})
+        again = self.go(tiny)
+        assert len(trained) == len(full) == len(again) and not set(full.values()) & set(again.values())
+        written = Path(tiny.root).glob("evaluations/*/data/*")
+        names = [json.loads(p.read_text())["protocol_name"] for p in written]
+        assert sum(n.endswith(" in bfloat16") for n in names) == len(full) == len(names) / 2
 
     def test_damaged_images_are_named_before_a_training(self, tiny, trained) -> None:
         artifact, manifest = tiny.sealed(f"sample {GENERATED}")

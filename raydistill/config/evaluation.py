@@ -90,5 +90,9 @@ class EvaluateConfig(Section):
     device: Annotated[
         Literal["auto", "cpu", "cuda"], Field(description="auto = the GPU that was reserved, otherwise the CPU")
     ] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Field(description="of students' arithmetic; weights and losses stay float32; auto = bfloat16 on a GPU"),
+    ] = "float32"
     deadline_s: Annotated[float, Field(gt=0, description="longest time without a finished training")] = 7200.0
     protocol: ProtocolConfig = ProtocolConfig()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from raydistill.evaluation.images import ImageSet
 CONFUSION_CLASSES = 100  # a confusion matrix of more classes is neither kept nor read
 TOP5_CLASSES = 10  # top-5 means something above this many
 TEST_BATCH = 250
+PLAIN: AbstractContextManager[Any] = nullcontext()  # arithmetic in the network's own precision
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,17 @@ class Answers:
 
 
 @torch.inference_mode()
-def examine(net: nn.Module, images: ImageSet, classes: int) -> Answers:
-    """Puts every test image to the network in evaluation mode; leaves it in training mode."""
+def examine(
+    net: nn.Module, images: ImageSet, classes: int, arithmetic: AbstractContextManager[Any] = PLAIN
+) -> Answers:
+    """Puts every test image to the network in evaluation mode, in `arithmetic`; leaves it in training mode."""
     net.eval()
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=images.labels.device)
     top5 = torch.zeros((), dtype=torch.int64, device=images.labels.device)
     for start in range(0, len(images.labels), TEST_BATCH):
         y = images.labels[start : start + TEST_BATCH]
-        logits = net(normalise(images.pixels[start : start + TEST_BATCH]))
+        with arithmetic:
+            logits = net(normalise(images.pixels[start : start + TEST_BATCH]))
         confusion += torch.bincount(y * classes + logits.argmax(1), minlength=classes * classes)
         if classes > TOP5_CLASSES:
             top5 += (logits.topk(5).indices == y[:, None]).sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from raydistill.evaluation.cutmix import cutmix
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.optimiser import optimiser, set_rate
 from raydistill.evaluation.recipe import Recipe
-from raydistill.evaluation.score import CONFUSION_CLASSES, TOP5_CLASSES, Answers, Score, examine
+from raydistill.evaluation.score import CONFUSION_CLASSES, PLAIN, TOP5_CLASSES, Answers, Score, examine
 from raydistill.evaluation.stored import Stored
 from raydistill.evaluation.targets import Hard, Targets, loss
 from raydistill.seeding import generator
@@ -85,8 +86,11 @@ def train_student(
     device: torch.device,
     targets: Targets | None = None,
     keeper: Keeper | None = None,
+    arithmetic: AbstractContextManager[Any] = PLAIN,
 ) -> tuple[Score, nn.Module]:
     """Trains for `recipe.visits` images; `targets` None = the hard labels. Returns the score and the trained network.
+
+    The network computes in `arithmetic`, such as an autocast to bfloat16; losses and the optimiser do in float32.
 
     The loss is the mean of w_i l_i over a batch, and CutMix mixes weights as it mixes images. Deterministic in its
     arguments for one thread count and kind of device: every draw is a function of the seed and of the step or the
@@ -111,10 +115,12 @@ def train_student(
         mix = cutmix(x, recipe.cutmix, recipe.beta, generator("student.cutmix", student.seed, step))
         target = targets(x, epoch, rows) if target is None else mix.of(target)
         if recipe.bn_pass and has_statistics:
-            with torch.no_grad():
+            with torch.no_grad(), arithmetic:
                 net(x)
         weight = mix.of(train.weights[torch.from_numpy(rows).to(device)])
-        value = (loss(net(x), target, recipe.soft, recipe.temperature) * weight).mean()
+        with arithmetic:
+            logits = net(x)
+        value = (loss(logits.float(), target, recipe.soft, recipe.temperature) * weight).mean()
         opt.zero_grad(set_to_none=True)
         value.backward()
         opt.step()
@@ -122,7 +128,8 @@ def train_student(
         if step in tests or (step - since) % 50 == 0:
             _check(summed, student, step)
         if step in tests:
-            found.add(step, seen + len(rows), float(summed) / (step - since), examine(net, test_on, student.classes))
+            answers = examine(net, test_on, student.classes, arithmetic)
+            found.add(step, seen + len(rows), float(summed) / (step - since), answers)
             summed.zero_()
             since = step
             if keeper is not None and step < steps:

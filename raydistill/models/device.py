@@ -48,6 +48,16 @@ def on_cuda(device: str, num_gpus: float) -> bool:
     return True
 
 
+def halves(dtype: str, device: torch.device) -> bool:
+    """Whether a network in training computes in bfloat16: if that is asked for, and with `auto` on a GPU."""
+    return dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
+
+
+def mixed(dtype: str, device: torch.device) -> torch.autocast:
+    """The context in which a network in training computes. Weights, their gradients and all else stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=halves(dtype, device))
+
+
 def device_kind(cuda: bool) -> str:
     """The device's model."""
     return torch.cuda.get_device_name() if cuda else f"cpu-{torch.backends.cpu.get_cpu_capability()}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
 from raydistill.config import PretrainConfig
+from raydistill.models.device import mixed
 from raydistill.pretraining.data import Latents
 from raydistill.pretraining.group import ALONE, Group
 from raydistill.pretraining.losses import vae_loss
@@ -110,15 +111,9 @@ class GeneratorTask:
         at = torch.from_numpy(level).to(self.device)
         labels = torch.where(torch.from_numpy(dropped), self.origin.null, self.labels[classes]).to(self.device)
         x, told = self.objective.shown(z, noise, at)
-        with arithmetic(self.config, self.device):
+        with mixed(self.config.dtype, self.device):
             out = net(x, timestep=told, class_labels=labels).sample
         return self.objective.loss(out.float(), z, noise, at)
-
-
-def arithmetic(config: PretrainConfig, device: torch.device) -> Any:
-    """The autocast in which the network computes. Weights, gradients and losses stay float32."""
-    half = config.dtype == "bfloat16" or (config.dtype == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
 def normal(

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from raydistill.config import Pool, SamplerConfig
 from raydistill.diffusion import flow
 from raydistill.errors import StageFailed
-from raydistill.models.device import place
+from raydistill.models.device import mixed, place
 from raydistill.models.vae import Vae, VaeSpec
 from raydistill.pretraining.data import Latents
 from raydistill.pretraining.group import Group
 from raydistill.pretraining.objectives import levels
-from raydistill.pretraining.tasks import GeneratorTask, arithmetic, normal
+from raydistill.pretraining.tasks import GeneratorTask, normal
 from raydistill.seeding import generator
 
 BATCH, STEPS, SHOWN, GAP = 64, 20, 16, 2
@@ -76,7 +76,7 @@ class Validation:
         null = torch.full_like(labels, self.task.origin.null)
         kind = torch.long if isinstance(told, int) else torch.float32
         times = torch.full((2 * len(x),), told, dtype=kind, device=x.device)
-        with arithmetic(self.task.config, self.task.device):
+        with mixed(self.task.config.dtype, self.task.device):
             both = net(torch.cat([x, x]), timestep=times, class_labels=torch.cat([labels, null])).sample
         out, free = both.float()[:, :channels].chunk(2)
         return torch.cat([(free + scale * (out - free))[:, :act], out[:, act:]], dim=1)

@@ -65,6 +65,7 @@ def trainings(
             teaching.network.identity() if teaching else None,
             stored[1].digest if stored else None,
             *([s.increment] if s.increment else []),
+            *([e.dtype] if e.dtype != "float32" else []),
         )
         return Training(s, student, seed, own, run.artifact("evaluations", print_of))
 

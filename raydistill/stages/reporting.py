@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydistill.evaluation.recipe import describe, title
+from raydistill.evaluation.recipe import describe
 from raydistill.identity import canonical, digest, fingerprint
 from raydistill.report.calls import charts
 from raydistill.report.data import ClassPanel, Item, MetricRow, Projection, ReportData, Score, StageCost
@@ -21,6 +21,7 @@ from raydistill.stages.pipeline import Results
 from raydistill.stages.preflight import images_per_class, source_name
 from raydistill.stages.progress import say
 from raydistill.stages.results import metrics, of_sets, score_rows
+from raydistill.stages.trainer import body
 from raydistill.store import faults, schemas
 
 VERSION = 3
@@ -80,6 +81,7 @@ def data(done: Results, rows: Sequence[Score], flat: Mapping[str, float]) -> Rep
     c = p.config
     costs = p.run.read_json("logs/costs.json") or {}
     classes = p.splits.train.classes
+    name = (body(done.trainings[0]) or {})["protocol_name"]
     broken = done.latents.manifest.summary["broken"] if done.latents else []
     notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
     devices = sorted({r.device for s in done.syntheses.values() for r in s.manifest.records})
@@ -107,7 +109,7 @@ def data(done: Results, rows: Sequence[Score], flat: Mapping[str, float]) -> Rep
         command=f"python jobs/distill.py --config {shlex.quote(str(p.run.root / 'config.yaml'))}",
         notes=tuple(notes),
         protocol=(
-            f"{', '.join(c.evaluate.students)} of width {c.evaluate.width} by protocol {title(c.evaluate.protocol)}: "
+            f"{', '.join(c.evaluate.students)} of width {c.evaluate.width} by protocol {name}: "
             f"{describe(done.trainings[0].recipe)}; tested on {len(p.splits.test)} real images"
         ),
         total_classes=len(classes),

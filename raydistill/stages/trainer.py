@@ -19,7 +19,7 @@ from raydistill.evaluation.targets import Live, Targets
 from raydistill.evaluation.train import Student, train_student
 from raydistill.metrics.redundancy import increments
 from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
-from raydistill.models.device import Placement, device_kind, on_cuda
+from raydistill.models.device import Placement, device_kind, halves, mixed, on_cuda
 from raydistill.sources.base import Listing
 from raydistill.stages import label, placement
 from raydistill.stages.imagesets import Loaded, SetRef, real_images, syntheses
@@ -110,14 +110,15 @@ class Trainer:
         student = Student(t.student, e.width, len(class_ids), t.seed)
         targets, label_bytes = self.targets(t)
         state = t.state(checkpoints)
-        result, net = train_student(student, t.recipe, train, test.images, self.device, targets, state)
+        arithmetic = mixed(e.dtype, self.device)
+        result, net = train_student(student, t.recipe, train, test.images, self.device, targets, state, arithmetic)
         teaching = self.job.teaching if t.recipe.soft else None
         about = {
             "protocol": t.recipe.tree(),
-            "protocol_name": title(e.protocol),
+            "protocol_name": title(e.protocol) + (" in bfloat16" if halves(e.dtype, self.device) else ""),
             "bytes": {"images": loaded.bytes, "labels": label_bytes},
             "teacher": teaching and {"architecture": teaching.network.architecture, "accuracy": teaching.accuracy},
-            "increments": [examine(net, p.to(self.device), len(class_ids)).accuracy for p in parts],
+            "increments": [examine(net, p.to(self.device), len(class_ids), arithmetic).accuracy for p in parts],
         }
         if weights is not None:
             weights.write(net, t.student, e.width, class_ids, t.recipe.image_size)
