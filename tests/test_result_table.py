@@ -42,14 +42,14 @@ def test_generation_seeds_are_what_the_deviation_is_over(tmp_path: Path) -> None
     write(args, "random", 0, [("convnet", 0.30, 0.5), ("convnet", 0.50, 0.5)])
     write(args, "random", 1, [("convnet", 0.44, 0.5), ("convnet", 0.44, 0.5)])
     text = table.summary(args)
-    assert "| 10 | random | convnet | 100 | 2,000 | 42.0 ± 2.8 | 50.0 ± 0.0 | 2 generation x 2 training seeds |" in text
-    assert text.startswith("Protocol hard x0.1, 64 px; hard labels.")
+    assert "| 10 | random | 100 | 2,000 | 42.0 ± 2.8 | 50.0 ± 0.0 | 2 generation x 2 training seeds |" in text
+    assert text.startswith("Protocol hard x0.1, 64 px; hard labels; student convnet.")
 
 
 def test_full_data_is_over_training_seeds(tmp_path: Path) -> None:
     args = arguments(tmp_path / "cells", full=2)
     write(args, "full data", 0, [("convnet", 0.5, 0.6), ("convnet", 0.7, 0.8)])
-    assert "| full data | convnet | 100 | 2,000 | 60.0 ± 14.1 | 70.0 ± 14.1 | 2 training seeds |" in table.summary(args)
+    assert "| full data | 100 | 2,000 | 60.0 ± 14.1 | 70.0 ± 14.1 | 2 training seeds |" in table.summary(args)
 
 
 def test_soft_labels_are_a_table_of_their_own_with_their_bytes_and_teacher(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_soft_labels_are_a_table_of_their_own_with_their_bytes_and_teacher(tmp_p
         write(args, "random", 0, [("convnet", 0.4, 0.4)], protocol, labels=labels)
     hard, soft = table.summary(args).split("\n\nProtocol ")
     assert "| 2,000 |" in hard and "| 2,500 |" in soft
-    assert "fkd x0.1, 64 px; soft labels by squeezenet1_0 (94.7 % itself)." in soft and "squeezenet" not in hard
+    assert "fkd x0.1, 64 px; soft labels by squeezenet1_0 (94.7 % itself);" in soft and "squeezenet" not in hard
 
 
 def test_several_students_have_a_mean_and_a_worst(tmp_path: Path) -> None:
@@ -67,15 +67,15 @@ def test_several_students_have_a_mean_and_a_worst(tmp_path: Path) -> None:
     write(args, "random", 0, [("convnet", 0.4, 0.4), ("vgg11", 0.2, 0.2)])
     write(args, "random", 1, [("convnet", 0.3, 0.3), ("vgg11", 0.5, 0.5)])
     text = table.summary(args)
-    assert "| random | mean of all | 100 | 2,000 | 35.0 ± 7.1 |" in text
-    assert "| random | worst | 100 | 2,000 | 25.0 ± 7.1 |" in text
+    assert "| convnet | vgg11 | mean | worst | over |" in text
+    assert "| random | 100 | 2,000 | 35.0 ± 7.1 | 35.0 ± 21.2 | 35.0 ± 7.1 | 25.0 ± 7.1 | 2 generation x 1" in text
 
 
 def test_what_is_not_there_yet_is_left_out(tmp_path: Path) -> None:
     args = arguments(tmp_path / "cells", methods=["kmeans", "random"], ipc=[1, 10], seeds=[0])
     write(args, "random", 0, [("convnet", 0.4, 0.4)], ipc=1)
     lines = [line for line in table.summary(args).splitlines() if line.startswith("| 1")]
-    assert len(lines) == 1 and lines[0].startswith("| 1 | random | convnet | 100 | 2,000 | 40.0 ± 0.0 |")
+    assert len(lines) == 1 and lines[0].startswith("| 1 | random | 100 | 2,000 | 40.0 ± 0.0 |")
     assert table.summary(arguments(tmp_path / "none")) == ""
 
 

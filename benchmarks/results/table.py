@@ -9,7 +9,8 @@ Run again after an interruption, it computes only the cells that are missing; th
 trained on together. A cell holds the accuracies of every training; a table gives mean and standard deviation over
 generation seeds, each the mean over its training seeds. The full-data rows, and methods without dice, have no
 generation seed: they are over training seeds. Hard and soft labels are tables of their own; a soft one says how good
-the teacher is itself. Storage is what a set takes: encoded images, and soft labels beside them.
+the teacher is itself. Storage is what a set takes: encoded images, and soft labels beside them. With several students
+(evaluate.students=[convnet,vgg11]) each has a column, and so have their mean and the worst of them.
 
 `--variants FILE` takes rows from a YAML file instead of `--methods`: a name and its overrides, `method=` among them
 (benchmarks/results/ablation.yaml is ManifoldGD's). `--metrics KEY ...` adds columns of result.json's metrics.
@@ -28,7 +29,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cells import Row, accuracies, carry, diverged, found, grid, parsed, parser, spread
+from cells import Row, accuracies, carry, diverged, found, grid, markdown, parsed, parser, spread
 from fits import compute
 
 from raydistill import registry
@@ -66,47 +67,42 @@ def summary(args: argparse.Namespace) -> str:
     for protocol in args.protocols:
         there = [(ipc, row, cells) for ipc in args.ipc for row, cells in found(args, rows(args), ipc, protocol)]
         lines = heading(there[0][2][0], args.metrics) if there else []
-        for ipc, row, cells in there:
-            lines += table_rows(ipc, row.name, cells, args.metrics)
+        lines += [line(ipc, row.name, cells, args.metrics) for ipc, row, cells in there]
         tables.append(("\n".join(lines) + diverged(args, rows(args), args.ipc, protocol)).strip())
     return "\n\n".join(filter(None, tables))
 
 
+def students(cell: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(r["student"] for r in cell["rows"]))
+
+
 def heading(first: dict[str, Any], metrics: Sequence[str] = ()) -> list[str]:
     """Name of the protocol, the teacher if there is one, and the head of the table."""
-    by = first["teacher"]
+    by, names = first["teacher"], students(first)
     labels = f"soft labels by {by['architecture']} ({100 * by['accuracy']:.1f} % itself)" if by else "hard labels"
-    return [
-        f"Protocol {first['protocol_name']}; {labels}.",
-        "",
-        "| ipc | set | student | images | storage, kB | last top-1, % | best top-1, % | over |"
-        + "".join(f" {m} |" for m in metrics),
-        "|---|---|---|---|---|---|---|---|" + "---|" * len(metrics),
-    ]
+    about = f"Protocol {first['protocol_name']}; {labels}; "
+    if len(names) == 1:
+        about, names = f"{about}student {names[0]}.", ["last top-1, %", "best top-1, %"]
+    else:
+        about, names = f"{about}last top-1 of each student, %.", [*names, "mean", "worst"]
+    head = ["ipc", "set", "images", "storage, kB", *names, "over", *metrics]
+    return [about, "", *markdown(head, []).splitlines()]
 
 
-def table_rows(ipc: int, method: str, cells: list[dict[str, Any]], metrics: Sequence[str] = ()) -> list[str]:
-    """A line a student, and with several of them their mean and the worst."""
-    students = list(dict.fromkeys(r["student"] for r in cells[0]["rows"]))
-    scores = {s: {k: accuracies(cells, k, s) for k in ("last", "best")} for s in students}
-    seeds = len(cells[0]["rows"]) // len(students)
-    one = len(cells) == 1
-    over = f"{seeds} training seeds" if one else f"{len(cells)} generation x {seeds} training seeds"
+def line(ipc: int, method: str, cells: list[dict[str, Any]], metrics: Sequence[str] = ()) -> str:
+    """One student: last and best top-1. Several: the last of each, their mean, and the worst of each seed."""
+    names = students(cells[0])
+    seeds = len(cells[0]["rows"]) // len(names)
+    over = f"{seeds} training seeds" if len(cells) == 1 else f"{len(cells)} generation x {seeds} training seeds"
     stored = statistics.mean(sum(c["bytes"].values()) for c in cells) / 1000
-    head = f"| {ipc} | {method} |"
-    tail = f"{cells[0]['images']} | {stored:,.0f} |"
-    more = "".join(f" {of_metric(cells, m)} |" for m in metrics)
-    lines = [
-        f"{head} {s} | {tail} {spread(v['last'])} | {spread(v['best'])} | {over} |{more}" for s, v in scores.items()
-    ]
-    if len(students) > 1:
-        for name, pick in (("mean of all", statistics.mean), ("worst", min)):
-            both = [
-                spread([pick(one) for one in zip(*(v[k] for v in scores.values()), strict=True)])
-                for k in ("last", "best")
-            ]
-            lines.append(f"{head} {name} | {tail} {both[0]} | {both[1]} | {over} |")
-    return lines
+    scores = [accuracies(cells, key) for key in ("last", "best")]
+    if len(names) > 1:
+        each = [accuracies(cells, "last", s) for s in names]
+        scores = [*each, *([pick(one) for one in zip(*each, strict=True)] for pick in (statistics.mean, min))]
+    return "| " + " | ".join([
+        str(ipc), method, str(cells[0]["images"]), f"{stored:,.0f}", *map(spread, scores), over,
+        *(of_metric(cells, m) for m in metrics),
+    ]) + " |"  # fmt: skip
 
 
 def of_metric(cells: list[dict[str, Any]], name: str) -> str:
