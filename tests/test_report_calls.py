@@ -39,6 +39,16 @@ def test_calls_stand_on_a_logarithmic_scale_and_higher_is_better() -> None:
     assert y[0] > y[1] > y[2]
 
 
+def test_sets_that_are_all_alike_stand_on_a_scale_with_their_names_apart() -> None:
+    (chart,) = charts([(n, n, False, flat(calls, 1.0)) for n, calls in (("pgfm", 8), ("dit", 50), ("mgd3", 50))])
+    text = draw(chart)
+    ticks = re.findall(r'text-anchor="end"[^>]*>([\d.]+)<', text)
+    assert ticks[-1] == "100" and len(set(ticks)) == len(ticks) >= 3
+    words = re.findall(r'<text class="name \w+" x="(.*?)" y="(.*?)">(\w+)<', text)
+    at = {name: (x, float(y)) for x, y, name in words}
+    assert at["dit"][0] == at["mgd3"][0] and abs(at["dit"][1] - at["mgd3"][1]) == 15
+
+
 def test_points_of_a_line_are_joined_and_named_once() -> None:
     sets = [(f"run {n}", "pgfm", False, flat(n, 0.3, 0.01)) for n in (4, 8, 16)]
     text = draw(charts([*sets, ("run d", ODD, False, flat(50, 0.3))])[0])

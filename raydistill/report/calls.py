@@ -14,6 +14,7 @@ from raydistill.report.text import number, percent
 CALLS = "network_calls"
 COVERAGE = "mode_coverage_ipc"
 HEIGHT = 220
+LEAST = 0.04  # of the scale, where all are alike
 _LEFT, _RIGHT, _TOP, _BOTTOM = 9.0, 86.0, 10, 34  # of the drawing: per cent across, pixels up and down
 
 
@@ -44,7 +45,8 @@ def charts(sets: Sequence[tuple[str, str, bool, Mapping[str, float]]]) -> tuple[
 def draw(chart: CallChart) -> Markup:
     """Points with one std up and down, calls on a logarithmic scale; everything is placed in per cent of the width."""
     few, many = (math.log(f(p.calls for p in chart.points)) for f in (min, max))
-    marks = nice(min(p.mean - p.std for p in chart.points), max(p.mean + p.std for p in chart.points))
+    top = max(p.mean + p.std for p in chart.points)
+    marks = nice(min(top - LEAST, *(p.mean - p.std for p in chart.points)), top)
 
     def x(p: CallPoint) -> float:
         return _LEFT + 4 + (_RIGHT - _LEFT - 4) * (math.log(p.calls) - few) / (many - few)
@@ -77,7 +79,7 @@ def draw(chart: CallChart) -> Markup:
         if not following:
             up = y(p.mean) + 4
             while any(abs(x(p) - u) < 18 and abs(up - v) < 15 for u, v in taken):  # never on another line's words
-                up += 15
+                up -= 15
             taken.append((x(p), up))
             body.append(f'<text class="name {kind}" x="{x(p) + 1.4:.2f}%" y="{up:.1f}">{escape(p.line)}</text>')
     said = "; ".join(f"{p.name}: {number(p.calls)} calls, {percent(p.mean)} %" for p in chart.points)
