@@ -79,7 +79,7 @@ def draw(chart: CallChart) -> Markup:
         if not following:
             up = y(p.mean) + 4
             while any(abs(x(p) - u) < 18 and abs(up - v) < 15 for u, v in taken):  # never on another line's words
-                up -= 15
+                up += 15 if y(p.mean) < _TOP + HEIGHT / 2 else -15
             taken.append((x(p), up))
             body.append(f'<text class="name {kind}" x="{x(p) + 1.4:.2f}%" y="{up:.1f}">{escape(p.line)}</text>')
     said = "; ".join(f"{p.name}: {number(p.calls)} calls, {percent(p.mean)} %" for p in chart.points)
