@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cells
+import pytest
 import table
 import yaml
 from cells import Cell, Row
@@ -15,8 +16,6 @@ from cells import Cell, Row
 from raydistill.config import load
 from raydistill.methods.base import resolve
 from raydistill.report.data import FULL
-
-ABLATION = Path(table.__file__).parent / "ablation.yaml"
 
 
 def arguments(out: Path, **more: Any) -> argparse.Namespace:
@@ -97,11 +96,11 @@ def test_names_of_variants_are_safe_as_files(tmp_path: Path) -> None:
     assert Cell(rows[1], 10, 0).path(tmp_path).name == "ipc10-k_means-seed0.json", "of one protocol"
 
 
-def test_every_row_of_the_ablation_is_a_configuration_that_holds() -> None:
-    rows = yaml.safe_load(ABLATION.read_text())
-    assert len(rows) >= 8
-    for overrides in rows.values():
-        resolve(load("nette128", [*overrides, "ipc=10"]))
+@pytest.mark.parametrize("file", sorted(Path(table.__file__).parent.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_row_of_a_file_of_variants_is_a_configuration_of_its_own_that_holds(file: Path) -> None:
+    rows = yaml.safe_load(file.read_text())
+    made = [resolve(load("nette128", [*o, "ipc=10"]))[0].tree() for o in rows.values()]
+    assert made and all(a != b for i, a in enumerate(made) for b in made[:i])
 
 
 def test_a_method_without_dice_is_over_training_seeds(tmp_path: Path) -> None:
