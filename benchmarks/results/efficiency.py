@@ -52,7 +52,7 @@ from cells import (
     metric,
     parsed,
     parser,
-    shown,
+    spread,
     write,
 )
 from fits import compute, configured, machine
@@ -162,7 +162,7 @@ def summary(args: argparse.Namespace) -> str:
             f"{base['s_an_image'] / took['s_an_image']:.1f}" if took and base else "–",
             f"{own['sample']:.0f}" if "sample" in own else "–",
             f"{whole:.0f}" if whole is not None else "–",
-            *(shown([100 * v for v in metric(cells, name)], 0) for name in COVERAGES),
+            *(spread([100 * v for v in metric(cells, name)]) for name in COVERAGES),
             accuracy(cells, "last"), accuracy(cells, "best"), f"{len(cells)} x {len(cells[0]['rows'])}",
         ])  # fmt: skip
     lost = diverged(args, every, [args.ipc])

@@ -116,6 +116,7 @@ def numbers(done: Results) -> dict[str, Any]:
     config, mine = done.prepared.config, done.trainings
     first = body(mine[0]) or {}
     flat = {k: v for k, v in metrics(done).items() if not k.startswith(OTHER)}
+    calls = flat.pop("network_calls", 0.0)  # nothing is asked for real images
     rows = [
         {"student": t.student, "training_seed": t.seed, **{k: v for k, v in s.tree().items() if k not in LEFT_OUT}}
         for t in mine
@@ -127,7 +128,7 @@ def numbers(done: Results) -> dict[str, Any]:
         "rows": rows,
         **{key: first[key] for key in ("protocol", "protocol_name", "bytes", "teacher")},
         "metrics": flat,
-        "calls": flat.pop("network_calls", 0.0),
+        "calls": calls,
         **ended(done),
         "config": portable(config.tree()),
         "machine": machine(config),

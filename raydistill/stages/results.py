@@ -103,10 +103,10 @@ def of_sets(done: Results, flat: Mapping[str, float]) -> list[tuple[str, str, bo
     made = []
     for v in done.prepared.variants:
         name, main = v.config.method, v.config.method == done.prepared.config.method
-        ways = {} if main else {f"accuracy/{name}/": "accuracy/", f"metrics/{name}/": ""}
-        own = dict(flat) if main else {
-            new + k.removeprefix(old): n for old, new in ways.items() for k, n in flat.items() if k.startswith(old)
-        }
+        own = dict(flat)
+        if not main:  # by the names that they have in a run of their own
+            own = {k.replace(f"/{name}", "", 1): n for k, n in flat.items() if k.startswith(f"accuracy/{name}/")}
+            own |= {k.removeprefix(f"metrics/{name}/"): n for k, n in flat.items() if k.startswith(f"metrics/{name}/")}
         made.append((name, name, main, own))
     return made
 
