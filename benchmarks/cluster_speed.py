@@ -93,9 +93,7 @@ def compare(sets: list[np.ndarray], k: int, repeat: int) -> dict[str, dict[str, 
         name: {
             "wall_ms": 1e3 * statistics.mean(statistics.median(r[0] for r in runs) for runs in per),
             "cpu_ms": 1e3 * statistics.mean(statistics.median(r[1] for r in runs) for runs in per),
-            "sse": statistics.mean(
-                statistics.mean(r[2] for r in runs) / b for runs, b in zip(per, base, strict=True)
-            ),
+            "sse": statistics.mean(statistics.mean(r[2] for r in runs) / b for runs, b in zip(per, base, strict=True)),
             "worst_sse": max(statistics.mean(r[2] for r in runs) / b for runs, b in zip(per, base, strict=True)),
         }
         for name, per in spent.items()

@@ -56,8 +56,15 @@ def pss(process: psutil.Process) -> int:
 
 def measure(data: Path, work: Path, chunk: int) -> list[tuple[float, int]]:
     """(seconds, bytes) while the encode verb runs. The first samples include the start of Ray."""
-    command = [sys.executable, str(ROOT / "jobs" / "encode.py"), "source.kind=parquet", f"source.path={data}",
-               "source.image_size=32", f"encode.chunk={chunk}", f"run_dir={work}"]
+    command = [
+        sys.executable,
+        str(ROOT / "jobs" / "encode.py"),
+        "source.kind=parquet",
+        f"source.path={data}",
+        "source.image_size=32",
+        f"encode.chunk={chunk}",
+        f"run_dir={work}",
+    ]
     start = time.monotonic()
     with open(work.with_suffix(".log"), "w") as log:
         job = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "RAY_AUTH_MODE": "disabled"})

@@ -198,8 +198,7 @@ def images_of(config: Config) -> tuple[ImageSet, ImageSet, int]:
 
 def cpu_seconds() -> float:
     return sum(
-        u.ru_utime + u.ru_stime
-        for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     )
 
 

@@ -130,8 +130,12 @@ def export(argv: Sequence[str]) -> int:
     from raydistill.stages.progress import say
 
     verb = VERBS["export"]
-    p = Parser(prog="raydistill export", description=verb.summary, allow_abbrev=False,
-               epilog=f"example: raydistill {verb.example}")
+    p = Parser(
+        prog="raydistill export",
+        description=verb.summary,
+        allow_abbrev=False,
+        epilog=f"example: raydistill {verb.example}",
+    )
     p.add_argument("--run", metavar="DIR", required=True, help="the run directory that distill printed")
     p.add_argument("--format", required=True, help=f"one of {', '.join(registry.names('exporter'))}")
     p.add_argument("--out", metavar="DIR", required=True, help="a new or empty folder")

@@ -43,7 +43,6 @@ class Mixture:
         raw = None if self.raw is None else torch.full_like(x_t, self.raw)
         return Prediction(step, x_t, eps, x0_from_eps(x_t, eps, step), log_variance(step, raw, eps))
 
-
     def velocity(self, x_t: Tensor, t: float, class_index: Tensor) -> Tensor:
         """E[x_1 - eps | x_t] on the path x_t = t x_1 + (1 - t) eps.
 

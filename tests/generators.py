@@ -22,8 +22,18 @@ def write(folder: Path, kind: str, scheduler: dict[str, Any] | None = None, **tr
     from diffusers import DiTTransformer2DModel
 
     torch.manual_seed(0)
-    net = DiTTransformer2DModel(2, 8, in_channels=4, out_channels=4, num_layers=1, sample_size=8, patch_size=2,
-                                num_embeds_ada_norm=10, norm_type="ada_norm_zero", activation_fn="gelu-approximate")
+    net = DiTTransformer2DModel(
+        2,
+        8,
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=10,
+        norm_type="ada_norm_zero",
+        activation_fn="gelu-approximate",
+    )
     net.save_pretrained(folder / "transformer")
     (folder / "scheduler").mkdir()
     said = (BETAS if kind != "flow" else {}) | SCHEDULERS[kind] | (scheduler or {})

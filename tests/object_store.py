@@ -12,8 +12,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs as pafs
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1",
-               "AWS_EC2_METADATA_DISABLED": "true"}
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "tests",
+    "AWS_SECRET_ACCESS_KEY": "tests",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 
 
 class Store:
@@ -43,8 +47,11 @@ class Store:
         """Every object below, by its path."""
         base = self.path(uri)
         found = self.fs.get_file_info(pafs.FileSelector(base, recursive=True, allow_not_found=True))
-        return {i.path.removeprefix(f"{base}/"): self.fs.open_input_stream(i.path).read()
-                for i in found if i.type == pafs.FileType.File}
+        return {
+            i.path.removeprefix(f"{base}/"): self.fs.open_input_stream(i.path).read()
+            for i in found
+            if i.type == pafs.FileType.File
+        }
 
 
 @contextmanager

@@ -23,8 +23,19 @@ TINY = [
     "evaluate.protocol.visits=64", "evaluate.protocol.evaluations=2", "evaluate.seeds=1", "evaluate.width=8",
     "evaluate.baselines=[random]", "evaluate.full=false", "evaluate.workers=1",
 ]  # fmt: skip
-STAGES = ("encode", "group", "cluster", "plan mgd3", "sample mgd3", "plan random", "sample random", "assemble",
-          "evaluate", "accuracy", "report")
+STAGES = (
+    "encode",
+    "group",
+    "cluster",
+    "plan mgd3",
+    "sample mgd3",
+    "plan random",
+    "sample random",
+    "assemble",
+    "evaluate",
+    "accuracy",
+    "report",
+)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -41,14 +52,28 @@ def start(run: Path, *overrides: str, verb: str = "distill", **env: str) -> subp
     """The command in a session (process group) of its own. What it says goes to RUN.log, beside the run."""
     log = run.with_suffix(".log")
     with open(log, "a") as out:
-        return subprocess.Popen(command(run, *overrides, verb=verb), env=environment(**env), cwd=log.parent,
-                                stdout=out, stderr=out, text=True, start_new_session=True)
+        return subprocess.Popen(
+            command(run, *overrides, verb=verb),
+            env=environment(**env),
+            cwd=log.parent,
+            stdout=out,
+            stderr=out,
+            text=True,
+            start_new_session=True,
+        )
 
 
 def finish(run: Path, *overrides: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end, in a folder that is not the checkout's."""
-    process = subprocess.Popen(command(run, *overrides), env=environment(**env), cwd=run.parent, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        command(run, *overrides),
+        env=environment(**env),
+        cwd=run.parent,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         out, err = process.communicate(timeout=1000)
     finally:

@@ -34,8 +34,10 @@ def features(names: Sequence[str] | None) -> dict[bytes, bytes]:
 def write_parquet(path: Path, rows: Rows, names: Sequence[str] | None = tuple(COLOURS), group: int = 2) -> Path:
     """One file in the Hugging Face image layout."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = pa.array([{"bytes": b, "path": f"{i}.png"} for i, (b, _) in enumerate(rows)],
-                     pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    image = pa.array(
+        [{"bytes": b, "path": f"{i}.png"} for i, (b, _) in enumerate(rows)],
+        pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    )
     table = pa.table({"image": image, "label": pa.array([label for _, label in rows], pa.int64())})
     pq.write_table(table.replace_schema_metadata(features(names)), path, row_group_size=group)
     return path
@@ -106,8 +108,11 @@ def write_tar(path: Path, files: Sequence[tuple[str, bytes]], form: int = tarfil
 
 def tar_samples(seed: int, count: int = 5) -> list[tuple[str, bytes]]:
     """KEY.cls before KEY.png, the classes in turn."""
-    return [file for i, (data, label) in enumerate(rows(seed, count))
-            for file in ((f"{seed + i:04d}.cls", str(label).encode()), (f"{seed + i:04d}.png", data or b""))]
+    return [
+        file
+        for i, (data, label) in enumerate(rows(seed, count))
+        for file in ((f"{seed + i:04d}.cls", str(label).encode()), (f"{seed + i:04d}.png", data or b""))
+    ]
 
 
 def tar_set(path: Path) -> Path:

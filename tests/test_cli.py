@@ -53,42 +53,53 @@ def model(tmp_path: Path, name: str) -> Path:
 
 
 class TestConfiguration:
-    @pytest.mark.parametrize(("override", "says"), [
-        ("guidance.scal=0.1", "did you mean 'guidance.scale'?"),
-        ("ipcc=3", "did you mean 'ipc'?"),
-        ("sampler.step=3", "did you mean 'sampler.steps'?"),
-        ("ipc=many", "ipc: Input should be a valid integer"),
-        ("ipc=1.5", "ipc: Input should be a valid integer"),
-        ("evaluate.full=maybe", "evaluate.full: Input should be a valid boolean"),
-        ("ipc=0", "ipc: Input should be greater than or equal to 1 (got '0')"),
-        ("guidance.start=1.5", "guidance.start: Input should be less than or equal to 1"),
-        ("guidance.scale=nan", "guidance.scale: Input should be a finite number"),
-        ("sampler.grid=cosine", "sampler.grid: Input should be 'released', 'linspace' or 'leading'"),
-        ("sampler.name=ddmp", "unknown sampler 'ddmp'; did you mean 'ddpm'?"),
-        ("method=mgd", "unknown method 'mgd'; did you mean 'mgd3'?"),
-        ("source.kind=digit", "unknown source 'digit'; did you mean 'digits'?"),
-        ("evaluate.students=[covnet]", "unknown student 'covnet'; did you mean 'convnet'?"),
-        ("evaluate.students=[convnet,convnet]", "names a student twice"),
-        ("evaluate.baselines=[rando]", "unknown method 'rando'; did you mean 'random'?"),
-        ("ipc", "'ipc' is not key=value"),
-        ("=3", "'=3' is not key=value"),
-    ], ids=str)
+    @pytest.mark.parametrize(
+        ("override", "says"),
+        [
+            ("guidance.scal=0.1", "did you mean 'guidance.scale'?"),
+            ("ipcc=3", "did you mean 'ipc'?"),
+            ("sampler.step=3", "did you mean 'sampler.steps'?"),
+            ("ipc=many", "ipc: Input should be a valid integer"),
+            ("ipc=1.5", "ipc: Input should be a valid integer"),
+            ("evaluate.full=maybe", "evaluate.full: Input should be a valid boolean"),
+            ("ipc=0", "ipc: Input should be greater than or equal to 1 (got '0')"),
+            ("guidance.start=1.5", "guidance.start: Input should be less than or equal to 1"),
+            ("guidance.scale=nan", "guidance.scale: Input should be a finite number"),
+            ("sampler.grid=cosine", "sampler.grid: Input should be 'released', 'linspace' or 'leading'"),
+            ("sampler.name=ddmp", "unknown sampler 'ddmp'; did you mean 'ddpm'?"),
+            ("method=mgd", "unknown method 'mgd'; did you mean 'mgd3'?"),
+            ("source.kind=digit", "unknown source 'digit'; did you mean 'digits'?"),
+            ("evaluate.students=[covnet]", "unknown student 'covnet'; did you mean 'convnet'?"),
+            ("evaluate.students=[convnet,convnet]", "names a student twice"),
+            ("evaluate.baselines=[rando]", "unknown method 'rando'; did you mean 'random'?"),
+            ("ipc", "'ipc' is not key=value"),
+            ("=3", "'=3' is not key=value"),
+        ],
+        ids=str,
+    )
     def test_a_wrong_key_or_value_is_named_with_the_remedy(self, refused: Refused, override: str, says: str) -> None:
         assert says in refused("distill", override)
 
-    @pytest.mark.parametrize(("overrides", "says"), [
-        (["guidance.start=0.2", "guidance.stop=0.6"], "guidance.start=0.2 must be above guidance.stop=0.6"),
-        (["guidance.form=mean", "sampler.name=ddim"], "guidance.form=mean does not go with sampler.name=ddim"),
-        (["guidance.start=0.51", "guidance.stop=0.5", "sampler.steps=4"], "holds none of the 4 steps"),
-        (["sampler.steps=1000", "generator.path={generator}"], "more than the generator's 100 training steps"),
-        (["evaluate.protocol.image_size=64"], "is more than source.image_size=32"),
-        (["source.image_size=33"], "source.image_size=33 is not a multiple of"),
-        (["source.image_size=64", "evaluate.protocol.image_size=32"], "but the generator takes"),
-        (["source.classes=[0,seven]", "source.search_split=0.5", "source.classes=[nine,elf]"], "'elf' is not a class"),
-        (["source.classes=[4]"], "give at least two"),
-        (["generator.objective=v"], "generator.objective=v does not fit the checkpoint"),
-        (["source.path=/nowhere"], "digits are embedded and have no path"),
-    ], ids=str)
+    @pytest.mark.parametrize(
+        ("overrides", "says"),
+        [
+            (["guidance.start=0.2", "guidance.stop=0.6"], "guidance.start=0.2 must be above guidance.stop=0.6"),
+            (["guidance.form=mean", "sampler.name=ddim"], "guidance.form=mean does not go with sampler.name=ddim"),
+            (["guidance.start=0.51", "guidance.stop=0.5", "sampler.steps=4"], "holds none of the 4 steps"),
+            (["sampler.steps=1000", "generator.path={generator}"], "more than the generator's 100 training steps"),
+            (["evaluate.protocol.image_size=64"], "is more than source.image_size=32"),
+            (["source.image_size=33"], "source.image_size=33 is not a multiple of"),
+            (["source.image_size=64", "evaluate.protocol.image_size=32"], "but the generator takes"),
+            (
+                ["source.classes=[0,seven]", "source.search_split=0.5", "source.classes=[nine,elf]"],
+                "'elf' is not a class",
+            ),
+            (["source.classes=[4]"], "give at least two"),
+            (["generator.objective=v"], "generator.objective=v does not fit the checkpoint"),
+            (["source.path=/nowhere"], "digits are embedded and have no path"),
+        ],
+        ids=str,
+    )
     def test_contradictions_are_named(self, refused: Refused, tmp_path: Path, overrides: list[str], says: str) -> None:
         if "{generator}" in overrides[-1]:
             place = model(tmp_path, "generator")
@@ -96,17 +107,21 @@ class TestConfiguration:
             overrides = [overrides[0], f"generator.path={place}"]
         assert says in refused("distill", *overrides)
 
-    @pytest.mark.parametrize(("argv", "says"), [
-        (["destill"], "unknown verb 'destill'"),
-        (["distill", "--confg", "x"], "unrecognized arguments: --confg"),
-        (["distill", "--config"], "expected one argument"),
-        (["distill", "--config", "quickstar"], "did you mean 'quickstart'?"),
-        (["distill", "--config", "nowhere.yaml"], "neither a preset nor a file"),
-        (["distill", "--run", "."], "no config.yaml there"),
-        (["evaluate", "--run", "nowhere"], "no config.yaml there"),
-        (["evaluate", "seed=x"], "seed: Input should be a valid integer"),
-        (["pretrain"], "pretrain.out"),
-    ], ids=str)
+    @pytest.mark.parametrize(
+        ("argv", "says"),
+        [
+            (["destill"], "unknown verb 'destill'"),
+            (["distill", "--confg", "x"], "unrecognized arguments: --confg"),
+            (["distill", "--config"], "expected one argument"),
+            (["distill", "--config", "quickstar"], "did you mean 'quickstart'?"),
+            (["distill", "--config", "nowhere.yaml"], "neither a preset nor a file"),
+            (["distill", "--run", "."], "no config.yaml there"),
+            (["evaluate", "--run", "nowhere"], "no config.yaml there"),
+            (["evaluate", "seed=x"], "seed: Input should be a valid integer"),
+            (["pretrain"], "pretrain.out"),
+        ],
+        ids=str,
+    )
     def test_unknown_verbs_and_options_are_named(self, refused: Refused, argv: list[str], says: str) -> None:
         assert says in refused(*argv)
 
@@ -164,8 +179,9 @@ class TestRunDirectory:
         assert "no config.yaml there" in refused("evaluate", f"--run={'x' * 300}")
 
     @pytest.mark.parametrize("key", ["run_dir", "artifact_dir"])
-    def test_a_submitted_job_needs_an_absolute_one(self, refused: Refused, monkeypatch: pytest.MonkeyPatch,
-                                                   tmp_path: Path, key: str) -> None:
+    def test_a_submitted_job_needs_an_absolute_one(
+        self, refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
+    ) -> None:
         monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
         line = refused("distill", f"run_dir={tmp_path / 'run'}", f"{key}=runs/x")
         assert f"{key}=runs/x is relative, and a submitted job's working directory is thrown away" in line
@@ -182,8 +198,9 @@ def drop(file: Path, field: str) -> None:
 class TestCheckpoints:
     @pytest.mark.parametrize("suffix", [".bin", ".pt", ".ckpt"])
     @pytest.mark.parametrize("name", ["vae", "generator"])
-    def test_pickles_are_refused_without_opening_them(self, refused: Refused, tmp_path: Path, name: str,
-                                                      suffix: str) -> None:
+    def test_pickles_are_refused_without_opening_them(
+        self, refused: Refused, tmp_path: Path, name: str, suffix: str
+    ) -> None:
         place = model(tmp_path, name)
         weights = next(place.rglob(WEIGHTS))
         weights.unlink()
@@ -203,56 +220,76 @@ class TestCheckpoints:
     @pytest.mark.parametrize("name", ["vae", "generator"])
     def test_a_folder_that_is_not_there_is_named(self, refused: Refused, tmp_path: Path, name: str) -> None:
         assert f"{name}.path: {tmp_path / 'gone'} is not a folder" in refused(
-            "distill", f"{name}.path={tmp_path / 'gone'}")
+            "distill", f"{name}.path={tmp_path / 'gone'}"
+        )
 
-    @pytest.mark.parametrize("field", ["prediction", "latent_scale", "class_ids", "null_class_index",
-                                       "learned_variance"])
+    @pytest.mark.parametrize(
+        "field", ["prediction", "latent_scale", "class_ids", "null_class_index", "learned_variance"]
+    )
     def test_what_training_json_leaves_out_is_not_guessed(self, refused: Refused, tmp_path: Path, field: str) -> None:
         place = model(tmp_path, "generator")
         drop(place / "training.json", field)
         assert f"does not give {field}, and it is never guessed" in refused("distill", f"generator.path={place}")
 
-    @pytest.mark.parametrize(("file", "fields", "says"), [
-        ("training.json", {"latent_scale": 0}, "latent_scale"),
-        ("training.json", {"latent_scale": "x"}, "latent_scale"),
-        ("training.json", {"latent_scale": None}, "latent_scale"), ("training.json", {"class_ids": 3}, "class_ids"),
-        ("training.json", {"class_ids": ["0", "1"]}, "do not go together"),
-        ("training.json", {"class_ids": ["0"] * 10}, "class_ids"),
-        ("training.json", {"null_class_index": "ten"}, "null_class_index"),
-        ("training.json", {"prediction": "velocity"}, "'velocity'"),
-        ("transformer/config.json", {"_class_name": "UNet2DModel"}, "'UNet2DModel'"),
-        ("transformer/config.json", {"in_channels": 8}, "output channels"),
-        ("transformer/config.json", {"in_channels": "x"}, "in_channels"),
-        ("transformer/config.json", {"sample_size": None}, "sample_size"),
-        ("scheduler/scheduler_config.json", {"num_train_timesteps": "x"}, "num_train_timesteps"),
-        ("scheduler/scheduler_config.json", {"beta_schedule": "odd"}, "odd"),
-        ("scheduler/scheduler_config.json", {"beta_end": None}, "beta_end=None"),
-        ("scheduler/scheduler_config.json", {"beta_end": 2}, "between 0 and 1"),
-        ("scheduler/scheduler_config.json", {"trained_betas": ["x"]}, "trained_betas"),
-        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
-    ], ids=str)
-    def test_a_generator_that_contradicts_itself_is_named(self, refused: Refused, tmp_path: Path, file: str,
-                                                          fields: dict[str, object], says: str) -> None:
+    @pytest.mark.parametrize(
+        ("file", "fields", "says"),
+        [
+            ("training.json", {"latent_scale": 0}, "latent_scale"),
+            ("training.json", {"latent_scale": "x"}, "latent_scale"),
+            ("training.json", {"latent_scale": None}, "latent_scale"),
+            ("training.json", {"class_ids": 3}, "class_ids"),
+            ("training.json", {"class_ids": ["0", "1"]}, "do not go together"),
+            ("training.json", {"class_ids": ["0"] * 10}, "class_ids"),
+            ("training.json", {"null_class_index": "ten"}, "null_class_index"),
+            ("training.json", {"prediction": "velocity"}, "'velocity'"),
+            ("transformer/config.json", {"_class_name": "UNet2DModel"}, "'UNet2DModel'"),
+            ("transformer/config.json", {"in_channels": 8}, "output channels"),
+            ("transformer/config.json", {"in_channels": "x"}, "in_channels"),
+            ("transformer/config.json", {"sample_size": None}, "sample_size"),
+            ("scheduler/scheduler_config.json", {"num_train_timesteps": "x"}, "num_train_timesteps"),
+            ("scheduler/scheduler_config.json", {"beta_schedule": "odd"}, "odd"),
+            ("scheduler/scheduler_config.json", {"beta_end": None}, "beta_end=None"),
+            ("scheduler/scheduler_config.json", {"beta_end": 2}, "between 0 and 1"),
+            ("scheduler/scheduler_config.json", {"trained_betas": ["x"]}, "trained_betas"),
+            ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+        ],
+        ids=str,
+    )
+    def test_a_generator_that_contradicts_itself_is_named(
+        self, refused: Refused, tmp_path: Path, file: str, fields: dict[str, object], says: str
+    ) -> None:
         place = model(tmp_path, "generator")
         change(place / file, **fields)
         assert says in refused("distill", f"generator.path={place}")
 
-    @pytest.mark.parametrize(("fields", "says"), [
-        ({"_class_name": "VQModel"}, "'VQModel'"), ({"scaling_factor": None}, "scaling_factor"),
-        ({"latent_channels": "4"}, "latent_channels"), ({"shift_factor": "x"}, "shift_factor"),
-        ({"block_out_channels": 3}, "block_out_channels"), ({"block_out_channels": []}, "block_out_channels"),
-        ({"scaling_factor": 0}, "scaling_factor"),
-    ], ids=str)
-    def test_a_vae_that_contradicts_itself_is_named(self, refused: Refused, tmp_path: Path, fields: dict[str, object],
-                                                    says: str) -> None:
+    @pytest.mark.parametrize(
+        ("fields", "says"),
+        [
+            ({"_class_name": "VQModel"}, "'VQModel'"),
+            ({"scaling_factor": None}, "scaling_factor"),
+            ({"latent_channels": "4"}, "latent_channels"),
+            ({"shift_factor": "x"}, "shift_factor"),
+            ({"block_out_channels": 3}, "block_out_channels"),
+            ({"block_out_channels": []}, "block_out_channels"),
+            ({"scaling_factor": 0}, "scaling_factor"),
+        ],
+        ids=str,
+    )
+    def test_a_vae_that_contradicts_itself_is_named(
+        self, refused: Refused, tmp_path: Path, fields: dict[str, object], says: str
+    ) -> None:
         place = model(tmp_path, "vae")
         change(place / "config.json", **fields)
         assert says in refused("distill", f"vae.path={place}")
 
     @pytest.mark.parametrize("text", ["{", "[]", "", '"x"'])
     def test_a_damaged_json_is_named(self, refused: Refused, tmp_path: Path, text: str) -> None:
-        for name, file in (("vae", "config.json"), ("generator", "training.json"),
-                           ("generator", "transformer/config.json"), ("generator", "scheduler/scheduler_config.json")):
+        for name, file in (
+            ("vae", "config.json"),
+            ("generator", "training.json"),
+            ("generator", "transformer/config.json"),
+            ("generator", "scheduler/scheduler_config.json"),
+        ):
             place = model(tmp_path / file.replace("/", "-"), name)
             (place / file).write_text(text)
             assert str(place / file) in refused("distill", f"{name}.path={place}")
@@ -277,8 +314,9 @@ class TestHelp:
         text = capsys.readouterr().out
         assert all(text.count(f"\n  {verb} ") == 2 for verb in cli.VERBS)
 
-    def test_print_config_shows_what_would_run_and_writes_nothing(self, tmp_path: Path,
-                                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    def test_print_config_shows_what_would_run_and_writes_nothing(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         run = tmp_path / "run"
         assert cli.main(["distill", "ipc=7", "guidance.scale=1e-3", f"run_dir={run}", "--print-config"]) == 0
         out, err = capsys.readouterr()
@@ -289,8 +327,9 @@ class TestHelp:
         assert cli.main(["distill", "--config", str(tmp_path / "config.yaml"), "--print-config"]) == 0
         assert capsys.readouterr().out == out
 
-    def test_a_run_directory_gives_its_configuration_to_other_verbs(self, tmp_path: Path,
-                                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_run_directory_gives_its_configuration_to_other_verbs(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         config = configuration.load("quickstart", ["ipc=3", "seed=5", f"run_dir={tmp_path / 'moved'}"])
         (tmp_path / "config.yaml").write_text(config.yaml())
         asked = ["seeds=9", "students=[convnet]", "protocol.budget=0.1", "protocol.flip=false"]
@@ -301,11 +340,71 @@ class TestHelp:
         assert tree["run_dir"] == str(tmp_path)
 
 
-GARBAGE = ["", "null", "true", "no", "0", "1", "-1", "7", "50", "1e9", "1e-4", "0.5", "nan", "inf", "-0", "[]", "[a]",
-           "[0,1]", "[[]]", "{}", "{a: 1}", "digits", "random", "convnet", "ddim", "cpu", "cuda", "all", "x" * 300, "'",
-           "\x00", "é\n", "!!python/object:os.system", "&a [*a]", "2026-11-20", "0x10", "1_0", "~", "../..", "/nowhere"]
-WORDS = ["--config", "--run", "quickstart", "nette128", "nowhere", "--print-config", "--", "-x", "=", "a=b", "a.b.c=1",
-         "source=1", "source.=1", ".ipc=1", "ipc.x=1", "ipc=1=2", "", " ", "--ipc=3", "seeds=2", "🙂=1"]
+GARBAGE = [
+    "",
+    "null",
+    "true",
+    "no",
+    "0",
+    "1",
+    "-1",
+    "7",
+    "50",
+    "1e9",
+    "1e-4",
+    "0.5",
+    "nan",
+    "inf",
+    "-0",
+    "[]",
+    "[a]",
+    "[0,1]",
+    "[[]]",
+    "{}",
+    "{a: 1}",
+    "digits",
+    "random",
+    "convnet",
+    "ddim",
+    "cpu",
+    "cuda",
+    "all",
+    "x" * 300,
+    "'",
+    "\x00",
+    "é\n",
+    "!!python/object:os.system",
+    "&a [*a]",
+    "2026-11-20",
+    "0x10",
+    "1_0",
+    "~",
+    "../..",
+    "/nowhere",
+]
+WORDS = [
+    "--config",
+    "--run",
+    "quickstart",
+    "nette128",
+    "nowhere",
+    "--print-config",
+    "--",
+    "-x",
+    "=",
+    "a=b",
+    "a.b.c=1",
+    "source=1",
+    "source.=1",
+    ".ipc=1",
+    "ipc.x=1",
+    "ipc=1=2",
+    "",
+    " ",
+    "--ipc=3",
+    "seeds=2",
+    "🙂=1",
+]
 
 
 def fuzzed(rng: random.Random) -> list[str]:

@@ -76,8 +76,9 @@ class TestBrokenImages:
         assert names == ["1/000.png", "2/001.png", "3/002.png"]
         assert all(row.split("\t")[1] for row in quarantine.read_text().splitlines())
 
-    def test_a_raised_limit_continues_without_encoding_again(self, ends: Run, images: Path, tmp_path: Path,
-                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_raised_limit_continues_without_encoding_again(
+        self, ends: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         ends(1, "encode")
         before = commits(tmp_path / "run")
         monkeypatch.setattr(runner, "serial", lambda *_: pytest.fail("encoded again"))
@@ -135,11 +136,16 @@ class TestOddImages:
         assert not (tmp_path / "run" / "logs" / "quarantine.tsv").exists()
 
 
-@pytest.mark.parametrize(("verb", "name", "file", "change"), [
-    ("encode", "vae", "config.json", {"layers_per_block": 3}),
-    ("sample", "generator", "transformer/config.json", {"num_layers": 3})])
-def test_weights_that_do_not_fit_their_config_are_named(ends: Run, tmp_path: Path, verb: str, name: str, file: str,
-                                                        change: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("verb", "name", "file", "change"),
+    [
+        ("encode", "vae", "config.json", {"layers_per_block": 3}),
+        ("sample", "generator", "transformer/config.json", {"num_layers": 3}),
+    ],
+)
+def test_weights_that_do_not_fit_their_config_are_named(
+    ends: Run, tmp_path: Path, verb: str, name: str, file: str, change: dict[str, int]
+) -> None:
     write_digits(tmp_path / "images")
     place = Path(shutil.copytree(packaged(name), tmp_path / name))
     (place / file).write_text(json.dumps({**json.loads((place / file).read_text()), **change}))
@@ -176,9 +182,9 @@ class TestFullDisks:
         assert product(run) == product(tmp_path / "run")
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
-    def test_wherever_a_write_fails_the_same_command_continues(self, ends: Run, tmp_path: Path, code: int,
-                                                               monkeypatch: pytest.MonkeyPatch,
-                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    def test_wherever_a_write_fails_the_same_command_continues(
+        self, ends: Run, tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         """The eighth write fails halfway through. Each repetition comes further and makes nothing whole again."""
         write_digits(tmp_path / "images")
         ends(0, "sample", f"run_dir={tmp_path / 'plain'}")

@@ -25,10 +25,18 @@ def refused(*overrides: str, base: str = "quickstart") -> str:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(("override", "near"), [
-        ("guidance.scal=1", "guidance.scale"), ("ipcs=1", "ipc"), ("sorce.path=x", "source.path"),
-        ("evalute.protocol.lr=1", "evaluate.protocol.lr"), ("evaluate.protocl.lr=1", "evaluate.protocol.lr"),
-        ("cfg_scale=2", "sampler.cfg_scale"), ("restart=2", "cluster.restarts")])
+    @pytest.mark.parametrize(
+        ("override", "near"),
+        [
+            ("guidance.scal=1", "guidance.scale"),
+            ("ipcs=1", "ipc"),
+            ("sorce.path=x", "source.path"),
+            ("evalute.protocol.lr=1", "evaluate.protocol.lr"),
+            ("evaluate.protocl.lr=1", "evaluate.protocol.lr"),
+            ("cfg_scale=2", "sampler.cfg_scale"),
+            ("restart=2", "cluster.restarts"),
+        ],
+    )
     def test_an_unknown_key_names_the_nearest(self, override: str, near: str) -> None:
         assert f"did you mean {near!r}" in refused(override)
 
@@ -36,16 +44,47 @@ class TestRefusals:
     def test_a_key_like_no_other_is_refused_all_the_same(self, key: str) -> None:
         refused(f"{key}=1")
 
-    @pytest.mark.parametrize("override", [
-        "ipc=ten", "ipc=1.5", "ipc=true", "ipc=[1]", "ipc={a: 1}", "ipc=", "ipc=null", "seed=1e3", "source=digits",
-        "evaluate.full=maybe", "evaluate.students=null", "pretrain.vae_channels=[a]", "encode.deadline_s=soon"])
+    @pytest.mark.parametrize(
+        "override",
+        [
+            "ipc=ten",
+            "ipc=1.5",
+            "ipc=true",
+            "ipc=[1]",
+            "ipc={a: 1}",
+            "ipc=",
+            "ipc=null",
+            "seed=1e3",
+            "source=digits",
+            "evaluate.full=maybe",
+            "evaluate.students=null",
+            "pretrain.vae_channels=[a]",
+            "encode.deadline_s=soon",
+        ],
+    )
     def test_a_wrong_type_names_the_key(self, override: str) -> None:
         assert override.partition("=")[0] in refused(override)
 
-    @pytest.mark.parametrize("override", [
-        "ipc=0", "ipc=-1", "seed=-1", "seed=9223372036854775808", "source.image_size=4", "source.max_broken=1.01",
-        "guidance.scale=-0.1", "guidance.scale=.inf", "guidance.scale=.nan", "guidance.start=1.5", "encode.device=tpu",
-        "sampler.cfg_scale=0.5", "evaluate.protocol.momentum=1", "evaluate.students=[]", "cluster.num_cpus=0"])
+    @pytest.mark.parametrize(
+        "override",
+        [
+            "ipc=0",
+            "ipc=-1",
+            "seed=-1",
+            "seed=9223372036854775808",
+            "source.image_size=4",
+            "source.max_broken=1.01",
+            "guidance.scale=-0.1",
+            "guidance.scale=.inf",
+            "guidance.scale=.nan",
+            "guidance.start=1.5",
+            "encode.device=tpu",
+            "sampler.cfg_scale=0.5",
+            "evaluate.protocol.momentum=1",
+            "evaluate.students=[]",
+            "cluster.num_cpus=0",
+        ],
+    )
     def test_a_value_out_of_range_names_the_key(self, override: str) -> None:
         assert override.partition("=")[0] in refused(override)
 
@@ -65,11 +104,25 @@ class TestRefusals:
     def test_a_preset_or_file_that_is_not_there_is_refused(self, name: str) -> None:
         assert "quickstart" in refused(base=name)
 
-    @pytest.mark.parametrize("text", [
-        b"\xff\xfe", b"a: [", b"- 1\n- 2", b"3", b"a: !!python/object:os.system x", b"ipc: !!int ''",
-        b"ipc: !!timestamp x",
-        b"[" * 600, b"? [1]\n: 2", b"&a {source: *a}", b"ipc: 2024-13-45",
-        b"ipc: " + b"9" * 5000, b"1: 2", b"null: 2"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            b"\xff\xfe",
+            b"a: [",
+            b"- 1\n- 2",
+            b"3",
+            b"a: !!python/object:os.system x",
+            b"ipc: !!int ''",
+            b"ipc: !!timestamp x",
+            b"[" * 600,
+            b"? [1]\n: 2",
+            b"&a {source: *a}",
+            b"ipc: 2024-13-45",
+            b"ipc: " + b"9" * 5000,
+            b"1: 2",
+            b"null: 2",
+        ],
+    )
     def test_a_file_that_is_no_configuration_is_refused(self, tmp_path: Path, text: bytes) -> None:
         (tmp_path / "c.yaml").write_bytes(text)
         refused(base=str(tmp_path / "c.yaml"))
@@ -96,12 +149,23 @@ class TestLoading:
         base["ipc"], base["guidance"]["scale"] = 4, 0.2
         assert changed == base
 
-    @pytest.mark.parametrize(("override", "value"), [
-        ("run_dir=2024", "2024"), ("run_dir=/a=b/c", "/a=b/c"), ("source.path=null", None),
-        ("evaluate.students=convnet", ["convnet"]),
-        ("evaluate.students=[convnet,resnet18]", ["convnet", "resnet18"]), ("source.classes=3", ["3"]),
-        ("source.classes=[1, 2]", ["1", "2"]), ("evaluate.protocol.lr=1e-4", 1e-4), ("guidance.scale=1", 1.0),
-        ("evaluate.full=true", True), ("pretrain.vae_channels=16", [16]), ("sampler.name=ddpm", "ddpm")])
+    @pytest.mark.parametrize(
+        ("override", "value"),
+        [
+            ("run_dir=2024", "2024"),
+            ("run_dir=/a=b/c", "/a=b/c"),
+            ("source.path=null", None),
+            ("evaluate.students=convnet", ["convnet"]),
+            ("evaluate.students=[convnet,resnet18]", ["convnet", "resnet18"]),
+            ("source.classes=3", ["3"]),
+            ("source.classes=[1, 2]", ["1", "2"]),
+            ("evaluate.protocol.lr=1e-4", 1e-4),
+            ("guidance.scale=1", 1.0),
+            ("evaluate.full=true", True),
+            ("pretrain.vae_channels=16", [16]),
+            ("sampler.name=ddpm", "ddpm"),
+        ],
+    )
     def test_text_becomes_the_value_that_the_key_wants(self, override: str, value: Any) -> None:
         node: Any = load("quickstart", [override])
         for part in override.partition("=")[0].split("."):
@@ -148,11 +212,55 @@ class TestLoading:
 
 # ---- a thousand configurations that nobody wrote ---------------------------------------------------------------------
 
-WORDS = ["digits", "null", "true", "1", "0", "-1", "0.5", "1e-3", "1e400", ".inf", ".nan", "[]", "[1, 2]", "{}",
-         "{a: 1}", "", "[", "{", "&a [*a]", "*a", "!!int ''", "!!binary x", "!x y", "2024-01-01", "2024-13-45", "0x",
-         "1:99", "\0", "\ud800",
-         "é", "a b", "'", '"', "|", "- x", "? y", "@", "%", "`", "9" * 5000, "[" * 300, "convnet", "mgd3", "cpu", "~",
-         "=", "<<: 1"]
+WORDS = [
+    "digits",
+    "null",
+    "true",
+    "1",
+    "0",
+    "-1",
+    "0.5",
+    "1e-3",
+    "1e400",
+    ".inf",
+    ".nan",
+    "[]",
+    "[1, 2]",
+    "{}",
+    "{a: 1}",
+    "",
+    "[",
+    "{",
+    "&a [*a]",
+    "*a",
+    "!!int ''",
+    "!!binary x",
+    "!x y",
+    "2024-01-01",
+    "2024-13-45",
+    "0x",
+    "1:99",
+    "\0",
+    "\ud800",
+    "é",
+    "a b",
+    "'",
+    '"',
+    "|",
+    "- x",
+    "? y",
+    "@",
+    "%",
+    "`",
+    "9" * 5000,
+    "[" * 300,
+    "convnet",
+    "mgd3",
+    "cpu",
+    "~",
+    "=",
+    "<<: 1",
+]
 
 
 def any_word(rng: random.Random) -> str:

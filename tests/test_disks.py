@@ -33,11 +33,19 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 class TestDisks:
-    @pytest.mark.parametrize(("code", "remedy"), [
-        (errno.ENOSPC, "free some space"), (errno.EDQUOT, "free some space"), (errno.EROFS, "make it writable"),
-        (errno.EACCES, "make it writable"), (errno.EIO, "check the path")])
-    def test_an_error_ends_the_stage_with_one_line_and_a_remedy(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                code: int, remedy: str) -> None:
+    @pytest.mark.parametrize(
+        ("code", "remedy"),
+        [
+            (errno.ENOSPC, "free some space"),
+            (errno.EDQUOT, "free some space"),
+            (errno.EROFS, "make it writable"),
+            (errno.EACCES, "make it writable"),
+            (errno.EIO, "check the path"),
+        ],
+    )
+    def test_an_error_ends_the_stage_with_one_line_and_a_remedy(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, remedy: str
+    ) -> None:
         def fail(path: str, data: bytes) -> None:
             raise OSError(code, os.strerror(code), path)
 

@@ -130,8 +130,9 @@ class TestBytes:
         return run
 
     def config(self, run: Path, batch: int, *more: str) -> Config:
-        return configuration.load("quickstart", [*TINY, "ipc=3", f"sample.batch={batch}", f"run_dir={run}",
-                                                 "evaluate.baselines=[]", *more])
+        return configuration.load(
+            "quickstart", [*TINY, "ipc=3", f"sample.batch={batch}", f"run_dir={run}", "evaluate.baselines=[]", *more]
+        )
 
     def sampled(self, before: Path, run: Path, batch: int, actors: int, execute: Execute) -> Results:
         shutil.copytree(before, run)

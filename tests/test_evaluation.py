@@ -42,9 +42,7 @@ def images(count: int, classes: int = 2, seed: int = 0, contrast: float = 60.0) 
     pixels = draw.normal(110, 25, (count, 3, SIZE, SIZE))
     for i, label in enumerate(labels):
         pixels[i, :, :, label * SIZE // classes : (label + 1) * SIZE // classes] += contrast
-    return ImageSet(
-        torch.from_numpy(pixels.clip(0, 255).astype(np.uint8)), torch.from_numpy(labels), torch.ones(count)
-    )
+    return ImageSet(torch.from_numpy(pixels.clip(0, 255).astype(np.uint8)), torch.from_numpy(labels), torch.ones(count))
 
 
 def train(data: ImageSet, test_on: ImageSet | None = None, seed: int = 0, classes: int = 2, **more: Any) -> Score:
@@ -75,8 +73,10 @@ class TestBfloat16:
 
 
 class TestBatches:
-    @pytest.mark.parametrize(("n", "batch", "visits"), [
-        (10, 4, 20), (10, 64, 192), (1, 8, 2), (7, 7, 28), (30, 8, 815), (9, 4, 5), (100, 64, 64)])
+    @pytest.mark.parametrize(
+        ("n", "batch", "visits"),
+        [(10, 4, 20), (10, 64, 192), (1, 8, 2), (7, 7, 28), (30, 8, 815), (9, 4, 5), (100, 64, 64)],
+    )
     def test_epochs_are_permutations_and_the_visits_are_exact(self, n: int, batch: int, visits: int) -> None:
         made = list(batches(n, recipe(batch=batch, visits=visits), 0))
         assert len(made) == count_steps(n, batch, visits) and max(len(rows) for _, rows, _ in made) <= batch
@@ -97,7 +97,8 @@ class TestBatches:
         everything = list(batches(50, recipe(batch=16, visits=500), 3))
         joined = list(batches(50, recipe(batch=16, visits=500), 3, done))
         assert len(everything) == 40 and [(e, r.tolist(), v) for e, r, v in joined] == [
-            (e, r.tolist(), v) for e, r, v in everything[done:]]
+            (e, r.tolist(), v) for e, r, v in everything[done:]
+        ]
 
     def test_tests_may_begin_late(self) -> None:
         """RDED: six tests in the last fifth of 300 epochs, ten epochs apart."""

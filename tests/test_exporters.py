@@ -212,8 +212,14 @@ class TestCard:
         snippet = (run / "distilled" / "README.md").read_text().split("```python\n")[2].split("```")[0]
         assert "steps = 300" in snippet
         env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, "-c", snippet.replace("steps = 300", "steps = 20")], env=env,
-                              cwd=run / "distilled", capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-c", snippet.replace("steps = 300", "steps = 20")],
+            env=env,
+            cwd=run / "distilled",
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.startswith("loss ") and done.stdout.endswith("on 18 images of 6 classes\n")
 

@@ -47,8 +47,9 @@ def folders(root: Path, names: tuple[str, ...] = ("n01", "n02", "n03"), ipc: int
 
 def parquet(path: Path, weights: list[Any] | None = None, names: Any = ("tench", "cock", "jay")) -> Path:
     rows = [(image(label, n), label) for label in range(3) for n in range(2)]
-    column = pa.array([{"bytes": b, "path": None} for b, _ in rows],
-                      pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    column = pa.array(
+        [{"bytes": b, "path": None} for b, _ in rows], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
     table = pa.table({"image": column, "label": pa.array([label for _, label in rows], pa.int64())})
     if weights is not None:
         table = table.append_column("weight", pa.array(weights, pa.float64()))
@@ -116,7 +117,10 @@ class TestLayouts:
 
     @pytest.mark.parametrize("form", ["imagefolder", "webdataset", "hf"])
     def test_our_own_exports_come_back_whatever_the_classes_are_called(
-        self, tmp_path: Path, run: Path, form: str  # noqa: F811
+        self,
+        tmp_path: Path,
+        run: Path,  # noqa: F811
+        form: str,
     ) -> None:
         """Ids with slashes, dots and unicode, names with markup: folders are mapped back, weights travel."""
         export(str(run), form, str(tmp_path / "out"))

@@ -73,7 +73,19 @@ class TestIds:
     @pytest.mark.parametrize(
         "path",
         [
-            *(None, "", "vae", "/models/vae", "./vae", "../vae", "~/vae", "models/vae/", "a/b/c", "a//b", "s3://bucket"),
+            *(
+                None,
+                "",
+                "vae",
+                "/models/vae",
+                "./vae",
+                "../vae",
+                "~/vae",
+                "models/vae/",
+                "a/b/c",
+                "a//b",
+                "s3://bucket",
+            ),
             *("a b/c", "a/b--c", "a/b..c", "a/b.git", "a/.b", "-a/b", "é/b", "a" * 90 + "/bcdefgh"),
         ],
     )

@@ -14,10 +14,15 @@ from hypothesis import strategies as st
 
 from raydistill.identity import canonical, digest, directory_digest, file_digest, fingerprint
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-                    | st.text(st.characters(codec="utf-8"), max_size=8),
-                    lambda v: st.lists(v, max_size=4) | st.dictionaries(st.text(max_size=4), v, max_size=4),
-                    max_leaves=12)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8"), max_size=8),
+    lambda v: st.lists(v, max_size=4) | st.dictionaries(st.text(max_size=4), v, max_size=4),
+    max_leaves=12,
+)
 
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=4), JSON, max_size=6))
@@ -42,8 +47,18 @@ def test_canonical_text_refuses_what_json_cannot_hold(value: object) -> None:
 
 
 def test_a_fingerprint_tells_its_parts_apart() -> None:
-    assert len({fingerprint("a", "b"), fingerprint("ab"), fingerprint(["a", "b"]), fingerprint("b", "a"),
-                fingerprint("a", "b", None)}) == 5
+    assert (
+        len(
+            {
+                fingerprint("a", "b"),
+                fingerprint("ab"),
+                fingerprint(["a", "b"]),
+                fingerprint("b", "a"),
+                fingerprint("a", "b", None),
+            }
+        )
+        == 5
+    )
     assert len(fingerprint("a")) == 16 and fingerprint("a").isalnum()
 
 

@@ -40,9 +40,18 @@ class TestImageFolder:
         classes = open_source(config("imagefolder", tiny_folder)).list("train").classes
         assert [(c.class_id, c.class_name) for c in classes] == [("blue", "blue"), ("green", "green"), ("red", "Rot")]
 
-    @pytest.mark.parametrize("text", ["{", "[]", '{"dirs": ["a"], "names": []}',
-                                      '{"dirs": ["a", "a"], "names": ["b", "c"]}',
-                                      '{"dirs": [1], "names": ["b"]}', '{"dirs": "ab", "names": "cd"}', "\xff"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "{",
+            "[]",
+            '{"dirs": ["a"], "names": []}',
+            '{"dirs": ["a", "a"], "names": ["b", "c"]}',
+            '{"dirs": [1], "names": ["b"]}',
+            '{"dirs": "ab", "names": "cd"}',
+            "\xff",
+        ],
+    )
     def test_refuses_a_damaged_classes_json(self, tiny_folder: Path, text: str) -> None:
         (tiny_folder / "classes.json").write_bytes(text.encode("latin-1"))
         assert "classes.json" in refusal(open_source(config("imagefolder", tiny_folder)))

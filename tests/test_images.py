@@ -39,25 +39,29 @@ def assert_colour(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: i
     assert np.abs(pixels.astype(int) - colour).max() <= tolerance
 
 
-@pytest.mark.parametrize(("image", "kind", "colour", "tolerance"), [
-    (plain("RGB", (10, 200, 30)), "PNG", (10, 200, 30), 0),
-    (plain("L", 99), "PNG", (99, 99, 99), 0),
-    (plain("L", 99), "JPEG", (99, 99, 99), 2),
-    (plain("1", 1), "PNG", (255, 255, 255), 0),
-    (plain("CMYK", (0, 255, 255, 0)), "JPEG", (255, 0, 0), 6),
-    (plain("RGBA", (255, 0, 0, 0)), "PNG", (255, 255, 255), 0),
-    (plain("RGBA", (255, 0, 0, 255)), "PNG", (255, 0, 0), 0),
-    (plain("RGBA", (0, 0, 0, 128)), "PNG", (127, 127, 127), 1),
-    (plain("LA", (50, 0)), "PNG", (255, 255, 255), 0),
-    (plain("I;16", 65535), "PNG", (255, 255, 255), 0),
-    (plain("I;16", 32768), "PNG", (127, 127, 127), 1),
-    (plain("I;16", 32768), "TIFF", (127, 127, 127), 1),
-    (plain("I", 200), "TIFF", (200, 200, 200), 0),
-    (plain("RGB", (1, 2, 3)), "BMP", (1, 2, 3), 0),
-    (plain("RGB", (1, 2, 3)), "PPM", (1, 2, 3), 0),
-    (plain("RGB", (9, 90, 200)), "WEBP", (9, 90, 200), 4),
-    (plain("RGB", (0, 0, 255)), "GIF", (0, 0, 255), 0),
-], ids=lambda v: v.mode if isinstance(v, Image.Image) else None)
+@pytest.mark.parametrize(
+    ("image", "kind", "colour", "tolerance"),
+    [
+        (plain("RGB", (10, 200, 30)), "PNG", (10, 200, 30), 0),
+        (plain("L", 99), "PNG", (99, 99, 99), 0),
+        (plain("L", 99), "JPEG", (99, 99, 99), 2),
+        (plain("1", 1), "PNG", (255, 255, 255), 0),
+        (plain("CMYK", (0, 255, 255, 0)), "JPEG", (255, 0, 0), 6),
+        (plain("RGBA", (255, 0, 0, 0)), "PNG", (255, 255, 255), 0),
+        (plain("RGBA", (255, 0, 0, 255)), "PNG", (255, 0, 0), 0),
+        (plain("RGBA", (0, 0, 0, 128)), "PNG", (127, 127, 127), 1),
+        (plain("LA", (50, 0)), "PNG", (255, 255, 255), 0),
+        (plain("I;16", 65535), "PNG", (255, 255, 255), 0),
+        (plain("I;16", 32768), "PNG", (127, 127, 127), 1),
+        (plain("I;16", 32768), "TIFF", (127, 127, 127), 1),
+        (plain("I", 200), "TIFF", (200, 200, 200), 0),
+        (plain("RGB", (1, 2, 3)), "BMP", (1, 2, 3), 0),
+        (plain("RGB", (1, 2, 3)), "PPM", (1, 2, 3), 0),
+        (plain("RGB", (9, 90, 200)), "WEBP", (9, 90, 200), 4),
+        (plain("RGB", (0, 0, 255)), "GIF", (0, 0, 255), 0),
+    ],
+    ids=lambda v: v.mode if isinstance(v, Image.Image) else None,
+)
 def test_every_mode_becomes_rgb(image: Image.Image, kind: str, colour: tuple[int, int, int], tolerance: int) -> None:
     assert_colour(decode(encoded(image, kind), 16, LIMIT), colour, tolerance)
 
@@ -96,14 +100,18 @@ def test_damaged_exif_does_not_cost_the_image() -> None:
     assert_colour(decode(data, 16, LIMIT), (200, 10, 10), 4)
 
 
-@pytest.mark.parametrize(("data", "why"), [
-    (b"", "empty file"),
-    (b"not an image at all, but some text", "not an image file"),
-    (encoded(photo(64, 64))[:-200], ""),
-    (encoded(photo(64, 64), "JPEG")[:-200], "truncated"),
-    (encoded(photo(64, 64), "JPEG")[:20], ""),
-    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image file"),
-], ids=["empty", "text", "truncated PNG", "truncated JPEG", "JPEG header only", "a program (EPS)"])
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "empty file"),
+        (b"not an image at all, but some text", "not an image file"),
+        (encoded(photo(64, 64))[:-200], ""),
+        (encoded(photo(64, 64), "JPEG")[:-200], "truncated"),
+        (encoded(photo(64, 64), "JPEG")[:20], ""),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image file"),
+    ],
+    ids=["empty", "text", "truncated PNG", "truncated JPEG", "JPEG header only", "a program (EPS)"],
+)
 def test_an_unusable_file_is_broken_with_one_line(data: bytes, why: str) -> None:
     with pytest.raises(BrokenImage) as caught:
         decode(data, 16, LIMIT)
@@ -126,6 +134,7 @@ def test_damaged_bytes_are_pixels_or_a_broken_image(seed: int) -> None:
 
 def bomb(width: int, height: int) -> bytes:
     """A PNG of a hundred bytes that claims to hold width x height pixels."""
+
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -162,7 +171,7 @@ def reference_crop(image: Image.Image, size: int) -> np.ndarray:
     image = image.resize(tuple(round(x * scale) for x in image.size), resample=Image.BICUBIC)
     pixels = np.array(image)
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
-    return pixels[top: top + size, left: left + size]
+    return pixels[top : top + size, left : left + size]
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (500, 375), (375, 500), (33, 47), (224, 224), (129, 640), (20, 31)])

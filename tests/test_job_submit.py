@@ -49,10 +49,25 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     dashboard, agent = port + 1, port + 2  # the agent's own port, taken wherever another cluster runs on the machine
     head = subprocess.Popen(
-        [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}",
-         f"--dashboard-agent-listen-port={agent}", f"--temp-dir={temp}", "--num-cpus=4",
-         f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"],
-        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        [
+            RAY,
+            "start",
+            "--head",
+            "--block",
+            f"--port={port}",
+            f"--dashboard-port={dashboard}",
+            f"--dashboard-agent-listen-port={agent}",
+            f"--temp-dir={temp}",
+            "--num-cpus=4",
+            f"--object-store-memory={200 * 2**20}",
+            "--disable-usage-stats",
+        ],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     address = f"http://127.0.0.1:{dashboard}"
     try:
         deadline = time.monotonic() + 180
@@ -80,8 +95,20 @@ def answers(port: int) -> bool:
 
 
 def submit(cluster: str, checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [RAY, "job", "submit", "--address", cluster, "--working-dir", str(checkout), "--",
-            sys.executable, "jobs/distill.py", *TINY, *arguments]
+    argv = [
+        RAY,
+        "job",
+        "submit",
+        "--address",
+        cluster,
+        "--working-dir",
+        str(checkout),
+        "--",
+        sys.executable,
+        "jobs/distill.py",
+        *TINY,
+        *arguments,
+    ]
     deadline = time.monotonic() + 180
     while True:
         done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=1000)

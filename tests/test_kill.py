@@ -130,8 +130,13 @@ def test_killed_in_every_stage_it_ends_as_if_nothing_had_happened(reference: Ref
     kept = commits(run)
     assert 2 <= count(run, "latents") < chunks, "the driver died in the midst of encode"
 
-    faults = Faults(tmp_path / "2", "latents:before_commit:*", "classes:before_write:*", "prototypes:after_commit:*",
-                    "plan:before_commit:plan")
+    faults = Faults(
+        tmp_path / "2",
+        "latents:before_commit:*",
+        "classes:before_write:*",
+        "prototypes:after_commit:*",
+        "plan:before_commit:plan",
+    )
     assert end(start(run, **faults.env), run) == -signal.SIGKILL, said(run)
     assert faults.left() == [], "three workers died and were replaced, then the driver died in plan"
     assert kept.items() <= commits(run).items()
@@ -152,8 +157,9 @@ def test_killed_in_every_stage_it_ends_as_if_nothing_had_happened(reference: Ref
     assert count(run, "syntheses") == 2 * batches and count(run, "evaluations") == 1
 
     kept = commits(run)
-    faults = Faults(tmp_path / "5", "training:after_commit:*", "evaluations:before_commit:*",
-                    "report:before_write:report.html")
+    faults = Faults(
+        tmp_path / "5", "training:after_commit:*", "evaluations:before_commit:*", "report:before_write:report.html"
+    )
     assert end(start(run, **faults.env), run) == -signal.SIGKILL, said(run)
     assert faults.left() == [] and kept.items() <= commits(run).items()
     assert count(run, "evaluations") == 2 and (run / "result.json").exists() and not (run / "report.html").exists()

@@ -68,15 +68,22 @@ class TestLabelFile:
         (tiny_folder / "classes.json").write_text(json.dumps({"dirs": ["red", "blue"], "names": ["Rot", "Blau"]}))
         assert "the class 'green'" in refused(tiny_folder)
 
-    @pytest.mark.parametrize(("lines", "why"), [
-        (LINES[1:], "has no line for the image: blue1.png;"), (LINES[2:], "has no line for the image: blue0.png and 1"),
-        ([], "has no line for the image: blue0.png and 5 more"),
-        ([*LINES, "gone.png red"], "names an image that is not there: gone.png"),
-        ([*LINES, "blue0.png blue"], "line 7 names blue0.png a second time"),
-        ([*LINES[1:], "blue1.png mauve"], "gives blue1.png the class 'mauve'"),
-        ([*LINES[1:], "blue1.png 65"], "the class '65'"), ([*LINES[1:], "blue1.png"], "line 6 is 'blue1.png'"),
-        ([*LINES[1:], "blue1.png,"], "line 6 is 'blue1.png,'"), ([*LINES[1:], ",blue"], "line 6 is ',blue'"),
-        (["ImageId,PredictionString", *LINES], "names an image that is not there: ImageId")])
+    @pytest.mark.parametrize(
+        ("lines", "why"),
+        [
+            (LINES[1:], "has no line for the image: blue1.png;"),
+            (LINES[2:], "has no line for the image: blue0.png and 1"),
+            ([], "has no line for the image: blue0.png and 5 more"),
+            ([*LINES, "gone.png red"], "names an image that is not there: gone.png"),
+            ([*LINES, "blue0.png blue"], "line 7 names blue0.png a second time"),
+            ([*LINES[1:], "blue1.png mauve"], "gives blue1.png the class 'mauve'"),
+            ([*LINES[1:], "blue1.png 65"], "the class '65'"),
+            ([*LINES[1:], "blue1.png"], "line 6 is 'blue1.png'"),
+            ([*LINES[1:], "blue1.png,"], "line 6 is 'blue1.png,'"),
+            ([*LINES[1:], ",blue"], "line 6 is ',blue'"),
+            (["ImageId,PredictionString", *LINES], "names an image that is not there: ImageId"),
+        ],
+    )
     def test_that_does_not_fit_is_refused(self, tiny_folder: Path, lines: list[str], why: str) -> None:
         text = refused(flat(tiny_folder, lines))
         assert why in text and str(tiny_folder / "val.txt") in text and len(text) < 1000

@@ -67,9 +67,7 @@ class TestRefusals:
         said = refusal(VaeSpec, copy("vae", tmp_path / "m", "config.json", without(key)))
         assert f"does not give {key}, and it is never guessed" in said
 
-    @pytest.mark.parametrize(
-        "key", ["prediction", "latent_scale", "class_ids", "null_class_index", "learned_variance"]
-    )
+    @pytest.mark.parametrize("key", ["prediction", "latent_scale", "class_ids", "null_class_index", "learned_variance"])
     def test_a_generator_must_give(self, tmp_path: Path, key: str) -> None:
         said = refusal(GeneratorSpec, copy("generator", tmp_path / "m", "training.json", without(key)))
         assert f"does not give {key}, and it is never guessed" in said

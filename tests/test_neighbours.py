@@ -34,9 +34,7 @@ def made(tiny: TinyRun, **more: object) -> tuple[pa.Table, pa.Table]:
     real = RealLatents(*tiny.sealed("group"))
     first = plan.stage(chosen, tiny.run, method, *tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape)
     planned = runner.run(first, serial).manifest
-    second = sample.stage(
-        chosen, tiny.run, method, first.artifact, planned, real, tiny.train, tiny.vae, tiny.generator
-    )
+    second = sample.stage(chosen, tiny.run, method, first.artifact, planned, real, tiny.train, tiny.vae, tiny.generator)
     done = runner.run(second, serial).manifest
     table = pa.concat_tables([second.artifact.read_table(r) for r in done.records])
     return first.artifact.read_table(planned.records[0]), table

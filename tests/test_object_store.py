@@ -103,8 +103,10 @@ class TestArtifacts:
 
 
 SETS: dict[str, Callable[[Path], Path]] = {
-    "imagefolder": lambda path: write_folder(path, {"train": 4, "val": 2}), "parquet": parquet_set,
-    "webdataset": tar_set}
+    "imagefolder": lambda path: write_folder(path, {"train": 4, "val": 2}),
+    "parquet": parquet_set,
+    "webdataset": tar_set,
+}
 
 
 @pytest.mark.parametrize("kind", SETS)
@@ -172,10 +174,21 @@ class TestRuns:
         local = write_folder(tmp_path / "set", {"train": 4, "val": 2})
         made = []
         for source, run in ((str(local), str(tmp_path / "run")), (store.upload(local), store.folder())):
-            overrides = ["source.kind=imagefolder", f"source.path={source}", f"run_dir={run}", "method=kmeans", "ipc=2",
-                         "encode.chunk=5", "encode.batch=4", "evaluate.baselines=[]"]
-            pipeline.run(prepare(configuration.load("quickstart", overrides), evaluate=False), "sample",
-                         lambda stage, todo: serial(stage, todo))
+            overrides = [
+                "source.kind=imagefolder",
+                f"source.path={source}",
+                f"run_dir={run}",
+                "method=kmeans",
+                "ipc=2",
+                "encode.chunk=5",
+                "encode.batch=4",
+                "evaluate.baselines=[]",
+            ]
+            pipeline.run(
+                prepare(configuration.load("quickstart", overrides), evaluate=False),
+                "sample",
+                lambda stage, todo: serial(stage, todo),
+            )
             made.append(run)
         there = {k.removeprefix("distilled/"): v for k, v in store.files(made[1]).items() if k.startswith("distilled/")}
         assert there == product(Path(made[0]))
@@ -191,5 +204,6 @@ class TestRuns:
         there = store.files(uri)
         assert {"report.html", "result.json", "config.yaml"} <= set(there)
         assert {k.removeprefix("distilled/"): v for k, v in there.items() if k.startswith("distilled/")} == product(
-            reference[0])
+            reference[0]
+        )
         assert finish(tmp_path / "unused", f"run_dir={uri}", RAY_ADDRESS="127.0.0.1:9").returncode == 0

@@ -77,23 +77,35 @@ class TestParquet:
         listing = self.listed(tmp_path)
         assert [c.class_id for c in listing.classes] == ["7", "10"] and list(listing.labels) == [0, 1, 0]
 
-    @pytest.mark.parametrize(("label", "why"), [(None, "row 1 has no label"), (-1, "row 1 .* -1, negative"),
-                                                (3, "row 1 .* 3, outside the 3 classes")])
+    @pytest.mark.parametrize(
+        ("label", "why"),
+        [(None, "row 1 has no label"), (-1, "row 1 .* -1, negative"), (3, "row 1 .* 3, outside the 3 classes")],
+    )
     def test_a_bad_label_is_refused_with_its_row(self, tmp_path: Path, label: int | None, why: str) -> None:
         write_parquet(tmp_path / "train-0.parquet", [(b"x", 0), (b"y", label), (b"z", 2)])
         with pytest.raises(BadInput, match=f"train-0.parquet: {why}"):
             self.listed(tmp_path)
 
-    @pytest.mark.parametrize(("columns", "why"), [
-        ({"image": [{"bytes": b"x", "path": "x"}], "fine_label": [0]}, "'label' is missing; it has the columns image"),
-        ({"img": [{"bytes": b"x", "path": "x"}], "label": [0]}, "'image' is missing; it has the columns img, label"),
-        ({"image": ["a.png"], "label": [0]}, "'image' is string"),
-        ({"image": [b"x"], "label": [0]}, "'image' is binary"),
-        ({"image": [{"bytes": "text", "path": "x"}], "label": [0]}, "'image' is struct<bytes: string"),
-        ({"image": [{"path": "x"}], "label": [0]}, "'image' is struct<path: string"),
-        ({"image": [{"bytes": b"x", "path": "x"}], "label": ["cat"]}, "'label' is string, not an integer"),
-        ({"image": [{"bytes": b"x", "path": "x"}], "label": [0.0]}, "'label' is double, not an integer"),
-    ], ids=lambda v: None if isinstance(v, dict) else v.split(";")[0])
+    @pytest.mark.parametrize(
+        ("columns", "why"),
+        [
+            (
+                {"image": [{"bytes": b"x", "path": "x"}], "fine_label": [0]},
+                "'label' is missing; it has the columns image",
+            ),
+            (
+                {"img": [{"bytes": b"x", "path": "x"}], "label": [0]},
+                "'image' is missing; it has the columns img, label",
+            ),
+            ({"image": ["a.png"], "label": [0]}, "'image' is string"),
+            ({"image": [b"x"], "label": [0]}, "'image' is binary"),
+            ({"image": [{"bytes": "text", "path": "x"}], "label": [0]}, "'image' is struct<bytes: string"),
+            ({"image": [{"path": "x"}], "label": [0]}, "'image' is struct<path: string"),
+            ({"image": [{"bytes": b"x", "path": "x"}], "label": ["cat"]}, "'label' is string, not an integer"),
+            ({"image": [{"bytes": b"x", "path": "x"}], "label": [0.0]}, "'label' is double, not an integer"),
+        ],
+        ids=lambda v: None if isinstance(v, dict) else v.split(";")[0],
+    )
     def test_columns_of_another_shape_are_refused(self, tmp_path: Path, columns: dict[str, Any], why: str) -> None:
         pq.write_table(pa.table(columns), tmp_path / "train-0.parquet")
         assert why in self.refused(tmp_path)
@@ -118,22 +130,32 @@ class TestParquet:
         write_parquet(tmp_path / "train-1.parquet", rows(0), names=list(reversed(COLOURS)))
         assert "different ClassLabel names" in self.refused(tmp_path)
 
-    @pytest.mark.parametrize("text", [b"{", b"[]", b'{"info": 3}', b'{"info": {"features": {"label": {"names": 3}}}}',
-                                      b'{"info": {"features": {"label": {"names": ["a", "a"]}}}}'])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            b"{",
+            b"[]",
+            b'{"info": 3}',
+            b'{"info": {"features": {"label": {"names": 3}}}}',
+            b'{"info": {"features": {"label": {"names": ["a", "a"]}}}}',
+        ],
+    )
     def test_damaged_features_are_refused(self, tmp_path: Path, text: bytes) -> None:
         table = pa.table({"image": [{"bytes": b"x", "path": "x"}], "label": [0]})
         pq.write_table(table.replace_schema_metadata({b"huggingface": text}), tmp_path / "train-0.parquet")
         assert "train-0.parquet" in self.refused(tmp_path)
 
-    def test_each_row_group_is_read_once_whatever_the_order(self, tmp_path: Path,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_each_row_group_is_read_once_whatever_the_order(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         source = open_source(config("parquet", parquet_set(tmp_path)))
         ids = source.list("train").ids.to_pylist()
         random.Random(1).shuffle(ids)
         groups: list[int] = []
         plain = pq.ParquetFile.read_row_group
-        monkeypatch.setattr(pq.ParquetFile, "read_row_group",
-                            lambda self, i, **kw: (groups.append(i), plain(self, i, **kw))[1])
+        monkeypatch.setattr(
+            pq.ParquetFile, "read_row_group", lambda self, i, **kw: (groups.append(i), plain(self, i, **kw))[1]
+        )
         assert len(list(source.read("train", ids))) == 10 and groups == [0, 1, 2, 0, 1, 2]
         groups.clear()
         list(source.read("train", ids[:1]))

@@ -85,8 +85,10 @@ def guided_line(t: float, own: PathConfig) -> tuple[float, float]:
 class TestNormal:
     """For one normal the guided flow is linear in x: the end is A eps + B, with A and B computed here by themselves."""
 
-    @pytest.mark.parametrize("own", [
-        {}, {"w_max": 1.0, "power": 2.0}, {"w_max": 0.6, "t_stop": 1.0}, {"power": 0.0, "t_stop": 0.45}, {"t0": 0.2}])
+    @pytest.mark.parametrize(
+        "own",
+        [{}, {"w_max": 1.0, "power": 2.0}, {"w_max": 0.6, "t_stop": 1.0}, {"power": 0.0, "t_stop": 0.45}, {"t0": 0.2}],
+    )
     @pytest.mark.parametrize("solver", SOLVERS)
     @pytest.mark.parametrize("count", [1, 8])
     def test_the_end_is_where_the_recursion_says(self, solver: str, count: int, own: dict) -> None:
@@ -131,6 +133,7 @@ class TestLaw:
     def test_a_constant_weight_leaves_a_share_of_a_normals_width(self, w: float, stop: float, p: float) -> None:
         """u = x - t MU obeys u' = (1 - w) (s'/s) u + w (p - MU - u) / (1 - t), s the width at t. Hence the end is
         MU + S ((1 - T) / s(T))^w eps, and of p - MU what variation of constants says; a = s^(1-w) (1 - t)^w."""
+
         def a(t: float) -> float:
             return width(t) ** (1 - w) * (1 - t) ** w
 
@@ -146,8 +149,9 @@ class TestLaw:
             x = Adaptive(AdaptiveConfig(rtol=1e-5, atol=1e-5)).step(field, x, flow.FlowStep(0, t, after, 1))
         torch.testing.assert_close(x, want, rtol=1e-3, atol=1e-3)
 
-    @pytest.mark.parametrize(("own", "stop"), [({"w_max": 0.0, "t0": 0.3}, 0.3),
-                                               ({"w_max": 1.0, "power": 0.0, "t_stop": 0.4}, 0.4)])
+    @pytest.mark.parametrize(
+        ("own", "stop"), [({"w_max": 0.0, "t0": 0.3}, 0.3), ({"w_max": 1.0, "power": 0.0, "t_stop": 0.4}, 0.4)]
+    )
     def test_a_mixture_ends_at_the_quantile_at_which_guidance_left_it(self, own: dict, stop: float) -> None:
         """Warm start, or a pull of 1 until T: at T the state is (1 - T) eps + T p exactly. From there on the flow of
         one number keeps its rank: F_1(x_1) = F_T(x_T), with F_t the mixture's distribution on the path."""
@@ -270,8 +274,10 @@ class TestEndRegion:
     def test_null_or_wide_changes_no_byte(self) -> None:
         for tau in (None, 0.5):
             free, wide = (guide(w_max=0.8, tau=tau, rho=rho) for rho in (None, 1e6))
-            ends = [flow.sample(MODES.velocity, flow.path(6), Euler(), g, slots)[0]
-                    for g, slots in ((free, batch(3, 1.7)), (free, self.wide(1.7)), (wide, self.wide(1.7)))]
+            ends = [
+                flow.sample(MODES.velocity, flow.path(6), Euler(), g, slots)[0]
+                for g, slots in ((free, batch(3, 1.7)), (free, self.wide(1.7)), (wide, self.wide(1.7)))
+            ]
             assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
 
     def test_on_a_line_the_end_moves_by_harmonic_numbers(self) -> None:
@@ -292,8 +298,10 @@ class TestEndRegion:
 
     def test_the_narrower_region_holds_and_is_told(self) -> None:
         pred, slots = flow_prediction(flow.path(10)[2], noise(0), noise(1)), self.wide(torch.tensor(30.0))
-        both, one, other = (guide(w_max=1.0, tau=tau, rho=rho).measured(pred, slots)[1]["trusted"]
-                            for tau, rho in ((0.4, 0.8), (0.4, None), (None, 0.8)))
+        both, one, other = (
+            guide(w_max=1.0, tau=tau, rho=rho).measured(pred, slots)[1]["trusted"]
+            for tau, rho in ((0.4, 0.8), (0.4, None), (None, 0.8))
+        )
         torch.testing.assert_close(both, torch.minimum(one, other))
 
     def test_without_a_spread_it_says_so(self) -> None:

@@ -67,8 +67,9 @@ class TestPairing:
     def test_it_is_of_the_noise_that_the_slot_will_begin_with(self) -> None:
         seen = view(5)
         slots = Pgfm().slots(seen, 5, 3)
-        noise = torch.from_numpy(np.stack([seeding.normal([NoiseKey(3, "n01", j).at("init", 0)], (4, 2, 2))[0]
-                                           for j in range(5)]))
+        noise = torch.from_numpy(
+            np.stack([seeding.normal([NoiseKey(3, "n01", j).at("init", 0)], (4, 2, 2))[0] for j in range(5)])
+        )
         own = Batch(torch.zeros(5), torch.zeros(5, 4, 2, 2), [NoiseKey(3, "n01", j) for j in range(5)])
         assert torch.equal(own.noise("init", 0), noise)
         assert [s.prototype_id for s in slots] == pair(noise.numpy(), seen.centroids).tolist()
@@ -97,8 +98,17 @@ def finish(tiny: TinyRun, generator: str | None = None, **more):
     given = plan.Prototypes(*tiny.sealed("cluster"))
     planned = plan.stage(chosen, tiny.run, method, *tiny.sealed("group"), given, tiny.train.classes, tiny.shape)
     manifest = runner.run(planned, runner.serial).manifest
-    made = sampling.stage(chosen, tiny.run, method, planned.artifact, manifest, RealLatents(*tiny.sealed("group")),
-                          tiny.train, tiny.vae, GeneratorSpec(generator))
+    made = sampling.stage(
+        chosen,
+        tiny.run,
+        method,
+        planned.artifact,
+        manifest,
+        RealLatents(*tiny.sealed("group")),
+        tiny.train,
+        tiny.vae,
+        GeneratorSpec(generator),
+    )
     done = runner.run(made, runner.serial).manifest
     rows = [row for record in done.records for row in made.artifact.read_table(record).to_pylist()]
     return sorted(rows, key=lambda r: (r["class_index"], r["slot"])), planned.artifact, made.artifact
@@ -138,12 +148,22 @@ class TestRun:
         """Of the class's own latents, times latent_scale; another rho is other samples, and slots come by class."""
         chosen, method = resolve(config(method="pgfm", path={"rho": 0.5}))
         given = plan.Prototypes(*upstream.sealed("cluster"))
-        planned = plan.stage(chosen, upstream.run, method, *upstream.sealed("group"), given, upstream.train.classes,
-                             upstream.shape)
+        planned = plan.stage(
+            chosen, upstream.run, method, *upstream.sealed("group"), given, upstream.train.classes, upstream.shape
+        )
         manifest = runner.run(planned, runner.serial).manifest
         real = RealLatents(*upstream.sealed("group"))
-        made = sampling.stage(chosen, upstream.run, method, planned.artifact, manifest, real, upstream.train,
-                              upstream.vae, upstream.generator)
+        made = sampling.stage(
+            chosen,
+            upstream.run,
+            method,
+            planned.artifact,
+            manifest,
+            real,
+            upstream.train,
+            upstream.vae,
+            upstream.generator,
+        )
         for key in made.keys:
             loaded = made.work.load(made.items(key))
             index = loaded.table["class_index"].to_pylist()
@@ -223,8 +243,12 @@ class TestBeforeAnyWork:
         assert "sampler.steps=900 is more than the" in said
 
     def test_a_class_without_a_spread(self, tmp_path: Path) -> None:
-        for first, split, name, count in ((0, "train", "3", 1), (10, "train", "7", 3), (20, "val", "3", 1),
-                                          (30, "val", "7", 1)):
+        for first, split, name, count in (
+            (0, "train", "3", 1),
+            (10, "train", "7", 3),
+            (20, "val", "3", 1),
+            (30, "val", "7", 1),
+        ):
             folder = tmp_path / "images" / split / name
             folder.mkdir(parents=True)
             for i in range(first, first + count):
@@ -236,7 +260,8 @@ class TestBeforeAnyWork:
     def test_samplers_and_guidance_of_other_spaces(self, tmp_path: Path) -> None:
         assert "form=velocity does not go with sampler.name=ddpm" in self.refused(tmp_path, sampler={"name": "ddpm"})
         assert "form=mean does not go with sampler.name=heun" in self.refused(
-            tmp_path, method="mgd3", sampler={"name": "heun"})
+            tmp_path, method="mgd3", sampler={"name": "heun"}
+        )
         assert "form=epsilon does not go with guidance path" in self.refused(tmp_path, guidance={"form": "epsilon"})
 
     def test_a_class_or_a_latent_that_the_flow_does_not_know(self, tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ def recipe(ipc: int = 10, classes: int = 10, student: str = "convnet", **more: A
 
 
 class TestHard:
-    @pytest.mark.parametrize(("ipc", "epochs"), [
-        (1, 3000), (2, 2000), (10, 2000), (11, 1500), (50, 1500), (100, 1000), (200, 1000), (500, 500), (501, 300)])
+    @pytest.mark.parametrize(
+        ("ipc", "epochs"),
+        [(1, 3000), (2, 2000), (10, 2000), (11, 1500), (50, 1500), (100, 1000), (200, 1000), (500, 500), (501, 300)],
+    )
     def test_epochs_by_images_per_class(self, ipc: int, epochs: int) -> None:
         assert recipe(ipc).epochs == epochs and recipe(ipc).visits == epochs * ipc * 10
 
@@ -42,8 +44,9 @@ class TestHard:
 
 
 class TestRded:
-    @pytest.mark.parametrize(("ipc", "classes", "batch"), [
-        (1, 10, 10), (10, 10, 50), (50, 10, 100), (1, 100, 20), (10, 1000, 100)])
+    @pytest.mark.parametrize(
+        ("ipc", "classes", "batch"), [(1, 10, 10), (10, 10, 50), (50, 10, 100), (1, 100, 20), (10, 1000, 100)]
+    )
     def test_batches_by_images_per_class(self, ipc: int, classes: int, batch: int) -> None:
         assert recipe(ipc, classes, name="rded").batch == batch
 

@@ -40,26 +40,46 @@ def png(value: int, side: int = 8) -> bytes:
 def panel(index: int, items: int, name: str = "") -> ClassPanel:
     rng = np.random.default_rng(index)
     shades = [(7 * index + s) % 256 for s in range(items)]
-    made = tuple(Item(s, png(v), 1.25 + s, s, png(255 - v), f"real/{index}_{s}.png", 3.5 + s)
-                 for s, v in enumerate(shades))
-    return ClassPanel(f"n{index:08d}", name or f"class {index}", 40, made,
-                      project(rng.normal(size=(40, 12)), rng.normal(size=(items, 12)), rng.normal(size=(items, 12))))
+    made = tuple(
+        Item(s, png(v), 1.25 + s, s, png(255 - v), f"real/{index}_{s}.png", 3.5 + s) for s, v in enumerate(shades)
+    )
+    return ClassPanel(
+        f"n{index:08d}",
+        name or f"class {index}",
+        40,
+        made,
+        project(rng.normal(size=(40, 12)), rng.normal(size=(items, 12)), rng.normal(size=(items, 12))),
+    )
 
 
 def scores(main: float = 0.521, std: float = 0.008, seeds: int = 3) -> tuple[Score, ...]:
-    return (Score("mgd3", "convnet", seeds, main, std, main + 0.013, 0.006, 6, True),
-            Score(RANDOM, "convnet", seeds, 0.458, 0.011, 0.472, 0.009, 6, False),
-            Score(FULL, "convnet", seeds, 0.852, 0.003, 0.861, 0.002, 80, False))
+    return (
+        Score("mgd3", "convnet", seeds, main, std, main + 0.013, 0.006, 6, True),
+        Score(RANDOM, "convnet", seeds, 0.458, 0.011, 0.472, 0.009, 6, False),
+        Score(FULL, "convnet", seeds, 0.852, 0.003, 0.861, 0.002, 80, False),
+    )
 
 
 def report(**changes: object) -> ReportData:
     base = ReportData(
-        title="Digits", method="mgd3", ipc=3, seed=7, image_size=8, panels=(panel(0, 3), panel(1, 3)),
-        costs=(StageCost("encode", 20.0, 500, "images", False), StageCost("group", 0.4, 2, "buckets", True),
-               StageCost("sample", 93.0, 6, "images", False)),
-        scores=scores(), chance=0.1, config_yaml="ipc: 3\nmethod: mgd3\n",
-        command="python jobs/distill.py ipc=3 seed=7", notes=("1 image was skipped: a<b.png",),
-        protocol="hard labels, 20,000 visits")
+        title="Digits",
+        method="mgd3",
+        ipc=3,
+        seed=7,
+        image_size=8,
+        panels=(panel(0, 3), panel(1, 3)),
+        costs=(
+            StageCost("encode", 20.0, 500, "images", False),
+            StageCost("group", 0.4, 2, "buckets", True),
+            StageCost("sample", 93.0, 6, "images", False),
+        ),
+        scores=scores(),
+        chance=0.1,
+        config_yaml="ipc: 3\nmethod: mgd3\n",
+        command="python jobs/distill.py ipc=3 seed=7",
+        notes=("1 image was skipped: a<b.png",),
+        protocol="hard labels, 20,000 visits",
+    )
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -103,6 +123,7 @@ class Reader(HTMLParser):
 
 # ---- page ----------------------------------------------------------------------------------------------------------
 
+
 def test_metrics_are_a_table_with_a_column_a_set() -> None:
     fid = MetricRow("fid", "squeezenet1_0", "lower", (12.345, 20.0))
     rows = (fid, MetricRow("kid_std", "latent", None, (None, 0.5)))
@@ -124,8 +145,15 @@ def test_page_is_one_file_that_fetches_nothing() -> None:
 
 
 def test_markup_in_names_survives_as_text() -> None:
-    html = render(report(title=NAUGHTY, panels=(panel(0, 2, NAUGHTY), panel(1, 2)), command=NAUGHTY, method=NAUGHTY,
-                         scores=(replace(scores()[0], set=NAUGHTY, student=NAUGHTY),)))
+    html = render(
+        report(
+            title=NAUGHTY,
+            panels=(panel(0, 2, NAUGHTY), panel(1, 2)),
+            command=NAUGHTY,
+            method=NAUGHTY,
+            scores=(replace(scores()[0], set=NAUGHTY, student=NAUGHTY),),
+        )
+    )
     read = Reader(html)
     assert read.tags.count("b") == 2  # the two numbers of the headline
     assert read.text.count(NAUGHTY) >= 7
@@ -149,10 +177,28 @@ def test_every_synthesis_and_its_nearest_image_is_there() -> None:
 def test_numbers_equal_the_inputs() -> None:
     words = Reader(render(report())).text
     for expected in (
-            "80 real", "6 distilled images", "13.3 : 1", "52.1 ± 0.8", "53.4 ± 0.6", "45.8 ± 1.1", "47.2 ± 0.9",
-            "85.2 ± 0.3", "chance, 10.0 %", "25 images/s", "1 min 33 s", "16 s each", "reused", "1 min 53 s", "w 1.25",
-            "L2 3.5", "40 real → 3 distilled", "hard labels, 20,000 visits", "ipc: 3 method: mgd3",
-            "python jobs/distill.py ipc=3 seed=7", "1 image was skipped: a<b.png"):
+        "80 real",
+        "6 distilled images",
+        "13.3 : 1",
+        "52.1 ± 0.8",
+        "53.4 ± 0.6",
+        "45.8 ± 1.1",
+        "47.2 ± 0.9",
+        "85.2 ± 0.3",
+        "chance, 10.0 %",
+        "25 images/s",
+        "1 min 33 s",
+        "16 s each",
+        "reused",
+        "1 min 53 s",
+        "w 1.25",
+        "L2 3.5",
+        "40 real → 3 distilled",
+        "hard labels, 20,000 visits",
+        "ipc: 3 method: mgd3",
+        "python jobs/distill.py ipc=3 seed=7",
+        "1 image was skipped: a<b.png",
+    ):
         assert expected in words, expected
 
 
@@ -191,13 +237,17 @@ def test_heavy_images_are_shown_as_small_copies(monkeypatch: pytest.MonkeyPatch)
 
 # ---- words ---------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("main", "std", "seeds", "tone", "said"), [
-    (0.521, 0.008, 3, "better", "beats random images by 6.3 points"),
-    (0.461, 0.008, 3, "same", "does not measurably beat random images"),
-    (0.441, 0.008, 3, "worse", "does not beat random images: it is 1.7 points below"),
-    (0.521, 0.0, 1, "open", "on one seed"),
-    (float("nan"), 0.0, 3, "open", "no valid accuracy"),
-])
+
+@pytest.mark.parametrize(
+    ("main", "std", "seeds", "tone", "said"),
+    [
+        (0.521, 0.008, 3, "better", "beats random images by 6.3 points"),
+        (0.461, 0.008, 3, "same", "does not measurably beat random images"),
+        (0.441, 0.008, 3, "worse", "does not beat random images: it is 1.7 points below"),
+        (0.521, 0.0, 1, "open", "on one seed"),
+        (float("nan"), 0.0, 3, "open", "no valid accuracy"),
+    ],
+)
 def test_verdict_is_honest(main: float, std: float, seeds: int, tone: str, said: str) -> None:
     data = report(scores=scores(main, std, seeds))
     (found,) = verdicts(data)
@@ -241,6 +291,7 @@ def test_numbers_in_words() -> None:
 
 # ---- projection ----------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("rows", [30, 300])
 def test_points_on_a_plane_are_recovered(rows: int) -> None:
     rng = np.random.default_rng(0)
@@ -265,8 +316,10 @@ def test_both_routes_agree_and_the_sign_is_fixed() -> None:
     assert np.array_equal(a.real, again.real)
 
 
-@pytest.mark.parametrize("real", [np.ones((1, 7)), np.full((9, 7), 0.1), np.zeros((3, 7)), np.zeros((0, 7)),
-                                  np.outer(np.arange(5), np.ones(7))])
+@pytest.mark.parametrize(
+    "real",
+    [np.ones((1, 7)), np.full((9, 7), 0.1), np.zeros((3, 7)), np.zeros((0, 7)), np.outer(np.arange(5), np.ones(7))],
+)
 def test_degenerate_points_stay_finite(real: np.ndarray) -> None:
     found = project(real.astype(np.float16), np.ones((2, 7)), np.zeros((0, 7)))
     for points in (found.real, found.prototypes, found.syntheses):
@@ -297,11 +350,22 @@ def test_nearest_equals_brute_force() -> None:
 
 # ---- card ----------------------------------------------------------------------------------------------------------
 
+
 def make_card(generator: str | None = "/data/models/dit-nette") -> str:
     classes = [ClassInfo("n01", "tench|fish"), ClassInfo("n02", NAUGHTY)]
     fields = {"vae": "/home/me/taesd", "generator_digest": "ab12", "run": ["s3://bucket/run", {"steps": 50}]}
-    return card("Nette: 10 | each", "mgd3", 10, 0, classes, 128, "parquet", generator, fields,
-                {"images": "CC BY 4.0", "generator": None} if generator else {"images": None})
+    return card(
+        "Nette: 10 | each",
+        "mgd3",
+        10,
+        0,
+        classes,
+        128,
+        "parquet",
+        generator,
+        fields,
+        {"images": "CC BY 4.0", "generator": None} if generator else {"images": None},
+    )
 
 
 def test_card_front_matter_and_text() -> None:
@@ -325,8 +389,17 @@ def test_card_documents_every_column_and_its_snippet_runs(tmp_path: Path) -> Non
     assert list(COLUMNS) == schema.names
     made = make_card()
     assert all(f"| `{name}` |" in made for name in schema.names)
-    row = {"image": {"bytes": png(3), "path": "0.png"}, "label": 1, "class_name": "b", "weight": 0.5, "slot": 0,
-           "prototype_id": 0, "method": "mgd3", "seed_key": "k", "provenance": "{}"}
+    row = {
+        "image": {"bytes": png(3), "path": "0.png"},
+        "label": 1,
+        "class_name": "b",
+        "weight": 0.5,
+        "slot": 0,
+        "prototype_id": 0,
+        "method": "mgd3",
+        "seed_key": "k",
+        "provenance": "{}",
+    }
     pq.write_table(pa.Table.from_pylist([row], schema), tmp_path / "train-00000-of-00001.parquet")
     (tmp_path / "README.md").write_text(made)
     snippet = made.split("```python\n")[1].split("```")[0]

@@ -92,9 +92,10 @@ def test_many_classes_are_listed_but_not_drawn() -> None:
     k = classes.MAX_SQUARE + 1
     names = tuple(map(str, range(k)))
     assert classes.confusion(Confusion("c", "s", names, np.eye(k))) == ""
-    assert classes.accuracy(ClassScores("c", names, (ClassSeries("s", np.linspace(0, 1, k), True),))).count(
-        'class="name"'
-    ) == classes.MAX_ROWS
+    assert (
+        classes.accuracy(ClassScores("c", names, (ClassSeries("s", np.linspace(0, 1, k), True),))).count('class="name"')
+        == classes.MAX_ROWS
+    )
 
 
 class TestPlane:

@@ -32,7 +32,7 @@ def test_a_draw_depends_on_its_key_alone() -> None:
 def test_a_draw_is_the_same_in_every_batch_and_order(order: list[int], size: int) -> None:
     whole = normal(keys(6), (2, 3))
     for start in range(0, 6, size):
-        part = order[start: start + size]
+        part = order[start : start + size]
         assert np.array_equal(normal([keys(6)[i] for i in part], (2, 3)), whole[part])
 
 

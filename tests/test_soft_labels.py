@@ -112,6 +112,7 @@ def soft(tiny: TinyRun, keep: bool = False, path: Path | None = None, **protocol
 
 def go(asked: Any, tiny: TinyRun, sets: list[Any], out: Path, teaching: Any = None) -> tuple[list[Any], float]:
     """Evaluation with one process in place of Ray Train; artifacts under `out`."""
+
     def fit(job: trainer.Job, *_: object) -> None:
         worker = trainer.Trainer(job, torch.device("cpu"), "cpu")
         for t in job.trainings:
@@ -265,8 +266,10 @@ class TestLabels:
         self, finished: Path, taught: Path, tmp_path: Path
     ) -> None:
         tiny = TinyRun(finished)
-        prints = [labelled(tiny, taught, tmp_path, **more)[0].artifact.fingerprint
-                  for more in ({}, {"lr": 0.5, "cutmix": 0.3}, {"crop_scale": 0.5})]
+        prints = [
+            labelled(tiny, taught, tmp_path, **more)[0].artifact.fingerprint
+            for more in ({}, {"lr": 0.5, "cutmix": 0.3}, {"crop_scale": 0.5})
+        ]
         assert prints[0] == prints[1] != prints[2]
 
 
@@ -300,8 +303,14 @@ class TestTold:
         sets = [reference(tiny), imagesets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None)]
         stored = {}
         if name == "fkd":
-            stage = label.stage(asked, TinyRun(tmp_path).run, sets[0], tiny.train.classes, spec(taught),
-                                evaluate.recipe(asked, 2, "convnet"))
+            stage = label.stage(
+                asked,
+                TinyRun(tmp_path).run,
+                sets[0],
+                tiny.train.classes,
+                spec(taught),
+                evaluate.recipe(asked, 2, "convnet"),
+            )
             stored = {sets[0].digest: (stage.artifact, runner.run(stage, serial).manifest)}
         teaching = trainer.Teaching(spec(taught), 0.9, stored)
         found, _ = go(asked, tiny, sets, tmp_path, teaching)

@@ -27,8 +27,11 @@ from raydistill.store.location import Location
 
 def files(root: Path) -> dict[str, tuple[int, int, bytes]]:
     """Every file with its inode, modification time and content."""
-    return {str(p.relative_to(root)): (p.stat().st_ino, p.stat().st_mtime_ns, p.read_bytes())
-            for p in sorted(root.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(root)): (p.stat().st_ino, p.stat().st_mtime_ns, p.read_bytes())
+        for p in sorted(root.rglob("*"))
+        if p.is_file()
+    }
 
 
 class Death(BaseException):
@@ -114,9 +117,9 @@ MATRIX = [(p, k) for p in POINTS for k in (("manifest",) if "manifest" in p else
 
 class TestKills:
     @pytest.mark.parametrize(("point", "key"), MATRIX)
-    def test_repeating_after_a_kill_equals_an_undisturbed_run(self, tmp_path: Path, undisturbed: Manifest,
-                                                              die: Callable[[str, str], None],
-                                                              point: str, key: str) -> None:
+    def test_repeating_after_a_kill_equals_an_undisturbed_run(
+        self, tmp_path: Path, undisturbed: Manifest, die: Callable[[str, str], None], point: str, key: str
+    ) -> None:
         artifact = at(tmp_path / "killed")
         die(point, key)
         with pytest.raises(Death):
@@ -129,8 +132,9 @@ class TestKills:
         assert {n: v[2] for n, v in after.items()} == {n: v[2] for n, v in files(tmp_path / "undisturbed").items()}
 
     @pytest.mark.parametrize(("point", "key"), MATRIX)
-    def test_a_killed_second_attempt_harms_nothing(self, tmp_path: Path, undisturbed: Manifest,
-                                                   die: Callable[[str, str], None], point: str, key: str) -> None:
+    def test_a_killed_second_attempt_harms_nothing(
+        self, tmp_path: Path, undisturbed: Manifest, die: Callable[[str, str], None], point: str, key: str
+    ) -> None:
         artifact, before = at(tmp_path / "undisturbed"), files(tmp_path / "undisturbed")
         die(point, key)
         try:
@@ -145,11 +149,14 @@ class TestKills:
         assert artifact.manifest() == undisturbed
 
     @pytest.mark.parametrize("point", POINTS)
-    def test_a_real_kill_at_a_point_named_by_the_environment(self, tmp_path: Path, undisturbed: Manifest,
-                                                             point: str) -> None:
+    def test_a_real_kill_at_a_point_named_by_the_environment(
+        self, tmp_path: Path, undisturbed: Manifest, point: str
+    ) -> None:
         (tmp_path / "token").touch()
-        program = ("import sys; sys.path[:0] = sys.argv[2:]; from artifacts import at, work; "
-                   "print(work(at(sys.argv[1])).digest)")
+        program = (
+            "import sys; sys.path[:0] = sys.argv[2:]; from artifacts import at, work; "
+            "print(work(at(sys.argv[1])).digest)"
+        )
         here = Path(__file__).resolve().parent
         command = [sys.executable, "-c", program, str(tmp_path / "killed"), str(here), str(here.parent)]
         environment = {**os.environ, "RAYDISTILL_FAULT": f"encode:{point}:*:{tmp_path / 'token'}"}
@@ -179,11 +186,22 @@ class TestKills:
         assert sorted(at(tmp_path / "undisturbed").records()) == ["a", "c"]
         assert work(at(tmp_path / "undisturbed")) == undisturbed
 
-    @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:50], lambda b: b"", lambda b: b"[1]",
-                                        lambda b: b"3", lambda b: b"\xff", lambda b: b + b"x",
-                                        lambda b: b.replace(b'"a"', b'"x"')])
-    def test_a_torn_manifest_is_sealed_again(self, tmp_path: Path, undisturbed: Manifest,
-                                             damage: Callable[[bytes], bytes]) -> None:
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda b: b[:-1],
+            lambda b: b[:50],
+            lambda b: b"",
+            lambda b: b"[1]",
+            lambda b: b"3",
+            lambda b: b"\xff",
+            lambda b: b + b"x",
+            lambda b: b.replace(b'"a"', b'"x"'),
+        ],
+    )
+    def test_a_torn_manifest_is_sealed_again(
+        self, tmp_path: Path, undisturbed: Manifest, damage: Callable[[bytes], bytes]
+    ) -> None:
         place = tmp_path / "undisturbed" / "encode" / FINGERPRINT / "manifest.json"
         whole = place.read_bytes()
         place.write_bytes(damage(whole))
@@ -198,18 +216,27 @@ class TestKills:
 
 
 class TestDamage:
-    @pytest.mark.parametrize(("damage", "why"), [
-        (lambda p: p.write_bytes(bytes([p.read_bytes()[0] ^ 1]) + p.read_bytes()[1:]), "does not match its commit"),
-        (lambda p: p.write_bytes(p.read_bytes()[:-1]), "does not match its commit"),
-        (lambda p: p.write_bytes(b""), r"does not match its commit \(0 bytes, expected 180\)"),
-        (lambda p: p.write_bytes(p.read_bytes() + b"x"), "does not match its commit"),
-        (lambda p: p.unlink(), "is missing")], ids=["flipped", "truncated", "emptied", "appended", "deleted"])
-    def test_a_damaged_file_is_named_with_key_and_remedy(self, tmp_path: Path, undisturbed: Manifest,
-                                                         damage: Callable[[Path], None], why: str) -> None:
+    @pytest.mark.parametrize(
+        ("damage", "why"),
+        [
+            (lambda p: p.write_bytes(bytes([p.read_bytes()[0] ^ 1]) + p.read_bytes()[1:]), "does not match its commit"),
+            (lambda p: p.write_bytes(p.read_bytes()[:-1]), "does not match its commit"),
+            (lambda p: p.write_bytes(b""), r"does not match its commit \(0 bytes, expected 180\)"),
+            (lambda p: p.write_bytes(p.read_bytes() + b"x"), "does not match its commit"),
+            (lambda p: p.unlink(), "is missing"),
+        ],
+        ids=["flipped", "truncated", "emptied", "appended", "deleted"],
+    )
+    def test_a_damaged_file_is_named_with_key_and_remedy(
+        self, tmp_path: Path, undisturbed: Manifest, damage: Callable[[Path], None], why: str
+    ) -> None:
         artifact, record = at(tmp_path / "undisturbed"), undisturbed.records[1]
         damage(tmp_path / "undisturbed" / "encode" / FINGERPRINT / record.file)
-        for attempt in (lambda: artifact.read(record), lambda: artifact.read_table(record),
-                        lambda: artifact.verify(undisturbed.records)):
+        for attempt in (
+            lambda: artifact.read(record),
+            lambda: artifact.read_table(record),
+            lambda: artifact.verify(undisturbed.records),
+        ):
             with pytest.raises(CorruptArtifact, match=why) as caught:
                 attempt()
             text = str(caught.value)

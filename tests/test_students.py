@@ -39,8 +39,9 @@ def linear(inputs: int, outputs: int) -> int:
 
 def convnet(blocks: int, side: int, classes: int, width: int = PAPER) -> int:
     """n convolutions with bias, a scale and a shift a channel, the flattened map to classes."""
-    return (conv(3, width) + (blocks - 1) * conv(width, width) + blocks * 2 * width
-            + linear(width * side * side, classes))
+    return (
+        conv(3, width) + (blocks - 1) * conv(width, width) + blocks * 2 * width + linear(width * side * side, classes)
+    )
 
 
 def resnet(blocks: int, kernel: int, classes: int, base: int = 64) -> int:
@@ -55,9 +56,20 @@ def resnet(blocks: int, kernel: int, classes: int, base: int = 64) -> int:
 
 
 class TestConvNet:
-    @pytest.mark.parametrize(("size", "blocks", "side"), [
-        (8, 1, 4), (16, 2, 4), (32, 3, 4), (64, 4, 4), (128, 5, 4), (256, 6, 4), (28, 3, 3), (96, 5, 3), (224, 6, 3),
-    ])
+    @pytest.mark.parametrize(
+        ("size", "blocks", "side"),
+        [
+            (8, 1, 4),
+            (16, 2, 4),
+            (32, 3, 4),
+            (64, 4, 4),
+            (128, 5, 4),
+            (256, 6, 4),
+            (28, 3, 3),
+            (96, 5, 3),
+            (224, 6, 3),
+        ],
+    )
     def test_its_depth_goes_by_the_image_size(self, size: int, blocks: int, side: int) -> None:
         net = build("convnet", 10, size)
         assert sum(isinstance(m, nn.Conv2d) for m in net.modules()) == blocks
@@ -121,8 +133,14 @@ class TestCounts:
         """VGG-11: 9,231,114 with one linear layer at 32 px. AlexNet: convolutions of 128, 192, 256, 192, 192."""
         assert parameters(build("vgg11", 10, 32)) == 9_231_114
         assert build("vgg11", 10, 224).head.in_features == 512 * 7 * 7
-        counted = (conv(3, 128, 5) + conv(128, 192, 5) + conv(192, 256) + conv(256, 192) + conv(192, 192)
-                   + linear(192 * 4 * 4, 10))
+        counted = (
+            conv(3, 128, 5)
+            + conv(128, 192, 5)
+            + conv(192, 256)
+            + conv(256, 192)
+            + conv(192, 192)
+            + linear(192 * 4 * 4, 10)
+        )
         assert parameters(build("alexnet", 10, 32)) == counted == 1_872_202
 
     @pytest.mark.parametrize("name", ["resnet18", "resnetap10", "vgg11", "alexnet"])

@@ -61,11 +61,18 @@ class TestHostileArchives:
     def test_a_name_that_is_not_utf8_is_refused(self, tmp_path: Path) -> None:
         assert "not UTF-8" in self.refused(tmp_path, info("\udcff.jpg").tobuf(tarfile.USTAR_FORMAT) + END)
 
-    @pytest.mark.parametrize(("made", "what"), [
-        (info("a.jpg", tarfile.SYMTYPE, link="/etc/passwd"), "a symbolic link"),
-        (info("a.jpg", tarfile.LNKTYPE, link="b.jpg"), "a hard link"), (info("a.jpg", tarfile.CHRTYPE), "a device"),
-        (info("a.jpg", tarfile.BLKTYPE), "a device"), (info("a.jpg", tarfile.FIFOTYPE), "a pipe"),
-        (info("a.jpg", tarfile.GNUTYPE_SPARSE), "a sparse file"), (info("a.jpg", b"V"), "of the unknown kind")])
+    @pytest.mark.parametrize(
+        ("made", "what"),
+        [
+            (info("a.jpg", tarfile.SYMTYPE, link="/etc/passwd"), "a symbolic link"),
+            (info("a.jpg", tarfile.LNKTYPE, link="b.jpg"), "a hard link"),
+            (info("a.jpg", tarfile.CHRTYPE), "a device"),
+            (info("a.jpg", tarfile.BLKTYPE), "a device"),
+            (info("a.jpg", tarfile.FIFOTYPE), "a pipe"),
+            (info("a.jpg", tarfile.GNUTYPE_SPARSE), "a sparse file"),
+            (info("a.jpg", b"V"), "of the unknown kind"),
+        ],
+    )
     def test_what_is_no_plain_file_is_refused(self, tmp_path: Path, made: tarfile.TarInfo, what: str) -> None:
         assert f"'a.jpg' is {what}" in self.refused(tmp_path, header(made) + END)
 
@@ -85,8 +92,19 @@ class TestHostileArchives:
         long_name = header(info("././@LongLink", tarfile.GNUTYPE_LONGNAME, 2)) + b"a\0".ljust(512, b"\0")
         assert "more than 4 extended headers" in self.refused(tmp_path, long_name * 9 + END)
 
-    @pytest.mark.parametrize("record", [b"9 path=x", b"0 path=x\n", b"99999999 path=x\n", b"path=x\n", b"8 path=x\n",
-                                        b"\xff\xff", b"12 size=-100\n", b"11 size=1e9\n"])
+    @pytest.mark.parametrize(
+        "record",
+        [
+            b"9 path=x",
+            b"0 path=x\n",
+            b"99999999 path=x\n",
+            b"path=x\n",
+            b"8 path=x\n",
+            b"\xff\xff",
+            b"12 size=-100\n",
+            b"11 size=1e9\n",
+        ],
+    )
     def test_damaged_attributes_are_refused(self, tmp_path: Path, record: bytes) -> None:
         data = header(info("p", b"x", len(record))) + record.ljust(512, b"\0") + header(info("a.jpg")) + END
         assert "extended header" in self.refused(tmp_path, data)
@@ -96,10 +114,18 @@ class TestHostileArchives:
         data = header(info("p", b"g", len(record))) + record.ljust(512, b"\0") + header(info("a.jpg")) + END
         assert "one path to all its files" in self.refused(tmp_path, data)
 
-    @pytest.mark.parametrize(("data", "what"), [
-        (gzip.compress(bytes(1024)), "compressed with gzip"), (b"BZh91AY", "compressed with bzip2"),
-        (b"\x28\xb5\x2f\xfd" + bytes(600), "compressed with zstd"), (b"", "it is empty"),
-        (b"<html>not found</html>", "truncated"), (b"<html>" * 200, "no tar"), (b"\xff" * 2048, "no tar")])
+    @pytest.mark.parametrize(
+        ("data", "what"),
+        [
+            (gzip.compress(bytes(1024)), "compressed with gzip"),
+            (b"BZh91AY", "compressed with bzip2"),
+            (b"\x28\xb5\x2f\xfd" + bytes(600), "compressed with zstd"),
+            (b"", "it is empty"),
+            (b"<html>not found</html>", "truncated"),
+            (b"<html>" * 200, "no tar"),
+            (b"\xff" * 2048, "no tar"),
+        ],
+    )
     def test_what_is_no_tar_is_refused(self, tmp_path: Path, data: bytes, what: str) -> None:
         assert what in self.refused(tmp_path, data)
 
@@ -119,7 +145,7 @@ class TestHostileArchives:
             end = archive.offset
         for length in [*range(1, end, 97), *range(512, end + 1, 512), end + 511]:
             assert "truncated" in self.refused(tmp_path, whole[:length])
-        (tmp_path / "train-0.tar").write_bytes(whole[:end + 512])
+        (tmp_path / "train-0.tar").write_bytes(whole[: end + 512])
         assert len(listed(tmp_path)) == 5
 
     def test_no_flipped_byte_of_a_header_passes_for_something_else(self, tmp_path: Path) -> None:
@@ -144,7 +170,7 @@ class TestAgainstTheStandardLibrary:
             for i in range(60):
                 if rng.random() < 0.2:
                     archive.addfile(info(f"d{i}/", tarfile.DIRTYPE))
-                long = "/".join("é"[:form % 2] + "n" * rng.randrange(1, 40) for _ in range(rng.randrange(1, 5)))
+                long = "/".join("é"[: form % 2] + "n" * rng.randrange(1, 40) for _ in range(rng.randrange(1, 5)))
                 data = rng.randbytes(rng.choice([0, 1, 511, 512, 513, 5000]))
                 archive.addfile(info(f"{long}/{i}.jpg", size=len(data)), io.BytesIO(data))
         with tarfile.open(path) as archive, open(path, "rb") as file:
@@ -165,11 +191,11 @@ class TestAgainstTheStandardLibrary:
             data = bytearray(good)
             for _ in range(rng.randrange(1, 6)):
                 data[rng.randrange(len(data))] = rng.randrange(256)
-            data = data[:rng.randrange(1, len(data) + 1)]
+            data = data[: rng.randrange(1, len(data) + 1)]
 
             class File:
                 def read_at(self, length: int, offset: int, held: bytes = bytes(data)) -> bytes:
-                    return held[offset:offset + length]
+                    return held[offset : offset + length]
 
             try:
                 for m in members(Window(File(), len(data), 512)):

@@ -20,8 +20,11 @@ from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
 
 NODE = "node1"
-SETS = {"imagefolder": lambda path: write_folder(path, {"train": 4, "val": 2}), "parquet": parquet_set,
-        "webdataset": tar_set}
+SETS = {
+    "imagefolder": lambda path: write_folder(path, {"train": 4, "val": 2}),
+    "parquet": parquet_set,
+    "webdataset": tar_set,
+}
 
 
 def wanted(run: Path, source: SourceConfig, models: dict[str, Path] | None = None) -> Needs:
@@ -128,8 +131,13 @@ class TestWhoLooksElsewhere:
 
 def test_a_sample_knows_a_file_by_its_size_and_ends(tmp_path: Path) -> None:
     made = {}
-    for name, data in {"empty": b"", "one": b"1", "two": b"2", "long": b"1" * 2 * SAMPLE,
-                       "longer": b"1" * (2 * SAMPLE + 1)}.items():
+    for name, data in {
+        "empty": b"",
+        "one": b"1",
+        "two": b"2",
+        "long": b"1" * 2 * SAMPLE,
+        "longer": b"1" * (2 * SAMPLE + 1),
+    }.items():
         (tmp_path / name).write_bytes(data)
         made[name] = sample_of(tmp_path / name)
     assert len(set(made.values())) == 5
@@ -138,13 +146,17 @@ def test_a_sample_knows_a_file_by_its_size_and_ends(tmp_path: Path) -> None:
 class TestTheLine:
     def test_names_the_node_what_it_lacks_and_the_remedy(self) -> None:
         line = complaint([("10.0.0.2", ["run_dir /a", "vae.path /v"])])
-        assert line == ("nodes: 10.0.0.2 does not see run_dir /a, vae.path /v; mount it there under the same path, "
-                        "give an s3:// or gs:// URI, or take the node out of the cluster")
+        assert line == (
+            "nodes: 10.0.0.2 does not see run_dir /a, vae.path /v; mount it there under the same path, "
+            "give an s3:// or gs:// URI, or take the node out of the cluster"
+        )
 
     def test_puts_nodes_of_one_complaint_together_and_counts_the_many(self) -> None:
         line = complaint([(f"10.0.0.{i}", ["run_dir /a"]) for i in range(9)] + [("gpu-7", ["source.path /s"])])
-        assert line.startswith("nodes: 10.0.0.0, 10.0.0.1, 10.0.0.2, 10.0.0.3 and 5 more do not see run_dir /a; "
-                               "gpu-7 does not see source.path /s; ")
+        assert line.startswith(
+            "nodes: 10.0.0.0, 10.0.0.1, 10.0.0.2, 10.0.0.3 and 5 more do not see run_dir /a; "
+            "gpu-7 does not see source.path /s; "
+        )
         assert "\n" not in line
 
 

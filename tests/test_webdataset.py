@@ -52,8 +52,11 @@ class TestLayout:
 
     @pytest.mark.parametrize("split", ["x-{0008..0010}", "x-{0008..0010}.tar", "far/y-{8..10}-end"])
     def test_braces_name_the_shards_in_order(self, tmp_path: Path, split: str) -> None:
-        names = [f"x-{i:04d}.tar" for i in (8, 9, 10)] if split.startswith("x") else [
-            f"far/y-{i}-end.tar" for i in (8, 9, 10)]
+        names = (
+            [f"x-{i:04d}.tar" for i in (8, 9, 10)]
+            if split.startswith("x")
+            else [f"far/y-{i}-end.tar" for i in (8, 9, 10)]
+        )
         for i, name in enumerate(names):
             write_tar(tmp_path / name, tar_samples(i, 1))
         write_tar(tmp_path / "x-0011.tar", tar_samples(0, 1))
@@ -106,9 +109,19 @@ class TestLayout:
 
 class TestSamples:
     def test_a_key_ends_at_the_first_dot_of_the_name_in_any_case(self, tmp_path: Path) -> None:
-        write_tar(tmp_path / "train-0.tar", [("./a.b/x.JPG", b"1"), ("./a.b/x.cls", b"3\n"), ("./a.b/x.seg.png", b"2"),
-                                            ("./a.b/x.txt", b"?"), ("y.WebP", b"4"), ("y.CLS", b" 1 "),
-                                            ("README", b"?"), ("._y.jpg", b"?")])
+        write_tar(
+            tmp_path / "train-0.tar",
+            [
+                ("./a.b/x.JPG", b"1"),
+                ("./a.b/x.cls", b"3\n"),
+                ("./a.b/x.seg.png", b"2"),
+                ("./a.b/x.txt", b"?"),
+                ("y.WebP", b"4"),
+                ("y.CLS", b" 1 "),
+                ("README", b"?"),
+                ("._y.jpg", b"?"),
+            ],
+        )
         listing = listed(tmp_path)
         assert keys(listing) == ["train-0.tar#a.b/x", "train-0.tar#y"] and list(listing.labels) == [1, 0]
         source = open_source(config("webdataset", tmp_path))
@@ -116,16 +129,20 @@ class TestSamples:
 
     def test_odd_keys_are_read_back(self, tmp_path: Path) -> None:
         odd = ["ü 1", "a@2", "b#3.tar@4", "50%20", "n" * 90 + "/" + "m" * 140]
-        write_tar(tmp_path / "train-0.tar", [f for k in odd for f in ((f"{k.split('.')[0]}.jpg", k.encode()),
-                                                                      (f"{k.split('.')[0]}.cls", b"0"))])
+        write_tar(
+            tmp_path / "train-0.tar",
+            [f for k in odd for f in ((f"{k.split('.')[0]}.jpg", k.encode()), (f"{k.split('.')[0]}.cls", b"0"))],
+        )
         listing = listed(tmp_path)
         read = open_source(config("webdataset", tmp_path)).read("train", listing.ids.to_pylist())
         assert [data.decode() for data in read] == odd
 
     def test_the_label_is_the_cls_and_otherwise_the_json(self, tmp_path: Path) -> None:
         label = json.dumps({"label": 7, "more": [1]}).encode()
-        write_tar(tmp_path / "train-0.tar", [("a.jpg", b"1"), ("a.json", label), ("b.json", label), ("b.jpg", b"2"),
-                                            ("b.cls", b"5")])
+        write_tar(
+            tmp_path / "train-0.tar",
+            [("a.jpg", b"1"), ("a.json", label), ("b.json", label), ("b.jpg", b"2"), ("b.cls", b"5")],
+        )
         assert [c.class_id for c in listed(tmp_path).classes] == ["5", "7"] and list(listed(tmp_path).labels) == [1, 0]
 
     def test_classes_json_gives_the_classes_by_position(self, tmp_path: Path) -> None:
@@ -141,26 +158,44 @@ class TestSamples:
         splits = open_splits(config("webdataset", tmp_path))
         assert [c.class_id for c in splits.test.classes] == ["5", "7"] and list(splits.test.labels) == [1, 0]
 
-    @pytest.mark.parametrize(("files", "why"), [
-        ([("a.jpg", b"x")], "'a' has no label"),
-        ([("a.jpg", b"x"), ("a.txt", b"3")], "'a' has no label"),
-        ([("a.cls", b"0")], "'a' has no image"),
-        ([("a.b.jpg", b"x"), ("a.cls", b"0")], "a.b.jpg is none: a key ends at the first dot"),
-        ([("README.md", b"x")], "'README' has no image"),
-        ([("a.jpg", b"x"), ("a.png", b"y"), ("a.cls", b"0")], "'a' has 2 images"),
-        ([("a.jpg", b"x"), ("a.jpg", b"y"), ("a.cls", b"0")], "'a' has 2 images"),
-        ([("a.jpg", b"x"), ("a.cls", b"0"), ("a.cls", b"1")], "'a.cls' is there twice"),
-        ([*tar_samples(0, 2), *tar_samples(0, 1)], "'0000' is there twice, apart"),
-        ([("a.jpg", b"x"), ("a.cls", b"-1")], "negative"),
-        ([("a.jpg", b"x"), ("a.cls", b"2147483648")], "too large"),
-        ([("a.jpg", b"x"), ("a.cls", b"9" * 5000)], "not a whole number"),
-        *[([("a.jpg", b"x"), ("a.cls", text)], "a.cls is not a whole number") for text in (
-            b"", b"cat", b"1.0", b"0x1", b"\xff", b"\xd9\xa3")],
-        *[([("a.jpg", b"x"), ("a.json", text)], "the label of a.json is not a whole number") for text in (
-            b"", b"3", b"{}", b'{"label": "3"}', b'{"label": true}', b'{"label": 1.5}', b"[" * 100_000, b"\xff")],
-        ([("a.jpg", b"x"), ("a.json", b" " * (2**20 + 1))], "more than the 1048576 of a label")])
-    def test_a_sample_that_is_none_is_refused_by_its_key(self, tmp_path: Path, files: list[tuple[str, bytes]],
-                                                         why: str) -> None:
+    @pytest.mark.parametrize(
+        ("files", "why"),
+        [
+            ([("a.jpg", b"x")], "'a' has no label"),
+            ([("a.jpg", b"x"), ("a.txt", b"3")], "'a' has no label"),
+            ([("a.cls", b"0")], "'a' has no image"),
+            ([("a.b.jpg", b"x"), ("a.cls", b"0")], "a.b.jpg is none: a key ends at the first dot"),
+            ([("README.md", b"x")], "'README' has no image"),
+            ([("a.jpg", b"x"), ("a.png", b"y"), ("a.cls", b"0")], "'a' has 2 images"),
+            ([("a.jpg", b"x"), ("a.jpg", b"y"), ("a.cls", b"0")], "'a' has 2 images"),
+            ([("a.jpg", b"x"), ("a.cls", b"0"), ("a.cls", b"1")], "'a.cls' is there twice"),
+            ([*tar_samples(0, 2), *tar_samples(0, 1)], "'0000' is there twice, apart"),
+            ([("a.jpg", b"x"), ("a.cls", b"-1")], "negative"),
+            ([("a.jpg", b"x"), ("a.cls", b"2147483648")], "too large"),
+            ([("a.jpg", b"x"), ("a.cls", b"9" * 5000)], "not a whole number"),
+            *[
+                ([("a.jpg", b"x"), ("a.cls", text)], "a.cls is not a whole number")
+                for text in (b"", b"cat", b"1.0", b"0x1", b"\xff", b"\xd9\xa3")
+            ],
+            *[
+                ([("a.jpg", b"x"), ("a.json", text)], "the label of a.json is not a whole number")
+                for text in (
+                    b"",
+                    b"3",
+                    b"{}",
+                    b'{"label": "3"}',
+                    b'{"label": true}',
+                    b'{"label": 1.5}',
+                    b"[" * 100_000,
+                    b"\xff",
+                )
+            ],
+            ([("a.jpg", b"x"), ("a.json", b" " * (2**20 + 1))], "more than the 1048576 of a label"),
+        ],
+    )
+    def test_a_sample_that_is_none_is_refused_by_its_key(
+        self, tmp_path: Path, files: list[tuple[str, bytes]], why: str
+    ) -> None:
         assert why in shard_refused(tmp_path, [*files, *tar_samples(90, 1)])
 
 
@@ -177,15 +212,17 @@ class TestReading:
 
     def test_asks_a_store_for_little_more_than_it_needs(self, tmp_path: Path) -> None:
         """Two hundred images of 50 kB are listed by their headers, and one image is read without the others."""
-        path = write_tar(tmp_path / "train-0.tar", [f for i in range(200) for f in (
-            (f"{i:04d}.cls", b"0"), (f"{i:04d}.jpg", bytes(50_000)))])
+        path = write_tar(
+            tmp_path / "train-0.tar",
+            [f for i in range(200) for f in ((f"{i:04d}.cls", b"0"), (f"{i:04d}.jpg", bytes(50_000)))],
+        )
 
         class Counted(io.BytesIO):
             asked = 0
 
             def read_at(self, length: int, offset: int) -> bytes:
                 Counted.asked += length
-                return self.getbuffer()[offset:offset + length].tobytes()
+                return self.getbuffer()[offset : offset + length].tobytes()
 
         data = path.read_bytes()
         archive = Window(Counted(data), len(data), webdataset.AHEAD)

@@ -70,6 +70,7 @@ COVERAGES = ("mode_coverage_ipc_nearest", "mode_coverage_ipc", "mode_coverage_50
 
 def rows(args: argparse.Namespace) -> list[Row]:
     """Those of the grid. A row of a generator that is not given is none."""
+
     def row(name: str, method: str, sampler: str, steps: int, generator: Path | None) -> list[Row]:
         if generator is None:
             return []

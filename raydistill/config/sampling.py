@@ -14,9 +14,9 @@ Form = Literal["mean", "epsilon", "velocity"]
 class SamplerConfig(Section):
     """null = what the method prescribes."""
 
-    name: Annotated[
-        str | None, Field(description="ddpm | ddim, or as a flow: euler | heun | adaptive; null = own")
-    ] = None
+    name: Annotated[str | None, Field(description="ddpm | ddim, or as a flow: euler | heun | adaptive; null = own")] = (
+        None
+    )
     steps: Annotated[
         int | None,
         Field(

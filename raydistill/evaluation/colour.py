@@ -58,9 +58,7 @@ def recolour(x: Tensor, colours: Colours | None) -> Tensor:
 
 def affine(mean: Tensor, colours: Colours) -> tuple[Tensor, Tensor]:
     """Jitter and lighting of images whose channels have the means (n, 3): a matrix (n, 3, 3) and an offset (n, 3)."""
-    factor, order, light = (
-        torch.from_numpy(a).to(mean.device) for a in (colours.factor, colours.order, colours.light)
-    )
+    factor, order, light = (torch.from_numpy(a).to(mean.device) for a in (colours.factor, colours.order, colours.light))
     grey = mean.new_tensor(GREY)
     matrix = torch.eye(3, device=mean.device).expand(len(mean), 3, 3)
     offset = torch.zeros_like(mean)

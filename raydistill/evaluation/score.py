@@ -67,9 +67,7 @@ class Answers:
 
 
 @torch.inference_mode()
-def examine(
-    net: nn.Module, images: ImageSet, classes: int, arithmetic: AbstractContextManager[Any] = PLAIN
-) -> Answers:
+def examine(net: nn.Module, images: ImageSet, classes: int, arithmetic: AbstractContextManager[Any] = PLAIN) -> Answers:
     """Puts every test image to the network in evaluation mode, in `arithmetic`; leaves it in training mode."""
     net.eval()
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=images.labels.device)

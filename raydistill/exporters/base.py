@@ -100,8 +100,10 @@ def _classes(schema: pa.Schema, root: Location) -> tuple[ClassInfo, ...]:
         ids = json.loads(kept[b"raydistill"])["class_ids"]
         names = json.loads(kept[b"huggingface"])["info"]["features"]["label"]["names"]
     except (KeyError, ValueError):
-        raise BadInput(f"{root} does not say which classes it has: an older version made it; "
-                       "run the command that made it again, which takes seconds") from None
+        raise BadInput(
+            f"{root} does not say which classes it has: an older version made it; "
+            "run the command that made it again, which takes seconds"
+        ) from None
     return tuple(ClassInfo(i, n) for i, n in zip(ids, names, strict=True))
 
 

@@ -18,8 +18,17 @@ def files(product: Product) -> Iterator[tuple[str, bytes]]:
     for item in product.items():
         name = f"{folders[item.label]}/{item.slot:05d}.png"
         info = product.classes[item.label]
-        lines.append(json.dumps({"file_name": name, "label": item.label, "class_id": info.class_id,
-                                 "class_name": info.class_name, **item.fields}))
+        lines.append(
+            json.dumps(
+                {
+                    "file_name": name,
+                    "label": item.label,
+                    "class_id": info.class_id,
+                    "class_name": info.class_name,
+                    **item.fields,
+                }
+            )
+        )
         yield f"train/{name}", item.image
     yield "train/metadata.jsonl", ("\n".join(lines) + "\n").encode()
     yield "classes.json", product.class_list(folders)

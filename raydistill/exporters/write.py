@@ -45,8 +45,9 @@ def export(run: str, form: str, out: str) -> tuple[str, int]:
             place.rmdir()  # it is empty, or this fails
         os.rename(partial, place)
     except OSError as e:
-        raise StageFailed(f"export: cannot write {place}: {reason(e)}; {remedy(e)}, then run the same command again"
-                          ) from None
+        raise StageFailed(
+            f"export: cannot write {place}: {reason(e)}; {remedy(e)}, then run the same command again"
+        ) from None
     return str(place), len(sizes)
 
 
@@ -78,8 +79,10 @@ def _is_there(place: Path, stamp: dict[str, str]) -> bool:
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         raise BadInput(f"--out {place} holds {names[0]!r} and is no export; choose an empty or new folder") from None
     if found != stamp:
-        raise BadInput(f"--out {place} holds another export ({found.get('format')}, or of another product); "
-                       "remove it or choose another folder")
+        raise BadInput(
+            f"--out {place} holds another export ({found.get('format')}, or of another product); "
+            "remove it or choose another folder"
+        )
     have = {str(p.relative_to(place)): p.stat().st_size for p in place.rglob("*") if p.is_file()}
     have.pop(MARKER, None)
     if have != files:

@@ -67,9 +67,10 @@ class TangentProjection:
         if batch.neighbours is None:
             raise ValueError("guidance manifold needs the real latents around each prototype")
         s, own = pred.step, self.own
-        r = ramps.radius(
-            own.radius_ramp, own.radius or 1.0, own.radius_growth, own.radius_steps, self.window, s
-        ) * batch.reach.nanmedian(dim=1, keepdim=True).values
+        r = (
+            ramps.radius(own.radius_ramp, own.radius or 1.0, own.radius_growth, own.radius_steps, self.window, s)
+            * batch.reach.nanmedian(dim=1, keepdim=True).values
+        )
         allowed = batch.reach <= r  # never where a small class was filled up with NaN
         allowed[:, : own.nearest] = True
         y, lengths = batch.neighbours.flatten(2), batch.lengths if own.noise != "independent" else None
@@ -145,8 +146,6 @@ class NormalCorrection:
         p = batch.prototype.flatten(1).unsqueeze(1) + rho.unsqueeze(2) * u
         xi = batch.noise("cloud.noise", s.index, own.cloud).flatten(2).to(like.dtype)
         return s.alpha_bar**0.5 * p + (1 - s.alpha_bar) ** 0.5 * xi
-
-
 
 
 @register("guidance", "manifold")

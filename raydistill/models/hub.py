@@ -181,4 +181,3 @@ class Repository:
             f"is {cached} the cache {constants.HF_HUB_CACHE} while {why}; run `{self._command}` where the hub can be "
             f"reached and bring the cache (HF_HOME), or give any local folder with {self._key}=DIR"
         ) from None
-

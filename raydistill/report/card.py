@@ -27,7 +27,7 @@ COLUMNS = {
     "provenance": "JSON: what the image was made from",
 }
 
-_SNIPPET = '''\
+_SNIPPET = """\
 import glob, io
 import pyarrow.parquet as pq
 from PIL import Image
@@ -35,9 +35,9 @@ from PIL import Image
 for row in pq.read_table(sorted(glob.glob("*.parquet"))).to_pylist():
     image = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
     print(row["label"], row["class_name"], row["slot"], row["weight"], image.size)
-'''
+"""
 
-_TRAIN = '''\
+_TRAIN = """\
 import torch
 from datasets import load_dataset
 from torch import nn
@@ -61,11 +61,11 @@ for step in range(steps):
     loss.backward()
     optimiser.step()
 print(f"loss {loss.item():.3f} on {len(y)} images of {classes} classes")
-'''
+"""
 
 LICENCE = "## Licence"
 
-_BODY = '''\
+_BODY = """\
 # {title}
 
 {images} in {classes}, {ipc} per class, {size} x {size} pixels: a distilled data set, made to train a classifier
@@ -119,11 +119,21 @@ same set again.
 ## Limits
 
 {limits}
-'''
+"""
 
 
-def card(title: str, method: str, ipc: int, seed: int, classes: Sequence[ClassInfo], image_size: int, source_kind: str,
-         generator: str | None, fields: Mapping[str, Any], terms: Mapping[str, str | None]) -> str:
+def card(
+    title: str,
+    method: str,
+    ipc: int,
+    seed: int,
+    classes: Sequence[ClassInfo],
+    image_size: int,
+    source_kind: str,
+    generator: str | None,
+    fields: Mapping[str, Any],
+    terms: Mapping[str, str | None],
+) -> str:
     """README.md of a distilled set: YAML front matter for the Hugging Face image layout, then the text.
 
     `generator` is its name or directory, None if the images are real ones. `fields` is provenance that JSON can hold
@@ -131,31 +141,57 @@ def card(title: str, method: str, ipc: int, seed: int, classes: Sequence[ClassIn
     gives, for each thing that the set was made from, its licence as far as it is known.
     """
     made_by = None if generator is None else _public(generator)
-    facts = {"method": method, "images per class": str(ipc), "classes": count(len(classes)),
-             "images": count(ipc * len(classes)), "image size": f"{image_size} x {image_size}", "seed": str(seed),
-             "source": source_kind, "generator": made_by or "none: the images are real ones"}
+    facts = {
+        "method": method,
+        "images per class": str(ipc),
+        "classes": count(len(classes)),
+        "images": count(ipc * len(classes)),
+        "image size": f"{image_size} x {image_size}",
+        "seed": str(seed),
+        "source": source_kind,
+        "generator": made_by or "none: the images are real ones",
+    }
     body = _BODY.format(
-        title=_cell(title), images=plural(ipc * len(classes), "image"), ipc=ipc, size=image_size, seed=seed,
-        classes=plural(len(classes), "class", "classes"), method=_cell(method), facts=_rows(list(facts.items())),
-        snippet=_SNIPPET, train=_TRAIN, columns=_columns(),
+        title=_cell(title),
+        images=plural(ipc * len(classes), "image"),
+        ipc=ipc,
+        size=image_size,
+        seed=seed,
+        classes=plural(len(classes), "class", "classes"),
+        method=_cell(method),
+        facts=_rows(list(facts.items())),
+        snippet=_SNIPPET,
+        train=_TRAIN,
+        columns=_columns(),
         table=_rows([(str(i), c.class_id, c.class_name) for i, c in enumerate(classes)]),
-        origin=_origin(source_kind, made_by), provenance=_json(_public(dict(fields))), licence_head=LICENCE,
+        origin=_origin(source_kind, made_by),
+        provenance=_json(_public(dict(fields))),
+        licence_head=LICENCE,
         licence=_licence(made_by, terms),
-        limits=_limits(made_by))
+        limits=_limits(made_by),
+    )
     return _front_matter(title, ipc * len(classes), made_by is not None) + body
 
 
 def _front_matter(title: str, images: int, synthetic: bool) -> str:
     tags = ["dataset-distillation", "raydistill", *(["synthetic"] if synthetic else [])]
-    tree = {"pretty_name": title, "license": "other", "license_name": "inherits-from-source-and-generator",
-            "task_categories": ["image-classification"], "tags": tags, "size_categories": [_size(images)],
-            "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "*.parquet"}]}]}
+    tree = {
+        "pretty_name": title,
+        "license": "other",
+        "license_name": "inherits-from-source-and-generator",
+        "task_categories": ["image-classification"],
+        "tags": tags,
+        "size_categories": [_size(images)],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "*.parquet"}]}],
+    }
     return f"---\n{yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=1000)}---\n\n"
 
 
 def _columns() -> str:
-    return "\n".join(f"| `{f.name}` | `{'struct{bytes, path}' if f.name == 'image' else f.type}` | {COLUMNS[f.name]} |"
-                     for f in distilled([], []))
+    return "\n".join(
+        f"| `{f.name}` | `{'struct{bytes, path}' if f.name == 'image' else f.type}` | {COLUMNS[f.name]} |"
+        for f in distilled([], [])
+    )
 
 
 def _size(images: int) -> str:
@@ -167,8 +203,10 @@ def _size(images: int) -> str:
 def _origin(source_kind: str, generator: str | None) -> str:
     if generator is None:
         return f"The images were picked from the training split (source: `{_cell(source_kind)}`); none was synthesised."
-    return (f"The images were sampled from the pretrained generator `{_cell(generator)}` for the classes of the "
-            f"training split (source: `{_cell(source_kind)}`), by the method named above.")
+    return (
+        f"The images were sampled from the pretrained generator `{_cell(generator)}` for the classes of the "
+        f"training split (source: `{_cell(source_kind)}`), by the method named above."
+    )
 
 
 def with_metrics(text: str, metrics: Mapping[str, float]) -> str:
@@ -179,9 +217,11 @@ def with_metrics(text: str, metrics: Mapping[str, float]) -> str:
     if not metrics:
         return text
     rows = _rows([(name, f"{value:.6g}") for name, value in sorted(metrics.items())])
-    table = ("## Metrics\n\nTop-1 accuracies are fractions, mean and standard deviation over training seeds, tested on "
-             "real images: `accuracy/STUDENT` after training on this set, `accuracy/SET/STUDENT` on another set of "
-             f"the same comparison.\n\n| metric | value |\n|---|---|\n{rows}\n\n")
+    table = (
+        "## Metrics\n\nTop-1 accuracies are fractions, mean and standard deviation over training seeds, tested on "
+        "real images: `accuracy/STUDENT` after training on this set, `accuracy/SET/STUDENT` on another set of "
+        f"the same comparison.\n\n| metric | value |\n|---|---|\n{rows}\n\n"
+    )
     head, found, tail = text.partition(f"{LICENCE}\n")
     return head + table + found + tail
 
@@ -191,15 +231,21 @@ def _licence(generator: str | None, terms: Mapping[str, str | None]) -> str:
     if generator is None:
         holds = "These are real images of the source: its terms apply to every one of them."
     else:
-        holds = ("This set inherits terms from everything it was made from; the stricter ones hold. ImageNet's images, "
-                 "for example, are for non-commercial research only, and so are some published generator weights.")
-    return (f"| made from | its terms |\n|---|---|\n{known}\n\n{holds} No licence is granted here beyond those terms; "
-            "check them before you share or use this set.")
+        holds = (
+            "This set inherits terms from everything it was made from; the stricter ones hold. ImageNet's images, "
+            "for example, are for non-commercial research only, and so are some published generator weights."
+        )
+    return (
+        f"| made from | its terms |\n|---|---|\n{known}\n\n{holds} No licence is granted here beyond those terms; "
+        "check them before you share or use this set."
+    )
 
 
 def _limits(generator: str | None) -> str:
-    text = ("The set was made to train classifiers of these classes at about this image size. It covers less than the "
-            "data it came from, rare cases above all, and it carries over their biases.")
+    text = (
+        "The set was made to train classifiers of these classes at about this image size. It covers less than the "
+        "data it came from, rare cases above all, and it carries over their biases."
+    )
     if generator is None:
         return text
     return text + " A synthesis may come close to a real image; the run's report shows the nearest one beside each."

@@ -58,27 +58,31 @@ def render(data: ReportData) -> str:
     limit = min(MAX_ITEMS, max(OPEN_ITEMS, MAX_PAIRS // max(1, len(panels))))
     compact = _image_bytes(panels, limit) > IMAGE_BUDGET
     encode = display_copy if compact else data_uri
-    return environment().get_template("page.html").render(
-        data=data,
-        facts=_facts(data),
-        verdicts=verdicts(data),
-        students=_by_student(data.scores),
-        bounded=any(s.set == FULL for s in data.scores),
-        accuracy=plots.accuracy([s for rows in _by_student(data.scores) for s in rows], data.chance),
-        panels=[_panel(p, encode, limit) for p in panels],
-        small=all(len(p.items) <= SMALL_ITEMS for p in panels),
-        pixelated=data.image_size < PIXELATED_BELOW,
-        compact=compact,
-        costs=_costs(data.costs),
-        curves=[_curves(c) for c in data.curves],
-        classwise=[(c, classes.accuracy(c)) for c in data.classwise],
-        max_rows=classes.MAX_ROWS,
-        confusions=[(c, classes.confusion(c), classes.mistakes(c)) for c in data.confusions],
-        embedding=classes.embedding(data.embedding) if data.embedding else "",
-        colours=classes.colours(data.embedding.names) if data.embedding else [],
-        guidance=[(g, _trace(g)) for g in data.guidance],
-        calls=[(c.title, calls.draw(c)) for c in data.calls],
-        total=text.duration(sum(c.seconds for c in data.costs if not c.reused)),
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            data=data,
+            facts=_facts(data),
+            verdicts=verdicts(data),
+            students=_by_student(data.scores),
+            bounded=any(s.set == FULL for s in data.scores),
+            accuracy=plots.accuracy([s for rows in _by_student(data.scores) for s in rows], data.chance),
+            panels=[_panel(p, encode, limit) for p in panels],
+            small=all(len(p.items) <= SMALL_ITEMS for p in panels),
+            pixelated=data.image_size < PIXELATED_BELOW,
+            compact=compact,
+            costs=_costs(data.costs),
+            curves=[_curves(c) for c in data.curves],
+            classwise=[(c, classes.accuracy(c)) for c in data.classwise],
+            max_rows=classes.MAX_ROWS,
+            confusions=[(c, classes.confusion(c), classes.mistakes(c)) for c in data.confusions],
+            embedding=classes.embedding(data.embedding) if data.embedding else "",
+            colours=classes.colours(data.embedding.names) if data.embedding else [],
+            guidance=[(g, _trace(g)) for g in data.guidance],
+            calls=[(c.title, calls.draw(c)) for c in data.calls],
+            total=text.duration(sum(c.seconds for c in data.costs if not c.reused)),
+        )
     )
 
 
@@ -93,9 +97,14 @@ def _trace(g: GuidanceTrace) -> Markup:
 
 
 def _facts(data: ReportData) -> list[tuple[str, str]]:
-    return [("Method", data.method), ("Images per class", text.count(data.ipc)), ("Classes", text.count(data.classes)),
-            ("Image size", f"{data.image_size} px"), ("Seed", str(data.seed)),
-            ("Compression", f"{text.number(data.real / data.images)} : 1" if data.images else "–")]
+    return [
+        ("Method", data.method),
+        ("Images per class", text.count(data.ipc)),
+        ("Classes", text.count(data.classes)),
+        ("Image size", f"{data.image_size} px"),
+        ("Seed", str(data.seed)),
+        ("Compression", f"{text.number(data.real / data.images)} : 1" if data.images else "–"),
+    ]
 
 
 def _by_student(scores: tuple[Score, ...]) -> list[list[Score]]:
@@ -110,8 +119,14 @@ def _panel(panel: ClassPanel, encode: Callable[[bytes], str], limit: int) -> _Pa
     drawn = None
     if projection is not None and len(projection.real) + len(projection.syntheses):
         drawn = plots.scatter(projection, panel.items, panel.class_name)
-    return _Panel(panel, shown[:OPEN_ITEMS], shown[OPEN_ITEMS:], len(panel.items) - len(shown), drawn,
-                  _caption(panel) if drawn else "")
+    return _Panel(
+        panel,
+        shown[:OPEN_ITEMS],
+        shown[OPEN_ITEMS:],
+        len(panel.items) - len(shown),
+        drawn,
+        _caption(panel) if drawn else "",
+    )
 
 
 def _caption(panel: ClassPanel) -> str:
@@ -139,8 +154,13 @@ def _image_bytes(panels: tuple[ClassPanel, ...], limit: int) -> int:
 @cache
 def environment() -> jinja2.Environment:
     """The templates of this package: autoescaped, with the words of report/text.py."""
-    env = jinja2.Environment(loader=jinja2.PackageLoader("raydistill.report", "."), autoescape=True,
-                             undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("raydistill.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     env.filters.update(count=text.count, percent=text.percent, number=text.number, duration=text.duration)
     env.globals.update(spread=text.spread, rate=text.rate, plural=text.plural)
     return env

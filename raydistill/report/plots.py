@@ -25,6 +25,7 @@ _ROW, _HEAD, _AXIS = 46, 30, 34
 
 # ---- accuracy ------------------------------------------------------------------------------------------------------
 
+
 def accuracy(scores: Sequence[Score], chance: float) -> Markup:
     """Bars of the last accuracy with its std, a ring at the best, lines at chance and at the full-data bound."""
     shown = tuple(s for s in scores if math.isfinite(s.last_mean))
@@ -43,8 +44,11 @@ def accuracy(scores: Sequence[Score], chance: float) -> Markup:
     body.append(_axis(top, y))
     said = "; ".join(f"{s.set}, {s.student}: {spread(s.last_mean, s.last_std, s.seeds)} %" for s in shown)
     label = f"Bar chart of accuracy. {said}. Chance: {percent(chance)} %."
-    return Markup(f'<svg class="accuracy" role="img" width="100%" height="{y + _AXIS}" aria-label="{escape(label)}">'
-                  + "".join(body) + "</svg>")
+    return Markup(
+        f'<svg class="accuracy" role="img" width="100%" height="{y + _AXIS}" aria-label="{escape(label)}">'
+        + "".join(body)
+        + "</svg>"
+    )
 
 
 def axis_top(scores: Sequence[Score], chance: float) -> float:
@@ -58,9 +62,11 @@ def _bar(s: Score, top: float, y: int, marks: dict[str, float]) -> str:
     kind = "main" if s.main else "other"
     mean, low, high = (_across(v / top) for v in (s.last_mean, s.last_mean - _std(s), s.last_mean + _std(s)))
     mid = y + 32
-    parts = [f'<text class="name {kind}" x="0" y="{y + 17}">{escape(s.set)}</text>',
-             f'<text class="value {kind}" x="100%" y="{y + 17}">{spread(s.last_mean, s.last_std, s.seeds)} %</text>',
-             f'<rect class="{kind}" x="0" y="{mid - 6}" width="{mean}" height="12" rx="2"/>']
+    parts = [
+        f'<text class="name {kind}" x="0" y="{y + 17}">{escape(s.set)}</text>',
+        f'<text class="value {kind}" x="100%" y="{y + 17}">{spread(s.last_mean, s.last_std, s.seeds)} %</text>',
+        f'<rect class="{kind}" x="0" y="{mid - 6}" width="{mean}" height="12" rx="2"/>',
+    ]
     parts += [_upright(kind, _across(share), mid, 9) for kind, share in marks.items()]
     if _std(s) > 0:
         parts.append(f'<line class="error" x1="{low}" x2="{high}" y1="{mid}" y2="{mid}"/>')
@@ -78,8 +84,10 @@ def _axis(top: float, y: int) -> str:
         side = "start" if tick == 0 else "end" if tick > top - 1e-9 else "middle"
         x = _across(tick / top)
         marks.append(_upright("axis", x, y + 6, 2))
-        marks.append(f'<text class="tick" text-anchor="{side}" x="{x}" y="{y + 24}">'
-                     f'{100 * tick:.0f}{" %" if tick == ticks[-1] else ""}</text>')
+        marks.append(
+            f'<text class="tick" text-anchor="{side}" x="{x}" y="{y + 24}">'
+            f"{100 * tick:.0f}{' %' if tick == ticks[-1] else ''}</text>"
+        )
     return "".join(marks)
 
 
@@ -98,6 +106,7 @@ def _std(s: Score) -> float:
 
 # ---- scatter -------------------------------------------------------------------------------------------------------
 
+
 def scatter(projection: Projection, items: Sequence[Item], name: str) -> Markup:
     """Real images as dots (at most MAX_POINTS), prototypes hollow, syntheses filled and tied to their prototype."""
     real = projection.real[evenly(len(projection.real), MAX_POINTS)]
@@ -112,11 +121,17 @@ def scatter(projection: Projection, items: Sequence[Item], name: str) -> Markup:
         discs.append(f'<circle class="synthesis" cx="{x}" cy="{y}" r="4"><title>slot {item.slot}</title></circle>')
     for x, y in map(place, projection.prototypes):
         rings.append(f'<circle class="prototype" cx="{x}" cy="{y}" r="5.5"/>')
-    label = (f"Latents of {name} on two principal axes: {len(real)} real images, "
-             f"{len(projection.prototypes)} prototypes, {len(projection.syntheses)} syntheses.")
-    return Markup(f'<svg class="scatter" role="img" viewBox="0 0 {SIDE} {SIDE}" aria-label="{escape(label)}">'
-                  f'<path class="real" d="{dots}"/><path class="tie" d="{"".join(ties)}"/>'
-                  + "".join(rings) + "".join(discs) + "</svg>")
+    label = (
+        f"Latents of {name} on two principal axes: {len(real)} real images, "
+        f"{len(projection.prototypes)} prototypes, {len(projection.syntheses)} syntheses."
+    )
+    return Markup(
+        f'<svg class="scatter" role="img" viewBox="0 0 {SIDE} {SIDE}" aria-label="{escape(label)}">'
+        f'<path class="real" d="{dots}"/><path class="tie" d="{"".join(ties)}"/>'
+        + "".join(rings)
+        + "".join(discs)
+        + "</svg>"
+    )
 
 
 class _Frame:

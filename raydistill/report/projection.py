@@ -81,7 +81,7 @@ def _project_rows(points: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.
 def _blocks(points: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """(N, D) of any float type -> (first row, up to _BLOCK rows as float64)."""
     for start in range(0, len(points), _BLOCK):
-        yield start, np.asarray(points[start:start + _BLOCK], np.float64)
+        yield start, np.asarray(points[start : start + _BLOCK], np.float64)
 
 
 def plane(real: np.ndarray, syntheses: np.ndarray) -> tuple[np.ndarray, str]:

@@ -36,8 +36,10 @@ def _verdict(main: Score, data: ReportData) -> Verdict:
     rand = find(data.scores, RANDOM, main.student) if main.set != RANDOM else None
     full = find(data.scores, FULL, main.student)
     tone, claim = _against_random(main, rand)
-    detail = [f"Trained on the {plural(main.images, 'distilled image')}, {main.student} reaches "
-              f"{_value(main)} {_seeds(main)}."]
+    detail = [
+        f"Trained on the {plural(main.images, 'distilled image')}, {main.student} reaches "
+        f"{_value(main)} {_seeds(main)}."
+    ]
     if rand:
         equal = "at equal IPC" if rand.images == main.images else f"({count(rand.images)} of them)"
         detail.append(f"Random real images {equal} give {_value(rand)}.")

@@ -19,21 +19,25 @@ def check_folders(train: str, val: str) -> None:
         raise BadInput(f"source: of {train} and {val} one is inside the other; keep the validation images apart")
     inside = f"{train}/{os.path.basename(val)}"
     if os.path.isdir(inside):
-        raise BadInput(f"source: {inside} would be a class of its own name as the validation split; if the validation "
-                       "images are there, move them out of the training images; if it is a class, rename it")
+        raise BadInput(
+            f"source: {inside} would be a class of its own name as the validation split; if the validation "
+            "images are there, move them out of the training images; if it is a class, rename it"
+        )
 
 
 def check_images(train: str, val: str, listing: Listing) -> None:
     """Refuses a validation image that lies under the same name in its class's training folder, byte for byte."""
     for start in range(0, len(listing), 4096):
         part = slice(start, start + 4096)
-        for name, tag, label in zip(listing.ids[part].to_pylist(), listing.tags[part].to_pylist(),
-                                    np.asarray(listing.labels[part]), strict=True):
+        for name, tag, label in zip(
+            listing.ids[part].to_pylist(), listing.tags[part].to_pylist(), np.asarray(listing.labels[part]), strict=True
+        ):
             folder = listing.classes[label].class_id
             below = name if "/" in name else f"{folder}/{name}"
             if _same(f"{train}/{below}", f"{val}/{name}", int(tag.partition(":")[0])):
-                raise BadInput(f"source: {val}/{name} is the training image {train}/{below}, byte for byte; "
-                               "remove one of the two")
+                raise BadInput(
+                    f"source: {val}/{name} is the training image {train}/{below}, byte for byte; remove one of the two"
+                )
 
 
 def _same(first: str, second: str, size: int) -> bool:
@@ -43,5 +47,6 @@ def _same(first: str, second: str, size: int) -> bool:
     except FileNotFoundError:
         return False
     except OSError as e:
-        raise BadInput(f"source: {first} and {second} cannot be compared: {reason(e)}; "
-                       "check their permissions") from None
+        raise BadInput(
+            f"source: {first} and {second} cannot be compared: {reason(e)}; check their permissions"
+        ) from None

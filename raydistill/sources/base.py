@@ -108,8 +108,9 @@ def select_classes(listing: Listing, wanted: Sequence[str] | None) -> Listing:
             known = ", ".join(c.class_id for c in listing.classes[:12])
             near = difflib.get_close_matches(name, class_lists(), n=1) if len(wanted) == 1 else []
             hint = f"; did you mean the list {near[0]!r}?" if near else ""
-            raise BadInput(f"source.classes: {name!r} is not a class of the {listing.split} split (it has {known}...)"
-                           f"{hint}")
+            raise BadInput(
+                f"source.classes: {name!r} is not a class of the {listing.split} split (it has {known}...){hint}"
+            )
     picked = [index[n] for n in wanted]
     if len(set(picked)) != len(picked) or not picked:
         raise BadInput("source.classes: list each class once, and at least one")
@@ -140,8 +141,10 @@ def open_splits(config: SourceConfig) -> Splits:
     for listing, use in ((train, "train"), (test, "test")):
         for info, count in zip(listing.classes, listing.counts, strict=True):
             if count == 0:
-                raise BadInput(f"source: class {info.class_id!r} ({info.class_name}) has no image in the {use} split "
-                               f"{listing.split!r}; remove it with source.classes=[...] or add images")
+                raise BadInput(
+                    f"source: class {info.class_id!r} ({info.class_name}) has no image in the {use} split "
+                    f"{listing.split!r}; remove it with source.classes=[...] or add images"
+                )
     if len(train.classes) < 2:
         raise BadInput("source: one class cannot be told from anything; give at least two")
     return Splits(source, train, test)
@@ -151,8 +154,8 @@ def _held_out(listing: Listing, fraction: float) -> np.ndarray:
     """By the hash of each id, so that it depends neither on order nor on the other images."""
     held = np.zeros(len(listing), bool)
     for start in range(0, len(held), BLOCK):
-        names = listing.ids[start:start + BLOCK].to_pylist()
-        held[start:start + BLOCK] = [int(digest(str(i).encode())[:8], 16) / 2**32 < fraction for i in names]
+        names = listing.ids[start : start + BLOCK].to_pylist()
+        held[start : start + BLOCK] = [int(digest(str(i).encode())[:8], 16) / 2**32 < fraction for i in names]
     return held
 
 
@@ -163,6 +166,8 @@ def _match(test: Listing, train: Listing) -> Listing:
     have = {c.class_id for c in test.classes}
     missing = [c.class_id for c in train.classes if c.class_id not in have]
     if missing:
-        raise BadInput(f"source: class {missing[0]!r} is in split {train.split!r} but not in {test.split!r}; "
-                       "add its images or pick classes with source.classes=[...]")
+        raise BadInput(
+            f"source: class {missing[0]!r} is in split {train.split!r} but not in {test.split!r}; "
+            "add its images or pick classes with source.classes=[...]"
+        )
     return select_classes(test, [c.class_id for c in train.classes])

@@ -31,8 +31,9 @@ class Digits:
 
     def __init__(self, config: SourceConfig) -> None:
         if config.path is not None:
-            raise BadInput("source.path: the digits are embedded and have no path; "
-                           "remove it or choose another source.kind")
+            raise BadInput(
+                "source.path: the digits are embedded and have no path; remove it or choose another source.kind"
+            )
 
     def list(self, split: str) -> Listing:
         if split not in ("train", "val"):

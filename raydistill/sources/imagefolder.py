@@ -48,8 +48,10 @@ class ImageFolder:
         classes, loose = tree.top()
         place = label_file(root, split) if loose else None
         if classes and place:
-            raise BadInput(f"source: {tree.folder} holds class folders, and images beside them that {place} sorts; "
-                           "keep one of the two")
+            raise BadInput(
+                f"source: {tree.folder} holds class folders, and images beside them that {place} sorts; "
+                "keep one of the two"
+            )
         images: Iterable[Sequence[File]]
         if place is not None:
             classes, images = _sorted_by(place, loose, self._known(root, split))
@@ -57,8 +59,10 @@ class ImageFolder:
             classes = sorted(_utf8(tree.folder, classes))
             images = tree.images(classes)
         else:
-            raise BadInput(f"source: {tree.folder} holds no class folders; sort the images into {tree.folder}/CLASS/, "
-                           f"or give their classes in {root / split}.txt, lines FILE CLASS")
+            raise BadInput(
+                f"source: {tree.folder} holds no class folders; sort the images into {tree.folder}/CLASS/, "
+                f"or give their classes in {root / split}.txt, lines FILE CLASS"
+            )
         listing = _listing(tree.folder, split, classes, _named(root, classes), images)
         self._check_apart(root, listing)
         return listing
@@ -93,8 +97,9 @@ class ImageFolder:
                 yield from pool.map(lambda name: _read(fs, base, name), some)
 
 
-def _listing(folder: Location, split: str, classes: Sequence[str], names: Sequence[str],
-             images: Iterable[Sequence[File]]) -> Listing:
+def _listing(
+    folder: Location, split: str, classes: Sequence[str], names: Sequence[str], images: Iterable[Sequence[File]]
+) -> Listing:
     """From the images of each class in turn; Python objects are made for one class at a time, never for millions."""
     ids, tags, counts = [], [], []
     for files in images:
@@ -113,8 +118,9 @@ def _named(root: Location, classes: Sequence[str]) -> list[str]:
     return [names.get(c, c) for c in classes]
 
 
-def _sorted_by(place: Location, loose: Sequence[File],
-               known: Sequence[str] | None) -> tuple[Sequence[str], Sequence[Sequence[File]]]:
+def _sorted_by(
+    place: Location, loose: Sequence[File], known: Sequence[str] | None
+) -> tuple[Sequence[str], Sequence[Sequence[File]]]:
     """Unsorted images by the class that the label file gives them; the known classes, or those of the file."""
     labels = read_labels(place, [name for name, _ in loose], known)
     found: dict[str, list[File]] = {c: [] for c in sorted(set(labels) | set(known or ()))}
@@ -128,13 +134,16 @@ def _read(fs: pafs.FileSystem, base: str, name: str) -> bytes:
         with fs.open_input_stream(f"{base}/{name}") as f:
             return f.read()
     except OSError as e:
-        raise StageFailed(f"source: {base}/{name} was listed but cannot be read: {reason(e)}; "
-                          "put it back, or start again with the images as they are now") from None
+        raise StageFailed(
+            f"source: {base}/{name} was listed but cannot be read: {reason(e)}; "
+            "put it back, or start again with the images as they are now"
+        ) from None
 
 
 def _split_folder(root: Location, split: str) -> Location:
-    have = sorted(i.base_name for i in root.infos()
-                  if i.type == pafs.FileType.Directory and not i.base_name.startswith("."))
+    have = sorted(
+        i.base_name for i in root.infos() if i.type == pafs.FileType.Directory and not i.base_name.startswith(".")
+    )
     if split not in have:
         raise no_split(root, split, have)
     return root / split
@@ -172,6 +181,7 @@ def _tree(root: Location, folder: Location) -> _Tree:
 
 # ---- object stores ---------------------------------------------------------------------------------------------------
 
+
 class _Store:
     """Class folders are listed one by one, a few at a time: the whole split at once would be held as a whole."""
 
@@ -181,13 +191,15 @@ class _Store:
 
     def top(self) -> tuple[Sequence[str], Sequence[File]]:
         infos = [i for i in self.folder.infos() if not i.base_name.startswith(".")]
-        return ([i.base_name for i in infos if i.type == pafs.FileType.Directory],
-                [self._file(i) for i in infos if i.type == pafs.FileType.File and _is_image(i.base_name)])
+        return (
+            [i.base_name for i in infos if i.type == pafs.FileType.Directory],
+            [self._file(i) for i in infos if i.type == pafs.FileType.File and _is_image(i.base_name)],
+        )
 
     def images(self, classes: Sequence[str]) -> Iterator[Sequence[File]]:
         with ThreadPoolExecutor(READERS) as pool:
             for start in range(0, len(classes), READERS):
-                yield from pool.map(self._below, classes[start:start + READERS])
+                yield from pool.map(self._below, classes[start : start + READERS])
 
     def _below(self, name: str) -> Sequence[File]:
         infos = self.fs.get_file_info(pafs.FileSelector(f"{self.base}/{name}", recursive=True))
@@ -195,10 +207,11 @@ class _Store:
         return [f for f in files if not any(part.startswith(".") for part in f[0].split("/"))]
 
     def _file(self, info: pafs.FileInfo) -> File:
-        return info.path[len(self.base):].strip("/"), f"{info.size}:{info.mtime_ns}"
+        return info.path[len(self.base) :].strip("/"), f"{info.size}:{info.mtime_ns}"
 
 
 # ---- local disks: os.scandir is fast and tells symbolic links --------------------------------------------------------
+
 
 class _Disk:
     """Walks below the source's real path and refuses what leads out of it."""
@@ -247,8 +260,10 @@ class _Disk:
     def _check_link(self, path: str) -> None:
         real = os.path.realpath(path)
         if os.path.commonpath([self.root, real]) != self.root:
-            raise BadInput(f"source: {path} is a symbolic link that leads out of source.path (to {real}); "
-                           "copy the files there or give the folder that holds both as source.path")
+            raise BadInput(
+                f"source: {path} is a symbolic link that leads out of source.path (to {real}); "
+                "copy the files there or give the folder that holds both as source.path"
+            )
         if not os.path.exists(real):
             raise BadInput(f"source: {path} is a symbolic link to {real}, which does not exist; remove or repair it")
 

@@ -24,16 +24,20 @@ def read_labels(place: Location, names: Sequence[str], known: Sequence[str] | No
     Raises BadInput for an image without a line, a line without an image, and a class that is not in `known`.
     """
     classes = _lines(place)
-    for what, missing in (("has no line for the image", set(names) - classes.keys()),
-                          ("names an image that is not there", classes.keys() - set(names))):
+    for what, missing in (
+        ("has no line for the image", set(names) - classes.keys()),
+        ("names an image that is not there", classes.keys() - set(names)),
+    ):
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise BadInput(f"source: {place} {what}: {min(missing)}{more}; complete one of the two")
     if known is not None:
         for strange in sorted(set(classes.values()) - set(known)):
             image = next(n for n in names if classes[n] == strange)
-            raise BadInput(f"source: {place} gives {image} the class {strange!r}, which is none of the known ones "
-                           f"({', '.join(sorted(known)[:12])}...); give the names of the training class folders")
+            raise BadInput(
+                f"source: {place} gives {image} the class {strange!r}, which is none of the known ones "
+                f"({', '.join(sorted(known)[:12])}...); give the names of the training class folders"
+            )
     return [classes[n] for n in names]
 
 

@@ -44,8 +44,9 @@ class ClassNames:
 def required_path(config: SourceConfig) -> str:
     """`source.path`, which this kind of source cannot do without."""
     if not config.path:
-        raise BadInput(f"source.path: source.kind={config.kind} needs the folder that holds the splits; "
-                       "give source.path=DIR")
+        raise BadInput(
+            f"source.path: source.kind={config.kind} needs the folder that holds the splits; give source.path=DIR"
+        )
     return config.path
 
 
@@ -76,8 +77,10 @@ def class_names(root: Location) -> ClassNames | None:
     names: Any = tree.get("names")
     dirs: Any = tree.get("dirs")
     if not _texts(names) or not _texts(dirs) or not len(names) == len(dirs) == len(set(dirs)):
-        raise BadInput(f'source: {place} must hold two lists of text of one length, "dirs" (class ids, each once) and '
-                       '"names"; repair it or remove it')
+        raise BadInput(
+            f'source: {place} must hold two lists of text of one length, "dirs" (class ids, each once) and '
+            '"names"; repair it or remove it'
+        )
     return ClassNames(tuple(dirs), tuple(names))
 
 
@@ -96,8 +99,10 @@ def numbered_classes(root: Location, labels: np.ndarray) -> tuple[tuple[ClassInf
 def in_range(root: Location, labels: np.ndarray, classes: int) -> np.ndarray:
     """The labels (N,) as int32. Raises BadInput for one beyond the classes."""
     if len(labels) and labels.max() >= classes:
-        raise BadInput(f"source: {root} has the label {labels.max()}, outside the {classes} classes of {CLASSES}; "
-                       "repair one of them")
+        raise BadInput(
+            f"source: {root} has the label {labels.max()}, outside the {classes} classes of {CLASSES}; "
+            "repair one of them"
+        )
     return labels.astype(np.int32)
 
 

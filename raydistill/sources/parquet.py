@@ -66,8 +66,10 @@ class ParquetImages:
         parts = [_part(fs, base, info) for info in _files(root, split)]
         for part in parts:
             if part.names != parts[0].names:
-                raise BadInput(f"source: {root}: {part.name} and {parts[0].name} have different ClassLabel names; "
-                               "write the files of a split with the same features")
+                raise BadInput(
+                    f"source: {root}: {part.name} and {parts[0].name} have different ClassLabel names; "
+                    "write the files of a split with the same features"
+                )
         labels = np.concatenate([p.labels for p in parts])
         classes, labels = _classes(root, parts, labels)
         ids = [f"{p.name}#{row}" for p in parts for row in range(len(p.labels))]
@@ -84,12 +86,18 @@ class ParquetImages:
 
 # ---- finding the files -----------------------------------------------------------------------------------------------
 
+
 def _files(root: Location, split: str) -> Sequence[pafs.FileInfo]:
     """The Parquet files of the split, by path, from the one place that holds them."""
-    places = {pattern: found for pattern, found in (
-        (f"{split}-*.parquet", [i for i in _parquet(root) if i.base_name.startswith(f"{split}-")]),
-        (f"data/{split}-*.parquet", [i for i in _parquet(root / "data") if i.base_name.startswith(f"{split}-")]),
-        (f"{split}/*.parquet", _parquet(root / split))) if found}
+    places = {
+        pattern: found
+        for pattern, found in (
+            (f"{split}-*.parquet", [i for i in _parquet(root) if i.base_name.startswith(f"{split}-")]),
+            (f"data/{split}-*.parquet", [i for i in _parquet(root / "data") if i.base_name.startswith(f"{split}-")]),
+            (f"{split}/*.parquet", _parquet(root / split)),
+        )
+        if found
+    }
     if not places:
         raise no_split(root, split, _splits(root))
     if len(places) > 1:
@@ -100,15 +108,21 @@ def _files(root: Location, split: str) -> Sequence[pafs.FileInfo]:
 
 
 def _parquet(folder: Location) -> list[pafs.FileInfo]:
-    return [i for i in folder.infos() if i.type == pafs.FileType.File and i.base_name.endswith(".parquet")
-            and not i.base_name.startswith((".", "_"))]
+    return [
+        i
+        for i in folder.infos()
+        if i.type == pafs.FileType.File and i.base_name.endswith(".parquet") and not i.base_name.startswith((".", "_"))
+    ]
 
 
 def _splits(root: Location) -> list[str]:
     """Names of the splits that are there, for the error."""
     flat = {i.base_name.partition("-")[0] for i in [*_parquet(root), *_parquet(root / "data")] if "-" in i.base_name}
-    folders = {i.base_name for i in root.infos() if i.type == pafs.FileType.Directory
-               and i.base_name != "data" and _parquet(root / i.base_name)}
+    folders = {
+        i.base_name
+        for i in root.infos()
+        if i.type == pafs.FileType.Directory and i.base_name != "data" and _parquet(root / i.base_name)
+    }
     return sorted(flat | folders)
 
 
@@ -124,8 +138,9 @@ def _check_complete(root: Location, names: Sequence[str]) -> None:
 
 # ---- footers and labels ----------------------------------------------------------------------------------------------
 
+
 def _part(fs: pafs.FileSystem, base: str, info: pafs.FileInfo) -> Part:
-    name = info.path[len(base):].strip("/")
+    name = info.path[len(base) :].strip("/")
     try:
         with fs.open_input_file(info.path) as raw, pq.ParquetFile(raw) as file:
             _check_columns(file.schema_arrow, f"{base}/{name}")
@@ -149,12 +164,15 @@ def _check_columns(schema: pa.Schema, where: str) -> None:
     found = f"it has the columns {', '.join(schema.names) or 'none'}"
     for name in ("image", "label"):
         if name not in schema.names:
-            raise BadInput(f"source: {where}: column {name!r} is missing; {found}; "
-                           f"rename the one that holds the {name}s")
+            raise BadInput(
+                f"source: {where}: column {name!r} is missing; {found}; rename the one that holds the {name}s"
+            )
     image, label = schema.field("image").type, schema.field("label").type
     if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0 or not _binary(image.field("bytes").type):
-        raise BadInput(f"source: {where}: column 'image' is {one_line(image)}, not struct<bytes: binary, "
-                       "path: string>; store the encoded files as Hugging Face datasets does")
+        raise BadInput(
+            f"source: {where}: column 'image' is {one_line(image)}, not struct<bytes: binary, "
+            "path: string>; store the encoded files as Hugging Face datasets does"
+        )
     if not pa.types.is_integer(label):
         raise BadInput(f"source: {where}: column 'label' is {label}, not an integer; number the classes from 0")
 
@@ -173,8 +191,10 @@ def _check_bytes(file: pq.ParquetFile, where: str) -> None:
         return
     images = file.read_row_group(0, columns=["image.bytes"])["image"]
     if pc.struct_field(images, "bytes").null_count == len(images):
-        raise BadInput(f"source: {where} holds paths to images, not their bytes; embed the files "
-                       "(push_to_hub of Hugging Face datasets does)")
+        raise BadInput(
+            f"source: {where} holds paths to images, not their bytes; embed the files "
+            "(push_to_hub of Hugging Face datasets does)"
+        )
 
 
 def _label_names(schema: pa.Schema, where: str) -> tuple[str, ...] | None:
@@ -186,8 +206,10 @@ def _label_names(schema: pa.Schema, where: str) -> tuple[str, ...] | None:
         label: Any = json.loads(text)["info"]["features"]["label"]
         names = label.get("names")
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise BadInput(f"source: {where}: the huggingface features in its schema cannot be read; "
-                       "write the file again with datasets, or without this metadata") from None
+        raise BadInput(
+            f"source: {where}: the huggingface features in its schema cannot be read; "
+            "write the file again with datasets, or without this metadata"
+        ) from None
     if names is None:
         return None
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
@@ -225,14 +247,17 @@ def _named(root: Location, names: Sequence[str], known: ClassNames | None) -> tu
     ids = known.ids_of(names)
     if ids is None:
         strange = next(n for n in names if n not in known.dirs and known.names.count(n) != 1)
-        raise BadInput(f"source: {root}/{CLASSES} does not tell which class {strange!r} of the Parquet schema is "
-                       "(it is no dir, and not exactly one name, there); make them agree or remove the file")
+        raise BadInput(
+            f"source: {root}/{CLASSES} does not tell which class {strange!r} of the Parquet schema is "
+            "(it is no dir, and not exactly one name, there); make them agree or remove the file"
+        )
     if len(set(ids)) != len(ids):
         raise BadInput(f"source: two ClassLabel names are one class in {root}/{CLASSES}; make them agree")
     return tuple(ClassInfo(i, known.name_of[i]) for i in ids)
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------
+
 
 class _Rows:
     """Reads images by id, keeping one file open and one row group."""
@@ -262,8 +287,10 @@ class _Rows:
                 self.group, self.images = group, pc.struct_field(table["image"], "bytes")
             return self.images[row - self.starts[group]].as_py() or b""
         except (pa.ArrowException, OSError, IndexError) as e:
-            raise StageFailed(f"source: {self.base}/{name} was listed but cannot be read: {one_line(e)}; put it back, "
-                              "or start again with the images as they are now") from None
+            raise StageFailed(
+                f"source: {self.base}/{name} was listed but cannot be read: {one_line(e)}; put it back, "
+                "or start again with the images as they are now"
+            ) from None
 
     def _open(self, name: str) -> None:
         if name != self.name:

@@ -19,11 +19,23 @@ PADDING = 2**16  # bytes after the end that are looked at; writers fill up to a 
 EXTENDED = 4  # extended headers that one file may have: names and links of the GNU kind, attributes of the POSIX kind
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 PLAIN = (b"0", b"\0", b"7")
-KINDS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a pipe",
-         b"S": "a sparse file"}
-OTHER_FORMATS = {b"PK\3\4": "a zip archive", b"PK\5\6": "a zip archive", b"\x1f\x8b": "compressed with gzip",
-                 b"BZh": "compressed with bzip2", b"\xfd7zXZ": "compressed with xz",
-                 b"\x28\xb5\x2f\xfd": "compressed with zstd", b"7z\xbc\xaf": "a 7z archive"}
+KINDS = {
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a device",
+    b"4": "a device",
+    b"6": "a pipe",
+    b"S": "a sparse file",
+}
+OTHER_FORMATS = {
+    b"PK\3\4": "a zip archive",
+    b"PK\5\6": "a zip archive",
+    b"\x1f\x8b": "compressed with gzip",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"7z\xbc\xaf": "a 7z archive",
+}
 
 
 class TarFault(ValueError):
@@ -58,7 +70,7 @@ class Window:
         if not (begin >= 0 and begin + length <= len(self.held)):
             wanted = min(max(length, self.ahead), self.size - offset)
             self.start, self.held, begin = offset, self.file.read_at(wanted, offset) if length else b"", 0
-        return self.held[begin:begin + length]
+        return self.held[begin : begin + length]
 
 
 def members(archive: Window) -> Iterator[Member]:
@@ -127,8 +139,9 @@ def _next(archive: Window, start: int) -> tuple[Member | None, int]:
         raise TarFault(f"{name!r} declares {size} bytes, more than the {MAX_FILE} that a file may have; leave it out")
     member = Member(name, start, data, size)
     if data + size > archive.size:
-        raise TarFault(f"it is truncated: {name!r} ends {data + size - archive.size} bytes after the archive does; "
-                       "fetch it again")
+        raise TarFault(
+            f"it is truncated: {name!r} ends {data + size - archive.size} bytes after the archive does; fetch it again"
+        )
     return member, member.end
 
 
@@ -172,13 +185,13 @@ def _attributes(content: bytes, for_all: bool) -> dict[str, str]:
     while content.strip(b"\0"):
         match = re.match(rb"(\d{1,7}) ([^=\n]+)=", content)
         length = int(match[1]) if match else 0
-        if match is None or not match.end() < length <= len(content) or content[length - 1:length] != b"\n":
+        if match is None or not match.end() < length <= len(content) or content[length - 1 : length] != b"\n":
             raise TarFault("it is damaged: an extended header cannot be read; fetch it again")
         key = _text(match[2])
         if for_all and (key in ("path", "size") or key.startswith("GNU.sparse")):
             raise TarFault(f"it gives one {key} to all its files; pack it again")
         if key in ("path", "size") or key.startswith("GNU.sparse"):
-            found[key] = _text(content[match.end():length - 1])
+            found[key] = _text(content[match.end() : length - 1])
         content = content[length:]
     return found
 

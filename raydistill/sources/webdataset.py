@@ -74,8 +74,10 @@ class WebDataset:
             shards = list(pool.map(lambda info: _shard(fs, base, info, _ahead(root)), infos))
         classes, labels = numbered_classes(root, np.concatenate([s.labels for s in shards]))
         if not len(labels):
-            raise BadInput(f"source: the shards of split {split!r} in {root} hold no image ({', '.join(IMAGES)}); "
-                           "give shards of images")
+            raise BadInput(
+                f"source: the shards of split {split!r} in {root} hold no image ({', '.join(IMAGES)}); "
+                "give shards of images"
+            )
         tags = [pa.repeat(pa.scalar(s.tag, pa.string()), len(s.ids)) for s in shards]
         return Listing(split, classes, pa.concat_arrays([s.ids for s in shards]), labels, pa.concat_arrays(tags))
 
@@ -90,8 +92,10 @@ class WebDataset:
                     for _, key, start in wanted:
                         yield _image(archive, key, start)
             except (pa.ArrowException, OSError, TarFault) as e:
-                raise StageFailed(f"source: {base}/{name} was listed but cannot be read: {_said(e)}; put it back, "
-                                  "or start again with the images as they are now") from None
+                raise StageFailed(
+                    f"source: {base}/{name} was listed but cannot be read: {_said(e)}; put it back, "
+                    "or start again with the images as they are now"
+                ) from None
 
 
 def _ahead(root: Location) -> int:
@@ -120,14 +124,20 @@ def _image(archive: Window, key: str, start: int) -> bytes:
 
 # ---- finding the shards ----------------------------------------------------------------------------------------------
 
+
 def _shards(root: Location, split: str) -> Sequence[pafs.FileInfo]:
     """The shards of the split from the one place that holds them."""
     flat = _tars(root)
     if "{" in split:
         return [_named(root, flat, name) for name in _expand(split)]
-    places = {pattern: found for pattern, found in (
-        (f"{split}-*.tar", {n: i for n, i in flat.items() if n.startswith(f"{split}-")}),
-        (f"{split}/*.tar", {f"{split}/{n}": i for n, i in _tars(root, split).items()})) if found}
+    places = {
+        pattern: found
+        for pattern, found in (
+            (f"{split}-*.tar", {n: i for n, i in flat.items() if n.startswith(f"{split}-")}),
+            (f"{split}/*.tar", {f"{split}/{n}": i for n, i in _tars(root, split).items()}),
+        )
+        if found
+    }
     if not places:
         raise no_split(root, split, _splits(root, flat))
     if len(places) > 1:
@@ -149,8 +159,10 @@ def _tars(root: Location, folder: str = "") -> dict[str, pafs.FileInfo]:
     found = _files(root, folder)
     for name in sorted(found):
         if name.endswith(COMPRESSED):
-            raise BadInput(f"source: {root}/{folder + '/' if folder else ''}{name} is compressed and cannot be read at "
-                           "random; make it a plain .tar (images are compressed already) and remove it")
+            raise BadInput(
+                f"source: {root}/{folder + '/' if folder else ''}{name} is compressed and cannot be read at "
+                "random; make it a plain .tar (images are compressed already) and remove it"
+            )
     return {n: i for n, i in found.items() if n.endswith(".tar")}
 
 
@@ -169,8 +181,10 @@ def _expand(split: str) -> Sequence[str]:
         raise BadInput(f"source: the split {split!r} is no brace pattern; write one such as train-{{00000..00009}}")
     first, last, tail = int(match["first"]), int(match["last"]), match["tail"].removesuffix(".tar")
     if not first <= last < first + SHARDS:
-        raise BadInput(f"source: the split {split!r} counts from {first} to {last}; it must count upwards, and to "
-                       f"{SHARDS} shards at most")
+        raise BadInput(
+            f"source: the split {split!r} counts from {first} to {last}; it must count upwards, and to "
+            f"{SHARDS} shards at most"
+        )
     return [f"{match['head']}{i:0{len(match['first'])}d}{tail}.tar" for i in range(first, last + 1)]
 
 
@@ -190,14 +204,17 @@ def _check_complete(root: Location, names: Sequence[str]) -> None:
     for index in range(min(have), max(have)):
         if index not in have:
             missing = f"{numbers[0]['head']}{index:0{len(numbers[0]['index'])}d}.tar"
-            raise BadInput(f"source: {root}: {missing} is missing between its neighbours; fetch it, or name the shards "
-                           "to use with braces, as in source.train=train-{00000..00009}")
+            raise BadInput(
+                f"source: {root}: {missing} is missing between its neighbours; fetch it, or name the shards "
+                "to use with braces, as in source.train=train-{00000..00009}"
+            )
 
 
 # ---- what is in a shard ----------------------------------------------------------------------------------------------
 
+
 def _shard(fs: pafs.FileSystem, base: str, info: pafs.FileInfo, ahead: int) -> Shard:
-    name = info.path[len(base):].strip("/")
+    name = info.path[len(base) :].strip("/")
     if "#" in name:
         raise BadInput(f"source: {base}/{name}: the name of a shard may not hold #; rename it")
     ids, labels, seen = [], [], set()
@@ -257,8 +274,10 @@ def _one_image(sample: Sample) -> Member:
     if len(sample.images) == 1:
         return sample.images[0]
     if sample.images:
-        raise TarFault(f"the key {sample.key!r} has {len(sample.images)} images ({sample.images[0].name} and "
-                       f"{sample.images[1].name}); keep one")
+        raise TarFault(
+            f"the key {sample.key!r} has {len(sample.images)} images ({sample.images[0].name} and "
+            f"{sample.images[1].name}); keep one"
+        )
     dotted = next((n for n in sample.others if n.lower().endswith(IMAGES)), None)
     why = f" ({dotted} is none: a key ends at the first dot of a name)" if dotted else ""
     raise TarFault(f"the key {sample.key!r} has no image ({', '.join(IMAGES)}){why}; add it or leave the sample out")

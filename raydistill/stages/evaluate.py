@@ -166,9 +166,7 @@ def evaluate(
     """
     everything = trainings(config, run, [*sets, *increments(config, sets)], test, teaching)
     checkpoints = run.root / "checkpoints"
-    lacking = {
-        t.label for t in everything if config.evaluate.keep_weights and not t.weights(checkpoints).there()
-    }
+    lacking = {t.label for t in everything if config.evaluate.keep_weights and not t.weights(checkpoints).there()}
     left = [t for t in everything if t.label in lacking or t.artifact.manifest() is None]
     if len(left) < len(everything):
         say("evaluate", f"{len(everything) - len(left)} of {len(everything)} trainings found finished")

@@ -98,20 +98,27 @@ def _layout(given: str, like: SourceConfig) -> SourceConfig:
         fs, inside = root.filesystem()
         if fs.get_file_info(inside).type != pafs.FileType.Directory:
             raise BadInput("there is no such folder; give one that holds CLASS/*.png, train/CLASS/*.png or shards")
-        files = [i.base_name for place in (root, root / TRAIN, root / "data") for i in place.infos()
-                 if i.type == pafs.FileType.File]
+        files = [
+            i.base_name
+            for place in (root, root / TRAIN, root / "data")
+            for i in place.infos()
+            if i.type == pafs.FileType.File
+        ]
         folders = [i.base_name for i in root.infos() if i.type == pafs.FileType.Directory and i.base_name[0] != "."]
     except OSError as e:
         raise BadInput(f"it cannot be listed: {reason(e)}; check its permissions") from None
-    kind = next((k for k, end in (("webdataset", ".tar"), ("parquet", ".parquet"))
-                 if any(f.endswith(end) for f in files)), "imagefolder")
+    kind = next(
+        (k for k, end in (("webdataset", ".tar"), ("parquet", ".parquet")) if any(f.endswith(end) for f in files)),
+        "imagefolder",
+    )
     path, split = root.uri, TRAIN
     if kind == "imagefolder" and TRAIN not in folders:
         if not folders:
             raise BadInput("it holds no images sorted by class; give CLASS/*.png, train/CLASS/*.png or shards")
         path, _, split = root.uri.rpartition("/")
-    return SourceConfig(kind=kind, path=path, train=split, val=split, image_size=like.image_size,
-                        max_pixels=like.max_pixels)
+    return SourceConfig(
+        kind=kind, path=path, train=split, val=split, image_size=like.image_size, max_pixels=like.max_pixels
+    )
 
 
 def _list(source: SourceConfig) -> Listing:
@@ -145,15 +152,19 @@ def _match(found: Listing, wanted: Sequence[ClassInfo], ids: dict[str, str]) -> 
                 raise BadInput(_unknown(info.class_id, wanted))
             continue
         if at in owner and count:
-            raise BadInput(f"the classes {owner[at]!r} and {info.class_id!r} are both {wanted[at].class_id!r}; "
-                           "keep one folder a class")
+            raise BadInput(
+                f"the classes {owner[at]!r} and {info.class_id!r} are both {wanted[at].class_id!r}; "
+                "keep one folder a class"
+            )
         index[label] = at
         owner |= {at: info.class_id} if count else {}
     missing = [c for i, c in enumerate(wanted) if i not in owner]
     if missing:
         more = f" and of {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BadInput(f"it has no image of class {missing[0].class_id!r} ({missing[0].class_name}){more}; add some, "
-                       "or pick the classes that it has with source.classes=[...]")
+        raise BadInput(
+            f"it has no image of class {missing[0].class_id!r} ({missing[0].class_name}){more}; add some, "
+            "or pick the classes that it has with source.classes=[...]"
+        )
     return Listing(found.split, tuple(wanted), found.ids, index[found.labels], found.tags)
 
 
@@ -161,8 +172,10 @@ def _unknown(name: str, wanted: Sequence[ClassInfo]) -> str:
     known = [t for c in wanted for t in (c.class_id, c.class_name)]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return (f"its class {name!r} is none of the {len(wanted)} training classes ({', '.join(known[:12:2])}...); {hint}"
-            "name it by class id or class name, or give a classes.json that does")
+    return (
+        f"its class {name!r} is none of the {len(wanted)} training classes ({', '.join(known[:12:2])}...); {hint}"
+        "name it by class id or class name, or give a classes.json that does"
+    )
 
 
 def _one_size(source: SourceConfig, listing: Listing) -> str:
@@ -176,8 +189,10 @@ def _one_size(source: SourceConfig, listing: Listing) -> str:
             raise BadInput(f"{name} is no image that can be read ({one_line(e)[:80]}); replace it") from None
         first = first or (name, size)
         if size != first[1]:
-            raise BadInput(f"images differ in size: {first[0]} is {first[1][0]} x {first[1][1]}, {name} is "
-                           f"{size[0]} x {size[1]}; bring all to one size")
+            raise BadInput(
+                f"images differ in size: {first[0]} is {first[1][0]} x {first[1][1]}, {name} is "
+                f"{size[0]} x {size[1]}; bring all to one size"
+            )
     assert first is not None
     return f"{first[1][0]} x {first[1][1]}"
 
@@ -201,8 +216,9 @@ class ImportWork:
             try:
                 pixels[i] = decode(data, s.image_size, s.max_pixels)
             except BrokenImage as e:
-                raise StageFailed(f"--images: {ids[i]} cannot be used: {e}; replace it, then run the same command "
-                                  "again") from None
+                raise StageFailed(
+                    f"--images: {ids[i]} cannot be used: {e}; replace it, then run the same command again"
+                ) from None
         return item, pixels
 
     def open(self) -> Callable[[tuple[Slots, np.ndarray]], Record]:
@@ -212,8 +228,9 @@ class ImportWork:
 
         def finish(payload: tuple[Slots, np.ndarray]) -> Record:
             slots, pixels = payload
-            return commit(self.artifact, slots, pixels, encode_all(vae, pixels, self.config.sample.batch, shape), 0,
-                          at.kind)
+            return commit(
+                self.artifact, slots, pixels, encode_all(vae, pixels, self.config.sample.batch, shape), 0, at.kind
+            )
 
         return finish
 
@@ -236,15 +253,20 @@ def stage(config: Config, run: RunDir, given: Foreign, vae: VaeSpec) -> Stage:
         start = keys.index(key) * s.batch
         part = slice(start, start + s.batch)
         count = len(labels[part])
-        return Slots(key, pa.table({
-            "class_index": pa.array(labels[part], pa.int32()),
-            "slot": pa.array(slot[part], pa.int32()),
-            "prototype_id": pa.array([-1] * count, pa.int32()),
-            "weight": weights[part],
-            "seed_key": [""] * count,
-            "image_id": ids.slice(start, s.batch),
-            "prototype": schemas.tensor_array(np.zeros((count, *shape), np.float32)),
-        }))
+        return Slots(
+            key,
+            pa.table(
+                {
+                    "class_index": pa.array(labels[part], pa.int32()),
+                    "slot": pa.array(slot[part], pa.int32()),
+                    "prototype_id": pa.array([-1] * count, pa.int32()),
+                    "weight": weights[part],
+                    "seed_key": [""] * count,
+                    "image_id": ids.slice(start, s.batch),
+                    "prototype": schemas.tensor_array(np.zeros((count, *shape), np.float32)),
+                }
+            ),
+        )
 
     work = ImportWork(given, vae, config, artifact)
     return Stage("import", "images", artifact, keys, item, work, len(listing), "driver", s)

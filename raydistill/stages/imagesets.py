@@ -96,7 +96,5 @@ def syntheses(ref: SetRef, source: SourceConfig, size: int) -> Loaded:
         [ref.artifact.read_table(r, columns=["class_index", "weight", "image"]) for r in ref.manifest.records]
     )
     blobs = table["image"].to_pylist()
-    images = image_set(
-        load_images(blobs, source, size), table["class_index"].to_numpy(), table["weight"].to_numpy()
-    )
+    images = image_set(load_images(blobs, source, size), table["class_index"].to_numpy(), table["weight"].to_numpy())
     return Loaded(images, [], sum(map(len, blobs)))

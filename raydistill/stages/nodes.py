@@ -104,8 +104,7 @@ def living() -> dict[str, str]:
     alive: list[dict[str, Any]] = [n for n in ray.nodes() if n["Alive"]]
     names = Counter(n["NodeName"] for n in alive)
     return {
-        n["NodeID"]: n["NodeName"] if names[n["NodeName"]] == 1 else f"{n['NodeName']}/{n['NodeID'][:8]}"
-        for n in alive
+        n["NodeID"]: n["NodeName"] if names[n["NodeName"]] == 1 else f"{n['NodeName']}/{n['NodeID'][:8]}" for n in alive
     }
 
 

@@ -104,9 +104,7 @@ def run(
             embed.stage(p.config, p.run, done.classes.artifact, done.classes.manifest, train, p.features)
         )
     if p.given is not None and until != "plan":
-        done.syntheses[p.given.name] = bring(
-            foreign.stage(p.config, p.run, p.given, p.vae), f"import {p.given.name}"
-        )
+        done.syntheses[p.given.name] = bring(foreign.stage(p.config, p.run, p.given, p.vae), f"import {p.given.name}")
     for v in p.variants if p.given is None else p.variants[1:]:
         name = v.config.method
         anchors = None

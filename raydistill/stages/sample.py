@@ -142,9 +142,7 @@ class GenerateWork:
         guide = make_guidance(self.guidance_name, self.guidance, self.own) if self.guidance_name else None
         if "velocity" in sampler.spaces:
             times = model.times(count, guide.t0 if guide else 0.0, self.sampler.grid)
-            return lambda batch, trace: flow.sample(
-                denoiser.velocity, times, Walk(sampler, trace), guide, batch, trace
-            )
+            return lambda batch, trace: flow.sample(denoiser.velocity, times, Walk(sampler, trace), guide, batch, trace)
         steps = path(model.alphas_bar, self.sampler.grid, count)
         return lambda batch, trace: (loop.sample(denoiser, steps, sampler, guide, batch, trace), count)
 

@@ -66,8 +66,9 @@ class Artifact:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def commit(self, key: str, data: bytes, *, rows: int, device: str, ext: str = "parquet",
-               meta: dict[str, Any] | None = None) -> Record:
+    def commit(
+        self, key: str, data: bytes, *, rows: int, device: str, ext: str = "parquet", meta: dict[str, Any] | None = None
+    ) -> Record:
         """Writes the data, then the record that makes it visible. The same bytes twice are one commit."""
         sha = digest(data)
         file = f"data/{key}-{sha[:16]}.{ext}"
@@ -83,8 +84,15 @@ class Artifact:
         faults.reach(self.stage, "after_commit", key)
         return record
 
-    def commit_table(self, key: str, table: pa.Table, *, device: str, meta: dict[str, Any] | None = None,
-                     row_groups: Sequence[int] | None = None) -> Record:
+    def commit_table(
+        self,
+        key: str,
+        table: pa.Table,
+        *,
+        device: str,
+        meta: dict[str, Any] | None = None,
+        row_groups: Sequence[int] | None = None,
+    ) -> Record:
         """Commits a table as Parquet; `row_groups` gives the number of rows of each row group, in order."""
         return self.commit(key, table_bytes(table, row_groups), rows=table.num_rows, device=device, meta=meta)
 
@@ -93,10 +101,16 @@ class Artifact:
         records = self.records()
         missing = [k for k in keys if k not in records]
         if missing:
-            raise StageFailed(f"{self.stage}: {len(missing)} of {len(keys)} keys have no commit (first {missing[0]}); "
-                              "run the same command again")
-        body = {"stage": self.stage, "fingerprint": self.fingerprint, "summary": summary or {},
-                "records": [asdict(records[k]) for k in sorted(keys)]}
+            raise StageFailed(
+                f"{self.stage}: {len(missing)} of {len(keys)} keys have no commit (first {missing[0]}); "
+                "run the same command again"
+            )
+        body = {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "summary": summary or {},
+            "records": [asdict(records[k]) for k in sorted(keys)],
+        }
         body["digest"] = digest(canonical(body).encode())
         faults.reach(self.stage, "before_manifest", "manifest")
         (self.location / "manifest.json").write(canonical(body).encode())
@@ -126,18 +140,23 @@ class Artifact:
                     raise DeterminismFault(
                         f"{self.stage}: key {key} was computed twice on {record.device!r} with different bytes "
                         f"({other.file}, {record.file} under {self.location}); delete {self.location} to start this "
-                        "stage anew, and report it")
+                        "stage anew, and report it"
+                    )
         return found
 
     def _parse(self, location: Location, key: str, text: bytes) -> Record:
         try:
             record = Record(**json.loads(text))
         except (TypeError, ValueError):
-            raise CorruptArtifact(f"{self.stage}: {location} is not a commit of this version of raydistill; "
-                                  f"delete {self.location} and run the same command again to rebuild it") from None
+            raise CorruptArtifact(
+                f"{self.stage}: {location} is not a commit of this version of raydistill; "
+                f"delete {self.location} and run the same command again to rebuild it"
+            ) from None
         if record.fingerprint != self.fingerprint or record.key != key:
-            raise CorruptArtifact(f"{self.stage}: {location} is the commit of key {record.key} of artifact "
-                                  f"{record.fingerprint}; it was copied here: delete it")
+            raise CorruptArtifact(
+                f"{self.stage}: {location} is the commit of key {record.key} of artifact "
+                f"{record.fingerprint}; it was copied here: delete it"
+            )
         return record
 
     def manifest(self) -> Manifest | None:
@@ -150,8 +169,10 @@ class Artifact:
         if digest(canonical(body).encode()) != claimed:
             return None
         if body["fingerprint"] != self.fingerprint or body["stage"] != self.stage:
-            raise CorruptArtifact(f"{self.location}/manifest.json belongs to {body['stage']}/{body['fingerprint']}; "
-                                  f"it was copied here: delete {self.location}")
+            raise CorruptArtifact(
+                f"{self.location}/manifest.json belongs to {body['stage']}/{body['fingerprint']}; "
+                f"it was copied here: delete {self.location}"
+            )
         return _manifest({**body, "digest": claimed})
 
     def read(self, record: Record) -> bytes:
@@ -204,8 +225,10 @@ class Artifact:
             _verified.add(place)
 
     def _corrupt(self, record: Record, what: str) -> CorruptArtifact:
-        return CorruptArtifact(f"{self.stage}: {self.location / record.file} (key {record.key}) {what}; "
-                               f"delete {self.location} and run the same command again to rebuild it")
+        return CorruptArtifact(
+            f"{self.stage}: {self.location / record.file} (key {record.key}) {what}; "
+            f"delete {self.location} and run the same command again to rebuild it"
+        )
 
 
 _verified: set[tuple[str, str, str]] = set()  # files that this process has found as they were committed
@@ -234,5 +257,6 @@ def table_bytes(table: pa.Table, row_groups: Sequence[int] | None = None) -> byt
 
 
 def _manifest(body: dict[str, Any]) -> Manifest:
-    return Manifest(body["stage"], body["fingerprint"], tuple(Record(**r) for r in body["records"]),
-                    body["summary"], body["digest"])
+    return Manifest(
+        body["stage"], body["fingerprint"], tuple(Record(**r) for r in body["records"]), body["summary"], body["digest"]
+    )

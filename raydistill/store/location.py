@@ -90,8 +90,9 @@ class Location:
                 with fs.open_output_stream(path) as f:
                     f.write(data)
         except OSError as e:
-            raise StageFailed(f"cannot write {self.uri}: {reason(e)}; {remedy(e)}, "
-                              "then run the same command again") from e
+            raise StageFailed(
+                f"cannot write {self.uri}: {reason(e)}; {remedy(e)}, then run the same command again"
+            ) from e
 
     def exists(self) -> bool:
         fs, path = self.filesystem()

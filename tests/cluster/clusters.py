@@ -35,8 +35,10 @@ def head_alone() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as env:
         env.setenv("RAY_AUTH_MODE", "disabled")
         env.setenv("OMP_NUM_THREADS", "1")
-        made = Cluster(initialize_head=True, head_node_args={
-            "num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE})
+        made = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE},
+        )
         try:
             yield made
         finally:
@@ -50,5 +52,8 @@ def gpu_nodes(cluster: Cluster) -> set[str]:
 def placed(run: Path, stage: str) -> dict[str, str]:
     """Unit -> node id, over all artifacts of a stage."""
     files = sorted((run / "logs" / "placement").glob(f"{stage}-*.json"))
-    return {f"{file.stem} {key}": node.partition("/")[2]
-            for file in files for key, node in json.loads(file.read_text()).items()}
+    return {
+        f"{file.stem} {key}": node.partition("/")[2]
+        for file in files
+        for key, node in json.loads(file.read_text()).items()
+    }

@@ -39,18 +39,34 @@ class Disk:
 
     def ends(self, code: int, *overrides: str) -> str:
         """Runs the encode job, which does not need `overrides` to be whole; what it said."""
-        argv = [sys.executable, str(ROOT / "jobs" / "encode.py"), "source.kind=imagefolder",
-                f"source.path={self.shared / 'set'}", f"run_dir={self.shared / 'run'}", "encode.chunk=7",
-                "encode.batch=4", "encode.actors=1", *overrides]
-        done = subprocess.run(argv, env=environment(RAY_ADDRESS=self.address), cwd=self.shared, capture_output=True,
-                              text=True, timeout=600)
+        argv = [
+            sys.executable,
+            str(ROOT / "jobs" / "encode.py"),
+            "source.kind=imagefolder",
+            f"source.path={self.shared / 'set'}",
+            f"run_dir={self.shared / 'run'}",
+            "encode.chunk=7",
+            "encode.batch=4",
+            "encode.actors=1",
+            *overrides,
+        ]
+        done = subprocess.run(
+            argv,
+            env=environment(RAY_ADDRESS=self.address),
+            cwd=self.shared,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
         assert done.returncode == code, done.stderr[-3000:]
         return done.stderr.splitlines()[-1] if code else done.stderr
 
     def refused(self, what: str, *overrides: str) -> None:
         line = self.ends(2, *overrides)
-        assert line == (f"error: nodes: {NODE} does not see {what}; mount it there under the same path, give an s3:// "
-                        "or gs:// URI, or take the node out of the cluster")
+        assert line == (
+            f"error: nodes: {NODE} does not see {what}; mount it there under the same path, give an s3:// "
+            "or gs:// URI, or take the node out of the cluster"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +81,11 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     write_digits(hidden / "set")
     shutil.copytree(packaged("vae"), hidden / "vae")
     with head_alone() as cluster:
-        worker = join(cluster, f"mount -t tmpfs tmpfs {hidden} && mount --bind {fixed} {fixed} "
-                               f"&& mount -o remount,bind,ro {fixed}", base / "worker.log")
+        worker = join(
+            cluster,
+            f"mount -t tmpfs tmpfs {hidden} && mount --bind {fixed} {fixed} && mount -o remount,bind,ro {fixed}",
+            base / "worker.log",
+        )
         try:
             yield Disk(shared, hidden, fixed, cluster.address)
         finally:
@@ -75,11 +94,18 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
 
 def join(cluster: Cluster, mounts: str, log: Path) -> subprocess.Popen[bytes]:
     """A second node whose processes see what `mounts` leaves them."""
-    start = (f"{RAY} start --address={cluster.address} --node-name={NODE} --num-cpus=3 --object-store-memory={STORE} "
-             "--disable-usage-stats --block")
+    start = (
+        f"{RAY} start --address={cluster.address} --node-name={NODE} --num-cpus=3 --object-store-memory={STORE} "
+        "--disable-usage-stats --block"
+    )
     with open(log, "wb") as out:
-        worker = subprocess.Popen(["unshare", "--mount", "sh", "-c", f"{mounts} && exec {start}"], env=environment(),
-                                  stdout=out, stderr=out, start_new_session=True)
+        worker = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", f"{mounts} && exec {start}"],
+            env=environment(),
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
     deadline = time.monotonic() + 180
     while NODE not in {n["NodeName"] for n in cluster.global_state.node_table() if n["Alive"]}:
         assert worker.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
@@ -115,7 +141,10 @@ def test_artifacts_source_and_weights_that_one_node_does_not_see_are_named_toget
     disk.refused(
         f"artifact_dir {disk.hidden}/kept, source.path {disk.hidden}/set (split train, 0/000.png), "
         f"vae.path {disk.hidden}/vae/config.json and 2 more of its files",
-        f"artifact_dir={disk.hidden}/kept", f"source.path={disk.hidden}/set", f"vae.path={disk.hidden}/vae")
+        f"artifact_dir={disk.hidden}/kept",
+        f"source.path={disk.hidden}/set",
+        f"vae.path={disk.hidden}/vae",
+    )
     assert not (disk.shared / "run").exists()
 
 

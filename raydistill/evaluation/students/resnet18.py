@@ -40,8 +40,11 @@ class ResNet18(nn.Module):
         require("resnet18", image_size, 9)  # three strides leave more than one pixel, of which no norm can be taken
         base = scaled(64, width)
         large = image_size > 128
-        stem = [nn.Conv2d(3, base, 7, 2, padding=3, bias=False) if large
-                else nn.Conv2d(3, base, 3, padding=1, bias=False), instance_norm(base), nn.ReLU(inplace=True)]
+        stem = [
+            nn.Conv2d(3, base, 7, 2, padding=3, bias=False) if large else nn.Conv2d(3, base, 3, padding=1, bias=False),
+            instance_norm(base),
+            nn.ReLU(inplace=True),
+        ]
         if image_size > 64:
             stem.append(nn.MaxPool2d(3, 2, padding=1))
         self.stem = nn.Sequential(*stem)

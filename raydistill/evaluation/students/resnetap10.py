@@ -45,14 +45,11 @@ class ResNetAP10(nn.Module):
         require("resnetap10", image_size, 16)  # three poolings leave 2 x 2: of one pixel no norm can be taken
         base = scaled(64, width)
         kernel, pool = (3, 1) if image_size <= 64 else (3, 2) if image_size <= 128 else (7, 4)
-        stem = [nn.Conv2d(3, base, kernel, padding=kernel // 2, bias=False), instance_norm(base),
-                nn.ReLU(inplace=True)]
+        stem = [nn.Conv2d(3, base, kernel, padding=kernel // 2, bias=False), instance_norm(base), nn.ReLU(inplace=True)]
         if pool > 1:
             stem.append(nn.AvgPool2d(pool))
         self.stem = nn.Sequential(*stem)
-        self.blocks = nn.Sequential(
-            *(Block(max(base, (base << i) // 2), base << i, 2 if i else 1) for i in range(4))
-        )
+        self.blocks = nn.Sequential(*(Block(max(base, (base << i) // 2), base << i, 2 if i else 1) for i in range(4)))
         self.head = nn.Linear(base * 8, classes)
         he_init(self)
 
