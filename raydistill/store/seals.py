@@ -1,0 +1,103 @@
+"""Seals: what the files that people read held when the program wrote them.
+
+    RUN/seals/NAME.json      one a file, "/" in NAME written as "%2F"; it checks itself: a torn seal is no seal
+
+What stages read has commits; result.json, config.yaml, report.html, logs/costs.json and distilled/ have seals. A file
+is written first and sealed next, so an interruption leaves a file that does not match, which is written again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from urllib.parse import quote, unquote
+
+from raydistill import strict_json
+from raydistill.errors import CorruptArtifact
+from raydistill.identity import canonical, digest
+from raydistill.store.location import Location
+
+FOLDER = "seals"
+
+
+@dataclass(frozen=True)
+class Seal:
+    """`name` is relative to the run directory; `made_from` is the identity of what the file was made from, or ""."""
+
+    name: str
+    bytes: int
+    sha256: str
+    made_from: str
+
+
+class State(Enum):
+    WHOLE = "whole"
+    MISSING = "missing"  # sealed, but not there
+    CHANGED = "changed"  # it is not what was sealed, or no file
+    UNSEALED = "unsealed"  # there, without a seal that can be read
+
+
+def write(root: Location, name: str, data: bytes, made_from: str = "") -> None:
+    """Writes the file, then its seal; a file that is whole already is not touched. Raises StageFailed."""
+    seal = Seal(name, len(data), digest(data), made_from)
+    if state(root, name) is not State.WHOLE or find(root, name) != seal:
+        (root / name).write(data)
+        body = asdict(seal)
+        _place(root, name).write(canonical({**body, "check": digest(canonical(body).encode())}).encode())
+
+
+def find(root: Location, name: str) -> Seal | None:
+    """The seal of a file; None if there is none that is whole."""
+    try:
+        body = strict_json.mapping(_place(root, name).read())
+        check = body.pop("check")
+        seal = Seal(**body)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return seal if digest(canonical(body).encode()) == check and seal.name == name else None
+
+
+def state(root: Location, name: str) -> State:
+    """What has become of a file since it was sealed; its bytes are read."""
+    seal = find(root, name)
+    try:
+        size, sha256 = (root / name).digest()
+    except FileNotFoundError:
+        return State.MISSING
+    except OSError:  # a folder in its place, no right to read it
+        return State.CHANGED
+    if seal is None:
+        return State.UNSEALED
+    return State.WHOLE if (size, sha256) == (seal.bytes, seal.sha256) else State.CHANGED
+
+
+def read(root: Location, name: str, remedy: str) -> bytes:
+    """The bytes of a file as they were sealed. Raises CorruptArtifact, one line that ends with the remedy."""
+    try:
+        data = (root / name).read()
+    except FileNotFoundError:
+        raise CorruptArtifact(f"{root / name} is missing; {remedy}") from None
+    except OSError:
+        raise CorruptArtifact(f"{root / name} is no file that can be read; {remedy}") from None
+    seal = find(root, name)
+    if seal is None:
+        raise CorruptArtifact(f"{root / name} has no seal, so nobody knows whether it is whole; {remedy}")
+    if (len(data), digest(data)) != (seal.bytes, seal.sha256):
+        raise CorruptArtifact(
+            f"{root / name} is not what was written ({len(data)} bytes, {seal.bytes} sealed); {remedy}"
+        )
+    return data
+
+
+def names(root: Location) -> list[str]:
+    """The files that have a seal, whole or not."""
+    return [unquote(n.removesuffix(".json")) for n in (root / FOLDER).list() if n.endswith(".json")]
+
+
+def remove(root: Location, name: str) -> None:
+    """Takes the seal away; no error if there is none."""
+    _place(root, name).delete()
+
+
+def _place(root: Location, name: str) -> Location:
+    return root / FOLDER / f"{quote(name, safe='')}.json"

@@ -1,0 +1,44 @@
+"""JSON that somebody may have touched: size, depth and types are checked before anything is made of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+MAX_BYTES = 64 * 2**20
+MAX_DEPTH = 64
+_STRUCTURE = re.compile(
+    rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL
+)  # a string as one token: its brackets do not count
+
+
+def parse(data: bytes, max_bytes: int = MAX_BYTES) -> Any:
+    """The value of JSON text. Raises ValueError: too large, nested too deep, not JSON, not UTF-8, not finite.
+
+    Python's own parser recurses: a file of brackets alone would end it with a RecursionError.
+    """
+    if len(data) > max_bytes:
+        raise ValueError(f"{len(data)} bytes are more than the {max_bytes} that such a file can have")
+    depth = 0
+    for token in _STRUCTURE.finditer(data):
+        first = token[0][:1]
+        if first in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        elif first in b"]}":
+            depth -= 1
+    return json.loads(data, parse_constant=_refuse)
+
+
+def mapping(data: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """As parse, for text that must hold an object."""
+    value = parse(data, max_bytes)
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {type(value).__name__} and not an object")
+    return value
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"it holds {constant}, which is no JSON")
