@@ -12,10 +12,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from raydistill.config.sections import Config
+from raydistill.config.text import advice, read
 from raydistill.errors import BadInput, one_line
 
 
@@ -60,6 +60,8 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
             if not key or isinstance(got, dict)
             else f" (got {got[:60] if isinstance(got, str) else reprlib.repr(got)!r})"
         )
+        if remedy := advice(first["type"], got):
+            shown += f"; {remedy}"
         raise BadInput(f"configuration{' key ' + key if key else ''}: {what}{shown}") from None
     for key, _ in leaves(Config):
         value: Any = config
@@ -104,9 +106,9 @@ def _read(config: str) -> dict[str, Any]:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise BadInput(f"--config {config}: neither a preset nor a file{hint} (presets: {', '.join(presets())})")
     try:
-        tree = yaml.safe_load(text)
-    except Exception as e:  # PyYAML raises many kinds on odd scalars (!!int "" is an IndexError); all mean: not YAML
-        raise BadInput(f"--config {config}: not YAML: {one_line(e)}") from None
+        tree = read(text)
+    except ValueError as e:
+        raise BadInput(f"--config {config}: {one_line(e)}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -147,20 +149,12 @@ def _value(key: str, text: str) -> Any:
     kinds = _flat(field.annotation) if field is not None else set()
     if str in kinds and not text.startswith("["):
         return None if text in ("null", "none", "") and type(None) in kinds else text
+    lists = [typing.get_args(k) for k in kinds if typing.get_origin(k) is list]
     try:
-        value = yaml.safe_load(text)
-    except Exception:  # PyYAML's constructors raise ValueError, TypeError, IndexError... on odd scalars
+        value = read(text, texts=(str,) in lists)  # the class 010 keeps its name
+    except ValueError:
         raise BadInput(f"configuration key {key!r}: cannot read the value {text[:60]!r}") from None
-    if isinstance(value, str) and float in kinds:
-        try:
-            return float(value)  # YAML 1.1 reads 1e-4 as text
-        except ValueError:
-            return value
-    if any(typing.get_origin(k) is list for k in kinds) and isinstance(value, str | int | float):
-        value = [value]
-    if any(typing.get_origin(k) is list and str in typing.get_args(k) for k in kinds) and isinstance(value, list):
-        return [str(v) if isinstance(v, int | float) else v for v in value]
-    return value
+    return [value] if lists and isinstance(value, str | int | float) else value
 
 
 def _flat(kind: Any) -> set[Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from raydistill.config.base import Fraction, Pool, Section, Seed, class_list, class_lists
 from raydistill.config.evaluation import EvaluateConfig, LabelConfig
 from raydistill.config.pretrain import PretrainConfig
 from raydistill.config.sampling import AdaptiveConfig, GuidanceConfig, ManifoldConfig, PathConfig, SamplerConfig
+from raydistill.config.text import write
 
 
 class SourceConfig(Section):
@@ -244,4 +244,4 @@ class Config(Section):
 
     def yaml(self) -> str:
         """Canonical text: sorted keys."""
-        return yaml.safe_dump(self.tree(), sort_keys=True, allow_unicode=True)
+        return write(self.tree())
