@@ -10,6 +10,7 @@ from pathlib import Path
 import cluster_speed
 import encode_speed
 import gpu
+import kmeans_speed
 import measure
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ import torch
 from measure import Commit, Watched
 
 
-@pytest.mark.parametrize("module", [cluster_speed, encode_speed, gpu, sample_speed, stage_costs])
+@pytest.mark.parametrize("module", [cluster_speed, encode_speed, gpu, kmeans_speed, sample_speed, stage_costs])
 def test_help_teaches(module, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         module.main(["--help"])
@@ -98,6 +99,13 @@ class TestClusterers:
         cluster_speed.main(["--work", str(tmp_path), *small, "--out", str(out)])
         assert "| random, 40 x 8, k = 2 | raydistill k-means |" in capsys.readouterr().out
         assert json.loads(out.read_text())["results"]["random, 40 x 8, k = 2"]["scikit-learn"]["sse"] == 1
+
+    def test_the_two_k_means_take_turns_on_the_same_points(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Few clusters of few points: both find the same SSE or nearly so."""
+        kmeans_speed.main(["--repeat", "2", "--k", "1", "--sizes", "40x8", "--tasks", "1"])
+        said = capsys.readouterr().out
+        (row,) = [line for line in said.splitlines() if line.startswith("| 40x8 | 1 | 1 |")]
+        assert row.endswith("| 1.0000 |") and "chunks take" in said
 
 
 class TestGpu:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from grouped import Upstream, grouped
 from tiny_run import TinyRun
 from tiny_run import config as tiny_config
 
 from raydistill.clustering import divisive, points
 from raydistill.clustering.divisive import grow
 from raydistill.clustering.hierarchy import select
-from raydistill.clustering.kmeans import kmeans
+from raydistill.clustering.kmeans import KMeans, kmeans
 from raydistill.config import Config
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
@@ -26,7 +27,6 @@ from raydistill.stages.preflight import prepare
 from raydistill.stages.prototypes import read_tree
 from raydistill.stages.runner import serial
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest
 from raydistill.store.rundir import RunDir
 
 SHAPE = (1, 2, 3)
@@ -43,7 +43,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     return run
 
 
-def clustered(run: RunDir, asked: Config, upstream: tuple[Artifact, Manifest], infos, shape) -> plan.Prototypes:
+def clustered(run: RunDir, asked: Config, upstream: Upstream, infos, shape) -> plan.Prototypes:
     stage = cluster.stage(asked, run, *upstream, infos, shape)
     return plan.Prototypes(stage.artifact, runner.run(stage, serial).manifest)
 
@@ -194,20 +194,12 @@ class TestRefusals:
         assert [v.config.cluster.algorithm for v in prepare(asked).variants] == ["divisive", "kmeans", None]
 
 
-def large(root: Path, rows: int = 300) -> tuple[RunDir, tuple[Artifact, Manifest], tuple[ClassInfo, ...]]:
+def large(root: Path, rows: int = 300) -> tuple[RunDir, Upstream, tuple[ClassInfo, ...]]:
     """Two classes in one bucket, as group leaves them: the second has many rows, some of them equal."""
     rng = np.random.default_rng(0)
     z = (rng.standard_normal((rows + 40, *SHAPE)) + 4 * rng.integers(0, 3, (rows + 40, 1, 1, 1))).astype(np.float16)
     z[200:210] = z[60]
-    index = np.repeat([0, 1], [40, rows]).astype(np.int32)
-    ids = [f"{i:05d}" for i in range(len(z))]
-    columns = {"image_id": ids, "class_index": index, "latent": schemas.tensor_array(z)}
-    table = pa.table(columns, schema=schemas.latents(SHAPE))
-    run = RunDir(str(root))
-    artifact = run.artifact("classes", "0" * 16)
-    meta = {"classes": [0, 1], "counts": [40, rows]}
-    artifact.commit_table("bucket-000", table, device="cpu", meta=meta, row_groups=group.parts([40, rows]))
-    return run, (artifact, artifact.seal(["bucket-000"])), (ClassInfo("a", "a"), ClassInfo("b", "b"))
+    return grouped(root, [z[:40], z[40:]])
 
 
 @pytest.mark.parametrize("algorithm", ["kmeans", "divisive", "agglomerative"])
@@ -232,7 +224,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(points, "CHUNK", 32)
     monkeypatch.setattr(group, "PART", 64)
     monkeypatch.setattr(cluster, "PART", 64)
-    monkeypatch.setattr(cluster, "MOST", 100 * 6)
+    monkeypatch.setattr(KMeans, "in_memory", 100 * 6)
     monkeypatch.setattr(divisive, "LOWEST", 50)
 
 

@@ -24,11 +24,13 @@ from raydistill import config, registry
 from raydistill.cli import VERBS, methods
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput
+from raydistill.methods.base import resolve
 
 ROOT = Path(__file__).parents[1]
 EXTEND, BRING = ROOT / "docs" / "extend.md", ROOT / "docs" / "bring-your-own.md"
 CONTRACTS = {  # kind -> (module of its contract, the entry whose parameters an example takes)
     "method": ("test_method_contract", "random"),
+    "clustering": ("test_clustering_contract", "kmeans"),
     "guidance": ("test_guidance_contract", "mode"),
     "sampler": ("test_sampler_contract", "ddpm"),
     "student": ("test_student_contract", "convnet"),
@@ -207,6 +209,14 @@ class TestEntryPoints:
             with pytest.raises(BadInput, match=r"method 'typical': the entry point 'my_distillation:Typical'") as said:
                 registry.names("method")
             assert why in str(said.value) and "\n" not in str(said.value)
+
+    def test_an_installed_package_adds_a_clustering(self, install, project: dict[str, Any]) -> None:
+        project["entry-points"] = {"raydistill.clustering": {"farthest": "my_distillation:FarthestFirst"}}
+        install(re.sub(r"@register\(.*\n", "", EXAMPLES["clustering farthest"]), project)
+        chosen = config.load("quickstart", ["cluster.algorithm=farthest"])
+        assert resolve(chosen)[0].cluster.algorithm == "farthest"
+        entry = registry.get("clustering", "farthest")
+        assert entry.of(chosen).values() == [1] and registry.external_source(entry) is not None
 
     def test_a_name_that_is_taken_is_refused(self, install, project: dict[str, Any]) -> None:
         project["entry-points"]["raydistill.method"] = {"random": "my_distillation:Typical"}

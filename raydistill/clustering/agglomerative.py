@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from sklearn.cluster import AgglomerativeClustering
 
-from raydistill.clustering.kmeans import Clusters, of_labels
-from raydistill.clustering.points import Whole, distinct, one_thread
+from raydistill.clustering.base import Clustering, Clusters, of_labels
+from raydistill.clustering.points import Points, Whole, distinct, one_thread
 from raydistill.errors import BadInput
+from raydistill.registry import register
 
 Linkage = Literal["ward", "average", "complete", "single"]
 MOST = 16_384  # points whose distances to each other, 1 GiB, are held
+
+
+@register("clustering", "agglomerative")
+@dataclass(frozen=True)
+class Agglomerative(Clustering):
+    """A class's points in memory, whatever their number up to MOST."""
+
+    summary = "IPC clusters, merged bottom-up"
+    ipc: int
+    linkage: Linkage
+
+    def cluster(self, points: Points, class_id: str) -> Clusters:
+        return agglomerative(points.read(), self.ipc, self.linkage)
 
 
 def agglomerative(x: np.ndarray, k: int, linkage: Linkage = "ward") -> Clusters:

@@ -10,19 +10,39 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from raydistill.clustering.base import Clustering
 from raydistill.clustering.lloyd import assign, distances, lloyd, plus_plus
 from raydistill.clustering.points import Points, Whole, distinct, float64, gather, one_thread
 from raydistill.clustering.tree import Tree
 from raydistill.clustering.twomeans import Kernel
+from raydistill.registry import register
 from raydistill.seeding import generator
 
 Split = Literal["sse", "variance", "size"]
 KERNEL = 2048  # most points whose inner products are held (32 MiB); of more, chunks are quicker too
 LOWEST = 256  # points below which inner products are quicker whatever the dimension
+
+
+@register("clustering", "divisive")
+@dataclass(frozen=True)
+class Divisive(Clustering):
+    """A tree that serves every IPC: it does not know of any."""
+
+    summary = "a tree of cluster.leaves leaves, grown top down by 2-means"
+    makes: ClassVar[Literal["clusters", "tree"]] = "tree"
+    split: Split
+    leaves: int
+    seed: int
+    iterations: int
+    split_restarts: int
+
+    def cluster(self, points: Points, class_id: str) -> Tree:
+        key = (self.seed, class_id)
+        return grow(points, self.leaves, self.split, self.split_restarts, self.iterations, key)
 
 
 @dataclass

@@ -6,27 +6,39 @@ faiss on its own would train on 256 points per centroid and start from random po
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import faiss
 import numpy as np
 
+from raydistill.clustering.base import Clustering, Clusters, of_labels
+from raydistill.clustering.lloyd import kmeans_in_chunks
+from raydistill.clustering.points import Points
+from raydistill.registry import register
 from raydistill.seeding import generator
 
 ROWS = 32  # whose differences to a start are held at a time
 
 
+@register("clustering", "kmeans")
 @dataclass(frozen=True)
-class Clusters:
-    """centroids (K, D) float32; labels (N,) int64; size (K,) int64; sse (K,) float64; medoid (K,) int64 row indices.
-
-    The medoid is the member nearest its centroid. K is at most the number of distinct points.
+class KMeans(Clustering):
+    """faiss on a class in memory. One of more than `in_memory` numbers, 256 MiB of float32, goes to Lloyd over chunks,
+    whose starts are others: benchmarks/kmeans_speed.py has what one of the two for all classes would cost.
     """
 
-    centroids: np.ndarray
-    labels: np.ndarray
-    size: np.ndarray
-    sse: np.ndarray
-    medoid: np.ndarray
+    summary = "k-means of IPC clusters"
+    in_memory: ClassVar[int | None] = 2**26
+    ipc: int
+    seed: int
+    iterations: int
+    restarts: int
+
+    def cluster(self, points: Points, class_id: str) -> Clusters:
+        key = (self.seed, class_id)
+        if self.by_chunks(points.count, points.dim):
+            return kmeans_in_chunks(points, self.ipc, self.iterations, self.restarts, key)
+        return kmeans(points.read().astype(np.float32), self.ipc, self.iterations, self.restarts, key)
 
 
 def kmeans(x: np.ndarray, k: int, iterations: int, restarts: int, key: tuple[object, ...]) -> Clusters:
@@ -86,24 +98,3 @@ def _lloyd(x: np.ndarray, start: np.ndarray, iterations: int) -> Clusters:
     )
     solver.train(x, init_centroids=np.ascontiguousarray(start))
     return of_labels(x, solver.index.search(x, 1)[1][:, 0], k)
-
-
-def of_labels(x: np.ndarray, labels: np.ndarray, k: int) -> Clusters:
-    """The clusters that labels (N,) below k make of x (N, D) float32, largest first (ties by centroid).
-
-    Centroids are the float64 means of their members, so that sizes, means and distances agree exactly.
-    """
-    size = np.bincount(labels, minlength=k)
-    kept = np.flatnonzero(size)
-    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(size)[:-1])
-    sums = np.stack([x[members[j]].sum(axis=0, dtype=np.float64) for j in kept])
-    centroids = (sums / size[kept, None]).astype(np.float32)
-    order = np.lexsort((centroids[:, 0], -size[kept]))
-    centroids, kept = centroids[order], kept[order]
-    rank = np.full(k, -1, np.int64)
-    rank[kept] = np.arange(len(kept))
-    labels = rank[labels]
-    distance = np.square(x - centroids[labels]).sum(axis=1, dtype=np.float64)
-    sse = np.bincount(labels, weights=distance, minlength=len(kept))
-    medoid = np.array([members[j][np.argmin(distance[members[j]])] for j in kept], np.int64)
-    return Clusters(centroids, labels, np.bincount(labels, minlength=len(kept)), sse, medoid)

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from raydistill.clustering.kmeans import Clusters
+from raydistill.clustering.base import Clusters
 from raydistill.clustering.points import Points, distinct, float64, one_thread, pick
 from raydistill.seeding import generator
 

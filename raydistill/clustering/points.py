@@ -29,6 +29,10 @@ class Points(Protocol):
     @property
     def dim(self) -> int: ...
 
+    def read(self) -> np.ndarray:
+        """All of them in memory, (N, D), as they are stored."""
+        ...
+
     def map(self, work: Callable[..., Any], rows: np.ndarray, *columns: np.ndarray) -> Iterator[Any]:
         """work(x (m, D), *columns of these rows) for every chunk that holds some of `rows`, in order.
 
@@ -51,6 +55,9 @@ class Whole:
     @property
     def dim(self) -> int:
         return int(self.x.shape[1])
+
+    def read(self) -> np.ndarray:
+        return self.x
 
     def map(self, work: Callable[..., Any], rows: np.ndarray, *columns: np.ndarray) -> Iterator[Any]:
         for part in chunks(rows):

@@ -71,8 +71,8 @@ class GroupConfig(Section):
 
 class ClusterConfig(Section):
     algorithm: Annotated[
-        Literal["kmeans", "divisive", "agglomerative"] | None,
-        Field(description="what finds the prototypes of a class; null = what the method prescribes"),
+        str | None,
+        Field(description="kmeans | divisive | agglomerative, or one's own; null = what the method prescribes"),
     ] = None
     iterations: Annotated[int, Field(ge=1, le=1000, description="largest number of Lloyd iterations")] = 100
     restarts: Annotated[int, Field(ge=1, le=100, description="k-means++ starts; the lowest SSE is kept")] = 3

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class ClassView:
     centroids (K, C, h, w) float32 in VAE-scaled space (or the latents of the medoids, if hierarchy.representative says
     so), sizes (K,), medoids (K,) image ids; K = 0 for a method that uses none, and at most ipc. latents (N, C, h, w)
     float16 in VAE-scaled space, in the order of image_ids; empty for a method that does not ask for them. features
-    (N, D) float32 if selection.space asks for them. tree is the whole one if the clustering is divisive.
+    (N, D) float32 if selection.space asks for them. tree is the whole one if the clustering makes one.
     """
 
     class_id: str
@@ -60,7 +60,7 @@ class Method(ABC):
 
     summary: ClassVar[str]
     uses_prototypes: ClassVar[bool] = False
-    clustering: ClassVar[Literal["kmeans", "divisive", "agglomerative"]] = "kmeans"
+    clustering: ClassVar[str] = "kmeans"
     uses_latents: ClassVar[bool] = False
     uses_points: ClassVar[bool] = False
     generates: ClassVar[bool] = True
@@ -118,7 +118,7 @@ def _resolve_prototypes(config: Config, method: Method) -> Config:
     algorithm = config.cluster.algorithm or method.clustering
     h = config.hierarchy
     wanted = leaves_needed(h.selection, config.ipc, h.factor)
-    if algorithm == "divisive" and wanted > config.cluster.leaves:
+    if registry.get("clustering", algorithm).makes == "tree" and wanted > config.cluster.leaves:
         why = f"ipc={config.ipc}" + (f" and hierarchy.factor={h.factor}" if h.selection == "levels" else "")
         raise BadInput(f"cluster.leaves={config.cluster.leaves} is too few for {why}; make it at least {wanted}")
     return config.model_copy(update={"cluster": config.cluster.model_copy(update={"algorithm": algorithm})})

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from raydistill.clustering.agglomerative import agglomerative
-from raydistill.clustering.divisive import grow
-from raydistill.clustering.kmeans import Clusters, kmeans
-from raydistill.clustering.lloyd import kmeans_in_chunks
+from raydistill import registry
+from raydistill.clustering.base import Clustering, Clusters
 from raydistill.clustering.points import Points, Whole
 from raydistill.clustering.tree import Tree
-from raydistill.config import ClusterConfig, Config, Pool
+from raydistill.config import Config, Pool
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
 from raydistill.sources.base import ClassInfo
@@ -30,20 +28,17 @@ from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
-VERSION = 1
-MOST = 2**26  # numbers of a class that k-means by faiss holds, 256 MiB of float32; of more it computes by chunks
+VERSION = 1  # of the tables; a clustering has its own
 
 
 @dataclass(frozen=True)
 class ClusterWork:
     classes: Artifact
     artifact: Artifact
-    config: ClusterConfig
-    algorithm: str
-    k: int
-    seed: int
+    clustering: Clustering
     class_ids: tuple[str, ...]
     budget: int  # bytes of float16 latents that a task may hold; changes who computes, not what
+    num_cpus: float
 
     def load(self, item: Record) -> Record:
         return item
@@ -53,38 +48,33 @@ class ClusterWork:
 
     def finish(self, bucket: Record) -> Record:
         self.classes.verify_once(bucket)
-        parts, start = [], 0
-        for index, count in zip(bucket.meta["classes"], bucket.meta["counts"], strict=True):
-            parts.append(self._class(index, Piece(self.classes, bucket, start, count)))
-            start += count
-        return self.artifact.commit_table(
-            bucket.key, pa.concat_tables(parts), device=bucket.device, meta={"classes": bucket.meta["classes"]}
-        )
-
-    def _class(self, index: int, piece: Piece) -> pa.Table:
-        first = self.classes.read_rows(piece.bucket, piece.start, piece.start + 1, ["latent"])
+        first = self.classes.read_rows(bucket, 0, 1, ["latent"])
         shape = schemas.tensor_numpy(first["latent"]).shape[1:]
+        parts, start, chunked = [], 0, []
+        for index, count in zip(bucket.meta["classes"], bucket.meta["counts"], strict=True):
+            parts.append(self._class(index, Piece(self.classes, bucket, start, count), shape))
+            start += count
+            if self.clustering.by_chunks(count, int(np.prod(shape))):
+                chunked.append(index)
+        # Only classes above the border are told: the records of others stay what they always were.
+        border = {"by_chunks": {"above": self.clustering.in_memory, "classes": chunked}} if chunked else {}
+        meta = {"classes": bucket.meta["classes"], **border}
+        return self.artifact.commit_table(bucket.key, pa.concat_tables(parts), device=bucket.device, meta=meta)
+
+    def _class(self, index: int, piece: Piece, shape: tuple[int, ...]) -> pa.Table:
         ids = self.classes.read_rows(piece.bucket, piece.start, piece.start + piece.count, ["image_id"])["image_id"]
-        points = self._points(piece, int(np.prod(shape)))
-        key, c = (self.seed, self.class_ids[index]), self.config
         try:
-            if self.algorithm == "divisive":
-                tree = grow(points, c.leaves, c.split, c.split_restarts, c.iterations, key)
-                return tree_table(index, tree, ids, shape)
-            if self.algorithm == "agglomerative":
-                return prototype_table(index, agglomerative(piece.read(), self.k, c.linkage), ids, shape)
+            found = self.clustering.cluster(self._points(piece, int(np.prod(shape))), self.class_ids[index])
         except BadInput as e:
             raise StageFailed(f"cluster: class {self.class_ids[index]!r}: {e}") from None
-        if points.count * points.dim > MOST:
-            found = kmeans_in_chunks(points, self.k, c.iterations, c.restarts, key)
-        else:
-            found = kmeans(piece.read().astype(np.float32), self.k, c.iterations, c.restarts, key)
+        if isinstance(found, Tree):
+            return tree_table(index, found, ids, shape)
         return prototype_table(index, found, ids, shape)
 
     def _points(self, piece: Piece, dim: int) -> Points:
         if 2 * piece.count * dim <= self.budget:
             return Whole(piece.read())
-        return Stored(piece, dim, max(1, self.budget // (2 * dim * PART)) * PART, self.config.num_cpus)
+        return Stored(piece, dim, max(1, self.budget // (2 * dim * PART)) * PART, self.num_cpus)
 
 
 def prototype_table(index: int, found: Clusters, ids: pa.ChunkedArray, shape: tuple[int, ...]) -> pa.Table:
@@ -125,15 +115,17 @@ def tree_table(index: int, tree: Tree, ids: pa.ChunkedArray, shape: tuple[int, .
     )
 
 
-def identity(config: Config, manifest: Manifest, algorithm: str, numbers: int) -> list[object]:
-    """What the bytes of a clustering depend on. A tree serves every IPC, so it does not know of any."""
-    c = config.cluster
-    if algorithm == "divisive":
-        return [algorithm, c.split, c.leaves, config.seed, c.iterations, c.split_restarts]
-    if algorithm == "agglomerative":
-        return [algorithm, config.ipc, c.linkage]
-    chunked = any(max(r.meta["counts"]) * numbers > MOST for r in manifest.records)
-    return [algorithm, config.ipc, config.seed, c.iterations, c.restarts, *(["in chunks"] if chunked else [])]
+def identity(name: str, clustering: Clustering, manifest: Manifest, numbers: int) -> list[object]:
+    """What the bytes of a clustering depend on, for latents of so many numbers."""
+    largest = max(max(r.meta["counts"]) for r in manifest.records)
+    source = registry.external_source(type(clustering))
+    return [
+        name,
+        *clustering.values(),
+        *(["in chunks"] if clustering.by_chunks(largest, numbers) else []),
+        *([{"version": clustering.version}] if clustering.version > 1 else []),
+        *([{"source": source}] if source else []),
+    ]
 
 
 def stage(
@@ -146,12 +138,13 @@ def stage(
 ) -> Stage:
     """One clustering of the manifest of group: `cluster.algorithm`, k-means if that is left open."""
     c = config.cluster
-    algorithm = c.algorithm or "kmeans"
-    parts = identity(config, manifest, algorithm, int(np.prod(shape)))
+    name = c.algorithm or "kmeans"
+    clustering = registry.get("clustering", name).of(config)
+    parts = identity(name, clustering, manifest, int(np.prod(shape)))
     artifact = run.artifact("prototypes", fingerprint("cluster", VERSION, manifest.digest, *parts))
     class_ids = tuple(i.class_id for i in infos)
     budget = c.memory_mb * 2**20 // 4  # a file is read and decoded; chunks and their sums take as much again
-    work = ClusterWork(classes, artifact, c, algorithm, config.ipc, config.seed, class_ids, budget)
+    work = ClusterWork(classes, artifact, clustering, class_ids, budget, c.num_cpus)
     records = {r.key: r for r in manifest.records}
     return Stage(
         "cluster",

@@ -64,6 +64,8 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     `evaluate` = False leaves baselines and students out, `generate` = False the generator: for verbs that stop before.
     """
     config = absolute(config)
+    if config.cluster.algorithm is not None:
+        registry.get("clustering", config.cluster.algorithm)
     run = RunDir(config.run_dir or "", config.artifact_dir)
     own = [] if config.evaluate.images else [config.method]
     names = [*own, *(b for b in config.evaluate.baselines if evaluate and b not in own)]

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydistill import registry
 from raydistill.clustering.hierarchy import select
 from raydistill.clustering.tree import Tree
 from raydistill.config import Config
@@ -61,7 +62,7 @@ def identity(config: Config) -> list[object]:
     h = config.hierarchy.model_dump()
     representative = h.pop("representative")
     return [
-        *([h] if config.cluster.algorithm == "divisive" else []),
+        *([h] if registry.get("clustering", config.cluster.algorithm or "kmeans").makes == "tree" else []),
         *([representative] * (representative == "medoid")),
     ]
 

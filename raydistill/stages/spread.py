@@ -55,6 +55,9 @@ class Stored:
     def count(self) -> int:
         return self.whole.count
 
+    def read(self) -> np.ndarray:
+        return self.whole.read()
+
     def map(self, work: Callable[..., Any], rows: np.ndarray, *columns: np.ndarray) -> Iterator[Any]:
         calls = []
         for first in range(0, self.count, self.rows):
