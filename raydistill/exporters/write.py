@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +14,11 @@ from raydistill import registry
 from raydistill.errors import BadInput, StageFailed
 from raydistill.exporters.base import Exporter, identity, open_product
 from raydistill.identity import canonical
-from raydistill.store import faults
+from raydistill.store import faults, processes
 from raydistill.store.location import Location, reason, remedy
 
 MARKER = ".raydistill-export.json"  # hidden, so that no reader of image folders takes it for data
+PARTIAL = "raydistill-partial"
 
 
 def export(run: str, form: str, out: str) -> tuple[str, int]:
@@ -34,21 +37,30 @@ def export(run: str, form: str, out: str) -> tuple[str, int]:
     stamp = {"format": form, "product": identity(product)}
     if _is_there(place, stamp):
         return str(place), 0
-    partial = place.with_name(f".{place.name}.raydistill-partial")
+    partial = place.with_name(f".{place.name}.{PARTIAL}-{processes.mark()}-{uuid.uuid4().hex[:8]}")
     try:
-        if partial.exists():  # of an export that was interrupted
-            shutil.rmtree(partial)
+        _sweep(place)
         sizes = dict(_write(partial, exporter(product)))
         (partial / MARKER).write_text(canonical({**stamp, "files": sizes}))
         faults.reach("export", "before_manifest", form)
-        if place.is_dir():
-            place.rmdir()  # it is empty, or this fails
-        os.rename(partial, place)
+        os.rename(partial, place)  # over an empty folder, or this fails
     except OSError as e:
+        if _is_there(place, stamp):  # another export of the same was faster
+            return str(place), 0
         raise StageFailed(
             f"export: cannot write {place}: {reason(e)}; {remedy(e)}, then run the same command again"
         ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return str(place), len(sizes)
+
+
+def _sweep(place: Path) -> None:
+    """Removes what exports to this place that were killed have left; a folder that may be somebody's work stays."""
+    for folder in place.parent.glob(glob.escape(f".{place.name}.{PARTIAL}") + "*"):
+        mark = folder.name.rpartition(f"{PARTIAL}-")[2].rpartition("-")[0]
+        if processes.is_gone(mark):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(folder: Path, files: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, int]]:
@@ -83,7 +95,10 @@ def _is_there(place: Path, stamp: dict[str, str]) -> bool:
             f"--out {place} holds another export ({found.get('format')}, or of another product); "
             "remove it or choose another folder"
         )
-    have = {str(p.relative_to(place)): p.stat().st_size for p in place.rglob("*") if p.is_file()}
+    try:
+        have = {str(p.relative_to(place)): p.stat().st_size for p in place.rglob("*") if p.is_file()}
+    except OSError as e:
+        raise BadInput(f"--out {place} is being changed ({reason(e)}); choose another folder") from None
     have.pop(MARKER, None)
     if have != files:
         odd = min(set(have.items()) ^ set(files.items()))[0]

@@ -19,7 +19,7 @@ from raydistill.sources.apart import check_folders, check_images
 from raydistill.sources.base import ClassInfo, Listing
 from raydistill.sources.labelfile import label_file, read_labels
 from raydistill.sources.layout import class_names, no_split, open_root, required_path
-from raydistill.store.location import Location, reason
+from raydistill.store.location import Location, infos, reason
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 READERS = 16  # concurrent requests to an object store, and so the images held at a time
@@ -190,10 +190,10 @@ class _Store:
         self.fs, self.base = folder.filesystem()
 
     def top(self) -> tuple[Sequence[str], Sequence[File]]:
-        infos = [i for i in self.folder.infos() if not i.base_name.startswith(".")]
+        found = [i for i in self.folder.infos() if not i.base_name.startswith(".")]
         return (
-            [i.base_name for i in infos if i.type == pafs.FileType.Directory],
-            [self._file(i) for i in infos if i.type == pafs.FileType.File and _is_image(i.base_name)],
+            [i.base_name for i in found if i.type == pafs.FileType.Directory],
+            [self._file(i) for i in found if i.type == pafs.FileType.File and _is_image(i.base_name)],
         )
 
     def images(self, classes: Sequence[str]) -> Iterator[Sequence[File]]:
@@ -202,8 +202,8 @@ class _Store:
                 yield from pool.map(self._below, classes[start : start + READERS])
 
     def _below(self, name: str) -> Sequence[File]:
-        infos = self.fs.get_file_info(pafs.FileSelector(f"{self.base}/{name}", recursive=True))
-        files = [self._file(i) for i in infos if i.type == pafs.FileType.File and _is_image(i.base_name)]
+        found = infos(self.fs, f"{self.base}/{name}", recursive=True)
+        files = [self._file(i) for i in found if i.type == pafs.FileType.File and _is_image(i.base_name)]
         return [f for f in files if not any(part.startswith(".") for part in f[0].split("/"))]
 
     def _file(self, info: pafs.FileInfo) -> File:
@@ -269,5 +269,10 @@ class _Disk:
 
 
 def _file(entry: os.DirEntry[str], name: str) -> File:
-    stat = entry.stat()
+    try:
+        stat = entry.stat()
+    except OSError as e:
+        raise BadInput(
+            f"source: {entry.path} was listed and cannot be seen: {reason(e)}; wait until nobody changes the images"
+        ) from None
     return name, f"{stat.st_size}:{stat.st_mtime_ns}"

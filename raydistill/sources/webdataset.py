@@ -20,7 +20,7 @@ from raydistill.registry import register
 from raydistill.sources.base import Listing
 from raydistill.sources.layout import no_split, numbered_classes, open_root, required_path
 from raydistill.sources.tar import Member, TarFault, Window, member_at, members
-from raydistill.store.location import Location, reason
+from raydistill.store.location import Location, infos, reason
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 MAX_LABEL = 2**20  # bytes of a .cls or .json
@@ -150,8 +150,8 @@ def _shards(root: Location, split: str) -> Sequence[pafs.FileInfo]:
 def _files(root: Location, folder: str = "") -> dict[str, pafs.FileInfo]:
     """The files directly in the folder by name, hidden ones left out."""
     fs, base = root.filesystem()
-    infos = fs.get_file_info(pafs.FileSelector(f"{base}/{folder}".rstrip("/"), allow_not_found=True))
-    return {i.base_name: i for i in infos if i.type == pafs.FileType.File and not i.base_name.startswith((".", "_"))}
+    found = infos(fs, f"{base}/{folder}".rstrip("/"))
+    return {i.base_name: i for i in found if i.type == pafs.FileType.File and not i.base_name.startswith((".", "_"))}
 
 
 def _tars(root: Location, folder: str = "") -> dict[str, pafs.FileInfo]:

@@ -27,9 +27,12 @@ class State:
     folder: Location
 
     def load(self) -> dict[str, Any] | None:
-        """The latest whole state, on the CPU."""
+        """The latest whole state, on the CPU. Another attempt at the same training may remove states meanwhile."""
         for name in sorted(self.folder.list(), reverse=True):
-            data = (self.folder / name).read()
+            try:
+                data = (self.folder / name).read()
+            except FileNotFoundError:
+                continue
             if name.partition("~")[2] == f"{digest(data)[:16]}.pt":
                 return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return None

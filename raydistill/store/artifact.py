@@ -75,7 +75,7 @@ class Artifact:
         record = Record(key, file, rows, len(data), sha, self.fingerprint, device, meta or {})
         text = canonical(asdict(record)).encode()
         commit = self.location / "commits" / f"{key}~{digest(text)[:16]}.json"
-        if (self.location / file).size() == len(data) and _holds(commit, text):
+        if (self.location / file).size() == len(data) and _text(commit) == text:
             return record  # a second attempt rewrites nothing, so the age of a commit is that of the first attempt
         faults.reach(self.stage, "before_write", key)
         (self.location / file).write(data)
@@ -120,7 +120,7 @@ class Artifact:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def records(self) -> dict[str, Record]:
-        """All valid commits by key; of several for one key, the oldest. Torn records are ignored.
+        """All valid commits by key; of several for one key, the oldest. Torn records and removed ones are ignored.
 
         Raises DeterminismFault if one kind of device disagrees with itself, CorruptArtifact for a foreign record.
         """
@@ -129,9 +129,9 @@ class Artifact:
         found: dict[str, Record] = {}
         by_device: dict[tuple[str, str], Record] = {}
         with ThreadPoolExecutor(16) as pool:
-            for name, text in zip(names, pool.map(lambda n: (folder / n).read(), names), strict=True):
+            for name, text in zip(names, pool.map(lambda n: _text(folder / n), names), strict=True):
                 key, _, stamp = name.removesuffix(".json").rpartition("~")
-                if digest(text)[:16] != stamp:
+                if text is None or digest(text)[:16] != stamp:
                     continue
                 record = self._parse(folder / name, key, text)
                 found.setdefault(key, record)
@@ -238,11 +238,12 @@ def _mismatch(size: int, record: Record) -> str:
     return f"does not match its commit ({size} bytes, expected {record.bytes})"
 
 
-def _holds(location: Location, text: bytes) -> bool:
+def _text(location: Location) -> bytes | None:
+    """The bytes of an object, None if it is not there (any more)."""
     try:
-        return location.read() == text
+        return location.read()
     except FileNotFoundError:
-        return False
+        return None
 
 
 def table_bytes(table: pa.Table, row_groups: Sequence[int] | None = None) -> bytes:

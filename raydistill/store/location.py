@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -16,6 +17,7 @@ from raydistill.errors import BadInput, StageFailed, one_line
 
 OBJECT_STORES = ("s3", "gs", "gcs")
 PIECE = 8 * 2**20  # bytes
+LOOKS = 10  # how often something is tried that another process can spoil by making or removing a folder meanwhile
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,9 @@ class Location:
         """Names directly below, the oldest first; equally old ones by name."""
         return [i.base_name for i in sorted(self.infos(), key=lambda i: (i.mtime_ns or 0, i.base_name))]
 
-    def infos(self, recursive: bool = False) -> Sequence[pafs.FileInfo]:
-        """What is directly below, or anywhere below, in no particular order; empty if there is no such folder."""
-        fs, path = self.filesystem()
-        return fs.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=recursive))
+    def infos(self) -> Sequence[pafs.FileInfo]:
+        """What is directly below, in no particular order; empty if there is no such folder."""
+        return infos(*self.filesystem())
 
     def size(self) -> int | None:
         """Bytes of the object, or None if it is not there."""
@@ -136,6 +137,20 @@ class Location:
             return
 
 
+def infos(fs: pafs.FileSystem, path: str, recursive: bool = False) -> Sequence[pafs.FileInfo]:
+    """What is directly below a path, or anywhere below, in no particular order; empty if there is no such folder.
+
+    pyarrow looks twice on a disk: a folder that comes between is an error to it, and what goes is listed as not found.
+    """
+    selector = pafs.FileSelector(path, allow_not_found=True, recursive=recursive)
+    for _ in range(LOOKS):
+        try:
+            return [i for i in fs.get_file_info(selector) if i.type != pafs.FileType.NotFound]
+        except FileNotFoundError:
+            continue
+    return []  # it comes and goes
+
+
 @lru_cache(maxsize=64)
 def _object_store(scheme: str, authority: str, options: str) -> pafs.FileSystem:
     """Opened once a process: a client and its connections cost more than a small object.
@@ -149,12 +164,24 @@ def _object_store(scheme: str, authority: str, options: str) -> pafs.FileSystem:
 
 def _write_file(path: str, data: bytes) -> None:
     """Writes without truncating first: an equal file that is written again stays whole at every moment."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as f:
+    with os.fdopen(_open_in_folder(path), "wb") as f:
         f.write(data)
         f.truncate(len(data))
         f.flush()
         os.fsync(f.fileno())
+
+
+def _open_in_folder(path: str) -> int:
+    """A descriptor for writing. The folder is made, again if another process took it away while it was empty."""
+    for _ in range(LOOKS - 1):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            return _make_and_open(path)
+    return _make_and_open(path)
+
+
+def _make_and_open(path: str) -> int:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
 
 
 def reason(e: OSError | ValueError) -> str:

@@ -26,7 +26,7 @@ class RunDir:
     def check(self) -> None:
         """Refuses, before anything is written, a folder that is someone else's or that cannot be written."""
         for place in {self.root, self.artifacts}:
-            if place.is_local and os.path.exists(place.uri) and not os.path.isdir(place.uri):
+            if place.is_local and os.path.isfile(place.uri):
                 raise BadInput(f"run_dir: {place} is a file; choose a folder")
             try:
                 names = [n for n in place.list() if not n.startswith(PROBE)]
@@ -62,13 +62,16 @@ class RunDir:
 
 
 def _check_writable(path: str) -> None:
+    """Tries it in the folder, or in the first above it that is there; others may make and remove them meanwhile."""
     parent = path
-    while not os.path.exists(parent):
+    while not os.path.lexists(parent):
         parent = os.path.dirname(parent)
-    if not os.path.isdir(parent):
-        raise BadInput(f"run_dir: {parent} is a file, so {path} cannot be made; choose another folder")
     try:
-        with tempfile.TemporaryFile(dir=parent):
+        with tempfile.TemporaryFile(dir=parent, prefix=PROBE):
             pass
+    except NotADirectoryError:
+        raise BadInput(f"run_dir: {parent} is a file, so {path} cannot be made; choose another folder") from None
     except OSError as e:
+        if not os.path.lexists(parent):
+            return _check_writable(path)
         raise BadInput(f"run_dir: {parent} is not writable ({e.strerror}); choose another folder") from None
