@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from raydistill import config as configuration
 from raydistill import registry
 from raydistill.errors import BadInput, RaydistillError, one_line
+from raydistill.store import seals
 from raydistill.store.location import Location
+from raydistill.store.rundir import CONFIG
+from raydistill.store.seals import State
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def run(name: str, argv: Sequence[str]) -> int:
         place = _run_place(args.run)
         if not place.is_local:
             raise BadInput(f"--run {args.run}: give the run by --config FILE and run_dir={args.run}")
-        config = configuration.load(f"{place}/config.yaml", [*overrides, f"run_dir={place}"])
+        check_config(place, args.run)
+        config = configuration.load(f"{place}/{CONFIG}", [*overrides, f"run_dir={place}"])
     else:
         config = configuration.load(args.config, overrides)
     if args.print_config:
@@ -149,13 +153,25 @@ def export(argv: Sequence[str]) -> int:
 def _run_place(given: str) -> Location:
     place = Location.of(given)
     if not _readable(place):
-        raise BadInput(f"--run {given}: no config.yaml there; give the directory that distill printed")
+        raise BadInput(f"--run {given}: no {CONFIG} there; give the directory that distill printed")
     return place
+
+
+def check_config(run: Location, given: str) -> None:
+    """Raises BadInput unless config.yaml is as it was sealed, or of a run without seals: an older version made it."""
+    state = seals.state(run, CONFIG)
+    if state is State.WHOLE or (state is State.UNSEALED and not seals.names(run)):
+        return
+    what = "has no seal" if state is State.UNSEALED else "is not what was written"
+    raise BadInput(
+        f"--run {given}: {CONFIG} {what}; run the original command again, which writes it anew, or, if you mean it as "
+        f"it is, give --config {run / CONFIG}"
+    )
 
 
 def _readable(run: Location) -> bool:
     try:
-        return (run / "config.yaml").exists()
+        return (run / CONFIG).exists()
     except (OSError, ValueError):  # a name too long, for example
         return False
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 64
-_STRUCTURE = re.compile(
-    rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL
-)  # a string as one token: its brackets do not count
+# A string is one token, so that its brackets do not count, also one that nothing closes: no text is read twice.
+_STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 
 
 def parse(data: bytes, max_bytes: int = MAX_BYTES) -> Any:
@@ -29,7 +29,7 @@ def parse(data: bytes, max_bytes: int = MAX_BYTES) -> Any:
                 raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
         elif first in b"]}":
             depth -= 1
-    return json.loads(data, parse_constant=_refuse)
+    return json.loads(data.decode("utf-8-sig"), parse_constant=_refuse, parse_float=_finite)
 
 
 def mapping(data: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -40,5 +40,21 @@ def mapping(data: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     return value
 
 
+def numbers(data: bytes) -> dict[str, float]:
+    """As parse, for text that must hold an object of numbers: the flat numbers of a run."""
+    tree = mapping(data)
+    for name, value in tree.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"its {name!r} is no number")
+    return tree
+
+
 def _refuse(constant: str) -> Any:
     raise ValueError(f"it holds {constant}, which is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds {text[:20]}, which is no finite number")
+    return value

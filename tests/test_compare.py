@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from raydistill.cli import main
 from raydistill.report.comparison import Run, differences, others, render, students
 from raydistill.sources.images import png
+from raydistill.store import seals
+from raydistill.store.artifact import table_bytes
+from raydistill.store.location import Location
 
 ODD = "cat, <b>tom</b>"
 
@@ -20,15 +22,15 @@ ODD = "cat, <b>tom</b>"
 def run(path: Path, method: str, accuracy: float, **metrics: float) -> Path:
     import numpy as np
 
-    (path / "distilled").mkdir(parents=True)
+    root = Location.of(str(path))
     tree = {"method": method, "ipc": 2, "seed": 0, "run_dir": str(path), "source": {"image_size": 8, "path": "/x/set"}}
-    (path / "config.yaml").write_text(yaml.safe_dump(tree))
+    seals.write(root, "config.yaml", yaml.safe_dump(tree).encode())
     flat = {"accuracy/convnet/mean": accuracy, "accuracy/convnet/std": 0.01, "accuracy/convnet/best_mean": accuracy}
-    (path / "result.json").write_text(json.dumps(flat | metrics))
+    seals.write(root, "result.json", json.dumps(flat | metrics).encode())
     picture = png(np.full((8, 8, 3), int(255 * accuracy), np.uint8))
     image = {"bytes": picture, "path": "a.png"}
     rows = [{"image": image, "class_name": c, "slot": s} for c in ("dog", ODD) for s in range(2)]
-    pq.write_table(pa.Table.from_pylist(rows), path / "distilled" / "train-00000-of-00001.parquet")
+    seals.write(root, "distilled/train-00000-of-00001.parquet", table_bytes(pa.Table.from_pylist(rows)))
     return path
 
 
@@ -52,15 +54,19 @@ def test_only_what_differs_is_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "said"),
-    [(["a", "missing"], "not a finished run"), (["a", "a"], "named twice"), (["a", "torn"], "cannot be read")],
+    ("places", "code", "said"),
+    [
+        (["a", "missing"], 2, "not a finished run"),
+        (["a", "a"], 2, "named twice"),
+        (["a", "torn"], 1, "result.json is not what was written"),
+    ],
 )
 def test_what_cannot_be_compared_is_named(
-    places: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    places: list[str], code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(tmp_path / "a", "mgd3", 0.5)
     (run(tmp_path / "torn", "mgd3", 0.5) / "result.json").write_text("{")
-    assert main(["report", *(str(tmp_path / p) for p in places), "--out", str(tmp_path / "page.html")]) == 2
+    assert main(["report", *(str(tmp_path / p) for p in places), "--out", str(tmp_path / "page.html")]) == code
     err = capsys.readouterr().err.strip()
     assert said in err and len(err.splitlines()) == 1 and not (tmp_path / "page.html").exists()
 

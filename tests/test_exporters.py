@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from raydistill.sources.base import ClassInfo
 from raydistill.sources.imagefolder import ImageFolder
 from raydistill.sources.webdataset import WebDataset
 from raydistill.stages import product
-from raydistill.store import faults
+from raydistill.store import faults, seals
 from raydistill.store.artifact import table_bytes
 from raydistill.store.location import Location
 
@@ -50,7 +51,7 @@ def run(tmp_path: Path) -> Path:
     artifact, manifest = syntheses(tmp_path / "syntheses", len(CLASSES))
     text = card("Six classes", "mgd3", IPC, 0, CLASSES, 12, "imagefolder", "dit", {"vae": "ab"}, {"images": None})
     root = Location.of(str(tmp_path / "run"))
-    product.assemble(root / "distilled", artifact, manifest, CLASSES, "mgd3", {"vae": "ab"}, text)
+    product.assemble(root, artifact, manifest, CLASSES, "mgd3", {"vae": "ab"}, text)
     (root / "config.yaml").write(b"{}\n")
     return tmp_path / "run"
 
@@ -67,7 +68,7 @@ def softly(run: Path) -> tuple[Path, np.ndarray]:
     features["info"]["features"]["soft_label"] = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"}
     table = table.append_column("soft_label", column)
     table = table.replace_schema_metadata({**kept, b"huggingface": json.dumps(features).encode()})
-    shard.write_bytes(table_bytes(table))
+    seals.write(Location.of(str(run)), f"distilled/{shard.name}", table_bytes(table))
     return run, labels
 
 
@@ -193,7 +194,7 @@ class TestCard:
     def test_hf_fills_the_metrics_in_and_the_product_stays_without(self, tmp_path: Path, run: Path) -> None:
         before = contents(run / "distilled")
         told = {"accuracy/convnet/mean": 0.8791, "accuracy/random/convnet/mean": 0.5, "time/encode_s": 3.0}
-        (run / "result.json").write_text(json.dumps(told))
+        seals.write(Location.of(str(run)), "result.json", json.dumps(told).encode())
         export(str(run), "hf", str(tmp_path / "out"))
         made = (tmp_path / "out" / "README.md").read_text()
         assert "| accuracy/convnet/mean | 0.8791 |" in made and "time/" not in made
@@ -308,13 +309,21 @@ class TestTargets:
 
 class TestRuns:
     def test_a_run_without_a_whole_product_is_refused(self, tmp_path: Path, run: Path) -> None:
-        (shard,) = (run / "distilled").glob("*.parquet")
+        place, (shard,) = Location.of(str(run)), (run / "distilled").glob("*.parquet")
         data = shard.read_bytes()
         shard.write_bytes(data[:-100])
-        with pytest.raises(CorruptArtifact, match=shard.name):
+        with pytest.raises(CorruptArtifact, match=f"{shard.name} is not what was written"):
             export(str(run), "hf", str(tmp_path / "out"))
-        shard.rename(shard.with_name("train-00000-of-00002.parquet"))
-        with pytest.raises(BadInput, match="not whole"):
+        seals.remove(place, f"distilled/{shard.name}")
+        seals.write(place, "distilled/train-00000-of-00002.parquet", data)
+        with pytest.raises(CorruptArtifact, match="not whole"):
+            export(str(run), "hf", str(tmp_path / "out"))
+        shutil.rmtree(run / "seals")
+        with pytest.raises(CorruptArtifact, match="not whole"):
+            export(str(run), "hf", str(tmp_path / "out"))
+        shard.unlink()
+        (run / "distilled" / "train-00000-of-00002.parquet").rename(shard)
+        with pytest.raises(CorruptArtifact, match=r"has no seal, .* run the command that made it again"):
             export(str(run), "hf", str(tmp_path / "out"))
         for file in (run / "distilled").iterdir():
             file.unlink()

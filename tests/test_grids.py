@@ -17,6 +17,8 @@ from cells import Cell, Row
 from raydistill.config import load
 from raydistill.errors import BadInput
 from raydistill.methods.base import resolve
+from raydistill.stages import costs
+from raydistill.store.rundir import RunDir
 
 SCRIPTS = [efficiency, stability]
 
@@ -141,9 +143,10 @@ class TestEfficiency:
         write(args, efficiency.rows(args)[0], 0, 0.4, calls=4.0)
         assert "| pgfm 4 | 4 | – | – | – | – |" in efficiency.summary(args)
 
-    def test_stages_are_counted_under_their_own_names(self) -> None:
-        kept = {"plan pgfm": {"seconds": 1.0}, "sample pgfm": {"seconds": 2.0}, "cluster": {"seconds": 3.0}}
-        run = SimpleNamespace(read_json=lambda name: kept)
+    def test_stages_are_counted_under_their_own_names(self, tmp_path: Path) -> None:
+        run = RunDir(str(tmp_path / "run"))
+        for stage, seconds in {"plan pgfm": 1.0, "sample pgfm": 2.0, "cluster": 3.0}.items():
+            costs.add(run.root, stage, seconds, 1, "units")
         done = SimpleNamespace(prepared=SimpleNamespace(run=run))
         assert efficiency.seconds(done) == {"plan": 1.0, "sample": 2.0, "cluster": 3.0}  # type: ignore[arg-type]
 

@@ -14,6 +14,7 @@ import pytest
 from samples import coloured_png
 
 from raydistill.errors import CorruptArtifact
+from raydistill.identity import digest
 from raydistill.sources.base import ClassInfo
 from raydistill.stages import product
 from raydistill.store import schemas
@@ -65,15 +66,15 @@ def assemble(root: Path, made: Made, classes: Sequence[ClassInfo] = PLAIN, **mor
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(root.iterdir())}
+    return {p.name: p.read_bytes() for p in sorted((root / "distilled").iterdir())}
 
 
 def read(root: Path) -> pa.Table:
-    return pa.concat_tables([pq.read_table(p) for p in sorted(root.glob("*.parquet"))])
+    return pa.concat_tables([pq.read_table(p) for p in sorted(root.glob("distilled/*.parquet"))])
 
 
 def label_names(root: Path) -> list[str]:
-    (first, *_) = sorted(root.glob("*.parquet"))
+    (first, *_) = sorted(root.glob("distilled/*.parquet"))
     features = json.loads(pq.read_schema(first).metadata[b"huggingface"])["info"]["features"]
     assert features["image"] == {"_type": "Image"} and features["label"]["_type"] == "ClassLabel"
     assert set(features) == set(pq.read_schema(first).names)
@@ -98,7 +99,7 @@ def test_it_holds_every_image_in_order(tmp_path: Path, made: Made) -> None:
 def test_it_holds_nothing_but_shards_and_a_card(tmp_path: Path, made: Made) -> None:
     assemble(tmp_path / "out", made)
     assert sorted(contents(tmp_path / "out")) == ["README.md", "train-00000-of-00001.parquet"]
-    assert (tmp_path / "out" / "README.md").read_text() == "# A set\n"
+    assert (tmp_path / "out" / "distilled" / "README.md").read_text() == "# A set\n"
 
 
 def test_its_bytes_depend_on_what_it_holds_alone(tmp_path: Path, made: Made) -> None:
@@ -163,9 +164,9 @@ class TestAgain:
     def test_a_finished_product_is_left_alone(self, tmp_path: Path, made: Made) -> None:
         out = tmp_path / "out"
         assert assemble(out, made)
-        stamps = {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.iterdir()}
+        stamps = {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.rglob("*")}
         assert not assemble(out, made)
-        assert {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.iterdir()} == stamps
+        assert {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.rglob("*")} == stamps
 
     def test_another_product_is_replaced_whole(self, tmp_path: Path, made: Made, monkeypatch: Any) -> None:
         out = tmp_path / "out"
@@ -205,10 +206,11 @@ class TestAgain:
         out = tmp_path / "out"
         assemble(out, made)
         good = contents(out)
-        (out / name).write_bytes(good[name][:-1] + b"?")
-        assert assemble(out, made) and contents(out) == good
-        (out / name).unlink()
-        assert assemble(out, made) and contents(out) == good
+        (out / "distilled" / name).write_bytes(good[name][:-1] + b"?")
+        assert assemble(out, made) and contents(out).items() >= good.items()
+        assert contents(out).keys() - good.keys() == {f"{name}.mine-{digest(good[name][:-1] + b'?')[:8]}"}
+        (out / "distilled" / name).unlink()
+        assert assemble(out, made) and contents(out).items() >= good.items()
 
     def test_damaged_syntheses_are_named_and_the_product_stays(self, tmp_path: Path, made: Made) -> None:
         out = tmp_path / "out"

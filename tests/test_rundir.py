@@ -75,15 +75,6 @@ def test_artifacts_live_in_the_run_or_where_several_runs_share_them(tmp_path: Pa
     assert sharing.artifact("encode", "f").location == Location(f"{tmp_path}/s/encode/f")
 
 
-def test_results_that_are_not_there_or_torn_read_as_none(tmp_path: Path) -> None:
-    run = RunDir(str(tmp_path))
-    assert run.read_json("result.json") is None
-    (tmp_path / "result.json").write_text('{"a": 1')
-    assert run.read_json("result.json") is None
-    (tmp_path / "result.json").write_text('{"a": 1}')
-    assert run.read_json("result.json") == {"a": 1}
-
-
 def test_a_relative_path_is_made_absolute_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = RunDir("runs/mine")

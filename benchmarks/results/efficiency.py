@@ -57,6 +57,7 @@ from cells import (
 )
 from fits import compute, configured, machine
 
+from raydistill.stages import costs as costs_kept
 from raydistill.stages import pipeline, sample
 from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.pipeline import Results
@@ -114,8 +115,8 @@ def cold() -> None:
 
 def seconds(done: Results) -> dict[str, float]:
     """By stage, what the run has taken over all its attempts. The method's name is taken off."""
-    kept = done.prepared.run.read_json("logs/costs.json") or {}
-    return {name.split()[0]: cost["seconds"] for name, cost in kept.items()}
+    kept = costs_kept.read(done.prepared.run.root)
+    return {name.split()[0]: cost.seconds for name, cost in kept.items()}
 
 
 def timed(done: Results, repeat: int) -> dict[str, Any]:

@@ -12,12 +12,16 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raydistill.errors import BadInput, CorruptArtifact, one_line
+from raydistill import strict_json
+from raydistill.errors import BadInput, CorruptArtifact
 from raydistill.identity import canonical, digest
 from raydistill.sources.base import ClassInfo
+from raydistill.store import seals
 from raydistill.store.location import Location
+from raydistill.store.rundir import PRODUCT, RESULT
 
 CARD = "README.md"
+AGAIN = "run the command that made it again, which takes seconds"
 PARQUET_SECTIONS = ("Load it", "Train on it", "Columns")  # of the card
 SHARD = re.compile(r"train-\d{5}-of-(\d{5})\.parquet")
 CARRIED = ("weight", "slot", "prototype_id", "method", "seed_key", "provenance", "soft_label")  # columns that travel
@@ -35,12 +39,19 @@ class Item:
 
 @dataclass(frozen=True)
 class Product:
-    """`classes` in label order, their names different from each other; `shards` are names of files in `root`."""
+    """`classes` in label order, their names different from each other; `shards` are names of files in `root`.
 
-    root: Location
+    Of what lies in `root` only what raydistill has sealed is read, and only as it was sealed.
+    """
+
+    run: Location
     classes: tuple[ClassInfo, ...]
     shards: tuple[str, ...]
     metrics: dict[str, float]  # of result.json, times left out; empty before the run is evaluated
+
+    @property
+    def root(self) -> Location:
+        return self.run / PRODUCT
 
     def items(self) -> Iterator[Item]:
         """By class, then by slot. One shard is held at a time."""
@@ -51,17 +62,16 @@ class Product:
                 fields = {k: row[k] for k in have}
                 yield Item(row["label"], row["slot"], row["image"]["bytes"], fields)
 
+    def read(self, name: str) -> bytes:
+        """A file of the product. Raises CorruptArtifact."""
+        return seals.read(self.run, f"{PRODUCT}/{name}", AGAIN)
+
     def table(self, name: str) -> pa.Table:
         """A shard. Raises CorruptArtifact."""
-        try:
-            return pq.read_table(io.BytesIO((self.root / name).read()))
-        except (pa.ArrowException, OSError) as e:
-            raise CorruptArtifact(
-                f"export: {self.root / name} cannot be read ({one_line(e)}); run the command that made it again"
-            ) from None
+        return pq.read_table(io.BytesIO(self.read(name)))
 
     def card(self) -> str:
-        return (self.root / CARD).read().decode()
+        return self.read(CARD).decode()
 
     def class_list(self, folders: Sequence[str] | None = None) -> bytes:
         """classes.json as raydistill's sources read it: "dirs" (`folders`, or the class ids) and "names", by label.
@@ -80,44 +90,57 @@ class Exporter(Protocol):
 
 
 def open_product(run: Location) -> Product:
-    """The product of a run directory. Raises BadInput for a run that has none, or one that is not whole."""
-    root = run / "distilled"
-    found = {name: match for name in root.list() if (match := SHARD.fullmatch(name))}
-    if not found:
-        raise BadInput(f"--run {run}: it has no images in distilled/; run distill (or sample) to its end first")
-    shards = sorted(found)
+    """The product of a run directory. Raises BadInput for a run that has none, CorruptArtifact for a spoiled one."""
+    names = shards(run)
+    if not names:
+        raise BadInput(f"--run {run}: it has no images in {PRODUCT}/; run distill (or sample) to its end first")
+    flat = {k: v for k, v in sorted(numbers(run).items()) if not k.startswith("time/")}
+    product = Product(run, (), names, flat)
+    for name in (*names, CARD):
+        product.read(name)
+    return Product(run, _classes(product.table(names[0]).schema, product.root), names, flat)
+
+
+def shards(run: Location) -> tuple[str, ...]:
+    """The names of the shards in order, none if a run has no product. Raises CorruptArtifact if some are not there."""
+    sealed = {n.removeprefix(f"{PRODUCT}/") for n in seals.names(run) if n.startswith(f"{PRODUCT}/")}
+    found = {name: match for name in sealed or (run / PRODUCT).list() if (match := SHARD.fullmatch(name))}
     totals = {match[1] for match in found.values()}
-    if len(totals) > 1 or len(shards) != int(totals.pop()) or not (root / CARD).exists():
-        raise BadInput(f"--run {run}: distilled/ is not whole; run the command that made it again")
-    product = Product(root, (), tuple(shards), _metrics(run))
-    return Product(root, _classes(product.table(shards[0]).schema, root), product.shards, product.metrics)
+    if found and (len(totals) > 1 or len(found) != int(totals.pop())):
+        raise CorruptArtifact(f"{run / PRODUCT} is not whole; {AGAIN}")
+    return tuple(sorted(found))
+
+
+def tables(run: Location) -> Iterator[pa.Table]:
+    """The shards of a run one by one. Raises CorruptArtifact."""
+    for name in shards(run):
+        yield Product(run, (), (), {}).table(name)
 
 
 def _classes(schema: pa.Schema, root: Location) -> tuple[ClassInfo, ...]:
     """Class ids and names from the metadata that raydistill and datasets keep in the schema."""
     kept = schema.metadata or {}
     try:
-        ids = json.loads(kept[b"raydistill"])["class_ids"]
-        names = json.loads(kept[b"huggingface"])["info"]["features"]["label"]["names"]
+        ids = strict_json.mapping(kept[b"raydistill"])["class_ids"]
+        names = strict_json.mapping(kept[b"huggingface"])["info"]["features"]["label"]["names"]
     except (KeyError, ValueError):
-        raise BadInput(
-            f"{root} does not say which classes it has: an older version made it; "
-            "run the command that made it again, which takes seconds"
-        ) from None
+        raise BadInput(f"{root} does not say which classes it has: an older version made it; {AGAIN}") from None
     return tuple(ClassInfo(i, n) for i, n in zip(ids, names, strict=True))
 
 
-def _metrics(run: Location) -> dict[str, float]:
-    try:
-        flat = json.loads((run / "result.json").read())
-    except (FileNotFoundError, ValueError):
+def numbers(run: Location) -> dict[str, float]:
+    """What result.json holds; nothing before a run is evaluated. Raises CorruptArtifact."""
+    if seals.find(run, RESULT) is None and not (run / RESULT).exists():
         return {}
-    return {k: v for k, v in sorted(flat.items()) if not k.startswith("time/")}
+    try:
+        return strict_json.numbers(seals.read(run, RESULT, AGAIN))
+    except ValueError as e:
+        raise CorruptArtifact(f"{run / RESULT} does not hold the numbers of a run: {e}; {AGAIN}") from None
 
 
 def identity(product: Product) -> str:
     """Digest of all that an export is made from."""
-    parts = [digest((product.root / name).read()) for name in (*product.shards, CARD)]
+    parts = [digest(product.read(name)) for name in (*product.shards, CARD)]
     return digest(canonical([parts, product.metrics]).encode())
 
 

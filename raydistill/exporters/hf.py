@@ -13,6 +13,6 @@ from raydistill.report.card import with_metrics
 def files(product: Product) -> Iterator[tuple[str, bytes]]:
     """train-*.parquet, README.md (ready for the Hub), classes.json with the class ids by label."""
     for name in product.shards:
-        yield name, (product.root / name).read()
+        yield name, product.read(name)
     yield CARD, with_metrics(product.card(), product.metrics).encode()
     yield "classes.json", product.class_list()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
-from raydistill.errors import BadInput, one_line
+from raydistill.errors import BadInput
+from raydistill.exporters.base import AGAIN, numbers, tables
 from raydistill.report.comparison import SLOTS, Run, render
+from raydistill.store import seals
 from raydistill.store.location import Location
+from raydistill.store.rundir import CONFIG, RESULT
 
 
 def compare(places: Sequence[str], out: str) -> str:
@@ -34,29 +34,25 @@ def compare(places: Sequence[str], out: str) -> str:
 
 
 def read(place: str, name: str) -> Run:
-    """A run directory: its configuration, result.json and the first images of each class in distilled/."""
+    """A run directory: its configuration, result.json and the first images of each class in distilled/.
+
+    Raises BadInput for what is no finished run, CorruptArtifact for a file that is not as it was sealed.
+    """
     root = Location.of(place)
-    try:
-        config = yaml.safe_load((root / "config.yaml").read())
-        metrics = json.loads((root / "result.json").read())
-    except FileNotFoundError as e:
-        raise BadInput(
-            f"{place}: not a finished run ({one_line(e)}); give directories that distill or evaluate printed"
-        ) from None
-    except (ValueError, yaml.YAMLError) as e:
-        raise BadInput(f"{place}: config.yaml or result.json cannot be read: {one_line(e)}") from None
+    for file in (CONFIG, RESULT):
+        if seals.find(root, file) is None and not (root / file).exists():
+            raise BadInput(
+                f"{place}: not a finished run (it has no {file}); give directories that distill or evaluate printed"
+            )
+    config = yaml.safe_load(seals.read(root, CONFIG, AGAIN))
+    flat = numbers(root)
     images: dict[str, list[bytes]] = {}
     count = 0
-    folder = root / "distilled"
-    for file in sorted(n for n in folder.list() if n.endswith(".parquet")):
-        try:
-            table = pq.read_table(io.BytesIO((folder / file).read()), columns=["image", "class_name", "slot"])
-        except (pa.ArrowException, KeyError) as e:
-            raise BadInput(f"{place}/distilled/{file}: cannot be read: {one_line(e)}") from None
+    for table in tables(root):
         count += len(table)
         for row in table.filter(pa.compute.less(table["slot"], SLOTS)).to_pylist():
             images.setdefault(row["class_name"], []).append(row["image"]["bytes"])
-    return Run(name, metrics, dict(_flat(config)), images, count)
+    return Run(name, flat, dict(_flat(config)), images, count)
 
 
 def short_names(places: Sequence[str]) -> list[str]:

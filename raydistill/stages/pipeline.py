@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from raydistill.config import Config
 from raydistill.errors import BadInput, RaydistillError, StageFailed
-from raydistill.identity import canonical, digest
 from raydistill.methods.base import guidance_numbers, guidance_section
 from raydistill.models.checkpoint import licence
 from raydistill.report.card import card
 from raydistill.report.data import FULL
 from raydistill.stages import (
     cluster,
+    costs,
     embed,
     encode,
     evaluate,
@@ -35,10 +35,13 @@ from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.nodes import Nodes, joins
 from raydistill.stages.preflight import Prepared, Variant, images_per_class, prepare, source_name
 from raydistill.stages.progress import say
+from raydistill.stages.renew import renew
 from raydistill.stages.runner import Execute, Outcome, Stage
 from raydistill.stages.trainer import Teaching, Training
 from raydistill.stages.visibility import needs
+from raydistill.store import seals
 from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.rundir import CONFIG
 
 Until = Literal["encode", "cluster", "plan", "sample", "evaluate", "report"]
 
@@ -76,7 +79,7 @@ def run(
     p, done = prepared, Results(prepared)
     nodes = nodes or nodes_of(p)
     execute = execute or on_ray(p, nodes)
-    start_run(p)
+    done.computed = start_run(p)
     train = p.splits.train
 
     def bring(stage: Stage, name: str | None = None) -> Sealed:
@@ -168,7 +171,7 @@ def run(
     done.increments = [t for t in every if t.set.increment is not None]
     if seconds:
         done.computed = True
-        add_cost(p, "evaluate", seconds, len(every), "trainings")
+        costs.add(p.run.root, "evaluate", seconds, len(every), "trainings")
     if until == "report":
         from raydistill.stages import reporting
 
@@ -216,17 +219,15 @@ def prove_nodes(p: Prepared, nodes: Nodes) -> None:
         nodes.prove()
 
 
-def start_run(p: Prepared) -> None:
-    """Claims the run directory and keeps the configuration in it; an earlier, different one goes to the logs."""
+def start_run(p: Prepared) -> bool:
+    """Claims the run directory and keeps the configuration in it; an earlier, different one goes to the logs.
+
+    True if something that a run keeps there had to be mended.
+    """
     p.run.claim()
-    place = p.run.root / "config.yaml"
-    text = p.config.yaml().encode()
-    if place.exists():
-        old = place.read()
-        if old == text:
-            return
-        (p.run.root / "logs" / f"config-{digest(old)[:8]}.yaml").write(old)
-    place.write(text)
+    spoiled = seals.state(p.run.root, CONFIG) is seals.State.CHANGED
+    renew(p.run.root, CONFIG, p.config.yaml().encode(), aside="logs/config-{}.yaml")
+    return costs.settle(p.run.root) or spoiled
 
 
 def sets(done: Results) -> list[SetRef]:
@@ -280,7 +281,7 @@ def assemble(p: Prepared, v: Variant, syntheses: Sealed) -> bool:
         terms=terms(p, v),
     )
     changed = product.assemble(
-        p.run.root / "distilled", syntheses.artifact, syntheses.manifest, p.splits.train.classes, c.method, made, text
+        p.run.root, syntheses.artifact, syntheses.manifest, p.splits.train.classes, c.method, made, text
     )
     if changed:
         say("assemble", f"{syntheses.manifest.rows} images in {p.run.root / 'distilled'}")
@@ -289,17 +290,7 @@ def assemble(p: Prepared, v: Variant, syntheses: Sealed) -> bool:
 
 def record_cost(p: Prepared, name: str, stage: Stage, outcome: Outcome) -> None:
     if not outcome.reused and outcome.computed:
-        add_cost(p, name, outcome.seconds, outcome.computed, stage.unit)
-
-
-def add_cost(p: Prepared, name: str, seconds: float, units: int, unit: str) -> None:
-    """Adds to logs/costs.json: what each stage has cost over all runs of this run directory."""
-    costs = p.run.read_json("logs/costs.json") or {}
-    if not isinstance(costs, dict):
-        costs = {}
-    old = costs.get(name, {"seconds": 0.0, "units": 0})
-    costs[name] = {"seconds": round(old["seconds"] + seconds, 3), "units": old["units"] + units, "unit": unit}
-    (p.run.root / "logs" / "costs.json").write(canonical(costs).encode())
+        costs.add(p.run.root, name, outcome.seconds, outcome.computed, stage.unit)
 
 
 def keep_traceback(p: Prepared) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import fs as pafs
 
-from raydistill.identity import canonical, digest
+from raydistill.exporters.base import CARD, SHARD
+from raydistill.identity import canonical
 from raydistill.sources.base import ClassInfo
-from raydistill.store import faults, schemas
+from raydistill.stages.progress import say
+from raydistill.stages.renew import put_aside, renew
+from raydistill.store import faults, schemas, seals
 from raydistill.store.artifact import Artifact, Manifest, table_bytes
 from raydistill.store.location import Location
+from raydistill.store.rundir import PRODUCT
+from raydistill.store.seals import State
 
 SHARD_ROWS = 5000
 
 
 def assemble(
-    root: Location,
+    run: Location,
     syntheses: Artifact,
     manifest: Manifest,
     classes: Sequence[ClassInfo],
@@ -27,10 +33,11 @@ def assemble(
     provenance: dict[str, Any],
     card: str,
 ) -> bool:
-    """Writes `root` so that it holds exactly this product. Returns False if it did already.
+    """Writes run/distilled/ so that of our files it holds exactly this product. Returns False if it did already.
 
-    The bytes depend on the syntheses and the provenance alone. What belongs to another product is removed first, so the
-    folder never mixes two; an interruption leaves it incomplete, and the same command completes it.
+    The bytes depend on the syntheses and the provenance alone. What we wrote of another product is removed first, so
+    the folder never mixes two; an interruption leaves it incomplete, and the same command completes it. What we did not
+    write stays; where it has the name of one of our files, it is kept beside it (`mine`).
     """
     table = pa.concat_tables([syntheses.read_table(r) for r in manifest.records])
     table = table.take(
@@ -38,22 +45,51 @@ def assemble(
             table.select(["class_index", "slot"]), sort_keys=[("class_index", "ascending"), ("slot", "ascending")]
         )
     )
-    files = {name: data for name, data in _shards(table, classes, method, provenance)}
-    files["README.md"] = card.encode()
-    have = root.list()
-    if sorted(have) == sorted(files) and all(_same(root / n, d) for n, d in files.items()):
-        return False
-    for name in have:
-        if name not in files:
-            (root / name).delete()
+    files = {f"{PRODUCT}/{name}": data for name, data in _shards(table, classes, method, provenance)}
+    files[f"{PRODUCT}/{CARD}"] = card.encode()
+    changed = _remove_other(run, files)
     for name, data in files.items():
-        faults.reach("distilled", "before_write", name)
-        (root / name).write(data)
+        if not seals.holds(run, name, data):
+            faults.reach(PRODUCT, "before_write", name.removeprefix(f"{PRODUCT}/"))
+        changed |= renew(run, name, data, manifest.digest, mine(name))
+    return changed
+
+
+def mine(name: str) -> str:
+    """Where a file of somebody else goes that has the name of ours: no loader takes it for a shard."""
+    return f"{name}.mine-{{}}"
+
+
+def _remove_other(run: Location, files: Mapping[str, bytes]) -> bool:
+    """Removes what we wrote of another product. Shards of others are moved aside or, by names unlike ours, told of."""
+    folder, changed = run / PRODUCT, False
+    present = {f"{PRODUCT}/{i.base_name}" for i in folder.infos() if i.type == pafs.FileType.File}
+    sealed = {n for n in seals.names(run) if n.startswith(f"{PRODUCT}/")}
+    for name in sorted(sealed - {n for n, data in files.items() if seals.holds(run, n, data)}):
+        if seals.state(run, name) is State.WHOLE:
+            (run / name).delete()
+            seals.remove(run, name)
+            changed = True
+        elif name not in files:
+            changed |= _move_aside(run, name, present)
+            seals.remove(run, name)
+    for name in sorted(present - sealed - set(files)):
+        if SHARD.fullmatch(name.rpartition("/")[2]):
+            changed |= _move_aside(run, name, present)
+        elif name.endswith(".parquet"):
+            say("distilled", f"{run / name} is not of this product, but loaders of the folder read it; move it away")
+    return changed
+
+
+def _move_aside(run: Location, name: str, present: Set[str]) -> bool:
+    """A file that is not as we wrote it, by the name of a shard that the product has not."""
+    if name not in present:
+        return False
+    kept = put_aside(run, name, mine(name))
+    if kept:
+        say("kept", f"{run / name} is not of this product; it is kept as {kept}")
+    (run / name).delete()
     return True
-
-
-def _same(place: Location, data: bytes) -> bool:
-    return place.size() == len(data) and digest(place.read()) == digest(data)
 
 
 def label_names(classes: Sequence[ClassInfo]) -> list[str]:

@@ -16,20 +16,24 @@ from raydistill.report.data import ClassPanel, Item, MetricRow, Projection, Repo
 from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
 from raydistill.sources.images import decode, png
-from raydistill.stages import detail, measure
+from raydistill.stages import costs, detail, measure
 from raydistill.stages.pipeline import Results
 from raydistill.stages.preflight import images_per_class, source_name
 from raydistill.stages.progress import say
+from raydistill.stages.renew import fresh, renew
 from raydistill.stages.results import metrics, of_sets, score_rows
 from raydistill.stages.trainer import body
 from raydistill.store import faults, schemas
+from raydistill.store.location import Location
+from raydistill.store.rundir import PAGE, RESULT
 
 VERSION = 3
+MARK = b"<!-- raydistill "
 SHOWN = 200  # real latents drawn in a class's projection
 
 
 def write(done: Results) -> None:
-    """Writes result.json and report.html unless they already belong to exactly these results."""
+    """Writes result.json and report.html unless they are whole and belong to exactly these results."""
     p = done.prepared
     rows = score_rows(done)
     stamp = fingerprint(
@@ -40,29 +44,34 @@ def write(done: Results) -> None:
         [t.artifact.fingerprint for t in done.trainings],
         [s.manifest.digest for s in done.measured.values()],
     )
-    page = p.run.root / "report.html"
-    if page.exists() and _is_whole(page.read(), stamp):
+    root = p.run.root
+    if fresh(root, RESULT, stamp) and fresh(root, PAGE, stamp):
         table(rows)
         return
-    done.computed = True
     flat = metrics(done)
-    faults.reach("report", "before_write", "result.json")
-    (p.run.root / "result.json").write(canonical(flat).encode())
-    html = render(data(done, rows, flat)).encode()
-    faults.reach("report", "before_write", "report.html")
-    page.write(html + _seal(html, stamp))
+    faults.reach("report", "before_write", RESULT)
+    done.computed |= renew(root, RESULT, canonical(flat).encode(), stamp)
+    if not fresh(root, PAGE, stamp):
+        html = _drawn(root, stamp) or _sealed(render(data(done, rows, flat)).encode(), stamp)
+        faults.reach("report", "before_write", PAGE)
+        done.computed |= renew(root, PAGE, html, stamp)
     table(rows)
-    say("report", str(page))
+    say("report", str(root / PAGE))
 
 
-def _seal(html: bytes, stamp: str) -> bytes:
-    """The page's last line: what it was drawn from, and the digest by which a page that was cut short is found out."""
-    return f"<!-- raydistill {stamp} {digest(html)} -->\n".encode()
+def _drawn(root: Location, stamp: str) -> bytes | None:
+    """The page as it is, if its last line says that it is whole and of these results: its seal alone is missing."""
+    try:
+        page = (root / PAGE).read()
+    except FileNotFoundError:
+        return None
+    html, mark, _ = page.rpartition(MARK)
+    return page if mark and page == _sealed(html, stamp) else None
 
 
-def _is_whole(page: bytes, stamp: str) -> bool:
-    html, mark, _ = page.rpartition(b"<!-- raydistill ")
-    return bool(mark) and page == html + _seal(html, stamp)
+def _sealed(html: bytes, stamp: str) -> bytes:
+    """The page with a last line: what it was drawn from, and the digest by which a copy that was cut is found out."""
+    return html + MARK + f"{stamp} {digest(html)} -->\n".encode()
 
 
 def table(rows: Sequence[Score]) -> None:
@@ -79,7 +88,6 @@ def data(done: Results, rows: Sequence[Score], flat: Mapping[str, float]) -> Rep
     """The page's content; `flat` is result.json."""
     p = done.prepared
     c = p.config
-    costs = p.run.read_json("logs/costs.json") or {}
     classes = p.splits.train.classes
     name = (body(done.trainings[0]) or {})["protocol_name"]
     broken = done.latents.manifest.summary["broken"] if done.latents else []
@@ -102,7 +110,7 @@ def data(done: Results, rows: Sequence[Score], flat: Mapping[str, float]) -> Rep
         seed=c.seed,
         image_size=c.source.image_size,
         panels=tuple(panels(done)),
-        costs=tuple(StageCost(name, v["seconds"], v["units"], v["unit"], False) for name, v in costs.items()),
+        costs=tuple(StageCost(name, v.seconds, v.units, v.unit, False) for name, v in costs.read(p.run.root).items()),
         scores=tuple(rows),
         chance=1 / len(classes),
         config_yaml=c.yaml(),

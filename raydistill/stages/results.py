@@ -11,7 +11,7 @@ import pyarrow as pa
 from raydistill.metrics.ddranking import lrs
 from raydistill.metrics.redundancy import redundancy
 from raydistill.report.data import FULL, RANDOM, Score
-from raydistill.stages import measure
+from raydistill.stages import costs, measure
 from raydistill.stages.pipeline import Results
 from raydistill.stages.trainer import body, score
 
@@ -45,8 +45,8 @@ def metrics(done: Results) -> dict[str, float]:
     flat |= storage(done)
     if done.teaching is not None:
         flat["teacher/accuracy"] = done.teaching.accuracy
-    for name, cost in sorted((done.prepared.run.read_json("logs/costs.json") or {}).items()):
-        flat[f"time/{name.replace(' ', '_')}_s"] = cost["seconds"]
+    for name, cost in sorted(costs.read(done.prepared.run.root).items()):
+        flat[f"time/{name.replace(' ', '_')}_s"] = cost.seconds
     return json.loads(json.dumps(flat))
 
 

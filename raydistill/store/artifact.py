@@ -11,7 +11,6 @@ disagree leave two records, of which the first stands and the difference is repo
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raydistill import strict_json
 from raydistill.errors import CorruptArtifact, DeterminismFault, StageFailed
 from raydistill.identity import canonical, digest
 from raydistill.store import faults
@@ -39,6 +39,15 @@ class Record:
     fingerprint: str
     device: str
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tree: Any) -> Record:
+        """The record of what was read back. Raises ValueError or TypeError for what is none."""
+        record = cls(**tree)
+        texts = (record.key, record.file, record.sha256, record.fingerprint, record.device)
+        if not (_are(str, *texts) and _are(int, record.rows, record.bytes) and _are(dict, record.meta)):
+            raise ValueError("a field is of another type")
+        return record
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,7 @@ class Artifact:
 
     def _parse(self, location: Location, key: str, text: bytes) -> Record:
         try:
-            record = Record(**json.loads(text))
+            record = Record.of(strict_json.mapping(text))
         except (TypeError, ValueError):
             raise CorruptArtifact(
                 f"{self.stage}: {location} is not a commit of this version of raydistill; "
@@ -160,20 +169,24 @@ class Artifact:
         return record
 
     def manifest(self) -> Manifest | None:
-        """The sealed manifest, or None. A torn one counts as none: sealing again gives the same bytes."""
+        """The sealed manifest, or None. A torn one counts as none: sealing again gives the same bytes.
+
+        Raises CorruptArtifact for one of another stage, CannotRead for a folder in its place.
+        """
         try:
-            body = json.loads((self.location / "manifest.json").read())
+            body = strict_json.mapping((self.location / "manifest.json").read())
             claimed = body.pop("digest")
-        except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
+            if digest(canonical(body).encode()) != claimed:
+                return None
+            manifest = _manifest({**body, "digest": claimed})
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        if digest(canonical(body).encode()) != claimed:
-            return None
-        if body["fingerprint"] != self.fingerprint or body["stage"] != self.stage:
+        if (manifest.fingerprint, manifest.stage) != (self.fingerprint, self.stage):
             raise CorruptArtifact(
-                f"{self.location}/manifest.json belongs to {body['stage']}/{body['fingerprint']}; "
-                f"it was copied here: delete {self.location}"
+                f"{self.location}/manifest.json belongs to {manifest.stage}/{manifest.fingerprint}; "
+                f"it was copied here: delete {self.location} and run the same command again"
             )
-        return _manifest({**body, "digest": claimed})
+        return manifest
 
     def read(self, record: Record) -> bytes:
         """A committed file, checked. Raises CorruptArtifact naming the file, the key and the remedy."""
@@ -182,6 +195,8 @@ class Artifact:
             data = location.read()
         except FileNotFoundError:
             raise self._corrupt(record, "is missing") from None
+        except OSError:
+            raise self._corrupt(record, "is no file that can be read") from None
         if len(data) != record.bytes or digest(data) != record.sha256:
             raise self._corrupt(record, _mismatch(len(data), record))
         return data
@@ -214,6 +229,8 @@ class Artifact:
                 size, sha256 = (self.location / record.file).digest()
             except FileNotFoundError:
                 raise self._corrupt(record, "is missing") from None
+            except OSError:
+                raise self._corrupt(record, "is no file that can be read") from None
             if size != record.bytes or sha256 != record.sha256:
                 raise self._corrupt(record, _mismatch(size, record))
 
@@ -258,6 +275,12 @@ def table_bytes(table: pa.Table, row_groups: Sequence[int] | None = None) -> byt
 
 
 def _manifest(body: dict[str, Any]) -> Manifest:
-    return Manifest(
-        body["stage"], body["fingerprint"], tuple(Record(**r) for r in body["records"]), body["summary"], body["digest"]
-    )
+    """Raises KeyError, TypeError or ValueError for what is none."""
+    records = tuple(Record.of(r) for r in body["records"])
+    if not (_are(str, body["stage"], body["fingerprint"]) and _are(dict, body["summary"])):
+        raise ValueError("a field is of another type")
+    return Manifest(body["stage"], body["fingerprint"], records, body["summary"], body["digest"])
+
+
+def _are(kind: type, *values: Any) -> bool:
+    return all(type(v) is kind for v in values)

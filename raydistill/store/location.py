@@ -6,9 +6,10 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs as pafs
@@ -18,6 +19,10 @@ from raydistill.errors import BadInput, StageFailed, one_line
 OBJECT_STORES = ("s3", "gs", "gcs")
 PIECE = 8 * 2**20  # bytes
 LOOKS = 10  # how often something is tried that another process can spoil by making or removing a folder meanwhile
+
+
+class CannotRead(StageFailed, OSError):
+    """Something is there that cannot be read: a folder, no rights, a store that does not answer. An OSError as well."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,16 @@ class Location:
             raise BadInput(f"cannot open {self.uri}: {one_line(e)}; give a local path, s3:// or gs://") from e
 
     def read(self) -> bytes:
-        """The whole object. Raises FileNotFoundError."""
+        """The whole object. Raises FileNotFoundError, CannotRead."""
         fs, path = self.filesystem()
-        with fs.open_input_stream(path) as f:
+        with self._reading(), fs.open_input_stream(path) as f:
             return f.read()
 
     def digest(self) -> tuple[int, str]:
-        """Bytes and SHA-256 of the object, read in pieces. Raises FileNotFoundError."""
+        """Bytes and SHA-256 of the object, read in pieces. Raises FileNotFoundError, CannotRead."""
         fs, path = self.filesystem()
         size, sha256 = 0, hashlib.sha256()
-        with fs.open_input_stream(path) as f:
+        with self._reading(), fs.open_input_stream(path) as f:
             while piece := f.read(PIECE):
                 size += len(piece)
                 sha256.update(piece)
@@ -92,9 +97,7 @@ class Location:
                 with fs.open_output_stream(path) as f:
                     f.write(data)
         except OSError as e:
-            raise StageFailed(
-                f"cannot write {self.uri}: {reason(e)}; {remedy(e)}, then run the same command again"
-            ) from e
+            raise StageFailed(f"cannot write {self.uri}: {self._why(e)}, then run the same command again") from e
 
     def exists(self) -> bool:
         fs, path = self.filesystem()
@@ -119,8 +122,9 @@ class Location:
         return [i.base_name for i in sorted(self.infos(), key=lambda i: (i.mtime_ns or 0, i.base_name))]
 
     def infos(self) -> Sequence[pafs.FileInfo]:
-        """What is directly below, in no particular order; empty if there is no such folder."""
-        return infos(*self.filesystem())
+        """What is directly below, in no particular order; empty if there is no such folder. Raises CannotRead."""
+        with self._reading("list"):
+            return infos(*self.filesystem())
 
     def size(self) -> int | None:
         """Bytes of the object, or None if it is not there."""
@@ -129,12 +133,35 @@ class Location:
         return info.size if info.type == pafs.FileType.File else None
 
     def delete(self) -> None:
-        """Removes one object; no error if it is gone already."""
+        """Removes one object; no error if it is gone already. A folder is left as it is. Raises StageFailed."""
         fs, path = self.filesystem()
         try:
             fs.delete_file(path)
         except FileNotFoundError:
             return
+        except OSError as e:
+            raise StageFailed(f"cannot remove {self.uri}: {self._why(e)}, then run the same command again") from e
+
+    @contextlib.contextmanager
+    def _reading(self, verb: str = "read") -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as e:
+            fault = CannotRead(f"cannot {verb} {self.uri}: {self._why(e)}, then run the same command again")
+            fault.errno = e.errno
+            raise fault from e
+
+    def _why(self, e: OSError) -> str:
+        """What went wrong and what to do about it."""
+        if self.is_local:
+            if os.path.isdir(self.uri) and not isinstance(e, PermissionError):
+                return "it is a folder where a file belongs; move it away"
+            for place in (self.uri, *map(str, Path(self.uri).parents)):
+                if os.path.isfile(place) and (place != self.uri or isinstance(e, NotADirectoryError)):
+                    return f"{place} is a file where a folder belongs; move it away"
+        return f"{reason(e)}; {remedy(e)}"
 
 
 def infos(fs: pafs.FileSystem, path: str, recursive: bool = False) -> Sequence[pafs.FileInfo]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-from typing import Any
 
 from raydistill.errors import BadInput
 from raydistill.identity import canonical
@@ -13,6 +11,7 @@ from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location, reason
 
 MARKER = "raydistill.json"
+CONFIG, RESULT, PAGE, PRODUCT = "config.yaml", "result.json", "report.html", "distilled"
 PROBE = ".raydistill-probe-"  # files by which nodes prove that they see this folder; a killed run leaves them
 
 
@@ -53,12 +52,6 @@ class RunDir:
 
     def artifact(self, stage: str, fingerprint: str) -> Artifact:
         return Artifact(self.artifacts, stage, fingerprint)
-
-    def read_json(self, name: str) -> Any | None:
-        try:
-            return json.loads((self.root / name).read())
-        except (FileNotFoundError, ValueError):
-            return None
 
 
 def _check_writable(path: str) -> None:

@@ -18,16 +18,21 @@ from raydistill.identity import canonical, digest
 from raydistill.store.location import Location
 
 FOLDER = "seals"
+MAX_BYTES = 2**16  # of a seal
 
 
 @dataclass(frozen=True)
 class Seal:
-    """`name` is relative to the run directory; `made_from` is the identity of what the file was made from, or ""."""
+    """`name` is relative to the run directory; `made_from` is the identity of what the file was made from, or "".
+
+    `copy` is the text of a small file that nothing could make again, "" for others.
+    """
 
     name: str
     bytes: int
     sha256: str
     made_from: str
+    copy: str = ""
 
 
 class State(Enum):
@@ -37,21 +42,32 @@ class State(Enum):
     UNSEALED = "unsealed"  # there, without a seal that can be read
 
 
-def write(root: Location, name: str, data: bytes, made_from: str = "") -> None:
-    """Writes the file, then its seal; a file that is whole already is not touched. Raises StageFailed."""
-    seal = Seal(name, len(data), digest(data), made_from)
-    if state(root, name) is not State.WHOLE or find(root, name) != seal:
+def write(root: Location, name: str, data: bytes, made_from: str = "", copy: str = "") -> bool:
+    """Writes the file, then its seal, each if it is another; True if the file was. Raises StageFailed."""
+    seal = Seal(name, len(data), digest(data), made_from, copy)
+    changed = not holds(root, name, data)
+    if changed:
         (root / name).write(data)
+    if find(root, name) != seal:
         body = asdict(seal)
         _place(root, name).write(canonical({**body, "check": digest(canonical(body).encode())}).encode())
+    return changed
+
+
+def holds(root: Location, name: str, data: bytes) -> bool:
+    """Whether the file has these bytes, whatever its seal says."""
+    try:
+        return (root / name).size() == len(data) and (root / name).digest()[1] == digest(data)
+    except OSError:
+        return False
 
 
 def find(root: Location, name: str) -> Seal | None:
     """The seal of a file; None if there is none that is whole."""
     try:
-        body = strict_json.mapping(_place(root, name).read())
+        body = strict_json.mapping(_place(root, name).read(), MAX_BYTES)
         check = body.pop("check")
-        seal = Seal(**body)
+        seal = Seal(**body)  # its types are those of `write`: nothing else has this check
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return seal if digest(canonical(body).encode()) == check and seal.name == name else None
@@ -90,7 +106,7 @@ def read(root: Location, name: str, remedy: str) -> bytes:
 
 
 def names(root: Location) -> list[str]:
-    """The files that have a seal, whole or not."""
+    """The files that have a seal, whole or not. Raises CannotRead where the seals' folder belongs and none is."""
     return [unquote(n.removesuffix(".json")) for n in (root / FOLDER).list() if n.endswith(".json")]
 
 
