@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import settings
 from running import finish
 from samples import write_folder
 
+from raydistill import cli
+from raydistill.stages import pipeline
 from raydistill.store.artifact import Manifest
 
 settings.register_profile("raydistill", deadline=None, max_examples=50)  # machines differ in speed
@@ -38,6 +41,26 @@ def tiny_folder(tmp_path: Path) -> Path:
 def undisturbed(tmp_path: Path) -> Manifest:
     """The manifest of the small stage of `artifacts`, done without a disturbance under tmp_path/undisturbed."""
     return work(at(tmp_path / "undisturbed"))
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """refused(*argv) runs the command line in an empty folder and returns its one line. Nothing may be written."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(pipeline, "run", lambda *_, **__: pytest.fail("work began"))
+
+    def call(*argv: str) -> str:
+        run_dir = [] if any(a.startswith(("run_dir=", "--run")) for a in argv) else [f"run_dir={tmp_path / 'run'}"]
+        assert cli.main([*argv[:1], *run_dir, *argv[1:]]) == 2
+        out, err = capsys.readouterr()
+        lines = [line for line in err.splitlines() if not line.startswith("source ")]
+        assert len(lines) == 1 and lines[0].startswith("error: ") and not out, err
+        assert not (tmp_path / "run").exists() and not list(here.iterdir())
+        return lines[0]
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -27,26 +27,6 @@ from raydistill.stages.preflight import prepare
 Refused = Callable[..., str]
 
 
-@pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """refused(*argv) runs the command line in an empty folder and returns its one line. Nothing may be written."""
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setattr(pipeline, "run", lambda *_, **__: pytest.fail("work began"))
-
-    def call(*argv: str) -> str:
-        run_dir = [] if any(a.startswith(("run_dir=", "--run")) for a in argv) else [f"run_dir={tmp_path / 'run'}"]
-        assert cli.main([*argv[:1], *run_dir, *argv[1:]]) == 2
-        out, err = capsys.readouterr()
-        lines = [line for line in err.splitlines() if not line.startswith("source ")]
-        assert len(lines) == 1 and lines[0].startswith("error: ") and not out, err
-        assert not (tmp_path / "run").exists() and not list(here.iterdir())
-        return lines[0]
-
-    return call
-
-
 def model(tmp_path: Path, name: str) -> Path:
     """A copy of a packaged model that a test may damage."""
     return Path(shutil.copytree(packaged(name), tmp_path / name))

@@ -18,7 +18,7 @@ from raydistill.models.device import Placement
 from raydistill.sources.base import open_source
 from raydistill.sources.images import decode
 from raydistill.stages import runner
-from raydistill.stages.pipeline import by_features
+from raydistill.stages.features import by_features
 from raydistill.stages.preflight import prepare
 from raydistill.stages.runner import serial
 from raydistill.store import schemas

@@ -20,9 +20,9 @@ from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Listing, open_splits
 from raydistill.stages import cluster, embed, encode, group, measure, plan, runner, sample
+from raydistill.stages.features import by_features
 from raydistill.stages.imagesets import SetRef
 from raydistill.stages.neighbours import RealLatents
-from raydistill.stages.pipeline import by_features
 from raydistill.stages.preflight import Variant
 from raydistill.stages.runner import Execute, Outcome, Stage, Work, serial
 from raydistill.store.artifact import Artifact, Manifest, Record

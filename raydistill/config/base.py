@@ -5,9 +5,25 @@ from __future__ import annotations
 from importlib import resources
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _reservable(value: float) -> float:
+    if 0 < value < 1e-4:
+        raise ValueError("Ray reserves no less than 0.0001; raise it")
+    return value
+
+
+def _whole_gpus(value: float) -> float:
+    if value > 1 and value != int(value):
+        raise ValueError("several GPUs are reserved whole; round it, or share one with a fraction below 1")
+    return value
+
+
+Cpus = Annotated[float, Field(le=256), AfterValidator(_reservable)]
+Gpus = Annotated[float, Field(ge=0, le=16), AfterValidator(_reservable), AfterValidator(_whole_gpus)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -30,8 +46,8 @@ class Pool(Section):
     """Resources of a pool of actors."""
 
     actors: Annotated[int, Field(ge=0, le=4096, description="actors in the pool; 0 = as many as the cluster holds")] = 0
-    num_cpus: Annotated[float, Field(ge=0, le=256, description="CPUs each actor reserves")] = 0.5
-    num_gpus: Annotated[float, Field(ge=0, le=16, description="GPUs each actor reserves; fractions share one")] = 0.0
+    num_cpus: Annotated[Cpus, Field(ge=0, description="CPUs each actor reserves")] = 0.5
+    num_gpus: Annotated[Gpus, Field(description="GPUs each actor reserves; fractions share one")] = 0.0
     threads: Annotated[int, Field(ge=1, le=256, description="torch threads; part of the identity of the bytes")] = 1
     device: Annotated[
         Literal["auto", "cpu", "cuda"], Field(description="auto = the GPU that was reserved, otherwise the CPU")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from raydistill.config.base import Pool, Section
+from raydistill.config.base import Cpus, Gpus, Pool, Section
 
 
 class LabelConfig(Pool):
@@ -84,8 +84,8 @@ class EvaluateConfig(Section):
         bool, Field(description="keep trained students under checkpoints/students: each can be a teacher.path")
     ] = False
     workers: Annotated[int, Field(ge=0, le=1024, description="Ray Train workers; 0 = one a CPU core or GPU")] = 0
-    num_cpus: Annotated[float, Field(gt=0, le=256, description="CPUs each worker reserves")] = 1.0
-    num_gpus: Annotated[float, Field(ge=0, le=16, description="GPUs each worker reserves")] = 0.0
+    num_cpus: Annotated[Cpus, Field(gt=0, description="CPUs each worker reserves")] = 1.0
+    num_gpus: Annotated[Gpus, Field(description="GPUs each worker reserves")] = 0.0
     threads: Annotated[int, Field(ge=1, le=256, description="torch threads a worker")] = 1
     device: Annotated[
         Literal["auto", "cpu", "cuda"], Field(description="auto = the GPU that was reserved, otherwise the CPU")

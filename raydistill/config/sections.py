@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raydistill.config.base import Fraction, Pool, Section, Seed, class_list, class_lists
+from raydistill.config.base import Cpus, Fraction, Pool, Section, Seed, class_list, class_lists
 from raydistill.config.evaluation import EvaluateConfig, LabelConfig
 from raydistill.config.pretrain import PretrainConfig
 from raydistill.config.sampling import AdaptiveConfig, GuidanceConfig, ManifoldConfig, PathConfig, SamplerConfig
@@ -86,7 +86,7 @@ class ClusterConfig(Section):
     linkage: Annotated[
         Literal["ward", "average", "complete", "single"], Field(description="agglomerative: distance of two clusters")
     ] = "ward"
-    num_cpus: Annotated[float, Field(gt=0, le=256, description="CPUs each clustering task reserves")] = 1.0
+    num_cpus: Annotated[Cpus, Field(gt=0, description="CPUs each clustering task reserves")] = 1.0
     memory_mb: Annotated[
         int, Field(ge=256, description="a class whose latents take more than a quarter of it is shared out over tasks")
     ] = 1024

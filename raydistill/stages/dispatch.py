@@ -22,6 +22,7 @@ from raydistill.errors import StageFailed
 from raydistill.stages.failures import translate
 from raydistill.stages.placement import here
 from raydistill.stages.pool import actors
+from raydistill.stages.resources import of_pool
 from raydistill.stages.runner import Execute, Stage, Work, serial
 from raydistill.stages.runtime import cores, ensure_ray, pool_size
 from raydistill.store.artifact import Record
@@ -58,7 +59,7 @@ def stream(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     A row carries one pickled payload, so a unit is never split over blocks and at most a few are in flight.
     """
     pool = stage.pool
-    size = pool_size(pool.actors, pool.num_cpus, pool.num_gpus, pool.threads, len(todo))
+    size = pool_size(of_pool(stage.name, pool), pool.threads, len(todo))
     work = stage.work
     rows = [{"item": pickle.dumps(stage.items(key))} for key in todo]
     readers = max(1, min(cores(), len(todo)))

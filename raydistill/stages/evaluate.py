@@ -16,6 +16,7 @@ from raydistill.identity import fingerprint
 from raydistill.sources.base import Listing
 from raydistill.stages.imagesets import SetRef
 from raydistill.stages.progress import Progress, say
+from raydistill.stages.resources import of_students
 from raydistill.stages.trainer import KEY, Job, Teaching, Training, train_loop
 from raydistill.store.rundir import RunDir
 
@@ -72,6 +73,24 @@ def trainings(
     return [training(student, seed, s) for student in e.students for seed in range(e.seeds) for s in sets]
 
 
+def everything(
+    config: Config, run: RunDir, sets: Sequence[SetRef], test: Listing, teaching: Teaching | None
+) -> list[Training]:
+    """The trainings on the sets, and on their parts if these are asked for."""
+    return trainings(config, run, [*sets, *increments(config, sets)], test, teaching)
+
+
+def without_weights(config: Config, run: RunDir, every: Sequence[Training]) -> set[str]:
+    """Labels of the trainings whose students are to be kept and are not there."""
+    checkpoints = run.root / "checkpoints"
+    return {t.label for t in every if config.evaluate.keep_weights and not t.weights(checkpoints).there()}
+
+
+def unfinished(config: Config, run: RunDir, every: Sequence[Training]) -> list[Training]:
+    lacking = without_weights(config, run, every)
+    return [t for t in every if t.label in lacking or t.artifact.manifest() is None]
+
+
 def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None]) -> None:
     """One Ray Train fit over the trainings that are left. Raises StageFailed with what went wrong."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -85,7 +104,7 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None]) -> 
     prove()
     release()
     e = job.evaluate
-    workers = pool_size(e.workers, e.num_cpus, e.num_gpus, e.threads, len(job.trainings))
+    workers = pool_size(of_students(e), e.threads, len(job.trainings))
     resources = {"CPU": e.num_cpus} | ({"GPU": e.num_gpus} if e.num_gpus else {})
     name = "evaluate-" + fingerprint([t.artifact.fingerprint for t in job.trainings])
     trainer = TorchTrainer(
@@ -164,14 +183,14 @@ def evaluate(
 
     `prove` is called with Ray up and before the fit: it raises if a node does not see what it needs.
     """
-    everything = trainings(config, run, [*sets, *increments(config, sets)], test, teaching)
+    every = everything(config, run, sets, test, teaching)
     checkpoints = run.root / "checkpoints"
-    lacking = {t.label for t in everything if config.evaluate.keep_weights and not t.weights(checkpoints).there()}
-    left = [t for t in everything if t.label in lacking or t.artifact.manifest() is None]
-    if len(left) < len(everything):
-        say("evaluate", f"{len(everything) - len(left)} of {len(everything)} trainings found finished")
+    lacking = without_weights(config, run, every)
+    left = unfinished(config, run, every)
+    if len(left) < len(every):
+        say("evaluate", f"{len(every) - len(left)} of {len(every)} trainings found finished")
     if not left:
-        return everything, 0.0
+        return every, 0.0
     start = time.monotonic()
     todo = [t for t in left if t.label in lacking or KEY not in t.artifact.records()]
     if todo:
@@ -182,4 +201,4 @@ def evaluate(
     left_out = sorted({b for m in manifests for b in m.records[0].meta.get("left_out", [])})
     if left_out:
         say("evaluate", f"{len(left_out)} broken images were left out (first: {left_out[0]})")
-    return everything, time.monotonic() - start
+    return every, time.monotonic() - start

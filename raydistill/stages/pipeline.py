@@ -6,7 +6,7 @@ import contextlib
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from raydistill.config import Config
 from raydistill.errors import BadInput, RaydistillError, StageFailed
@@ -20,6 +20,7 @@ from raydistill.stages import (
     embed,
     encode,
     evaluate,
+    features,
     foreign,
     group,
     measure,
@@ -72,6 +73,12 @@ class Results:
     computed: bool = False  # whether anything was done in this run
 
 
+class Bring(Protocol):
+    """Carries a stage, by the name it is shown under, to its end."""
+
+    def __call__(self, stage: Stage, name: str | None = None, /) -> Sealed: ...
+
+
 def run(
     prepared: Prepared, until: Until = "report", execute: Execute | None = None, nodes: Nodes | None = None
 ) -> Results:
@@ -80,7 +87,6 @@ def run(
     nodes = nodes or nodes_of(p)
     execute = execute or on_ray(p, nodes)
     done.computed = start_run(p)
-    train = p.splits.train
 
     def bring(stage: Stage, name: str | None = None) -> Sealed:
         outcome = runner.run(stage, execute, name or "")
@@ -88,6 +94,15 @@ def run(
         done.computed |= not outcome.reused
         return Sealed(stage.artifact, outcome.manifest)
 
+    make(done, until, bring)
+    if until not in ("encode", "cluster", "plan"):
+        finish(done, until, bring, nodes)
+    return done
+
+
+def make(done: Results, until: Until, bring: Bring) -> Results:
+    """The stages up to the syntheses, in order."""
+    p, train = done.prepared, done.prepared.splits.train
     done.latents = bring(encode.stage(p.config, p.run, train, p.vae))
     if until == "encode":
         return done
@@ -101,8 +116,7 @@ def run(
             )
     if until == "cluster":
         return done
-    measuring = measure.asked(p.config.metrics, p.features) if until in ("evaluate", "report") else {}
-    if p.features and (any(map(by_features, p.variants)) or p.features.architecture in measuring.values()):
+    if p.features and features.wanted(p, until in ("evaluate", "report")):
         done.features = bring(
             embed.stage(p.config, p.run, done.classes.artifact, done.classes.manifest, train, p.features)
         )
@@ -125,7 +139,7 @@ def run(
                 train.classes,
                 p.shape,
                 plan.Features(done.features.artifact, done.features.manifest)
-                if done.features and by_features(v)
+                if done.features and features.by_features(v)
                 else None,
             ),
             f"plan {name}",
@@ -145,27 +159,18 @@ def run(
                 ),
                 f"sample {name}",
             )
-    if until == "plan":
-        return done
+    return done
+
+
+def finish(done: Results, until: Until, bring: Bring, nodes: Nodes) -> None:
+    """What becomes of the syntheses: the product, the trainings, the report."""
+    p = done.prepared
     if p.given is None:  # the product is what this run made
         done.computed |= assemble(p, p.variants[0], done.syntheses[p.config.method])
     if until == "sample":
-        return done
-    points = {measure.LATENT: measure.Points("latent", done.classes.artifact, done.classes.manifest)}
-    if p.features and done.features:
-        points[p.features.architecture] = measure.Points("feature", done.features.artifact, done.features.manifest)
-    for ref in sets(done) if measuring else ():
-        if ref.artifact is not None:  # not the whole split, which the others are measured by
-            done.measured[ref.name] = bring(
-                measure.stage(p.config, p.run, ref, points, p.features, len(train.classes)), f"measure {ref.name}"
-            )
-    refs = sets(done)
-
-    def labelled(stage: Stage, name: str) -> tuple[Artifact, Manifest]:
-        made = bring(stage, name)
-        return made.artifact, made.manifest
-
-    done.teaching = teaching.teach(p, refs, labelled)
+        return
+    judge(done, bring)
+    refs, train = sets(done), p.splits.train
     every, seconds = evaluate.evaluate(p.config, p.run, refs, train, p.splits.test, nodes.prove, done.teaching)
     done.trainings = [t for t in every if t.set.increment is None]
     done.increments = [t for t in every if t.set.increment is not None]
@@ -176,12 +181,29 @@ def run(
         from raydistill.stages import reporting
 
         reporting.write(done)
-    return done
 
 
-def by_features(v: Variant) -> bool:
-    """Whether the method chooses among the images by their features."""
-    return v.method.uses_points and v.config.selection.space == "feature"
+def judge(done: Results, bring: Bring) -> None:
+    """The metrics of every set, and its soft labels if the protocol asks for them."""
+    p = done.prepared
+    assert done.classes is not None
+    measuring = measure.asked(p.config.metrics, p.features)
+    points = {measure.LATENT: measure.Points("latent", done.classes.artifact, done.classes.manifest)}
+    if p.features and done.features:
+        points[p.features.architecture] = measure.Points("feature", done.features.artifact, done.features.manifest)
+    for ref in sets(done) if measuring else ():
+        if ref.artifact is not None:  # not the whole split, which the others are measured by
+            done.measured[ref.name] = bring(
+                measure.stage(p.config, p.run, ref, points, p.features, len(p.splits.train.classes)),
+                f"measure {ref.name}",
+            )
+    refs = sets(done)
+
+    def labelled(stage: Stage, name: str) -> tuple[Artifact, Manifest]:
+        made = bring(stage, name)
+        return made.artifact, made.manifest
+
+    done.teaching = teaching.teach(p, refs, labelled)
 
 
 def on_ray(p: Prepared, nodes: Nodes) -> Execute:
@@ -301,7 +323,10 @@ def keep_traceback(p: Prepared) -> None:
 
 def main(config: Config, until: Until = "report") -> str:
     """Entry of the command line: checks, runs, returns the run directory."""
+    from raydistill.stages import beforehand
+
     prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
+    beforehand.check_room(prepared, until)
     nodes = nodes_of(prepared)
     prove_nodes(prepared, nodes)
     try:

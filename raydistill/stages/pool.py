@@ -19,6 +19,7 @@ from raydistill.config import Pool
 from raydistill.errors import StageFailed
 from raydistill.stages.failures import cause, translate
 from raydistill.stages.placement import here
+from raydistill.stages.resources import of_pool
 from raydistill.stages.runner import Stage, Work
 from raydistill.stages.runtime import pool_size
 from raydistill.store.artifact import Record
@@ -114,7 +115,7 @@ def actors(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     pool = stage.pool
     work = ray.put(stage.work)
     name = work.hex()  # not the fingerprint: the same stage of two run directories has two places to write to
-    team = Team(stage, pool_size(pool.actors, pool.num_cpus, pool.num_gpus, pool.threads, len(todo)))
+    team = Team(stage, pool_size(of_pool(stage.name, pool), pool.threads, len(todo)))
     waiting, failures = deque(todo), dict.fromkeys(todo, 0)
     try:
         while waiting or team.running:

@@ -24,6 +24,7 @@ from raydistill.stages import training_latents
 from raydistill.stages.nodes import Nodes, joins
 from raydistill.stages.pretrain_loop import STATE, Board, News, loop
 from raydistill.stages.progress import clock, say
+from raydistill.stages.resources import Room, check, lack_of_trainers, local_room, of_pool
 from raydistill.stages.runtime import ensure_ray
 from raydistill.stages.training_latents import Stored
 from raydistill.stages.visibility import needs
@@ -43,6 +44,7 @@ def pretrain(config: Config) -> str:
     if plan.finished():
         say("pretrain", f"finished before: {plan.out}")
     else:
+        check_room(plan)
         state = _trained(plan)
         net = plan.blank()
         net.load_state_dict(state["ema"])
@@ -66,17 +68,26 @@ def _trained(plan: Plan) -> dict[str, Any]:
     return _fit(plan, training_latents.bring(plan, run, nodes) if plan.vae is not None else {}, gpu)
 
 
+def check_room(plan: Plan) -> None:
+    """Raises BadInput for workers that a private cluster can never place, or a device that this machine lacks."""
+    if joins(plan.config.ray):
+        return
+    room = local_room(plan.config.ray)
+    if plan.vae is not None:
+        check(of_pool("encode", plan.config.encode), room)
+    lack = lack_of_trainers(plan.config.pretrain.workers, room)
+    if lack:
+        raise BadInput(lack)
+
+
 def _resources(config: Config) -> bool:
-    """Whether every worker gets a GPU: if there are any. Raises BadInput for workers that can never be placed."""
-    have, workers = ray.cluster_resources(), config.pretrain.workers
-    gpus, cpus = int(have.get("GPU", 0)), int(have.get("CPU", 0))
-    room, what = (gpus, "GPUs") if gpus else (cpus, "CPUs")
-    if workers > room:
-        lack = f"pretrain.workers={workers} is more than the cluster's {room} {what}"
-        if not joins(config.ray):
-            raise BadInput(f"{lack}; lower it" + ("" if gpus else ", or raise ray.num_cpus"))
+    """Whether every worker gets a GPU: if there are any."""
+    have = ray.cluster_resources()
+    room = Room(have.get("CPU", 0.0), have.get("GPU", 0.0))
+    lack = lack_of_trainers(config.pretrain.workers, room)
+    if lack:
         say("ray", f"{lack}: waiting for the cluster to grow")
-    return gpus > 0
+    return room.gpus > 0
 
 
 def _fit(plan: Plan, stored: Mapping[str, Stored], gpu: bool) -> dict[str, Any]:

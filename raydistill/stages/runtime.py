@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -17,6 +19,7 @@ from raydistill.config import RayConfig
 from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.stages.nodes import joins
 from raydistill.stages.progress import say
+from raydistill.stages.resources import Reservation, Room, local_room
 
 WORKER_ENV = {
     "OMP_NUM_THREADS": "1",
@@ -86,10 +89,11 @@ def _start(address: str | None, config: RayConfig, env: Mapping[str, object]) ->
         ray.init(address=address, **quiet)
         return
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    cpus = config.num_cpus or max(4, os.cpu_count() or 1)
+    room = local_room(config)
     store = config.object_store_mb * 2**20
     # "local": with no address at all, Ray would join whatever cluster it finds running on this machine
-    ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=store, **quiet)
+    sizes = {"num_cpus": int(room.cpus), "num_gpus": int(room.gpus), "object_store_memory": store}
+    ray.init("local", include_dashboard=False, **sizes, **quiet)
 
 
 @contextlib.contextmanager
@@ -128,30 +132,21 @@ def cores() -> int:
     return max(1, min(total, os.cpu_count() or 1) if len(nodes) == 1 else total)
 
 
-def pool_size(actors: int, num_cpus: float, num_gpus: float, threads: int, units: int) -> int:
-    """How many actors to start: as asked, or as many as the cluster holds now, always leaving a CPU for other work.
+def pool_size(reservation: Reservation, threads: int, units: int) -> int:
+    """How many workers to start: as asked, or as many as the cluster holds now, always leaving a CPU for other work.
 
     On a private local cluster, raises BadInput if what was asked for can never be placed, which Ray would wait for
     without a word. A cluster that was joined may grow: there it says what it waits for, and the deadline ends the wait.
     """
     have = ray.cluster_resources()
-    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
-    wanted = max(1, min(actors, units)) if actors else 1
-    if wanted * num_gpus > gpus:
-        lack = f"{wanted} actors x num_gpus={num_gpus:g} need more than the cluster's {gpus:g} GPUs"
-        _refuse_or_wait(lack, "set num_gpus=0 to use CPUs, or lower actors or num_gpus")
-    if num_cpus and wanted * num_cpus > cpus - 1:
-        lack = f"{wanted} actors x num_cpus={num_cpus:g} leave none of the cluster's {cpus:g} CPUs for other tasks"
-        _refuse_or_wait(lack, "lower actors or num_cpus")
-    if actors:
-        return wanted
-    fits = [int(gpus / num_gpus) if num_gpus else cores() // threads]
-    if num_cpus:
-        fits.append(int((cpus - 1) / num_cpus))
-    return max(1, min(*fits, units))
-
-
-def _refuse_or_wait(lack: str, remedy: str) -> None:
-    if _local:
-        raise BadInput(f"{lack}; {remedy}")
-    say("ray", f"{lack}: waiting for the cluster to grow ({remedy} otherwise)")
+    room = Room(have.get("CPU", 0.0), have.get("GPU", 0.0))
+    wanted = min(reservation.workers, units)
+    lack = replace(reservation, workers=wanted).lack(room, _local)
+    if lack and _local:
+        raise BadInput(lack)
+    if lack:
+        say("ray", f"{lack}: waiting for the cluster to grow")
+    if reservation.workers:
+        return max(1, wanted)
+    computing = math.inf if reservation.num_gpus else cores() // threads
+    return max(1, int(min(reservation.fits(room), computing, units)))

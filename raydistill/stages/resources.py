@@ -1,0 +1,119 @@
+"""What workers reserve and what a cluster holds: whether they can ever be placed is known before Ray starts.
+
+Ray itself would wait for it without a word.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import torch
+
+from raydistill.config import Config, EvaluateConfig, Pool, RayConfig
+from raydistill.errors import BadInput
+from raydistill.models.device import on_cuda
+
+SLACK = 1e-9  # of sums of fractions
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a cluster holds."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """What the `workers` of a section reserve, each; 0 of them = as many as there is room for.
+
+    `spare` CPUs are left to other tasks. `count` is the key that says how many workers.
+    """
+
+    section: str
+    workers: int
+    num_cpus: float
+    num_gpus: float
+    device: str = "cpu"
+    count: str = "actors"
+    spare: int = 1
+
+    def fits(self, room: Room) -> float:
+        """How many workers can be placed at once; infinite if they reserve nothing. A fraction lies on one GPU."""
+        cpus = math.inf if not self.num_cpus else (room.cpus - self.spare) / self.num_cpus + SLACK
+        if not self.num_gpus:
+            gpus = math.inf
+        elif self.num_gpus < 1:
+            gpus = int(room.gpus) * int(1 / self.num_gpus + SLACK)
+        else:
+            gpus = room.gpus / self.num_gpus + SLACK
+        fitting = max(0.0, min(cpus, gpus))
+        return fitting if math.isinf(fitting) else int(fitting)
+
+    def lack(self, room: Room, local: bool = True) -> str | None:
+        """Why not all workers can ever be placed, and what to do; None if they can. `ray.num_cpus` is a local one's."""
+        wanted = max(1, self.workers)
+        if self.fits(room) >= wanted:
+            return None
+        times = f"{self.section}.{self.count}={wanted} x " if self.workers else ""
+        fewer = [f"lower {self.section}.{self.count}"] if self.workers > 1 else []
+        if Reservation(self.section, self.workers, 0, self.num_gpus).fits(room) < wanted:
+            return (
+                f"{times}{self.section}.num_gpus={self.num_gpus:g} need more than the cluster's {room.gpus:g} GPUs; "
+                + ", or ".join([f"set {self.section}.num_gpus=0 to use CPUs", *fewer])
+            )
+        more = [f"raise ray.num_cpus to {math.ceil(wanted * self.num_cpus - SLACK) + self.spare}"] if local else []
+        others = " for other tasks" if self.spare else ""
+        return (
+            f"{times}{self.section}.num_cpus={self.num_cpus:g} are more than the cluster's {room.cpus:g} CPUs"
+            + (f", of which {self.spare} is left{others}; " if self.spare else "; ")
+            + ", or ".join([*fewer, f"lower {self.section}.num_cpus", *more])
+        )
+
+
+def of_pool(stage: str, pool: Pool) -> Reservation:
+    """`stage` by its name, which may be another than that of its pool's section."""
+    section = {"measure": "embed", "teacher": "label"}.get(stage, stage)
+    return Reservation(section, pool.actors, pool.num_cpus, pool.num_gpus, pool.device)
+
+
+def of_driver(section: str, pool: Pool) -> Reservation:
+    """Of work in the driver, which reserves nothing but takes the device all the same."""
+    device = "cuda" if pool.device == "auto" and pool.num_gpus else pool.device
+    return Reservation(section, 0, 0.0, 0.0, device)
+
+
+def of_students(e: EvaluateConfig) -> Reservation:
+    return Reservation("evaluate", e.workers, e.num_cpus, e.num_gpus, e.device, "workers")
+
+
+def of_clustering(config: Config) -> Reservation:
+    return Reservation("cluster", 0, config.cluster.num_cpus, 0.0, spare=0)
+
+
+def lack_of_trainers(workers: int, room: Room) -> str | None:
+    """Why the workers of pretrain, each with a GPU if there are any, can never all be placed; None if they can."""
+    most, what, remedy = (
+        (room.gpus, "GPUs", "lower it") if room.gpus else (room.cpus, "CPUs", "lower it, or raise ray.num_cpus")
+    )
+    lack = f"pretrain.workers={workers} is more than the cluster's {most:g} {what}; {remedy}"
+    return lack if workers > most else None
+
+
+def local_room(config: RayConfig) -> Room:
+    """What a private cluster holds: at least four logical CPUs, which are bookkeeping, and the GPUs that torch sees."""
+    return Room(config.num_cpus or max(4, os.cpu_count() or 1), torch.cuda.device_count())
+
+
+def check(reservation: Reservation, room: Room) -> None:
+    """Raises BadInput for what a private cluster can never place, or for a device that this machine lacks."""
+    lack = reservation.lack(room)
+    if lack:
+        raise BadInput(lack)
+    try:
+        on_cuda(reservation.device, reservation.num_gpus)
+    except BadInput as e:
+        raise BadInput(f"{reservation.section}: {e}") from None
