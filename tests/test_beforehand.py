@@ -18,9 +18,9 @@ from raydistill import config as configuration
 from raydistill.errors import BadInput
 from raydistill.pretraining.plan import make_plan
 from raydistill.stages import dispatch, runner
-from raydistill.stages.beforehand import check_room, first_unfinished, reservations
+from raydistill.stages.beforehand import check, first_unfinished, reservations
 from raydistill.stages.preflight import prepare
-from raydistill.stages.pretrain import check_room as check_training
+from raydistill.stages.pretrain import check as check_training
 from raydistill.stages.resources import Reservation, Room, lack_of_trainers, local_room
 
 Refused = Callable[..., str]
@@ -109,7 +109,7 @@ class TestPools:
         if key == "ray.num_cpus" and overrides != ["ray.num_cpus=1"]:
             assert f"raise ray.num_cpus to {value}" in line
         given = [*SMALL, *overrides, remedy, f"run_dir={tmp_path / 'new'}"]
-        check_room(prepare(configuration.load("quickstart", given)), "report")
+        check(prepare(configuration.load("quickstart", given)), "report")
 
     @pytest.mark.parametrize("verb", ["encode", "cluster", "plan", "sample", "distill"])
     def test_a_verb_asks_only_for_the_stages_that_it_has(self, tmp_path: Path, verb: str) -> None:
@@ -121,16 +121,16 @@ class TestPools:
 
     def test_a_cluster_that_is_joined_may_grow(self, tmp_path: Path) -> None:
         given = ["ray.address=10.0.0.1:6379", "sample.num_gpus=1", f"run_dir={tmp_path / 'run'}"]
-        check_room(prepare(configuration.load("quickstart", given)), "report")
+        check(prepare(configuration.load("quickstart", given)), "report")
 
     def test_a_seen_gpu_is_room(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         given = ["sample.num_gpus=1", f"run_dir={tmp_path / 'run'}"]
-        check_room(prepare(configuration.load("quickstart", given)), "report")
+        check(prepare(configuration.load("quickstart", given)), "report")
         two = prepare(configuration.load("quickstart", [*given, "sample.actors=2"]))
         with pytest.raises(BadInput, match=r"sample.actors=2 x sample.num_gpus=1 need more than the cluster's 1 GPUs"):
-            check_room(two, "report")
+            check(two, "report")
 
 
 def test_what_is_finished_needs_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -159,15 +159,15 @@ def test_what_is_finished_needs_no_workers(tmp_path: Path, monkeypatch: pytest.M
 
 class TestPretrain:
     def test_workers_and_the_pool_of_encode_are_checked(self, tmp_path: Path) -> None:
-        def check(*overrides: str) -> None:
+        def trained(*overrides: str) -> None:
             check_training(make_plan(configuration.load("quickstart", [f"pretrain.out={tmp_path / 'o'}", *overrides])))
 
         with pytest.raises(BadInput, match=r"pretrain.workers=8 is more than the cluster's 4 CPUs; lower it, or raise"):
-            check("pretrain.workers=8")
+            trained("pretrain.workers=8")
         with pytest.raises(BadInput, match=r"encode.num_gpus=1 need more"):
-            check("encode.num_gpus=1")
-        check("pretrain.workers=8", "ray.num_cpus=8")
-        check("encode.num_gpus=1", "pretrain.target=vae")
+            trained("encode.num_gpus=1")
+        trained("pretrain.workers=8", "ray.num_cpus=8")
+        trained("encode.num_gpus=1", "pretrain.target=vae")
         assert not (tmp_path / "o").exists()
 
     def test_each_worker_has_a_gpu_if_there_are_any(self) -> None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -31,7 +31,7 @@ def check_weights(directory: Path, key: str, name: str = WEIGHTS) -> Path:
     if not path.is_file():
         odd = odd_weights((str(p) for p in directory.iterdir()), name)
         raise BadInput(f"{key}: {odd}" if odd else f"{key}: {directory} holds no {name}")
-    tensor_shapes(path, key)
+    tensors(path, key)
     return path
 
 
@@ -53,11 +53,19 @@ def pickled(file: str | Path, name: str) -> str:
     )
 
 
-def tensor_shapes(path: Path, key: str) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors of a safetensors file, by name, without reading them. Raises BadInput if it is torn."""
+class Stored(NamedTuple):
+    """A tensor of a safetensors file, unread; its type by the file's name for it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def tensors(path: Path, key: str) -> dict[str, Stored]:
+    """What a safetensors file holds, by name, from its header. Raises BadInput if the file is torn."""
     try:
         with safe_open(path, framework="np") as f:
-            return {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118 (not a mapping)
+            slices = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
+            return {name: Stored(tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
     except (SafetensorError, OSError) as e:
         raise BadInput(f"{key}: {path} is not a whole safetensors file ({one_line(e)}); fetch it again") from None
 

@@ -22,7 +22,8 @@ from raydistill import registry
 from raydistill.config import class_list, class_lists
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import canonical, digest, file_digest
-from raydistill.models.checkpoint import PICKLES, check_weights, integer, pickled, read_config, tensor_shapes
+from raydistill.models import fits
+from raydistill.models.checkpoint import PICKLES, check_weights, integer, pickled, read_config
 from raydistill.models.device import Placement
 
 WEIGHTS = "model.safetensors"
@@ -158,27 +159,31 @@ class ClassifierSpec:
 
     def _check_weights(self) -> None:
         """Compares the names and shapes of the file with those of the network; the weights stay where they are."""
-        try:
-            with torch.device("meta"):
-                wanted = {name: tuple(t.shape) for name, t in self.build().state_dict().items()}
-        except BadInput as e:
-            raise BadInput(f"{self.key}: {self.architecture} cannot be built: {e}") from None
-        have = tensor_shapes(self.weights, f"{self.key}.path")
-        lacking = sorted(n for n in wanted if n not in have and not n.endswith("num_batches_tracked"))
-        foreign = sorted(have.keys() - wanted.keys())
-        fault = f"{self.key}.path: {self.weights} does not fit {self.architecture}: "
-        if lacking or foreign:
-            raise BadInput(fault + (f"it has no {lacking[0]}" if lacking else f"it has {foreign[0]} too many"))
+
+        def build() -> nn.Module:
+            try:
+                return self.build()
+            except BadInput as e:
+                raise BadInput(f"{self.key}: {self.architecture} cannot be built: {e}") from None
+
+        misfit = fits.check(build, self.weights, f"{self.key}.path", self.architecture, _counters)
         count = len(self.class_ids)
-        for name, shape in wanted.items():
-            got = have.get(name, shape)
-            if got != shape and shape[:1] == (count,) and got[1:] == shape[1:]:
+        for name, (got, wanted) in misfit.shapes.items() if not misfit.lacking and not misfit.foreign else ():
+            if wanted[:1] == (count,) and got[1:] == wanted[1:]:
                 raise BadInput(
                     f"{self.key}.classes: {count} classes are given, but {self.weights} has a head of {got[0]} "
                     f"({name}); list the class of each column"
                 )
-            if got != shape:
-                raise BadInput(fault + f"{name} has shape {list(got)} instead of {list(shape)}")
+        if misfit:
+            raise BadInput(
+                f"{self.key}.path: {self.weights} does not fit {self.architecture}: {misfit}; give another "
+                f"{self.key}.architecture or {self.key}.path"
+            )
+
+
+def _counters(net: nn.Module) -> set[str]:
+    """Of batches in BatchNorm, which files may leave out."""
+    return {name for name in net.state_dict() if name.endswith("num_batches_tracked")}
 
 
 class Classifier:

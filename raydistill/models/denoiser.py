@@ -22,7 +22,7 @@ from raydistill.diffusion.flow import path as flow_path
 from raydistill.diffusion.prediction import Prediction, log_variance
 from raydistill.diffusion.schedule import Step
 from raydistill.errors import BadInput, StageFailed
-from raydistill.models import published
+from raydistill.models import fits, published
 from raydistill.models.checkpoint import (
     WEIGHTS,
     check_weights,
@@ -166,6 +166,15 @@ class GeneratorSpec:
                 f"generator.objective={wanted} does not fit the checkpoint: {self.path} predicts "
                 f"{self.predicts.predicts}; leave it out, or give another generator.path"
             )
+
+    def check_network(self) -> None:
+        """Raises BadInput for weights that do not fit config.json. Imports diffusers, which takes seconds."""
+        quiet_libraries()
+        from diffusers import DiTTransformer2DModel
+
+        folder = self.path / "transformer"
+        config = read_config(folder / "config.json", "generator.path")
+        fits.check_diffusers(DiTTransformer2DModel, config, folder / WEIGHTS, "generator.path")
 
     def network(self) -> Any:
         """diffusers' network with the checkpoint's weights in float32, told times as in training. Raises BadInput."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from raydistill.errors import BadInput, StageFailed
-from raydistill.models import published
+from raydistill.models import fits, published
 from raydistill.models.checkpoint import (
     WEIGHTS,
     check_weights,
@@ -66,6 +66,14 @@ class VaeSpec:
                 f"({self.path})"
             )
         return (self.channels, image_size // self.downscale, image_size // self.downscale)
+
+    def check_network(self) -> None:
+        """Raises BadInput for weights that do not fit config.json. Imports diffusers, which takes seconds."""
+        quiet_libraries()
+        import diffusers
+
+        config = read_config(self.path / "config.json", "vae.path")
+        fits.check_diffusers(getattr(diffusers, self.kind), config, self.path / WEIGHTS, "vae.path")
 
     def identity(self) -> dict[str, Any]:
         return {"weights": weights_digest(self.path, FILES, self.texts)}

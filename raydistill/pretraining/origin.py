@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,12 @@ class Origin:
         place = {c: i for i, c in enumerate(self.class_ids)}
         return torch.tensor([place[c.class_id] for c in classes], dtype=torch.int64)
 
+    def check_network(self) -> None:
+        """Raises BadInput for a checkpoint whose weights do not fit its config.json."""
+        if self.spec is not None:
+            with _of_init():
+                self.spec.check_network()
+
     def network(self, config: Config, latent_shape: tuple[int, int, int]) -> nn.Module:
         """The network before the first step, float32. Raises BadInput for sizes that cannot work."""
         if self.spec is not None:
@@ -135,13 +142,20 @@ def from_checkpoint(
     path: str, objective: str | None, vae: VaeSpec, latent_shape: tuple[int, int, int], classes: Sequence[ClassInfo]
 ) -> Origin:
     """The checkpoint `pretrain.init`, a directory or an id on the hub. Raises BadInput for one that does not fit."""
-    try:
+    with _of_init():
         found = hub.find("generator", path, None)
         spec = GeneratorSpec(found.folder, found.name)
         spec.check_objective(objective)
         spec.check_fits(latent_shape, [c.class_id for c in classes])
         spec.check_vae(vae)
-    except BadInput as e:  # it was said of a generator for sampling
-        raise BadInput(str(e).replace("generator.path", "pretrain.init")) from None
     record = {key: spec.training[key] for key in KEPT if key in spec.training}
     return Origin(spec.predicts, spec.learned_variance, tuple(spec.class_ids), spec.scheduler, record, spec)
+
+
+@contextlib.contextmanager
+def _of_init() -> Iterator[None]:
+    """What is said of a generator for sampling is said of pretrain.init."""
+    try:
+        yield
+    except BadInput as e:
+        raise BadInput(str(e).replace("generator.path", "pretrain.init")) from None

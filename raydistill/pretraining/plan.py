@@ -92,6 +92,13 @@ class Plan:
             return build_vae(c.pretrain, c.source.image_size, c.seed)
         return self.origin.network(c, self.latent_shape)
 
+    def check_networks(self) -> None:
+        """Raises BadInput for a VAE, or a generator to fine-tune, whose weights do not fit its config.json."""
+        if self.vae is not None:
+            self.vae.check_network()
+        if self.origin is not None:
+            self.origin.check_network()
+
     def finished(self) -> bool:
         """Whether `out` holds this very training. Raises BadInput if it holds anything else."""
         names = sorted(p.name for p in self.out.iterdir()) if self.out.is_dir() else []

@@ -1,4 +1,5 @@
-"""Whether a private cluster can ever place the workers of a run, and has the devices: known before Ray starts.
+"""What stages with work left will need, known before Ray starts: networks that fit their weights, room for the workers
+on a private cluster, and the devices.
 
 A cluster that is joined may grow, and its nodes may have GPUs where the driver has none: there the stages say what they
 wait for.
@@ -6,12 +7,25 @@ wait for.
 
 from __future__ import annotations
 
-from raydistill.errors import BadInput, RaydistillError
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from raydistill.errors import RaydistillError
+from raydistill.models.checkpoint import packaged
 from raydistill.stages import evaluate, features
 from raydistill.stages.nodes import joins
 from raydistill.stages.pipeline import Results, Sealed, Until, judge, make, sets
 from raydistill.stages.preflight import Prepared
-from raydistill.stages.resources import Reservation, check, local_room, of_clustering, of_driver, of_pool, of_students
+from raydistill.stages.resources import (
+    Reservation,
+    check_room,
+    local_room,
+    of_clustering,
+    of_driver,
+    of_pool,
+    of_students,
+)
 from raydistill.stages.runner import Stage
 
 LATER = {"encode": 0, "group": 1, "cluster": 2, "embed": 3, "import": 4, "plan": 4, "sample": 4, "measure": 5}
@@ -64,27 +78,32 @@ def first_unfinished(p: Prepared, until: Until) -> str | None:
     return "evaluate" if evaluate.unfinished(p.config, p.run, every) else None
 
 
-def check_room(p: Prepared, until: Until) -> None:
-    """Raises BadInput for a stage with work left whose workers this machine can never place or has no device for.
-
-    What is finished needs no workers: a run of a machine with GPUs is reported on one without.
-    """
+def faults(p: Prepared, until: Until) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What may be wrong with a stage: its name, and what raises BadInput if it is. Packaged networks fit."""
+    if p.vae.path != Path(packaged("vae")):
+        yield "encode", p.vae.check_network
+        yield "sample", p.vae.check_network  # decodes
+    if p.generator and p.generator.path not in map(Path, map(packaged, ("generator", "flow"))):
+        yield "sample", p.generator.check_network
     if joins(p.config.ray):
         return
-    room, faults = local_room(p.config.ray), list[tuple[str, BadInput]]()
+    room = local_room(p.config.ray)
     for stage, reservation in reservations(p, until):
-        try:
-            check(reservation, room)
-        except BadInput as e:
-            faults.append((stage, e))
-    if not faults:
-        return
+        yield stage, partial(check_room, reservation, room)
+
+
+def check(p: Prepared, until: Until) -> None:
+    """Raises BadInput for a stage with work left whose networks cannot be loaded, whose workers this machine can never
+    place, or has no device for.
+
+    What is finished needs none of them: a run of a machine with GPUs is reported on one without.
+    """
     try:
         first = first_unfinished(p, until)
     except RaydistillError:  # a damaged artifact: the run itself comes to it, and keeps the story in its logs
         return
     if first is None:
         return
-    for stage, fault in faults:
+    for stage, raises in faults(p, until):
         if LATER.get(stage, 6) >= LATER.get(first, 6):
-            raise fault
+            raises()

@@ -326,7 +326,7 @@ def main(config: Config, until: Until = "report") -> str:
     from raydistill.stages import beforehand
 
     prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
-    beforehand.check_room(prepared, until)
+    beforehand.check(prepared, until)
     nodes = nodes_of(prepared)
     prove_nodes(prepared, nodes)
     try:

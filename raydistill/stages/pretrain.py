@@ -24,7 +24,7 @@ from raydistill.stages import training_latents
 from raydistill.stages.nodes import Nodes, joins
 from raydistill.stages.pretrain_loop import STATE, Board, News, loop
 from raydistill.stages.progress import clock, say
-from raydistill.stages.resources import Room, check, lack_of_trainers, local_room, of_pool
+from raydistill.stages.resources import Room, check_room, lack_of_trainers, local_room, of_pool
 from raydistill.stages.runtime import ensure_ray
 from raydistill.stages.training_latents import Stored
 from raydistill.stages.visibility import needs
@@ -44,7 +44,7 @@ def pretrain(config: Config) -> str:
     if plan.finished():
         say("pretrain", f"finished before: {plan.out}")
     else:
-        check_room(plan)
+        check(plan)
         state = _trained(plan)
         net = plan.blank()
         net.load_state_dict(state["ema"])
@@ -68,13 +68,16 @@ def _trained(plan: Plan) -> dict[str, Any]:
     return _fit(plan, training_latents.bring(plan, run, nodes) if plan.vae is not None else {}, gpu)
 
 
-def check_room(plan: Plan) -> None:
-    """Raises BadInput for workers that a private cluster can never place, or a device that this machine lacks."""
+def check(plan: Plan) -> None:
+    """Raises BadInput for networks that do not fit their weights, for workers that a private cluster can never place,
+    a device that this machine lacks, or a network too large for it.
+    """
+    plan.check_networks()
     if joins(plan.config.ray):
         return
     room = local_room(plan.config.ray)
     if plan.vae is not None:
-        check(of_pool("encode", plan.config.encode), room)
+        check_room(of_pool("encode", plan.config.encode), room)
     lack = lack_of_trainers(plan.config.pretrain.workers, room)
     if lack:
         raise BadInput(lack)

@@ -108,7 +108,7 @@ def local_room(config: RayConfig) -> Room:
     return Room(config.num_cpus or max(4, os.cpu_count() or 1), torch.cuda.device_count())
 
 
-def check(reservation: Reservation, room: Room) -> None:
+def check_room(reservation: Reservation, room: Room) -> None:
     """Raises BadInput for what a private cluster can never place, or for a device that this machine lacks."""
     lack = reservation.lack(room)
     if lack:
