@@ -57,7 +57,8 @@ class PretrainConfig(Section):
     kl_weight: Annotated[float, Field(ge=0, description="VAE: weight of the KL term")] = 1e-4
     latent_channels: Annotated[int, Field(ge=1, le=64, description="VAE: channels of its latents")] = 4
     vae_channels: Annotated[
-        list[int], Field(min_length=1, description="VAE width a level; each but the last halves the size")
+        list[Annotated[int, Field(ge=1, le=65536)]],
+        Field(min_length=1, description="VAE width a level; each but the last halves the size"),
     ] = [16, 32, 48]
     layers: Annotated[int, Field(ge=1, le=64, description="generator depth")] = 6
     heads: Annotated[int, Field(ge=1, le=64, description="generator: attention heads")] = 4

@@ -179,7 +179,8 @@ def make_plan(config: Config) -> Plan:
     if p.target == "generator":
         plan = _with_generator(plan)
     if plan.origin is None or plan.origin.spec is None:
-        plan.blank()
+        with torch.device("meta"):  # sizes that cannot work are refused, whatever they would take of memory
+            plan.blank()
     return plan
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 
 from raydistill.config import Config
 from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.pretraining import size
 from raydistill.pretraining.plan import WORK, Plan, make_plan
 from raydistill.pretraining.trainer import read_state
 from raydistill.stages import training_latents
@@ -81,6 +83,8 @@ def check(plan: Plan) -> None:
     lack = lack_of_trainers(plan.config.pretrain.workers, room)
     if lack:
         raise BadInput(lack)
+    gpus = [torch.cuda.get_device_properties(i).total_memory for i in range(int(room.gpus))]
+    size.check(plan, min(gpus, default=None))
 
 
 def _resources(config: Config) -> bool:
