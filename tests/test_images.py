@@ -66,6 +66,81 @@ def test_every_mode_becomes_rgb(image: Image.Image, kind: str, colour: tuple[int
     assert_colour(decode(encoded(image, kind), 16, LIMIT), colour, tolerance)
 
 
+def levels(values: object, dtype: type = np.float32) -> bytes:
+    """A TIFF of one row of grey, repeated."""
+    return encoded(Image.fromarray(np.tile(np.array(values, dtype), (4, 1))), "TIFF")
+
+
+@pytest.mark.parametrize(
+    ("data", "grey"),
+    [
+        (levels([0, 0.2, 0.6, 1]), [0, 51, 153, 255]),
+        (levels([0, 0.2, 0.6, 1], np.float64), [0, 51, 153, 255]),
+        (levels([0.2] * 4), [51] * 4),
+        (levels([0, 51, 153, 255]), [0, 51, 153, 255]),
+        (levels([0, 51, 153, 255], np.int32), [0, 51, 153, 255]),
+        (levels([0, 13107, 39321, 65535], np.int32), [0, 51, 153, 255]),
+        (levels([0, 13107, 39321, 65535], np.uint16), [0, 51, 153, 255]),
+        (levels([0, 1, 200, 250], np.uint16), [0, 0, 0, 0]),
+        (b"Pf 4 4 -1.0\n" + np.tile(np.float32([0, 0.2, 0.6, 1]), 4).tobytes(), [0, 51, 153, 255]),
+        (b"P5 4 4 1000\n" + np.tile(np.array([0, 200, 600, 1000], ">u2"), 4).tobytes(), [0, 51, 153, 255]),
+        (b"P5 4 4 60000\n" + np.tile(np.array([0, 60, 120, 180], ">u2"), 4).tobytes(), [0, 0, 0, 0]),
+    ],
+    ids=[
+        "unit floats", "doubles", "a dark unit image", "floats to 255", "integers to 255", "integers to 65535",
+        "16 bits", "16 bits, dark", "PFM", "PGM to 1000", "16-bit PGM, dark",
+    ],
+)  # fmt: skip
+def test_grey_beyond_8_bits_keeps_its_brightness(data: bytes, grey: list[int]) -> None:
+    pixels = decode(data, 4, LIMIT).astype(int)
+    assert np.abs(pixels - np.array(grey)[None, :, None]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (levels([-1, 0, 0.5, 1]), "from -1 to 1, which are no floats of 0 to 1"),
+        (levels([0, 0.5, 1.2, 1]), "from 0 to 1.2"),
+        (levels([0, 5, 300, 9]), "from 0 to 300"),
+        (levels([0, np.nan, 0, 1]), "NaN"),
+        (levels([0, np.inf, 0, 1]), "infinite"),
+        (levels([-3, 0, 5, 9], np.int16), "from -3 to 9, which are no integers of 0 to 255"),
+        (levels([0, 5, 9, 70000], np.int32), "from 0 to 70000"),
+    ],
+)
+def test_grey_of_an_unknown_range_is_broken_with_its_range(data: bytes, why: str) -> None:
+    with pytest.raises(BrokenImage, match=why):
+        decode(data, 4, LIMIT)
+
+
+def tiff(channels: int, bits: int, kind: int) -> bytes:
+    """A TIFF of 2x2 zeros with so many channels, bits a channel and sample format (3: floats)."""
+    shorts = {256: 2, 257: 2, 259: 1, 262: 2, 277: channels, 278: 2, 284: 1}
+    size = 4 * channels * bits // 8
+    entries = {tag: struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in shorts.items()}
+    start = 8 + 2 + 12 * (len(shorts) + 4) + 4
+    for tag, value in ((258, bits), (339, kind)):
+        entries[tag] = struct.pack("<HHII", tag, 3, channels, start)
+        start += 2 * channels
+    entries[273] = struct.pack("<HHII", 273, 4, 1, start)
+    entries[279] = struct.pack("<HHII", 279, 4, 1, size)
+    lists = b"".join(struct.pack("<H", v) * channels for v in (bits, kind))
+    head = b"II*\x00" + struct.pack("<IH", 8, len(entries))
+    return head + b"".join(entries[t] for t in sorted(entries)) + bytes(4) + lists + bytes(size)
+
+
+def test_a_tiff_that_is_not_read_is_not_called_no_image() -> None:
+    assert decode(tiff(3, 8, 1), 2, LIMIT).shape == (2, 2, 3)
+    with pytest.raises(BrokenImage, match="floats in several channels"):
+        decode(tiff(3, 32, 3), 2, LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF"])
+def test_the_first_page_is_the_image(kind: str) -> None:
+    pages = [plain("L", v) for v in (200, 10)]
+    assert_colour(decode(encoded(pages[0], kind, save_all=True, append_images=pages[1:]), 16, LIMIT), (200,) * 3)
+
+
 def test_a_transparent_palette_colour_is_laid_on_white() -> None:
     image = Image.new("P", (20, 20), 0)
     image.putpalette([255, 0, 0, 0, 255, 0])

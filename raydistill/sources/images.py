@@ -16,6 +16,8 @@ Image.MAX_IMAGE_PIXELS = None
 # What may be opened: of the many more formats that Pillow knows, some run other programs (EPS) on the bytes.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_ASPECT = 32  # a longer strip loses its ends before it is enlarged, which would multiply its pixels
+TIFF = (b"II*\x00", b"MM\x00*")
+DARK = 8.0  # floats whose brightest pixel lies between 1 and this may be of 0 to 255, or of 0 to 1 and overshot
 
 
 def decode(data: bytes, size: int, max_pixels: int) -> np.ndarray:
@@ -35,23 +37,47 @@ def decode(data: bytes, size: int, max_pixels: int) -> np.ndarray:
     except BrokenImage:
         raise
     except UnidentifiedImageError:
-        raise BrokenImage("not an image file" if data else "empty file") from None
+        raise BrokenImage(_unknown(data)) from None
     except Exception as e:  # Pillow's decoders raise many kinds on hostile bytes; every one means: broken
         raise BrokenImage(one_line(e) or type(e).__name__) from None
 
 
+def _unknown(data: bytes) -> str:
+    """Why Pillow does not know what these bytes are."""
+    if data.startswith(TIFF):
+        return "a TIFF of a kind that is not read, such as floats in several channels; store it with 8 or 16 bits"
+    return "not an image file" if data else "empty file"
+
+
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """RGB, upright, alpha laid on white; 16-bit grey is scaled rather than clipped."""
+    """RGB, upright, alpha laid on white; grey of more than 8 bits is scaled rather than clipped.
+
+    Raises BrokenImage for grey whose range says neither what is black nor what is white.
+    """
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")  # Pillow scales the latter
     image = _upright(image)
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image, dtype=np.float64)
-        high = 65535.0 if image.mode.startswith("I;16") or grey.max(initial=0) > 255 else 255.0
-        image = Image.fromarray(np.clip(grey / high * 255, 0, 255).astype(np.uint8))
+        white = 65535.0 if sixteen else _white(grey, image.mode == "F")
+        image = Image.fromarray((grey / white * 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         base = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(base, image)
     return image.convert("RGB")
+
+
+def _white(grey: np.ndarray, floats: bool) -> float:
+    """The value of white, by the range of the pixels (H, W): floats of 0 to 1, or numbers of 8 or 16 bits."""
+    if not np.isfinite(grey).all():
+        raise BrokenImage("pixels that are NaN or infinite")
+    low, high = float(grey.min()), float(grey.max())
+    if floats and low >= 0 and (high <= 1 or DARK <= high <= 255):
+        return 1.0 if high <= 1 else 255.0
+    if not floats and low >= 0 and high <= 65535:
+        return 255.0 if high <= 255 else 65535.0
+    asked = "floats of 0 to 1 or 0 to 255" if floats else "integers of 0 to 255 or 0 to 65535"
+    raise BrokenImage(f"pixels from {low:g} to {high:g}, which are no {asked}; scale them")
 
 
 def _upright(image: Image.Image) -> Image.Image:
