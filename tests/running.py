@@ -31,6 +31,8 @@ STAGES = (
     "sample mgd3",
     "plan random",
     "sample random",
+    "means",
+    "check mgd3",
     "assemble",
     "evaluate",
     "accuracy",

@@ -106,7 +106,7 @@ class TestAFinishedRun:
 
         overrides = [*TINY, "guidance.scale=0.3", f"run_dir={run}"]
         done = pipeline.run(prepare(configuration.load("quickstart", overrides)), "sample", here)
-        assert asked == ["sample"] and done.computed
+        assert asked == ["sample", "check"] and done.computed
         after = traces(run)
         assert all(after[k] == v for k, v in before.items() if "/commits/" in k or "/data/" in k)
         assert product(run) != product(reference[0]), "distilled/ is the new one"

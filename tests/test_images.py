@@ -119,7 +119,7 @@ def tiff(channels: int, bits: int, kind: int) -> bytes:
     size = 4 * channels * bits // 8
     entries = {tag: struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in shorts.items()}
     start = 8 + 2 + 12 * (len(shorts) + 4) + 4
-    for tag, value in ((258, bits), (339, kind)):
+    for tag in (258, 339):  # of every channel: bits, and the sample format
         entries[tag] = struct.pack("<HHII", tag, 3, channels, start)
         start += 2 * channels
     entries[273] = struct.pack("<HHII", 273, 4, 1, start)

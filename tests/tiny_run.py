@@ -19,7 +19,7 @@ from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Listing, open_splits
-from raydistill.stages import cluster, embed, encode, group, measure, plan, runner, sample
+from raydistill.stages import check, cluster, embed, encode, group, measure, plan, runner, sample
 from raydistill.stages.features import by_features
 from raydistill.stages.imagesets import SetRef
 from raydistill.stages.neighbours import RealLatents
@@ -41,6 +41,8 @@ STAGES = (
     f"plan {CHOSEN}",
     f"sample {GENERATED}",
     f"sample {REAL}",
+    "means",
+    f"check {GENERATED}",
     f"measure {GENERATED}",
 )
 UPSTREAM = {
@@ -53,6 +55,8 @@ UPSTREAM = {
     f"plan {CHOSEN}": ("group", "embed"),
     f"sample {GENERATED}": (f"plan {GENERATED}",),
     f"sample {REAL}": (f"plan {REAL}",),
+    "means": ("group",),
+    f"check {GENERATED}": ("means", f"sample {GENERATED}"),
     f"measure {GENERATED}": ("group", "embed", f"sample {GENERATED}"),
 }
 
@@ -109,6 +113,10 @@ class TinyRun:
             return group.stage(self.config, self.run, *self.sealed("encode"), self.train.classes)
         if kind == "embed":
             return embed.stage(self.config, self.run, *self.sealed("group"), self.train, self.network)
+        if kind == "means":
+            return check.means_stage(self.run, *self.sealed("group"))
+        if kind == "check":
+            return check.stage(self.run, *self.sealed("means"), *self.sealed(f"sample {method_name}"))
         if kind == "cluster":
             return cluster.stage(self.config, self.run, *self.sealed("group"), self.train.classes, self.shape)
         chosen, method = resolve(self.config.model_copy(update={"method": method_name}))

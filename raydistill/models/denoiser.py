@@ -44,6 +44,12 @@ DIGEST = re.compile("[0-9a-f]{64}")
 FILES = ["transformer/config.json", f"transformer/{WEIGHTS}", "scheduler/scheduler_config.json", "training.json"]
 
 
+def _some(class_ids: Sequence[str]) -> str:
+    """The first and the last of many class ids."""
+    shown = [repr(c) for c in class_ids]
+    return ", ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-2:]])
+
+
 class GeneratorSpec:
     """What is known of a generator directory without loading its weights. Raises BadInput rather than guess.
 
@@ -133,12 +139,16 @@ class GeneratorSpec:
                 f"({self.path}); change source.image_size, vae.path or generator.path"
             )
         known = set(self.class_ids)
-        for c in class_ids:
-            if c not in known:
-                raise BadInput(
-                    f"class {c!r} is not one of the generator's {len(known)} classes ({self.path}); leave it out "
-                    "with source.classes=[...] or give another generator.path"
-                )
+        unknown = [c for c in class_ids if c not in known]
+        if unknown:
+            remedy = "leave it out with source.classes=[...] or give another generator.path"
+            if "0" in known and "0" not in class_ids and all(c.isdecimal() for c in class_ids):
+                remedy = "if their labels count from 1: docs/bring-your-own.md#labels-that-are-numbers"
+            others = f" (nor are {len(unknown) - 1} others)" if len(unknown) > 1 else ""
+            raise BadInput(
+                f"class {unknown[0]!r} is not one of the generator's {len(known)} classes{others}: it knows "
+                f"{_some(self.class_ids)} ({self.path}), and the images are of {_some(class_ids)}; {remedy}"
+            )
 
     def check_vae(self, vae: VaeSpec) -> None:
         """Raises BadInput if training.json says that the generator learned the latents of another VAE."""

@@ -52,6 +52,7 @@ class Plan:
     vae: VaeSpec | None = None
     vae_digest: str | None = None
     origin: Origin | None = None
+    left_out: str = ""  # sources.base.Splits
 
     @property
     def target(self) -> str:
@@ -175,7 +176,9 @@ def make_plan(config: Config) -> Plan:
     out = Path(p.out).expanduser().resolve()
     _check_writable(out)
     splits = open_splits(config.source)
-    plan = Plan(given, config, out, splits.source, splits.train, held_for_validation(splits.test))
+    plan = Plan(
+        given, config, out, splits.source, splits.train, held_for_validation(splits.test), left_out=splits.left_out
+    )
     if p.target == "generator":
         plan = _with_generator(plan)
     if plan.origin is None or plan.origin.spec is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from raydistill.errors import one_line, printable
 from raydistill.report.text import count, plural
 from raydistill.sources.base import ClassInfo
 from raydistill.store.schemas import distilled
@@ -176,7 +177,7 @@ def card(
 def _front_matter(title: str, images: int, synthetic: bool) -> str:
     tags = ["dataset-distillation", "raydistill", *(["synthetic"] if synthetic else [])]
     tree = {
-        "pretty_name": title,
+        "pretty_name": one_line(title),
         "license": "other",
         "license_name": "inherits-from-source-and-generator",
         "task_categories": ["image-classification"],
@@ -258,8 +259,8 @@ def _public(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_public(v) for v in value]
     if isinstance(value, str) and (value.startswith(("/", "./", "../", "~")) or "://" in value or ":\\" in value):
-        return value.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    return value
+        value = value.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _json(value: Any) -> str:
@@ -272,4 +273,4 @@ def _rows(rows: Sequence[tuple[str, ...]]) -> str:
 
 def _cell(value: str) -> str:
     """Text that cannot break out of a Markdown table cell or become markup."""
-    return html.escape(" ".join(value.split()), quote=False).replace("|", "\\|")
+    return html.escape(one_line(value), quote=False).replace("|", "\\|")

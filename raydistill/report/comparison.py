@@ -34,7 +34,7 @@ def render(runs: Sequence[Run]) -> str:
     pictures = [
         (c, [(r.name, [encode(b) for b in r.images[c][:SLOTS]]) for r in runs if c in r.images]) for c in classes
     ]
-    return (
+    return text.printable_lines(
         environment()
         .get_template("comparison.html")
         .render(

@@ -58,7 +58,7 @@ def render(data: ReportData) -> str:
     limit = min(MAX_ITEMS, max(OPEN_ITEMS, MAX_PAIRS // max(1, len(panels))))
     compact = _image_bytes(panels, limit) > IMAGE_BUDGET
     encode = display_copy if compact else data_uri
-    return (
+    return text.printable_lines(
         environment()
         .get_template("page.html")
         .render(

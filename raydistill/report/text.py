@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from raydistill.errors import printable
+
 
 def count(value: int) -> str:
     """5000 -> '5,000'."""
@@ -51,3 +53,8 @@ def rate(per_second: float | None, unit: str) -> str:
 def plural(value: int, one: str, many: str | None = None) -> str:
     """'1 class', '10 classes'."""
     return f"{count(value)} {one if value == 1 else many or one + 's'}"
+
+
+def printable_lines(text: str) -> str:
+    """The text with all but its line ends made printable, whatever the names in it hold."""
+    return "\n".join(map(printable, text.split("\n")))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
+import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +21,7 @@ from raydistill.errors import BadInput
 from raydistill.identity import digest
 
 BLOCK = 65536  # ids held as Python texts at a time
+NAMED = 12  # classes that a message names
 
 
 @dataclass(frozen=True)
@@ -122,32 +125,38 @@ def select_classes(listing: Listing, wanted: Sequence[str] | None) -> Listing:
 
 @dataclass(frozen=True)
 class Splits:
-    """The images a run distils (`train`) and the ones its students are tested on (`test`), as asked by the config."""
+    """The images a run distils (`train`) and the ones its students are tested on (`test`), as asked by the config.
+
+    `left_out` says which classes of the validation split are not trained on and so not tested; empty if there are none.
+    """
 
     source: Source
     train: Listing
     test: Listing
+    left_out: str = ""
 
 
 def open_splits(config: SourceConfig) -> Splits:
     """Lists, checks and if asked carves. Raises BadInput: no images, an empty class, a class missing from a split."""
-    source = open_source(config)
+    source, left_out = open_source(config), ""
     train = select_classes(source.list(config.train), config.classes)
     if config.search_split > 0:
         held = _held_out(train, config.search_split)
         train, test = train.take(~held), train.take(held)
     else:
-        test = _match(select_classes(source.list(config.val), config.classes), train)
+        given = select_classes(source.list(config.val), config.classes)
+        test, left_out = _match(given, train), _without(given, train)
     for listing, use in ((train, "train"), (test, "test")):
-        for info, count in zip(listing.classes, listing.counts, strict=True):
-            if count == 0:
-                raise BadInput(
-                    f"source: class {info.class_id!r} ({info.class_name}) has no image in the {use} split "
-                    f"{listing.split!r}; remove it with source.classes=[...] or add images"
-                )
+        empty = np.flatnonzero(listing.counts == 0)
+        if len(empty):
+            raise BadInput(
+                f"source: {_named(listing.classes, empty, train.counts)} has no image in the {use} split "
+                f"{listing.split!r}{'; ' + left_out if left_out else ''}; remove it with source.classes=[...] or add "
+                "images"
+            )
     if len(train.classes) < 2:
         raise BadInput("source: one class cannot be told from anything; give at least two")
-    return Splits(source, train, test)
+    return Splits(source, train, test, left_out)
 
 
 def _held_out(listing: Listing, fraction: float) -> np.ndarray:
@@ -161,13 +170,45 @@ def _held_out(listing: Listing, fraction: float) -> np.ndarray:
 
 def _match(test: Listing, train: Listing) -> Listing:
     """Renumbers the test labels to the training classes, by class id, never by position."""
-    if [c.class_id for c in test.classes] == [c.class_id for c in train.classes]:
+    ids = [c.class_id for c in train.classes]
+    if [c.class_id for c in test.classes] == ids:
         return test
     have = {c.class_id for c in test.classes}
-    missing = [c.class_id for c in train.classes if c.class_id not in have]
+    missing = [i for i, c in enumerate(ids) if c not in have]
     if missing:
+        shared = [c for c in ids if c in have]
+        extra = _without(test, train)
+        named = _named(train.classes, missing, train.counts)
+        lacks = f"source: {named} is in split {train.split!r} but not in {test.split!r}"
+        if len(shared) < 2:
+            raise BadInput(
+                f"{lacks}; {extra or f'{test.split!r} has no other class'}; name the classes of both splits alike, or "
+                "give source.search_split=0.2 to test on training images that are held out"
+            )
+        picked = f"source.classes={json.dumps(shared, ensure_ascii=False) if len(shared) <= NAMED else '[...]'}"
         raise BadInput(
-            f"source: class {missing[0]!r} is in split {train.split!r} but not in {test.split!r}; "
-            "add its images or pick classes with source.classes=[...]"
+            f"{lacks}{'; ' + extra if extra else ''}; add its images or pick classes with {shlex.quote(picked)}"
         )
-    return select_classes(test, [c.class_id for c in train.classes])
+    return select_classes(test, ids)
+
+
+def _without(test: Listing, train: Listing) -> str:
+    """The classes of `test` that `train` lacks and that have images, in words; empty if there are none."""
+    known = {c.class_id for c in train.classes}
+    extra = [i for i, c in enumerate(test.classes) if c.class_id not in known and test.counts[i]]
+    return (
+        f"{_named(test.classes, extra, test.counts)} is in split {test.split!r} but not in {train.split!r}"
+        if extra
+        else ""
+    )
+
+
+def _named(classes: Sequence[ClassInfo], some: Sequence[int] | np.ndarray, counts: np.ndarray) -> str:
+    """Some of the classes in words, with their images: classes 'n01' (tench, 12 images), 'n02' (...) and 3 more."""
+    shown = []
+    for i in some[:NAMED]:
+        name = [] if classes[i].class_name == classes[i].class_id else [classes[i].class_name]
+        images = [f"{counts[i]} image{'' if counts[i] == 1 else 's'}"]
+        shown.append(f"{classes[i].class_id!r} ({', '.join(filter(None, name + images))})")
+    more = f" and {len(some) - NAMED} more" if len(some) > NAMED else ""
+    return f"class{'es' if len(some) > 1 else ''} {', '.join(shown)}{more}"

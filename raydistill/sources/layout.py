@@ -99,9 +99,11 @@ def numbered_classes(root: Location, labels: np.ndarray) -> tuple[tuple[ClassInf
 def in_range(root: Location, labels: np.ndarray, classes: int) -> np.ndarray:
     """The labels (N,) as int32. Raises BadInput for one beyond the classes."""
     if len(labels) and labels.max() >= classes:
+        from_one = labels.max() == classes and labels.min() > 0
+        remedy = "see docs/bring-your-own.md#labels-that-are-numbers" if from_one else "repair one of them"
         raise BadInput(
-            f"source: {root} has the label {labels.max()}, outside the {classes} classes of {CLASSES}; "
-            "repair one of them"
+            f"source: {root} has the label {labels.max()}, outside the {classes} classes of {CLASSES}, which counts "
+            f"from 0; {remedy}"
         )
     return labels.astype(np.int32)
 

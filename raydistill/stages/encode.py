@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from raydistill.config import Config, EncodeConfig, SourceConfig
-from raydistill.errors import BrokenImage, StageFailed
+from raydistill.errors import BrokenImage, StageFailed, printable
 from raydistill.identity import fingerprint
 from raydistill.models.device import place
 from raydistill.models.vae import Vae, VaeSpec
@@ -162,7 +162,7 @@ def check_broken(records: list[Record], total: int, limit: float, run: RunDir) -
     if not broken:
         return
     where = run.root / "logs" / "quarantine.tsv"
-    where.write("".join(f"{name}\t{reason}\n" for name, reason in broken).encode())
+    where.write("".join(f"{printable(name)}\t{printable(reason)}\n" for name, reason in broken).encode())
     if len(broken) > limit * total:
         raise StageFailed(
             f"encode: {len(broken)} of {total} images cannot be used, more than source.max_broken={limit:g} "

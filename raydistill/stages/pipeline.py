@@ -11,10 +11,12 @@ from typing import Any, Literal, Protocol
 from raydistill.config import Config
 from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.methods.base import guidance_numbers, guidance_section
+from raydistill.metrics.own_class import OwnClass
 from raydistill.models.checkpoint import licence
 from raydistill.report.card import card
 from raydistill.report.data import FULL
 from raydistill.stages import (
+    check,
     cluster,
     costs,
     embed,
@@ -66,6 +68,7 @@ class Results:
     features: Sealed | None = None
     plans: dict[str, Sealed] = field(default_factory=dict)
     syntheses: dict[str, Sealed] = field(default_factory=dict)
+    checks: dict[str, OwnClass] = field(default_factory=dict)
     measured: dict[str, Sealed] = field(default_factory=dict)
     teaching: Teaching | None = None
     trainings: list[Training] = field(default_factory=list)
@@ -163,8 +166,11 @@ def make(done: Results, until: Until, bring: Bring) -> Results:
 
 
 def finish(done: Results, until: Until, bring: Bring, nodes: Nodes) -> None:
-    """What becomes of the syntheses: the product, the trainings, the report."""
+    """What becomes of the syntheses: their check, the product, the trainings, the report."""
     p = done.prepared
+    made = {v.config.method for v in p.variants if v.method.generates} | ({p.given.name} if p.given else set())
+    made_sets = {name: s for name, s in done.syntheses.items() if name in made}
+    done.checks = check.check(p.run, done.classes, made_sets, p.splits.train.classes, bring)
     if p.given is None:  # the product is what this run made
         done.computed |= assemble(p, p.variants[0], done.syntheses[p.config.method])
     if until == "sample":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,7 @@ from raydistill.models.checkpoint import packaged
 from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
-from raydistill.sources.base import Splits, open_splits
+from raydistill.sources.base import ClassInfo, Splits, open_splits
 from raydistill.stages import foreign
 from raydistill.stages.foreign import Foreign
 from raydistill.stages.measure import asked
@@ -273,6 +274,14 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
     )
     more = f", ... {len(counts) - 12} more" if len(counts) > 12 else ""
     say("source", f"{len(train)} training images in {len(counts)} classes ({shown}{more}); {len(test)} to test on")
+    if splits.left_out:
+        say("source", f"{splits.left_out}: nothing is tested on it")
+    if counted_from_one(train.classes):
+        say(
+            "source",
+            "the classes are numbers without names, and start at 1; a generator knows them by these numbers "
+            "(docs/bring-your-own.md#labels-that-are-numbers)",
+        )
     for info, count in zip(train.classes, counts, strict=True):
         if count == 1:
             say("source", f"class {info.class_id!r} has a single image: its one prototype is that image")
@@ -295,6 +304,12 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
                 f"ipc={config.ipc} is more than the {counts[low]} images of class {train.classes[low].class_id!r}, and "
                 f"method {v.config.method} picks real ones; lower ipc, or drop it from method or evaluate.baselines"
             )
+
+
+def counted_from_one(classes: Sequence[ClassInfo]) -> bool:
+    """Whether nothing but numbers is known of the classes, the lowest of them 1."""
+    bare = all(c.class_id.isdecimal() and c.class_name == c.class_id for c in classes)
+    return bare and min(int(c.class_id) for c in classes) == 1
 
 
 def source_name(config: Config) -> str:

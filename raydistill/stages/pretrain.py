@@ -41,6 +41,8 @@ def pretrain(config: Config) -> str:
     Raises BadInput before anything is written, StageFailed (resumable) afterwards.
     """
     plan = make_plan(config)
+    if plan.left_out:
+        say("source", f"{plan.left_out}: nothing is validated on it")
     if plan.vae is not None and plan.vae.name is not None:
         say("vae", f"{plan.vae.name} in {plan.vae.path}")
     if plan.finished():

@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 
+from raydistill.errors import printable
+
 NEWS_S = 5.0  # a line this often when something has been finished
 QUIET_S = 20.0  # and this often when nothing has: the stage is alive
 
@@ -54,7 +56,7 @@ class Progress:
         text += f", {rate:.3g}/s" if rate > 0 else ""
         text += f", {clock(left)} left" if left > 0 else ""
         if self.tty:
-            sys.stderr.write(f"\r{self.stage:<13} {text:<65}")
+            sys.stderr.write(f"\r{printable(self.stage):<13} {text:<65}")
             sys.stderr.flush()
         else:
             say(self.stage, text)
@@ -62,7 +64,7 @@ class Progress:
 
 def say(stage: str, text: str) -> None:
     """One line of news from a stage."""
-    sys.stderr.write(f"{stage:<13} {text}\n")
+    sys.stderr.write(f"{printable(stage):<13} {printable(text)}\n")
     sys.stderr.flush()
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from raydistill.evaluation.recipe import describe
 from raydistill.identity import canonical, digest, fingerprint
+from raydistill.metrics.own_class import warning
 from raydistill.report.calls import charts
 from raydistill.report.data import ClassPanel, Item, MetricRow, Projection, ReportData, Score, StageCost
 from raydistill.report.page import MAX_PANELS, render
@@ -27,7 +28,7 @@ from raydistill.store import faults, schemas
 from raydistill.store.location import Location
 from raydistill.store.rundir import PAGE, RESULT
 
-VERSION = 3
+VERSION = 4
 MARK = b"<!-- raydistill "
 SHOWN = 200  # real latents drawn in a class's projection
 
@@ -94,6 +95,14 @@ def data(done: Results, rows: Sequence[Score], flat: Mapping[str, float]) -> Rep
     notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
     devices = sorted({r.device for s in done.syntheses.values() for r in s.manifest.records})
     notes.append("Images were made on: " + ", ".join(devices))
+    for name, check in done.checks.items():
+        text = warning(check, [info.class_id for info in classes])
+        notes.append(
+            f"{name}: {check.hits} of {check.images} images lie nearest to the real mean of their own class in latent "
+            f"space; chance gives {check.chance:.3g}"
+            if text is None
+            else f"Warning: {name}: {text}"
+        )
     if done.teaching is not None:
         notes.append(
             f"Soft labels are by {done.teaching.network.architecture}, which is itself right on "

@@ -20,7 +20,8 @@ def metrics(done: Results) -> dict[str, float]:
     """Flat metrics: accuracy/STUDENT/mean for the run's own set, accuracy/SET/STUDENT/mean for others; time/STAGE_s.
 
     accuracy/mean_over_students and accuracy/worst_student: of the run's own set, across the students. VALUE/SPACE of
-    `metrics.names` for the run's own set, metrics/SET/VALUE/SPACE for others. All under metrics/SET/ are other sets'.
+    `metrics.names` for the run's own set, metrics/SET/VALUE/SPACE for others, and own_class_nearest/latent of what was
+    made (metrics/own_class.py). All under metrics/SET/ are other sets'.
     """
     flat: dict[str, float] = {}
     rows = score_rows(done)
@@ -40,6 +41,9 @@ def metrics(done: Results) -> dict[str, float]:
     for name, sealed in done.measured.items():
         prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
         flat |= {f"{prefix}{value}": n for value, n in measure.values(sealed.artifact, sealed.manifest).items()}
+    for name, check in done.checks.items():
+        prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
+        flat[f"{prefix}own_class_nearest/latent"] = round(check.share, 6)
     flat |= redundancies(done)
     flat |= network_calls(done)
     flat |= storage(done)

@@ -82,6 +82,11 @@ def prototypes(shape: Sequence[int]) -> pa.Schema:
     )
 
 
+def means(shape: Sequence[int]) -> pa.Schema:
+    """check: one row a class; `mean` of its `size` latents."""
+    return pa.schema([("class_index", pa.int32()), ("size", pa.int64()), ("mean", tensor_type(shape, pa.float32()))])
+
+
 def trees(shape: Sequence[int]) -> pa.Schema:
     """cluster, divisive: one row a node, in order of creation (clustering/tree.py).
 
