@@ -118,7 +118,7 @@ class TestImages:
         images = write_digits(tmp_path / "images")
         for file in (images / "train" / "3").iterdir():
             file.unlink()
-        assert "class '3' (3) has no image in the train split" in refused(*folder(images))
+        assert "class '3' has no image in the train split" in refused(*folder(images))
 
     def test_a_class_that_the_generator_does_not_know_is_named(self, refused: Refused, tiny_folder: Path) -> None:
         assert "class 'blue' is not one of the generator's 10 classes" in refused(*folder(tiny_folder))

@@ -195,6 +195,7 @@ class TestDamageUpstream:
             "group": {f"bucket-{b:03d}" for b in record.meta.get("buckets", ())},
             "cluster": {record.key},
             "embed": {record.key},
+            "means": {record.key},
         }.get(name, set(stage.keys))
         assert made_from_it and not made_from_it & set(stage.artifact.records())
 

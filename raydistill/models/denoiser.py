@@ -144,7 +144,7 @@ class GeneratorSpec:
             remedy = "leave it out with source.classes=[...] or give another generator.path"
             if "0" in known and "0" not in class_ids and all(c.isdecimal() for c in class_ids):
                 remedy = "if their labels count from 1: docs/bring-your-own.md#labels-that-are-numbers"
-            others = f" (nor are {len(unknown) - 1} others)" if len(unknown) > 1 else ""
+            others = f", nor {'is' if len(unknown) == 2 else 'are'} {len(unknown) - 1} more" if unknown[1:] else ""
             raise BadInput(
                 f"class {unknown[0]!r} is not one of the generator's {len(known)} classes{others}: it knows "
                 f"{_some(self.class_ids)} ({self.path}), and the images are of {_some(class_ids)}; {remedy}"

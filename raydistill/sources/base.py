@@ -149,10 +149,11 @@ def open_splits(config: SourceConfig) -> Splits:
     for listing, use in ((train, "train"), (test, "test")):
         empty = np.flatnonzero(listing.counts == 0)
         if len(empty):
+            named = _named(listing.classes, empty, train.counts if use == "test" else None)
             raise BadInput(
-                f"source: {_named(listing.classes, empty, train.counts)} has no image in the {use} split "
-                f"{listing.split!r}{'; ' + left_out if left_out else ''}; remove it with source.classes=[...] or add "
-                "images"
+                f"source: {named} {'has' if len(empty) == 1 else 'have'} no image in the {use} split "
+                f"{listing.split!r}{'; ' + left_out if left_out else ''}; remove {'it' if len(empty) == 1 else 'them'} "
+                "with source.classes=[...] or add images"
             )
     if len(train.classes) < 2:
         raise BadInput("source: one class cannot be told from anything; give at least two")
@@ -178,8 +179,7 @@ def _match(test: Listing, train: Listing) -> Listing:
     if missing:
         shared = [c for c in ids if c in have]
         extra = _without(test, train)
-        named = _named(train.classes, missing, train.counts)
-        lacks = f"source: {named} is in split {train.split!r} but not in {test.split!r}"
+        lacks = f"source: {_only(train, missing, test.split)}"
         if len(shared) < 2:
             raise BadInput(
                 f"{lacks}; {extra or f'{test.split!r} has no other class'}; name the classes of both splits alike, or "
@@ -196,19 +196,21 @@ def _without(test: Listing, train: Listing) -> str:
     """The classes of `test` that `train` lacks and that have images, in words; empty if there are none."""
     known = {c.class_id for c in train.classes}
     extra = [i for i, c in enumerate(test.classes) if c.class_id not in known and test.counts[i]]
-    return (
-        f"{_named(test.classes, extra, test.counts)} is in split {test.split!r} but not in {train.split!r}"
-        if extra
-        else ""
-    )
+    return _only(test, extra, train.split) if extra else ""
 
 
-def _named(classes: Sequence[ClassInfo], some: Sequence[int] | np.ndarray, counts: np.ndarray) -> str:
-    """Some of the classes in words, with their images: classes 'n01' (tench, 12 images), 'n02' (...) and 3 more."""
+def _only(listing: Listing, classes: Sequence[int], other: str) -> str:
+    verb = "is" if len(classes) == 1 else "are"
+    return f"{_named(listing.classes, classes, listing.counts)} {verb} in split {listing.split!r} but not in {other!r}"
+
+
+def _named(classes: Sequence[ClassInfo], some: Sequence[int] | np.ndarray, counts: np.ndarray | None) -> str:
+    """Some of the classes in words, with their images if given: classes 'n01' (tench, 12 images), 'n02' and 3 more."""
     shown = []
     for i in some[:NAMED]:
-        name = [] if classes[i].class_name == classes[i].class_id else [classes[i].class_name]
-        images = [f"{counts[i]} image{'' if counts[i] == 1 else 's'}"]
-        shown.append(f"{classes[i].class_id!r} ({', '.join(filter(None, name + images))})")
+        name = "" if classes[i].class_name == classes[i].class_id else classes[i].class_name
+        images = "" if counts is None else f"{counts[i]} image{'' if counts[i] == 1 else 's'}"
+        about = ", ".join(filter(None, (name, images)))
+        shown.append(f"{classes[i].class_id!r}{f' ({about})' if about else ''}")
     more = f" and {len(some) - NAMED} more" if len(some) > NAMED else ""
     return f"class{'es' if len(some) > 1 else ''} {', '.join(shown)}{more}"

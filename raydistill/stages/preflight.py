@@ -275,7 +275,7 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
     more = f", ... {len(counts) - 12} more" if len(counts) > 12 else ""
     say("source", f"{len(train)} training images in {len(counts)} classes ({shown}{more}); {len(test)} to test on")
     if splits.left_out:
-        say("source", f"{splits.left_out}: nothing is tested on it")
+        say("source", f"{splits.left_out}: nothing is tested on their images")
     if counted_from_one(train.classes):
         say(
             "source",

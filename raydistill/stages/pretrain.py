@@ -42,7 +42,7 @@ def pretrain(config: Config) -> str:
     """
     plan = make_plan(config)
     if plan.left_out:
-        say("source", f"{plan.left_out}: nothing is validated on it")
+        say("source", f"{plan.left_out}: nothing is validated on their images")
     if plan.vae is not None and plan.vae.name is not None:
         say("vae", f"{plan.vae.name} in {plan.vae.path}")
     if plan.finished():
