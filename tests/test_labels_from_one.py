@@ -10,7 +10,10 @@ from samples import coloured_png, write_parquet
 
 from raydistill import config as configuration
 from raydistill.errors import BadInput
+from raydistill.sources.base import open_splits
+from raydistill.stages import pipeline
 from raydistill.stages.preflight import Prepared, prepare
+from raydistill.stages.runner import serial
 
 SECTION = "docs/bring-your-own.md#labels-that-are-numbers"
 START = "the classes are numbers without names, and start at 1"
@@ -71,3 +74,26 @@ def test_another_unknown_class_is_still_left_out_by_the_old_remedy(tmp_path: Pat
         prepared(tmp_path)
     kept = json.dumps([str(i) for i in range(10)])
     assert len(prepared(tmp_path, f"source.classes={kept}").splits.train.classes) == 10
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_images_of_the_class_beside_are_seen_after_sampling(
+    tmp_path: Path, first: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The digits 0 to 8 under the labels 1 to 9, all of which the generator knows; and under their own."""
+    digits = open_splits(configuration.load("quickstart", []).source)
+    for listing, split in ((digits.train, "train"), (digits.test, "val")):
+        chosen = [i for c in range(9) for i in (listing.labels == c).nonzero()[0][:8]]
+        images = digits.source.read(listing.split, [listing.ids[int(i)].as_py() for i in chosen])
+        rows = [(image, int(listing.labels[i]) + first) for image, i in zip(images, chosen, strict=True)]
+        write_parquet(tmp_path / f"{split}-0.parquet", rows, names=None)
+    given = ("method=dit", "sampler.steps=20", "sample.device=cpu", "encode.device=cpu")
+    for _ in range(2):  # finished, it says so again
+        done = pipeline.run(prepared(tmp_path, *given), "sample", serial)
+        warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning ")]
+        if first == 0:
+            assert not warned and done.checks["dit"].hits >= 6
+        else:
+            assert len(warned) == 1 and "of 9 syntheses lie nearest to the real mean of their own class" in warned[0]
+            assert "lie one class on, as if the numbers began elsewhere" in warned[0]
+    assert not done.computed

@@ -24,6 +24,8 @@ from raydistill.stages.runner import Stage, serial
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact
 
+OWN = "own_class_nearest/latent"
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
@@ -172,11 +174,13 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     done = pipeline.run(prepare(asked), execute=serial)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     own = {k for k in result if k.endswith("/latent") and not k.startswith("metrics/")}
-    assert own == {f"{v}/latent" for v in ("l2", "precision", "recall", "density", "coverage")}
-    assert {k for k in result if k.startswith("metrics/")} == {f"metrics/random/{k}" for k in own}
+    assert own - {OWN} == {f"{v}/latent" for v in ("l2", "precision", "recall", "density", "coverage")}
+    assert 0 <= result[OWN] <= 1, "of what was made, not of what was picked"
+    assert {k for k in result if k.startswith("metrics/")} == {f"metrics/random/{k}" for k in own - {OWN}}
     assert result["network_calls"] == asked.sampler.steps, "a doubled batch is one call"
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Beside the real images" in page and "<td>coverage</td><td>latent</td><td>higher</td>" in page
+    assert f"{GENERATED}: {done.checks[GENERATED].hits} of 6 " in page and list(done.checks) == [GENERATED]
     assert list(done.measured) == [GENERATED, "random"], "the whole split is what they are measured by"
 
     again = pipeline.run(prepare(asked), execute=lambda stage, todo: pytest.fail(f"{stage.name} has work"))
