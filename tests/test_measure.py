@@ -179,6 +179,7 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert {k for k in result if k.startswith("metrics/")} == {f"metrics/random/{k}" for k in own - {OWN}}
     assert result["network_calls"] == asked.sampler.steps, "a doubled batch is one call"
     page = (tmp_path / "run" / "report.html").read_text()
+    assert "by protocol hard" in page
     assert "Beside the real images" in page and "<td>coverage</td><td>latent</td><td>higher</td>" in page
     assert f"{GENERATED}: {done.checks[GENERATED].hits} of 6 " in page and list(done.checks) == [GENERATED]
     assert list(done.measured) == [GENERATED, "random"], "the whole split is what they are measured by"

@@ -168,6 +168,7 @@ def make(done: Results, until: Until, bring: Bring) -> Results:
 def finish(done: Results, until: Until, bring: Bring, nodes: Nodes) -> None:
     """What becomes of the syntheses: their check, the product, the trainings, the report."""
     p = done.prepared
+    assert done.classes is not None
     made = {v.config.method for v in p.variants if v.method.generates} | ({p.given.name} if p.given else set())
     made_sets = {name: s for name, s in done.syntheses.items() if name in made}
     done.checks = check.check(p.run, done.classes, made_sets, p.splits.train.classes, bring)

@@ -95,13 +95,13 @@ def data(done: Results, rows: Sequence[Score], flat: Mapping[str, float]) -> Rep
     notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
     devices = sorted({r.device for s in done.syntheses.values() for r in s.manifest.records})
     notes.append("Images were made on: " + ", ".join(devices))
-    for name, check in done.checks.items():
+    for made, check in done.checks.items():
         text = warning(check, [info.class_id for info in classes])
         notes.append(
-            f"{name}: {check.hits} of {check.images} images lie nearest to the real mean of their own class in latent "
+            f"{made}: {check.hits} of {check.images} images lie nearest to the real mean of their own class in latent "
             f"space; chance gives {check.chance:.3g}"
             if text is None
-            else f"Warning: {name}: {text}"
+            else f"Warning: {made}: {text}"
         )
     if done.teaching is not None:
         notes.append(
