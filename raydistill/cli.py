@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from raydistill import config as configuration
 from raydistill import registry
+from raydistill.config import reads
 from raydistill.errors import BadInput, RaydistillError, one_line
 from raydistill.store import seals
 from raydistill.store.location import Location
@@ -53,6 +54,7 @@ VERBS = {
     ),
     "pretrain": Verb("train a VAE or a generator on the source", "", "pretrain pretrain.target=vae pretrain.out=DIR"),
 }
+DEFAULT = "quickstart"  # --config
 SHORT = {
     "students": "evaluate.students",
     "seeds": "evaluate.seeds",
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(name: str, argv: Sequence[str]) -> int:
     if name == "export":
         return export(argv)
-    args = parser(name).parse_args(argv)
+    args = parser(name).parse_intermixed_args(argv)  # keys may stand before and after options
     if name == "report" and args.overrides and "=" not in args.overrides[0]:
         from raydistill.stages.compare import compare
 
@@ -100,9 +102,14 @@ def run(name: str, argv: Sequence[str]) -> int:
         if not place.is_local:
             raise BadInput(f"--run {args.run}: give the run by --config FILE and run_dir={args.run}")
         check_config(place, args.run)
+        for other in ("--config", "run_dir="):
+            if (args.config is not None and other == "--config") or any(o.startswith(other) for o in overrides):
+                raise BadInput(f"--run and {other} exclude each other: give the run, or what names one")
         config = configuration.load(f"{place}/{CONFIG}", [*overrides, f"run_dir={place}"])
     else:
-        config = configuration.load(args.config, overrides)
+        config = configuration.load(args.config or DEFAULT, overrides)
+    given = reads.keys(overrides)
+    reads.check(name, given, config)
     if args.print_config:
         print(config.yaml(), end="")
         return 0
@@ -113,7 +120,7 @@ def run(name: str, argv: Sequence[str]) -> int:
         return 0
     from raydistill.stages.pipeline import main as pipeline
 
-    print(pipeline(config, VERBS[name].until))  # type: ignore[arg-type]
+    print(pipeline(config, VERBS[name].until, given))  # type: ignore[arg-type]
     return 0
 
 
@@ -126,7 +133,7 @@ def _judging(images: str, args: argparse.Namespace, overrides: Sequence[str]) ->
             raise BadInput(f"--images: {key} is the folder's own; leave {key}= out")
     where = images if "://" in images else os.path.abspath(os.path.expanduser(images))
     always = [f"evaluate.images={where}", "evaluate.baselines=[random,kmeans]"]
-    return configuration.load(args.config, [*always, *overrides], suffix="-images")
+    return configuration.load(args.config or DEFAULT, [*always, *overrides], suffix="-images")
 
 
 def export(argv: Sequence[str]) -> int:
@@ -205,9 +212,8 @@ def parser(name: str) -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--config",
-        default="quickstart",
         metavar="NAME|FILE",
-        help=f"a preset ({', '.join(configuration.presets())}) or a YAML file; default quickstart",
+        help=f"a preset ({', '.join(configuration.presets())}) or a YAML file; default {DEFAULT}",
     )
     p.add_argument("--run", metavar="DIR", help="use the configuration of this run directory")
     if name == "report":

@@ -52,7 +52,8 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setattr(pipeline, "run", lambda *_, **__: pytest.fail("work began"))
 
     def call(*argv: str) -> str:
-        run_dir = [] if any(a.startswith(("run_dir=", "--run")) for a in argv) else [f"run_dir={tmp_path / 'run'}"]
+        placed = argv[0] == "pretrain" or any(a.startswith(("run_dir=", "--run")) for a in argv)
+        run_dir = [] if placed else [f"run_dir={tmp_path / 'run'}"]
         assert cli.main([*argv[:1], *run_dir, *argv[1:]]) == 2
         out, err = capsys.readouterr()
         lines = [line for line in err.splitlines() if not line.startswith("source ")]

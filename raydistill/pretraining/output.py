@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from raydistill.config import Config, leaves, load
+from raydistill.config import Config, leaves, load, reads
 from raydistill.errors import StageFailed
 from raydistill.models.checkpoint import WEIGHTS
 from raydistill.pretraining.origin import Origin
@@ -31,7 +31,7 @@ def command(config: Config) -> str:
     words = []
     for key, _ in leaves(Config):
         value = _at(mine, key)
-        if key.startswith(sections) and value != _at(base, key):
+        if key.startswith(sections) and reads.pretraining(key, config) and value != _at(base, key):
             text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
             words.append(f"'{key}={text}'" if set(text) & set(" '\"$*?;&|<>()[]{}\\") else f"{key}={text}")
     return " ".join(["python jobs/pretrain.py", *words])

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from raydistill.config import Config
+from raydistill.config.reads import SIZES
 from raydistill.errors import BadInput
 from raydistill.identity import fingerprint
 from raydistill.models import hub
@@ -28,7 +29,6 @@ from raydistill.sources.base import Listing, Source, open_splits
 ALGORITHM = {"vae": 1, "generator": 2}
 WORK, SAMPLES = ".train", "samples"
 COMMON = ("target", "steps", "batch", "lr", "ema", "threads")
-SIZES = ("layers", "heads", "head_dim", "patch")  # of a network from scratch
 READ = {
     "vae": (*COMMON, "kl_weight", "latent_channels", "vae_channels"),
     "generator": (*COMMON, "label_dropout", "time", "dtype", "trainable"),

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
+from raydistill.config.reads import SIZES
 from raydistill.errors import BadInput
 from raydistill.models.checkpoint import WEIGHTS, tensors
-from raydistill.pretraining.plan import SIZES, Plan
+from raydistill.pretraining.plan import Plan
 
 FLOAT = 4
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container

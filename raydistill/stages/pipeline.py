@@ -328,11 +328,12 @@ def keep_traceback(p: Prepared) -> None:
         (p.run.root / "logs" / "error.txt").write(traceback.format_exc().encode())
 
 
-def main(config: Config, until: Until = "report") -> str:
-    """Entry of the command line: checks, runs, returns the run directory."""
-    from raydistill.stages import beforehand
+def main(config: Config, until: Until = "report", given: Sequence[str] = ()) -> str:
+    """Entry of the command line, with the keys that are given there: checks, runs, returns the run directory."""
+    from raydistill.stages import beforehand, unread
 
     prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
+    unread.check(prepared, given)
     beforehand.check(prepared, until)
     nodes = nodes_of(prepared)
     prove_nodes(prepared, nodes)

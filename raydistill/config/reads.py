@@ -1,0 +1,62 @@
+"""Keys that a verb would not read: given on its command line they are refused, since nothing would come of them.
+
+What a preset or a file holds is for all verbs. So are the keys of later stages: `encode` keeps them in the run's
+config.yaml, from which `evaluate --run` takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raydistill.config.sections import Config
+from raydistill.errors import BadInput
+
+SIZES = ("layers", "heads", "head_dim", "patch")  # of a generator from scratch
+BOTH = (
+    *("ray", "source", "seed"),
+    *(
+        f"pretrain.{k}"
+        for k in "target out init trainable steps batch workers lr checkpoint_every ema threads".split()  # noqa: SIM905
+    ),
+)
+VAE = (*BOTH, *(f"pretrain.{k}" for k in ("kl_weight", "latent_channels", "vae_channels")))
+GENERATOR = (
+    *BOTH,
+    *("artifact_dir", "vae", "encode", "generator.objective", "sampler"),  # the sampler draws the validation's grids
+    *(f"pretrain.{k}" for k in ("dtype", "time", "validate_every", "label_dropout")),
+)
+
+
+def keys(overrides: Sequence[str]) -> list[str]:
+    """The keys of `key=value` overrides."""
+    return [o.partition("=")[0] for o in overrides]
+
+
+def check(verb: str, given: Sequence[str], config: Config) -> None:
+    """Raises BadInput for the first of the keys `given` that the verb never reads."""
+    for key in given:
+        if verb != "pretrain" and key.partition(".")[0] == "pretrain":
+            raise BadInput(f"{key}: {verb} does not read it, pretrain does; leave it out")
+        if verb == "pretrain" and not pretraining(key, config):
+            raise BadInput(f"{key}: {_doing(config)} does not read it{_instead(key)}; leave it out")
+
+
+def pretraining(key: str, config: Config) -> bool:
+    """Whether the training that the configuration asks for reads the key, or a part of it if it is a section."""
+    p = config.pretrain
+    read: tuple[str, ...] = VAE if p.target == "vae" else GENERATOR
+    if p.target == "generator" and p.init is None:
+        read = (*read, *(f"pretrain.{k}" for k in SIZES))
+    return any(key == r or key.startswith(f"{r}.") or r.startswith(f"{key}.") for r in read)
+
+
+def _doing(config: Config) -> str:
+    p = config.pretrain
+    return "pretrain" + (f" with pretrain.target={p.target}" if p.init is None else " with pretrain.init")
+
+
+def _instead(key: str) -> str:
+    return {
+        "run_dir": " (it writes to pretrain.out)",
+        "generator.path": " (pretrain.init is what it fine-tunes)",
+    }.get(key, "")

@@ -1,0 +1,107 @@
+"""Keys that a verb would not read are refused on its command line, with the verb or the choice that reads them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from samples import write_student
+
+from raydistill import cli
+from raydistill.config import Config, leaves, load, reads
+from raydistill.pretraining.output import command
+from raydistill.pretraining.plan import READ
+
+Refused = Callable[..., str]
+ROOT = Path(__file__).parents[1]
+
+
+def documented() -> list[list[str]]:
+    """Every command of the README, the pages and the presets: the verb, then its words."""
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "raydistill" / "presets").glob("*.yaml")]
+    text = "\n".join(f.read_text().replace("\\\n", " ") for f in files)
+    found = re.findall(r"(?:python jobs/(\w+)\.py|(?<=`)raydistill (\w+)) ([^`\n#]*)", text)
+    return [[job or verb, *shlex.split(words)] for job, verb, words in found if (job or verb) in cli.VERBS]
+
+
+def test_every_documented_command_gives_only_keys_that_are_read() -> None:
+    commands = documented()
+    assert len(commands) > 15 and {"distill", "evaluate", "pretrain"} <= {c[0] for c in commands}
+    for verb, *words in commands:
+        pairs = [w for w in words if re.fullmatch(r"[a-z_.]+=\S+", w) and "..." not in w]
+        given = [cli._long(o) if verb == "evaluate" else o for o in pairs]
+        config = load("quickstart", [o for o in given if not o.startswith("pretrain.steps")])
+        reads.check(verb, reads.keys(given), config)
+
+
+class TestVerbs:
+    @pytest.mark.parametrize("verb", ["distill", "encode", "cluster", "plan", "sample", "evaluate", "report"])
+    @pytest.mark.parametrize("key", ["pretrain.out=x", "pretrain.steps=5"])
+    def test_only_pretrain_pretrains(self, refused: Refused, verb: str, key: str) -> None:
+        assert f"{key.partition('=')[0]}: {verb} does not read it, pretrain does" in refused(verb, key)
+
+    @pytest.mark.parametrize(
+        ("overrides", "says"),
+        [
+            (["run_dir=x"], "run_dir: pretrain with pretrain.target=generator does not read it (it writes to pretrain"),
+            (["generator.path=x"], "(pretrain.init is what it fine-tunes); leave it out"),
+            (["evaluate.seeds=5"], "evaluate.seeds: pretrain with pretrain.target=generator does not read it; leave"),
+            (["method=dit"], "method: pretrain"),
+            (["ipc=5"], "ipc: pretrain"),
+            (["teacher.path=x"], "teacher.path: pretrain"),
+            (["pretrain.target=vae", "pretrain.layers=3"], "pretrain.layers: pretrain with pretrain.target=vae does"),
+            (["pretrain.target=vae", "vae.path=x"], "vae.path: pretrain with pretrain.target=vae does"),
+            (["pretrain.latent_channels=8"], "pretrain.latent_channels: pretrain with pretrain.target=generator"),
+            (["pretrain.init=x", "pretrain.heads=3"], "pretrain.heads: pretrain with pretrain.init does not read it"),
+        ],
+    )
+    def test_pretrain_reads_what_its_target_needs(self, refused: Refused, overrides: list[str], says: str) -> None:
+        assert says in refused("pretrain", "pretrain.out=o", *overrides)
+
+    @pytest.mark.parametrize("target", READ)
+    def test_what_names_a_training_is_read_by_it(self, target: str) -> None:
+        config = load("quickstart", [f"pretrain.target={target}", *(["pretrain.init=x"] if target != "vae" else [])])
+        assert all(reads.pretraining(f"pretrain.{k}", config) for k in READ[target])
+
+    def test_the_command_that_repeats_a_training_is_accepted(self) -> None:
+        """Whatever a file had beside what the training reads."""
+        config = load("cifar10", ["pretrain.target=vae", "pretrain.layers=3", "pretrain.out=o", "source.path=x"])
+        assert "pretrain.layers" not in command(config) and "pretrain.out=o" in command(config)
+        reads.check("pretrain", reads.keys(shlex.split(command(config))[2:]), config)
+
+    def test_a_key_of_a_later_stage_is_for_evaluate_run(self) -> None:
+        for key, _ in leaves(Config):
+            if not key.startswith("pretrain."):
+                reads.check("encode", [key], load())
+
+    @pytest.mark.parametrize("other", [["--config", "nette128"], ["run_dir=elsewhere"]])
+    def test_a_run_is_named_once(self, refused: Refused, tmp_path: Path, other: list[str]) -> None:
+        (tmp_path / "old").mkdir()
+        (tmp_path / "old" / "config.yaml").write_text(load().yaml())
+        assert "exclude each other" in refused("evaluate", "--run", str(tmp_path / "old"), *other)
+
+
+class TestNobodyAsks:
+    @pytest.mark.parametrize("verb", ["distill", "evaluate", "sample", "encode"])
+    def test_hard_labels_have_no_teacher(self, refused: Refused, tmp_path: Path, verb: str) -> None:
+        for key in (f"teacher.path={tmp_path / 'none'}", "label.batch=3", "teacher.classes=imagenette"):
+            line = refused(verb, key)
+            assert f"{key.partition('=')[0]}: evaluate.protocol.name=hard trains on hard labels" in line
+        line = refused("distill", "teacher.path=gone", "evaluate.protocol.name=fkd")
+        assert line.startswith("error: teacher.path: ") and "hard labels" not in line, "it is read now"
+
+    def test_features_that_nothing_asks_for(self, refused: Refused, tmp_path: Path) -> None:
+        network = write_student(tmp_path / "network")
+        given = ["distill", f"features.path={network}", "encode.num_gpus=9"]
+        assert "features.path: nothing here asks for features" in refused(*given, "metrics.names=[]")
+        assert "features.image_size: nothing here asks" in refused("distill", "features.image_size=32")
+        for asks in (["metrics.names=[fid]"], ["metrics.names=[]", "method=herding", "selection.space=feature"]):
+            assert "encode.num_gpus=9 need more" in refused(*given, *asks), "it is read now"
+
+    def test_what_a_file_holds_is_for_all_verbs(self, refused: Refused, tmp_path: Path) -> None:
+        (tmp_path / "c.yaml").write_text("teacher: {path: gone}\npretrain: {out: o}\nlabel: {batch: 3}\n")
+        line = refused("encode", "--config", str(tmp_path / "c.yaml"), "encode.num_gpus=9")
+        assert "encode.num_gpus=9 need more" in line
