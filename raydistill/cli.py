@@ -52,6 +52,12 @@ VERBS = {
         "",
         "export --run runs/quickstart --format imagefolder --out DIR",
     ),
+    "verify": Verb(
+        "read everything that a run holds against its digests, and bring it back to what it was",
+        "",
+        "verify runs/quickstart\n  raydistill verify s3://bucket/run --readers 64\n"
+        "  raydistill verify runs/quickstart --repair",
+    ),
     "pretrain": Verb("train a VAE or a generator on the source", "", "pretrain pretrain.target=vae pretrain.out=DIR"),
 }
 DEFAULT = "quickstart"  # --config
@@ -85,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, argv: Sequence[str]) -> int:
-    if name == "export":
-        return export(argv)
+    if name in WITHOUT_CONFIG:
+        return WITHOUT_CONFIG[name](argv)
     args = parser(name).parse_intermixed_args(argv)  # keys may stand before and after options
     if name == "report" and args.overrides and "=" not in args.overrides[0]:
         from raydistill.stages.compare import compare
@@ -155,6 +161,46 @@ def export(argv: Sequence[str]) -> int:
     say("export", f"{files} files" if files else "nothing was left to do")
     print(place)
     return 0
+
+
+FINDINGS = """what it finds, one line each on standard output:
+  damaged     not what was written, or what cannot be read
+  missing     named by a commit, a manifest or a seal, and not there
+  foreign     a commit or a manifest of another artifact, copied here
+  left over   ours, and of no use any more: of an attempt that was interrupted or came second
+  unfinished  a stage without a manifest, a file without a seal: the run's own command goes on there
+  not ours    what somebody put there; it is named, and neither opened nor touched
+
+The exit code is 1 if anything is damaged, missing or foreign, and 0 otherwise. Files in logs/ have no digests.
+
+--repair writes what is known (commits from their manifest), removes what is left over, takes damaged data away with
+their commits, and gives the run's own command again, which computes just these: the same bytes, if images and weights
+are still there. Otherwise nothing is touched. Then it reads everything once more. Not while a job works on the run."""
+
+
+def verify(argv: Sequence[str]) -> int:
+    from raydistill.stages.verify import main as look
+
+    verb = VERBS["verify"]
+    p = Parser(
+        prog="raydistill verify",
+        description=verb.summary,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"example:\n  raydistill {verb.example}\n\n{FINDINGS}",
+    )
+    p.add_argument("run", metavar="RUN", help="a run directory, or a folder of artifacts; a path, s3:// or gs://")
+    p.add_argument("--repair", action="store_true", help="rebuild what can be rebuilt, so that the run is what it was")
+    p.add_argument("--readers", type=int, default=16, metavar="N", help="files that are read at once; default 16")
+    args = p.parse_args(argv)
+    if not 1 <= args.readers <= 1024:
+        raise BadInput(f"--readers {args.readers}: give a number from 1 to 1024")
+    place, code = look(args.run, args.readers, args.repair)
+    print(place)
+    return code
+
+
+WITHOUT_CONFIG = {"export": export, "verify": verify}
 
 
 def _run_place(given: str) -> Location:
@@ -236,7 +282,8 @@ def overview() -> str:
     verbs = "\n".join(f"  {n:<10} {v.summary}" for n, v in VERBS.items())
     return (
         f"raydistill: distil a labelled image set into a few images per class, on Ray\n\nverbs:\n{verbs}\n\n"
-        "Each but export takes --config NAME|FILE and KEY=VALUE overrides; `raydistill VERB --help` lists every key.\n"
+        "Each but export and verify takes --config NAME|FILE and KEY=VALUE overrides; "
+        "`raydistill VERB --help` lists every key.\n"
         "Kill it anywhere and run the same command again: finished work is kept."
     )
 

@@ -281,7 +281,7 @@ def folder(images: Path) -> list[str]:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("verb", [v for v in cli.VERBS if v != "export"])  # which takes a run, not keys
+    @pytest.mark.parametrize("verb", [v for v in cli.VERBS if v not in cli.WITHOUT_CONFIG])
     def test_lists_every_key_and_every_method(self, capsys: pytest.CaptureFixture[str], verb: str) -> None:
         with pytest.raises(SystemExit) as ended:
             cli.main([verb, "--help"])

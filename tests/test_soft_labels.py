@@ -159,9 +159,9 @@ class TestKept:
 
     def test_weights_of_another_training_do_not_count(self, tmp_path: Path) -> None:
         net = Student("convnet", 8, 2, 0).build(SIZE)
-        Weights(Location.of(str(tmp_path)), "one").write(net, "convnet", 8, ["a", "b"], SIZE)
-        assert Weights(Location.of(str(tmp_path)), "one").there()
-        assert not Weights(Location.of(str(tmp_path)), "other").there()
+        Weights(Location.of(str(tmp_path)), "student", "one").write(net, "convnet", 8, ["a", "b"], SIZE)
+        assert Weights(Location.of(str(tmp_path)), "student", "one").there()
+        assert not Weights(Location.of(str(tmp_path)), "student", "other").there()
 
 
 class TestTeacher:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from raydistill import strict_json
 from raydistill.evaluation.colour import MEAN, STD
 from raydistill.identity import canonical, digest
-from raydistill.store import faults
+from raydistill.store import faults, seals
 from raydistill.store.location import Location
 
 
@@ -59,16 +59,29 @@ class State:
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained student as a classifier's folder: model.safetensors, and config.json, which is written last."""
+    """A trained student as a classifier's folder: model.safetensors, and config.json, which is written last.
 
-    folder: Location
+    It is `checkpoints`/`name`; both files are sealed under `checkpoints`/seals/.
+    """
+
+    checkpoints: Location
+    name: str
     training: str  # the fingerprint of the training that made it
 
+    @property
+    def files(self) -> tuple[str, str]:
+        return f"{self.name}/model.safetensors", f"{self.name}/config.json"
+
     def there(self) -> bool:
+        """Whether they are of this training, and whole as far as anybody knows."""
         try:
-            return json.loads((self.folder / "config.json").read()).get("training") == self.training
-        except (FileNotFoundError, ValueError, AttributeError):
+            about = strict_json.mapping((self.checkpoints / self.files[1]).read())
+        except (OSError, ValueError):
             return False
+        spoiled = (seals.State.MISSING, seals.State.CHANGED)
+        return about.get("training") == self.training and all(
+            seals.state(self.checkpoints, name) not in spoiled for name in self.files
+        )
 
     def write(self, net: nn.Module, student: str, width: int, class_ids: Sequence[str], image_size: int) -> None:
         tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
@@ -81,5 +94,5 @@ class Weights:
             "std": STD,
             "training": self.training,
         }
-        (self.folder / "model.safetensors").write(safetensors.torch.save(tensors))
-        (self.folder / "config.json").write(canonical(about).encode())
+        for name, data in zip(self.files, (safetensors.torch.save(tensors), canonical(about).encode()), strict=True):
+            seals.write(self.checkpoints, name, data, self.training)

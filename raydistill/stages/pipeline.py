@@ -255,7 +255,9 @@ def start_run(p: Prepared) -> bool:
     """
     p.run.claim()
     spoiled = seals.state(p.run.root, CONFIG) is seals.State.CHANGED
-    renew(p.run.root, CONFIG, p.config.yaml().encode(), aside="logs/config-{}.yaml")
+    text = p.config.yaml()
+    copy = text if len(text) < seals.MAX_COPY else ""  # verify writes it again from its seal
+    renew(p.run.root, CONFIG, text.encode(), aside="logs/config-{}.yaml", copy=copy)
     return costs.settle(p.run.root) or spoiled
 
 

@@ -15,7 +15,7 @@ def fresh(root: Location, name: str, made_from: str) -> bool:
     return seal is not None and seal.made_from == made_from and seals.state(root, name) is State.WHOLE
 
 
-def renew(root: Location, name: str, data: bytes, made_from: str = "", aside: str = "") -> bool:
+def renew(root: Location, name: str, data: bytes, made_from: str = "", aside: str = "", copy: str = "") -> bool:
     """Writes and seals a file; False if it held these bytes already.
 
     What is there is kept as `aside`, in which {} stands for its digest; but not if it is the beginning of `data`, which
@@ -31,7 +31,7 @@ def renew(root: Location, name: str, data: bytes, made_from: str = "", aside: st
             say("mended", f"{root / name} is missing; it is written again")
         elif state is State.UNSEALED and kept:
             say("kept", f"{root / name} was another file; it is kept as {kept}")
-    return seals.write(root, name, data, made_from)
+    return seals.write(root, name, data, made_from, copy)
 
 
 def put_aside(root: Location, name: str, aside: str, data: bytes = b"") -> str:

@@ -49,7 +49,7 @@ class Training:
 
     def weights(self, checkpoints: Location) -> Weights:
         name = re.sub(r"[^\w.-]", "_", f"{self.set.name}-{self.student}-seed{self.seed}")
-        return Weights(checkpoints / "students" / name, self.artifact.fingerprint)
+        return Weights(checkpoints, f"students/{name}", self.artifact.fingerprint)
 
 
 @dataclass(frozen=True)

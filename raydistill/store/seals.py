@@ -19,6 +19,7 @@ from raydistill.store.location import Location
 
 FOLDER = "seals"
 MAX_BYTES = 2**16  # of a seal
+MAX_COPY = 2**14  # characters of a file that a seal holds
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def write(root: Location, name: str, data: bytes, made_from: str = "", copy: str
         (root / name).write(data)
     if find(root, name) != seal:
         body = asdict(seal)
-        _place(root, name).write(canonical({**body, "check": digest(canonical(body).encode())}).encode())
+        place(root, name).write(canonical({**body, "check": digest(canonical(body).encode())}).encode())
     return changed
 
 
@@ -65,7 +66,7 @@ def holds(root: Location, name: str, data: bytes) -> bool:
 def find(root: Location, name: str) -> Seal | None:
     """The seal of a file; None if there is none that is whole."""
     try:
-        body = strict_json.mapping(_place(root, name).read(), MAX_BYTES)
+        body = strict_json.mapping(place(root, name).read(), MAX_BYTES)
         check = body.pop("check")
         seal = Seal(**body)  # its types are those of `write`: nothing else has this check
     except (OSError, ValueError, KeyError, TypeError):
@@ -75,16 +76,21 @@ def find(root: Location, name: str) -> Seal | None:
 
 def state(root: Location, name: str) -> State:
     """What has become of a file since it was sealed; its bytes are read."""
+    return look(root, name)[0]
+
+
+def look(root: Location, name: str) -> tuple[State, Seal | None, tuple[int, str] | None]:
+    """As state; also the seal if it is whole, and the size and SHA-256 of the file if it can be read."""
     seal = find(root, name)
     try:
-        size, sha256 = (root / name).digest()
+        found = (root / name).digest()
     except FileNotFoundError:
-        return State.MISSING
+        return State.MISSING, seal, None
     except OSError:  # a folder in its place, no right to read it
-        return State.CHANGED
+        return State.CHANGED, seal, None
     if seal is None:
-        return State.UNSEALED
-    return State.WHOLE if (size, sha256) == (seal.bytes, seal.sha256) else State.CHANGED
+        return State.UNSEALED, seal, found
+    return State.WHOLE if found == (seal.bytes, seal.sha256) else State.CHANGED, seal, found
 
 
 def read(root: Location, name: str, remedy: str) -> bytes:
@@ -112,8 +118,9 @@ def names(root: Location) -> list[str]:
 
 def remove(root: Location, name: str) -> None:
     """Takes the seal away; no error if there is none."""
-    _place(root, name).delete()
+    place(root, name).delete()
 
 
-def _place(root: Location, name: str) -> Location:
+def place(root: Location, name: str) -> Location:
+    """Where the seal of a file is."""
     return root / FOLDER / f"{quote(name, safe='')}.json"

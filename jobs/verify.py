@@ -1,0 +1,11 @@
+"""Thin door to `raydistill verify`: works from a checkout and as a submitted Ray job."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from raydistill.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["verify", *sys.argv[1:]]))

@@ -1,0 +1,247 @@
+"""Everything that a run or an artifact folder holds, read against its digests. Nothing is written, no name is followed
+out of the folder, and what is not ours is named and not opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import quote, unquote
+
+from pyarrow import fs as pafs
+
+from raydistill.config import text
+from raydistill.errors import BadInput
+from raydistill.identity import FINGERPRINT_HEX, canonical
+from raydistill.store import inspection, seals
+from raydistill.store.artifact import Artifact
+from raydistill.store.findings import Finding, Kind, Sealed
+from raydistill.store.inspection import Seen
+from raydistill.store.location import Location, reason
+from raydistill.store.rundir import CONFIG, MARKER, PAGE, PROBE, PRODUCT, RESULT
+from raydistill.store.seals import State
+
+FINGERPRINT = re.compile(rf"[0-9a-f]{{{FINGERPRINT_HEX}}}")
+SHARD = re.compile(r"train-\d{5,}-of-\d{5,}\.parquet|README\.md")
+KEPT_CONFIG = re.compile(r"config-([0-9a-f]{8})\.yaml")
+STATE = re.compile(r"step-\d{9,}~([0-9a-f]{16})\.pt")
+FITS = re.compile(rf"evaluate-{FINGERPRINT.pattern}")  # Ray Train's own notes on its fits
+CHECKPOINTS = "checkpoints"
+PEOPLES = (CONFIG, RESULT, PAGE, "logs/costs.json")
+GIVE = "give the directory that distill printed"
+FOLDERS = (PRODUCT, CHECKPOINTS, "logs", seals.FOLDER)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What there is to read: a run directory with the place of its artifacts, or an artifact folder alone."""
+
+    root: Location
+    artifacts: Location
+    parts: tuple[Artifact, ...]
+    is_run: bool
+    bytes: int  # of data and sealed files, as listed
+
+
+def survey(place: Location) -> Contents:
+    """Looks at what is there. Raises BadInput for what is neither a run directory nor an artifact folder."""
+    try:
+        infos = place.infos()
+    except (OSError, ValueError) as e:  # a file, a folder that must not be read, a name with a null character
+        raise BadInput(
+            f"verify: {place} cannot be listed: {reason(e)}; give the directory that distill printed"
+        ) from None
+    names = {i.base_name for i in infos}
+    if not names:
+        gone = "is empty" if place.exists() else "is not there"
+        raise BadInput(f"verify: {place} {gone}; {GIVE}")
+    is_run = CONFIG in names or seals.FOLDER in names
+    artifacts = _artifact_dir(place) if is_run else place
+    parts = [Artifact(artifacts, *name.split("/")) for name in _parts(artifacts)]
+    if MARKER not in names and not parts and not _sealed(place):
+        raise BadInput(f"verify: {place} is neither a run directory nor a folder of artifacts; {GIVE}")
+    total = sum(i.size or 0 for a in parts for i in _infos(a.location / "data") if i.type == pafs.FileType.File)
+    total += sum(seal.bytes for f in _sealed(place) if (seal := seals.find(f.root, f.name)) is not None)
+    return Contents(place, artifacts, tuple(parts), is_run, total)
+
+
+def verify(contents: Contents, readers: int = 16, seen: Seen = lambda size: None) -> Iterator[Finding]:
+    """What is wrong, part by part; `seen` is told the bytes of every file that was read, by several threads."""
+    root, artifacts = contents.root, contents.artifacts
+    with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(readers) as looking:
+        looks: list[Callable[[], list[Finding]]] = [
+            *(partial(_marker, place) for place in dict.fromkeys((root, artifacts))),
+            *(partial(inspection.inspect, a, reading, seen) for a in contents.parts),
+            *(partial(_seal, file, seen) for file in _sealed(root)),
+            partial(_unsealed, root),
+            partial(_checkpoints, root, {a.fingerprint for a in contents.parts if _committed(a)}),
+            partial(_logs, root),
+            *(partial(_strangers, place) for place in dict.fromkeys((root, artifacts))),
+        ]
+        try:
+            for findings in looking.map(lambda look: look(), looks):
+                yield from findings
+        finally:
+            looking.shutdown(cancel_futures=True)
+            reading.shutdown(cancel_futures=True)
+
+
+def _artifact_dir(root: Location) -> Location:
+    """Where the artifacts of a run are; those of a run whose configuration cannot be read are looked for in itself."""
+    try:
+        tree = text.read((root / CONFIG).read().decode())
+    except (OSError, ValueError):
+        return root
+    given = tree.get("artifact_dir") if isinstance(tree, dict) else None
+    return Location.of(given) if isinstance(given, str) and given else root
+
+
+def _parts(artifacts: Location) -> Iterator[str]:
+    """STAGE/FINGERPRINT of every artifact."""
+    for stage in _folders(artifacts):
+        if stage not in FOLDERS:
+            yield from (f"{stage}/{n}" for n in _folders(artifacts / stage) if FINGERPRINT.fullmatch(n))
+
+
+def _folders(place: Location) -> list[str]:
+    return sorted(i.base_name for i in _infos(place) if i.type == pafs.FileType.Directory)
+
+
+def _infos(place: Location) -> list[pafs.FileInfo]:
+    """What is in a folder; nothing if there is none, or a file in its place."""
+    try:
+        return sorted(place.infos(), key=lambda i: i.base_name)
+    except OSError:
+        return []
+
+
+def _marker(place: Location) -> list[Finding]:
+    whole = canonical({"raydistill": 1}).encode()
+    try:
+        if (place / MARKER).read() == whole:
+            return []
+        return [Finding(Kind.DAMAGED, place / MARKER, "does not mark a run directory any more", whole)]
+    except FileNotFoundError:
+        return [Finding(Kind.MISSING, place / MARKER, "marks a run directory", whole)]
+    except OSError as e:
+        return [Finding(Kind.DAMAGED, place / MARKER, f"cannot be read: {reason(e)}; move it away")]
+
+
+def _sealed(root: Location) -> list[Sealed]:
+    """The files that have a seal, whole or not: what people read, and the weights of students."""
+    return [
+        Sealed(place, unquote(i.base_name.removesuffix(".json")))
+        for place in (root, root / CHECKPOINTS)
+        for i in _infos(place / seals.FOLDER)
+        if _is_seal(i)
+    ]
+
+
+def _is_seal(info: pafs.FileInfo) -> bool:
+    """Whether it is the seal of a file inside the folder."""
+    name = unquote(info.base_name.removesuffix(".json"))
+    inside = all(part not in ("", ".", "..") for part in name.split("/"))
+    return info.type == pafs.FileType.File and inside and info.base_name == f"{quote(name, safe='')}.json"
+
+
+def _seal(file: Sealed, seen: Seen) -> list[Finding]:
+    """One sealed file; a small one that nothing could make again comes back from its seal."""
+    # A run that works writes the file first, and its seal next.
+    look = partial(seals.look, file.root, file.name)
+    state, seal, _ = inspection.steady(look, lambda seen: seen[0] is State.WHOLE)
+    if seal is None and state is State.MISSING:
+        return [Finding(Kind.LEFT_OVER, file.seal, "is a torn seal of a file that is not there", drop=(file.seal,))]
+    if seal is None:
+        return [Finding(Kind.DAMAGED, file.seal, f"is no seal of {file.name} any more", part=file)]
+    if state is State.WHOLE:
+        seen(seal.bytes)
+        return []
+    kind, what = (Kind.MISSING, "was sealed") if state is State.MISSING else (Kind.DAMAGED, "is not what was sealed")
+    return [Finding(kind, file.location, what, seal.copy.encode() or None, part=None if seal.copy else file)]
+
+
+def _unsealed(root: Location) -> list[Finding]:
+    """What the program writes under a seal and has none, and what somebody put beside it."""
+    names = {f.name for f in _sealed(root) if f.root == root}
+    there = [n for n in PEOPLES if (root / n).exists()] + [f"{PRODUCT}/{i.base_name}" for i in _infos(root / PRODUCT)]
+    found = []
+    for file in (Sealed(root, n) for n in there if n not in names):
+        if file.name in PEOPLES or SHARD.fullmatch(file.location.name):
+            told = "has no seal: nobody knows whether it is whole; the same command seals it"
+            found.append(Finding(Kind.UNFINISHED, file.location, told, part=file))
+        else:
+            found.append(_stranger(file.location))
+    for place in (root / seals.FOLDER, root / CHECKPOINTS / seals.FOLDER):
+        found += [_stranger(place / i.base_name) for i in _infos(place) if not _is_seal(i)]
+    return found
+
+
+def _committed(artifact: Artifact) -> bool:
+    return artifact.stage == "evaluations" and bool((artifact.location / "commits").list())
+
+
+def _checkpoints(root: Location, committed: set[str]) -> list[Finding]:
+    """States of trainings: of use until the training is committed, and only if they are what their name says."""
+    found, checkpoints = [], root / CHECKPOINTS
+    for info in _infos(checkpoints):
+        if info.base_name not in ("trainings", "students", seals.FOLDER) and not FITS.fullmatch(info.base_name):
+            found.append(_stranger(checkpoints / info.base_name))
+    for training in _infos(checkpoints / "trainings"):
+        folder = checkpoints / "trainings" / training.base_name
+        for info in _infos(folder):
+            place, name = folder / info.base_name, STATE.fullmatch(info.base_name)
+            if name is None or not FINGERPRINT.fullmatch(training.base_name):
+                found.append(_stranger(place))
+            elif training.base_name in committed:
+                what = "is the state of a training that is committed"
+                found.append(Finding(Kind.LEFT_OVER, place, what, drop=(place,)))
+            elif not _begins(place, name[1]):
+                found.append(Finding(Kind.LEFT_OVER, place, "is a torn state of a training", drop=(place,)))
+    return found
+
+
+def _logs(root: Location) -> list[Finding]:
+    """Earlier configurations are named by their digests; other logs have none."""
+    found = []
+    for info in _infos(root / "logs"):
+        place, name = root / "logs" / info.base_name, KEPT_CONFIG.fullmatch(info.base_name)
+        if name is not None and not _begins(place, name[1]):
+            what = "is not the earlier configuration that it was; delete it"
+            found.append(Finding(Kind.DAMAGED, place, what))
+    return found
+
+
+def _begins(place: Location, stamp: str) -> bool:
+    """Whether the digest of a file begins so, or it is gone."""
+    try:
+        return place.digest()[1].startswith(stamp)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _strangers(root: Location) -> list[Finding]:
+    """Directly in the folder and in those of stages: probes of nodes that were killed, and what is not ours."""
+    found = []
+    for info in _infos(root):
+        name, place = info.base_name, root / info.base_name
+        if name in (MARKER, *PEOPLES, *FOLDERS):
+            continue
+        if name.startswith(PROBE):
+            found.append(Finding(Kind.LEFT_OVER, place, "is the probe of a node", drop=(place,)))
+        elif info.type != pafs.FileType.Directory:
+            found.append(_stranger(place))
+        else:
+            inside = _infos(place)
+            ours = [i for i in inside if i.type == pafs.FileType.Directory and FINGERPRINT.fullmatch(i.base_name)]
+            if not ours and inside:
+                found.append(_stranger(place))
+            found += [_stranger(place / i.base_name) for i in inside if ours and i not in ours]
+    return found
+
+
+def _stranger(place: Location) -> Finding:
+    return Finding(Kind.NOT_OURS, place, "is left alone")
