@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from artifacts import KEYS, at, work
+from object_store import endpoint
 from running import ROOT, environment, product
 from samples import write_folder
 from spoil import STAGE, commit, cut, data, files, findings, flip, manifest, small_run, told
@@ -210,6 +211,18 @@ class TestTheRunsCommand:
         assert files(made) == before
         self.make(made.parent)
         assert cli.main(["verify", str(made)]) == 0
+
+    def test_is_given_on_an_object_store_too(self, made: Path) -> None:
+        with endpoint() as store:
+            uri = store.folder()
+            self.make(made.parent, f"run_dir={uri}")
+            before = store.files(uri)
+            for name in before:
+                if (name.startswith(("latents/", "syntheses/")) and "/data/" in name) or name == "config.yaml":
+                    (Location.of(uri) / name).write(b"spoiled")
+            assert cli.main(["verify", uri, "--repair", "--readers", "2"]) == 0
+            after = store.files(uri)
+            assert {n for n in before if before[n] != after.get(n)} <= {n for n in before if "costs.json" in n}
 
     def test_in_an_artifact_folder_is_a_runs(self, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shared = made.parent / "shared"
