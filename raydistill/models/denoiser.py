@@ -143,7 +143,7 @@ class GeneratorSpec:
         if unknown:
             remedy = "leave it out with source.classes=[...] or give another generator.path"
             if "0" in known and "0" not in class_ids and all(c.isdecimal() for c in class_ids):
-                remedy = "if their labels count from 1: docs/bring-your-own.md#labels-that-are-numbers"
+                remedy = "if they count from 1, give them its ids: docs/bring-your-own.md#labels-that-are-numbers"
             others = f", nor {'is' if len(unknown) == 2 else 'are'} {len(unknown) - 1} more" if unknown[1:] else ""
             raise BadInput(
                 f"class {unknown[0]!r} is not one of the generator's {len(known)} classes{others}: it knows "
