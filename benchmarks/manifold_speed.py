@@ -60,12 +60,12 @@ def scene(batch: int, neighbours: int, shape: tuple[int, ...], device: str) -> t
     anchors = draw(batch, *shape)
     keys = [NoiseKey(0, "c", i) for i in range(batch)]
     near = anchors.unsqueeze(1) + draw(batch, neighbours, *shape)
-    return pred, Batch(torch.zeros(batch, dtype=torch.long, device=device), anchors, keys, near)
+    return pred, Batch(torch.zeros(batch, dtype=torch.long, device=device), anchors, keys, {"neighbours": near})
 
 
 def explicit(pred: Prediction, slots: Batch, k: int = 12, d: int = 3) -> torch.Tensor:
     """One sample as the release does it: the covariance of K points as a D x D matrix, and all its eigenvectors."""
-    points = slots.neighbours[0].flatten(1)[:k]  # type: ignore[index]
+    points = slots.see("neighbours")[0].flatten(1)[:k]
     centred = points - points.mean(0)
     covariance = centred.T @ centred / (k - 1) + 1e-5 * torch.eye(points.shape[1], device=points.device)
     u = torch.linalg.eigh(covariance)[1][:, -d:]
@@ -107,8 +107,8 @@ def main() -> int:
     sync = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     pred, slots = scene(args.batch, args.neighbours, shape, args.device)
     config = GuidanceConfig(scale=0.1)
-    tangent = Manifold(config, "mean", ManifoldConfig())
-    released = Manifold(config, "mean", ManifoldConfig(variant="normal_correction"))
+    tangent = Manifold.make(config, "mean", ManifoldConfig())
+    released = Manifold.make(config, "mean", ManifoldConfig(variant="normal_correction"))
     with torch.inference_mode():
         cost = median_s(lambda: tangent.delta(pred, slots), args.repeat, sync)
         cloud = median_s(lambda: released.delta(pred, slots), max(1, args.repeat // 3), sync)

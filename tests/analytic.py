@@ -60,7 +60,12 @@ def batch(size: int, prototype: Tensor | float = 0.0, shape: tuple[int, ...] = S
     """`size` slots of one class, pulled to the same prototype, or to one each; real latents lie around it."""
     anchors = torch.as_tensor(prototype).to(torch.float32).expand(size, *shape).clone()
     keys = [NoiseKey(seed, "c", i) for i in range(size)]
-    return Batch(torch.zeros(size, dtype=torch.long), anchors, keys, around(anchors))
+    return Batch(
+        torch.zeros(size, dtype=torch.long),
+        anchors,
+        keys,
+        {"neighbours": around(anchors), "radius": torch.full((size,), 1e3)},
+    )
 
 
 def around(anchors: Tensor, count: int = 16) -> Tensor:

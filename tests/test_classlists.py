@@ -13,7 +13,7 @@ from samples import config
 
 from raydistill.config import build, class_list, class_lists, load
 from raydistill.errors import BadInput
-from raydistill.methods.base import resolve
+from raydistill.methods.resolve import resolve
 from raydistill.sources.base import open_source, select_classes
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +87,7 @@ class TestPresets:
         made = load(name)
         assert made.source.classes == (None if name == "imagenet1k" else class_list(name))
         assert (made.method, made.source.image_size, made.evaluate.protocol.image_size) == ("mgd3", 256, 224)
-        sampler, guidance = resolve(made)[0].sampler, made.guidance
+        sampler, guidance = resolve(made).config.sampler, made.guidance
         assert (sampler.steps, sampler.grid, sampler.cfg_scale, sampler.cfg_channels) == (50, "released", 4.0, "first3")
         assert (guidance.scale, guidance.start, guidance.stop) == (0.1, 1.0, 0.5)
 

@@ -20,7 +20,7 @@ from raydistill.clustering.kmeans import KMeans, kmeans
 from raydistill.config import Config
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
-from raydistill.methods.base import resolve
+from raydistill.methods.resolve import resolve
 from raydistill.sources.base import ClassInfo
 from raydistill.stages import cluster, group, pipeline, plan, runner
 from raydistill.stages.preflight import prepare
@@ -50,10 +50,10 @@ def clustered(run: RunDir, asked: Config, upstream: Upstream, infos, shape) -> p
 
 def planned(tiny: TinyRun, **more: Any) -> tuple[pa.Table, plan.Prototypes]:
     """The plan of a method, and the clustering that it asked for."""
-    asked, method = resolve(config(**more))
+    v = resolve(config(**more))
     upstream = tiny.sealed("group")
-    found = clustered(tiny.run, asked, upstream, tiny.train.classes, tiny.shape)
-    stage = plan.stage(asked, tiny.run, method, *upstream, found, tiny.train.classes, tiny.shape)
+    found = clustered(tiny.run, v.config, upstream, tiny.train.classes, tiny.shape)
+    stage = plan.stage(v, tiny.run, *upstream, found, tiny.train.classes, tiny.shape)
     return stage.artifact.read_table(runner.run(stage, serial).manifest.records[0]), found
 
 
@@ -84,7 +84,7 @@ class TestIdentity:
 
     def test_what_changes_a_clustering_is_another(self, tiny: TinyRun) -> None:
         def folder(**cluster_section: Any) -> str:
-            asked, _ = resolve(config(cluster_section, method="manifoldgd"))
+            asked = resolve(config(cluster_section, method="manifoldgd")).config
             stage = cluster.stage(asked, tiny.run, *tiny.sealed("group"), tiny.train.classes, tiny.shape)
             return stage.artifact.fingerprint
 
@@ -95,9 +95,9 @@ class TestIdentity:
 
     def test_another_selection_is_another_plan_of_the_same_tree(self, tiny: TinyRun) -> None:
         def folder(**hierarchy: Any) -> str:
-            asked, method = resolve(config(method="manifoldgd", hierarchy=hierarchy))
-            found = clustered(tiny.run, asked, tiny.sealed("group"), tiny.train.classes, tiny.shape)
-            at = plan.stage(asked, tiny.run, method, *tiny.sealed("group"), found, tiny.train.classes, tiny.shape)
+            v = resolve(config(method="manifoldgd", hierarchy=hierarchy))
+            found = clustered(tiny.run, v.config, tiny.sealed("group"), tiny.train.classes, tiny.shape)
+            at = plan.stage(v, tiny.run, *tiny.sealed("group"), found, tiny.train.classes, tiny.shape)
             return at.artifact.fingerprint
 
         choices = [{}, {"selection": "leaves"}, {"selection": "release"}, {"start_level": 1}, {"walk": "random"},

@@ -16,7 +16,7 @@ from cells import Cell, Row
 
 from raydistill.config import load
 from raydistill.errors import BadInput
-from raydistill.methods.base import resolve
+from raydistill.methods.resolve import resolve
 from raydistill.stages import costs
 from raydistill.store.rundir import RunDir
 
@@ -188,25 +188,20 @@ class TestStability:
         assert set(stability.curves(args, 10)) == {"pgfm"} and "mgd3 0.1" not in stability.summary(args)
 
     def test_no_strength_is_no_guidance(self, tmp_path: Path) -> None:
-        from raydistill.methods.base import guided
-
         for row in stability.rows(arguments(tmp_path)):
-            config, method = resolve(load("quickstart", row.overrides))
-            assert guided(config, method) == (not row.name.endswith(" 0"))
+            sampling = resolve(load("quickstart", row.overrides)).sampling
+            assert (sampling.acting is not None) == (not row.name.endswith(" 0"))
 
     def test_the_way_of_diffusion_is_that_of_the_sampler(self, tmp_path: Path) -> None:
         """Of the slots of the first batch of a plan, and longer with DDPM's noise than its shortest."""
         from tiny_run import TinyRun
 
         from raydistill.stages.pipeline import Results, Sealed
-        from raydistill.stages.preflight import Variant
 
         tiny = TinyRun(tmp_path / "run")
         tiny.finish(("encode", "group", "cluster", "plan mgd3"))
-        chosen, method = resolve(tiny.config)
-        prepared: Any = SimpleNamespace(variants=[Variant(chosen, method)], generator=tiny.generator)
+        prepared: Any = SimpleNamespace(variants=[resolve(tiny.config)], generator=tiny.generator)
         done = Results(prepared, plans={"mgd3": Sealed(*tiny.sealed("plan mgd3"))})
         assert stability.walked(done)["detour"] > 1
-        flows, method = resolve(load("quickstart", ["method=pgfm"]))
-        prepared.variants = [Variant(flows, method)]
+        prepared.variants = [resolve(load("quickstart", ["method=pgfm"]))]
         assert stability.walked(done) == {}, "the trace has it"

@@ -29,7 +29,7 @@ SHAPE = (3, 4, 4)
 
 
 def guide(form: str = "mean", scale: float = 0.1, stop: float = 0.5, **own: object):
-    return Manifold(GuidanceConfig(scale=scale, stop=stop), form, ManifoldConfig(**own))  # type: ignore[arg-type]
+    return Manifold.make(GuidanceConfig(scale=scale, stop=stop), form, ManifoldConfig(**own))  # type: ignore[arg-type]
 
 
 def scene(seed: int, size: int = 4, points: int = 40) -> tuple[Prediction, Batch]:
@@ -40,7 +40,7 @@ def scene(seed: int, size: int = 4, points: int = 40) -> tuple[Prediction, Batch
     pred = replace(pred, x0_hat=pred.x0_hat.clamp(-3, 3))
     anchors = noise(seed + 7, size, SHAPE)
     keys = [NoiseKey(seed, "c", i) for i in range(size)]
-    return pred, Batch(torch.zeros(size, dtype=torch.long), anchors, keys, around(anchors, points))
+    return pred, Batch(torch.zeros(size, dtype=torch.long), anchors, keys, {"neighbours": around(anchors, points)})
 
 
 # ---- plain transcriptions: one sample, float64, the covariance as a matrix ------------------------------------------
@@ -65,7 +65,7 @@ def the_release_radius(base: float, growth: float, index: int) -> float:
 
 def paper(pred: Prediction, slots: Batch, i: int, own: ManifoldConfig, scale: float, form: str) -> np.ndarray:
     s = pred.step
-    c, p = slots.prototype[i].double().numpy().ravel(), slots.neighbours[i].double().flatten(1).numpy()
+    c, p = slots.prototype[i].double().numpy().ravel(), slots.context["neighbours"][i].double().flatten(1).numpy()
     x0, x = (t[i].double().numpy().ravel() for t in (pred.x0_hat, pred.x_t))
     a, b = s.alpha_bar**0.5, (1 - s.alpha_bar) ** 0.5
     g = (c - x0) / own.kernel_width**2
@@ -153,7 +153,7 @@ class TestAgainstPlainTranscriptions:
     def test_the_paper(self, own: dict, form: str, seed: int) -> None:
         pred, slots = scene(seed)
         config = ManifoldConfig(**own)
-        delta = Manifold(CONFIG, form, config).delta(pred, slots)  # type: ignore[arg-type]
+        delta = Manifold.make(CONFIG, form, config).delta(pred, slots)  # type: ignore[arg-type]
         for i in range(4):
             same(delta[i], paper(pred, slots, i, config, 0.1, form))
 
@@ -163,7 +163,7 @@ class TestAgainstPlainTranscriptions:
     def test_the_release(self, own: dict, form: str, seed: int) -> None:
         pred, slots = scene(seed)
         config = ManifoldConfig(variant="normal_correction", cloud=40, **own)
-        delta = Manifold(CONFIG, form, config).delta(pred.__class__(**vars(pred)), slots)  # type: ignore[arg-type]
+        delta = Manifold.make(CONFIG, form, config).delta(pred.__class__(**vars(pred)), slots)  # type: ignore[arg-type]
         for i in range(4):
             same(delta[i], release(pred, slots, i, config, 0.1, form))
 
@@ -196,7 +196,7 @@ def flat_world(size: int = 6, d: int = 3, points: int = 40) -> tuple[OnAPlane, B
     anchors = real[:size] + 0.8 * (noise(3, size, SHAPE))
     order = (real.flatten(1).unsqueeze(0) - anchors.flatten(1).unsqueeze(1)).norm(dim=2).argsort(1)
     keys = [NoiseKey(5, "c", i) for i in range(size)]
-    return world, Batch(torch.zeros(size, dtype=torch.long), anchors, keys, real[order]), basis
+    return world, Batch(torch.zeros(size, dtype=torch.long), anchors, keys, {"neighbours": real[order]}), basis
 
 
 class TestOnAKnownPlane:
@@ -272,7 +272,7 @@ class TestLimits:
 
     def test_identical_latents_leave_no_tangent_and_no_pull(self) -> None:
         pred, slots = scene(3)
-        slots = replace(slots, neighbours=slots.neighbours[:, :1].expand(-1, 20, -1, -1, -1))
+        slots = replace(slots, context={"neighbours": slots.see("neighbours")[:, :1].expand(-1, 20, -1, -1, -1)})
         delta, seen = guide().measured(pred, slots)
         assert delta.abs().max() == 0 and torch.isfinite(torch.stack(list(seen.values()))).all()
 
@@ -337,5 +337,5 @@ class TestRefused:
 
     def test_guidance_without_its_neighbours(self) -> None:
         pred, slots = scene(0)
-        with pytest.raises(ValueError, match="needs the real latents"):
-            guide().delta(pred, replace(slots, neighbours=None))
+        with pytest.raises(ValueError, match="without 'neighbours' of their classes"):
+            guide().delta(pred, replace(slots, context={}))

@@ -10,10 +10,11 @@ import pytest
 from tiny_run import TinyRun, config
 
 from raydistill.errors import BadInput, StageFailed
-from raydistill.methods.base import resolve
+from raydistill.guidance.context import around
+from raydistill.methods.resolve import Variant, resolve
 from raydistill.stages import plan, runner, sample
-from raydistill.stages.neighbours import RealLatents, around
 from raydistill.stages.preflight import prepare
+from raydistill.stages.real_latents import RealLatents
 from raydistill.stages.runner import serial
 from raydistill.store import schemas
 
@@ -29,12 +30,12 @@ def test_the_nearest_come_first_and_the_rest_is_nan() -> None:
 def made(tiny: TinyRun, **more: object) -> tuple[pa.Table, pa.Table]:
     """Plan and syntheses of manifoldgd over a finished run."""
     tree = {"method": "manifoldgd", "manifold": MANIFOLD, "guidance": {"stop": 0.0, "scale": 0.5}, **more}
-    chosen, method = resolve(config(**tree))
+    v = resolve(config(**tree))
     anchors = plan.Prototypes(*tiny.sealed("cluster"))
     real = RealLatents(*tiny.sealed("group"))
-    first = plan.stage(chosen, tiny.run, method, *tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape)
+    first = plan.stage(v, tiny.run, *tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape)
     planned = runner.run(first, serial).manifest
-    second = sample.stage(chosen, tiny.run, method, first.artifact, planned, real, tiny.train, tiny.vae, tiny.generator)
+    second = sample.stage(v, tiny.run, first.artifact, planned, real, tiny.train, tiny.vae, tiny.generator)
     done = runner.run(second, serial).manifest
     table = pa.concat_tables([second.artifact.read_table(r) for r in done.records])
     return first.artifact.read_table(planned.records[0]), table
@@ -54,12 +55,10 @@ def test_slots_of_a_class_share_batches_so_that_its_latents_are_read_once(tiny: 
 
 
 def test_the_worker_sees_the_latents_of_the_slots_own_class(tiny: TinyRun) -> None:
-    chosen, method = resolve(config(method="manifoldgd", manifold=MANIFOLD, guidance={"stop": 0.0}))
+    v = resolve(config(method="manifoldgd", manifold=MANIFOLD, guidance={"stop": 0.0}))
     real = RealLatents(*tiny.sealed("group"))
     artifact, manifest = tiny.sealed("group")
-    stage = sample.stage(
-        chosen, tiny.run, method, *_plan_of(tiny, chosen, method), real, tiny.train, tiny.vae, tiny.generator
-    )
+    stage = sample.stage(v, tiny.run, *_plan_of(tiny, v), real, tiny.train, tiny.vae, tiny.generator)
     loaded = stage.work.load(stage.items(stage.keys[0]))
     for row, (index, anchor) in enumerate(
         zip(loaded.table["class_index"].to_pylist(), schemas.tensor_numpy(loaded.table["prototype"]), strict=True)
@@ -67,13 +66,13 @@ def test_the_worker_sees_the_latents_of_the_slots_own_class(tiny: TinyRun) -> No
         every = pa.concat_tables([artifact.read_table(r) for r in manifest.records])
         mine = schemas.tensor_numpy(every.filter(pa.compute.equal(every["class_index"], index))["latent"])
         far = sorted(np.square(mine.astype(np.float64) - anchor).sum((1, 2, 3)))[:6]
-        found = np.square(loaded.neighbours[row].astype(np.float64) - anchor).sum((1, 2, 3))
+        found = np.square(loaded.context["neighbours"][row].astype(np.float64) - anchor).sum((1, 2, 3))
         np.testing.assert_allclose(found, far, rtol=1e-4)
 
 
-def _plan_of(tiny: TinyRun, chosen, method):
+def _plan_of(tiny: TinyRun, v: Variant):
     anchors = plan.Prototypes(*tiny.sealed("cluster"))
-    stage = plan.stage(chosen, tiny.run, method, *tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape)
+    stage = plan.stage(v, tiny.run, *tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape)
     return stage.artifact, runner.run(stage, serial).manifest
 
 
@@ -100,11 +99,11 @@ def test_variants_and_settings_are_separate_syntheses(tiny: TinyRun) -> None:
 
 def test_a_class_smaller_than_the_tangent_asks_is_refused_beforehand(tmp_path: Path) -> None:
     tree = config(method="manifoldgd", manifold={"nearest": 200, "neighbours": 300}, run_dir=str(tmp_path / "run"))
-    with pytest.raises(BadInput, match=r"manifold.nearest=200 is more than the \d+ images of class"):
+    with pytest.raises(BadInput, match=r"manifold.nearest=200 needs 200 images of a class, .* has \d+; lower it"):
         prepare(tree)
     assert not (tmp_path / "run").exists()
 
 
 def test_and_on_the_way_if_images_broke(tiny: TinyRun) -> None:
-    with pytest.raises(StageFailed, match=r"usable images, and guidance manifold needs 50"):
+    with pytest.raises(StageFailed, match=r"usable images, and manifold.nearest=50 needs 50; lower it"):
         made(tiny, manifold={"nearest": 50, "neighbours": 60})

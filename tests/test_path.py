@@ -17,6 +17,7 @@ from raydistill.diffusion.prediction import FlowPrediction
 from raydistill.diffusion.samplers.adaptive import Adaptive
 from raydistill.diffusion.samplers.euler import Euler
 from raydistill.diffusion.samplers.heun import Heun
+from raydistill.diffusion.start import NOISE
 from raydistill.diffusion.walk import Walk
 from raydistill.errors import BadInput
 from raydistill.guidance.path import Path
@@ -32,8 +33,9 @@ def guide(**own) -> Path:
 
 
 def run(sampler: flow.FlowSampler, count: int, guidance: Path | None, data: Mixture = MODES, p=1.7, watch=None):
-    steps = flow.path(count, guidance.t0 if guidance else 0.0)
-    return flow.sample(data.velocity, steps, sampler, guidance, batch(3, p), watch)[0]
+    start = Path.start(guidance.own) if guidance else NOISE
+    steps = flow.path(count, start.t0)
+    return flow.sample(data.velocity, steps, sampler, guidance, batch(3, p), watch, start)[0]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -93,8 +95,8 @@ class TestNormal:
     @pytest.mark.parametrize("count", [1, 8])
     def test_the_end_is_where_the_recursion_says(self, solver: str, count: int, own: dict) -> None:
         g = guide(**own)
-        a, b = 1 - g.t0, g.t0 * P
-        for s in flow.path(count, g.t0):
+        a, b = 1 - g.own.t0, g.own.t0 * P
+        for s in flow.path(count, g.own.t0):
             h, (k, r) = s.t_next - s.t, guided_line(s.t, g.own)
             if solver == "heun" and s.index > 0:
                 k2, r2 = guided_line(s.t_next, g.own)
@@ -211,13 +213,15 @@ class TestWarmStart:
 
         p = noise(5, 3)
         slots = batch(3, p)
-        flow.sample(velocity, flow.path(4, 0.25), Euler(), guide(t0=0.25), slots)
+        g = guide(t0=0.25)
+        flow.sample(velocity, flow.path(4, 0.25), Euler(), g, slots, start=Path.start(g.own))
         assert asked[0][0] == 0.25
         torch.testing.assert_close(asked[0][1], 0.75 * slots.noise("init", 0) + 0.25 * p)
 
     def test_it_acts_without_a_pull(self) -> None:
-        assert Path.acts(PathConfig(w_max=0.0, t0=0.2)) and Path.acts(PathConfig(w_max=0.1, t0=0.0))
-        assert not Path.acts(PathConfig(w_max=0.0, t0=0.0))
+        acts = [(0.0, 0.2), (0.1, 0.0), (0.0, 0.0)]
+        numbers = GuidanceConfig()
+        assert [Path.acts(numbers, PathConfig(w_max=w, t0=t0)) for w, t0 in acts] == [True, True, False]
         far = [(run(Heun(), 16, guide(w_max=0.0, t0=t0), NORMAL, P) - P).square().mean() for t0 in (0.0, 0.5)]
         assert far[1] < 0.8 * far[0]
 
@@ -251,7 +255,7 @@ class TestEndRegion:
     """rho: how far the predicted image may be moved, in units of the spread of its class."""
 
     def wide(self, p, spread=(1.0, 2.0, 3.0)):
-        return replace(batch(3, p), spread=torch.tensor(spread))
+        return replace(batch(3, p), context={"radius": torch.tensor(spread)})
 
     @pytest.mark.parametrize("sampler", [Euler(), Heun(), Adaptive()])
     @pytest.mark.parametrize("tau", [None, 0.5])
@@ -262,7 +266,7 @@ class TestEndRegion:
             def measured(self, pred, batch):
                 delta, seen = super().measured(pred, batch)
                 led = FlowPrediction(pred.step, pred.t, pred.x_t, pred.v_hat + delta)
-                moved.append((pred.t, (led.x1_hat - pred.x1_hat).flatten(1).norm(dim=1), batch.spread))
+                moved.append((pred.t, (led.x1_hat - pred.x1_hat).flatten(1).norm(dim=1), batch.see("radius")))
                 return delta, seen
 
         own = PathConfig(w_max=1.0, t_stop=1.0, power=0.0, t0=0.0, tau=tau, rho=0.4)
@@ -289,7 +293,7 @@ class TestEndRegion:
         free = slots.noise("init", 0) + v
         moved = (x - free).flatten(1).norm(dim=1)
         harmonic = sum(1 / k for k in range(1, n + 1))
-        torch.testing.assert_close(moved, 0.25 * slots.spread * harmonic, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(moved, 0.25 * slots.see("radius") * harmonic, rtol=1e-4, atol=1e-4)
 
     def test_it_lands_where_it_would_without_as_soon_as_it_is_near(self) -> None:
         g = guide(w_max=1.0, t_stop=1.0, power=0.0, rho=50.0)
@@ -306,11 +310,11 @@ class TestEndRegion:
 
     def test_without_a_spread_it_says_so(self) -> None:
         pred = flow_prediction(flow.path(10)[2], noise(0), noise(1))
-        with pytest.raises(ValueError, match=r"path\.rho needs the spread"):
-            guide(rho=1.0).delta(pred, batch(3))
+        with pytest.raises(ValueError, match=r"without 'radius' of their classes"):
+            guide(rho=1.0).delta(pred, replace(batch(3), context={}))
 
     def test_slots_keep_their_own_spread(self) -> None:
-        assert self.wide(0.0).take([2, 0]).spread.tolist() == [3.0, 1.0]
+        assert self.wide(0.0).take([2, 0]).see("radius").tolist() == [3.0, 1.0]
 
 
 class TestWalk:

@@ -23,18 +23,19 @@ from raydistill.diffusion.samplers.heun import Heun
 from raydistill.diffusion.schedule import path
 from raydistill.errors import BadInput, StageFailed
 from raydistill.guidance import path as guidance
-from raydistill.methods.base import ClassView, resolve
+from raydistill.methods.base import ClassView
 from raydistill.methods.mgd3 import Mgd3
 from raydistill.methods.pgfm import Pgfm, pair
+from raydistill.methods.resolve import resolve
 from raydistill.models.denoiser import Denoiser, GeneratorSpec
 from raydistill.models.device import Placement
 from raydistill.models.vae import Vae, VaeSpec
 from raydistill.seeding import NoiseKey
 from raydistill.stages import plan, runner
 from raydistill.stages import sample as sampling
-from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.pipeline import provenance
 from raydistill.stages.preflight import prepare
+from raydistill.stages.real_latents import RealLatents
 
 CPU = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
 PGFM = ("encode", "group", "cluster")
@@ -94,14 +95,13 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 def finish(tiny: TinyRun, generator: str | None = None, **more):
     """Plans and samples pgfm; the rows of the syntheses and the two artifacts."""
-    chosen, method = resolve(config(method="pgfm", **more))
+    v = resolve(config(method="pgfm", **more))
     given = plan.Prototypes(*tiny.sealed("cluster"))
-    planned = plan.stage(chosen, tiny.run, method, *tiny.sealed("group"), given, tiny.train.classes, tiny.shape)
+    planned = plan.stage(v, tiny.run, *tiny.sealed("group"), given, tiny.train.classes, tiny.shape)
     manifest = runner.run(planned, runner.serial).manifest
     made = sampling.stage(
-        chosen,
+        v,
         tiny.run,
-        method,
         planned.artifact,
         manifest,
         RealLatents(*tiny.sealed("group")),
@@ -146,17 +146,14 @@ class TestRun:
 
     def test_the_spread_of_a_class_is_measured_in_the_generators_space(self, upstream: TinyRun) -> None:
         """Of the class's own latents, times latent_scale; another rho is other samples, and slots come by class."""
-        chosen, method = resolve(config(method="pgfm", path={"rho": 0.5}))
+        v = resolve(config(method="pgfm", path={"rho": 0.5}))
         given = plan.Prototypes(*upstream.sealed("cluster"))
-        planned = plan.stage(
-            chosen, upstream.run, method, *upstream.sealed("group"), given, upstream.train.classes, upstream.shape
-        )
+        planned = plan.stage(v, upstream.run, *upstream.sealed("group"), given, upstream.train.classes, upstream.shape)
         manifest = runner.run(planned, runner.serial).manifest
         real = RealLatents(*upstream.sealed("group"))
         made = sampling.stage(
-            chosen,
+            v,
             upstream.run,
-            method,
             planned.artifact,
             manifest,
             real,
@@ -167,27 +164,27 @@ class TestRun:
         for key in made.keys:
             loaded = made.work.load(made.items(key))
             index = loaded.table["class_index"].to_pylist()
-            assert index == sorted(index) and loaded.neighbours is None
-            for wide, c in zip(loaded.spread, index, strict=True):
+            assert index == sorted(index) and set(loaded.context) == {"radius"}
+            for wide, c in zip(loaded.context["radius"], index, strict=True):
                 x = real.of(c).astype(np.float64).reshape(len(real.of(c)), -1)
                 assert wide == pytest.approx(np.median(np.linalg.norm(x - x.mean(0), axis=1)), rel=1e-4)
         seen: list[torch.Tensor] = []
 
         def watched(self, pred, batch):
-            seen.append(batch.spread)
+            seen.append(batch.see("radius"))
             return torch.zeros_like(pred.x_t), {}
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(guidance.Path, "measured", watched)
             finish = made.work.open()
             finish(made.work.load(made.items(made.keys[0])))
-        own = torch.from_numpy(made.work.load(made.items(made.keys[0])).spread)
+        own = torch.from_numpy(made.work.load(made.items(made.keys[0])).context["radius"])
         torch.testing.assert_close(seen[0], own * upstream.generator.latent_scale)
 
     def test_a_class_whose_images_are_all_alike_has_none(self, upstream: TinyRun, monkeypatch) -> None:
         alike = np.ones((3, *upstream.shape), np.float16)
         monkeypatch.setattr(RealLatents, "of", lambda self, class_index: alike)
-        with pytest.raises(StageFailed, match=r"class '3' has 3 usable images, all alike: .* path\.rho could measure"):
+        with pytest.raises(StageFailed, match=r"class '3' has 3 usable images, all alike: .* as path\.rho wants"):
             finish(upstream, path={"rho": 0.7})
 
     def test_a_narrow_end_holds_the_samples_back(self, upstream: TinyRun) -> None:
@@ -255,7 +252,7 @@ class TestBeforeAnyWork:
                 (folder / f"{i}.png").write_bytes(coloured_png((200, 60, 60), i))
         source = {"kind": "imagefolder", "path": str(tmp_path / "images"), "image_size": 32}
         said = self.refused(tmp_path, path={"rho": 1.0}, source=source, ipc=1)
-        assert "path.rho is in units of the spread of a class" in said and "has a single image; set it to null" in said
+        assert "path.rho needs 2 images of a class, and class '3' has 1; set it to null" in said
 
     def test_samplers_and_guidance_of_other_spaces(self, tmp_path: Path) -> None:
         assert "form=velocity does not go with sampler.name=ddpm" in self.refused(tmp_path, sampler={"name": "ddpm"})
@@ -321,8 +318,8 @@ class TestRealWeights:
         spec = GeneratorSpec(str(weights / name))
         d, slots = Denoiser(spec, CPU, 2.0, "all"), batch(2, 0.0, spec.latent_shape)
         for sampler in (Euler(), Heun()):
-            g = guidance.Path(GuidanceConfig(), "velocity", PathConfig())
-            z, calls = flow.sample(d.velocity, spec.times(4, g.t0, "released"), sampler, g, slots)
+            g, start = guidance.Path(GuidanceConfig(), "velocity", PathConfig()), guidance.Path.start(PathConfig())
+            z, calls = flow.sample(d.velocity, spec.times(4, start.t0, "released"), sampler, g, slots, start=start)
             assert calls.tolist() == 2 * [4 if isinstance(sampler, Euler) else 7]
             assert torch.isfinite(z).all() and 0.3 < z.std() < 2, "about unit scale"
             pixels = Vae(VaeSpec(str(weights / "taesd")), CPU).decode(z / spec.latent_scale)

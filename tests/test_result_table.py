@@ -14,7 +14,7 @@ import yaml
 from cells import Cell, Row
 
 from raydistill.config import load
-from raydistill.methods.base import resolve
+from raydistill.methods.resolve import resolve
 from raydistill.report.data import FULL
 
 
@@ -99,7 +99,7 @@ def test_names_of_variants_are_safe_as_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", sorted(Path(table.__file__).parent.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_row_of_a_file_of_variants_is_a_configuration_of_its_own_that_holds(file: Path) -> None:
     rows = yaml.safe_load(file.read_text())
-    made = [resolve(load("nette128", [*o, "ipc=10"]))[0].tree() for o in rows.values()]
+    made = [resolve(load("nette128", [*o, "ipc=10"])).config.tree() for o in rows.values()]
     assert made and all(a != b for i, a in enumerate(made) for b in made[:i])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from samples import write_student
 
 from raydistill.config import Config, build
-from raydistill.methods.base import resolve
+from raydistill.methods.resolve import resolve
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
@@ -22,8 +22,7 @@ from raydistill.sources.base import Listing, open_splits
 from raydistill.stages import check, cluster, embed, encode, group, measure, plan, runner, sample
 from raydistill.stages.features import by_features
 from raydistill.stages.imagesets import SetRef
-from raydistill.stages.neighbours import RealLatents
-from raydistill.stages.preflight import Variant
+from raydistill.stages.real_latents import RealLatents
 from raydistill.stages.runner import Execute, Outcome, Stage, Work, serial
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
@@ -119,13 +118,11 @@ class TinyRun:
             return check.stage(self.run, *self.sealed("means"), *self.sealed(f"sample {method_name}"))
         if kind == "cluster":
             return cluster.stage(self.config, self.run, *self.sealed("group"), self.train.classes, self.shape)
-        chosen, method = resolve(self.config.model_copy(update={"method": method_name}))
+        v = resolve(self.config.model_copy(update={"method": method_name}))
         if kind == "plan":
-            anchors = plan.Prototypes(*self.sealed("cluster")) if method.uses_prototypes else None
-            features = plan.Features(*self.sealed("embed")) if by_features(Variant(chosen, method)) else None
-            return plan.stage(
-                chosen, self.run, method, *self.sealed("group"), anchors, self.train.classes, self.shape, features
-            )
+            anchors = plan.Prototypes(*self.sealed("cluster")) if v.method.uses_prototypes else None
+            features = plan.Features(*self.sealed("embed")) if by_features(v) else None
+            return plan.stage(v, self.run, *self.sealed("group"), anchors, self.train.classes, self.shape, features)
         if kind == "measure":
             made, manifest = self.sealed(f"sample {method_name}")
             ref = SetRef(method_name, manifest.digest, manifest.rows, made, manifest)
@@ -133,10 +130,10 @@ class TinyRun:
                 measure.LATENT: measure.Points("latent", *self.sealed("group")),
                 self.network.architecture: measure.Points("feature", *self.sealed("embed")),
             }
-            return measure.stage(chosen, self.run, ref, points, self.network, len(self.train.classes))
+            return measure.stage(v.config, self.run, ref, points, self.network, len(self.train.classes))
         above = self.sealed(f"plan {method_name}")
         real = RealLatents(*self.sealed("group"))
-        return sample.stage(chosen, self.run, method, *above, real, self.train, self.vae, self.generator)
+        return sample.stage(v, self.run, *above, real, self.train, self.vae, self.generator)
 
     def finish(self, names: Sequence[str] = STAGES) -> dict[str, Manifest]:
         return {name: runner.run(self.stage(name), serial).manifest for name in names}

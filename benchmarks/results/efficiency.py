@@ -59,9 +59,9 @@ from fits import compute, configured, machine
 
 from raydistill.stages import costs as costs_kept
 from raydistill.stages import pipeline, sample
-from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.pipeline import Results
 from raydistill.stages.preflight import prepare
+from raydistill.stages.real_latents import RealLatents
 from raydistill.store.rundir import RunDir
 
 REFERENCE = "mgd3"

@@ -51,12 +51,10 @@ from cells import (
 )
 from fits import compute
 
-from raydistill import registry
 from raydistill.diffusion import loop
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.schedule import path
 from raydistill.diffusion.walk import Walk
-from raydistill.methods.base import guidance_section, guided, make_guidance
 from raydistill.models.denoiser import Denoiser
 from raydistill.models.device import place
 from raydistill.seeding import NoiseKey
@@ -87,10 +85,9 @@ def row(method: str, strength: float, generator: Path, own: list[str]) -> Row:
 def walked(done: Results) -> dict[str, Any]:
     """The way of diffusion's samples, over again for the first batch: no artifact holds it. Of flows the trace does."""
     p, v = done.prepared, done.prepared.variants[0]
-    name, own = v.config.sampler.name or "", guidance_section(v.config, v.method)
-    sampler = Walk(registry.get("sampler", name)())
-    if "velocity" in sampler.spaces or p.generator is None:
+    if v.sampling is None or v.sampling.flows or p.generator is None:
         return {}
+    sampler = Walk(v.sampling.make_sampler())
     planned = done.plans[v.config.method]
     table = planned.artifact.read_table(planned.manifest.records[0])
     table = table.filter(np.asarray(table["batch"]) == 0)
@@ -101,11 +98,11 @@ def walked(done: Results) -> dict[str, Any]:
         torch.from_numpy(np.array(schemas.tensor_numpy(table["prototype"]))).to(at.device) * p.generator.latent_scale,
         [NoiseKey(v.config.seed, c, s) for c, s in zip(ids, slots, strict=True)],
     )
-    guide = make_guidance(v.method.guidance, v.config.guidance, own) if guided(v.config, v.method) else None
+    guide = v.sampling.acting.make() if v.sampling.acting else None
     denoiser = Denoiser(p.generator, at, v.config.sampler.cfg_scale, v.config.sampler.cfg_channels)
-    steps = path(p.generator.alphas_bar, v.config.sampler.grid, v.config.sampler.steps or 0)
+    steps = path(p.generator.alphas_bar, v.config.sampler.grid, v.sampling.steps, v.sampling.start)
     with torch.inference_mode():
-        loop.sample(denoiser, steps, sampler, guide, batch)
+        loop.sample(denoiser, steps, sampler, guide, batch, start=v.sampling.start)
     return {"detour": mean(sampler.detour.cpu().numpy())}
 
 

@@ -8,6 +8,18 @@ from raydistill.config.base import class_list, class_lists
 from raydistill.config.evaluation import *  # noqa: F403
 from raydistill.config.loading import build, describe, leaves, load, nearest_key, presets
 from raydistill.config.sampling import *  # noqa: F403
+from raydistill.config.search import Search, search_space
 from raydistill.config.sections import *  # noqa: F403
 
-__all__ = ["build", "class_list", "class_lists", "describe", "leaves", "load", "nearest_key", "presets"]
+__all__ = [
+    "Search",
+    "build",
+    "class_list",
+    "class_lists",
+    "describe",
+    "leaves",
+    "load",
+    "nearest_key",
+    "presets",
+    "search_space",
+]

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from raydistill.config.base import Fraction, Section
+from raydistill.config.search import Search
 
-Form = Literal["mean", "epsilon", "velocity"]
+Space = Literal["mean", "epsilon", "velocity"]
 
 
 class SamplerConfig(Section):
@@ -24,6 +25,7 @@ class SamplerConfig(Section):
             le=1000,
             description="denoising steps, or intervals of a flow's time (heun: two calls each); null = own",
         ),
+        Search(4, 100, log=True),
     ] = None
     grid: Annotated[
         Literal["released", "linspace", "leading"],
@@ -44,9 +46,11 @@ class SamplerConfig(Section):
 class GuidanceConfig(Section):
     """Used by guided methods only. All but `form` is for guidance of diffusion; `path` has its own section."""
 
-    scale: Annotated[float, Field(ge=0, le=1000, description="guidance_scale; 0 = unguided")] = 0.1
+    scale: Annotated[
+        float, Field(ge=0, le=1000, description="guidance_scale; 0 = unguided"), Search(0.005, 0.5, log=True)
+    ] = 0.1
     form: Annotated[
-        Form | None,
+        Space | None,
         Field(
             description=(
                 "mean: DDPM form, shifts the posterior mean; epsilon: DDIM form, shifts the noise; "
@@ -55,7 +59,11 @@ class GuidanceConfig(Section):
         ),
     ] = None
     start: Annotated[Fraction, Field(description="window start as a fraction of the noise path, 1 = pure noise")] = 1.0
-    stop: Annotated[Fraction, Field(description="window stop; guidance acts while stop < fraction <= start")] = 0.5
+    stop: Annotated[
+        Fraction,
+        Field(description="window stop; guidance acts while stop < fraction <= start"),
+        Search(0.0, 0.9),
+    ] = 0.5
 
 
 Ramp = Literal["constant", "linear", "cosine", "exponential"]
@@ -83,7 +91,9 @@ class ManifoldConfig(Section):
         int, Field(ge=2, le=4096, description="real latents of the class around each prototype (tangent_projection)")
     ] = 64
     nearest: Annotated[int, Field(ge=2, le=512, description="K: points nearest the sample that span the tangent")] = 12
-    tangent_dim: Annotated[int, Field(ge=1, le=511, description="d: dimensions of the tangent, below K")] = 3
+    tangent_dim: Annotated[
+        int, Field(ge=1, le=511, description="d: dimensions of the tangent, below K"), Search(1, 8)
+    ] = 3
     noise: Annotated[
         Literal["estimate", "shared", "independent"],
         Field(description="how real latents are noised: by the network's own estimate, one draw, or a draw each"),
@@ -102,7 +112,9 @@ class ManifoldConfig(Section):
     radius_growth: Annotated[float, Field(ge=1, le=1000, description="the radius starts this many times as wide")] = 2.0
     radius_ramp: Annotated[Ramp, Field(description="how it narrows; constant = never wide")] = "exponential"
     radius_steps: Annotated[Fraction, Field(description="share of the steps over which it narrows")] = 0.1
-    normal_weight: Annotated[Fraction, Field(description="share of the normal part that is removed in the end")] = 1.0
+    normal_weight: Annotated[
+        Fraction, Field(description="share of the normal part that is removed in the end"), Search(0.0, 1.0)
+    ] = 1.0
     normal_ramp: Annotated[
         Ramp, Field(description="how that share grows from 0 through the window; constant = at once")
     ] = "constant"
@@ -135,14 +147,18 @@ class PathConfig(Section):
     """Used by guidance `path` (PGFM). Times run from 0 (noise) to 1 (image)."""
 
     w_max: Annotated[
-        Fraction, Field(description="w_max: share of the way to the prototype that the predicted image is moved")
+        Fraction,
+        Field(description="w_max: share of the way to the prototype that the predicted image is moved"),
+        Search(0.05, 0.9),
     ] = 0.3
-    t_stop: Annotated[Fraction, Field(description="guidance acts while t < t_stop")] = 0.6
+    t_stop: Annotated[Fraction, Field(description="guidance acts while t < t_stop"), Search(0.25, 1.0)] = 0.6
     power: Annotated[
         float, Field(ge=0, le=100, description="w(t) = w_max (1 - t / t_stop)^power; 0 = constant until t_stop")
     ] = 1.0
     t0: Annotated[
-        Fraction, Field(description="warm start: begin at t0 from (1 - t0) noise + t0 prototype; 0 = from noise")
+        Fraction,
+        Field(description="warm start: begin at t0 from (1 - t0) noise + t0 prototype; 0 = from noise"),
+        Search(0.0, 0.2),
     ] = 0.1
     tau: Annotated[
         float | None,

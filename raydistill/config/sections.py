@@ -229,6 +229,7 @@ class Config(Section):
     selection: SelectionConfig = SelectionConfig()
     metrics: MetricsConfig = MetricsConfig()
     ray: RayConfig = RayConfig()
+    brought: Annotated[dict[str, Section], Field(exclude=True)] = {}  # sections of entries from elsewhere, by their key
 
     @model_validator(mode="after")
     def _window_is_a_window(self) -> Config:
@@ -239,8 +240,13 @@ class Config(Section):
             )
         return self
 
+    def section(self, key: str, kind: type[Section]) -> Section:
+        """A section by its key: one of those above, or one that an entry brought with it."""
+        return getattr(self, key) if key in type(self).model_fields else self.brought.get(key, kind())
+
     def tree(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
+        tree = self.model_dump(mode="json", exclude={"brought"})
+        return tree | {key: own.model_dump(mode="json") for key, own in self.brought.items()}
 
     def yaml(self) -> str:
         """Canonical text: sorted keys."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from raydistill.diffusion.loop import Batch, Watch
 from raydistill.diffusion.prediction import FlowPrediction
 from raydistill.diffusion.schedule import Window, timesteps
+from raydistill.diffusion.start import NOISE, Start, mixed
 from raydistill.errors import BadInput
 
 Velocity = Callable[[Tensor, float, Tensor], Tensor]  # (x_t, t, class_index) -> v_hat (B, C, h, w) after CFG
@@ -39,12 +40,11 @@ class FlowStep:
 class FlowGuidance(Protocol):
     """Returns what is to be added to the velocity, where `window` is open.
 
-    Slots start at t0 > 0 from (1 - t0) noise + t0 prototype. `measured(pred, batch)`: delta, and numbers by name, (B,).
+    `guidance/base.py` is what implements it. `measured`: delta, and numbers by name, (B,).
     """
 
     space: str
     window: Window
-    t0: float
 
     def delta(self, pred: FlowPrediction, batch: Batch) -> Tensor: ...
 
@@ -124,13 +124,15 @@ def sample(
     guidance: FlowGuidance | None,
     batch: Batch,
     watch: Watch | None = None,
+    start: Start = NOISE,
 ) -> tuple[Tensor, np.ndarray]:
-    """Integrates to t = 1. Returns x_1 (B, C, h, w) float32 in generator space, and evaluations of the field (B,)."""
+    """Integrates from the time of the first step to t = 1.
+
+    Returns x_1 (B, C, h, w) float32 in generator space, and evaluations of the field (B,).
+    """
     field = Field(velocity, guidance, batch, watch)
-    start = steps[0].t
-    x = (1 - start) * batch.noise("init", 0)
-    if guidance is not None and guidance.t0 > 0:
-        x = x + start * batch.prototype
+    t0 = steps[0].t
+    x = mixed((1 - t0) * batch.noise("init", 0), batch.prototype, t0, 1.0, start)
     for step in steps:
         x = sampler.step(field, x, step)
     return x, field.calls

@@ -6,9 +6,8 @@ the loop in flow.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from raydistill import seeding
 from raydistill.diffusion.prediction import Prediction
 from raydistill.diffusion.schedule import Placed, Step, Window
+from raydistill.diffusion.start import NOISE, Start, mixed
 from raydistill.seeding import NoiseKey
 
 Denoise = Callable[[Tensor, Step, Tensor], Prediction]  # (x_t, step, class_index) -> prediction after CFG
@@ -32,13 +32,15 @@ class Sampler(Protocol):
 class Guidance(Protocol):
     """Returns what is to be added in `space`: to the posterior mean ("mean") or to the noise estimate ("epsilon").
 
-    A guidance that has something to show may also have `measured(pred, batch)`: delta, and numbers by name, (B,) each.
+    `guidance/base.py` is what implements it. `measured`: delta, and numbers by name, (B,) each.
     """
 
     space: str
     window: Window
 
     def delta(self, pred: Prediction, batch: Batch) -> Tensor: ...
+
+    def measured(self, pred: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
 Watch = Callable[[Placed, dict[str, Tensor]], None]  # is told of every guided step; numbers by name, (B,) each
@@ -48,16 +50,27 @@ Watch = Callable[[Placed, dict[str, Tensor]], None]  # is told of every guided s
 class Batch:
     """Slots sampled together: class_index (B,) int64 of the generator, prototype (B, C, h, w) in generator space.
 
-    `neighbours` (B, N, C, h, w) are real latents of the class in generator space, the nearest to the prototype first,
-    NaN where a class has fewer; `spread` (B,) is the median distance of the class's real latents to their mean, in
-    generator space. Both for guidance that asks for them, None otherwise.
+    `context` holds what the guidance asked to see of the real latents of each slot's class, (B, ...) by name, lengths
+    and latents in generator space.
     """
 
     class_index: Tensor
     prototype: Tensor
     keys: Sequence[NoiseKey]
-    neighbours: Tensor | None = None
-    spread: Tensor | None = None
+    context: Mapping[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def see(self, name: str) -> Tensor:
+        """(B, ...) of the context. Raises ValueError if the guidance did not ask for it, or nobody gave it."""
+        if name not in self.context:
+            raise ValueError(f"these slots come without {name!r} of their classes, which the guidance needs")
+        return self.context[name]
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What does not change from step to step, made at its first use. `name` must be the caller's own."""
+        if name not in self.kept:
+            self.kept[name] = make()
+        return self.kept[name]
 
     def noise(self, purpose: str, step: int, copies: int = 0) -> Tensor:
         """Standard normal (B, C, h, w) of the slots' keys; with `copies`, (B, copies, C, h, w)."""
@@ -65,24 +78,11 @@ class Batch:
         drawn = seeding.normal([k.at(purpose, step) for k in self.keys], shape)
         return torch.from_numpy(drawn).to(self.prototype.device)
 
-    @cached_property
-    def lengths(self) -> Tensor:
-        """Squared lengths of the neighbours (B, N), NaN where there is none: once for all steps."""
-        assert self.neighbours is not None
-        return self.neighbours.flatten(2).square().sum(2)
-
-    @cached_property
-    def reach(self) -> Tensor:
-        """Distances of the neighbours to their prototype (B, N), NaN where there is none: once for all steps."""
-        assert self.neighbours is not None
-        return torch.linalg.vector_norm(self.neighbours.flatten(2) - self.prototype.flatten(1).unsqueeze(1), dim=2)
-
     def take(self, rows: Sequence[int]) -> Batch:
         """Some of the slots, in the order of `rows`."""
         i = torch.as_tensor(list(rows), device=self.prototype.device)
-        near = None if self.neighbours is None else self.neighbours[i]
-        spread = None if self.spread is None else self.spread[i]
-        return Batch(self.class_index[i], self.prototype[i], [self.keys[r] for r in rows], near, spread)
+        context = {name: values[i] for name, values in self.context.items()}
+        return Batch(self.class_index[i], self.prototype[i], [self.keys[r] for r in rows], context)
 
 
 def sample(
@@ -92,12 +92,14 @@ def sample(
     guidance: Guidance | None,
     batch: Batch,
     watch: Watch | None = None,
+    start: Start = NOISE,
 ) -> Tensor:
-    """Runs the steps from pure noise. Returns x_0 (B, C, h, w) float32 in generator space.
+    """Runs the steps from the start. Returns x_0 (B, C, h, w) float32 in generator space.
 
     Order at each step: CFG (inside `denoise`), x0_hat, guidance, sampler (METHODS 1.2).
     """
-    x = batch.noise("init", 0)
+    first = steps[0].alpha_bar
+    x = mixed(batch.noise("init", 0), batch.prototype, first**0.5, (1 - first) ** 0.5, start)
     for step in steps:
         pred = denoise(x, step, batch.class_index)
         shift = None
@@ -122,8 +124,7 @@ def measured(guidance: Guidance, pred: Prediction, batch: Batch) -> tuple[Tensor
     The network's part is eps_hat itself for a shift of the noise estimate, and the term of eps_hat in the posterior
     mean, beta / sqrt((1 - beta) (1 - alpha_bar)) eps_hat, for a shift of the mean.
     """
-    own = getattr(guidance, "measured", None)
-    delta, seen = own(pred, batch) if own else (guidance.delta(pred, batch), {})
+    delta, seen = guidance.measured(pred, batch)
     s = pred.step
     part = 1.0 if guidance.space == "epsilon" else s.beta / ((1 - s.beta) * (1 - s.alpha_bar)) ** 0.5
     size = part * torch.linalg.vector_norm(pred.eps_hat.flatten(1), dim=1)

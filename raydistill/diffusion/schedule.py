@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from raydistill.diffusion.start import NOISE, Start
 from raydistill.errors import BadInput
 
 
@@ -88,9 +89,10 @@ def timesteps(grid: str, steps: int, train_steps: int) -> np.ndarray:
     return np.linspace(0, train_steps - 1, steps).round().astype(np.int64)
 
 
-def path(alpha_bar: np.ndarray, grid: str, steps: int) -> tuple[Step, ...]:
-    """The steps in sampling order, noisiest first."""
-    times = timesteps(grid, steps, len(alpha_bar))
+def path(alpha_bar: np.ndarray, grid: str, steps: int, start: Start = NOISE) -> tuple[Step, ...]:
+    """The steps in sampling order, noisiest first; those that a start leaves, counted among themselves."""
+    times = timesteps(grid, steps, len(alpha_bar))[: start.steps(steps)]
+    steps = len(times)
     previous = np.concatenate([[1.0], alpha_bar[times[:-1]]])
     made = [
         Step(i, i / steps, int(t), float(alpha_bar[t]), float(p), steps)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from raydistill.config import GuidanceConfig, ManifoldConfig
+from raydistill.config import GuidanceConfig, ManifoldConfig, Section, Space
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.prediction import Prediction
-from raydistill.diffusion.schedule import Window
 from raydistill.guidance import ramps
+from raydistill.guidance.base import Guidance
+from raydistill.guidance.context import Context, Neighbours
 from raydistill.guidance.kernels import pull
 from raydistill.guidance.tangent import Plane, nearest, plane
 from raydistill.registry import register
@@ -20,7 +23,27 @@ RELEASED_RADIUS = 0.05
 SMALLEST_RADIUS = 0.1  # where the evenly spread half of the release's cloud begins, in latent units
 
 
-class TangentProjection:
+@dataclass(frozen=True)
+class TangentNeighbours(Neighbours):
+    """The real latents around a prototype, of which the nearest K span the tangent."""
+
+    remedy = "lower it, choose a method without guidance along a manifold, or leave the class out"
+
+    @property
+    def asked_by(self) -> str:
+        return f"manifold.nearest={self.needed}"
+
+
+class Variant(Guidance):
+    """What the two readings share."""
+
+    section: ClassVar[tuple[str, type[Section]] | None] = ("manifold", ManifoldConfig)
+
+    def delta(self, pred: Prediction, batch: Batch) -> Tensor:
+        return self.measured(pred, batch)[0]
+
+
+class TangentProjection(Variant):
     """The paper: the pull to the prototype c loses its part normal to the manifold of the real latents.
 
         g  = grad log k(x0_hat, c)                                         (RBF of width 1: MGD3's c - x0_hat)
@@ -33,12 +56,9 @@ class TangentProjection:
     while noise is high). The radius is in units of the median distance of P to c; K points always remain.
     """
 
-    def __init__(self, config: GuidanceConfig, form: Literal["mean", "epsilon"], own: ManifoldConfig) -> None:
-        self.space, self.scale, self.own = form, config.scale, own
-        self.window = Window(config.start, config.stop)
-
-    def delta(self, pred: Prediction, batch: Batch) -> Tensor:
-        return self.measured(pred, batch)[0]
+    @classmethod
+    def context(cls, own: ManifoldConfig) -> Mapping[str, Context]:
+        return {"neighbours": TangentNeighbours(own.nearest, own.neighbours)}
 
     def measured(self, pred: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The shift, and per sample: `cosine` of g and the tangent, `distance` of x_t to the plane per sqrt(D),
@@ -64,19 +84,21 @@ class TangentProjection:
 
     def plane(self, pred: Prediction, batch: Batch) -> Plane:
         """The plane of the real latents at the sample, all divided by sqrt(alpha_bar): it has the same directions."""
-        if batch.neighbours is None:
-            raise ValueError("guidance manifold needs the real latents around each prototype")
-        s, own = pred.step, self.own
+        s, own, points = pred.step, self.own, batch.see("neighbours").flatten(2)
+        distance = batch.once("manifold.distance", lambda: norm(points - batch.prototype.flatten(1).unsqueeze(1)))
+        lengths = batch.once("manifold.lengths", lambda: points.square().sum(2))
         r = (
             ramps.radius(own.radius_ramp, own.radius or 1.0, own.radius_growth, own.radius_steps, self.window, s)
-            * batch.reach.nanmedian(dim=1, keepdim=True).values
+            * distance.nanmedian(dim=1, keepdim=True).values
         )
-        allowed = batch.reach <= r  # never where a small class was filled up with NaN
+        allowed = distance <= r  # never where a small class was filled up with NaN
         allowed[:, : own.nearest] = True
-        y, lengths = batch.neighbours.flatten(2), batch.lengths if own.noise != "independent" else None
-        if own.noise == "independent":
-            y = y + (1 / s.alpha_bar - 1) ** 0.5 * batch.noise("manifold", s.index, y.shape[1]).flatten(2).to(y.dtype)
-        near, _ = nearest(y, self.place(pred, batch), own.nearest, allowed, lengths)
+        at = self.place(pred, batch)
+        if own.noise != "independent":
+            near, _ = nearest(points, at, own.nearest, allowed, lengths)
+        else:
+            xi = batch.noise("manifold", s.index, points.shape[1]).flatten(2).to(points.dtype)
+            near, _ = nearest(points + (1 / s.alpha_bar - 1) ** 0.5 * xi, at, own.nearest, allowed)
         return plane(near, own.tangent_dim)
 
     def place(self, pred: Prediction, batch: Batch) -> Tensor:
@@ -90,7 +112,7 @@ class TangentProjection:
         return x.flatten(1) / s.alpha_bar**0.5
 
 
-class NormalCorrection:
+class NormalCorrection(Variant):
     """The release: the mode pull, plus a pull of x_t onto the plane through points of a synthetic cloud around c.
 
         P = c + rho u, unit u; half of the radii rho evenly spread from 0.1 to r, half uniform in [0, r]
@@ -101,13 +123,6 @@ class NormalCorrection:
     DDPM form: mu_theta += scale sigma_t g + correction. DDIM form: x0_hat += scale g + correction, from which eps_hat
     is derived again. The correction's length is at most correction_scale against |x_t| of about sqrt(D).
     """
-
-    def __init__(self, config: GuidanceConfig, form: Literal["mean", "epsilon"], own: ManifoldConfig) -> None:
-        self.space, self.scale, self.own = form, config.scale, own
-        self.window = Window(config.start, config.stop)
-
-    def delta(self, pred: Prediction, batch: Batch) -> Tensor:
-        return self.measured(pred, batch)[0]
 
     def measured(self, pred: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         s, own = pred.step, self.own
@@ -148,23 +163,30 @@ class NormalCorrection:
         return s.alpha_bar**0.5 * p + (1 - s.alpha_bar) ** 0.5 * xi
 
 
+VARIANTS: dict[str, type[Variant]] = {
+    "tangent_projection": TangentProjection,
+    "normal_correction": NormalCorrection,
+}
+
+
 @register("guidance", "manifold")
-class Manifold:
+class Manifold(Variant):
     """The variant that `manifold.variant` names."""
 
-    section: ClassVar[str] = "manifold"
-
-    @staticmethod
-    def neighbours(own: ManifoldConfig) -> tuple[int, int]:
-        """Real latents around each prototype: how many it needs, how many it looks at. The release makes up its own."""
-        return (own.nearest, own.neighbours) if own.variant == "tangent_projection" else (0, 0)
-
-    def __new__(  # type: ignore[misc]
-        cls, config: GuidanceConfig, form: Literal["mean", "epsilon"], own: ManifoldConfig | None = None
-    ) -> TangentProjection | NormalCorrection:
+    @classmethod
+    def make(cls, numbers: GuidanceConfig, space: Space, own: ManifoldConfig | None = None) -> Guidance:
         own = own or ManifoldConfig()
-        kind = TangentProjection if own.variant == "tangent_projection" else NormalCorrection
-        return kind(config, form, own)
+        return VARIANTS[own.variant](numbers, space, own)
+
+    @classmethod
+    def context(cls, own: ManifoldConfig) -> Mapping[str, Context]:
+        return VARIANTS[own.variant].context(own)
+
+    @classmethod
+    def examples(cls, scale: float, start: float, stop: float) -> Iterator[tuple[GuidanceConfig, Any]]:
+        for variant in VARIANTS:
+            numbers = GuidanceConfig(scale=scale, start=start, stop=stop)
+            yield numbers, ManifoldConfig(variant=variant, cloud=16)  # type: ignore[arg-type]
 
 
 def shift(space: str, scale: float, pred: Prediction, g: Tensor) -> Tensor:
@@ -175,5 +197,5 @@ def shift(space: str, scale: float, pred: Prediction, g: Tensor) -> Tensor:
 
 
 def norm(x: Tensor) -> Tensor:
-    """(B, D) -> (B,)."""
-    return torch.linalg.vector_norm(x, dim=1)
+    """(B, D) -> (B,), or (B, N, D) -> (B, N)."""
+    return torch.linalg.vector_norm(x, dim=-1)

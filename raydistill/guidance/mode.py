@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
-from raydistill.config import GuidanceConfig
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.prediction import Prediction
-from raydistill.diffusion.schedule import Window
+from raydistill.guidance.base import Guidance
 from raydistill.registry import register
 
 
 @register("guidance", "mode")
-class Mode:
+class Mode(Guidance):
     """g_t = m - x0_hat with prototype m, in one of two forms that are not equally strong for the same scale:
 
     mean     (DDPM, the release):     mu      <- mu      + scale * sigma_t * g_t
     epsilon  (DDIM, the paper's alg. 1): eps_hat <- eps_hat - scale * sqrt(1 - alpha_bar_t) * g_t
     """
-
-    def __init__(self, config: GuidanceConfig, form: Literal["mean", "epsilon"]) -> None:
-        self.space = form
-        self.scale = config.scale
-        self.window = Window(config.start, config.stop)
 
     def delta(self, pred: Prediction, batch: Batch) -> Tensor:
         g = batch.prototype - pred.x0_hat

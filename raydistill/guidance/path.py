@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from raydistill.config import GuidanceConfig, PathConfig, Section
+from raydistill.config import GuidanceConfig, PathConfig, Section, Space
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.prediction import FlowPrediction
 from raydistill.diffusion.schedule import Window
+from raydistill.diffusion.start import Start
+from raydistill.guidance.base import Guidance
+from raydistill.guidance.context import ClassRadius, Context
 from raydistill.registry import register
 
 
+class PathRadius(ClassRadius):
+    """The radius of a class, as rho asks for it."""
+
+    remedy = "set it to null, or leave the class out with source.classes=[...]"
+
+    @property
+    def asked_by(self) -> str:
+        return "path.rho"
+
+
 @register("guidance", "path")
-class Path:
+class Path(Guidance):
     """v <- v + Delta,  Delta = w(t) (p - x1_hat) / (1 - t),  w(t) = w_max (1 - t / t_stop)^power below t_stop.
 
     The same as (1 - w) v + w (p - x_t) / (1 - t), a blend of the model's flow and the straight way to p; the predicted
@@ -25,22 +38,30 @@ class Path:
     the median distance of the class's real latents to their mean. Warm start: x_t0 = (1 - t0) noise + t0 p.
     """
 
-    section: ClassVar[str] = "path"
-    forms: ClassVar[tuple[str, ...]] = ("velocity",)
+    section: ClassVar[tuple[str, type[Section]] | None] = ("path", PathConfig)
+    spaces: ClassVar[tuple[Space, ...]] = ("velocity",)
 
-    def __init__(self, config: GuidanceConfig, form: str, own: PathConfig | None = None) -> None:
-        self.space, self.own = form, own or PathConfig()
-        self.t0 = self.own.t0
+    def __init__(self, numbers: GuidanceConfig, space: Space, own: PathConfig | None = None) -> None:
+        self.space, self.own = space, own or PathConfig()
         self.window = Window(1.0, 1.0 - self.own.t_stop)
 
-    @staticmethod
-    def acts(own: Section) -> bool:
-        return isinstance(own, PathConfig) and (own.w_max > 0 or own.t0 > 0)
+    @classmethod
+    def acts(cls, numbers: GuidanceConfig, own: PathConfig) -> bool:
+        return own.w_max > 0 or own.t0 > 0
 
-    @staticmethod
-    def spread(own: PathConfig) -> bool:
-        """Whether it asks for the spread of the class."""
-        return own.rho is not None
+    @classmethod
+    def context(cls, own: PathConfig) -> Mapping[str, Context]:
+        return {} if own.rho is None else {"radius": PathRadius()}
+
+    @classmethod
+    def start(cls, own: PathConfig) -> Start:
+        return Start(own.t0)
+
+    @classmethod
+    def examples(cls, scale: float, start: float, stop: float) -> Iterator[tuple[GuidanceConfig, Any]]:
+        own = PathConfig(w_max=scale, t_stop=1 - stop, power=0.0, t0=0.0, tau=None)
+        yield GuidanceConfig(), own
+        yield GuidanceConfig(), own.model_copy(update={"rho": 1e6})
 
     def weight(self, t: float) -> float:
         """w(t)."""
@@ -68,9 +89,7 @@ class Path:
         if self.own.tau is not None:
             yield self.own.tau * size
         if self.own.rho is not None:
-            if batch.spread is None:
-                raise ValueError("path.rho needs the spread of each slot's class")
-            yield self.own.rho / (1 - pred.t) * batch.spread.to(size.dtype)
+            yield self.own.rho / (1 - pred.t) * batch.see("radius").to(size.dtype)
 
 
 def norm(x: Tensor) -> Tensor:

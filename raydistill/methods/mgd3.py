@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from raydistill.config import Form
+from raydistill.config import Space
 from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.registry import register
 
@@ -17,7 +17,7 @@ class Mgd3(Method):
     uses_prototypes = True
     guidance = "mode"
     sampler = "ddpm"
-    form: ClassVar[Form | None] = "mean"
+    form: ClassVar[Space | None] = "mean"
 
     def slots(self, view: ClassView, ipc: int, seed: int) -> list[Slot]:
         """Slot j takes prototype j; with fewer distinct latents than slots the prototypes are used in turn."""

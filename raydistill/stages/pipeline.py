@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 
 from raydistill.config import Config
 from raydistill.errors import BadInput, RaydistillError, StageFailed
-from raydistill.methods.base import guidance_numbers, guidance_section
 from raydistill.metrics.own_class import OwnClass
+from raydistill.methods.resolve import Variant
 from raydistill.models.checkpoint import licence
 from raydistill.report.card import card
 from raydistill.report.data import FULL
@@ -34,10 +34,10 @@ from raydistill.stages import (
     teaching,
 )
 from raydistill.stages.imagesets import SetRef
-from raydistill.stages.neighbours import RealLatents
 from raydistill.stages.nodes import Nodes, joins
-from raydistill.stages.preflight import Prepared, Variant, images_per_class, prepare, source_name
+from raydistill.stages.preflight import Prepared, images_per_class, prepare, source_name
 from raydistill.stages.progress import say
+from raydistill.stages.real_latents import RealLatents
 from raydistill.stages.renew import renew
 from raydistill.stages.runner import Execute, Outcome, Stage
 from raydistill.stages.trainer import Teaching, Training
@@ -133,9 +133,8 @@ def make(done: Results, until: Until, bring: Bring) -> Results:
             anchors = plan.Prototypes(found.artifact, found.manifest)
         done.plans[name] = bring(
             plan.stage(
-                v.config,
+                v,
                 p.run,
-                v.method,
                 done.classes.artifact,
                 done.classes.manifest,
                 anchors,
@@ -150,9 +149,8 @@ def make(done: Results, until: Until, bring: Bring) -> Results:
         if until != "plan":
             done.syntheses[name] = bring(
                 sample.stage(
-                    v.config,
+                    v,
                     p.run,
-                    v.method,
                     done.plans[name].artifact,
                     done.plans[name].manifest,
                     RealLatents(done.classes.artifact, done.classes.manifest),
@@ -276,13 +274,12 @@ def provenance(p: Prepared, v: Variant) -> dict[str, Any]:
     """What an image came from, free of host and time: the same on every machine."""
     c = v.config
     made: dict[str, Any] = {"vae": p.vae.identity()["weights"][:16]}
-    if v.method.generates and p.generator is not None:
-        made |= {"generator": p.generator.identity()["weights"][:16], "sampler": c.sampler.model_dump()}
-        if v.method.guidance:
-            made |= {"guidance": {"name": v.method.guidance, **guidance_numbers(c)}}
-            own = guidance_section(c, v.method)
-            if own is not None:
-                made["guidance"] |= own.model_dump()
+    if v.sampling is not None and p.generator is not None:
+        made |= {"generator": p.generator.identity()["weights"][:16], "sampler": v.sampling.sampler.model_dump()}
+        guidance = v.sampling.guidance
+        if guidance is not None:
+            own = {} if guidance.own is None else guidance.own.model_dump()
+            made |= {"guidance": {"name": guidance.name, **guidance.told(), **own}}
     if v.method.uses_prototypes and c.cluster.algorithm not in (None, "kmeans"):
         made["prototypes"] = {"algorithm": c.cluster.algorithm, **c.hierarchy.model_dump()}
     return made

@@ -14,7 +14,8 @@ import pyarrow as pa
 from raydistill.config import Config
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
-from raydistill.methods.base import ClassView, Method, Slot, neighbours_wanted, spread_wanted
+from raydistill.methods.base import ClassView, Method, Slot
+from raydistill.methods.resolve import Variant
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.prototypes import Offer, Prototypes, identity, offer
@@ -121,9 +122,8 @@ class PlanWork:
 
 
 def stage(
-    config: Config,
+    v: Variant,
     run: RunDir,
-    method: Method,
     classes: Artifact,
     manifest: Manifest,
     prototypes: Prototypes | None,
@@ -132,7 +132,8 @@ def stage(
     features: Features | None = None,
 ) -> Stage:
     """The plan of one method at one IPC and seed. `features` are given if the method chooses by them."""
-    by_class = any(neighbours_wanted(config, method)) or spread_wanted(config, method)
+    config, method = v.config, v.method
+    by_class = v.sampling is not None and bool(v.sampling.context)
     print_of = fingerprint(
         "plan",
         VERSION,

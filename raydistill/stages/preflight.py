@@ -12,20 +12,14 @@ from raydistill import registry
 from raydistill.config import Config
 from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
-from raydistill.methods.base import (
-    Method,
-    guidance_section,
-    guided,
-    make_guidance,
-    neighbours_wanted,
-    resolve,
-    spread_wanted,
-)
+from raydistill.methods.base import Method
+from raydistill.methods.resolve import SamplingPlan, Variant, resolve
 from raydistill.models import hub
 from raydistill.models.checkpoint import packaged
 from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
+from raydistill.report.text import plural
 from raydistill.sources.base import ClassInfo, Splits, open_splits
 from raydistill.stages import foreign
 from raydistill.stages.foreign import Foreign
@@ -33,14 +27,6 @@ from raydistill.stages.measure import asked
 from raydistill.stages.progress import say
 from raydistill.store.location import Location
 from raydistill.store.rundir import RunDir
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One method with its resolved configuration: the run's own, or a baseline's."""
-
-    config: Config
-    method: Method
 
 
 @dataclass(frozen=True)
@@ -71,16 +57,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     own = [] if config.evaluate.images else [config.method]
     names = [*own, *(b for b in config.evaluate.baselines if evaluate and b not in own)]
     variants = [
-        Variant(
-            *resolve(
-                config.model_copy(
-                    update={
-                        "method": name,
-                        **({} if name == config.method else _own(config, name)),
-                    }
-                )
-            )
-        )
+        resolve(config.model_copy(update={"method": name, **({} if name == config.method else _own(config, name))}))
         for name in dict.fromkeys(names)
     ]
     run.check()
@@ -90,12 +67,12 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     given = foreign.find(config, splits.train.classes) if config.evaluate.images else None
     if given is not None:
         config = config.model_copy(update={"method": given.name, "ipc": given.ipc})
-        variants = [Variant(v.config.model_copy(update={"ipc": given.ipc}), v.method) for v in variants]
+        variants = [resolve(v.config.model_copy(update={"ipc": given.ipc})) for v in variants]
     check_counts(config, splits, variants)
     if evaluate:
         check_increments(config, config.ipc if given is None else int(given.listing.counts.min()))
     if given is not None:
-        variants = [Variant(config, foreign.Given()), *variants]
+        variants = [Variant(config, foreign.Given(), None), *variants]
     vae = find_vae(config)
     shape = vae.latent_shape(config.source.image_size)
     generator = None
@@ -104,7 +81,8 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
         generator.check_fits(shape, [c.class_id for c in splits.train.classes])
         generator.check_vae(vae)
         for v in variants:
-            check_steps(v, generator)
+            if v.sampling is not None:
+                check_steps(v.sampling, generator)
     features = ClassifierSpec(**config.features.model_dump(), key="features") if config.features.path else None
     if config.selection.space == "feature" and features is None:
         raise BadInput("selection.space=feature needs a network: give features.path, or choose selection.space=latent")
@@ -149,31 +127,28 @@ def find_generator(config: Config, method: Method) -> GeneratorSpec:
     return spec
 
 
-def check_steps(v: Variant, generator: GeneratorSpec) -> None:
+def check_steps(sampling: SamplingPlan, generator: GeneratorSpec) -> None:
     """Raises BadInput if the sampler asks for more times than the generator has, or if no step would be guided."""
-    s = v.config.sampler
-    if not v.method.generates or s.name is None or s.steps is None:
-        return
-    kind = registry.get("sampler", s.name)
-    if "velocity" not in kind.spaces:
-        if s.steps > len(generator.alphas_bar):
+    name, count = sampling.sampler.name, sampling.steps
+    if not sampling.flows:
+        if count > len(generator.alphas_bar):
             raise BadInput(
-                f"sampler.steps={s.steps} is more than the generator's {len(generator.alphas_bar)} training steps"
+                f"sampler.steps={count} is more than the generator's {len(generator.alphas_bar)} training steps"
             )
         return
-    if kind.any_time and generator.predicts.own_times is not None:
+    if sampling.kind.any_time and generator.predicts.own_times is not None:
         raise BadInput(
-            f"sampler.name={s.name} asks for velocities at any time, and {generator.path} is no flow and knows only "
+            f"sampler.name={name} asks for velocities at any time, and {generator.path} is no flow and knows only "
             "its training times; use euler or heun, or give a flow as generator.path"
         )
-    guide = None
-    if v.method.guidance and guided(v.config, v.method):
-        guide = make_guidance(v.method.guidance, v.config.guidance, guidance_section(v.config, v.method))
-    steps = generator.times(s.steps, guide.t0 if guide else 0.0, s.grid)
-    if guide and not any(guide.window.active(step) for step in steps):
+    steps = generator.times(count, sampling.start.t0, sampling.sampler.grid)
+    if sampling.acting is None:
+        return
+    window = sampling.acting.make().window
+    if not any(window.active(step) for step in steps):
         raise BadInput(
-            f"guidance {v.method.guidance}: none of the steps, from t={steps[0].t:.3g} on, lies before t_stop="
-            f"{1 - guide.window.stop:.3g}; raise it, or begin earlier"
+            f"guidance {sampling.acting.name}: none of the steps, from t={steps[0].t:.3g} on, lies before t_stop="
+            f"{1 - window.stop:.3g}; raise it, or begin earlier"
         )
 
 
@@ -287,18 +262,12 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
             say("source", f"class {info.class_id!r} has a single image: its one prototype is that image")
     low = int(counts.argmin())
     for v in variants:
-        least, _ = neighbours_wanted(v.config, v.method)
-        if least > counts[low]:
-            raise BadInput(
-                f"manifold.nearest={least} is more than the {counts[low]} images of class "
-                f"{train.classes[low].class_id!r}; lower it, or choose a method without guidance along a manifold"
-            )
-        if spread_wanted(v.config, v.method) and counts[low] == 1:
-            raise BadInput(
-                f"{v.method.guidance}.rho is in units of the spread of a class, and class "
-                f"{train.classes[low].class_id!r} has a single image; set it to null, or leave the class out with "
-                "source.classes=[...]"
-            )
+        for context in v.sampling.context.values() if v.sampling is not None else ():
+            if context.least > counts[low]:
+                raise BadInput(
+                    f"{context.asked_by} needs {plural(context.least, 'image')} of a class, and class "
+                    f"{train.classes[low].class_id!r} has {counts[low]}; {context.remedy}"
+                )
         if not v.method.generates and config.ipc > counts[low]:
             raise BadInput(
                 f"ipc={config.ipc} is more than the {counts[low]} images of class {train.classes[low].class_id!r}, and "

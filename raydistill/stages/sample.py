@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from raydistill import registry
-from raydistill.config import Config, GuidanceConfig, SampleConfig, SamplerConfig, Section, SourceConfig
+from raydistill.config import SampleConfig, SourceConfig
 from raydistill.diffusion import flow, loop
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.schedule import Placed, path
 from raydistill.diffusion.walk import Walk
 from raydistill.errors import BadInput, StageFailed
+from raydistill.guidance.context import Context
 from raydistill.identity import fingerprint
-from raydistill.methods.base import (
-    Method,
-    guidance_numbers,
-    guidance_section,
-    guided,
-    make_guidance,
-    neighbours_wanted,
-    sampler_section,
-    spread_wanted,
-)
+from raydistill.methods.resolve import SamplingPlan, Variant
 from raydistill.models.denoiser import Denoiser, GeneratorSpec
 from raydistill.models.device import place
 from raydistill.models.vae import Vae, VaeSpec
@@ -34,7 +26,7 @@ from raydistill.seeding import NoiseKey
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode, png
 from raydistill.stages.encode import encode_all
-from raydistill.stages.neighbours import RealLatents, around, spread
+from raydistill.stages.real_latents import RealLatents
 from raydistill.stages.runner import Stage
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
@@ -46,14 +38,11 @@ FLOW_VERSION = 2  # of what flow samplers leave: their traces hold `detour`
 
 @dataclass(frozen=True)
 class Slots:
-    """One batch of the plan. Where guidance asks for them: real latents around its prototypes, (B, N, C, h, w), and the
-    spread of the class of each slot, (B,), both in VAE-scaled space.
-    """
+    """One batch of the plan, with what guidance asked to see of each slot's class, (B, ...), in VAE-scaled space."""
 
     key: str
     table: pa.Table
-    neighbours: np.ndarray | None = None
-    spread: np.ndarray | None = None
+    context: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,72 +51,56 @@ class GenerateWork:
 
     generator: GeneratorSpec
     vae: VaeSpec
-    sampler: SamplerConfig
-    sampler_own: Section | None
-    guidance_name: str | None  # None: unguided
-    guidance: GuidanceConfig
-    own: Section | None  # of the guidance
+    sampling: SamplingPlan
     real: RealLatents
-    neighbours: tuple[int, int]  # least, most
-    spread: bool
     pool: SampleConfig
     artifact: Artifact
     seed: int
 
     def load(self, item: Slots) -> Slots:
-        least, most = self.neighbours
-        if not most and not self.spread:
+        asked = self.sampling.context
+        if not asked:
             return item
-        index, anchors = item.table["class_index"].to_numpy(), schemas.tensor_numpy(item.table["prototype"])
-        near = np.empty((len(index), most, *anchors.shape[1:]), np.float32)
-        wide = np.empty(len(index), np.float32)
+        index, prototypes = item.table["class_index"].to_numpy(), schemas.tensor_numpy(item.table["prototype"])
+        seen: dict[str, np.ndarray] = {}
         for c in np.unique(index):
             latents, rows = self.real.of(int(c)), np.flatnonzero(index == c)
-            wide[rows] = spread(latents) if self.spread else 0.0
-            if self.spread and not wide[rows[0]] > 0:
-                name = item.table["class_id"][int(rows[0])].as_py()
-                raise StageFailed(
-                    f"sample: class {name!r} has {len(latents)} usable images, all alike: it has no spread by which "
-                    f"{self.guidance_name}.rho could measure; set it to null or leave the class out"
-                )
-            if len(latents) < least:
-                name = item.table["class_id"][int(rows[0])].as_py()
-                raise StageFailed(
-                    f"sample: class {name!r} has {len(latents)} usable images, and guidance {self.guidance_name} needs "
-                    f"{least} around a prototype; lower {self.guidance_name}.nearest or leave the class out"
-                )
-            for row in rows if most else ():
-                near[row] = around(latents, anchors[row], most)
-        return Slots(item.key, item.table, near if most else None, wide if self.spread else None)
+            class_id = item.table["class_id"][int(rows[0])].as_py()
+            for name, context in asked.items():
+                values = look(context, latents, prototypes[rows], class_id)
+                whole = seen.setdefault(name, np.empty((len(index), *values.shape[1:]), values.dtype))
+                whole[rows] = values
+        return Slots(item.key, item.table, seen)
 
     def open(self) -> Callable[[Slots], Record]:
         at = place(self.pool)
-        denoiser = Denoiser(self.generator, at, self.sampler.cfg_scale, self.sampler.cfg_channels)
+        sampler, scale = self.sampling.sampler, self.generator.latent_scale
+        denoiser = Denoiser(self.generator, at, sampler.cfg_scale, sampler.cfg_channels)
         vae = Vae(self.vae, at)
         generate = self.trajectories(denoiser)
         label = {c: i for i, c in enumerate(self.generator.class_ids)}
+        asked = self.sampling.context
 
         def finish(slots: Slots) -> Record:
             t = slots.table
-            prototype = torch.from_numpy(np.array(schemas.tensor_numpy(t["prototype"]))) * self.generator.latent_scale
+            prototype = torch.from_numpy(np.array(schemas.tensor_numpy(t["prototype"]))) * scale
             ids = t["class_id"].to_pylist()
-
-            def scaled(values: np.ndarray | None) -> torch.Tensor | None:
-                return None if values is None else torch.from_numpy(values).to(at.device) * self.generator.latent_scale
-
+            context = {
+                name: torch.from_numpy(values).to(at.device) * (scale if asked[name].scales else 1)
+                for name, values in slots.context.items()
+            }
             batch = Batch(
                 torch.tensor([label[c] for c in ids], device=at.device),
                 prototype.to(at.device),
                 [NoiseKey(self.seed, c, s) for c, s in zip(ids, t["slot"].to_pylist(), strict=True)],
-                scaled(slots.neighbours),
-                scaled(slots.spread),
+                context,
             )
             trace = Trace()
             with torch.inference_mode():
-                z, asked = generate(batch, trace)
-                z = z / self.generator.latent_scale
+                z, asks = generate(batch, trace)
+                z = z / scale
             pixels = vae.decode(z).numpy()
-            nfe = asked * denoiser.calls_per_step
+            nfe = asks * denoiser.calls_per_step
             return commit(self.artifact, slots, pixels, z.cpu().numpy(), nfe, at.kind, trace)
 
         return finish
@@ -135,16 +108,27 @@ class GenerateWork:
     def trajectories(self, denoiser: Denoiser) -> Callable[[Batch, Trace], tuple[torch.Tensor, int | np.ndarray]]:
         """From noise to z in generator space, and how often the network is asked for each slot: by diffusion's loop or
         by that of flows, as the sampler wants."""
-        count, model = self.sampler.steps, self.generator
-        assert count is not None, "resolved"
-        extra = [] if self.sampler_own is None else [self.sampler_own]
-        sampler = registry.get("sampler", self.sampler.name or "")(*extra)
-        guide = make_guidance(self.guidance_name, self.guidance, self.own) if self.guidance_name else None
-        if "velocity" in sampler.spaces:
-            times = model.times(count, guide.t0 if guide else 0.0, self.sampler.grid)
-            return lambda batch, trace: flow.sample(denoiser.velocity, times, Walk(sampler, trace), guide, batch, trace)
-        steps = path(model.alphas_bar, self.sampler.grid, count)
-        return lambda batch, trace: (loop.sample(denoiser, steps, sampler, guide, batch, trace), count)
+        plan, model = self.sampling, self.generator
+        sampler, start, grid = plan.make_sampler(), plan.start, plan.sampler.grid
+        guide = plan.acting.make() if plan.acting else None
+        if plan.flows:
+            times = model.times(plan.steps, start.t0, grid)
+            return lambda batch, trace: flow.sample(
+                denoiser.velocity, times, Walk(sampler, trace), guide, batch, trace, start
+            )
+        steps = path(model.alphas_bar, grid, plan.steps, start)
+        return lambda batch, trace: (loop.sample(denoiser, steps, sampler, guide, batch, trace, start), len(steps))
+
+
+def look(context: Context, latents: np.ndarray, prototypes: np.ndarray, class_id: str) -> np.ndarray:
+    """What a context sees for the prototypes (B, C, h, w) of a class. Raises StageFailed for a class that lacks it."""
+    about = f"sample: class {class_id!r} has {len(latents)} usable images"
+    if len(latents) < context.least:
+        raise StageFailed(f"{about}, and {context.asked_by} needs {context.least}; {context.remedy}")
+    try:
+        return context.of(latents, prototypes)
+    except ValueError as e:
+        raise StageFailed(f"{about}, {e}, as {context.asked_by} wants; {context.remedy}") from None
 
 
 class Trace:
@@ -219,9 +203,8 @@ def commit(
 
 
 def stage(
-    config: Config,
+    v: Variant,
     run: RunDir,
-    method: Method,
     plan: Artifact,
     manifest: Manifest,
     real: RealLatents,
@@ -236,43 +219,14 @@ def stage(
         f"batch-{b:05d}": (int(np.searchsorted(batch, b)), int(np.searchsorted(batch, b, side="right")))
         for b in range(int(batch[-1]) + 1)
     }
-    s = config.sample
+    config, s = v.config, v.config.sample
     common = ("sample", VERSION, manifest.digest, vae.identity(), s.threads, s.dtype)
-    if method.generates:
+    if v.sampling is not None:
         if generator is None:
             raise BadInput("generator.path is needed by this method")
-        own, near = guidance_section(config, method), neighbours_wanted(config, method)
-        wide = spread_wanted(config, method)
-        guidance, acts, extra = None, guided(config, method), sampler_section(config)
-        flows = "velocity" in registry.get("sampler", config.sampler.name or "").spaces
-        if acts:
-            seen = real.manifest.digest if any(near) or wide else None
-            guidance = [guidance_numbers(config), own and own.model_dump(), seen]
-        print_of = fingerprint(
-            *common,
-            generator.identity(),
-            config.sampler.model_dump(),
-            method.guidance,
-            guidance,
-            *([extra.model_dump()] if extra else []),
-            *([FLOW_VERSION] if flows else []),
-        )
+        print_of = fingerprint(*common, generator.identity(), *identity(v.sampling, real))
         artifact = run.artifact("syntheses", print_of)
-        work: GenerateWork | PickWork = GenerateWork(
-            generator,
-            vae,
-            config.sampler,
-            extra,
-            method.guidance if acts else None,
-            config.guidance,
-            own,
-            real,
-            near,
-            wide,
-            s,
-            artifact,
-            config.seed,
-        )
+        work: GenerateWork | PickWork = GenerateWork(generator, vae, v.sampling, real, s, artifact, config.seed)
     else:
         artifact = run.artifact(
             "syntheses", fingerprint(*common, config.source.image_size, config.source.max_pixels, train.digest)
@@ -283,14 +237,17 @@ def stage(
         start, stop = bounds[key]
         return Slots(key, slots.slice(start, stop - start).combine_chunks())
 
-    return Stage(
-        "sample",
-        "images",
-        artifact,
-        list(bounds),
-        item,
-        work,
-        len(slots),
-        "actors" if method.generates else "driver",
-        s,
-    )
+    style: Literal["actors", "driver"] = "actors" if v.sampling is not None else "driver"
+    return Stage("sample", "images", artifact, list(bounds), item, work, len(slots), style, s)
+
+
+def identity(sampling: SamplingPlan, real: RealLatents) -> list[Any]:
+    """What the images of a plan depend on besides the plan itself and the networks."""
+    guidance, acting = sampling.guidance, sampling.acting
+    numbers = None
+    if acting is not None:
+        seen = real.manifest.digest if acting.context else None
+        numbers = [acting.told(), acting.own and acting.own.model_dump(), seen]
+    parts: list[Any] = [sampling.sampler.model_dump(), guidance and guidance.name, numbers]
+    parts += [sampling.own.model_dump()] if sampling.own else []
+    return parts + ([FLOW_VERSION] if sampling.flows else [])

@@ -10,7 +10,8 @@ from tiny_run import config
 
 from raydistill import registry
 from raydistill.errors import BadInput
-from raydistill.methods.base import ClassView, Method, Slot, forms, resolve
+from raydistill.methods.base import ClassView, Method, Slot
+from raydistill.methods.resolve import resolve
 
 SHAPE = (4, 2, 2)
 IMAGES = 8
@@ -125,10 +126,11 @@ def test_draws_differ_between_seeds_and_classes_if_there_are_any(name: str) -> N
 
 
 def test_it_goes_with_its_own_sampler(name: str) -> None:
-    asked, method = resolve(config(method=name))
+    made = resolve(config(method=name))
+    asked, method = made.config, made.method
     if method.generates:
         assert asked.sampler.name == method.sampler and asked.sampler.steps == 2
-        unsaid = resolve(config(method=name, sampler={}))[0]
+        unsaid = resolve(config(method=name, sampler={})).config
         assert unsaid.sampler.steps == method.steps
         assert (asked.guidance.form in registry.get("sampler", method.sampler).spaces) == (method.guidance is not None)
     if method.guidance is not None:
@@ -143,11 +145,11 @@ def test_a_form_that_no_sampler_takes_is_refused(name: str) -> None:
         spaces = registry.get("sampler", sampler).spaces
         for form in ("mean", "epsilon", "velocity"):
             asked = config(method=name, sampler={"name": sampler, "steps": 10}, guidance={"form": form})
-            if form not in forms(method.guidance):
+            if form not in registry.get("guidance", method.guidance).spaces:
                 with pytest.raises(BadInput, match=f"guidance.form={form} does not go with guidance {method.guidance}"):
                     resolve(asked)
             elif form in spaces:
-                assert resolve(asked)[0].guidance.form == form
+                assert resolve(asked).config.guidance.form == form
             else:
                 with pytest.raises(BadInput, match=f"guidance.form={form} does not go with sampler.name={sampler}"):
                     resolve(asked)

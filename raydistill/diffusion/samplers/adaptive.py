@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from raydistill.config import AdaptiveConfig
+from raydistill.config import AdaptiveConfig, Section
 from raydistill.diffusion.flow import Field, FlowStep
 from raydistill.errors import StageFailed
 from raydistill.registry import register
@@ -28,7 +28,7 @@ class Adaptive:
     spaces = ("velocity",)
     stochastic = False
     any_time = True
-    section: ClassVar[str] = "adaptive"
+    section: ClassVar[tuple[str, type[Section]] | None] = ("adaptive", AdaptiveConfig)
 
     def __init__(self, own: AdaptiveConfig | None = None) -> None:
         self.own = own or AdaptiveConfig()

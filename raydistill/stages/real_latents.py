@@ -1,4 +1,4 @@
-"""Real latents of a class, those around a prototype, and how far they are spread: what guidance measures itself by."""
+"""The real latents of a class, read where they lie: what guidance measures itself by."""
 
 from __future__ import annotations
 
@@ -28,20 +28,3 @@ class RealLatents:
                 table = self.artifact.read_rows(bucket, start, start + bucket.meta["counts"][place], ["latent"])
                 return schemas.tensor_numpy(table["latent"])
         raise StageFailed(f"sample: class {class_index} has no latents under {self.artifact.location}")
-
-
-def spread(latents: np.ndarray) -> float:
-    """Median distance of the latents (N, C, h, w) of a class to their mean, in their own space; 0 for a single one."""
-    x = latents.reshape(len(latents), -1).astype(np.float32)
-    x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return float(np.median(np.sqrt(np.square(x).sum(axis=1, dtype=np.float64))))
-
-
-def around(latents: np.ndarray, prototype: np.ndarray, count: int) -> np.ndarray:
-    """The `count` latents (N, C, h, w) nearest the prototype (C, h, w), nearest first, float32, NaN where N is less."""
-    x = latents.reshape(len(latents), -1).astype(np.float32)
-    far = np.square(x - prototype.reshape(1, -1)).sum(axis=1, dtype=np.float64)
-    near = np.argsort(far, kind="stable")[:count]
-    out = np.full((count, *latents.shape[1:]), np.nan, np.float32)
-    out[: len(near)] = latents[near]
-    return out

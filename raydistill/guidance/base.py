@@ -1,0 +1,69 @@
+"""What every guidance is: where it acts, what it adds, what it wants to see, and which numbers are its own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from raydistill.config import GuidanceConfig, Section, Space
+from raydistill.diffusion.loop import Batch
+from raydistill.diffusion.schedule import Window
+from raydistill.diffusion.start import NOISE, Start
+from raydistill.guidance.context import Context
+
+
+class Guidance(ABC):
+    """Subclass, set the class variables, write `delta`, register. Stateless: what differs by slot comes in the batch.
+
+    `own` is the guidance's section of the configuration, None for one that declares none. `numbers` is the section
+    `guidance`, which guidance of diffusion shares; a guidance of flows has a window of its own.
+    """
+
+    version: ClassVar[int] = 1  # raise it when what `delta` returns changes: old images are then made anew
+    spaces: ClassVar[tuple[Space, ...]] = ("mean", "epsilon")  # in which `delta` can be given
+    section: ClassVar[tuple[str, type[Section]] | None] = None  # its key in the configuration, and what it holds
+
+    space: str
+    window: Window
+
+    def __init__(self, numbers: GuidanceConfig, space: Space, own: Any = None) -> None:
+        self.space, self.scale, self.own = space, numbers.scale, own
+        self.window = Window(numbers.start, numbers.stop)
+
+    @classmethod
+    def make(cls, numbers: GuidanceConfig, space: Space, own: Any = None) -> Guidance:
+        """The guidance that the configuration asks for; one entry may stand for several variants."""
+        if own is None and cls.section is not None:
+            own = cls.section[1]()
+        return cls(numbers, space, own)
+
+    @classmethod
+    def acts(cls, numbers: GuidanceConfig, own: Any) -> bool:
+        """Whether it does anything at all with these numbers."""
+        return numbers.scale > 0
+
+    @classmethod
+    def context(cls, own: Any) -> Mapping[str, Context]:
+        """What it wants to see of the real latents of a slot's class: `batch.context[name]` then holds it, (B, ...)."""
+        return {}
+
+    @classmethod
+    def start(cls, own: Any) -> Start:
+        """Where its trajectories begin."""
+        return NOISE
+
+    @classmethod
+    def examples(cls, scale: float, start: float, stop: float) -> Iterator[tuple[GuidanceConfig, Any]]:
+        """Settings of this strength and window that the contract tests try: one a variant, scale 0 the identity."""
+        yield GuidanceConfig(scale=scale, start=start, stop=stop), cls.section[1]() if cls.section else None
+
+    @abstractmethod
+    def delta(self, pred: Any, batch: Batch) -> Tensor:
+        """What is added in `space`, (B, C, h, w): to the posterior mean, the noise estimate, or a flow's velocity."""
+
+    def measured(self, pred: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """delta, and numbers by name, (B,) each, that the trace keeps."""
+        return self.delta(pred, batch), {}

@@ -1,0 +1,139 @@
+"""What a configuration and its method come to, decided once: everything after reads a Variant and asks no registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raydistill import registry
+from raydistill.clustering.hierarchy import leaves_needed
+from raydistill.config import Config, GuidanceConfig, SamplerConfig, Section, Space
+from raydistill.diffusion.schedule import Window
+from raydistill.diffusion.start import NOISE, Start
+from raydistill.errors import BadInput
+from raydistill.guidance.base import Guidance
+from raydistill.guidance.context import Context
+from raydistill.methods.base import Method
+
+
+@dataclass(frozen=True)
+class GuidancePlan:
+    """The guidance of a method with its numbers. `acts`: whether it does anything with them; `context`: if it acts."""
+
+    name: str
+    kind: type[Guidance]
+    space: Space
+    numbers: GuidanceConfig
+    own: Section | None
+    acts: bool
+    context: Mapping[str, Context]
+
+    def make(self) -> Guidance:
+        return self.kind.make(self.numbers, self.space, self.own)
+
+    def told(self) -> dict[str, Any]:
+        """The numbers that it reads of section `guidance`, for fingerprints and provenance. Flows read the form."""
+        read = self.numbers.model_dump()
+        return {"form": self.space} if self.space == "velocity" else read
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """How the images of a generating method come about. `sampler` has its name and its steps."""
+
+    sampler: SamplerConfig
+    kind: Any
+    own: Section | None  # the sampler's
+    start: Start
+    guidance: GuidancePlan | None
+
+    @property
+    def flows(self) -> bool:
+        """Whether a flow is walked, and not a diffusion."""
+        return "velocity" in self.kind.spaces
+
+    @property
+    def steps(self) -> int:
+        assert self.sampler.steps is not None, "resolved"
+        return self.sampler.steps
+
+    @property
+    def acting(self) -> GuidancePlan | None:
+        """The guidance if it does anything."""
+        return self.guidance if self.guidance is not None and self.guidance.acts else None
+
+    @property
+    def context(self) -> Mapping[str, Context]:
+        """What has to be seen of the real latents, by name."""
+        return self.acting.context if self.acting else {}
+
+    def make_sampler(self) -> Any:
+        return self.kind() if self.own is None else self.kind(self.own)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with its resolved configuration: the run's own, or a baseline's. `sampling` is None for real images."""
+
+    config: Config
+    method: Method
+    sampling: SamplingPlan | None
+
+
+def resolve(config: Config) -> Variant:
+    """Fills what the configuration leaves to the method, and refuses what contradicts it. Raises BadInput."""
+    method: Method = registry.get("method", config.method).of(config)
+    if method.uses_prototypes:
+        config = _with_prototypes(config, method)
+    if not method.generates:
+        return Variant(config, method, None)
+    name = config.sampler.name or method.sampler
+    kind = registry.get("sampler", name)
+    sampler = config.sampler.model_copy(update={"name": name, "steps": config.sampler.steps or method.steps})
+    guidance = _guidance(config, method, name, kind.spaces, sampler.steps)
+    form = None if guidance is None else guidance.space
+    numbers = config.guidance.model_copy(update={"form": form}) if guidance is None else guidance.numbers
+    config = config.model_copy(update={"sampler": sampler, "guidance": numbers})
+    start = guidance.kind.start(guidance.own) if guidance and guidance.acts else NOISE
+    return Variant(config, method, SamplingPlan(sampler, kind, section(config, kind), start, guidance))
+
+
+def _guidance(
+    config: Config, method: Method, sampler: str, spaces: tuple[str, ...], steps: int | None
+) -> GuidancePlan | None:
+    if method.guidance is None:
+        return None
+    kind: type[Guidance] = registry.get("guidance", method.guidance)
+    space = config.guidance.form or method.form
+    if space not in kind.spaces:
+        raise BadInput(
+            f"guidance.form={space} does not go with guidance {method.guidance} of method {config.method}, which "
+            f"has {' or '.join(kind.spaces)}; leave it out"
+        )
+    if space not in spaces:
+        raise BadInput(
+            f"guidance.form={space} does not go with sampler.name={sampler}, which accepts "
+            f"{' or '.join(spaces)}; choose another of the two"
+        )
+    numbers, own = config.guidance.model_copy(update={"form": space}), section(config, kind)
+    acts = kind.acts(numbers, own)
+    if space != "velocity" and acts:
+        Window(numbers.start, numbers.stop).check(kind.start(own).steps(steps or 1))
+    return GuidancePlan(method.guidance, kind, space, numbers, own, acts, kind.context(own) if acts else {})
+
+
+def section(config: Config, kind: Any) -> Section | None:
+    """The section of the configuration that an entry declares as its own, if any."""
+    declared = getattr(kind, "section", None)
+    return None if declared is None else config.section(*declared)
+
+
+def _with_prototypes(config: Config, method: Method) -> Config:
+    algorithm = config.cluster.algorithm or method.clustering
+    h = config.hierarchy
+    wanted = leaves_needed(h.selection, config.ipc, h.factor)
+    if registry.get("clustering", algorithm).makes == "tree" and wanted > config.cluster.leaves:
+        why = f"ipc={config.ipc}" + (f" and hierarchy.factor={h.factor}" if h.selection == "levels" else "")
+        raise BadInput(f"cluster.leaves={config.cluster.leaves} is too few for {why}; make it at least {wanted}")
+    return config.model_copy(update={"cluster": config.cluster.model_copy(update={"algorithm": algorithm})})
