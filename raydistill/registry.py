@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
+from raydistill import code_identity
 from raydistill.errors import BadInput, one_line
 from raydistill.identity import file_digest
 
@@ -65,6 +66,33 @@ def _load(kind: str) -> None:
                 f"{kind} {point.name!r}: the entry point {point.value!r} of an installed package cannot be used: "
                 f"{one_line(e)}; mend that package or uninstall it"
             ) from e
+
+
+def entry(kind: str, name: str) -> Any:
+    """What is registered under exactly this name, a family too. Raises KeyError."""
+    _load(kind)
+    return _entries[kind][name]
+
+
+def shipped(kind: str) -> list[str]:
+    """Names of the entries, families among them, that are raydistill's own."""
+    _load(kind)
+    return sorted(n for n, e in _entries[kind].items() if e.__module__.startswith("raydistill."))
+
+
+def identity(kind: str, name: str) -> list[Any]:
+    """What tells an entry's code apart, to go into the fingerprint of whatever used it.
+
+    Nothing for an entry that ships, at version 1 and as it was released; its version from 2 on; version and digest of
+    the source for one that was edited or comes from elsewhere.
+    """
+    made = get(kind, name)
+    family, colon, _ = name.partition(":")
+    found = _entries[kind][family + colon] if name not in _entries[kind] else made
+    version, source = getattr(found, "version", 1), code_identity.of(found)
+    if code_identity.released().get(f"{kind}/{family + colon if found is not made else name}") == [version, source]:
+        return [] if version == 1 else [version]
+    return [version, source]
 
 
 def names(kind: str) -> list[str]:

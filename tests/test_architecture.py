@@ -16,7 +16,7 @@ PACKAGE = ROOT / "raydistill"
 
 # A module imports from its own layer and from those above it in this table, never from those below.
 LAYERS: list[tuple[str, ...]] = [
-    ("__init__", "config", "registry", "errors", "seeding", "identity", "strict_json", "presets"),
+    ("__init__", "config", "registry", "errors", "seeding", "identity", "strict_json", "code_identity", "presets"),
     ("store",),
     ("sources", "models", "diffusion", "clustering"),
     ("guidance", "methods", "metrics", "evaluation", "pretraining"),

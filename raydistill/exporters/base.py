@@ -138,10 +138,10 @@ def numbers(run: Location) -> dict[str, float]:
         raise CorruptArtifact(f"{run / RESULT} does not hold the numbers of a run: {e}; {AGAIN}") from None
 
 
-def identity(product: Product) -> str:
-    """Digest of all that an export is made from."""
+def identity(product: Product, code: Sequence[Any] = ()) -> str:
+    """Digest of all that an export is made from; `code` is the exporter's own identity."""
     parts = [digest(product.read(name)) for name in (*product.shards, CARD)]
-    return digest(canonical([parts, product.metrics]).encode())
+    return digest(canonical([parts, product.metrics, *code]).encode())
 
 
 def plain_card(product: Product) -> bytes:

@@ -34,7 +34,7 @@ def export(run: str, form: str, out: str) -> tuple[str, int]:
     place = Path(os.path.abspath(os.path.expanduser(out)))
     if place.is_relative_to(Path(product.root.uri)):
         raise BadInput(f"--out {out} is inside the product itself; choose a folder elsewhere")
-    stamp = {"format": form, "product": identity(product)}
+    stamp = {"format": form, "product": identity(product, registry.identity("exporter", form))}
     if _is_there(place, stamp):
         return str(place), 0
     partial = place.with_name(f".{place.name}.{PARTIAL}-{processes.mark()}-{uuid.uuid4().hex[:8]}")

@@ -72,7 +72,10 @@ class ClassifierSpec:
 
     def identity(self) -> dict[str, Any]:
         """What logits and features depend on, free of paths."""
+        kind = "classifier" if self.architecture in registry.names("classifier") else "student"
+        code = registry.identity(kind, self.architecture)
         return {
+            **({"code": code} if code else {}),
             "weights": file_digest(self.weights),
             "architecture": self.architecture,
             "classes": digest(canonical(self.class_ids).encode()),

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from raydistill import registry
 from raydistill.config import Config, RayConfig
 from raydistill.errors import StageFailed
 from raydistill.evaluation.recipe import Recipe, Setting, resolve
@@ -67,6 +68,8 @@ def trainings(
             stored[1].digest if stored else None,
             *([s.increment] if s.increment else []),
             *([e.dtype] if e.dtype != "float32" else []),
+            *registry.identity("student", student),
+            *registry.identity("protocol", e.protocol.name),
         )
         return Training(s, student, seed, own, run.artifact("evaluations", print_of))
 

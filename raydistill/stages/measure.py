@@ -157,6 +157,7 @@ def stage(
         spaces,
         {space: p.manifest.digest for space, p in used.items()},
         shown,
+        *(part for name in spaces for part in registry.identity("metric", name)),
     )
     artifact = run.artifact("metrics", print_of)
     work = MeasureWork(spaces, used, network, ref, s, e, classes, artifact)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from raydistill import registry
 from raydistill.config import Config
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
@@ -147,6 +148,7 @@ def stage(
         *([features.manifest.digest] if features else []),
         *(identity(config) if prototypes else []),
         *method.options,
+        *registry.identity("method", config.method),
     )
     artifact = run.artifact("plan", print_of)
     work = PlanWork(classes, manifest, prototypes, features, artifact, method, infos, shape, config, by_class)

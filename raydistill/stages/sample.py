@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raydistill import registry
 from raydistill.config import SampleConfig, SourceConfig
 from raydistill.diffusion import flow, loop
 from raydistill.diffusion.loop import Batch
@@ -250,4 +251,6 @@ def identity(sampling: SamplingPlan, real: RealLatents) -> list[Any]:
         numbers = [acting.told(), acting.own and acting.own.model_dump(), seen]
     parts: list[Any] = [sampling.sampler.model_dump(), guidance and guidance.name, numbers]
     parts += [sampling.own.model_dump()] if sampling.own else []
-    return parts + ([FLOW_VERSION] if sampling.flows else [])
+    parts += [FLOW_VERSION] if sampling.flows else []
+    code = registry.identity("sampler", sampling.sampler.name or "")
+    return parts + code + (registry.identity("guidance", acting.name) if acting is not None else [])
