@@ -10,15 +10,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, TypeVar
 
 from raydistill import code_identity
 from raydistill.errors import BadInput, one_line
-from raydistill.identity import file_digest
 
 PACKAGES = {
     "source": "raydistill.sources",
@@ -113,14 +110,3 @@ def get(kind: str, name: str) -> Any:
     hint = f"; did you mean {near[0]!r}?" if near else ""
     known = names(kind) + sorted(f"{n}NAME" for n in _entries[kind] if n.endswith(":"))
     raise BadInput(f"unknown {kind} {name!r}{hint} (known: {', '.join(known)})")
-
-
-def external_source(entry: Any) -> str | None:
-    """Digest of the file that defines an entry of another package: its code is part of what it makes.
-
-    None for an entry of this package, whose `version` says it, and for one that is defined in no file.
-    """
-    if entry.__module__.split(".")[0] == __package__:
-        return None
-    file = getattr(sys.modules.get(entry.__module__), "__file__", None)
-    return file_digest(file) if file and Path(file).is_file() else None

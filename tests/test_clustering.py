@@ -16,8 +16,8 @@ from raydistill.clustering.kmeans import KMeans, kmeans
 from raydistill.clustering.points import Points
 from raydistill.config import ClusterConfig, Config
 from raydistill.errors import BadInput
-from raydistill.methods.base import resolve
 from raydistill.methods.mgd3 import Mgd3
+from raydistill.methods.resolve import resolve
 from raydistill.sources.base import ClassInfo
 from raydistill.stages import cluster, runner
 from raydistill.stages.preflight import prepare
@@ -102,10 +102,10 @@ class TestIdentity:
         asked = tiny_config(cluster={"algorithm": "mean"})
         here = folder(asked, 9)
         edited = tmp_path / "edited.py"
-        edited.write_text(Path(__file__).read_text() + "# another line\n")
+        edited.write_text(Path(__file__).read_text() + "ANOTHER = 1\n")
         monkeypatch.setitem(globals(), "__file__", str(edited))
         assert folder(asked, 9) != here
-        assert registry.external_source(KMeans) is None, "this package says it by its versions"
+        assert registry.identity("clustering", "kmeans") == [], "this package's own is as it was released"
 
 
 class TestDispatch:
@@ -119,7 +119,7 @@ class TestDispatch:
     def test_a_method_names_one_of_any_name(self) -> None:
         registry.register("clustering", "mean")(Mean)
         registry.register("method", "mean")(type("ByMean", (Mgd3,), {"clustering": "mean"}))
-        assert resolve(tiny_config(method="mean"))[0].cluster.algorithm == "mean"
+        assert resolve(tiny_config(method="mean")).config.cluster.algorithm == "mean"
         registry.register("method", "lost")(type("Lost", (Mgd3,), {"clustering": "means"}))
         with pytest.raises(BadInput, match="unknown clustering 'means'; did you mean"):
             resolve(tiny_config(method="lost"))

@@ -24,7 +24,7 @@ from raydistill import config, registry
 from raydistill.cli import VERBS, methods
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput
-from raydistill.methods.base import resolve
+from raydistill.methods.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
 EXTEND, BRING = ROOT / "docs" / "extend.md", ROOT / "docs" / "bring-your-own.md"
@@ -214,9 +214,9 @@ class TestEntryPoints:
         project["entry-points"] = {"raydistill.clustering": {"farthest": "my_distillation:FarthestFirst"}}
         install(re.sub(r"@register\(.*\n", "", EXAMPLES["clustering farthest"]), project)
         chosen = config.load("quickstart", ["cluster.algorithm=farthest"])
-        assert resolve(chosen)[0].cluster.algorithm == "farthest"
+        assert resolve(chosen).config.cluster.algorithm == "farthest"
         entry = registry.get("clustering", "farthest")
-        assert entry.of(chosen).values() == [1] and registry.external_source(entry) is not None
+        assert entry.of(chosen).values() == [1] and registry.identity("clustering", "farthest")[0] == 1
 
     def test_a_name_that_is_taken_is_refused(self, install, project: dict[str, Any]) -> None:
         project["entry-points"]["raydistill.method"] = {"random": "my_distillation:Typical"}

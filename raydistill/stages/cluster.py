@@ -118,13 +118,11 @@ def tree_table(index: int, tree: Tree, ids: pa.ChunkedArray, shape: tuple[int, .
 def identity(name: str, clustering: Clustering, manifest: Manifest, numbers: int) -> list[object]:
     """What the bytes of a clustering depend on, for latents of so many numbers."""
     largest = max(max(r.meta["counts"]) for r in manifest.records)
-    source = registry.external_source(type(clustering))
     return [
         name,
         *clustering.values(),
         *(["in chunks"] if clustering.by_chunks(largest, numbers) else []),
-        *([{"version": clustering.version}] if clustering.version > 1 else []),
-        *([{"source": source}] if source else []),
+        *registry.identity("clustering", name),
     ]
 
 

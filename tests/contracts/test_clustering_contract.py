@@ -20,7 +20,7 @@ from raydistill.clustering import points
 from raydistill.clustering.base import Clustering, Clusters
 from raydistill.clustering.points import Whole
 from raydistill.clustering.tree import Tree
-from raydistill.methods.base import resolve
+from raydistill.methods.resolve import resolve
 from raydistill.stages import cluster, group, plan, runner
 from raydistill.stages.runner import serial
 from raydistill.store import schemas
@@ -172,10 +172,10 @@ def test_it_fills_the_slots_of_a_method(name: str, tmp_path: Path) -> None:
     """Through the stage into the plan: prototypes are centroids of their class, medoids its images."""
     root = Path(tempfile.mkdtemp(dir=tmp_path))
     place, upstream, infos = grouped(root, [latents(seed=c).reshape(-1, *SHAPE) for c in range(2)])
-    given, method = resolve(asked(name, ipc=3).model_copy(update={"method": "mgd3"}))
-    stage = cluster.stage(given, place, *upstream, infos, SHAPE)
+    v = resolve(asked(name, ipc=3).model_copy(update={"method": "mgd3"}))
+    stage = cluster.stage(v.config, place, *upstream, infos, SHAPE)
     anchors = plan.Prototypes(stage.artifact, runner.run(stage, serial).manifest)
-    made = plan.stage(given, place, method, *upstream, anchors, infos, SHAPE)
+    made = plan.stage(v, place, *upstream, anchors, infos, SHAPE)
     slots = made.artifact.read_table(runner.run(made, serial).manifest.records[0])
     rows = anchors.bucket("bucket-000")
     for c in range(2):
