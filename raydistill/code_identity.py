@@ -25,6 +25,7 @@ from raydistill.identity import digest
 
 TABLE = Path(__file__).with_name("entries.json")
 UNKNOWN = "no source"
+NOT_CODE = {"source"}  # what a source gives is known by its listing
 HEX = 16
 
 
@@ -110,7 +111,7 @@ def table() -> dict[str, list[Any]]:
     from raydistill import registry
 
     found = {}
-    for kind in registry.PACKAGES:
+    for kind in (k for k in registry.PACKAGES if k not in NOT_CODE):
         for name in registry.shipped(kind):
             entry = registry.entry(kind, name)
             found[f"{kind}/{name}"] = [getattr(entry, "version", 1), of(entry)]

@@ -30,6 +30,8 @@ PACKAGES = {
     "protocol": "raydistill.evaluation.protocols",
 }
 
+WITH_SECTIONS = ("guidance", "sampler", "method", "metric")  # kinds whose entries may bring a section of their own
+
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in PACKAGES}
 _loaded: set[str] = set()
 T = TypeVar("T")
@@ -90,6 +92,17 @@ def identity(kind: str, name: str) -> list[Any]:
     if code_identity.released().get(f"{kind}/{family + colon if found is not made else name}") == [version, source]:
         return [] if version == 1 else [version]
     return [version, source]
+
+
+def sections() -> dict[str, Any]:
+    """The sections of the configuration that entries declare as their own, key -> class. Loads every kind that may."""
+    found: dict[str, Any] = {}
+    for kind in WITH_SECTIONS:
+        for name in names(kind):
+            declared = getattr(_entries[kind][name], "section", None)
+            if declared is not None and found.setdefault(*declared) is not declared[1]:
+                raise BadInput(f"{kind} {name!r} declares section {declared[0]!r}, which another entry has; rename it")
+    return found
 
 
 def names(kind: str) -> list[str]:

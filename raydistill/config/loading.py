@@ -7,13 +7,15 @@ import difflib
 import reprlib
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
+from raydistill import registry
+from raydistill.config.base import Section
 from raydistill.config.sections import Config
 from raydistill.config.text import advice, read
 from raydistill.errors import BadInput, one_line
@@ -45,11 +47,14 @@ def load(config: str = "quickstart", overrides: Sequence[str] = (), suffix: str 
 
 def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
     """Validates a tree. Raises BadInput for the first thing wrong with it."""
-    for key in _unknown(tree, Config):
+    brought = _brought(tree)
+    own = {key: value for key, value in tree.items() if key in brought.model_fields}
+    rest = {key: value for key, value in tree.items() if key not in own}
+    for key in (*_unknown(rest, Config), *_unknown(own, brought)):
         near = nearest_key(key)
         raise BadInput(f"unknown configuration key {key!r}" + (f"; did you mean {near!r}?" if near else ""))
     try:
-        config = Config.model_validate(tree)
+        config = Config.model_validate(rest).model_copy(update={"brought": dict(brought.model_validate(own))})
     except ValidationError as e:
         first = e.errors()[0]
         key = ".".join(str(p) for p in first["loc"])
@@ -72,10 +77,20 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
     return config if config.run_dir else config.model_copy(update={"run_dir": default_run})
 
 
+def _brought(keys: Iterable[Any]) -> type[BaseModel]:
+    """A model of the sections that entries brought with them, as far as these keys name any."""
+    unknown = [key for key in keys if isinstance(key, str) and key.isidentifier() and key not in Config.model_fields]
+    known = registry.sections() if unknown else {}
+    fields: dict[str, Any] = {key: (known[key], known[key]()) for key in unknown if key in known}
+    return create_model("Brought", __base__=Section, **fields)
+
+
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every dotted key with its field, depth first."""
     for name, field in model.model_fields.items():
         kind = field.annotation
+        if field.exclude:  # not a key of its own
+            continue
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from leaves(kind, f"{prefix}{name}.")
         else:
@@ -127,7 +142,7 @@ def _unknown(tree: dict[Any, Any], model: type[BaseModel], prefix: str = "") -> 
     """Dotted keys of the tree that the model does not have. Looks only into sections, so no value can be too deep."""
     for name, value in tree.items():
         field = model.model_fields.get(name) if isinstance(name, str) else None
-        if field is None:
+        if field is None or field.exclude:
             yield f"{prefix}{name}" + (f".{next(iter(value))}" if isinstance(value, dict) and value else "")
         elif isinstance(value, dict) and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _unknown(value, field.annotation, f"{prefix}{name}.")
@@ -145,7 +160,7 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 
 def _value(key: str, text: str) -> Any:
     """Text to value. A text field takes the text as it is (a folder named 2024 stays a name)."""
-    field = dict(leaves(Config)).get(key)
+    field = dict([*leaves(Config), *leaves(_brought([key.partition(".")[0]]))]).get(key)
     kinds = _flat(field.annotation) if field is not None else set()
     if str in kinds and not text.startswith("["):
         return None if text in ("null", "none", "") and type(None) in kinds else text
@@ -171,7 +186,8 @@ def _flat(kind: Any) -> set[Any]:
 def describe() -> str:
     """The keys with defaults and meanings, for --help."""
     lines = []
-    for key, field in leaves(Config):
+    own = {key: kind for key, kind in registry.sections().items() if key not in Config.model_fields}
+    for key, field in (*leaves(Config), *leaves(_brought(own))):
         default = field.default
         shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
         lines.append(f"  {key + '=' + shown:<44} {field.description or ''}".rstrip())
