@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from raydistill.methods.resolve import Variant
 from raydistill.stages.measure import asked
-from raydistill.stages.preflight import Prepared, Variant
+from raydistill.stages.preflight import Prepared
 
 
 def by_features(v: Variant) -> bool:
