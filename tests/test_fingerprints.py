@@ -137,7 +137,7 @@ def test_every_key_that_a_stage_reads_is_in_its_fingerprint(
     work = elsewhere(made, tmp_path)
     work.open()(work.load(made.items(made.keys[0])))
     read = {k for k in log.keys if "." in k and k.rpartition(".")[2] not in ELSEWHERE and (name, k) not in UPSTREAM}
-    assert read or name.startswith(("group", "plan")), "the log was open"
+    assert read or name.startswith(("group", "plan", "means", "check")), "the log was open"
     unseen = [key for key in sorted(read) if not told_apart(tiny, name, made, key)]
     assert not unseen, f"{name} reads {unseen}, of which its fingerprint knows nothing"
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 
 from raydistill.config import Config
 from raydistill.errors import BadInput, RaydistillError, StageFailed
-from raydistill.metrics.own_class import OwnClass
 from raydistill.methods.resolve import Variant
+from raydistill.metrics.own_class import OwnClass
 from raydistill.models.checkpoint import licence
 from raydistill.report.card import card
 from raydistill.report.data import FULL
