@@ -76,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         faulthandler.enable()
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        for word in argv:
+            if why := configuration.unusable(word):
+                raise BadInput(f"argument {word[:60]!r} {why}")
         if not argv or argv[0] in ("-h", "--help"):
             print(overview())
             return 0
@@ -97,8 +100,10 @@ def run(name: str, argv: Sequence[str]) -> int:
     if name == "report" and args.overrides and "=" not in args.overrides[0]:
         from raydistill.stages.compare import compare
 
-        print(compare(args.overrides, args.out))
+        print(compare(args.overrides, args.out or "compare.html"))
         return 0
+    if getattr(args, "out", None) is not None:
+        raise BadInput("--out is of a page of several runs: name them (report RUN RUN --out FILE), or leave it out")
     overrides = [_long(o) if name == "evaluate" else o for o in args.overrides]
     images = getattr(args, "images", None)
     if images is not None:
@@ -113,7 +118,7 @@ def run(name: str, argv: Sequence[str]) -> int:
                 raise BadInput(f"--run and {other} exclude each other: give the run, or what names one")
         config = configuration.load(f"{place}/{CONFIG}", [*overrides, f"run_dir={place}"])
     else:
-        config = configuration.load(args.config or DEFAULT, overrides)
+        config = configuration.load(DEFAULT if args.config is None else args.config, overrides)
     given = reads.keys(overrides)
     reads.check(name, given, config)
     if args.print_config:
@@ -139,7 +144,7 @@ def _judging(images: str, args: argparse.Namespace, overrides: Sequence[str]) ->
             raise BadInput(f"--images: {key} is the folder's own; leave {key}= out")
     where = images if "://" in images else os.path.abspath(os.path.expanduser(images))
     always = [f"evaluate.images={where}", "evaluate.baselines=[random,kmeans]"]
-    return configuration.load(args.config or DEFAULT, [*always, *overrides], suffix="-images")
+    return configuration.load(DEFAULT if args.config is None else args.config, [*always, *overrides], suffix="-images")
 
 
 def export(argv: Sequence[str]) -> int:
@@ -263,7 +268,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     )
     p.add_argument("--run", metavar="DIR", help="use the configuration of this run directory")
     if name == "report":
-        p.add_argument("--out", default="compare.html", metavar="FILE", help="page of several runs (compare.html)")
+        p.add_argument("--out", metavar="FILE", help="page of several runs (compare.html)")
     if name == "evaluate":
         p.add_argument(
             "--images",

@@ -6,7 +6,7 @@ allowed. `load` returns the canonical tree that is written to run_dir/config.yam
 
 from raydistill.config.base import class_list, class_lists
 from raydistill.config.evaluation import *  # noqa: F403
-from raydistill.config.loading import build, describe, leaves, load, nearest_key, presets
+from raydistill.config.loading import build, describe, leaves, load, nearest_key, presets, unusable
 from raydistill.config.sampling import *  # noqa: F403
 from raydistill.config.search import Search, search_space
 from raydistill.config.sections import *  # noqa: F403
@@ -22,4 +22,5 @@ __all__ = [
     "nearest_key",
     "presets",
     "search_space",
+    "unusable",
 ]

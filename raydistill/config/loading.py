@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
 import reprlib
 import types
 import typing
@@ -19,6 +20,11 @@ from raydistill.config.base import Section
 from raydistill.config.sections import Config
 from raydistill.config.text import advice, read
 from raydistill.errors import BadInput, one_line
+
+PATHS = {
+    *("run_dir", "artifact_dir", "source.path", "evaluate.images", "pretrain.out", "pretrain.init"),
+    *(f"{section}.path" for section in ("vae", "generator", "features", "teacher")),
+}
 
 
 def presets() -> list[str]:
@@ -72,8 +78,9 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
         value: Any = config
         for part in key.split("."):
             value = getattr(value, part)
-        if any("\0" in v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)):
-            raise BadInput(f"configuration key {key}: holds a null character")
+        for text in (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)):
+            if why := unusable(text) or (_too_long(text) if key in PATHS else None):
+                raise BadInput(f"configuration key {key}: {why}")
     return config if config.run_dir else config.model_copy(update={"run_dir": default_run})
 
 
@@ -83,6 +90,20 @@ def _brought(keys: Iterable[Any]) -> type[BaseModel]:
     known = registry.sections() if unknown else {}
     fields: dict[str, Any] = {key: (known[key], known[key]()) for key in unknown if key in known}
     return create_model("Brought", __base__=Section, **fields)
+
+
+def unusable(text: str) -> str | None:
+    """Why a text can be no name and stand in no file; None if it can."""
+    if "\0" in text:
+        return "holds a null character"
+    halves = any("\ud800" <= c <= "\udfff" for c in text)
+    return "holds bytes that are not UTF-8, or half a character; write it otherwise" if halves else None
+
+
+def _too_long(path: str) -> str | None:
+    if "://" in path or (len(os.fsencode(path)) < 4000 and all(len(os.fsencode(p)) < 256 for p in path.split("/"))):
+        return None
+    return f"a path cannot be so long ({max(path.split('/'), key=len)[:60]!r}...); give a shorter one"
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -40,7 +40,7 @@ def read(place: str, name: str) -> Run:
     """
     root = Location.of(place)
     for file in (CONFIG, RESULT):
-        if seals.find(root, file) is None and not (root / file).exists():
+        if seals.find(root, file) is None and not _there(root / file):
             raise BadInput(
                 f"{place}: not a finished run (it has no {file}); give directories that distill or evaluate printed"
             )
@@ -53,6 +53,13 @@ def read(place: str, name: str) -> Run:
         for row in table.filter(pa.compute.less(table["slot"], SLOTS)).to_pylist():
             images.setdefault(row["class_name"], []).append(row["image"]["bytes"])
     return Run(name, flat, dict(_flat(config)), images, count)
+
+
+def _there(file: Location) -> bool:
+    try:
+        return file.exists()
+    except (OSError, ValueError):  # a name too long, or no place at all
+        return False
 
 
 def short_names(places: Sequence[str]) -> list[str]:
