@@ -33,6 +33,9 @@ def test_every_documented_command_gives_only_keys_that_are_read() -> None:
     for verb, *words in commands:
         pairs = [w for w in words if re.fullmatch(r"[a-z_.]+=\S+", w) and "..." not in w]
         given = [cli._long(o) if verb == "evaluate" else o for o in pairs]
+        given = [
+            o for o in given if o.partition(".")[0].partition("=")[0] in Config.model_fields
+        ]  # not an example's own
         config = load("quickstart", [o for o in given if not o.startswith("pretrain.steps")])
         reads.check(verb, reads.keys(given), config)
 
