@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from artifacts import at, work
 from hypothesis import settings
+from listeners import Watch
 from running import finish
 from samples import write_folder
 
@@ -65,9 +66,19 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The run that nothing disturbed, by the command line on a local cluster: its directory, and what it said."""
-    run = tmp_path_factory.mktemp("reference") / "run"
-    done = finish(run)
+def watched_reference(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str], Watch]:
+    """The run that nothing disturbed, by the command line on a local cluster: its directory, words and ports."""
+    run, watch = tmp_path_factory.mktemp("reference") / "run", Watch()
+    done = finish(run, watch=watch)
     assert done.returncode == 0, done.stderr[-3000:]
-    return run, done
+    return run, done, watch
+
+
+@pytest.fixture(scope="session")
+def reference(
+    watched_reference: tuple[Path, subprocess.CompletedProcess[str], Watch],
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The directory of the run that nothing disturbed, and what it said."""
+    return watched_reference[:2]

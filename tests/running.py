@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+from listeners import Watch
 
 from raydistill.identity import digest
 from raydistill.sources.images import png
@@ -41,9 +44,24 @@ STAGES = (
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's, without what would lead a run to a cluster of somebody else."""
+    """This process's, without what would lead a run to a cluster of somebody else.
+
+    Heads that tests start ask for no token; a local run does not obey that (test_private.py).
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "RAYDISTILL_"))}
     return {**kept, "RAY_AUTH_MODE": "disabled", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
+
+
+def free_port() -> int:
+    """A port below 10000: Ray's own workers take those above."""
+    for port in range(7300 + os.getpid() % 500, 9900):
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port below 9900")
 
 
 def command(run: Path, *overrides: str, verb: str = "distill") -> list[str]:
@@ -65,8 +83,8 @@ def start(run: Path, *overrides: str, verb: str = "distill", **env: str) -> subp
         )
 
 
-def finish(run: Path, *overrides: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end, in a folder that is not the checkout's."""
+def finish(run: Path, *overrides: str, watch: Watch | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end, in a folder that is not the checkout's. `watch` sees what it listens on."""
     process = subprocess.Popen(
         command(run, *overrides),
         env=environment(**env),
@@ -77,7 +95,8 @@ def finish(run: Path, *overrides: str, **env: str) -> subprocess.CompletedProces
         start_new_session=True,
     )
     try:
-        out, err = process.communicate(timeout=1000)
+        with watch.at(process.pid) if watch else nullcontext():
+            out, err = process.communicate(timeout=1000)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

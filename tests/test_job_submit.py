@@ -14,23 +14,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running import ROOT, TINY, environment, product
+from running import ROOT, TINY, environment, free_port, product
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 Reference = tuple[Path, subprocess.CompletedProcess[str]]
 RAY = str(Path(sys.executable).with_name("ray"))
-
-
-def free_port() -> int:
-    """A port below 10000: Ray's own workers take those above."""
-    for port in range(7300 + os.getpid() % 500, 9900):
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError("no free port below 9900")
 
 
 @pytest.fixture(scope="module")

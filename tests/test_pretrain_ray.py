@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from listeners import Watch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -49,7 +50,7 @@ CODE = (
     "import sys; from raydistill.config import load; from raydistill.stages.pretrain import pretrain\n"
     "print(pretrain(load('quickstart', sys.argv[1:])))"
 )
-ENV = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 NETWORK = Path("transformer") / WEIGHTS
 
 
@@ -125,7 +126,10 @@ def alone(folder: Path) -> tuple[Trainer, list[float]]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("two") / "out"
-    assert Driver("pretrain.workers=2", f"pretrain.out={out}").finish() == str(out)
+    driver = Driver("pretrain.workers=2", f"pretrain.out={out}")
+    with Watch().at(driver.process.pid) as watch:
+        assert driver.finish() == str(out)
+    assert len(watch.seen) > 10 and watch.open_to_others() == [], "not even where gradients meet"
     return out
 
 

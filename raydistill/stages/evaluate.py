@@ -97,10 +97,11 @@ def unfinished(config: Config, run: RunDir, every: Sequence[Training]) -> list[T
 def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None]) -> None:
     """One Ray Train fit over the trainings that are left. Raises StageFailed with what went wrong."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     from raydistill.stages.failures import translate
     from raydistill.stages.pool import ATTEMPTS, release
+    from raydistill.stages.process_group import NoGroup
     from raydistill.stages.runtime import ensure_ray, pool_size
 
     ensure_ray(config)
@@ -113,7 +114,7 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None]) -> 
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"job": pickle.dumps(job)},
-        torch_config=TorchConfig(backend="gloo"),  # workers share no gradient; NCCL would refuse two on one GPU
+        torch_config=NoGroup(),  # workers share no gradient; NCCL would refuse two on one GPU
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=e.num_gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
             name=name, storage_path=str(run.root / "checkpoints"), failure_config=FailureConfig(max_failures=ATTEMPTS)

@@ -24,7 +24,8 @@ SHOWN = 4  # nodes that are named one by one
 
 def joins(config: RayConfig) -> str | None:
     """The address of the cluster that a run joins, None if it starts its own."""
-    return config.address or os.environ.get("RAY_ADDRESS")
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address  # Ray's word for a cluster of one's own
 
 
 class Nodes:

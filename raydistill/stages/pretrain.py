@@ -25,6 +25,7 @@ from raydistill.pretraining.trainer import read_state
 from raydistill.stages import training_latents
 from raydistill.stages.nodes import Nodes, joins
 from raydistill.stages.pretrain_loop import STATE, Board, News, loop
+from raydistill.stages.process_group import for_gradients
 from raydistill.stages.progress import clock, say
 from raydistill.stages.resources import Room, check_room, lack_of_trainers, local_room, of_pool
 from raydistill.stages.runtime import ensure_ray
@@ -111,6 +112,7 @@ def _fit(plan: Plan, stored: Mapping[str, Stored], gpu: bool) -> dict[str, Any]:
     trainer = TorchTrainer(
         loop,
         train_loop_config={"plan": plan, "board": board, "rows": {k: s.rows for k, s in stored.items()}},
+        torch_config=for_gradients(),
         scaling_config=ScalingConfig(num_workers=plan.config.pretrain.workers, use_gpu=gpu),
         run_config=RunConfig(
             name=plan.fingerprint,

@@ -8,15 +8,17 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ray
 
 import raydistill
 from raydistill.config import RayConfig
 from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.stages import joined, private
 from raydistill.stages.nodes import joins
 from raydistill.stages.progress import say
 from raydistill.stages.resources import Reservation, Room, local_room
@@ -44,7 +46,9 @@ def ensure_ray(config: RayConfig) -> None:
     """Joins `ray.address` or RAY_ADDRESS, otherwise starts a private local cluster. Does nothing if Ray is up.
 
     A local cluster gets at least four logical CPUs: they are bookkeeping, and with two an actor pool can leave none
-    for reading, which hangs without a word. It is private to this process, so token authentication is left off.
+    for reading, which hangs without a word. It is private to this process (`stages/private.py`).
+
+    Raises BadInput for a cluster that cannot be joined (`stages/joined.py`).
     """
     if ray.is_initialized():
         return
@@ -58,20 +62,24 @@ def ensure_ray(config: RayConfig) -> None:
     global _local
     address = joins(config)
     _local = not address
-    ours = {k: v for k, v in os.environ.items() if k.startswith("RAYDISTILL_")}
-    env = {"env_vars": {**WORKER_ENV, **ours, "PYTHONPATH": _import_path()}}
+    if address:
+        say("ray", f"joining the cluster at {address}")
+        with _without_native_chatter():
+            joined.check(address)
     for attempt in range(1, STARTS + 1):
         try:
             with _without_native_chatter():
-                _start(address, config, env)
+                _start(address, config)
             break
+        except BadInput:
+            raise
         except Exception as e:  # a node that does not come up in Ray's fixed 30 seconds is a bare Exception
             ray.shutdown()
             if address or attempt == STARTS:
                 where = f"the cluster at {address}" if address else "a local cluster"
                 raise StageFailed(
-                    f"ray: cannot reach or start {where}: {one_line(e)}; check ray.address and RAY_AUTH_MODE, or wait "
-                    "for a less busy machine, and run the same command again"
+                    f"ray: cannot join or start {where}: {one_line(e)}; run the same command again when the "
+                    "machine is less busy"
                 ) from e
             say("ray", f"the local cluster did not come up ({one_line(e)}); trying again")
     _quiet_data()
@@ -83,17 +91,20 @@ def _import_path() -> str:
     return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def _start(address: str | None, config: RayConfig, env: Mapping[str, object]) -> None:
-    quiet = {"runtime_env": env, "logging_level": logging.ERROR, "log_to_driver": False}
+def _start(address: str | None, config: RayConfig) -> None:
+    ours = {k: v for k, v in os.environ.items() if k.startswith("RAYDISTILL_")}
+    env = {**WORKER_ENV, **ours, "PYTHONPATH": _import_path()}
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:
-        ray.init(address=address, **quiet)
+        ray.init(address=address, runtime_env={"env_vars": env}, **quiet)
         return
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     room = local_room(config)
-    store = config.object_store_mb * 2**20
-    # "local": with no address at all, Ray would join whatever cluster it finds running on this machine
-    sizes = {"num_cpus": int(room.cpus), "num_gpus": int(room.gpus), "object_store_memory": store}
-    ray.init("local", include_dashboard=False, **sizes, **quiet)
+    sizes = {
+        "num_cpus": int(room.cpus),
+        "num_gpus": int(room.gpus),
+        "object_store_memory": config.object_store_mb * 2**20,
+    }
+    private.start(**sizes, runtime_env={"env_vars": env | private.loopback_environment()}, **quiet)
 
 
 @contextlib.contextmanager

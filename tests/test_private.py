@@ -1,0 +1,227 @@
+"""A local job is private in fact: an attacker without its token, on this machine or beside it, gets nowhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+import pytest
+from listeners import listening, on_loopback, tree
+from running import ROOT, environment
+
+from raydistill.errors import BadInput
+from raydistill.stages import private
+
+ATTACKER = str(ROOT / "tests" / "attacker.py")
+RAY = str(Path(sys.executable).with_name("ray"))
+# A process with a private cluster whose workers have worked, which then tells its nodes as often as it is asked.
+HOLDER = """
+import os, sys, ray
+from raydistill.config import RayConfig
+from raydistill.stages import private
+from raydistill.stages.runtime import ensure_ray
+ensure_ray(RayConfig(num_cpus=4, object_store_mb=100))
+ray.get([ray.remote(lambda: os.getpid()).remote() for _ in range(3)])
+print(private.folder(), os.environ.get("RAY_AUTH_MODE"), os.environ.get("RAY_AUTH_TOKEN"), flush=True)
+for line in sys.stdin:
+    print(sum(n["Alive"] for n in ray.nodes()), flush=True)
+"""
+
+
+@dataclass
+class Held:
+    process: subprocess.Popen[str]
+    folder: Path
+    home: Path
+    said: list[str]
+
+    @property
+    def gcs(self) -> psutil.Process:
+        return next(p for p in tree(self.process.pid) if p.name() == "gcs_server")
+
+    @property
+    def address(self) -> str:
+        port = next(c.laddr.port for c in self.gcs.net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN)
+        return f"127.0.0.1:{port}"
+
+    @property
+    def token(self) -> str:
+        """As only this user can know it."""
+        return self.gcs.environ()["RAY_AUTH_TOKEN"]
+
+    def nodes(self) -> int:
+        stdin, stdout = pipes(self.process)
+        stdin.write("\n")
+        stdin.flush()
+        return int(stdout.readline())
+
+
+def pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
+    assert process.stdin is not None and process.stdout is not None
+    return process.stdin, process.stdout
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
+    """Started by somebody who has switched authentication off, in the words of Ray's documentation."""
+    home = tmp_path_factory.mktemp("home")
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER],
+        env=environment(HOME=str(home), RAY_AUTH_MODE="disabled", PYTHONPATH=str(ROOT)),
+        cwd=home,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    stdin, stdout = pipes(process)
+    try:
+        said = stdout.readline().split()
+        assert said, "the cluster did not come up"
+        held = Held(process, Path(said[0]), home, said[1:])
+        yield held
+        stdin.close()
+        assert process.wait(60) == 0
+        assert not held.folder.exists(), "nothing is left of it"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def attack(what: str, held: Held, **env: str) -> subprocess.CompletedProcess[str]:
+    ports = [str(port) for _, port in listening(held.process.pid)] if what == "submit" else []
+    argv = [sys.executable, ATTACKER, what, held.address, *ports]
+    own = environment(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", HOME=str(held.home / "attacker"), **env)
+    return subprocess.run(argv, env=own, capture_output=True, text=True, timeout=150)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("what", ["read", "run", "submit"])
+def test_without_the_token_nothing_works_and_with_it_everything(held, what):
+    for env in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "guessed"}):
+        refused = attack(what, held, **env)
+        assert refused.returncode != 0 and "done" not in refused.stdout, env
+        assert "token" in refused.stderr.lower() or "401" in refused.stderr or "403" in refused.stderr, refused.stderr
+    assert attack(what, held, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=held.token).stdout == "done\n", "the attack is one"
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_no_second_node_joins(held):
+    argv = [RAY, "start", f"--address={held.address}", "--num-cpus=1", "--block", "--disable-usage-stats"]
+    for env in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "guessed"}):
+        own = environment(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", **env)
+        node = subprocess.run(argv, env=own, capture_output=True, text=True, timeout=150)
+        assert node.returncode != 0 and "token" in (node.stdout + node.stderr).lower(), node.stdout + node.stderr
+        assert held.nodes() == 1
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_from_another_network_namespace_no_port_answers(held, namespace):
+    here, inside = namespace
+    ports = [port for _, port in listening(held.process.pid)]
+    knock = (
+        "import socket, sys\n"
+        "for p in sys.argv[2:]:\n"
+        "    try: socket.create_connection((sys.argv[1], int(p)), 5); print(p)\n"
+        "    except OSError: pass"
+    )
+    with socket.socket() as control:
+        control.bind(("0.0.0.0", 0))
+        control.listen()
+        asked = [str(control.getsockname()[1]), *map(str, ports)]
+        open_ports = subprocess.run(
+            [*inside, sys.executable, "-c", knock, here, *asked], capture_output=True, text=True
+        )
+    assert open_ports.stdout.split() == asked[:1], "only the control, which listens on all addresses"
+
+
+@pytest.fixture
+def namespace() -> Iterator[tuple[str, list[str]]]:
+    """A second network namespace with a link to this one: this side's address, and the command that runs inside."""
+    if shutil.which("ip") is None:
+        pytest.skip("no `ip` (iproute2) on this machine")
+    name, here, there = f"rd{os.getpid()}", "10.231.9.1", "10.231.9.2"
+    ends = f"{name}a"[-15:], f"{name}b"[-15:]
+    steps = [
+        f"ip netns add {name}",
+        f"ip link add {ends[0]} type veth peer name {ends[1]} netns {name}",
+        f"ip addr add {here}/24 dev {ends[0]}",
+        f"ip link set {ends[0]} up",
+        f"ip -n {name} addr add {there}/24 dev {ends[1]}",
+        f"ip -n {name} link set {ends[1]} up",
+    ]
+    try:
+        for step in steps:
+            done = subprocess.run(step.split(), capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"may make no network namespaces here: {step}: {done.stderr.strip()}")
+        yield here, ["ip", "netns", "exec", name]
+    finally:
+        subprocess.run(["ip", "link", "del", ends[0]], capture_output=True)
+        subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+@pytest.mark.ray
+def test_all_ports_are_on_loopback_and_the_folder_is_the_owners(held):
+    found = listening(held.process.pid)
+    assert len(found) > 10 and all(on_loopback(address) for address, _ in found), found
+    assert held.folder.stat().st_mode & 0o777 == 0o700
+    assert any(held.folder.rglob("raylet")), "Ray's sockets lie there"
+
+
+@pytest.mark.ray
+def test_the_token_is_in_no_file_and_no_command_line(held):
+    token = held.token
+    assert len(token) == 64 and held.said == ["disabled", "None"], "the user's own environment is as it was"
+    files = [p for root in (held.folder, held.home) for p in root.rglob("*") if p.is_file()]
+    assert len(files) > 10 and not [p for p in files if token.encode() in p.read_bytes()]
+    assert not (held.home / ".ray").exists()
+    assert not [p for p in tree(held.process.pid) if any(token in word for word in p.cmdline())]
+
+
+@pytest.mark.ray
+def test_a_whole_run_never_opens_a_port_to_others(watched_reference):
+    _, _, watch = watched_reference
+    assert len(watch.seen) > 10 and watch.open_to_others() == []
+
+
+def test_each_cluster_has_a_token_of_its_own(monkeypatch):
+    """And the environment of whoever starts it says nothing about it, neither before nor after."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/mine")
+    tokens = []
+
+    def started(*args: object, **kwargs: object) -> None:
+        assert os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ
+        tokens.append(os.environ["RAY_AUTH_TOKEN"])
+        raise OSError("enough")
+
+    monkeypatch.setattr("ray.init", started)
+    for _ in range(2):
+        with pytest.raises(OSError, match="enough"):
+            private.start()
+    private.read_authentication()
+    assert len({*tokens, "mine"}) == 3
+    kept = [os.environ[f"RAY_AUTH_{name}"] for name in ("MODE", "TOKEN", "TOKEN_PATH")]
+    assert kept == ["disabled", "mine", "/mine"]
+
+
+def test_a_temporary_folder_too_long_for_sockets_is_named(monkeypatch, tmp_path):
+    long = tmp_path / ("x" * 60)
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    with pytest.raises(BadInput, match="set RAY_TMPDIR to a folder of at most") as refusal:
+        private.start()
+    assert str(long) in str(refusal.value) and not long.exists()
