@@ -21,6 +21,16 @@ def run(gcs: str) -> None:
     assert ray.get(ray.remote(num_cpus=0)(lambda: os.getpid()).remote(), timeout=60) != os.getpid()
 
 
+def join(gcs: str) -> None:
+    """As a second node, for as long as this process lives."""
+    from ray._private import services
+    from ray.scripts.scripts import start
+
+    services.resolve_ip_for_localhost = lambda host: host  # Ray would dial this machine by another of its addresses
+    options = ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--block", "--disable-usage-stats"]
+    start([f"--address={gcs}", *options], standalone_mode=False)
+
+
 def submit(gcs: str, *ports: str) -> None:
     """To the agent that every node has; the dashboard hands jobs to it."""
     headers = {"Content-Type": "application/json"}
@@ -41,5 +51,6 @@ def submit(gcs: str, *ports: str) -> None:
 
 
 if __name__ == "__main__":
-    {"read": read, "run": run, "submit": submit}[sys.argv[1]](*sys.argv[2:])
+    os.environ["RAY_gcs_server_port_wait_time_s"] = "1"  # noqa: SIM112  one try, not twenty
+    {"read": read, "run": run, "join": join, "submit": submit}[sys.argv[1]](*sys.argv[2:])
     print("done")
