@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from raydistill.cli import main
+from raydistill.entry import start
 
 if __name__ == "__main__":
-    sys.exit(main(["cluster", *sys.argv[1:]]))
+    sys.exit(start("cluster"))

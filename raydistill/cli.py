@@ -6,12 +6,13 @@ import argparse
 import contextlib
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raydistill import config as configuration
-from raydistill import registry
+from raydistill import registry, signals
 from raydistill.config import reads
 from raydistill.errors import BadInput, RaydistillError, one_line
 from raydistill.store import seals
@@ -71,7 +72,10 @@ SHORT = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0; 1 went wrong on the way, resumable; 2 bad input, nothing written; 130 interrupted."""
+    """Returns the exit code: 0; 1 went wrong on the way, resumable; 2 bad input, nothing written; 130 Ctrl-C.
+
+    A program that begins in `entry.start` ends with 143, 129 or 130 for SIGTERM, SIGHUP or SIGINT.
+    """
     with contextlib.suppress(OSError, ValueError):  # a notebook's or a test's stderr is no file
         faulthandler.enable()
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -89,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {one_line(e)}", file=sys.stderr)
         return e.exit_code
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue", file=sys.stderr)
-        return 130
+        print(signals.line(signal.SIGINT), file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def run(name: str, argv: Sequence[str]) -> int:

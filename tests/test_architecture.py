@@ -16,12 +16,24 @@ PACKAGE = ROOT / "raydistill"
 
 # A module imports from its own layer and from those above it in this table, never from those below.
 LAYERS: list[tuple[str, ...]] = [
-    ("__init__", "config", "registry", "errors", "seeding", "identity", "strict_json", "code_identity", "presets"),
+    (
+        "__init__",
+        "config",
+        "registry",
+        "errors",
+        "seeding",
+        "identity",
+        "signals",
+        "strict_json",
+        "code_identity",
+        "presets",
+    ),
     ("store",),
     ("sources", "models", "diffusion", "clustering"),
     ("guidance", "methods", "metrics", "evaluation", "pretraining"),
     ("stages", "report", "exporters"),
     ("cli",),
+    ("entry",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 RAY_ALLOWED = "stages"

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from raydistill.pretraining.plan import make_plan
 from raydistill.stages import pipeline
 from raydistill.stages.pipeline import Results
 from raydistill.stages.preflight import prepare
+from raydistill.store.rundir import RunDir
 
 Refused = Callable[..., str]
 
@@ -404,6 +406,7 @@ def test_a_thousand_random_command_lines_end_in_one_line_or_in_work(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline, "run", lambda prepared, *_, **__: Results(prepared, computed=True))
     monkeypatch.setattr(pipeline, "prove_nodes", lambda *_: None)
+    monkeypatch.setattr(RunDir, "at_work", lambda *_: nullcontext())
     monkeypatch.setattr("raydistill.stages.pretrain.pretrain", lambda config: str(make_plan(config).out))
     rng, codes = random.Random(20), {0: 0, 2: 0}
     for _ in range(1000):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -14,7 +15,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
 from running import ROOT, TINY, environment, free_port, product
+
+from raydistill import signals
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 Reference = tuple[Path, subprocess.CompletedProcess[str]]
@@ -123,3 +127,52 @@ def test_a_job_that_fails_says_why_and_has_an_exit_code(cluster: str, checkout: 
     assert done.returncode != 0
     line = "error: run_dir=runs/relative is relative, and a submitted job's working directory is thrown away"
     assert line in done.stdout + done.stderr
+
+
+BYSTANDER = """
+import os, sys, time
+import ray
+
+ray.init(log_to_driver=False)
+
+@ray.remote(num_cpus=0)
+class Seven:
+    def say(self):
+        return 7
+
+seven = Seven.remote()
+print("up", ray.get(seven.say.remote()), flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.2)
+print("still", ray.get(seven.say.remote()), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_job_that_is_stopped_says_so_and_leaves_other_jobs_alone(
+    cluster: str, checkout: Path, tmp_path: Path
+) -> None:
+    run, client = tmp_path / "run", JobSubmissionClient(cluster)
+    (tmp_path / "bystander.py").write_text(BYSTANDER)
+    other = client.submit_job(entrypoint=f"{sys.executable} {tmp_path}/bystander.py {tmp_path}/end")
+    words = [sys.executable, "jobs/distill.py", *TINY, f"run_dir={run}"]
+    job = client.submit_job(entrypoint=shlex.join(words), runtime_env={"working_dir": str(checkout)})
+    deadline = time.monotonic() + 400
+    while not any(run.glob("latents/*/commits/*.json")) or "up 7" not in client.get_job_logs(other):
+        assert time.monotonic() < deadline, client.get_job_logs(job) + client.get_job_logs(other)
+        time.sleep(0.2)
+    client.stop_job(job)
+    ended = (JobStatus.STOPPED, JobStatus.FAILED, JobStatus.SUCCEEDED)
+    while client.get_job_status(job) not in ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert client.get_job_status(job) is JobStatus.STOPPED
+    said = client.get_job_logs(job)
+    assert said.splitlines()[-1] == signals.line(signal.SIGTERM), said
+    (tmp_path / "end").touch()
+    while client.get_job_status(other) not in ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "still 7" in client.get_job_logs(other)
+    done = submit(cluster, checkout, f"run_dir={run}")
+    assert done.returncode == 0, done.stdout + done.stderr

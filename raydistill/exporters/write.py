@@ -59,7 +59,7 @@ def _sweep(place: Path) -> None:
     """Removes what exports to this place that were killed have left; a folder that may be somebody's work stays."""
     for folder in place.parent.glob(glob.escape(f".{place.name}.{PARTIAL}") + "*"):
         mark = folder.name.rpartition(f"{PARTIAL}-")[2].rpartition("-")[0]
-        if processes.is_gone(mark):
+        if processes.lives(mark) is False:
             shutil.rmtree(folder, ignore_errors=True)
 
 

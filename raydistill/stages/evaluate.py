@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
+import contextlib
 import pickle
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from raydistill.stages.trainer import KEY, Job, Teaching, Training, train_loop
 from raydistill.store.rundir import RunDir
 
 VERSION = 2
+LOOK_S = 2.0
 
 
 def recipe(config: Config, classes: int, student: str, parts: int = 1) -> Recipe:
@@ -99,6 +99,7 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None]) -> 
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from raydistill.stages import fits
     from raydistill.stages.failures import translate
     from raydistill.stages.pool import ATTEMPTS, release
     from raydistill.stages.process_group import NoGroup
@@ -120,58 +121,37 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None]) -> 
             name=name, storage_path=str(run.root / "checkpoints"), failure_config=FailureConfig(max_failures=ATTEMPTS)
         ),
     )
-    with Watch(job.trainings, e.deadline_s) as watch:
+    with Progress("evaluate", "trainings", len(job.trainings)) as progress:
         try:
-            trainer.fit()
-        except KeyboardInterrupt:
-            if not watch.expired:
-                raise
-            raise StageFailed(
-                f"evaluate: no training finished for {e.deadline_s:g} s; the workers hang or could not be placed "
-                "(see `ray status`); run the same command again, or raise evaluate.deadline_s"
-            ) from None
+            fits.fit(trainer, Watch(job.trainings, e.deadline_s, progress).look, LOOK_S)
+        except StageFailed:
+            raise
         except Exception as error:  # Ray Train wraps whatever a worker raised
             raise translate(error, "evaluate") from error
 
 
 class Watch:
-    """Shows progress while the fit blocks, and interrupts it when nothing finishes for too long."""
+    """Sees the trainings that are committed while the fit goes on, and when none has been for too long."""
 
-    def __init__(self, trainings: Sequence[Training], deadline_s: float) -> None:
-        self.open = list(trainings)
-        self.deadline_s, self.expired = deadline_s, False
-        self.progress = Progress("evaluate", "trainings", len(trainings))
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._poll, daemon=True)
+    def __init__(self, trainings: Sequence[Training], deadline_s: float, progress: Progress) -> None:
+        self.open, self.deadline_s, self.progress = list(trainings), deadline_s, progress
+        self.moved = time.monotonic()
 
-    def __enter__(self) -> Watch:
-        self.progress.__enter__()
-        self.thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop.set()
-        self.thread.join()
-        if exc[0] is None:
-            self._look()
-        self.progress.__exit__()
-
-    def _look(self) -> bool:
-        done = [t for t in self.open if (t.artifact.location / "commits").list()]
-        self.open = [t for t in self.open if t not in done]
+    def look(self) -> None:
+        """Raises StageFailed when no training has finished for the deadline."""
+        done = []
+        with contextlib.suppress(OSError):  # a store that does not answer now may answer at the next look
+            done = [t for t in self.open if (t.artifact.location / "commits").list()]
         if done:
+            self.open = [t for t in self.open if t not in done]
             self.progress.advance(len(done))
-        return bool(done)
-
-    def _poll(self) -> None:
-        last = time.monotonic()
-        while not self.stop.wait(2.0):
-            if self._look():
-                last = time.monotonic()
-            elif time.monotonic() - last > self.deadline_s:
-                self.expired = True
-                _thread.interrupt_main()
-                return
+            self.moved = time.monotonic()
+        elif self.open and time.monotonic() - self.moved > self.deadline_s:
+            raise StageFailed(
+                f"evaluate: no training finished for {self.deadline_s:g} s ({self.open[0].label} is open); the workers "
+                "hang or could not be placed (see `ray status`); run the same command again, or raise "
+                "evaluate.deadline_s"
+            )
 
 
 def evaluate(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
+
 from raydistill.errors import RaydistillError, StageFailed, one_line
+from raydistill.store.location import Location
 
 
 def cause(e: BaseException | None) -> RaydistillError | None:
@@ -29,3 +33,9 @@ def translate(e: BaseException, stage: str) -> RaydistillError:
 def _last_line(error: BaseException) -> str:
     text = [line for line in str(error).strip().splitlines() if line.strip()]
     return one_line(text[-1]) if text else type(error).__name__
+
+
+def keep_traceback(root: Location) -> None:
+    """Leaves the whole story of a failure in logs/error.txt; the user is told one line."""
+    with contextlib.suppress(StageFailed):  # the disk may be what is full
+        (root / "logs" / "error.txt").write(traceback.format_exc().encode())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -33,6 +31,7 @@ from raydistill.stages import (
     sample,
     teaching,
 )
+from raydistill.stages.failures import keep_traceback
 from raydistill.stages.imagesets import SetRef
 from raydistill.stages.nodes import Nodes, joins
 from raydistill.stages.preflight import Prepared, images_per_class, prepare, source_name
@@ -44,6 +43,7 @@ from raydistill.stages.trainer import Teaching, Training
 from raydistill.stages.visibility import needs
 from raydistill.store import seals
 from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.claims import Claim
 from raydistill.store.rundir import CONFIG
 
 Until = Literal["encode", "cluster", "plan", "sample", "evaluate", "report"]
@@ -73,6 +73,7 @@ class Results:
     teaching: Teaching | None = None
     trainings: list[Training] = field(default_factory=list)
     increments: list[Training] = field(default_factory=list)  # on parts of the sets, for redundancy
+    still_ours: Callable[[], None] = lambda: None  # raises StageFailed once another run has the run directory
     computed: bool = False  # whether anything was done in this run
 
 
@@ -83,15 +84,22 @@ class Bring(Protocol):
 
 
 def run(
-    prepared: Prepared, until: Until = "report", execute: Execute | None = None, nodes: Nodes | None = None
+    prepared: Prepared,
+    until: Until = "report",
+    execute: Execute | None = None,
+    nodes: Nodes | None = None,
+    claim: Claim | None = None,
 ) -> Results:
     """Carries a run to `until`. Finished work is found and skipped; Ray starts with the first stage that has work."""
     p, done = prepared, Results(prepared)
+    if claim is not None:
+        done.still_ours = claim.check
     nodes = nodes or nodes_of(p)
     execute = execute or on_ray(p, nodes)
     done.computed = start_run(p)
 
     def bring(stage: Stage, name: str | None = None) -> Sealed:
+        done.still_ours()
         outcome = runner.run(stage, execute, name or "")
         record_cost(p, name or stage.name, stage, outcome)
         done.computed |= not outcome.reused
@@ -171,6 +179,7 @@ def finish(done: Results, until: Until, bring: Bring, nodes: Nodes) -> None:
     made_sets = {name: s for name, s in done.syntheses.items() if name in made}
     done.checks = check.check(p.run, done.classes, made_sets, p.splits.train.classes, bring)
     if p.given is None:  # the product is what this run made
+        done.still_ours()
         done.computed |= assemble(p, p.variants[0], done.syntheses[p.config.method])
     if until == "sample":
         return
@@ -185,6 +194,7 @@ def finish(done: Results, until: Until, bring: Bring, nodes: Nodes) -> None:
     if until == "report":
         from raydistill.stages import reporting
 
+        done.still_ours()
         reporting.write(done)
 
 
@@ -321,12 +331,6 @@ def record_cost(p: Prepared, name: str, stage: Stage, outcome: Outcome) -> None:
         costs.add(p.run.root, name, outcome.seconds, outcome.computed, stage.unit)
 
 
-def keep_traceback(p: Prepared) -> None:
-    """Leaves the whole story of a failure in logs/error.txt; the user is told one line."""
-    with contextlib.suppress(StageFailed):  # the disk may be what is full
-        (p.run.root / "logs" / "error.txt").write(traceback.format_exc().encode())
-
-
 def main(config: Config, until: Until = "report", given: Sequence[str] = ()) -> str:
     """Entry of the command line, with the keys that are given there: checks, runs, returns the run directory."""
     from raydistill.stages import beforehand, unread
@@ -336,13 +340,14 @@ def main(config: Config, until: Until = "report", given: Sequence[str] = ()) -> 
     beforehand.check(prepared, until)
     nodes = nodes_of(prepared)
     prove_nodes(prepared, nodes)
-    try:
-        done = run(prepared, until, nodes=nodes)
-    except RaydistillError as e:
-        keep_traceback(prepared)
-        if isinstance(e, BadInput):  # found only now (weights that do not load, a cluster without GPUs)
-            raise StageFailed(str(e)) from e
-        raise
+    with prepared.run.at_work(prepared.config.yaml()) as claim:
+        try:
+            done = run(prepared, until, nodes=nodes, claim=claim)
+        except RaydistillError as e:
+            keep_traceback(prepared.run.root)
+            if isinstance(e, BadInput):  # found only now (weights that do not load, a cluster without GPUs)
+                raise StageFailed(str(e)) from e
+            raise
     if not done.computed:
         say("done", "nothing was left to do")
     return str(prepared.run.root)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +21,8 @@ from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.pretraining import size
 from raydistill.pretraining.plan import WORK, Plan, make_plan
 from raydistill.pretraining.trainer import read_state
-from raydistill.stages import training_latents
+from raydistill.stages import fits, training_latents
+from raydistill.stages.failures import keep_traceback
 from raydistill.stages.nodes import Nodes, joins
 from raydistill.stages.pretrain_loop import STATE, Board, News, loop
 from raydistill.stages.process_group import for_gradients
@@ -31,6 +31,8 @@ from raydistill.stages.resources import Room, check_room, lack_of_trainers, loca
 from raydistill.stages.runtime import ensure_ray
 from raydistill.stages.training_latents import Stored
 from raydistill.stages.visibility import needs
+from raydistill.store.claims import hold
+from raydistill.store.location import Location
 
 RETRIES = 3
 SHOW_S, POLL_S, READ_S = 5.0, 0.5, 20.0
@@ -50,12 +52,24 @@ def pretrain(config: Config) -> str:
         say("pretrain", f"finished before: {plan.out}")
     else:
         check(plan)
-        state = _trained(plan)
+        _train_and_write(plan)
+    _drop_checkpoints(plan)
+    return str(plan.out)
+
+
+def _train_and_write(plan: Plan) -> None:
+    """Alone in this folder: Ray Train keeps one state for a training, whoever runs it."""
+    work = Location.of(str(plan.out / WORK))
+    with hold(work, "pretrain.out", plan.fingerprint, alone=True) as claim:
+        try:
+            state = _trained(plan)
+            claim.check()
+        except StageFailed:
+            keep_traceback(work)
+            raise
         net = plan.blank()
         net.load_state_dict(state["ema"])
         plan.write(net, state)
-    _drop_checkpoints(plan)
-    return str(plan.out)
 
 
 def _trained(plan: Plan) -> dict[str, Any]:
@@ -123,20 +137,16 @@ def _fit(plan: Plan, stored: Mapping[str, Stored], gpu: bool) -> dict[str, Any]:
         datasets={k: s.data for k, s in stored.items()},
         dataset_config=DataConfig(datasets_to_split=[]),  # each worker holds all, and draws from all
     )
-    done = threading.Event()
-    watch = threading.Thread(target=_show, args=(board, done, plan.config.pretrain.steps), daemon=True)
-    watch.start()
     try:
-        result = trainer.fit()
+        result = fits.fit(trainer, Reader(board, plan.config.pretrain.steps).look, POLL_S)
     except (TrainingFailedError, ray.exceptions.RayError) as e:
         raise StageFailed(
-            f"pretrain: Ray Train gave up after {RETRIES} retries: {one_line(e)[:300]}; checkpoints: "
-            f"{work / plan.fingerprint}, the same command continues"
-        ) from None
+            f"pretrain: Ray Train gave up after {RETRIES} retries: {one_line(e)[:300]}; the traceback is in "
+            f"{work}/logs/error.txt, checkpoints in {work / plan.fingerprint}; run the same command again to continue"
+        ) from e
     finally:
-        done.set()
-        watch.join(timeout=2 * READ_S)
-        ray.kill(board)
+        if ray.is_initialized():
+            ray.kill(board)
     failed = (result.return_value or {}).get("failed")
     last = result.checkpoint.path if result.checkpoint else None
     if failed or last is None:
@@ -146,27 +156,25 @@ def _fit(plan: Plan, stored: Mapping[str, Stored], gpu: bool) -> dict[str, Any]:
         return read_state(Path(folder) / STATE)
 
 
-def _show(board: Any, done: threading.Event, steps: int) -> None:
-    """Prints lines as they come, and step, losses, rate and time left every few seconds and at the end."""
-    seen, shown, told = 0, 0.0, 0
-    while True:
-        last = done.wait(POLL_S)
+class Reader:
+    """Prints the board's lines as they come, and step, losses, rate and time left every few seconds."""
+
+    def __init__(self, board: Any, steps: int) -> None:
+        self.board, self.steps = board, steps
+        self.told, self.seen, self.shown = 0, 0, 0.0
+
+    def look(self) -> None:
         try:
-            latest, lines = ray.get(board.read.remote(told), timeout=READ_S)
-        except ray.exceptions.GetTimeoutError:  # a busy machine; the numbers are only late
-            if last:
-                return
-            continue
-        except ray.exceptions.RayError:
+            latest, lines = ray.get(self.board.read.remote(self.told), timeout=READ_S)
+        except ray.exceptions.RayError:  # a busy machine, and the numbers are only late; or the fit tells what is wrong
             return
-        told += len(lines)
+        self.told += len(lines)
         for line in lines:
             say("pretrain", line)
-        if latest and latest.step != seen and (last or time.monotonic() - shown >= SHOW_S):
-            seen, shown = latest.step, time.monotonic()
-            say("pretrain", _line(latest, steps))
-        if last:
-            return
+        last = latest is not None and latest.step == self.steps
+        if latest and latest.step != self.seen and (last or time.monotonic() - self.shown >= SHOW_S):
+            self.seen, self.shown = latest.step, time.monotonic()
+            say("pretrain", _line(latest, self.steps))
 
 
 def _line(latest: News, steps: int) -> str:
@@ -178,7 +186,7 @@ def _line(latest: News, steps: int) -> str:
 def _drop_checkpoints(plan: Plan) -> None:
     """Removes this training's checkpoints and latents, and the folder that held them if nothing else is in it."""
     work = plan.out / WORK
-    for name in (plan.fingerprint, training_latents.STORE):
+    for name in (plan.fingerprint, training_latents.STORE, "logs"):
         shutil.rmtree(work / name, ignore_errors=True)
     if work.is_dir() and not os.listdir(work):
         work.rmdir()

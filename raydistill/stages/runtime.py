@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 import raydistill
+from raydistill import signals
 from raydistill.config import RayConfig
 from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.stages import joined, private
@@ -68,7 +69,7 @@ def ensure_ray(config: RayConfig) -> None:
             joined.check(address)
     for attempt in range(1, STARTS + 1):
         try:
-            with _without_native_chatter():
+            with _without_native_chatter(), signals.guarded():
                 _start(address, config)
             break
         except BadInput:
@@ -115,12 +116,12 @@ def _without_native_chatter() -> Iterator[None]:
     """
     sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
+    signals.point_stderr(nothing)
     try:
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(kept, 2)
+        signals.point_stderr(kept)
         os.close(kept)
         os.close(nothing)
 

@@ -19,20 +19,20 @@ def mark() -> str:
     return f"{_machine()}-{pid}-{_start(pid) or 0}"
 
 
-def is_gone(of: str) -> bool:
-    """Whether the process of a mark ran here and has ended; False for a machine or a mark that nobody here knows."""
+def lives(of: str) -> bool | None:
+    """Whether the process of a mark is there; None for a machine, or a mark, that nobody here knows."""
     match = MARK.fullmatch(of)
     if match is None or match[1] != _machine():
-        return False
+        return None
     if os.path.isdir("/proc/self"):
-        return _start(int(match[2])) != int(match[3])
+        return _start(int(match[2])) == int(match[3])
     try:
         os.kill(int(match[2]), 0)
     except ProcessLookupError:
-        return True
+        return False
     except PermissionError:
         pass
-    return False
+    return True
 
 
 def _machine() -> str:

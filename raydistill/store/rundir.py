@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from raydistill.errors import BadInput
-from raydistill.identity import canonical
+from raydistill.identity import canonical, digest
 from raydistill.store.artifact import Artifact
+from raydistill.store.claims import Claim, hold
 from raydistill.store.location import Location, reason
 
 MARKER = "raydistill.json"
@@ -49,6 +52,13 @@ class RunDir:
             marker = place / MARKER
             if not marker.exists():
                 marker.write(canonical({"raydistill": 1}).encode())
+
+    @contextmanager
+    def at_work(self, config: str) -> Iterator[Claim]:
+        """Claims the places, and holds `root` for this configuration. Raises BadInput if another one is at work."""
+        self.claim()
+        with hold(self.root, "run_dir", digest(config.encode())) as claim:
+            yield claim
 
     def artifact(self, stage: str, fingerprint: str) -> Artifact:
         return Artifact(self.artifacts, stage, fingerprint)

@@ -31,7 +31,7 @@ FITS = re.compile(rf"evaluate-{FINGERPRINT.pattern}")  # Ray Train's own notes o
 CHECKPOINTS = "checkpoints"
 PEOPLES = (CONFIG, RESULT, PAGE, "logs/costs.json")
 GIVE = "give the directory that distill printed"
-FOLDERS = (PRODUCT, CHECKPOINTS, "logs", seals.FOLDER)
+FOLDERS = (PRODUCT, CHECKPOINTS, "logs", seals.FOLDER, claims.FOLDER)
 
 
 @dataclass(frozen=True)

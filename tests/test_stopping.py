@@ -1,0 +1,152 @@
+"""Real runs that are told to end, as Kubernetes, Slurm, a closed terminal and Ctrl-C do: one line, a code, nobody left.
+
+By default a run is stopped in four of its moments, one after the other. Every signal at every moment takes longer:
+
+    python -m pytest -m slow tests/test_stopping.py
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from running import commits, finish, start
+from test_kill import ARTIFACTS, NOWHERE, assert_undisturbed, await_that, count, family, kill, said
+
+from raydistill import signals
+
+Reference = tuple[Path, subprocess.CompletedProcess[str]]
+CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130}
+GONE_S = 10
+NOISE = ("Traceback", "Fatal", "*** SIG", "@  ", "Aborted", "core dumped")
+
+
+def in_fit(run: Path) -> bool:
+    """A student is being trained: its state has been kept once."""
+    return any(run.glob("checkpoints/trainings/*/step-*"))
+
+
+def stop(process: subprocess.Popen[str], run: Path, number: signal.Signals, moment: Callable[[], bool]) -> None:
+    """Sends the signal at the moment, and checks what is said, the exit code, and that nobody is left."""
+    try:
+        await_that(moment, process, run)
+        members = [p for p in psutil.process_iter() if in_session(p, process.pid)] + family(process)
+        process.send_signal(number)
+        assert process.wait(60) == CODES[number], said(run)
+        _, alive = psutil.wait_procs(members, timeout=GONE_S)
+        assert not alive and not [p for p in psutil.process_iter() if in_session(p, process.pid)]
+    finally:
+        kill(process, everything=True)
+    log = run.with_suffix(".log").read_text()
+    run.with_suffix(".log").unlink()
+    assert log.splitlines()[-1] == signals.line(number), log
+    assert not [noise for noise in NOISE if noise in log], log
+
+
+def in_session(process: psutil.Process, leader: int) -> bool:
+    try:
+        return os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE
+    except (OSError, psutil.NoSuchProcess):
+        return False
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(1200)
+def test_stopped_in_moment_after_moment_it_ends_as_if_nothing_had_happened(
+    reference: Reference, tmp_path: Path
+) -> None:
+    run, (plain, _) = tmp_path / "run", reference
+    process = start(run)
+    stop(process, run, signal.SIGTERM, lambda: len(family(process)) > 1)  # Ray is starting
+    assert commits(run) == {}
+    stop(start(run), run, signal.SIGHUP, lambda: count(run, "latents") >= 1)
+    process = start(run)
+    await_that(lambda: count(run, "classes") >= 1, process, run)
+    process.send_signal(signal.SIGSTOP)  # it is there, and gets nowhere meanwhile
+    try:
+        other = finish(run, "ipc=1", **NOWHERE)
+        assert other.returncode == 2, other.stderr
+        assert (
+            f"is in use by another configuration (host {socket.gethostname()}, process {process.pid}, since "
+            in (other.stderr.splitlines()[-1])
+        )
+    finally:
+        process.send_signal(signal.SIGCONT)
+    stop(process, run, signal.SIGTERM, lambda: count(run, "syntheses") >= 1)
+    kept = commits(run)
+    stop(start(run), run, signal.SIGINT, lambda: in_fit(run))
+    assert kept.items() <= commits(run).items()
+    done = finish(run)
+    assert done.returncode == 0, done.stderr
+    assert_undisturbed(run, plain)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_fit_that_is_late_ends_with_words_and_without_workers(reference: Reference, tmp_path: Path) -> None:
+    run, (plain, _) = tmp_path / "run", reference
+    shutil.copytree(plain, run, copy_function=shutil.copy2)
+    shutil.rmtree(run / "evaluations")
+    process = start(run, "evaluate.deadline_s=1")
+    try:
+        await_that(lambda: len(family(process)) > 1, process, run)
+        members = family(process)
+        assert process.wait(300) == 1, said(run)
+        _, alive = psutil.wait_procs(members, timeout=GONE_S)
+        assert not alive
+    finally:
+        kill(process, everything=True)
+    last = said(run).splitlines()[-1]
+    assert last.startswith("error: evaluate: no training finished for 1 s (mgd3/") and "evaluate.deadline_s" in last
+    assert "no training finished for 1 s" in (run / "logs" / "error.txt").read_text()
+    assert not [noise for noise in NOISE if noise in said(run)], said(run)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("number", CODES)
+def test_a_training_of_a_generator_is_stopped_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "out"
+    given = ["pretrain.steps=400", "pretrain.checkpoint_every=20", "pretrain.batch=4", "pretrain.layers=1"]
+    given += ["pretrain.heads=2", "pretrain.head_dim=8", "generator.objective=flow", f"pretrain.out={out}"]
+
+    def begun() -> bool:
+        return any("checkpoint_2" in p.read_text() for p in out.glob(".train/*/checkpoint_manager_snapshot.json"))
+
+    stop(start(tmp_path / "run", *given, verb="pretrain"), tmp_path / "run", number, begun)
+    again = start(tmp_path / "run", *given, verb="pretrain")
+    assert again.wait(600) == 0, said(tmp_path / "run")
+    assert "continues after step" in said(tmp_path / "run") and not (out / ".train").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("stage", [*ARTIFACTS, "fit", "preflight", "report"])
+def test_every_signal_at_every_moment(reference: Reference, tmp_path: Path, number: signal.Signals, stage: str) -> None:
+    """The stage is done again, and the run is stopped in its midst."""
+    run, (plain, _) = tmp_path / "run", reference
+    shutil.copytree(plain, run, copy_function=shutil.copy2)
+    gone = {"fit": "evaluations", "report": "report.html", "preflight": "latents"}.get(stage, stage)
+    if (run / gone).is_dir():
+        shutil.rmtree(run / gone)
+    else:
+        (run / gone).unlink()
+    process = start(run)
+    moments: dict[str, Callable[[], bool]] = {
+        "fit": lambda: in_fit(run),
+        "preflight": lambda: "libtorch_cpu" in Path(f"/proc/{process.pid}/maps").read_text(),
+        "report": lambda: "accuracy" in said(run),
+    }
+    stop(process, run, number, moments.get(stage, lambda: count(run, stage) >= 1))
+    assert finish(run, **(NOWHERE if stage == "report" else {})).returncode == 0
+    assert_undisturbed(run, plain)
