@@ -15,7 +15,7 @@ from pyarrow import fs as pafs
 from raydistill.config import text
 from raydistill.errors import BadInput
 from raydistill.identity import FINGERPRINT_HEX, canonical
-from raydistill.store import inspection, seals
+from raydistill.store import claims, inspection, seals
 from raydistill.store.artifact import Artifact
 from raydistill.store.findings import Finding, Kind, Sealed
 from raydistill.store.inspection import Seen
