@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs as pafs
 
 from raydistill import strict_json
 from raydistill.errors import BadInput, CorruptArtifact
@@ -102,9 +103,13 @@ def open_product(run: Location) -> Product:
 
 
 def shards(run: Location) -> tuple[str, ...]:
-    """The names of the shards in order, none if a run has no product. Raises CorruptArtifact if some are not there."""
+    """The names of the shards in order, none if a run has no product. Raises CorruptArtifact if some are not there.
+
+    One without a seal counts, so that it is named when it is read.
+    """
     sealed = {n.removeprefix(f"{PRODUCT}/") for n in seals.names(run) if n.startswith(f"{PRODUCT}/")}
-    found = {name: match for name in sealed or (run / PRODUCT).list() if (match := SHARD.fullmatch(name))}
+    present = {i.base_name for i in (run / PRODUCT).infos() if i.type == pafs.FileType.File}
+    found = {name: match for name in sealed | present if (match := SHARD.fullmatch(name))}
     totals = {match[1] for match in found.values()}
     if found and (len(totals) > 1 or len(found) != int(totals.pop())):
         raise CorruptArtifact(f"{run / PRODUCT} is not whole; {AGAIN}")

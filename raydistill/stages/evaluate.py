@@ -163,7 +163,7 @@ def evaluate(
     prove: Callable[[], None] = lambda: None,
     teaching: Teaching | None = None,
 ) -> tuple[list[Training], float]:
-    """Brings every training to its manifest. Returns all trainings, and the seconds spent (0 if none was left).
+    """Brings every training to its manifest. Returns all trainings, and the seconds spent on those that were left.
 
     `prove` is called with Ray up and before the fit: it raises if a node does not see what it needs.
     """
@@ -181,8 +181,10 @@ def evaluate(
         logs = run.root / "logs"
         job = Job(tuple(todo), config.source, train, test, config.evaluate, logs, checkpoints, teaching)
         fit(job, run, config.ray, prove)
+    else:
+        say("evaluate", f"{len(left)} trainings were finished before; their manifests are written again")
     manifests = [t.artifact.seal([KEY]) for t in left]
     left_out = sorted({b for m in manifests for b in m.records[0].meta.get("left_out", [])})
     if left_out:
         say("evaluate", f"{len(left_out)} broken images were left out (first: {left_out[0]})")
-    return every, time.monotonic() - start
+    return every, time.monotonic() - start if todo else 0.0

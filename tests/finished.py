@@ -1,0 +1,41 @@
+"""A finished run of the command line that starts no Ray: stages and trainings run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from running import TINY
+
+from raydistill import cli
+from raydistill.stages import dispatch, evaluate, runner, trainer
+
+
+@contextmanager
+def without_ray() -> Iterator[None]:
+    """Whatever has work left is done here, one unit after the other."""
+
+    def fit(job: trainer.Job, *_: Any) -> None:
+        worker = trainer.Trainer(job, torch.device("cpu"), "cpu")
+        for training in job.trainings:
+            worker.run(training)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatch, "on_ray", lambda config, keep: runner.serial)
+        patch.setattr(evaluate, "fit", fit)
+        yield
+
+
+def distill(run: Path) -> int:
+    """Exit code of the command that makes the run, or finds it finished."""
+    with without_ray():
+        return cli.main(["distill", *TINY, f"run_dir={run}"])
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Every file below a folder by its relative path."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
