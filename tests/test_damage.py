@@ -52,7 +52,7 @@ DAMAGES: dict[str, Callable[[Path, Path], object]] = {
 }
 VERBS = ("distill", "compare", "export", "--run")
 
-# Files: what distill, report RUN RUN, export and evaluate --run do; "/folder" where a folder stands in the file's place.
+# What distill, report RUN RUN, export and evaluate --run do; after "/" with a folder in the place of the file.
 TABLE = {
     "config.yaml": ("rebuilt/named", "named", "unread/unread", "named"),
     "result.json": ("rebuilt/named", "named", "named", "unread"),
@@ -221,3 +221,87 @@ def test_what_a_verb_does_not_read_is_named_by_whoever_does(whole: Path, tmp_pat
             shutil.rmtree(data) if data.is_dir() else data.unlink(missing_ok=True)
             data.write_bytes(good)
         artifact.verify(artifact.manifest().records)
+
+
+class TestRemedies:
+    """What an error line tells to do is done, and then it works."""
+
+    @pytest.fixture
+    def it(self, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Sweep:
+        return Sweep(whole, tmp_path, capsys)
+
+    def fails(self, it: Sweep, verb: str, what: str) -> None:
+        code, said, _ = it.use(verb)
+        assert code in (1, 2) and what in said and said.count("error: ") == 1, said
+
+    def works(self, it: Sweep, verb: str) -> None:
+        code, said, made = it.use(verb)
+        assert code == 0 and made == it.before[verb][2], said
+
+    @pytest.mark.parametrize(("name", "verb"), [("config.yaml", "compare"), ("result.json", "export")])
+    def test_the_command_that_made_it_again(self, it: Sweep, name: str, verb: str) -> None:
+        flip(0.5)(it.run / name, it.run)
+        self.fails(it, verb, "run the command that made it again, which takes seconds")
+        self.works(it, "distill")
+        self.works(it, verb)
+
+    def test_a_run_of_an_older_version_is_finished_and_gets_its_seals(self, it: Sweep) -> None:
+        shutil.rmtree(it.run / "seals")
+        for verb in ("compare", "export"):
+            self.fails(it, verb, "has no seal, so nobody knows whether it is whole; run the command that made it again")
+        self.works(it, "--run")
+        code, said, _ = it.use("distill")
+        assert code == 0 and "nothing was left to do" in said and files(it.run) == it.content
+        for verb in ("compare", "export"):
+            self.works(it, verb)
+
+    def test_an_edited_configuration_is_given_by_config_or_written_anew(self, it: Sweep) -> None:
+        place = it.run / "config.yaml"
+        place.write_text(place.read_text().replace("seed: 0", "seed: 7"))
+        self.fails(it, "--run", f"give --config {place}")
+        assert cli.main(["distill", "--config", str(place), "--print-config"]) == 0
+        assert "seed: 7" in it.capsys.readouterr().out
+        edited = place.read_bytes()
+        code, said, _ = it.use("distill")
+        (kept,) = (p for p in (it.run / "logs").glob("config-*.yaml") if p.read_bytes() == edited)
+        assert code == 0 and kept.name in said
+        self.works(it, "--run")
+
+    @pytest.mark.parametrize("name", ["result.json", "logs/costs.json", "seals/report.html.json", "config.yaml"])
+    def test_what_is_in_the_way_is_moved_away(self, it: Sweep, name: str, tmp_path: Path) -> None:
+        folder(it.run / name, it.run)
+        self.fails(
+            it, "distill", f"{it.run / name}: it is a folder where a file belongs; move it away, then run the same"
+        )
+        (it.run / name).rename(tmp_path / "moved")
+        self.works(it, "distill")
+        assert files(it.run).items() >= it.content.items()
+
+    @pytest.mark.parametrize("name", ["seals", "distilled", "logs"])
+    def test_a_file_in_the_place_of_a_folder_is_named(self, it: Sweep, name: str, tmp_path: Path) -> None:
+        shutil.move(it.run / name, tmp_path / "folder")
+        (it.run / name).write_text("mine")
+        self.fails(it, "distill", f"{it.run / name} is a file where a folder belongs; move it away")
+        assert (it.run / name).read_text() == "mine"
+        (it.run / name).unlink()
+        shutil.move(tmp_path / "folder", it.run / name)
+        self.works(it, "distill")
+
+    def test_costs_without_seal_or_sense_start_anew_and_are_kept(self, it: Sweep) -> None:
+        (it.run / "seals" / "logs%2Fcosts.json.json").unlink()
+        (it.run / "logs" / "costs.json").write_text('{"encode": {"seconds": "long", "units": 1, "unit": "images"}}')
+        code, said, _ = it.use("distill")
+        assert code == 0 and "what stages cost is counted anew" in said
+        (kept,) = (it.run / "logs").glob("costs-*.json")
+        assert kept.name in said and '"long"' in kept.read_text()
+        assert (it.run / "logs" / "costs.json").read_text() == "{}"
+
+    def test_a_stage_is_deleted_and_done_again(self, it: Sweep) -> None:
+        data = next((it.run / own(it.whole) / "data").iterdir())
+        flip(0.5)(data, it.run)
+        location = data.parents[1]
+        self.fails(it, "distill", f"delete {location} and run the same command again to rebuild it")
+        shutil.rmtree(location)
+        assert it.use("distill")[0] == 0
+        for verb in ("compare", "export", "--run"):
+            self.works(it, verb)

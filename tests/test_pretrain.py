@@ -385,3 +385,32 @@ def by_the_first_trainer(overrides: list[str]) -> str:
     read = ("target", "steps", "batch", "lr", "ema", "threads", "label_dropout", "layers", "heads", "head_dim", "patch")
     keys = {k: plan.config.tree()["pretrain"][k] for k in read}
     return fingerprint("pretrain", 1, plan.config.seed, (32, plan.listing.digest), keys, plan.vae_digest)
+
+
+def test_a_training_whose_files_were_changed_is_not_taken_for_finished(tmp_path):
+    plan, out = written(tmp_path)
+    assert plan.finished()
+    weights = next(out.rglob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(BadInput, match=rf"{weights.name} is not what was written; remove"):
+        plan.finished()
+
+
+@pytest.mark.parametrize("text", [b"{", b"[" * 100_000, b"\xff", b"[]"])
+def test_a_record_that_cannot_be_read_is_named(tmp_path, text):
+    plan, out = written(tmp_path)
+    (out / "training.json").write_bytes(text)
+    with pytest.raises(BadInput, match=r"training\.json cannot be read .*; choose another folder"):
+        plan.finished()
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_named(tmp_path):
+    trainer = Trainer(generator_task(), 6, 1e-3, 0.9)
+    trainer.save(tmp_path / "state.pt")
+    data = bytearray((tmp_path / "state.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "state.pt").write_bytes(data)
+    with pytest.raises(StageFailed, match="is not what was saved"):
+        trainer.load(tmp_path / "state.pt")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import shutil
 import uuid
@@ -11,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raydistill import registry
-from raydistill.errors import BadInput, StageFailed
+from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.exporters import marker
 from raydistill.exporters.base import Exporter, identity, open_product
-from raydistill.identity import canonical
+from raydistill.exporters.marker import MARKER, Marker
+from raydistill.identity import digest
 from raydistill.store import faults, processes
 from raydistill.store.location import Location, reason, remedy
 
-MARKER = ".raydistill-export.json"  # hidden, so that no reader of image folders takes it for data
 PARTIAL = "raydistill-partial"
 
 
@@ -34,25 +34,25 @@ def export(run: str, form: str, out: str) -> tuple[str, int]:
     place = Path(os.path.abspath(os.path.expanduser(out)))
     if place.is_relative_to(Path(product.root.uri)):
         raise BadInput(f"--out {out} is inside the product itself; choose a folder elsewhere")
-    stamp = {"format": form, "product": identity(product, registry.identity("exporter", form))}
-    if _is_there(place, stamp):
+    made_of = identity(product, registry.identity("exporter", form))
+    if _is_there(place, form, made_of):
         return str(place), 0
     partial = place.with_name(f".{place.name}.{PARTIAL}-{processes.mark()}-{uuid.uuid4().hex[:8]}")
     try:
         _sweep(place)
-        sizes = dict(_write(partial, exporter(product)))
-        (partial / MARKER).write_text(canonical({**stamp, "files": sizes}))
+        files = dict(_write(partial, exporter(product)))
+        (partial / MARKER).write_bytes(Marker(form, made_of, files).text())
         faults.reach("export", "before_manifest", form)
         os.rename(partial, place)  # over an empty folder, or this fails
     except OSError as e:
-        if _is_there(place, stamp):  # another export of the same was faster
+        if _is_there(place, form, made_of):  # another export of the same was faster
             return str(place), 0
         raise StageFailed(
             f"export: cannot write {place}: {reason(e)}; {remedy(e)}, then run the same command again"
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return str(place), len(sizes)
+    return str(place), len(files)
 
 
 def _sweep(place: Path) -> None:
@@ -63,17 +63,18 @@ def _sweep(place: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(folder: Path, files: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, int]]:
+def _write(folder: Path, files: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, str]]:
+    """Each file with its SHA-256."""
     for name, data in files:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         faults.reach("export", "before_write", name)
         with open(path, "xb") as file:  # x: two files of one name would lose one
             file.write(data)
-        yield name, len(data)
+        yield name, digest(data)
 
 
-def _is_there(place: Path, stamp: dict[str, str]) -> bool:
+def _is_there(place: Path, form: str, made_of: str) -> bool:
     """Whether exactly this export is there, whole. Raises BadInput if something else is."""
     try:
         names = sorted(os.listdir(place))
@@ -85,22 +86,19 @@ def _is_there(place: Path, stamp: dict[str, str]) -> bool:
         raise BadInput(f"--out {place} cannot be listed: {reason(e)}; choose a new folder") from None
     if not names:
         return False
+    root = Location.of(str(place))
     try:
-        found = json.loads((place / MARKER).read_text())
-        files = found.pop("files")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise BadInput(f"--out {place} holds {names[0]!r} and is no export; choose an empty or new folder") from None
-    if found != stamp:
-        raise BadInput(
-            f"--out {place} holds another export ({found.get('format')}, or of another product); "
-            "remove it or choose another folder"
-        )
-    try:
-        have = {str(p.relative_to(place)): p.stat().st_size for p in place.rglob("*") if p.is_file()}
-    except OSError as e:
-        raise BadInput(f"--out {place} is being changed ({reason(e)}); choose another folder") from None
-    have.pop(MARKER, None)
-    if have != files:
-        odd = min(set(have.items()) ^ set(files.items()))[0]
+        found = marker.find(root)
+        if found is None:
+            raise BadInput(f"--out {place} holds {names[0]!r} and is no export; choose an empty or new folder")
+        if (found.format, found.product) != (form, made_of):
+            raise BadInput(
+                f"--out {place} holds another export ({found.format}, or of another product); "
+                "remove it or choose another folder"
+            )
+        odd = marker.changed(root, found)
+    except (OSError, ValueError) as e:
+        raise BadInput(f"--out {place} cannot be checked: {one_line(e)}; remove it or choose another folder") from None
+    if odd is not None:
         raise BadInput(f"--out {place} was changed since it was exported ({odd}); remove it or choose another folder")
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from raydistill import strict_json
 from raydistill.errors import BadInput, one_line
 from raydistill.identity import directory_digest
 
@@ -73,22 +73,19 @@ def tensors(path: Path, key: str) -> dict[str, Stored]:
 def read_config(path: Path, key: str) -> dict[str, Any]:
     """A JSON object from a file; raises BadInput naming it."""
     try:
-        value = json.loads(path.read_text())
+        return strict_json.mapping(path.read_bytes())
     except FileNotFoundError:
         raise BadInput(f"{key}: {path} is missing") from None
     except (ValueError, OSError) as e:
-        raise BadInput(f"{key}: {path} is not JSON ({one_line(e)})") from None
-    if not isinstance(value, dict):
-        raise BadInput(f"{key}: {path} must hold a JSON object")
-    return value
+        raise BadInput(f"{key}: {path} is not JSON, or no object of it ({one_line(e)}); mend it") from None
 
 
 def licence(directory: Path) -> str | None:
     """The terms of the weights as their maker states them: "licence" or "license" in training.json, None if nowhere."""
     try:
-        stated = json.loads((directory / "training.json").read_text())
+        stated = strict_json.mapping((directory / "training.json").read_bytes())
         return next((str(stated[k]) for k in ("licence", "license") if stated.get(k)), None)
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         return None
 
 

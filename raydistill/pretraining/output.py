@@ -14,11 +14,13 @@ from torch import nn
 
 from raydistill.config import Config, leaves, load, reads
 from raydistill.errors import StageFailed
+from raydistill.identity import file_digest
 from raydistill.models.checkpoint import WEIGHTS
 from raydistill.pretraining.origin import Origin
 from raydistill.sources.base import Listing
 
 MARKER, CURVE = "training.json", "loss.png"
+FILES = (WEIGHTS, "config.json", f"transformer/{WEIGHTS}", "transformer/config.json", "scheduler/scheduler_config.json")
 BATCH = 64
 SMOOTH = 100
 GENERATOR_READS = ("vae.", "generator.objective", "encode.batch", "encode.dtype", "encode.threads")
@@ -132,6 +134,18 @@ def write_generator(
     )
 
 
+def spoiled(out: Path, record: dict[str, Any]) -> str | None:
+    """The first file of a finished training that is not what `record`, its training.json, says; None if there is none.
+
+    What an older version wrote says nothing of its files.
+    """
+    files = record.get("files", {})
+    for name in FILES if isinstance(files, dict) else ():
+        if name in files and not ((out / name).is_file() and file_digest(out / name) == files[name]):
+            return name
+    return None
+
+
 def _save_scheduler(origin: Origin, out: Path) -> None:
     if origin.spec is not None:  # as its own trainer wrote it
         out.mkdir(parents=True, exist_ok=True)
@@ -201,6 +215,7 @@ def _finish(
     out: Path, record: dict[str, Any], losses: Sequence[float], validation: Sequence[tuple[int, float]] = ()
 ) -> None:
     draw_curve(out / CURVE, losses, f"{record['objective']}: training loss, seed {record['seed']}", validation)
+    record = {**record, "files": {name: file_digest(out / name) for name in FILES if (out / name).is_file()}}
     part = out / f".{MARKER}.part"
     part.write_text(json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     os.replace(part, out / MARKER)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -13,16 +12,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from raydistill import strict_json
 from raydistill.config import Config
 from raydistill.config.reads import SIZES
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, one_line
 from raydistill.identity import fingerprint
 from raydistill.models import hub
 from raydistill.models.vae import VaeSpec
 from raydistill.pretraining.data import Latents, held_for_validation, load_pixels
 from raydistill.pretraining.networks import build_vae
 from raydistill.pretraining.origin import Origin, from_checkpoint, from_scratch
-from raydistill.pretraining.output import MARKER, common_record, write_generator, write_vae
+from raydistill.pretraining.output import MARKER, common_record, spoiled, write_generator, write_vae
 from raydistill.pretraining.tasks import GeneratorTask, VaeTask
 from raydistill.sources.base import Listing, Source, open_splits
 
@@ -105,13 +105,22 @@ class Plan:
         names = sorted(p.name for p in self.out.iterdir()) if self.out.is_dir() else []
         if MARKER in names:
             try:
-                found = json.loads((self.out / MARKER).read_text()).get("fingerprint")
-            except (ValueError, OSError, AttributeError):
-                found = None
+                record = strict_json.mapping((self.out / MARKER).read_bytes())
+            except (ValueError, OSError) as e:
+                raise BadInput(
+                    f"pretrain.out: {self.out / MARKER} cannot be read ({one_line(e)}), so nobody knows which training "
+                    "it is; choose another folder, or remove this one"
+                ) from None
+            found, odd = record.get("fingerprint"), spoiled(self.out, record)
             if found != self.fingerprint:
                 raise BadInput(
                     f"pretrain.out: {self.out} holds another training ({found}, this one is "
                     f"{self.fingerprint}); choose another folder or remove it"
+                )
+            if odd is not None:
+                raise BadInput(
+                    f"pretrain.out: {self.out / odd} is not what was written; remove {self.out} and train again, or "
+                    "choose another folder"
                 )
             return True
         if names and WORK not in names:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from raydistill.errors import RaydistillError, StageFailed
+from raydistill.identity import file_digest
 from raydistill.pretraining.group import ALONE, Group
 from raydistill.pretraining.tasks import Task
 
@@ -103,6 +104,7 @@ class Trainer:
             "seconds": self.seconds,
         }
         torch.save(state, path)
+        _digest_of(path).write_text(file_digest(path))
 
     def load(self, path: str | Path) -> None:
         """Continues from `save`, on whatever device the task is on. Raises StageFailed on a file that does not fit."""
@@ -118,10 +120,18 @@ class Trainer:
             raise StageFailed(f"pretrain: checkpoint {path} {reason}") from None
 
 
+def _digest_of(path: str | Path) -> Path:
+    return Path(f"{path}.sha256")
+
+
 def read_state(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file: tensors and plain values only, nothing that could run."""
+    """The content of a checkpoint file: tensors and plain values only, nothing that could run. Raises StageFailed."""
     try:
+        if _digest_of(path).exists() and _digest_of(path).read_text() != file_digest(path):  # torch checks no tensor
+            raise StageFailed(f"pretrain: checkpoint {path} is not what was saved; remove it")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except StageFailed:
+        raise
     except Exception as e:  # torch raises many kinds on truncated files
         reason = f"cannot be read ({type(e).__name__}); remove it"
         raise StageFailed(f"pretrain: checkpoint {path} {reason}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from pyarrow import fs as pafs
 
+from raydistill import strict_json
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput, one_line
 from raydistill.sources.base import ClassInfo
@@ -68,12 +68,11 @@ def class_names(root: Location) -> ClassNames | None:
     """The content of `classes.json` in the source's folder; None if there is none, BadInput if it is wrong."""
     place = root / CLASSES
     try:
-        tree = json.loads(place.read())
+        tree = strict_json.mapping(place.read())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as e:
         raise BadInput(f"source: {place} cannot be read: {one_line(e)}; repair it or remove it") from None
-    tree = tree if isinstance(tree, dict) else {}
     names: Any = tree.get("names")
     dirs: Any = tree.get("dirs")
     if not _texts(names) or not _texts(dirs) or not len(names) == len(dirs) == len(set(dirs)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
+from raydistill import strict_json
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.identity import digest
@@ -203,7 +203,7 @@ def _label_names(schema: pa.Schema, where: str) -> tuple[str, ...] | None:
     if text is None:
         return None
     try:
-        label: Any = json.loads(text)["info"]["features"]["label"]
+        label: Any = strict_json.mapping(text)["info"]["features"]["label"]
         names = label.get("names")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise BadInput(

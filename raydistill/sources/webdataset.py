@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import fs as pafs
 
+from raydistill import strict_json
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.registry import register
@@ -305,8 +305,8 @@ def _whole(text: bytes) -> int | None:
 
 def _json_label(text: bytes) -> int | None:
     try:
-        tree: Any = json.loads(text)
-    except (ValueError, RecursionError):
+        tree: Any = strict_json.parse(text)
+    except ValueError:
         return None
     value = tree.get("label") if isinstance(tree, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raydistill import strict_json
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput, one_line
 from raydistill.sources.base import Listing
@@ -74,7 +74,7 @@ def _rows(place: Location) -> Iterator[dict[str, Any]]:
                 yield {**row, **({"weight": _number(row["weight"])} if "weight" in row else {})}
             return
         for line in filter(str.strip, text.split("\n")):
-            row = json.loads(line)
+            row = strict_json.parse(line.encode())
             if not isinstance(row, dict):
                 raise ValueError(f"a line is {line[:40]!r}, no object")
             yield row
@@ -112,7 +112,7 @@ def _of_tars(root: Location, split: str, ids: list[str]) -> dict[str, Any] | Non
             try:
                 for member in members(archive):
                     image = of_key.get(f"{name}#{member.name[:-5]}") if member.name.endswith(".json") else None
-                    told = json.loads(archive.read(member.data, member.size)) if image else None
+                    told = strict_json.parse(archive.read(member.data, member.size)) if image else None
                     if image and isinstance(told, dict) and "weight" in told:
                         found[image] = told["weight"]
             except (TarFault, ValueError) as e:

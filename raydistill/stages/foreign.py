@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import io
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import fs as pafs
 
-from raydistill import registry
+from raydistill import registry, strict_json
 from raydistill.config import Config, SourceConfig
 from raydistill.errors import BadInput, BrokenImage, StageFailed, one_line
+from raydistill.exporters.marker import check_ours
 from raydistill.identity import digest, fingerprint
 from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.models.device import place
@@ -70,6 +70,7 @@ def find(config: Config, classes: Sequence[ClassInfo]) -> Foreign:
     """The folder evaluate.images, held against the training classes. Raises BadInput; writes nothing."""
     given = config.evaluate.images or ""
     try:
+        check_ours(_root(given))
         source = _layout(given, config.source)
         listing = _match(_list(source), classes, _class_ids(given, source))
         weights = read_weights(source, listing)
@@ -91,9 +92,13 @@ def _name(given: str) -> str:
 # ---- what lies there -------------------------------------------------------------------------------------------------
 
 
+def _root(given: str) -> Location:
+    return Location.of(given if "://" in given else os.path.realpath(os.path.expanduser(given)))
+
+
 def _layout(given: str, like: SourceConfig) -> SourceConfig:
     """Shards of either kind, class folders under train/, or class folders: the source that reads it."""
-    root = Location.of(given if "://" in given else os.path.realpath(os.path.expanduser(given)))
+    root = _root(given)
     try:
         fs, inside = root.filesystem()
         if fs.get_file_info(inside).type != pafs.FileType.Directory:
@@ -132,8 +137,10 @@ def _class_ids(given: str, source: SourceConfig) -> dict[str, str]:
     """Folder -> class id, where a classes.json of raydistill's exports says that folders had to be named otherwise."""
     for root in dict.fromkeys((source.path or "", given)):
         try:
-            tree = json.loads((Location.of(root) / CLASSES).read())
-            return dict(zip(tree["dirs"], tree["class_ids"], strict=True))
+            tree = strict_json.mapping((Location.of(root) / CLASSES).read())
+            ids = dict(zip(tree["dirs"], tree["class_ids"], strict=True))
+            if all(isinstance(text, str) for text in (*ids, *ids.values())):
+                return ids
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return {}

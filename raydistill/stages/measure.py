@@ -6,7 +6,6 @@ and fid/squeezenet1_0 cannot be compared.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +13,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from raydistill import registry
+from raydistill import registry, strict_json
 from raydistill.config import Config, EmbedConfig, MetricsConfig, SourceConfig
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import canonical, fingerprint
@@ -166,7 +165,7 @@ def stage(
 
 def values(artifact: Artifact, manifest: Manifest) -> dict[str, float]:
     """VALUE/SPACE -> number."""
-    return json.loads(artifact.read(manifest.records[0]))
+    return strict_json.numbers(artifact.read(manifest.records[0]))
 
 
 def better(names: Sequence[str]) -> dict[str, Literal["lower", "higher"] | None]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
+from raydistill import strict_json
 from raydistill.identity import canonical
 from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
@@ -23,7 +23,7 @@ def keep(logs: Location, artifact: Artifact, nodes: Mapping[str, str]) -> None:
         return
     place = logs / "placement" / f"{artifact.stage}-{artifact.fingerprint}.json"
     try:
-        old = json.loads(place.read())
+        old = strict_json.mapping(place.read())
     except (FileNotFoundError, ValueError):
         old = {}
-    place.write(canonical({**(old if isinstance(old, dict) else {}), **nodes}).encode())
+    place.write(canonical({**old, **nodes}).encode())

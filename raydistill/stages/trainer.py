@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from raydistill import strict_json
 from raydistill.config import EvaluateConfig, SourceConfig
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe, title
@@ -78,7 +79,7 @@ class Job:
 def body(training: Training) -> dict[str, Any] | None:
     """What is committed of a training, or None: its score, protocol, bytes and teacher."""
     manifest = training.artifact.manifest()
-    return None if manifest is None else json.loads(training.artifact.read(manifest.records[0]))
+    return None if manifest is None else strict_json.mapping(training.artifact.read(manifest.records[0]))
 
 
 def score(training: Training) -> Score | None:

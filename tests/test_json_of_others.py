@@ -1,0 +1,87 @@
+"""JSON that somebody else wrote: too deep, of other types, no JSON. One line wherever it is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from raydistill.config import SourceConfig
+from raydistill.errors import BadInput
+from raydistill.models.checkpoint import licence, read_config
+from raydistill.sources import parquet, webdataset, weights
+from raydistill.sources.layout import class_names
+from raydistill.stages import foreign, placement
+from raydistill.stages.kept import Weights
+from raydistill.store.artifact import Artifact
+from raydistill.store.location import Location
+
+DEEP = b"[" * 100_000
+ODD = {
+    "deep": DEEP,
+    "deep object": b'{"a":' * 100_000,
+    "deep below": b'{"dirs": ' + DEEP,
+    "empty": b"",
+    "torn": b'{"dirs": ["a"',
+    "a list": b"[1]",
+    "a number": b"1",
+    "not UTF-8": b"\xff\xfe{}",
+    "not finite": b'{"scaling_factor": NaN}',
+    "too large a number": b'{"scaling_factor": 1e999}',
+    "a number of many digits": b'{"scaling_factor": ' + b"9" * 5000 + b"}",
+}
+
+
+@pytest.fixture(params=list(ODD))
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "some.json"
+    path.write_bytes(ODD[request.param])
+    return path
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda file: read_config(file, "vae.path"),
+        lambda file: class_names(Location.of(str(file.rename(file.with_name("classes.json")).parent))),
+        lambda file: next(weights._rows(Location.of(str(file))))["a"],
+        lambda file: parquet._label_names(pa.schema([], {b"huggingface": file.read_bytes()}), "x.parquet"),
+    ],
+    ids=["checkpoint", "classes.json", "metadata.jsonl", "features"],
+)
+def test_what_is_needed_is_named(file: Path, read: Callable[[Path], object]) -> None:
+    try:
+        read(file)
+    except BadInput as e:
+        assert "\n" not in str(e) and len(str(e)) < 400
+    except StopIteration:
+        assert file.read_bytes() in (ODD["empty"],), "a file of no rows"
+    else:
+        pytest.fail("it was taken")
+
+
+def test_what_is_only_looked_at_counts_as_not_there(file: Path, tmp_path: Path) -> None:
+    data = file.read_bytes()
+    assert webdataset._json_label(data) is None
+    (tmp_path / "training.json").write_bytes(data)
+    assert licence(tmp_path) is None
+    (tmp_path / "config.json").write_bytes(data)
+    assert not Weights(Location.of(str(tmp_path)), "abc").there()
+    (tmp_path / "classes.json").write_bytes(data)
+    assert foreign._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path))) == {}
+    artifact = Artifact(Location.of(str(tmp_path)), "encode", "abc")
+    (tmp_path / "placement").mkdir()
+    (tmp_path / "placement" / "encode-abc.json").write_bytes(data)
+    placement.keep(Location.of(str(tmp_path)), artifact, {"a": "node"})
+    kept = json.loads((tmp_path / "placement" / "encode-abc.json").read_bytes())
+    assert kept["a"] == "node" and kept.keys() <= {"a", "dirs", "scaling_factor"}
+
+
+@pytest.mark.parametrize("ids", [[["a"]], [1], "a", None, {"a": 1}])
+def test_class_ids_of_other_types_are_none(tmp_path: Path, ids: object) -> None:
+    (tmp_path / "classes.json").write_text(json.dumps({"dirs": ["x"], "class_ids": ids}))
+    found = foreign._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path)))
+    assert found == ({"x": "a"} if ids in ("a", {"a": 1}) else {})

@@ -1,0 +1,122 @@
+"""distilled/ belongs to the person: what is theirs stays, what is ours is whole, and two products never mix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from test_product import Made, assemble, contents, syntheses
+
+from raydistill.errors import StageFailed
+from raydistill.exporters.base import open_product
+from raydistill.identity import digest
+from raydistill.sources.base import ClassInfo
+from raydistill.stages import product
+from raydistill.store import seals
+from raydistill.store.artifact import table_bytes
+from raydistill.store.location import Location
+
+SHARD = "train-00000-of-00001.parquet"
+THREE = (ClassInfo("n01", "tench"), ClassInfo("n02", "English springer"), ClassInfo("n03", "church"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run directory with a product of two classes."""
+    assemble(tmp_path / "run", syntheses(tmp_path / "two"))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Made:
+    return syntheses(tmp_path / "three", classes=3)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_notes_repositories_and_caches_stay_through_every_product(run: Path, other: Made, capsys: Any) -> None:
+    theirs = {".git/HEAD": b"ref: x", ".cache/huggingface/download.lock": b"", "notes.txt": b"mine", "data/a.bin": b"a"}
+    for name, data in theirs.items():
+        (run / "distilled" / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / "distilled" / name).write_bytes(data)
+    assert assemble(run, other, THREE) and not assemble(run, other, THREE)
+    assert files(run / "distilled").items() >= theirs.items()
+    assert "notes.txt" not in capsys.readouterr().err, "what harms nothing is not talked of"
+
+
+@pytest.mark.parametrize("change", [{}, {"card": "# Another\n"}])
+def test_an_edited_card_is_kept_beside_ours(run: Path, tmp_path: Path, change: dict[str, str], capsys: Any) -> None:
+    (run / "distilled" / "README.md").write_text("# My own words\n")
+    assert assemble(run, syntheses(tmp_path / "two"), **change)
+    kept = f"README.md.mine-{digest(b'# My own words' + bytes([10]))[:8]}"
+    assert (run / "distilled" / kept).read_text() == "# My own words\n"
+    assert (run / "distilled" / "README.md").read_text() == change.get("card", "# A set\n")
+    said = capsys.readouterr().err
+    assert kept in said and said.count("\n") == 1
+    assert not assemble(run, syntheses(tmp_path / "two"), **change), "and that is all"
+
+
+def test_a_shard_that_somebody_changed_is_no_shard_of_ours_nor_lost(run: Path, tmp_path: Path) -> None:
+    ours = (run / "distilled" / SHARD).read_bytes()
+    theirs = table_bytes(pq.read_table(run / "distilled" / SHARD).slice(1))
+    (run / "distilled" / SHARD).write_bytes(theirs)
+    assert assemble(run, syntheses(tmp_path / "two"))
+    assert (run / "distilled" / SHARD).read_bytes() == ours
+    assert (run / "distilled" / f"{SHARD}.mine-{digest(theirs)[:8]}").read_bytes() == theirs
+    assert [p.name for p in (run / "distilled").glob("*.parquet")] == [SHARD], "loaders see ours alone"
+
+
+def test_shards_of_another_product_by_our_names_are_moved_aside(run: Path, tmp_path: Path, capsys: Any) -> None:
+    stray = run / "distilled" / "train-00001-of-00002.parquet"
+    stray.write_bytes(b"from elsewhere")
+    assert assemble(run, syntheses(tmp_path / "two"))
+    assert [p.name for p in (run / "distilled").glob("*.parquet")] == [SHARD] and not stray.exists()
+    assert f"{stray.name}.mine-{digest(b'from elsewhere')[:8]}" in contents(run)
+    assert stray.name in capsys.readouterr().err
+
+
+def test_parquet_of_theirs_is_told_of_each_time_and_never_exported(run: Path, tmp_path: Path, capsys: Any) -> None:
+    theirs = run / "distilled" / "more.parquet"
+    theirs.write_bytes((run / "distilled" / SHARD).read_bytes())
+    for _ in range(2):
+        assert not assemble(run, syntheses(tmp_path / "two"))
+        assert "more.parquet is not of this product, but loaders of the folder read it" in capsys.readouterr().err
+    assert theirs.exists() and open_product(Location.of(str(run))).shards == (SHARD,)
+
+
+@pytest.mark.parametrize("name", ["README.md", SHARD])
+def test_a_folder_in_the_place_of_our_file_is_named_and_stays(run: Path, tmp_path: Path, name: str) -> None:
+    place = run / "distilled" / name
+    ours = place.read_bytes()
+    place.unlink()
+    place.mkdir()
+    (place / "mine.txt").write_text("keep me")
+    with pytest.raises(StageFailed, match=rf"{name}: it is a folder .*; move it away, then run the same command again"):
+        assemble(run, syntheses(tmp_path / "two"))
+    place.rename(tmp_path / "moved")
+    assert assemble(run, syntheses(tmp_path / "two")) and place.read_bytes() == ours
+    assert (tmp_path / "moved" / "mine.txt").read_text() == "keep me"
+
+
+def test_a_product_of_an_older_version_is_found_finished_and_gets_its_seals(run: Path, tmp_path: Path) -> None:
+    before = contents(run)
+    for seal in (run / "seals").iterdir():
+        seal.unlink()
+    assert not assemble(run, syntheses(tmp_path / "two")) and contents(run) == before
+    assert set(seals.names(Location.of(str(run)))) == {f"distilled/{n}" for n in before}
+
+
+def test_another_product_over_one_of_an_older_version_loses_nothing(
+    run: Path, other: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(run)
+    for seal in (run / "seals").iterdir():
+        seal.unlink()
+    monkeypatch.setattr(product, "SHARD_ROWS", 4)
+    assert assemble(run, other, THREE)
+    assert set(before.values()) - {b"# A set\n"} <= set(contents(run).values())
+    assert len(list((run / "distilled").glob("*.parquet"))) == 3, "the shards of the new one alone"
