@@ -13,9 +13,10 @@ MAX_DEPTH = 64
 _STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 
 
-def parse(data: bytes, max_bytes: int = MAX_BYTES) -> Any:
+def parse(data: bytes, max_bytes: int = MAX_BYTES, finite: bool = True) -> Any:
     """The value of JSON text. Raises ValueError: too large, nested too deep, not JSON, not UTF-8, not finite.
 
+    `finite` = False takes NaN and Infinity, which others write into records that hold more than what is read.
     Python's own parser recurses: a file of brackets alone would end it with a RecursionError.
     """
     if len(data) > max_bytes:
@@ -29,7 +30,8 @@ def parse(data: bytes, max_bytes: int = MAX_BYTES) -> Any:
                 raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
         elif first in b"]}":
             depth -= 1
-    return json.loads(data.decode("utf-8-sig"), parse_constant=_refuse, parse_float=_finite)
+    text = data.decode("utf-8-sig")
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite) if finite else json.loads(text)
 
 
 def mapping(data: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:

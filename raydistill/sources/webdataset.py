@@ -305,7 +305,7 @@ def _whole(text: bytes) -> int | None:
 
 def _json_label(text: bytes) -> int | None:
     try:
-        tree: Any = strict_json.parse(text)
+        tree: Any = strict_json.parse(text, finite=False)
     except ValueError:
         return None
     value = tree.get("label") if isinstance(tree, dict) else None

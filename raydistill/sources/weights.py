@@ -74,7 +74,7 @@ def _rows(place: Location) -> Iterator[dict[str, Any]]:
                 yield {**row, **({"weight": _number(row["weight"])} if "weight" in row else {})}
             return
         for line in filter(str.strip, text.split("\n")):
-            row = strict_json.parse(line.encode())
+            row = strict_json.parse(line.encode(), finite=False)
             if not isinstance(row, dict):
                 raise ValueError(f"a line is {line[:40]!r}, no object")
             yield row
@@ -112,7 +112,7 @@ def _of_tars(root: Location, split: str, ids: list[str]) -> dict[str, Any] | Non
             try:
                 for member in members(archive):
                     image = of_key.get(f"{name}#{member.name[:-5]}") if member.name.endswith(".json") else None
-                    told = strict_json.parse(archive.read(member.data, member.size)) if image else None
+                    told = strict_json.parse(archive.read(member.data, member.size), finite=False) if image else None
                     if image and isinstance(told, dict) and "weight" in told:
                         found[image] = told["weight"]
             except (TarFault, ValueError) as e:
