@@ -34,9 +34,9 @@ def parse(data: bytes, max_bytes: int = MAX_BYTES, finite: bool = True) -> Any:
     return json.loads(text, parse_constant=_refuse, parse_float=_finite) if finite else json.loads(text)
 
 
-def mapping(data: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+def mapping(data: bytes, max_bytes: int = MAX_BYTES, finite: bool = True) -> dict[str, Any]:
     """As parse, for text that must hold an object."""
-    value = parse(data, max_bytes)
+    value = parse(data, max_bytes, finite)
     if not isinstance(value, dict):
         raise ValueError(f"it holds {type(value).__name__} and not an object")
     return value

@@ -171,16 +171,16 @@ def expected(group: str, damage: str, verb: str) -> str:
     return BESIDES.get((group, damage, verb), in_place if in_place and damage == "folder" else cell)
 
 
-def sweep(it: Sweep, group: str, names: list[str], damages: list[str]) -> Counter[str]:
+def sweep(it: Sweep, group: str, names: list[str], cases: list[tuple[str, str]]) -> Counter[str]:
+    """Every case of damage and verb, of every file."""
     found: Counter[str] = Counter()
     wrong = []
     for name in names:
-        for damage in damages:
-            for verb in VERBS:
-                seen = it.case(name, damage, verb)
-                found[seen] += 1
-                if seen != expected(group, damage, verb):
-                    wrong.append(f"{name}, {damage}, {verb}: {seen}, not {expected(group, damage, verb)}")
+        for damage, verb in cases:
+            seen = it.case(name, damage, verb)
+            found[seen] += 1
+            if seen != expected(group, damage, verb):
+                wrong.append(f"{name}, {damage}, {verb}: {seen}, not {expected(group, damage, verb)}")
     assert not wrong, "\n".join(wrong)
     assert found["used"] == 0
     return found
@@ -195,8 +195,11 @@ def test_the_table_has_every_file(whole: Path) -> None:
 def test_a_damaged_file_is_rebuilt_named_or_not_read(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], group: str
 ) -> None:
+    """One file a group; a verb that does not read it gets two of the damages."""
     names = [n for n in members(whole, group) if not n.count("/") > 1 or n.startswith(FEW)]
-    print(group, dict(sweep(Sweep(whole, tmp_path, capsys), group, names[:1], ["flip", *list(DAMAGES)[4:]])))
+    once = ["flip", "truncate", "empty", "delete", "swap", "folder"]
+    cases = [(d, v) for v in VERBS for d in once if d in ("delete", "folder") or expected(group, d, v) != "unread"]
+    print(group, dict(sweep(Sweep(whole, tmp_path, capsys), group, names[:1], cases)))
 
 
 @pytest.mark.slow
@@ -205,7 +208,8 @@ def test_a_damaged_file_is_rebuilt_named_or_not_read(
 def test_every_damage_to_every_file(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], group: str
 ) -> None:
-    print(group, dict(sweep(Sweep(whole, tmp_path, capsys), group, members(whole, group), [*DAMAGES])))
+    every = [(damage, verb) for damage in DAMAGES for verb in VERBS]
+    print(group, dict(sweep(Sweep(whole, tmp_path, capsys), group, members(whole, group), every)))
 
 
 def test_what_a_verb_does_not_read_is_named_by_whoever_does(whole: Path, tmp_path: Path) -> None:

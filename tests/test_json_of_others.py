@@ -11,7 +11,7 @@ import pytest
 
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput
-from raydistill.models.checkpoint import licence, read_config
+from raydistill.models.checkpoint import licence, number, read_config
 from raydistill.sources import parquet, webdataset, weights
 from raydistill.sources.layout import class_names
 from raydistill.stages import foreign, placement
@@ -45,7 +45,7 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "read",
     [
-        lambda file: read_config(file, "vae.path"),
+        lambda file: number(read_config(file, "vae.path"), "scaling_factor", file, "vae.path"),
         lambda file: class_names(Location.of(str(file.rename(file.with_name("classes.json")).parent))),
         lambda file: next(weights._rows(Location.of(str(file))))["a"],
         lambda file: parquet._label_names(pa.schema([], {b"huggingface": file.read_bytes()}), "x.parquet"),

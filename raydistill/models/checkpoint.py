@@ -73,7 +73,7 @@ def tensors(path: Path, key: str) -> dict[str, Stored]:
 def read_config(path: Path, key: str) -> dict[str, Any]:
     """A JSON object from a file; raises BadInput naming it."""
     try:
-        return strict_json.mapping(path.read_bytes())
+        return strict_json.mapping(path.read_bytes(), finite=False)  # `number` names what is not
     except FileNotFoundError:
         raise BadInput(f"{key}: {path} is missing") from None
     except (ValueError, OSError) as e:
