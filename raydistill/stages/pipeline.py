@@ -262,7 +262,8 @@ def start_run(p: Prepared) -> bool:
     True if something that a run keeps there had to be mended.
     """
     p.run.claim()
-    spoiled = seals.state(p.run.root, CONFIG) is seals.State.CHANGED
+    sealed = seals.find(p.run.root, CONFIG) is not None
+    spoiled = sealed and seals.state(p.run.root, CONFIG) is not seals.State.WHOLE
     text = p.config.yaml()
     copy = text if len(text) < seals.MAX_COPY else ""  # verify writes it again from its seal
     renew(p.run.root, CONFIG, text.encode(), aside="logs/config-{}.yaml", copy=copy)
