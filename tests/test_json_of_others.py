@@ -68,8 +68,10 @@ def test_what_is_only_looked_at_counts_as_not_there(file: Path, tmp_path: Path) 
     assert webdataset._json_label(data) is None
     (tmp_path / "training.json").write_bytes(data)
     assert licence(tmp_path) is None
-    (tmp_path / "config.json").write_bytes(data)
-    assert not Weights(Location.of(str(tmp_path)), "abc").there()
+    student = Weights(Location.of(str(tmp_path)), "convnet", "abc")
+    (tmp_path / student.files[1]).parent.mkdir(parents=True)
+    (tmp_path / student.files[1]).write_bytes(data)
+    assert not student.there()
     (tmp_path / "classes.json").write_bytes(data)
     assert foreign._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path))) == {}
     artifact = Artifact(Location.of(str(tmp_path)), "encode", "abc")
