@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raydistill import config as configuration
-from raydistill import registry, signals
+from raydistill import redact, registry, signals
 from raydistill.config import reads
 from raydistill.errors import BadInput, RaydistillError, one_line
 from raydistill.store import seals
@@ -78,7 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     with contextlib.suppress(OSError, ValueError):  # a notebook's or a test's stderr is no file
         faulthandler.enable()
-    argv = list(sys.argv[1:] if argv is None else argv)
+    sys.excepthook = redact.excepthook
+    with redact.streams():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(argv: Sequence[str]) -> int:
     try:
         for word in argv:
             if why := configuration.unusable(word):

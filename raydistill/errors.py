@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import re
 
+from raydistill.redact import holds_secret, redact, variable_in
+
 
 class RaydistillError(Exception):
     """Base of all expected errors. The run stays resumable: the same command continues it."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact(a) if isinstance(a, str) else a for a in args))
 
 
 class BadInput(RaydistillError):
@@ -37,7 +42,7 @@ class BrokenImage(Exception):
 
 
 def one_line(text: object) -> str:
-    """Folds any message to a single printable line, so that an error never spills over several."""
+    """Folds any message to a single printable line without secrets, so that an error never spills over several."""
     return printable(" ".join(str(text).split()))
 
 
@@ -50,5 +55,27 @@ _UNPRINTABLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """Text as one line that a terminal, a table or a page can show: what is not to be seen is escaped (\\x1b, \\n)."""
+    """Text as one line that a terminal, a table or a page can show, without secrets; see `escaped`."""
+    return escaped(redact(text))
+
+
+def escaped(text: str) -> str:
+    """What is not to be seen is escaped (\\x1b, \\n)."""
     return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def refuse_secrets(what: str, text: str) -> None:
+    """Raises BadInput if a text that would be kept and shown holds a secret; `what` says whose text it is."""
+    if not holds_secret(text):
+        return
+    variable = variable_in(text)
+    if variable is not None:
+        raise BadInput(
+            f"{what}: {text} holds the value of the environment variable {variable}, and it would be kept in "
+            f"config.yaml and shown; leave it out, or unset {variable} if it is no secret"
+        )
+    raise BadInput(
+        f"{what}: {text} holds credentials, and they would be kept in config.yaml and shown; give it without them and "
+        "let the environment hold them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN), a profile or a "
+        "role for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://"
+    )

@@ -23,6 +23,7 @@ LAYERS: list[tuple[str, ...]] = [
         "errors",
         "seeding",
         "identity",
+        "redact",
         "signals",
         "strict_json",
         "code_identity",

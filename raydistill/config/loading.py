@@ -19,7 +19,8 @@ from raydistill import registry
 from raydistill.config.base import Section
 from raydistill.config.sections import Config
 from raydistill.config.text import advice, read
-from raydistill.errors import BadInput, one_line
+from raydistill.errors import BadInput, one_line, refuse_secrets
+from raydistill.redact import holds_secret
 
 PATHS = {
     *("run_dir", "artifact_dir", "source.path", "evaluate.images", "pretrain.out", "pretrain.init"),
@@ -46,13 +47,15 @@ def load(config: str = "quickstart", overrides: Sequence[str] = (), suffix: str 
         key, sep, text = item.partition("=")
         if not sep or not key:
             raise BadInput(f"override {item!r} is not key=value (for example ipc=10 or guidance.scale=0.1)")
+        refuse_secrets(f"configuration key {key}", text)
         _put(tree, key, _value(key, text))
     name = config if config in presets() else Path(config).stem
     return build(tree, default_run=f"runs/{name}{suffix}")
 
 
 def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
-    """Validates a tree. Raises BadInput for the first thing wrong with it."""
+    """Validates a tree. Raises BadInput for the first thing wrong with it, and for every secret in it."""
+    _refuse_secrets(tree, "configuration")
     brought = _brought(tree)
     own = {key: value for key, value in tree.items() if key in brought.model_fields}
     rest = {key: value for key, value in tree.items() if key not in own}
@@ -144,12 +147,30 @@ def _read(config: str) -> dict[str, Any]:
     try:
         tree = read(text)
     except ValueError as e:
-        raise BadInput(f"--config {config}: {one_line(e)}") from None
+        what = (
+            "not YAML, and it holds credentials" if holds_secret(text) else one_line(e)
+        )  # which quotes it, cut anywhere
+        raise BadInput(f"--config {config}: {what}") from None
+    _refuse_secrets(tree, f"--config {config}:")
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise BadInput(f"--config {config}: must hold keys and values, not a {type(tree).__name__}")
     return copy.deepcopy(tree)
+
+
+def _refuse_secrets(tree: Any, what: str) -> None:
+    """Raises BadInput for a text in a tree that holds a secret, whatever its key. Looks once at what aliases share."""
+    left, seen = [("", tree)], set()
+    while left:
+        key, node = left.pop()
+        if isinstance(node, str):
+            refuse_secrets(f"{what} key {key}" if key else what, node)
+        elif isinstance(node, dict | list | tuple) and id(node) not in seen:
+            seen.add(id(node))
+            pairs = node.items() if isinstance(node, dict) else enumerate(node)
+            for name, value in pairs:
+                left += [(key, name), (f"{key}.{name}" if key else str(name), value)]
 
 
 def _is_file(name: str) -> bool:

@@ -34,6 +34,7 @@ from raydistill.identity import file_digest
 from raydistill.models.checkpoint import PICKLES, WEIGHTS
 from raydistill.models.device import quiet_libraries
 from raydistill.models.published import SCALING_FACTOR
+from raydistill.redact import redact
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: DiT-S, -B, -L and -XL (Peebles & Xie 2023, table 1)
 DOWNSCALE = 8  # of the VAE that the release works in
@@ -309,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RaydistillError as e:
         print(f"error: {one_line(e)}", file=sys.stderr)
         return e.exit_code
-    print(args.out)
+    print(redact(str(args.out)))
     return 0
 
 

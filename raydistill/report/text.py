@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from raydistill.errors import printable
+from raydistill.errors import escaped
+from raydistill.redact import redact
 
 
 def count(value: int) -> str:
@@ -56,5 +57,5 @@ def plural(value: int, one: str, many: str | None = None) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The text with all but its line ends made printable, whatever the names in it hold."""
-    return "\n".join(map(printable, text.split("\n")))
+    """The text with all but its line ends made printable, and without secrets, whatever the names in it hold."""
+    return "\n".join(map(escaped, redact(text).split("\n")))

@@ -6,6 +6,7 @@ import contextlib
 import traceback
 
 from raydistill.errors import RaydistillError, StageFailed, one_line
+from raydistill.redact import redact
 from raydistill.store.location import Location
 
 
@@ -38,4 +39,4 @@ def _last_line(error: BaseException) -> str:
 def keep_traceback(root: Location) -> None:
     """Leaves the whole story of a failure in logs/error.txt; the user is told one line."""
     with contextlib.suppress(StageFailed):  # the disk may be what is full
-        (root / "logs" / "error.txt").write(traceback.format_exc().encode())
+        (root / "logs" / "error.txt").write(redact(traceback.format_exc()).encode())

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,10 +15,12 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs as pafs
 
-from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.errors import BadInput, StageFailed, one_line, refuse_secrets
 
 OBJECT_STORES = ("s3", "gs", "gcs")
 PIECE = 8 * 2**20  # bytes
+# What a run was asked for, what went wrong, and the copies of both in seals: files that are made 0600.
+PRIVATE = re.compile(r"/(config\.yaml|logs/([^/]+|placement/[^/]+)|seals/(config\.yaml|logs%2F[^/]+)\.json)$")
 LOOKS = 10  # how often something is tried that another process can spoil by making or removing a folder meanwhile
 
 
@@ -33,6 +36,8 @@ class Location:
 
     @classmethod
     def of(cls, text: str) -> Location:
+        """Raises BadInput for a URI that holds credentials: they are the environment's."""
+        refuse_secrets("location", text)
         if "://" not in text:
             return cls(os.path.abspath(os.path.expanduser(text)))
         head, mark, options = text.partition("?")
@@ -88,7 +93,10 @@ class Location:
         return size, sha256.hexdigest()
 
     def write(self, data: bytes) -> None:
-        """Writes the whole object. A torn local write is caught by digests; object stores have none."""
+        """Writes the whole object. A torn local write is caught by digests; object stores have none.
+
+        On a disk, files of a run that tell what was asked for are their owner's alone (PRIVATE). Raises StageFailed.
+        """
         fs, path = self.filesystem()
         try:
             if isinstance(fs, pafs.LocalFileSystem):
@@ -191,24 +199,28 @@ def _object_store(scheme: str, authority: str, options: str) -> pafs.FileSystem:
 
 def _write_file(path: str, data: bytes) -> None:
     """Writes without truncating first: an equal file that is written again stays whole at every moment."""
-    with os.fdopen(_open_in_folder(path), "wb") as f:
+    private = PRIVATE.search(path)
+    with os.fdopen(_open_in_folder(path, 0o600 if private else 0o666), "wb") as f:
+        if private:
+            with contextlib.suppress(PermissionError):  # an older version, or another user, may have made the file
+                os.fchmod(f.fileno(), 0o600)
         f.write(data)
         f.truncate(len(data))
         f.flush()
         os.fsync(f.fileno())
 
 
-def _open_in_folder(path: str) -> int:
+def _open_in_folder(path: str, mode: int) -> int:
     """A descriptor for writing. The folder is made, again if another process took it away while it was empty."""
     for _ in range(LOOKS - 1):
         with contextlib.suppress(FileNotFoundError, FileExistsError):
-            return _make_and_open(path)
-    return _make_and_open(path)
+            return _make_and_open(path, mode)
+    return _make_and_open(path, mode)
 
 
-def _make_and_open(path: str) -> int:
+def _make_and_open(path: str, mode: int) -> int:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    return os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    return os.open(path, os.O_WRONLY | os.O_CREAT, mode)
 
 
 def reason(e: OSError | ValueError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 
 from raydistill.errors import BadInput
 from raydistill.identity import canonical, digest
+from raydistill.redact import holds_secret
 from raydistill.store.artifact import Artifact
 from raydistill.store.claims import Claim, hold
 from raydistill.store.location import Location, reason
@@ -41,6 +43,8 @@ class RunDir:
                     f"run_dir: {place} holds {names[0]!r} and is not a raydistill run directory; "
                     "choose an empty or new folder"
                 )
+            if CONFIG in names:
+                _check_without_secrets(place / CONFIG)
             if place.is_local:
                 _check_writable(place.uri)
             elif not place.has_bucket():
@@ -62,6 +66,21 @@ class RunDir:
 
     def artifact(self, stage: str, fingerprint: str) -> Artifact:
         return Artifact(self.artifacts, stage, fingerprint)
+
+
+def _check_without_secrets(config: Location) -> None:
+    """Refuses to go on with the configuration of a version that kept what it was given."""
+    try:
+        text = config.read().decode(errors="replace")
+    except OSError as e:
+        if e.errno == errno.EACCES:
+            raise BadInput(f"run_dir: {config} is another user's; choose a run_dir of your own") from None
+        return  # it has gone, or it is no file, which whoever needs it says
+    if holds_secret(text):
+        raise BadInput(
+            f"run_dir: {config} holds credentials, kept by an earlier version; delete it, report.html and logs/ beside "
+            "it, change those credentials where they were made, and run again with a URI without them"
+        )
 
 
 def _check_writable(path: str) -> None:
