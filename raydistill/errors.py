@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from raydistill.redact import holds_secret, redact, variable_in
+from raydistill.redact import holds_credentials, redact, variable_in
 
 
 class RaydistillError(Exception):
@@ -66,16 +66,15 @@ def escaped(text: str) -> str:
 
 def refuse_secrets(what: str, text: str) -> None:
     """Raises BadInput if a text that would be kept and shown holds a secret; `what` says whose text it is."""
-    if not holds_secret(text):
-        return
+    if holds_credentials(text):
+        raise BadInput(
+            f"{what}: {text} holds credentials, and they would be kept in config.yaml and shown; give it without them "
+            "and let the environment hold them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN), a "
+            "profile or a role for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://"
+        )
     variable = variable_in(text)
     if variable is not None:
         raise BadInput(
             f"{what}: {text} holds the value of the environment variable {variable}, and it would be kept in "
             f"config.yaml and shown; leave it out, or unset {variable} if it is no secret"
         )
-    raise BadInput(
-        f"{what}: {text} holds credentials, and they would be kept in config.yaml and shown; give it without them and "
-        "let the environment hold them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN), a profile or a "
-        "role for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://"
-    )

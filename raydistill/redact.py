@@ -57,6 +57,11 @@ def holds_secret(text: str) -> bool:
     return _cover(text, "\0") != text
 
 
+def holds_credentials(text: str) -> bool:
+    """As holds_secret, but by the text alone, whatever the environment holds."""
+    return _patterns(text, "\0", DEPTH) != text
+
+
 def variable_in(text: str) -> str | None:
     """The secret environment variable of this process whose value the text holds."""
     return next((name for name, value in _secrets() if any(form in text for form in _forms(value))), None)

@@ -147,9 +147,8 @@ def _read(config: str) -> dict[str, Any]:
     try:
         tree = read(text)
     except ValueError as e:
-        what = (
-            "not YAML, and it holds credentials" if holds_secret(text) else one_line(e)
-        )  # which quotes it, cut anywhere
+        # what went wrong quotes the text, cut anywhere
+        what = "not YAML, and it holds credentials" if holds_secret(text) else one_line(e)
         raise BadInput(f"--config {config}: {what}") from None
     _refuse_secrets(tree, f"--config {config}:")
     if tree is None:
