@@ -12,12 +12,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from running import commits, finish, start
+from running import ROOT, commits, environment, finish, start
 from test_kill import ARTIFACTS, NOWHERE, assert_undisturbed, await_that, count, family, kill, said
 
 from raydistill import signals
@@ -114,17 +115,23 @@ def test_a_fit_that_is_late_ends_with_words_and_without_workers(reference: Refer
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("number", CODES)
 def test_a_training_of_a_generator_is_stopped_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
-    out = tmp_path / "out"
-    given = ["pretrain.steps=400", "pretrain.checkpoint_every=20", "pretrain.batch=4", "pretrain.layers=1"]
-    given += ["pretrain.heads=2", "pretrain.head_dim=8", "generator.objective=flow", f"pretrain.out={out}"]
+    run, out = tmp_path / "run", tmp_path / "out"
+    keys = ["steps=400", "checkpoint_every=20", "batch=4", "layers=1", "heads=2", "head_dim=8", f"out={out}"]
+    given = ["generator.objective=flow", "source.classes=[3,7]", *(f"pretrain.{key}" for key in keys)]
+    command = [sys.executable, str(ROOT / "jobs" / "pretrain.py"), *given]
+
+    def started() -> subprocess.Popen[str]:
+        with open(run.with_suffix(".log"), "a") as log:
+            return subprocess.Popen(
+                command, env=environment(), cwd=tmp_path, stdout=log, stderr=log, text=True, start_new_session=True
+            )
 
     def begun() -> bool:
         return any("checkpoint_2" in p.read_text() for p in out.glob(".train/*/checkpoint_manager_snapshot.json"))
 
-    stop(start(tmp_path / "run", *given, verb="pretrain"), tmp_path / "run", number, begun)
-    again = start(tmp_path / "run", *given, verb="pretrain")
-    assert again.wait(600) == 0, said(tmp_path / "run")
-    assert "continues after step" in said(tmp_path / "run") and not (out / ".train").exists()
+    stop(started(), run, number, begun)
+    assert started().wait(600) == 0, said(run)
+    assert "continues after step" in said(run) and not (out / ".train").exists()
 
 
 @pytest.mark.slow
