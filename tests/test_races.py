@@ -23,7 +23,7 @@ from raydistill.exporters.write import PARTIAL
 from raydistill.exporters.write import export as write_export
 from raydistill.sources import imagefolder
 from raydistill.stages.kept import State
-from raydistill.store import location, processes
+from raydistill.store import location, processes, seals
 from raydistill.store.artifact import Manifest
 from raydistill.store.location import Location, infos
 from raydistill.store.rundir import RunDir
@@ -149,6 +149,23 @@ def test_an_image_that_goes_while_its_folder_is_listed_is_named(tmp_path: Path) 
     (tmp_path / "1.png").unlink()
     with pytest.raises(BadInput, match=r"1\.png was listed and cannot be seen: No such file"):
         imagefolder._file(entry, "1.png")
+
+
+def test_two_drivers_that_write_different_reports_leave_one_of_them_whole(tmp_path: Path) -> None:
+    root, texts = Location.of(str(tmp_path)), [b"first " * 5000, b"the second " * 9000]
+    for attempt in range(60):
+        name, start = f"report-{attempt}.html", threading.Barrier(2)
+
+        def written(text: bytes, name: str = name, start: threading.Barrier = start) -> None:
+            start.wait()
+            seals.write(root, name, text)
+
+        together = [threading.Thread(target=written, args=(text,)) for text in texts]
+        for thread in together:
+            thread.start()
+        for thread in together:
+            thread.join()
+        assert seals.read(root, name, "") in texts
 
 
 class TestExports:
