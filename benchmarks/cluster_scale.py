@@ -28,9 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from measure import RESULTS, machine, save, table
 
 from raydistill.config import build
+from raydistill.distributed.executors import on_ray
 from raydistill.sources.base import ClassInfo
-from raydistill.stages import cluster, group, runner
-from raydistill.stages.dispatch import on_ray
+from raydistill.stages import runner
+from raydistill.stages.latents import group
+from raydistill.stages.prototypes import cluster
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest
 from raydistill.store.rundir import RunDir

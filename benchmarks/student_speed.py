@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from raydistill.config import Config, load
+from raydistill.distributed.runtime import WORKER_ENV
 from raydistill.evaluation import colour
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe, describe
@@ -45,9 +46,8 @@ from raydistill.evaluation.students.pooling import ReluAvgPool
 from raydistill.evaluation.train import Student, train_student
 from raydistill.models.device import mixed
 from raydistill.sources.base import open_splits
-from raydistill.stages.evaluate import recipe as recipe_of
-from raydistill.stages.imagesets import real_images
-from raydistill.stages.runtime import WORKER_ENV
+from raydistill.stages.evaluation.image_sets import real_images
+from raydistill.stages.evaluation.trainings import recipe as recipe_of
 
 CPU = torch.device("cpu")
 

@@ -107,7 +107,7 @@ def run(name: str, argv: Sequence[str]) -> int:
         return WITHOUT_CONFIG[name](argv)
     args = parser(name).parse_intermixed_args(argv)  # keys may stand before and after options
     if name == "report" and args.overrides and "=" not in args.overrides[0]:
-        from raydistill.stages.compare import compare
+        from raydistill.results.compare import compare
 
         print(compare(args.overrides, args.out or "compare.html"))
         return 0
@@ -134,11 +134,11 @@ def run(name: str, argv: Sequence[str]) -> int:
         print(config.yaml(), end="")
         return 0
     if name == "pretrain":
-        from raydistill.stages.pretrain import pretrain
+        from raydistill.distributed.pretrain.job import pretrain
 
         print(pretrain(config))
         return 0
-    from raydistill.stages.pipeline import main as pipeline
+    from raydistill.pipeline.steps import main as pipeline
 
     print(pipeline(config, VERBS[name].until, given))  # type: ignore[arg-type]
     return 0
@@ -158,7 +158,7 @@ def _judging(images: str, args: argparse.Namespace, overrides: Sequence[str]) ->
 
 def export(argv: Sequence[str]) -> int:
     from raydistill.exporters import write
-    from raydistill.stages.progress import say
+    from raydistill.progress import say
 
     verb = VERBS["export"]
     p = Parser(
@@ -193,7 +193,7 @@ are still there. Otherwise nothing is touched. Then it reads everything once mor
 
 
 def verify(argv: Sequence[str]) -> int:
-    from raydistill.stages.verify import main as look
+    from raydistill.pipeline.verify import main as look
 
     verb = VERBS["verify"]
     p = Parser(

@@ -12,7 +12,9 @@ import torch
 from running import TINY
 
 from raydistill import cli
-from raydistill.stages import dispatch, evaluate, runner, trainer
+from raydistill.distributed import executors, students
+from raydistill.stages import runner
+from raydistill.stages.evaluation import trainer
 
 
 @contextmanager
@@ -25,8 +27,8 @@ def without_ray() -> Iterator[None]:
             worker.run(training)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "on_ray", lambda config, keep: runner.serial)
-        patch.setattr(evaluate, "fit", fit)
+        patch.setattr(executors, "on_ray", lambda config, keep: runner.serial)
+        patch.setattr(students, "fit", fit)
         yield
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydistill.sources.base import ClassInfo
-from raydistill.stages import group
+from raydistill.stages.latents import group
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest
 from raydistill.store.rundir import RunDir

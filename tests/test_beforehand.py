@@ -15,13 +15,14 @@ from running import write_digits
 
 from raydistill import cli
 from raydistill import config as configuration
+from raydistill.distributed import executors
+from raydistill.distributed.pretrain.job import check as check_training
+from raydistill.distributed.resources import Reservation, Room, lack_of_trainers, local_room
 from raydistill.errors import BadInput
+from raydistill.pipeline.beforehand import check, first_unfinished, reservations
+from raydistill.pipeline.preflight import prepare
 from raydistill.pretraining.plan import make_plan
-from raydistill.stages import dispatch, runner
-from raydistill.stages.beforehand import check, first_unfinished, reservations
-from raydistill.stages.preflight import prepare
-from raydistill.stages.pretrain import check as check_training
-from raydistill.stages.resources import Reservation, Room, lack_of_trainers, local_room
+from raydistill.stages import runner
 
 Refused = Callable[..., str]
 SMALL = ["ipc=1", "sampler.steps=2", "sampler.cfg_scale=1", "evaluate.baselines=[]", "guidance.stop=0"]
@@ -69,7 +70,7 @@ class TestReservation:
         """In a process of its own; the GPUs are made up."""
         code = (
             "import torch; torch.cuda.device_count = lambda: 3\n"
-            "import ray\nfrom raydistill.config import load\nfrom raydistill.stages import resources, runtime\n"
+            "import ray\nfrom raydistill.config import load\nfrom raydistill.distributed import resources, runtime\n"
             "c = load().ray.model_copy(update={'num_cpus': 5}); runtime.ensure_ray(c); have = ray.cluster_resources()\n"
             "assert resources.local_room(c) == resources.Room(have['CPU'], have['GPU']) == resources.Room(5, 3), have\n"
         )
@@ -135,7 +136,7 @@ class TestPools:
 
 def test_what_is_finished_needs_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """A run that a machine with GPUs has begun: continued without one, it is refused only for what is left."""
-    monkeypatch.setattr(dispatch, "on_ray", lambda config, keep: runner.serial)
+    monkeypatch.setattr(executors, "on_ray", lambda config, keep: runner.serial)
     images = write_digits(tmp_path / "images", train=2)
     given = [*SMALL, "source.kind=imagefolder", f"source.path={images}", f"run_dir={tmp_path / 'run'}"]
 

@@ -20,10 +20,10 @@ from running import write_digits
 from raydistill import cli, registry
 from raydistill import config as configuration
 from raydistill.models.checkpoint import WEIGHTS, packaged
+from raydistill.pipeline import steps
+from raydistill.pipeline.preflight import prepare
 from raydistill.pretraining.plan import make_plan
-from raydistill.stages import pipeline
-from raydistill.stages.pipeline import Results
-from raydistill.stages.preflight import prepare
+from raydistill.state import Results
 from raydistill.store.rundir import RunDir
 
 Refused = Callable[..., str]
@@ -404,10 +404,10 @@ def test_a_thousand_random_command_lines_end_in_one_line_or_in_work(
 ) -> None:
     """Everything but the work itself happens: what validates is checked against the world as well."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "run", lambda prepared, *_, **__: Results(prepared, computed=True))
-    monkeypatch.setattr(pipeline, "prove_nodes", lambda *_: None)
+    monkeypatch.setattr(steps, "run", lambda prepared, *_, **__: Results(prepared, computed=True))
+    monkeypatch.setattr(steps, "prove_nodes", lambda *_: None)
     monkeypatch.setattr(RunDir, "at_work", lambda *_: nullcontext())
-    monkeypatch.setattr("raydistill.stages.pretrain.pretrain", lambda config: str(make_plan(config).out))
+    monkeypatch.setattr("raydistill.distributed.pretrain.job.pretrain", lambda config: str(make_plan(config).out))
     rng, codes = random.Random(20), {0: 0, 2: 0}
     for _ in range(1000):
         argv = fuzzed(rng)

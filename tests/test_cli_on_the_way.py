@@ -20,7 +20,8 @@ from PIL import Image
 from running import commits, product, write_digits
 
 from raydistill import cli
-from raydistill.stages import dispatch, runner
+from raydistill.distributed import executors
+from raydistill.stages import runner
 from raydistill.store import location, schemas
 
 Run = Callable[..., str]
@@ -30,7 +31,7 @@ TINY = ["encode.chunk=7", "encode.batch=4", "ipc=1", "sampler.steps=2", "sampler
 @pytest.fixture
 def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """ends(code, verb, *overrides) runs a verb without Ray and returns what it said, or its one line."""
-    monkeypatch.setattr(dispatch, "on_ray", lambda config, keep: runner.serial)
+    monkeypatch.setattr(executors, "on_ray", lambda config, keep: runner.serial)
 
     def call(code: int, verb: str, *overrides: str) -> str:
         assert cli.main(command(tmp_path, verb, *overrides)) == code

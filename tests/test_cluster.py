@@ -21,11 +21,15 @@ from raydistill.config import Config
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
 from raydistill.methods.resolve import resolve
+from raydistill.pipeline import steps
+from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import ClassInfo
-from raydistill.stages import cluster, group, pipeline, plan, runner
-from raydistill.stages.preflight import prepare
-from raydistill.stages.prototypes import read_tree
+from raydistill.stages import runner
+from raydistill.stages.latents import group
+from raydistill.stages.prototypes import cluster
+from raydistill.stages.prototypes.selection import read_tree
 from raydistill.stages.runner import serial
+from raydistill.stages.syntheses import plan
 from raydistill.store import schemas
 from raydistill.store.rundir import RunDir
 
@@ -165,10 +169,10 @@ def test_a_run_clusters_once_for_every_algorithm_that_its_methods_ask_for(tiny_f
         manifold={"nearest": 4, "tangent_dim": 2},
         evaluate={**config().evaluate.model_dump(), "baselines": ["mgd3", "kmeans", "random"]},
     )
-    done = pipeline.run(prepare(asked, generate=False), "plan", serial)
+    done = steps.run(prepare(asked, generate=False), "plan", serial)
     assert set(done.prototypes) == {"divisive", "kmeans"}
     assert set(done.plans) == {"manifoldgd", "mgd3", "kmeans", "random"}
-    alone = pipeline.run(prepare(asked, evaluate=False, generate=False), "cluster", serial)
+    alone = steps.run(prepare(asked, evaluate=False, generate=False), "cluster", serial)
     assert set(alone.prototypes) == {"divisive"} and not alone.computed
 
 
@@ -272,7 +276,7 @@ def test_tasks_of_a_large_class_run_on_ray(tmp_path: Path) -> None:
     """The bucket's task starts tasks for the pieces of its class, and the bytes are those of one process."""
     import ray
 
-    from raydistill.stages import dispatch
+    from raydistill.distributed import executors
 
     run, upstream, infos = large(tmp_path, 40_000)
     few = {"algorithm": "divisive", "leaves": 6, "iterations": 5, "split_restarts": 2, "num_cpus": 0.5}
@@ -281,7 +285,7 @@ def test_tasks_of_a_large_class_run_on_ray(tmp_path: Path) -> None:
     whole = stage.work.open()(upstream[1].records[0]).sha256
     try:
         split = replace(stage, work=replace(stage.work, budget=2 * 6 * 20_000))
-        (record,) = dispatch.on_ray(asked.ray)(split, stage.keys)
+        (record,) = executors.on_ray(asked.ray)(split, stage.keys)
     finally:
         ray.shutdown()
     assert record.sha256 == whole

@@ -18,9 +18,10 @@ from raydistill.config import ClusterConfig, Config
 from raydistill.errors import BadInput
 from raydistill.methods.mgd3 import Mgd3
 from raydistill.methods.resolve import resolve
+from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import ClassInfo
-from raydistill.stages import cluster, runner
-from raydistill.stages.preflight import prepare
+from raydistill.stages import runner
+from raydistill.stages.prototypes import cluster
 from raydistill.stages.runner import serial
 from raydistill.store import schemas
 from raydistill.store.artifact import Manifest, Record

@@ -72,6 +72,6 @@ def test_what_cannot_be_compared_is_named(
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
-    from raydistill.stages.compare import short_names
+    from raydistill.results.compare import short_names
 
     assert short_names([str(tmp_path / "x" / "run"), str(tmp_path / "y" / "run")]) == ["x/run", "y/run"]

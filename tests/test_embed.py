@@ -15,11 +15,11 @@ from raydistill.errors import BadInput, StageFailed
 from raydistill.methods.base import ClassView
 from raydistill.models.classifier import Classifier, ClassifierSpec, unit_images
 from raydistill.models.device import Placement
+from raydistill.pipeline.features import by_features
+from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import open_source
 from raydistill.sources.images import decode
 from raydistill.stages import runner
-from raydistill.stages.features import by_features
-from raydistill.stages.preflight import prepare
 from raydistill.stages.runner import serial
 from raydistill.store import schemas
 

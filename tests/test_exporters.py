@@ -32,7 +32,7 @@ from raydistill.report.card import card
 from raydistill.sources.base import ClassInfo
 from raydistill.sources.imagefolder import ImageFolder
 from raydistill.sources.webdataset import WebDataset
-from raydistill.stages import product
+from raydistill.stages.syntheses import product
 from raydistill.store import faults, seals
 from raydistill.store.artifact import table_bytes
 from raydistill.store.location import Location

@@ -19,10 +19,10 @@ from raydistill import registry
 from raydistill.config import Config
 from raydistill.errors import BadInput
 from raydistill.methods.resolve import Variant, resolve
-from raydistill.stages import evaluate
-from raydistill.stages.imagesets import SetRef
+from raydistill.stages.evaluation import trainings
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.evaluation.trainer import Job, Trainer, Training
 from raydistill.stages.runner import Stage
-from raydistill.stages.trainer import Job, Trainer, Training
 from raydistill.store.artifact import Artifact, Manifest
 from raydistill.store.location import Location
 
@@ -194,7 +194,7 @@ class TestTrainings:
     def training(self, tiny: Changed, config: Config, **more: Any) -> Training:
         made, manifest = tiny.sealed(f"sample {REAL}")
         ref = SetRef(REAL, more.get("set_digest", manifest.digest), manifest.rows, made, manifest)
-        return evaluate.trainings(config, tiny.run, [ref], more.get("test", tiny.test))[0]
+        return trainings.trainings(config, tiny.run, [ref], more.get("test", tiny.test))[0]
 
     def test_every_key_that_a_training_reads_is_in_its_fingerprint(self, tiny: Changed, tmp_path: Path) -> None:
         log, config = Log(), tiny.config

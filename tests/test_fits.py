@@ -17,7 +17,7 @@ from cells import Cell, Row
 
 from raydistill.errors import StageFailed
 from raydistill.report.data import FULL
-from raydistill.stages.pipeline import Results
+from raydistill.state import Results
 from raydistill.store import schemas
 
 

@@ -17,16 +17,20 @@ from running import write_digits
 from samples import coloured_png, features, write_tar
 from test_exporters import CLASSES, run  # noqa: F401
 
-from raydistill import cli
+from raydistill import cli, state
 from raydistill import config as configuration
+from raydistill.distributed import students
 from raydistill.errors import BadInput, StageFailed
 from raydistill.exporters.write import export
 from raydistill.models.vae import VaeSpec
+from raydistill.pipeline import steps
+from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import ClassInfo
 from raydistill.sources.images import decode
-from raydistill.stages import evaluate, foreign, pipeline, runner, trainer
-from raydistill.stages.imagesets import SetRef, syntheses
-from raydistill.stages.preflight import prepare
+from raydistill.stages import runner
+from raydistill.stages.evaluation import trainer
+from raydistill.stages.evaluation.image_sets import SetRef, syntheses
+from raydistill.stages.syntheses import ingest
 from raydistill.store.rundir import RunDir
 
 THREE = (ClassInfo("n01", "tench"), ClassInfo("n02", "cock"), ClassInfo("n03", "jay"))
@@ -73,8 +77,8 @@ def settings(images: Path, **more: Any) -> configuration.Config:
     return configuration.load("quickstart", [f"evaluate.images={images}", *(f"{k}={v}" for k, v in more.items())])
 
 
-def find(images: Path, classes: tuple[ClassInfo, ...] = THREE) -> foreign.Foreign:
-    return foreign.find(settings(images), classes)
+def find(images: Path, classes: tuple[ClassInfo, ...] = THREE) -> ingest.Foreign:
+    return ingest.find(settings(images), classes)
 
 
 def refused(images: Path, classes: tuple[ClassInfo, ...] = THREE) -> str:
@@ -101,7 +105,7 @@ class TestLayouts:
         found = find(LAYOUTS[layout](tmp_path / "mine"))
         assert found.name == "mine" and found.ipc == 2 and found.listing.classes == THREE
         assert found.weights.tolist() == [1.0] * 6
-        source = foreign.open_source(found.source)
+        source = ingest.open_source(found.source)
         images = list(source.read(found.listing.split, found.listing.ids.to_pylist()))
         seen = {(int(label), data) for label, data in zip(found.listing.labels, images, strict=True)}
         assert seen == {(label, image(label, n)) for label in range(3) for n in range(2)}
@@ -113,7 +117,7 @@ class TestLayouts:
     def test_a_link_and_a_trailing_slash_are_followed(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(folders(tmp_path / "elsewhere" / "mine"))
         assert find(tmp_path / "link").ipc == 2
-        assert foreign.find(settings(Path(f"{tmp_path}/elsewhere/mine/")), THREE).name == "mine"
+        assert ingest.find(settings(Path(f"{tmp_path}/elsewhere/mine/")), THREE).name == "mine"
 
     @pytest.mark.parametrize("form", ["imagefolder", "webdataset", "hf"])
     def test_our_own_exports_come_back_whatever_the_classes_are_called(
@@ -214,10 +218,10 @@ def test_weights_reach_their_images(tmp_path: Path, kind: str) -> None:
     assert found.weights.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]
 
 
-def bring(tmp_path: Path, mine: Path, **more: Any) -> tuple[foreign.Foreign, runner.Outcome, Any]:
+def bring(tmp_path: Path, mine: Path, **more: Any) -> tuple[ingest.Foreign, runner.Outcome, Any]:
     config = settings(mine, **({"sample.batch": 4} | more))
-    given = foreign.find(config, THREE)
-    stage = foreign.stage(config, RunDir(str(tmp_path / "run")), given, VaeSpec(None))
+    given = ingest.find(config, THREE)
+    stage = ingest.stage(config, RunDir(str(tmp_path / "run")), given, VaeSpec(None))
     return given, runner.run(stage, runner.serial), stage
 
 
@@ -257,14 +261,14 @@ def test_a_whole_run_judges_it_beside_the_baselines(tmp_path: Path, monkeypatch:
         for training in job.trainings:
             worker.run(training)
 
-    monkeypatch.setattr(evaluate, "fit", fit)
+    monkeypatch.setattr(students, "fit", fit)
     torch.set_num_threads(1)
     config = settings(write_digits(tmp_path / "mine", train=2), **{
         "evaluate.baselines": "[random,kmeans]", "evaluate.seeds": 1, "evaluate.width": 8, "evaluate.full": "false",
         "evaluate.protocol.visits": 32, "evaluate.protocol.evaluations": 1, "run_dir": tmp_path / "run",
         "source.kind": "imagefolder", "source.path": write_digits(tmp_path / "real", train=3, val=1),
     })  # fmt: skip
-    done = pipeline.run(prepare(config), "report", runner.serial)
+    done = steps.run(prepare(config), "report", runner.serial)
     assert list(done.syntheses) == ["mine", "random", "kmeans"]
     assert {s.manifest.rows for s in done.syntheses.values()} == {20}
     found = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -273,7 +277,7 @@ def test_a_whole_run_judges_it_beside_the_baselines(tmp_path: Path, monkeypatch:
     assert "mine" in (tmp_path / "run" / "report.html").read_text()
     assert not (tmp_path / "run" / "distilled").exists()
     again = configuration.load(str(tmp_path / "run" / "config.yaml"))
-    assert not pipeline.run(prepare(again), "report", runner.serial).computed
+    assert not steps.run(prepare(again), "report", runner.serial).computed
 
 
 class TestCommandLine:
@@ -281,7 +285,7 @@ class TestCommandLine:
         monkeypatch.chdir(tmp_path)
         mine = write_digits(tmp_path / "mine", train=3)
         seen: list[Any] = []
-        monkeypatch.setattr(pipeline, "run", lambda p, *_, **__: seen.append(p) or pipeline.Results(p))
+        monkeypatch.setattr(steps, "run", lambda p, *_, **__: seen.append(p) or state.Results(p))
         assert cli.main(["evaluate", "--images", "mine", "seeds=2", "full=false"]) == 0
         (prepared,) = seen
         c = prepared.config

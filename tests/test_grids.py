@@ -17,7 +17,7 @@ from cells import Cell, Row
 from raydistill.config import load
 from raydistill.errors import BadInput
 from raydistill.methods.resolve import resolve
-from raydistill.stages import costs
+from raydistill.results import costs
 from raydistill.store.rundir import RunDir
 
 SCRIPTS = [efficiency, stability]
@@ -196,7 +196,7 @@ class TestStability:
         """Of the slots of the first batch of a plan, and longer with DDPM's noise than its shortest."""
         from tiny_run import TinyRun
 
-        from raydistill.stages.pipeline import Results, Sealed
+        from raydistill.state import Results, Sealed
 
         tiny = TinyRun(tmp_path / "run")
         tiny.finish(("encode", "group", "cluster", "plan mgd3"))

@@ -19,8 +19,8 @@ from raydistill.models import hub
 from raydistill.models.checkpoint import WEIGHTS, packaged
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
+from raydistill.pipeline.preflight import prepare
 from raydistill.pretraining.plan import make_plan
-from raydistill.stages.preflight import prepare
 
 VAE, GENERATOR = tree(Path(packaged("vae"))), tree(Path(packaged("generator")))
 

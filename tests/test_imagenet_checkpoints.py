@@ -26,8 +26,9 @@ from raydistill.models.checkpoint import WEIGHTS
 from raydistill.models.denoiser import Denoiser, GeneratorSpec
 from raydistill.models.device import Placement, quiet_libraries
 from raydistill.models.vae import Vae, VaeSpec
+from raydistill.pipeline.preflight import prepare
 from raydistill.seeding import NoiseKey
-from raydistill.stages.preflight import Prepared, prepare
+from raydistill.state import Prepared
 
 quiet_libraries()
 from diffusers import AutoencoderKL, AutoencoderTiny, DiTTransformer2DModel  # noqa: E402

@@ -19,8 +19,8 @@ from listeners import tree
 from running import ROOT, environment, finish, free_port
 
 from raydistill.config import RayConfig
+from raydistill.distributed import joined, nodes
 from raydistill.errors import BadInput
-from raydistill.stages import joined, nodes
 
 RAY = str(Path(sys.executable).with_name("ray"))
 TOKEN = "a-token-that-only-this-head-has"
@@ -29,7 +29,7 @@ import sys
 import ray
 from raydistill.config import RayConfig
 from raydistill.errors import RaydistillError
-from raydistill.stages.runtime import ensure_ray
+from raydistill.distributed.runtime import ensure_ray
 try:
     ensure_ray(RayConfig(address=sys.argv[1]))
     print("joined", len(ray.nodes()))

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 
 from raydistill.config import SourceConfig
+from raydistill.distributed import node_log
 from raydistill.errors import BadInput
 from raydistill.models.checkpoint import licence, number, read_config
 from raydistill.sources import parquet, webdataset, weights
 from raydistill.sources.layout import class_names
-from raydistill.stages import foreign, placement
-from raydistill.stages.kept import Weights
+from raydistill.stages.evaluation.checkpoint import Weights
+from raydistill.stages.syntheses import ingest
 from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
 
@@ -73,11 +74,11 @@ def test_what_is_only_looked_at_counts_as_not_there(file: Path, tmp_path: Path) 
     (tmp_path / student.files[1]).write_bytes(data)
     assert not student.there()
     (tmp_path / "classes.json").write_bytes(data)
-    assert foreign._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path))) == {}
+    assert ingest._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path))) == {}
     artifact = Artifact(Location.of(str(tmp_path)), "encode", "abc")
     (tmp_path / "placement").mkdir()
     (tmp_path / "placement" / "encode-abc.json").write_bytes(data)
-    placement.keep(Location.of(str(tmp_path)), artifact, {"a": "node"})
+    node_log.keep(Location.of(str(tmp_path)), artifact, {"a": "node"})
     kept = json.loads((tmp_path / "placement" / "encode-abc.json").read_bytes())
     assert kept["a"] == "node" and kept.keys() <= {"a", "dirs", "scaling_factor"}
 
@@ -85,5 +86,5 @@ def test_what_is_only_looked_at_counts_as_not_there(file: Path, tmp_path: Path) 
 @pytest.mark.parametrize("ids", [[["a"]], [1], "a", None, {"a": 1}])
 def test_class_ids_of_other_types_are_none(tmp_path: Path, ids: object) -> None:
     (tmp_path / "classes.json").write_text(json.dumps({"dirs": ["x"], "class_ids": ids}))
-    found = foreign._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path)))
+    found = ingest._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path)))
     assert found == ({"x": "a"} if ids in ("a", {"a": 1}) else {})

@@ -13,13 +13,15 @@ from tiny_run import GENERATED, TinyRun, config
 
 from raydistill import registry
 from raydistill.errors import BadInput, StageFailed
+from raydistill.pipeline import steps
+from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import open_source
 from raydistill.sources.images import decode, png
-from raydistill.stages import measure, pipeline, runner
-from raydistill.stages import trainer as worker
-from raydistill.stages.imagesets import SetRef
-from raydistill.stages.measure import LATENT, Points
-from raydistill.stages.preflight import prepare
+from raydistill.stages import runner
+from raydistill.stages.evaluation import measure
+from raydistill.stages.evaluation import trainer as worker
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.evaluation.measure import LATENT, Points
 from raydistill.stages.runner import Stage, serial
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact
@@ -153,7 +155,7 @@ class TestConfiguration:
 
 def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """result.json, the page and the order: own set by its plain name, baselines under metrics/."""
-    from raydistill.stages import evaluate
+    from raydistill.distributed import students
 
     def fit(job: worker.Job, *_: object) -> None:
         import torch
@@ -162,7 +164,7 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for t in job.trainings:
             trainer.run(t)
 
-    monkeypatch.setattr(evaluate, "fit", fit)
+    monkeypatch.setattr(students, "fit", fit)
     asked = config(run_dir=str(tmp_path / "run"), metrics={"names": ["l2", "prdc"]})
     asked = asked.model_copy(
         update={
@@ -171,7 +173,7 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             "sampler": asked.sampler.model_copy(update={"cfg_scale": 2.0}),
         }
     )
-    done = pipeline.run(prepare(asked), execute=serial)
+    done = steps.run(prepare(asked), execute=serial)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     own = {k for k in result if k.endswith("/latent") and not k.startswith("metrics/")}
     assert own - {OWN} == {f"{v}/latent" for v in ("l2", "precision", "recall", "density", "coverage")}
@@ -184,5 +186,5 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert f"{GENERATED}: {done.checks[GENERATED].hits} of 6 " in page and list(done.checks) == [GENERATED]
     assert list(done.measured) == [GENERATED, "random"], "the whole split is what they are measured by"
 
-    again = pipeline.run(prepare(asked), execute=lambda stage, todo: pytest.fail(f"{stage.name} has work"))
+    again = steps.run(prepare(asked), execute=lambda stage, todo: pytest.fail(f"{stage.name} has work"))
     assert not again.computed

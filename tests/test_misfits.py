@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 from samples import write_student
 
 from raydistill import cli
+from raydistill.distributed import executors
 from raydistill.errors import BadInput
 from raydistill.models.checkpoint import WEIGHTS, packaged
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.fits import PREFIXES
 from raydistill.models.vae import VaeSpec
-from raydistill.stages import dispatch, runner
+from raydistill.stages import runner
 
 Refused = Callable[..., str]
 Weights = dict[str, torch.Tensor]
@@ -102,7 +103,7 @@ class TestDiffusers:
 
 class TestVerbs:
     def test_only_what_has_work_left_is_compared(self, tmp_path: Path, monkeypatch, capsys) -> None:
-        monkeypatch.setattr(dispatch, "on_ray", lambda config, keep: runner.serial)
+        monkeypatch.setattr(executors, "on_ray", lambda config, keep: runner.serial)
         given = ["source.classes=[0,1]", f"run_dir={tmp_path / 'run'}"]
         bad = copy(tmp_path, "generator", lambda w: without(w, FIRST["generator"]))
         assert cli.main(["encode", *given]) == 0

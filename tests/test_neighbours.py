@@ -12,10 +12,11 @@ from tiny_run import TinyRun, config
 from raydistill.errors import BadInput, StageFailed
 from raydistill.guidance.context import around
 from raydistill.methods.resolve import Variant, resolve
-from raydistill.stages import plan, runner, sample
-from raydistill.stages.preflight import prepare
-from raydistill.stages.real_latents import RealLatents
+from raydistill.pipeline.preflight import prepare
+from raydistill.stages import runner
 from raydistill.stages.runner import serial
+from raydistill.stages.syntheses import plan, sample
+from raydistill.stages.syntheses.real_latents import RealLatents
 from raydistill.store import schemas
 
 MANIFOLD = {"nearest": 4, "neighbours": 6, "tangent_dim": 2}

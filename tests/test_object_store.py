@@ -14,12 +14,12 @@ from samples import config, parquet_set, tar_set, write_folder
 from tiny_run import STAGES, TinyRun, watched
 
 from raydistill import config as configuration
+from raydistill.distributed.visibility import laid_out, look, needs, unanswered
 from raydistill.errors import BadInput, CorruptArtifact
+from raydistill.pipeline import steps
+from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import open_source, open_splits
-from raydistill.stages import pipeline
-from raydistill.stages.preflight import prepare
 from raydistill.stages.runner import serial
-from raydistill.stages.visibility import laid_out, look, needs, unanswered
 from raydistill.store import faults
 from raydistill.store.artifact import Manifest
 from raydistill.store.location import Location
@@ -184,7 +184,7 @@ class TestRuns:
                 "encode.batch=4",
                 "evaluate.baselines=[]",
             ]
-            pipeline.run(
+            steps.run(
                 prepare(configuration.load("quickstart", overrides), evaluate=False),
                 "sample",
                 lambda stage, todo: serial(stage, todo),

@@ -10,8 +10,10 @@ import pytest
 from tiny_run import GENERATED, TinyRun
 
 from raydistill.metrics.own_class import OwnClass, at_least, nearest_means, positions, warning
-from raydistill.stages import check, group, runner
+from raydistill.stages import runner
+from raydistill.stages.latents import group
 from raydistill.stages.runner import serial
+from raydistill.stages.syntheses import check
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest
 

@@ -30,12 +30,13 @@ from raydistill.methods.resolve import resolve
 from raydistill.models.denoiser import Denoiser, GeneratorSpec
 from raydistill.models.device import Placement
 from raydistill.models.vae import Vae, VaeSpec
+from raydistill.pipeline.preflight import prepare
+from raydistill.pipeline.steps import provenance
 from raydistill.seeding import NoiseKey
-from raydistill.stages import plan, runner
-from raydistill.stages import sample as sampling
-from raydistill.stages.pipeline import provenance
-from raydistill.stages.preflight import prepare
-from raydistill.stages.real_latents import RealLatents
+from raydistill.stages import runner
+from raydistill.stages.syntheses import plan
+from raydistill.stages.syntheses import sample as sampling
+from raydistill.stages.syntheses.real_latents import RealLatents
 
 CPU = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
 PGFM = ("encode", "group", "cluster")

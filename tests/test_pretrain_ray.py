@@ -29,7 +29,8 @@ from raydistill.pretraining.plan import Plan, make_plan
 from raydistill.pretraining.trainer import Trainer
 from raydistill.pretraining.validation import Validation
 from raydistill.sources.base import Listing
-from raydistill.stages import encode, runner
+from raydistill.stages import runner
+from raydistill.stages.latents import encode
 from raydistill.store import schemas
 from raydistill.store.rundir import RunDir
 
@@ -47,7 +48,7 @@ TINY = [
     "source.classes=[3,7]",
 ]
 CODE = (
-    "import sys; from raydistill.config import load; from raydistill.stages.pretrain import pretrain\n"
+    "import sys; from raydistill.config import load; from raydistill.distributed.pretrain.job import pretrain\n"
     "print(pretrain(load('quickstart', sys.argv[1:])))"
 )
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -12,11 +12,11 @@ from test_report import make_card, panel, report, scores
 
 from raydistill import cli
 from raydistill.errors import BadInput, one_line, printable
+from raydistill.progress import Progress, say
 from raydistill.report.card import card
 from raydistill.report.page import render
 from raydistill.sources.base import ClassInfo
-from raydistill.stages.encode import check_broken
-from raydistill.stages.progress import Progress, say
+from raydistill.stages.latents.encode import check_broken
 from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
 

@@ -19,8 +19,8 @@ import pytest
 from listeners import listening, on_loopback, tree
 from running import ROOT, environment, free_port
 
+from raydistill.distributed import private
 from raydistill.errors import BadInput
-from raydistill.stages import private
 
 ATTACKER = str(ROOT / "tests" / "attacker.py")
 # A process with a private cluster whose workers have worked, which then tells its nodes as often as it is asked.
@@ -28,8 +28,8 @@ HOLDER = """
 import functools, os, sys, ray
 from ray._private.parameter import RayParams
 from raydistill.config import RayConfig
-from raydistill.stages import private
-from raydistill.stages.runtime import ensure_ray
+from raydistill.distributed import private
+from raydistill.distributed.runtime import ensure_ray
 # A second cluster of the machine goes without the agent that takes jobs, whose port is a fixed one.
 RayParams.__init__ = functools.partialmethod(RayParams.__init__, dashboard_agent_listen_port=int(sys.argv[1]))
 ensure_ray(RayConfig(num_cpus=4, object_store_mb=100))

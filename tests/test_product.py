@@ -16,7 +16,7 @@ from samples import coloured_png
 from raydistill.errors import CorruptArtifact
 from raydistill.identity import digest
 from raydistill.sources.base import ClassInfo
-from raydistill.stages import product
+from raydistill.stages.syntheses import product
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest
 from raydistill.store.location import Location

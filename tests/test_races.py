@@ -22,7 +22,7 @@ from raydistill.exporters.write import MARKER as EXPORT
 from raydistill.exporters.write import PARTIAL
 from raydistill.exporters.write import export as write_export
 from raydistill.sources import imagefolder
-from raydistill.stages.kept import State
+from raydistill.stages.evaluation.checkpoint import State
 from raydistill.store import location, processes, seals
 from raydistill.store.artifact import Manifest
 from raydistill.store.location import Location, infos

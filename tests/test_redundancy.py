@@ -8,13 +8,16 @@ import pytest
 import torch
 from tiny_run import config
 
+from raydistill import state
+from raydistill.distributed import students
 from raydistill.errors import BadInput
 from raydistill.evaluation.score import examine
 from raydistill.evaluation.train import Student, train_student
 from raydistill.metrics.redundancy import increments
-from raydistill.stages import evaluate, imagesets, pipeline, trainer
-from raydistill.stages.preflight import prepare
-from raydistill.stages.results import metrics
+from raydistill.pipeline import steps
+from raydistill.pipeline.preflight import prepare
+from raydistill.results.numbers import metrics
+from raydistill.stages.evaluation import image_sets, trainer
 from raydistill.stages.runner import serial
 
 CPU = torch.device("cpu")
@@ -24,24 +27,24 @@ class TestRedundancy:
     """evaluate.increments: each part of a set trains a student, which is tested on the images of every part."""
 
     @pytest.fixture
-    def done(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pipeline.Results:
+    def done(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> state.Results:
         def fit(job: trainer.Job, *_: object) -> None:
             worker = trainer.Trainer(job, CPU, "cpu")
             for t in job.trainings:
                 worker.run(t)
 
-        monkeypatch.setattr(evaluate, "fit", fit)
+        monkeypatch.setattr(students, "fit", fit)
         asked = config(run_dir=str(tmp_path / "run"), metrics={"names": []}, encode={"chunk": 400, "batch": 50})
         parts = asked.evaluate.model_copy(update={"seeds": 2, "increments": 3})
-        return pipeline.run(prepare(asked.model_copy(update={"evaluate": parts})), execute=serial)
+        return steps.run(prepare(asked.model_copy(update={"evaluate": parts})), execute=serial)
 
-    def test_it_is_the_mean_accuracy_on_the_other_parts(self, done: pipeline.Results) -> None:
+    def test_it_is_the_mean_accuracy_on_the_other_parts(self, done: state.Results) -> None:
         found = metrics(done)
         assert {k for k in found if "redundancy" in k} == {"redundancy/convnet", "metrics/random/redundancy/convnet"}
         assert len(done.increments) == 2 * 2 * 3 and all(t.set.increment is None for t in done.trainings)
         ref = next(t.set for t in done.trainings if t.set.name == done.prepared.config.method)
         recipe = done.increments[0].recipe
-        whole = imagesets.syntheses(ref, done.prepared.config.source, recipe.image_size).images
+        whole = image_sets.syntheses(ref, done.prepared.config.source, recipe.image_size).images
         of = torch.from_numpy(increments(whole.labels.numpy(), 3, seed=0))
         parts = [whole.take(of == i) for i in range(3)]
         assert [sorted(p.labels.tolist()) for p in parts] == [[0, 1]] * 3, "an image of each class in every part"

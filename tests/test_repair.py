@@ -18,10 +18,10 @@ from tiny_run import STAGES, TinyRun
 
 from raydistill import cli
 from raydistill import config as configuration
-from raydistill.stages import pipeline
-from raydistill.stages.preflight import prepare
+from raydistill.pipeline import steps
+from raydistill.pipeline.preflight import prepare
+from raydistill.pipeline.verify import mend
 from raydistill.stages.runner import serial
-from raydistill.stages.verify import mend
 from raydistill.store import inspection, seals
 from raydistill.store.artifact import Manifest
 from raydistill.store.findings import Kind
@@ -105,7 +105,7 @@ class TestTheRunsCommand:
 
     @pytest.fixture(autouse=True)
     def without_ray(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pipeline, "on_ray", lambda p, nodes: serial)
+        monkeypatch.setattr(steps, "on_ray", lambda p, nodes: serial)
 
     @pytest.fixture
     def made(self, tmp_path: Path) -> Path:
@@ -117,7 +117,7 @@ class TestTheRunsCommand:
         small = ["method=kmeans", "ipc=2", "encode.chunk=5", "encode.batch=4", "evaluate.baselines=[]"]
         source = ["source.kind=imagefolder", f"source.path={place / 'set'}", f"run_dir={place / 'run'}"]
         p = prepare(configuration.load("quickstart", [*source, *small, *overrides]), evaluate=False)
-        pipeline.run(p, "sample", serial)
+        steps.run(p, "sample", serial)
 
     @pytest.mark.parametrize("spoil", [flip, cut, Path.unlink], ids=["flip", "cut", "gone"])
     @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ class TestTheRunsCommand:
         sorted(made.glob("latents/*/commits/*"))[0].unlink()
         flip(made / "config.yaml")
         (made / f"{PROBE}abc").write_text("secret")
-        monkeypatch.setattr(pipeline, "run", lambda *_, **__: pytest.fail("work began"))
+        monkeypatch.setattr(steps, "run", lambda *_, **__: pytest.fail("work began"))
         assert cli.main(["verify", str(made), "--repair"]) == 0
         assert files(made) == before
 

@@ -24,7 +24,7 @@ from raydistill.report.data import (
 )
 from raydistill.report.page import render
 from raydistill.report.projection import plane
-from raydistill.stages import detail
+from raydistill.results import detail
 from raydistill.store import schemas
 
 ODD = 'cat, <b>"tom"</b> & co'

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from raydistill.report.data import FULL, RANDOM, Score
-from raydistill.stages.pipeline import Results
-from raydistill.stages.results import label_robust, network_calls, of_sets
+from raydistill.results.numbers import label_robust, network_calls, of_sets
+from raydistill.state import Results
 
 
 def row(name: str, last: float, main: bool = False, student: str = "convnet") -> Score:

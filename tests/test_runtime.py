@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from raydistill.stages.runtime import WORKER_ENV
+from raydistill.distributed.runtime import WORKER_ENV
 
 FAULTS = """
 import resource, threading, torch

@@ -22,8 +22,10 @@ from running import write_digits
 
 from raydistill import cli
 from raydistill import config as configuration
+from raydistill.distributed import executors
 from raydistill.errors import BadInput
-from raydistill.stages import dispatch, pipeline, runner
+from raydistill.pipeline import steps
+from raydistill.stages import runner
 from raydistill.store import location
 from raydistill.store.location import Location
 
@@ -78,7 +80,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(pipeline, "run", lambda *_, **__: pytest.fail("work began"))
+    monkeypatch.setattr(steps, "run", lambda *_, **__: pytest.fail("work began"))
     yield folder
     assert not list(folder.iterdir())
 
@@ -194,7 +196,7 @@ def test_the_remedy_works_requests_are_signed_by_the_keys_of_the_environment(mon
 
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "on_ray", lambda config, keep: runner.serial)
+    monkeypatch.setattr(executors, "on_ray", lambda config, keep: runner.serial)
 
 
 @pytest.fixture
@@ -231,7 +233,7 @@ class TestNothingSings:
         def fail(*_: object, **__: object) -> None:
             raise BadInput(f"{URI} and {CANARY}") from ValueError(f"{URI} and {CANARY}")
 
-        monkeypatch.setattr("raydistill.stages.sample.stage", fail)
+        monkeypatch.setattr("raydistill.stages.syntheses.sample.stage", fail)
         assert cli.main([*argv, "source.max_broken=0.9"]) == 1
         assert "error: s3://***@bucket/images and ***" in said()
         trace = (tmp_path / "run/logs/error.txt").read_text()
@@ -267,7 +269,8 @@ class TestFiles:
         try:
             assert cli.main(argv) == 0
             (run / "config.yaml").chmod(0o644)  # as an earlier version left it
-            monkeypatch.setattr("raydistill.stages.sample.stage", lambda *_: (_ for _ in ()).throw(BadInput("no")))
+            place = "raydistill.stages.syntheses.sample.stage"
+            monkeypatch.setattr(place, lambda *_: (_ for _ in ()).throw(BadInput("no")))
             assert cli.main([*argv, "seed=1"]) == 1
         finally:
             os.umask(old)

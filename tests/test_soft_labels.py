@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny_run import GENERATED, STAGES, TinyRun, backwards, config
 
+from raydistill.distributed import students
 from raydistill.errors import BadInput, StageFailed
 from raydistill.evaluation.colour import normalise
 from raydistill.evaluation.recipe import Recipe
@@ -24,8 +25,10 @@ from raydistill.evaluation.targets import Live, loss
 from raydistill.evaluation.train import Student
 from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
 from raydistill.models.device import Placement
-from raydistill.stages import evaluate, imagesets, label, preflight, runner, teacher, trainer
-from raydistill.stages.kept import Weights
+from raydistill.pipeline import preflight
+from raydistill.stages import runner
+from raydistill.stages.evaluation import image_sets, label, teacher, trainer, trainings
+from raydistill.stages.evaluation.checkpoint import Weights
 from raydistill.stages.runner import serial
 from raydistill.store.artifact import Manifest
 from raydistill.store.location import Location
@@ -94,7 +97,7 @@ def taught(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A convnet trained on all images of the run, as `keep_weights` leaves it."""
     tiny = TinyRun(finished)
     asked = soft(tiny, name="hard", visits=400, batch=8, lr=0.05, keep=True)
-    full = imagesets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None)
+    full = image_sets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None)
     out = tmp_path_factory.mktemp("taught")
     found, _ = go(asked, tiny, [full], out)
     assert (score := trainer.score(found[0])) is not None and score.last > 0.8
@@ -119,27 +122,27 @@ def go(asked: Any, tiny: TinyRun, sets: list[Any], out: Path, teaching: Any = No
             worker.run(t)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "fit", fit)
-        return evaluate.evaluate(asked, RunDir(str(out / "run")), sets, tiny.train, tiny.test, lambda: None, teaching)
+        patch.setattr(students, "fit", fit)
+        return students.evaluate(asked, RunDir(str(out / "run")), sets, tiny.train, tiny.test, lambda: None, teaching)
 
 
 def spec(path: Path) -> ClassifierSpec:
     return ClassifierSpec(str(path), key="teacher")
 
 
-def reference(tiny: TinyRun) -> imagesets.SetRef:
+def reference(tiny: TinyRun) -> image_sets.SetRef:
     artifact, manifest = tiny.sealed(f"sample {GENERATED}")
-    return imagesets.SetRef(GENERATED, manifest.digest, manifest.rows, artifact, manifest)
+    return image_sets.SetRef(GENERATED, manifest.digest, manifest.rows, artifact, manifest)
 
 
 def fkd(tiny: TinyRun, **more: Any) -> Recipe:
-    return evaluate.recipe(soft(tiny, name="fkd", epochs=4, views=3, **more), 2, "convnet")
+    return trainings.recipe(soft(tiny, name="fkd", epochs=4, views=3, **more), 2, "convnet")
 
 
 class TestKept:
     def test_a_student_that_was_kept_is_a_classifier(self, finished: Path, taught: Path) -> None:
         tiny, network = TinyRun(finished), Classifier(spec(taught), CPU)
-        images = imagesets.real_images(tiny.config.source, tiny.test, SIZE).images
+        images = image_sets.real_images(tiny.config.source, tiny.test, SIZE).images
         answers = network.logits(images.pixels / 255).argmax(1)
         assert (answers == images.labels).float().mean() > 0.8 and network.spec.class_ids == ["3", "7"]
 
@@ -170,7 +173,7 @@ class TestTeacher:
         asked, r = soft(tiny, path=taught), fkd(tiny)
         stage = teacher.stage(asked, RunDir(str(tmp_path)), tiny.test, spec(taught), r)
         manifest = runner.run(stage, serial).manifest
-        images = imagesets.real_images(asked.source, tiny.test, SIZE, r.test_crop).images
+        images = image_sets.real_images(asked.source, tiny.test, SIZE, r.test_crop).images
         answers = Classifier(spec(taught), CPU).logits(images.pixels / 255).argmax(1)
         assert teacher.accuracy(manifest) == pytest.approx((answers == images.labels).double().mean().item())
         assert manifest.rows == len(tiny.test)
@@ -226,7 +229,7 @@ class TestLabels:
     def test_each_is_the_teachers_answer_to_that_view(self, finished: Path, taught: Path, tmp_path: Path) -> None:
         tiny, r = TinyRun(finished), fkd(TinyRun(finished))
         stage, manifest = labelled(tiny, taught, tmp_path)
-        images = imagesets.syntheses(reference(tiny), tiny.config.source, SIZE).images
+        images = image_sets.syntheses(reference(tiny), tiny.config.source, SIZE).images
         views, network = label.read(stage.artifact, manifest, len(images), r.views), Classifier(spec(taught), CPU)
         assert views.codes.shape == (3, len(images), 2)
         for view in range(r.views):
@@ -288,7 +291,7 @@ class TestTold:
 
     def test_a_live_teacher_sees_what_the_student_sees(self, finished: Path, taught: Path) -> None:
         tiny, network = TinyRun(finished), Classifier(spec(taught), CPU)
-        pixels = imagesets.syntheses(reference(tiny), tiny.config.source, SIZE).images.pixels
+        pixels = image_sets.syntheses(reference(tiny), tiny.config.source, SIZE).images.pixels
         told = Live(network, class_columns(network.spec, ["7", "3"]), 20.0, True)(normalise(pixels), 0, np.arange(6))
         expected = (network.logits(pixels / 255)[:, [1, 0]] / 20).softmax(1)
         torch.testing.assert_close(told, expected, rtol=0, atol=1e-5)
@@ -300,7 +303,7 @@ class TestTold:
         """Trained on six images and on all; what is committed says by whom, and what it takes to store."""
         tiny = TinyRun(finished)
         asked = soft(tiny, path=taught, name=name, epochs=60, lr=0.01, **more)
-        sets = [reference(tiny), imagesets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None)]
+        sets = [reference(tiny), image_sets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None)]
         stored = {}
         if name == "fkd":
             stage = label.stage(
@@ -309,7 +312,7 @@ class TestTold:
                 sets[0],
                 tiny.train.classes,
                 spec(taught),
-                evaluate.recipe(asked, 2, "convnet"),
+                trainings.recipe(asked, 2, "convnet"),
             )
             stored = {sets[0].digest: (stage.artifact, runner.run(stage, serial).manifest)}
         teaching = trainer.Teaching(spec(taught), 0.9, stored)

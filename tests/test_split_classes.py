@@ -13,9 +13,9 @@ from samples import coloured_png, config, write_parquet
 
 from raydistill import config as configuration
 from raydistill.errors import BadInput
+from raydistill.pipeline.preflight import prepare
 from raydistill.pretraining.plan import make_plan
 from raydistill.sources.base import open_splits
-from raydistill.stages.preflight import prepare
 
 
 def refusal(folder: Path) -> str:

@@ -12,12 +12,15 @@ import torch
 from tiny_run import GENERATED, STAGES, UPSTREAM, TinyRun, backwards, config, watched
 
 from raydistill.config import SourceConfig
+from raydistill.distributed import students
 from raydistill.errors import CorruptArtifact, StageFailed
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.train import Student
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import open_splits
-from raydistill.stages import encode, evaluate, group, imagesets, runner, trainer
+from raydistill.stages import runner
+from raydistill.stages.evaluation import image_sets, trainer
+from raydistill.stages.latents import encode, group
 from raydistill.stages.runner import Stage, serial
 from raydistill.store import faults
 from raydistill.store.artifact import Artifact, Manifest, Record
@@ -251,7 +254,7 @@ class TestEvaluate:
             return real(student, recipe, train, *rest)
 
         real = trainer.train_student
-        monkeypatch.setattr(evaluate, "fit", fit)
+        monkeypatch.setattr(students, "fit", fit)
         monkeypatch.setattr(trainer, "train_student", train_student)
         return done
 
@@ -265,10 +268,10 @@ class TestEvaluate:
         """Label of each training with the digest of its manifest."""
         artifact, manifest = tiny.sealed(f"sample {GENERATED}")
         sets = [
-            imagesets.SetRef(GENERATED, manifest.digest, manifest.rows, artifact, manifest),
-            imagesets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None),
+            image_sets.SetRef(GENERATED, manifest.digest, manifest.rows, artifact, manifest),
+            image_sets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None),
         ]
-        trainings, _ = evaluate.evaluate(tiny.config, tiny.run, sets, tiny.train, tiny.test)
+        trainings, _ = students.evaluate(tiny.config, tiny.run, sets, tiny.train, tiny.test)
         sealed = {t.label: t.artifact.manifest() for t in trainings}
         assert all(trainer.score(t) is not None for t in trainings)
         return {label: manifest.digest for label, manifest in sealed.items() if manifest is not None}
@@ -314,10 +317,10 @@ class TestEvaluate:
         *rest, last = sorted((tiny_folder / "val").rglob("*.png"))
         for path in rest:
             path.write_bytes(b"not an image")
-        assert len(imagesets.real_images(source, splits.test, 8).images) == 1, "what can be used is used"
+        assert len(image_sets.real_images(source, splits.test, 8).images) == 1, "what can be used is used"
         last.write_bytes(b"not an image")
         with pytest.raises(StageFailed, match="none of the 6 images of split 'val' can be used"):
-            imagesets.real_images(source, splits.test, 8)
+            image_sets.real_images(source, splits.test, 8)
 
 
 @pytest.mark.parametrize("name", [n for n in STAGES if n.startswith("plan")])

@@ -13,7 +13,7 @@ from raydistill.errors import StageFailed
 from raydistill.exporters.base import open_product
 from raydistill.identity import digest
 from raydistill.sources.base import ClassInfo
-from raydistill.stages import product
+from raydistill.stages.syntheses import product
 from raydistill.store import seals
 from raydistill.store.artifact import table_bytes
 from raydistill.store.location import Location

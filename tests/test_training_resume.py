@@ -15,7 +15,7 @@ from raydistill import registry
 from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.score import Score
 from raydistill.evaluation.train import Student, train_student
-from raydistill.stages.kept import State
+from raydistill.stages.evaluation.checkpoint import State
 from raydistill.store import faults
 from raydistill.store.location import Location
 

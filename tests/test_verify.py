@@ -19,8 +19,8 @@ from spoil import SEALED, STAGE, commit, cut, data, files, findings, flip, folde
 
 from raydistill import cli
 from raydistill.identity import canonical, digest
-from raydistill.stages.kept import Weights
-from raydistill.stages.verify import mend
+from raydistill.pipeline.verify import mend
+from raydistill.stages.evaluation.checkpoint import Weights
 from raydistill.store import inspection, seals
 from raydistill.store.findings import Kind
 from raydistill.store.location import Location

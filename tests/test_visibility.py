@@ -11,11 +11,11 @@ from samples import config, parquet_set, tar_set, write_folder
 from tiny_run import TinyRun
 
 from raydistill.config import RayConfig, SourceConfig
+from raydistill.distributed import nodes
+from raydistill.distributed.nodes import Nodes, complaint
+from raydistill.distributed.visibility import SAMPLE, Needs, laid_out, look, needs, sample_of, unanswered
 from raydistill.errors import BadInput, StageFailed
 from raydistill.sources.base import open_splits
-from raydistill.stages import nodes
-from raydistill.stages.nodes import Nodes, complaint
-from raydistill.stages.visibility import SAMPLE, Needs, laid_out, look, needs, sample_of, unanswered
 from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
 

@@ -18,12 +18,16 @@ from raydistill.methods.resolve import resolve
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
+from raydistill.pipeline.features import by_features
 from raydistill.sources.base import Listing, open_splits
-from raydistill.stages import check, cluster, embed, encode, group, measure, plan, runner, sample
-from raydistill.stages.features import by_features
-from raydistill.stages.imagesets import SetRef
-from raydistill.stages.real_latents import RealLatents
+from raydistill.stages import runner
+from raydistill.stages.evaluation import measure
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.latents import embed, encode, group
+from raydistill.stages.prototypes import cluster
 from raydistill.stages.runner import Execute, Outcome, Stage, Work, serial
+from raydistill.stages.syntheses import check, plan, sample
+from raydistill.stages.syntheses.real_latents import RealLatents
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 

@@ -57,11 +57,12 @@ from cells import (
 )
 from fits import compute, configured, machine
 
-from raydistill.stages import costs as costs_kept
-from raydistill.stages import pipeline, sample
-from raydistill.stages.pipeline import Results
-from raydistill.stages.preflight import prepare
-from raydistill.stages.real_latents import RealLatents
+from raydistill.pipeline import steps
+from raydistill.pipeline.preflight import prepare
+from raydistill.results import costs as costs_kept
+from raydistill.stages.syntheses import sample
+from raydistill.stages.syntheses.real_latents import RealLatents
+from raydistill.state import Results
 from raydistill.store.rundir import RunDir
 
 REFERENCE = "mgd3"
@@ -91,7 +92,7 @@ def costs(args: argparse.Namespace, wanted: Sequence[Row]) -> None:
     first = Cell(Row("shared", wanted[0].overrides), args.ipc, args.seeds[0])
     place, artifacts = cost_path(args, first.row), args.work / "costs" / "artifacts"
     if not place.exists():
-        done = pipeline.run(prepare(configured(args, first, args.work / "costs" / "shared", artifacts)), "cluster")
+        done = steps.run(prepare(configured(args, first, args.work / "costs" / "shared", artifacts)), "cluster")
         write(place, {"stages": seconds(done), "machine": machine(done.prepared.config)})
     for row in wanted:
         place = cost_path(args, row)
@@ -100,7 +101,7 @@ def costs(args: argparse.Namespace, wanted: Sequence[Row]) -> None:
         folder = args.work / "costs" / place.stem
         config = configured(args, Cell(row, args.ipc, args.seeds[0]), folder, artifacts)
         cold()
-        done = pipeline.run(prepare(config), "sample")
+        done = steps.run(prepare(config), "sample")
         made = {"row": row.name, "ipc": args.ipc, "stages": seconds(done), **timed(done, args.repeat)}
         write(place, made | {"machine": machine(config)})
         print(f"COST {row.name}: {made['s_an_image']:.3f} s an image, {sum(made['stages'].values()):.1f} s", flush=True)
@@ -108,7 +109,7 @@ def costs(args: argparse.Namespace, wanted: Sequence[Row]) -> None:
 
 def cold() -> None:
     """Ends the actors that the last row left warm: every row starts its own."""
-    from raydistill.stages import pool
+    from raydistill.distributed import pool
 
     pool.release()
 

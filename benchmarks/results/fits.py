@@ -17,15 +17,17 @@ import pyarrow as pa
 from cells import DIVERGED, Cell, accuracy, mean, metric, shown, write
 
 from raydistill.config import Config, load
+from raydistill.distributed import students
 from raydistill.errors import StageFailed
+from raydistill.pipeline import steps, teaching
+from raydistill.pipeline.preflight import prepare
 from raydistill.report.data import FULL
-from raydistill.stages import evaluate, pipeline, runner, teaching
-from raydistill.stages.imagesets import SetRef
-from raydistill.stages.pipeline import Results
-from raydistill.stages.preflight import Prepared, prepare
-from raydistill.stages.results import metrics
+from raydistill.results.numbers import metrics
+from raydistill.stages import runner
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.evaluation.trainer import body, score
 from raydistill.stages.runner import Stage
-from raydistill.stages.trainer import body, score
+from raydistill.state import Prepared, Results
 from raydistill.store.artifact import Artifact, Manifest
 
 OTHER = ("accuracy/", "metrics/", "time/")  # of result.json: what is no metric of the set itself
@@ -74,10 +76,10 @@ def about(cell: Cell) -> dict[str, Any]:
 def sampled(args: argparse.Namespace, cell: Cell, p: Prepared) -> SetRef | None:
     """The set that a cell trains on. None if its samples ran off; then the cell is written here."""
     if cell.row.name == FULL:
-        pipeline.start_run(p)
+        steps.start_run(p)
         return SetRef(FULL, p.splits.train.digest, len(p.splits.train), None, None)
     try:
-        made = pipeline.run(p, "sample").syntheses[p.config.method]
+        made = steps.run(p, "sample").syntheses[p.config.method]
     except StageFailed as e:
         if "non-finite" not in str(e):
             raise
@@ -95,18 +97,18 @@ def fit_of(config: Config) -> str:
 def together(fit: Sequence[tuple[Cell, Prepared, SetRef]]) -> Iterator[tuple[Cell, Results]]:
     """Trains on all sets in one fit, whose trainings the runs of the cells then find by fingerprint."""
     p = fit[0][1]
-    nodes = pipeline.nodes_of(p)
-    execute = pipeline.on_ray(p, nodes)
+    nodes = steps.nodes_of(p)
+    execute = steps.on_ray(p, nodes)
 
     def bring(stage: Stage, name: str) -> tuple[Artifact, Manifest]:
         return stage.artifact, runner.run(stage, execute, name).manifest
 
     refs = list({ref.digest: ref for _, _, ref in fit}.values())  # rows may have made the same images
     taught = teaching.teach(p, refs, bring)
-    every, _ = evaluate.evaluate(p.config, p.run, refs, p.splits.train, p.splits.test, nodes.prove, taught)
+    every, _ = students.evaluate(p.config, p.run, refs, p.splits.train, p.splits.test, nodes.prove, taught)
     for cell, own, ref in fit:
         if ref.artifact is not None:
-            yield cell, pipeline.run(own, "evaluate")
+            yield cell, steps.run(own, "evaluate")
         else:
             yield cell, Results(own, teaching=taught, trainings=[t for t in every if t.set == ref])
 

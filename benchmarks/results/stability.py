@@ -58,7 +58,7 @@ from raydistill.diffusion.walk import Walk
 from raydistill.models.denoiser import Denoiser
 from raydistill.models.device import place
 from raydistill.seeding import NoiseKey
-from raydistill.stages.pipeline import Results
+from raydistill.state import Results
 from raydistill.store import schemas
 
 OWN, OTHER = "pgfm", "mgd3"

@@ -70,21 +70,8 @@ class GeneratorSpec:
         net = read_config(self.path / "transformer" / "config.json", "generator.path")
         check_weights(self.path / "transformer", "generator.path")
         scheduler = read_config(self.path / "scheduler" / "scheduler_config.json", "generator.path")
-        written = (self.path / "training.json").is_file()
-        text = None if written else published.training(name)
-        self.texts = {} if text is None else {"training.json": text}
-        if text is None and not written:
-            raise BadInput(
-                f"generator.path: {self.path / 'training.json'} is missing; it says what the network does not "
-                "(docs/bring-your-own.md shows one)" + (f": copy {name} to a folder and add it there" if name else "")
-            )
-        training = json.loads(text) if text else read_config(self.path / "training.json", "generator.path")
+        training = self._training(name)
         self.training, self.scheduler = training, scheduler
-        for name in ("prediction", "latent_scale", "class_ids", "null_class_index", "learned_variance"):
-            if name not in training:
-                raise BadInput(
-                    f"generator.path: {self.path / 'training.json'} does not give {name}, and it is never guessed"
-                )
         if net.get("_class_name") != NETWORK and (net.get("_class_name"), net.get("norm_type")) != OLDER:
             raise BadInput(f"generator.path: {self.path} is a {net.get('_class_name')!r}; supported: {NETWORK}")
         self.predicts = parametrisation(training, scheduler, self.path)
@@ -121,6 +108,24 @@ class GeneratorSpec:
                 f"generator.path: {len(self.class_ids)} class_ids, null_class_index={self.null_class} and "
                 f"{net.get('num_embeds_ada_norm')} embeddings in {self.path} do not go together"
             )
+
+    def _training(self, name: str | None) -> dict[str, Any]:
+        """What training.json says, or what is known of published weights of this name. Raises BadInput."""
+        written = (self.path / "training.json").is_file()
+        text = None if written else published.training(name)
+        self.texts = {} if text is None else {"training.json": text}
+        if text is None and not written:
+            raise BadInput(
+                f"generator.path: {self.path / 'training.json'} is missing; it says what the network does not "
+                "(docs/bring-your-own.md shows one)" + (f": copy {name} to a folder and add it there" if name else "")
+            )
+        training = json.loads(text) if text else read_config(self.path / "training.json", "generator.path")
+        for key in ("prediction", "latent_scale", "class_ids", "null_class_index", "learned_variance"):
+            if key not in training:
+                raise BadInput(
+                    f"generator.path: {self.path / 'training.json'} does not give {key}, and it is never guessed"
+                )
+        return training
 
     @property
     def alphas_bar(self) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""The pipeline's steps on Ray: the only package that imports ray. Each step is pure work plus a way to spread it."""
+"""The units of work, without Ray, in the order in which the data pass: latents, prototypes, syntheses, evaluation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raydistill.identity import digest
-from raydistill.stages.progress import say
+from raydistill.progress import say
 from raydistill.store import seals
 from raydistill.store.location import Location
 from raydistill.store.seals import State

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from raydistill.config import Pool
-from raydistill.stages.progress import Progress, say
+from raydistill.progress import Progress, say
 from raydistill.store.artifact import Artifact, Manifest, Record
 
 

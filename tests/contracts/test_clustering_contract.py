@@ -21,8 +21,11 @@ from raydistill.clustering.base import Clustering, Clusters
 from raydistill.clustering.points import Whole
 from raydistill.clustering.tree import Tree
 from raydistill.methods.resolve import resolve
-from raydistill.stages import cluster, group, plan, runner
+from raydistill.stages import runner
+from raydistill.stages.latents import group
+from raydistill.stages.prototypes import cluster
 from raydistill.stages.runner import serial
+from raydistill.stages.syntheses import plan
 from raydistill.store import schemas
 
 SHAPE = (1, 2, 3)

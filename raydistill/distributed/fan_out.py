@@ -1,0 +1,27 @@
+"""Calls that a unit of work hands on, as Ray tasks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import ray
+
+
+@cache
+def _remote(function: Callable[..., Any]) -> Any:
+    """Sent to the cluster once, not with every pass over the points."""
+    return ray.remote(function)
+
+
+def over_tasks(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], num_cpus: float) -> Iterator[Any]:
+    """function(*call) for every call, in order. Called within a task, whose CPU Ray lends out while it waits."""
+    remote = _remote(function).options(num_cpus=num_cpus, max_retries=3)
+    ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting, running = deque(calls), deque[Any]()
+    while waiting or running:
+        while waiting and len(running) < ahead:
+            running.append(remote.remote(*waiting.popleft()))
+        yield ray.get(running.popleft())

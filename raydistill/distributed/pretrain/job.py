@@ -1,0 +1,193 @@
+"""Pretraining on Ray Train: one fit that checkpoints, survives its workers and its driver, and leaves a model.
+
+Losses, networks and files are in `raydistill.pretraining`; a step is a pure function of (seed, step), so a training
+that was killed and run again ends with the weights of an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from raydistill.config import Config
+from raydistill.distributed import fits
+from raydistill.distributed.failures import keep_traceback
+from raydistill.distributed.nodes import Nodes, joins
+from raydistill.distributed.pretrain import latents
+from raydistill.distributed.pretrain.latents import Stored
+from raydistill.distributed.pretrain.loop import STATE, Board, News, loop
+from raydistill.distributed.process_group import for_gradients
+from raydistill.distributed.resources import Room, check_room, lack_of_trainers, local_room, of_pool
+from raydistill.distributed.runtime import ensure_ray
+from raydistill.distributed.visibility import needs
+from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.pretraining import size
+from raydistill.pretraining.plan import WORK, Plan, make_plan
+from raydistill.pretraining.trainer import read_state
+from raydistill.progress import clock, say
+from raydistill.store.claims import hold
+from raydistill.store.location import Location
+
+RETRIES = 3
+SHOW_S, POLL_S, READ_S = 5.0, 0.5, 20.0
+
+
+def pretrain(config: Config) -> str:
+    """Trains what `config.pretrain` asks for and returns its directory. Safe to repeat after any interruption.
+
+    Raises BadInput before anything is written, StageFailed (resumable) afterwards.
+    """
+    plan = make_plan(config)
+    if plan.left_out:
+        say("source", f"{plan.left_out}: nothing is validated on their images")
+    if plan.vae is not None and plan.vae.name is not None:
+        say("vae", f"{plan.vae.name} in {plan.vae.path}")
+    if plan.finished():
+        say("pretrain", f"finished before: {plan.out}")
+    else:
+        check(plan)
+        _train_and_write(plan)
+    _drop_checkpoints(plan)
+    return str(plan.out)
+
+
+def _train_and_write(plan: Plan) -> None:
+    """Alone in this folder: Ray Train keeps one state for a training, whoever runs it."""
+    work = Location.of(str(plan.out / WORK))
+    with hold(work, "pretrain.out", plan.fingerprint, alone=True) as claim:
+        try:
+            state = _trained(plan)
+            claim.check()
+        except StageFailed:
+            keep_traceback(work)
+            raise
+        net = plan.blank()
+        net.load_state_dict(state["ema"])
+        plan.write(net, state)
+
+
+def _trained(plan: Plan) -> dict[str, Any]:
+    """The state after the last step."""
+    run = latents.place(plan)
+    if plan.vae is not None:
+        run.check()
+    ensure_ray(plan.config.ray)
+    gpu = _resources(plan.config)
+    models: dict[str, Path] = {"vae.path": plan.vae.path} if plan.vae else {}
+    if plan.origin is not None and plan.origin.spec is not None:
+        models["pretrain.init"] = plan.origin.spec.path
+    nodes = Nodes(plan.config.ray, lambda: needs(run, plan.config.source, [plan.listing, plan.held], models))
+    nodes.prove()
+    return _fit(plan, latents.bring(plan, run, nodes) if plan.vae is not None else {}, gpu)
+
+
+def check(plan: Plan) -> None:
+    """Raises BadInput for networks that do not fit their weights, for workers that a private cluster can never place,
+    a device that this machine lacks, or a network too large for it.
+    """
+    plan.check_networks()
+    if joins(plan.config.ray):
+        return
+    room = local_room(plan.config.ray)
+    if plan.vae is not None:
+        check_room(of_pool("encode", plan.config.encode), room)
+    lack = lack_of_trainers(plan.config.pretrain.workers, room)
+    if lack:
+        raise BadInput(lack)
+    gpus = [torch.cuda.get_device_properties(i).total_memory for i in range(int(room.gpus))]
+    size.check(plan, min(gpus, default=None))
+
+
+def _resources(config: Config) -> bool:
+    """Whether every worker gets a GPU: if there are any."""
+    have = ray.cluster_resources()
+    room = Room(have.get("CPU", 0.0), have.get("GPU", 0.0))
+    lack = lack_of_trainers(config.pretrain.workers, room)
+    if lack:
+        say("ray", f"{lack}: waiting for the cluster to grow")
+    return room.gpus > 0
+
+
+def _fit(plan: Plan, stored: Mapping[str, Stored], gpu: bool) -> dict[str, Any]:
+    """Runs or continues the fit; the state after its last step. Raises StageFailed naming the last good checkpoint."""
+    from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    work = plan.out / WORK
+    work.mkdir(parents=True, exist_ok=True)
+    board = ray.remote(num_cpus=0)(Board).remote()
+    trainer = TorchTrainer(
+        loop,
+        train_loop_config={"plan": plan, "board": board, "rows": {k: s.rows for k, s in stored.items()}},
+        torch_config=for_gradients(),
+        scaling_config=ScalingConfig(num_workers=plan.config.pretrain.workers, use_gpu=gpu),
+        run_config=RunConfig(
+            name=plan.fingerprint,
+            storage_path=str(work),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=RETRIES, controller_failure_limit=RETRIES),
+        ),
+        datasets={k: s.data for k, s in stored.items()},
+        dataset_config=DataConfig(datasets_to_split=[]),  # each worker holds all, and draws from all
+    )
+    try:
+        result = fits.fit(trainer, Reader(board, plan.config.pretrain.steps).look, POLL_S)
+    except (TrainingFailedError, ray.exceptions.RayError) as e:
+        raise StageFailed(
+            f"pretrain: Ray Train gave up after {RETRIES} retries: {one_line(e)[:300]}; the traceback is in "
+            f"{work}/logs/error.txt, checkpoints in {work / plan.fingerprint}; run the same command again to continue"
+        ) from e
+    finally:
+        if ray.is_initialized():
+            ray.kill(board)
+    failed = (result.return_value or {}).get("failed")
+    last = result.checkpoint.path if result.checkpoint else None
+    if failed or last is None:
+        what = failed or "the fit returned no checkpoint"
+        raise StageFailed(f"pretrain: {what}; last good checkpoint: {last or 'none yet'}")
+    with result.checkpoint.as_directory() as folder:
+        return read_state(Path(folder) / STATE)
+
+
+class Reader:
+    """Prints the board's lines as they come, and step, losses, rate and time left every few seconds."""
+
+    def __init__(self, board: Any, steps: int) -> None:
+        self.board, self.steps = board, steps
+        self.told, self.seen, self.shown = 0, 0, 0.0
+
+    def look(self) -> None:
+        try:
+            latest, lines = ray.get(self.board.read.remote(self.told), timeout=READ_S)
+        except ray.exceptions.RayError:  # a busy machine, and the numbers are only late; or the fit tells what is wrong
+            return
+        self.told += len(lines)
+        for line in lines:
+            say("pretrain", line)
+        last = latest is not None and latest.step == self.steps
+        if latest and latest.step != self.seen and (last or time.monotonic() - self.shown >= SHOW_S):
+            self.seen, self.shown = latest.step, time.monotonic()
+            say("pretrain", _line(latest, self.steps))
+
+
+def _line(latest: News, steps: int) -> str:
+    left = clock((steps - latest.step) / latest.rate) if latest.rate else "?"
+    held = "" if latest.validation is None else f" (validation {latest.validation:.4g})"
+    return f"{latest.step}/{steps} steps, loss {latest.loss:.4g}{held}, {latest.rate:.3g}/s, {left} left"
+
+
+def _drop_checkpoints(plan: Plan) -> None:
+    """Removes this training's checkpoints and latents, and the folder that held them if nothing else is in it."""
+    work = plan.out / WORK
+    for name in (plan.fingerprint, latents.STORE, "logs"):
+        shutil.rmtree(work / name, ignore_errors=True)
+    if work.is_dir() and not os.listdir(work):
+        work.rmdir()

@@ -1,0 +1,106 @@
+"""The latents that a generator is trained on: made by the encode stage, read back through Ray Data.
+
+They lie in `artifact_dir` if that is set, where a run of the same images and VAE finds them, and beside the checkpoints
+otherwise.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray.data
+
+from raydistill.distributed import executors
+from raydistill.distributed.failures import translate
+from raydistill.distributed.nodes import Nodes
+from raydistill.errors import BadInput, StageFailed
+from raydistill.pretraining.data import BLOCK, CLASS, IMAGE, LATENT, Latents
+from raydistill.pretraining.plan import WORK, Plan
+from raydistill.stages import runner
+from raydistill.stages.latents import encode
+from raydistill.stages.runner import Stage
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.rundir import RunDir
+
+STORE = "store"
+TRAIN, HELD = "train", "validation"
+BLOCKS = 256
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A split's latents, committed, and in Ray's object store: columns of `schemas.latents`."""
+
+    rows: int
+    data: Any  # ray.data.MaterializedDataset
+
+
+def place(plan: Plan) -> RunDir:
+    """Where the latents of a training go."""
+    return RunDir(str(plan.out / WORK / STORE), plan.config.artifact_dir)
+
+
+def bring(plan: Plan, run: RunDir, nodes: Nodes) -> dict[str, Stored]:
+    """Encodes what is not yet encoded, then reads all of it. Raises StageFailed, CorruptArtifact."""
+    on_ray = executors.on_ray(plan.config.ray)
+
+    def execute(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
+        return nodes.watch(on_ray(stage, todo))
+
+    assert plan.vae is not None
+    run.claim()
+    found = {}
+    for name, listing in ((TRAIN, plan.listing), (HELD, plan.held)):
+        stage = encode.stage(plan.config, run, listing, plan.vae)
+        try:
+            manifest = runner.run(stage, execute, f"encode {listing.split}"[:13]).manifest
+        except BadInput as e:  # found only now: a cluster without GPUs, weights that do not load
+            raise StageFailed(str(e)) from e
+        found[name] = Stored(manifest.rows, read(stage.artifact, manifest, plan.config.encode.deadline_s))
+    return found
+
+
+def read(artifact: Artifact, manifest: Manifest, deadline_s: float) -> Any:
+    """A materialised Ray Data set of every latent, each file checked against its commit.
+
+    It is whole before a fit begins: the workers of a fit hold the CPUs that reading would wait for.
+    """
+    items = [{"record": pickle.dumps(r)} for r in manifest.records if r.rows]
+
+    def load(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        table = artifact.read_table(pickle.loads(batch["record"][0]))
+        return {
+            IMAGE: table[IMAGE].to_numpy(),
+            CLASS: table[CLASS].to_numpy(),
+            LATENT: schemas.tensor_numpy(table[LATENT]),
+        }
+
+    data = ray.data.from_items(items, override_num_blocks=min(len(items), BLOCKS)).map_batches(
+        load, batch_size=1, batch_format="numpy"
+    )
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(data.materialize).result(deadline_s)
+    except TimeoutError:
+        raise StageFailed(
+            f"pretrain: the latents were not read in {deadline_s:g} s; the cluster has no free CPU (see `ray status`) "
+            "or storage is slow; run the same command again, or raise encode.deadline_s"
+        ) from None
+    except Exception as e:  # Ray Data wraps whatever a task raised
+        raise translate(e, "pretrain") from e
+    finally:
+        pool.shutdown(wait=False)
+
+
+def collect(name: str, rows: int) -> Latents:
+    """Inside a Ray Train worker: all of a data set, in this worker's memory."""
+    import ray.train
+
+    shard = ray.train.get_dataset_shard(name)
+    return Latents.collect(shard.iter_batches(batch_size=BLOCK, batch_format="numpy"), rows)

@@ -1,0 +1,141 @@
+"""What each Ray Train worker of a training does: it takes its share of every step, and reports with all others."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+
+from raydistill.distributed.pretrain.latents import HELD, TRAIN, collect
+from raydistill.errors import RaydistillError, StageFailed, one_line
+from raydistill.pretraining.group import Group
+from raydistill.pretraining.plan import SAMPLES, Plan
+from raydistill.pretraining.trainer import NonFiniteLoss, Trainer
+from raydistill.pretraining.validation import Validation
+from raydistill.sources.images import png
+
+STATE = "state.pt"
+POST_S = 0.5
+
+
+@dataclass(frozen=True)
+class News:
+    """The latest numbers: mean loss of the last steps, steps a second, and the last validation loss if there is one."""
+
+    step: int
+    loss: float
+    rate: float
+    validation: float | None
+
+
+class Board:
+    """An actor where the first worker posts its latest numbers and lines, and the driver reads them."""
+
+    def __init__(self) -> None:
+        self.latest: News | None = None
+        self.lines: list[str] = []
+
+    def put(self, latest: News) -> None:
+        self.latest = latest
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def read(self, told: int) -> tuple[News | None, list[str]]:
+        """The latest numbers, and the lines after the first `told`."""
+        return self.latest, self.lines[told:]
+
+
+def loop(given: dict[str, Any]) -> dict[str, Any]:
+    """Continues from Ray's checkpoint to the last step. Expected errors are returned: Ray would retry what is raised.
+
+    An error is one of all workers (a loss that is not finite) or is made one: a worker alone in a sum waits for ever.
+    """
+    try:
+        _train(given["plan"], given["rows"], given["board"])
+    except RaydistillError as e:
+        advice = "; lower pretrain.lr" if isinstance(e, NonFiniteLoss) else ""
+        return {"failed": f"{e}{advice}"}
+    return {}
+
+
+def _train(plan: Plan, rows: Mapping[str, int], board: Any) -> None:
+    config, context = plan.config.pretrain, ray.train.get_context()
+    torch.set_num_threads(config.threads)
+    group = Group(context.get_world_rank(), context.get_world_size())
+    ready, error = None, None
+    try:
+        ready = _prepare(plan, rows, group, board)
+    except RaydistillError as e:
+        error = str(e)
+    error = group.first_error(error)
+    if error is not None or ready is None:
+        raise StageFailed(error or "a worker has no data")
+    trainer, validation = ready
+    if trainer.step and group.rank == 0:
+        board.say.remote(f"continues after step {trainer.step} of {config.steps}")
+    start, first, shown = time.monotonic(), trainer.step, 0.0
+    if trainer.step >= config.steps:
+        _report(trainer)
+    while trainer.step < config.steps:
+        trainer.advance()
+        last = trainer.step == config.steps
+        if validation is not None and (trainer.step % plan.validate_every == 0 or last):
+            trainer.validated(validation.loss(trainer.ema.net, group))
+            if group.rank == 0:
+                _picture(plan, trainer, validation, board)
+        if trainer.step % config.checkpoint_every == 0 or last:
+            _report(trainer)
+        if group.rank == 0 and (time.monotonic() - shown > POST_S or last):
+            shown = time.monotonic()
+            rate = (trainer.step - first) / (shown - start)
+            seen = trainer.validation[-1][1] if trainer.validation else None
+            board.put.remote(News(trainer.step, trainer.recent_loss(), rate, seen))
+
+
+def _prepare(plan: Plan, rows: Mapping[str, int], group: Group, board: Any) -> tuple[Trainer, Validation | None]:
+    """Data, network, and the state of the checkpoint if there is one."""
+    config, device = plan.config.pretrain, ray.train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    validation = None
+    if plan.vae is None:
+        first = group.rank == 0
+        task: Any = plan.vae_task(device, lambda line: board.say.remote(line) if first else None)
+    else:
+        task = plan.generator_task(collect(TRAIN, rows[TRAIN]), device)
+        validation = Validation(task, collect(HELD, rows[HELD]), plan.vae, plan.config.sampler)
+    trainer = Trainer(task, config.steps, config.lr, config.ema, group)
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            trainer.load(Path(folder) / STATE)
+    return trainer, validation
+
+
+def _report(trainer: Trainer) -> None:
+    """All workers report, the first with the state, which is that of all."""
+    numbers = {"step": trainer.step, "loss": trainer.recent_loss()}
+    if trainer.group.rank:
+        ray.train.report(numbers)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.save(Path(folder) / STATE)
+        ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _picture(plan: Plan, trainer: Trainer, validation: Validation, board: Any) -> None:
+    """A grid of samples in out/samples/. It is there to be looked at: without it the training goes on."""
+    try:
+        place = plan.out / SAMPLES / f"step-{trainer.step:06d}.png"
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(png(validation.grid(trainer.ema.net)))
+    except (RaydistillError, OSError) as e:
+        board.say.remote(f"no samples of step {trainer.step}: {one_line(e)}")

@@ -1,0 +1,135 @@
+"""evaluate: one Ray Train fit takes a list of trainings (sets x students x seeds); committed ones never enter it."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from raydistill.config import Config, RayConfig
+from raydistill.distributed import node_log
+from raydistill.distributed.resources import of_students
+from raydistill.errors import StageFailed
+from raydistill.identity import fingerprint
+from raydistill.models.device import device_kind, on_cuda
+from raydistill.progress import Progress, say
+from raydistill.sources.base import Listing
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.evaluation.trainer import KEY, Job, Teaching, Trainer, Training
+from raydistill.stages.evaluation.trainings import everything, unfinished, without_weights
+from raydistill.store.rundir import RunDir
+
+LOOK_S = 2.0
+
+
+def train_loop(payload: dict[str, bytes]) -> None:
+    """What each Ray Train worker runs: its share of the list. Restarted workers find finished trainings committed."""
+    import ray.train
+
+    job: Job = pickle.loads(payload["job"])
+    torch.set_num_threads(job.evaluate.threads)
+    context = ray.train.get_context()
+    cuda = on_cuda(job.evaluate.device, job.evaluate.num_gpus)
+    trainer = Trainer(job, torch.device("cuda" if cuda else "cpu"), device_kind(cuda))
+    for t in job.trainings[context.get_world_rank() :: context.get_world_size()]:
+        trainer.run(t)
+        node_log.keep(job.logs, t.artifact, {KEY: node_log.here()})
+
+
+def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None]) -> None:
+    """One Ray Train fit over the trainings that are left. Raises StageFailed with what went wrong."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from raydistill.distributed import fits
+    from raydistill.distributed.failures import translate
+    from raydistill.distributed.pool import ATTEMPTS, release
+    from raydistill.distributed.process_group import NoGroup
+    from raydistill.distributed.runtime import ensure_ray, pool_size
+
+    ensure_ray(config)
+    prove()
+    release()
+    e = job.evaluate
+    workers = pool_size(of_students(e), e.threads, len(job.trainings))
+    resources = {"CPU": e.num_cpus} | ({"GPU": e.num_gpus} if e.num_gpus else {})
+    name = "evaluate-" + fingerprint([t.artifact.fingerprint for t in job.trainings])
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={"job": pickle.dumps(job)},
+        torch_config=NoGroup(),  # workers share no gradient; NCCL would refuse two on one GPU
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=e.num_gpus > 0, resources_per_worker=resources),
+        run_config=RunConfig(
+            name=name, storage_path=str(run.root / "checkpoints"), failure_config=FailureConfig(max_failures=ATTEMPTS)
+        ),
+    )
+    with Progress("evaluate", "trainings", len(job.trainings)) as progress:
+        try:
+            fits.fit(trainer, Watch(job.trainings, e.deadline_s, progress).look, LOOK_S)
+        except StageFailed:
+            raise
+        except Exception as error:  # Ray Train wraps whatever a worker raised
+            raise translate(error, "evaluate") from error
+
+
+class Watch:
+    """Sees the trainings that are committed while the fit goes on, and when none has been for too long."""
+
+    def __init__(self, trainings: Sequence[Training], deadline_s: float, progress: Progress) -> None:
+        self.open, self.deadline_s, self.progress = list(trainings), deadline_s, progress
+        self.moved = time.monotonic()
+
+    def look(self) -> None:
+        """Raises StageFailed when no training has finished for the deadline."""
+        done = []
+        with contextlib.suppress(OSError):  # a store that does not answer now may answer at the next look
+            done = [t for t in self.open if (t.artifact.location / "commits").list()]
+        if done:
+            self.open = [t for t in self.open if t not in done]
+            self.progress.advance(len(done))
+            self.moved = time.monotonic()
+        elif self.open and time.monotonic() - self.moved > self.deadline_s:
+            raise StageFailed(
+                f"evaluate: no training finished for {self.deadline_s:g} s ({self.open[0].label} is open); the workers "
+                "hang or could not be placed (see `ray status`); run the same command again, or raise "
+                "evaluate.deadline_s"
+            )
+
+
+def evaluate(
+    config: Config,
+    run: RunDir,
+    sets: Sequence[SetRef],
+    train: Listing,
+    test: Listing,
+    prove: Callable[[], None] = lambda: None,
+    teaching: Teaching | None = None,
+) -> tuple[list[Training], float]:
+    """Brings every training to its manifest. Returns all trainings, and the seconds spent on those that were left.
+
+    `prove` is called with Ray up and before the fit: it raises if a node does not see what it needs.
+    """
+    every = everything(config, run, sets, test, teaching)
+    checkpoints = run.root / "checkpoints"
+    lacking = without_weights(config, run, every)
+    left = unfinished(config, run, every)
+    if len(left) < len(every):
+        say("evaluate", f"{len(every) - len(left)} of {len(every)} trainings found finished")
+    if not left:
+        return every, 0.0
+    start = time.monotonic()
+    todo = [t for t in left if t.label in lacking or KEY not in t.artifact.records()]
+    if todo:
+        logs = run.root / "logs"
+        job = Job(tuple(todo), config.source, train, test, config.evaluate, logs, checkpoints, teaching)
+        fit(job, run, config.ray, prove)
+    else:
+        say("evaluate", f"{len(left)} trainings were finished before; their manifests are written again")
+    manifests = [t.artifact.seal([KEY]) for t in left]
+    left_out = sorted({b for m in manifests for b in m.records[0].meta.get("left_out", [])})
+    if left_out:
+        say("evaluate", f"{len(left_out)} broken images were left out (first: {left_out[0]})")
+    return every, time.monotonic() - start if todo else 0.0

@@ -1,0 +1,82 @@
+"""A run's own command, given again so that it computes what the run lacks, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raydistill import config as configuration
+from raydistill.config import Config
+from raydistill.config import text as yaml
+from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.pipeline import steps
+from raydistill.pipeline.preflight import prepare
+from raydistill.pipeline.steps import Until
+from raydistill.stages.latents import encode
+from raydistill.store import seals
+from raydistill.store.location import Location
+from raydistill.store.rundir import CONFIG, PAGE, PRODUCT, RESULT
+from raydistill.store.verification import Contents
+
+
+@dataclass(frozen=True)
+class Command:
+    """What made a run, and how far."""
+
+    config: Config
+    until: Until
+
+    @classmethod
+    def of(cls, contents: Contents) -> Command:
+        """Raises StageFailed if the run cannot be made again: its configuration is lost, its images or weights are."""
+        text = _text(contents.root)
+        try:
+            tree = yaml.read(text.decode())
+            config = configuration.build({**tree, "run_dir": str(contents.root)})
+            command = cls(config, reached(contents.root))
+            command._check(contents)
+        except (BadInput, TypeError, ValueError) as e:
+            raise StageFailed(
+                f"verify: what is lost cannot be made again: {one_line(e)}; nothing was removed"
+            ) from None
+        return command
+
+    def run(self) -> None:
+        """Raises what the pipeline raises; the run can then be continued by its own command."""
+        steps.main(self.config, self.until)
+
+    def _check(self, contents: Contents) -> None:
+        """Refuses to make another run of it: of images or a VAE that are not what they were."""
+        judges = self.until in ("evaluate", "report")
+        p = prepare(self.config, evaluate=judges, generate=self.until not in ("encode", "cluster"))
+        first = encode.stage(p.config, p.run, p.splits.train, p.vae).artifact
+        encoded = {a.fingerprint for a in contents.parts if a.stage == first.stage}
+        if encoded and first.fingerprint not in encoded:
+            raise BadInput("the images, the VAE or the version of raydistill are not what they were; bring them back")
+
+
+def reached(root: Location) -> Until:
+    """The last step that has left something in the run directory."""
+    names = {*root.list(), *seals.names(root)}
+    steps: list[tuple[Until, set[str]]] = [
+        ("report", {PAGE, RESULT, "evaluations"}),
+        ("sample", {PRODUCT, "syntheses"}),
+        ("plan", {"plan"}),
+        ("cluster", {"prototypes"}),
+    ]
+    return next((until for until, traces in steps if names & traces), "encode")
+
+
+def _text(root: Location) -> bytes:
+    """config.yaml as it was sealed. Raises StageFailed if nobody knows how that was."""
+    seal = seals.find(root, CONFIG)
+    if seal is not None and seal.copy:
+        return seal.copy.encode()
+    try:
+        if seals.state(root, CONFIG) is not seals.State.CHANGED:
+            return (root / CONFIG).read()
+    except OSError:
+        pass
+    raise StageFailed(
+        f"verify: {root / CONFIG} is not what was written; give the command that made the run once more, "
+        "with all that it was given; nothing was removed"
+    )

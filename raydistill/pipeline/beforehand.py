@@ -1,0 +1,110 @@
+"""What stages with work left will need, known before Ray starts: networks that fit their weights, room for the workers
+on a private cluster, and the devices.
+
+A cluster that is joined may grow, and its nodes may have GPUs where the driver has none: there the stages say what they
+wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from raydistill.distributed.nodes import joins
+from raydistill.distributed.resources import (
+    Reservation,
+    check_room,
+    local_room,
+    of_clustering,
+    of_driver,
+    of_pool,
+    of_students,
+)
+from raydistill.errors import RaydistillError
+from raydistill.models.checkpoint import packaged
+from raydistill.pipeline import features
+from raydistill.pipeline.steps import Until, judge, make, sets
+from raydistill.stages.evaluation import trainings
+from raydistill.stages.runner import Stage
+from raydistill.state import Prepared, Results, Sealed
+
+LATER = {"encode": 0, "group": 1, "cluster": 2, "embed": 3, "import": 4, "plan": 4, "sample": 4, "measure": 5}
+
+
+def reservations(p: Prepared, until: Until) -> list[tuple[str, Reservation]]:
+    """What the stages of a run reserve, in their order, by the name of the stage."""
+    c, judged = p.config, until in ("evaluate", "report")
+    found = [("encode", of_pool("encode", c.encode))]
+    if until == "encode":
+        return found
+    found.append(("cluster", of_clustering(c)))
+    if features.wanted(p, judged):
+        found.append(("embed", of_pool("embed", c.embed)))
+    if until not in ("cluster", "plan"):
+        generates = p.generator is not None
+        found.append(("sample", of_pool("sample", c.sample) if generates else of_driver("sample", c.sample)))
+    if judged and c.metrics.names:
+        found.append(("measure", of_pool("measure", c.embed)))
+    if judged and p.teacher:
+        found.append(("teacher", of_pool("teacher", c.label)))
+    return [*found, ("evaluate", of_students(c.evaluate))] if judged else found
+
+
+class Unfinished(Exception):
+    """A stage, by its name, has no manifest."""
+
+
+def first_unfinished(p: Prepared, until: Until) -> str | None:
+    """The name of the first stage that is not sealed; None if all are. Reads only.
+
+    Raises RaydistillError for a finished one that is damaged.
+    """
+    done = Results(p)
+
+    def bring(stage: Stage, _: str | None = None) -> Sealed:
+        manifest = stage.artifact.manifest()
+        if manifest is None:
+            raise Unfinished(stage.name)
+        return Sealed(stage.artifact, manifest)
+
+    try:
+        make(done, until, bring)
+        if until not in ("evaluate", "report"):
+            return None
+        judge(done, bring)
+    except Unfinished as e:
+        return str(e)
+    every = trainings.everything(p.config, p.run, sets(done), p.splits.test, done.teaching)
+    return "evaluate" if trainings.unfinished(p.config, p.run, every) else None
+
+
+def faults(p: Prepared, until: Until) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What may be wrong with a stage: its name, and what raises BadInput if it is. Packaged networks fit."""
+    if p.vae.path != Path(packaged("vae")):
+        yield "encode", p.vae.check_network
+        yield "sample", p.vae.check_network  # decodes
+    if p.generator and p.generator.path not in map(Path, map(packaged, ("generator", "flow"))):
+        yield "sample", p.generator.check_network
+    if joins(p.config.ray):
+        return
+    room = local_room(p.config.ray)
+    for stage, reservation in reservations(p, until):
+        yield stage, partial(check_room, reservation, room)
+
+
+def check(p: Prepared, until: Until) -> None:
+    """Raises BadInput for a stage with work left whose networks cannot be loaded, whose workers this machine can never
+    place, or has no device for.
+
+    What is finished needs none of them: a run of a machine with GPUs is reported on one without.
+    """
+    try:
+        first = first_unfinished(p, until)
+    except RaydistillError:  # a damaged artifact: the run itself comes to it, and keeps the story in its logs
+        return
+    if first is None:
+        return
+    for stage, raises in faults(p, until):
+        if LATER.get(stage, 6) >= LATER.get(first, 6):
+            raises()

@@ -1,0 +1,263 @@
+"""Everything that can be known before any work: opened, matched or refused here, nothing written (exit code 2)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from raydistill import registry
+from raydistill.config import Config
+from raydistill.errors import BadInput
+from raydistill.evaluation import recipe
+from raydistill.methods.base import Method
+from raydistill.methods.resolve import SamplingPlan, Variant, resolve
+from raydistill.models import hub
+from raydistill.models.checkpoint import packaged
+from raydistill.models.classifier import ClassifierSpec, class_columns
+from raydistill.models.denoiser import GeneratorSpec
+from raydistill.models.vae import VaeSpec
+from raydistill.progress import say
+from raydistill.report.text import plural
+from raydistill.sources.base import ClassInfo, Splits, open_splits
+from raydistill.stages.evaluation.measure import asked
+from raydistill.stages.syntheses import ingest
+from raydistill.state import Prepared
+from raydistill.store.rundir import RunDir
+
+
+def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Prepared:
+    """Checks a configuration against the world. Raises BadInput; writes nothing.
+
+    `evaluate` = False leaves baselines and students out, `generate` = False the generator: for verbs that stop before.
+    """
+    config = absolute(config)
+    if config.cluster.algorithm is not None:
+        registry.get("clustering", config.cluster.algorithm)
+    run = RunDir(config.run_dir or "", config.artifact_dir)
+    own = [] if config.evaluate.images else [config.method]
+    names = [*own, *(b for b in config.evaluate.baselines if evaluate and b not in own)]
+    variants = [
+        resolve(config.model_copy(update={"method": name, **({} if name == config.method else _own(config, name))}))
+        for name in dict.fromkeys(names)
+    ]
+    run.check()
+    if evaluate:
+        check_students(config)
+    splits = open_splits(config.source)
+    given = ingest.find(config, splits.train.classes) if config.evaluate.images else None
+    if given is not None:
+        config = config.model_copy(update={"method": given.name, "ipc": given.ipc})
+        variants = [resolve(v.config.model_copy(update={"ipc": given.ipc})) for v in variants]
+    check_counts(config, splits, variants)
+    if evaluate:
+        check_increments(config, config.ipc if given is None else int(given.listing.counts.min()))
+    if given is not None:
+        variants = [Variant(config, ingest.Given(), None), *variants]
+    vae = find_vae(config)
+    shape = vae.latent_shape(config.source.image_size)
+    generator = None
+    if generate and any(v.method.generates for v in variants):
+        generator = find_generator(config, next(v.method for v in variants if v.method.generates))
+        generator.check_fits(shape, [c.class_id for c in splits.train.classes])
+        generator.check_vae(vae)
+        for v in variants:
+            if v.sampling is not None:
+                check_steps(v.sampling, generator)
+    features = ClassifierSpec(**config.features.model_dump(), key="features") if config.features.path else None
+    if config.selection.space == "feature" and features is None:
+        raise BadInput("selection.space=feature needs a network: give features.path, or choose selection.space=latent")
+    if evaluate:
+        asked(config.metrics, features)
+    teacher = find_teacher(config, [c.class_id for c in splits.train.classes]) if evaluate else None
+    return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features, given, teacher)
+
+
+def find_teacher(config: Config, class_ids: list[str]) -> ClassifierSpec | None:
+    """What labels images, if the protocol wants soft labels. Raises BadInput for one that does not know the classes."""
+    e = config.evaluate
+    setting = recipe.Setting(config.ipc, len(class_ids), e.protocol.image_size, e.students[0])
+    if not recipe.resolve(e.protocol, setting).soft:
+        return None
+    if config.teacher.path is None:
+        raise BadInput(
+            f"evaluate.protocol.name={e.protocol.name} trains on a teacher's labels: give teacher.path=FILE or FOLDER "
+            "(docs/bring-your-own.md), or choose evaluate.protocol.name=hard"
+        )
+    spec = ClassifierSpec(**config.teacher.model_dump(), key="teacher")
+    class_columns(spec, class_ids)
+    return spec
+
+
+def find_vae(config: Config) -> VaeSpec:
+    """The VAE in a folder of this machine, where it is fetched to if it is one of the hub. Raises BadInput."""
+    found = hub.find("vae", config.vae.path, config.vae.revision)
+    if found.name:
+        say("vae", str(found))
+    return VaeSpec(found.folder, found.name)
+
+
+def find_generator(config: Config, method: Method) -> GeneratorSpec:
+    """As find_vae. Of the two that ship, a method of flows gets the flow, unless generator.objective says otherwise."""
+    found = hub.find("generator", config.generator.path, config.generator.revision)
+    if found.name:
+        say("generator", str(found))
+    wanted = config.generator.objective or ("flow" if _flows(method.sampler) else "epsilon")
+    spec = GeneratorSpec(found.folder or packaged("flow" if wanted == "flow" else "generator"), found.name)
+    spec.check_objective(config.generator.objective)
+    return spec
+
+
+def check_steps(sampling: SamplingPlan, generator: GeneratorSpec) -> None:
+    """Raises BadInput if the sampler asks for more times than the generator has, or if no step would be guided."""
+    name, count = sampling.sampler.name, sampling.steps
+    if not sampling.flows:
+        if count > len(generator.alphas_bar):
+            raise BadInput(
+                f"sampler.steps={count} is more than the generator's {len(generator.alphas_bar)} training steps"
+            )
+        return
+    if sampling.kind.any_time and generator.predicts.own_times is not None:
+        raise BadInput(
+            f"sampler.name={name} asks for velocities at any time, and {generator.path} is no flow and knows only "
+            "its training times; use euler or heun, or give a flow as generator.path"
+        )
+    steps = generator.times(count, sampling.start.t0, sampling.sampler.grid)
+    if sampling.acting is None:
+        return
+    window = sampling.acting.make().window
+    if not any(window.active(step) for step in steps):
+        raise BadInput(
+            f"guidance {sampling.acting.name}: none of the steps, from t={steps[0].t:.3g} on, lies before t_stop="
+            f"{1 - window.stop:.3g}; raise it, or begin earlier"
+        )
+
+
+def _own(config: Config, name: str) -> dict[str, object]:
+    """A baseline keeps steps and CFG of the run but takes the sampler, the form of guidance and the clustering that its
+    own method prescribes.
+
+    Beside a flow sampler a method of diffusion takes its own steps too, and the other way round: they count otherwise.
+    """
+    method = registry.get("method", name)
+    sampler: dict[str, object] = {"name": None if method.guidance else config.sampler.name}
+    main = config.sampler.name
+    if main is None and not config.evaluate.images:  # a judged folder was made by no method here
+        main = registry.get("method", config.method).sampler
+    if main is not None and _flows(main) != _flows(method.sampler):
+        sampler = {"name": None, "steps": None}
+    return {
+        "sampler": config.sampler.model_copy(update=sampler),
+        "guidance": config.guidance.model_copy(update={"form": None}),
+        "cluster": config.cluster.model_copy(update={"algorithm": None}),
+    }
+
+
+def _flows(sampler: str) -> bool:
+    return "velocity" in registry.get("sampler", sampler).spaces
+
+
+def absolute(config: Config) -> Config:
+    """Local paths made absolute, so that workers elsewhere mean the same place. Raises BadInput in a submitted job."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        for key in ("run_dir", "artifact_dir"):
+            value = getattr(config, key)
+            if value and "://" not in value and not os.path.isabs(value):
+                raise BadInput(
+                    f"{key}={value} is relative, and a submitted job's working directory is thrown away; "
+                    "give an absolute path that every node sees, or s3:// or gs://"
+                )
+
+    def full(path: str | None) -> str | None:
+        return path if path is None or "://" in path else os.path.abspath(os.path.expanduser(path))
+
+    def model(path: str | None) -> str | None:
+        return path if hub.is_id(path) else full(path)
+
+    return config.model_copy(
+        update={
+            "run_dir": full(config.run_dir),
+            "artifact_dir": full(config.artifact_dir),
+            "source": config.source.model_copy(update={"path": full(config.source.path)}),
+            "vae": config.vae.model_copy(update={"path": model(config.vae.path)}),
+            "generator": config.generator.model_copy(update={"path": model(config.generator.path)}),
+            "features": config.features.model_copy(update={"path": full(config.features.path)}),
+            "teacher": config.teacher.model_copy(update={"path": full(config.teacher.path)}),
+            "evaluate": config.evaluate.model_copy(update={"images": full(config.evaluate.images)}),
+        }
+    )
+
+
+def check_students(config: Config) -> None:
+    """Builds each student once, without memory, and resolves its recipe, so that what does not fit is refused now."""
+    e = config.evaluate
+    for name in e.students:
+        with torch.device("meta"):
+            registry.get("student", name)(2, e.protocol.image_size, e.width)
+        recipe.resolve(e.protocol, recipe.Setting(config.ipc, 2, e.protocol.image_size, name))
+    if len(set(e.students)) != len(e.students):
+        raise BadInput(f"evaluate.students: {e.students} names a student twice")
+    if e.protocol.image_size > config.source.image_size:
+        raise BadInput(
+            f"evaluate.protocol.image_size={e.protocol.image_size} is more than source.image_size="
+            f"{config.source.image_size}; lower it"
+        )
+
+
+def check_increments(config: Config, least: int) -> None:
+    """Refuses parts that would lack a class (`least`: images of the smallest), or that a teacher would label."""
+    e = config.evaluate
+    if e.increments is None:
+        return
+    if e.increments > least:
+        raise BadInput(
+            f"evaluate.increments={e.increments} is more than the {least} images of a class; lower it, or raise ipc"
+        )
+    setting = recipe.Setting(config.ipc, 2, e.protocol.image_size, e.students[0])
+    if recipe.resolve(e.protocol, setting).soft:
+        raise BadInput(
+            f"evaluate.increments={e.increments} goes with hard labels, and evaluate.protocol.name={e.protocol.name} "
+            "trains on soft ones; choose evaluate.protocol.name=hard"
+        )
+
+
+def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> None:
+    """Prints the counts per class; refuses an IPC that a method of real images cannot fill."""
+    train, test = splits.train, splits.test
+    counts = train.counts
+    shown = ", ".join(
+        f"{c.class_name or c.class_id} {n}" for c, n in list(zip(train.classes, counts, strict=True))[:12]
+    )
+    more = f", ... {len(counts) - 12} more" if len(counts) > 12 else ""
+    say("source", f"{len(train)} training images in {len(counts)} classes ({shown}{more}); {len(test)} to test on")
+    if splits.left_out:
+        say("source", f"{splits.left_out}: nothing is tested on their images")
+    if counted_from_one(train.classes):
+        say(
+            "source",
+            "the classes are numbers without names, and start at 1; a generator knows them by these numbers "
+            "(docs/bring-your-own.md#labels-that-are-numbers)",
+        )
+    for info, count in zip(train.classes, counts, strict=True):
+        if count == 1:
+            say("source", f"class {info.class_id!r} has a single image: its one prototype is that image")
+    low = int(counts.argmin())
+    for v in variants:
+        for context in v.sampling.context.values() if v.sampling is not None else ():
+            if context.least > counts[low]:
+                raise BadInput(
+                    f"{context.asked_by} needs {plural(context.least, 'image')} of a class, and class "
+                    f"{train.classes[low].class_id!r} has {counts[low]}; {context.remedy}"
+                )
+        if not v.method.generates and config.ipc > counts[low]:
+            raise BadInput(
+                f"ipc={config.ipc} is more than the {counts[low]} images of class {train.classes[low].class_id!r}, and "
+                f"method {v.config.method} picks real ones; lower ipc, or drop it from method or evaluate.baselines"
+            )
+
+
+def counted_from_one(classes: Sequence[ClassInfo]) -> bool:
+    """Whether nothing but numbers is known of the classes, the lowest of them 1."""
+    bare = all(c.class_id.isdecimal() and c.class_name == c.class_id for c in classes)
+    return bare and min(int(c.class_id) for c in classes) == 1

@@ -1,0 +1,28 @@
+"""Keys given on the command line that the run would not read because nothing in it asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raydistill.errors import BadInput
+from raydistill.pipeline import features
+from raydistill.stages.evaluation.trainings import recipe
+from raydistill.state import Prepared
+
+
+def check(p: Prepared, given: Sequence[str]) -> None:
+    """Raises BadInput for teacher.* and label.* with hard labels, and for features.* that nobody asks for."""
+    name, students = p.config.evaluate.protocol.name, p.config.evaluate.students
+    soft = any(recipe(p.config, len(p.splits.test.classes), s).soft for s in students)
+    for key in given:
+        section = key.partition(".")[0]
+        if section in ("teacher", "label") and not soft:
+            raise BadInput(
+                f"{key}: evaluate.protocol.name={name} trains on hard labels and asks no teacher; leave it out, or "
+                "choose a protocol of soft labels (evaluate.protocol.name=fkd, docs/protocols.md)"
+            )
+        if section == "features" and not features.wanted(p, evaluate=True):
+            raise BadInput(
+                f"{key}: nothing here asks for features; leave it out, or give features.path and a metric that is "
+                "computed in them (metrics.names=[fid], docs/metrics.md) or selection.space=feature with method=herding"
+            )

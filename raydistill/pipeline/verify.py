@@ -1,0 +1,126 @@
+"""verify: says what a look at a run finds, and with --repair brings it back to what it was.
+
+What needs no computation is mended in place. A key whose data are damaged loses them, its commit and its stage's
+manifest; the run's own command then computes exactly that key. The same bytes give the same manifest, so that what was
+made from it stays as it is. Ray starts only if a stage on Ray has to compute.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+
+from raydistill.errors import CorruptArtifact, StageFailed, one_line
+from raydistill.progress import Progress, say
+from raydistill.store import seals
+from raydistill.store.artifact import Artifact
+from raydistill.store.findings import Finding, Kind, Sealed
+from raydistill.store.location import Location
+from raydistill.store.rundir import PAGE
+from raydistill.store.verification import Contents, survey, verify
+
+
+class Read:
+    """Counts what many readers have read, and shows it."""
+
+    def __init__(self, total: int) -> None:
+        self.scale, unit = (10**6, "MB") if total >= 10**7 else (10**3, "kB")
+        self.bytes, self.files, self.lock = 0, 0, threading.Lock()
+        self.progress = Progress("verify", unit, -(-total // self.scale))
+
+    def seen(self, size: int) -> None:
+        with self.lock:
+            self.bytes, self.files = self.bytes + size, self.files + 1
+            self.progress.advance(-(-self.bytes // self.scale) - self.progress.done)
+
+
+def main(given: str, readers: int = 16, repair: bool = False) -> tuple[str, int]:
+    """Prints a line for each finding. Returns the place and the exit code: 1 if something is damaged, missing, foreign.
+
+    Raises BadInput for what is no run. Before it touches anything, StageFailed if what is lost cannot be made again.
+    """
+    contents = survey(Location.of(given))
+    findings = look(contents, readers)
+    lost: list[str] = []
+    if repair and any(f.mends or f.part for f in findings):
+        lost = bring_back(contents, findings)
+        findings = look(survey(contents.root), readers)
+        for line in lost:
+            print(line)
+    return str(contents.root), 1 if lost or any(f.is_fault for f in findings) else 0
+
+
+def look(contents: Contents, readers: int) -> list[Finding]:
+    """Reads everything, and prints what is found when it is found."""
+    if contents.artifacts != contents.root:
+        say("verify", f"its artifacts are in {contents.artifacts}")
+    read, findings = Read(contents.bytes), list[Finding]()
+    with read.progress:
+        for finding in verify(contents, readers, read.seen):
+            print(finding, flush=True)
+            findings.append(finding)
+    counts = Counter(f.kind for f in findings)
+    told = ", ".join(f"{counts[k]} {k}" for k in Kind if counts[k]) or "nothing is wrong"
+    say("verify", f"{read.files} files, {read.bytes / read.scale:.3g} {read.progress.unit}: {told}")
+    return findings
+
+
+def bring_back(contents: Contents, findings: Sequence[Finding]) -> list[str]:
+    """Mends what can be mended; a line for each thing that cannot. Raises StageFailed before it touches anything."""
+    ends = contents.is_run and (contents.root / PAGE).exists()
+    lacking = [f for f in findings if f.part is not None and (f.is_fault or ends)]
+    parts = list(dict.fromkeys(f.part for f in lacking if f.part is not None and f.is_fault))
+    command = None
+    if lacking and contents.is_run:
+        from raydistill.pipeline.again import Command
+
+        command = Command.of(contents)
+    digests = {part: _digest(part) if isinstance(part, Artifact) else None for part in parts}
+    lost = mend(findings)
+    if command is not None:
+        command.run()
+    return lost + [line for part in parts if (line := _lacks(contents, part, digests[part]))]
+
+
+def mend(findings: Sequence[Finding]) -> list[str]:
+    """Writes what is known, then removes what is of no use; a line for each place where that cannot be done."""
+    lost, mended = [], 0
+    for finding in findings:
+        if finding.whole is not None:
+            try:
+                finding.place.write(finding.whole)
+                mended += 1
+            except StageFailed as e:
+                lost.append(one_line(e))
+    gone = list(dict.fromkeys(place for f in findings for place in f.drop))
+    for place in gone:
+        try:
+            place.delete()
+        except (OSError, StageFailed) as e:
+            lost.append(f"cannot remove {place}: {one_line(e)}")
+    lost += [f"{f.place} cannot be mended: it {f.what}" for f in findings if f.is_fault and not (f.mends or f.part)]
+    say("repair", f"{mended} files written again from what is known of them, {len(gone)} removed")
+    return lost
+
+
+def _digest(artifact: Artifact) -> str | None:
+    try:
+        manifest = artifact.manifest()
+    except CorruptArtifact:  # of another artifact
+        return None
+    return manifest.digest if manifest else None
+
+
+def _lacks(contents: Contents, part: Artifact | Sealed, before: str | None) -> str:
+    """What has not become of a part that was to be made again."""
+    if isinstance(part, Sealed):
+        whole = seals.state(part.root, part.name) is seals.State.WHOLE
+        return "" if whole else f"{part.location} was not made again: it is not of the configuration of the run"
+    now = _digest(part)
+    if now is None:
+        whose = "an earlier configuration (see logs/config-*.yaml) or another run" if contents.is_run else "a run"
+        return f"{part.location} lacks what was damaged; it is of {whose}, whose command computes it again"
+    if before not in (None, now):
+        say("repair", f"{part.location} came out different, so what is made from it was made anew: another device?")
+    return ""

@@ -1,0 +1,172 @@
+"""What the report shows beyond the scores: learning curves, classes, one embedding of all images, and guidance."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from raydistill.report.data import (
+    ClassScores,
+    ClassSeries,
+    Confusion,
+    Curves,
+    Embedding,
+    GuidanceEnd,
+    GuidanceTrace,
+    Line,
+)
+from raydistill.report.projection import plane
+from raydistill.stages.evaluation.trainer import score
+from raydistill.state import Results
+from raydistill.store import schemas
+
+REAL_SHOWN = 600
+MADE_SHOWN = 400
+MEANINGS = {
+    "push": ("Push", "Length of what guidance adds, as a share of the network's own part of the step."),
+    "cosine": ("Along the tangent", "Cosine between the pull to the prototype and the local tangent of real latents."),
+    "distance": ("Distance to the manifold", "From the sample to the tangent plane, per square root of the dimension."),
+    "explained": ("Local spectrum", "Share of the variance of the nearest real latents that the tangent carries."),
+    "removed": ("Removed", "Share of the pull's length that the projection takes away."),
+    "trusted": ("Trusted", "Share of the pull to the prototype that the trust regions leave; 1 = all of it."),
+    "ahead": ("Predicted end", "Distance of the predicted image to the prototype before the pull, a latent entry."),
+    "detour": ("Detour", "Length of the way so far, over the straight line from its start; 1 = straight."),
+    "correction": ("Correction", "Length of the pull onto the plane, as a share of the sample's length."),
+}
+
+
+def curves(done: Results) -> tuple[Curves, ...]:
+    """Test accuracy over visits, of every set, mean and std over training seeds."""
+    made = []
+    for student, sets in _results(done).items():
+        lines = []
+        for name, results in sets.items():
+            shared = min(len(r.curve) for r in results)
+            values = np.array([[a for _, a in r.curve[:shared]] for r in results])
+            visits = np.array([v for v, _ in results[0].curve[:shared]], np.float64)
+            lines.append(Line(name, visits, values.mean(0), _std(values), name == done.prepared.config.method))
+        made.append(Curves(student, tuple(lines)))
+    return tuple(made)
+
+
+def classwise(done: Results) -> tuple[ClassScores, ...]:
+    """Accuracy of each class for every set, where there is more than one class."""
+    names = tuple(c.class_name for c in done.prepared.splits.train.classes)
+    main = done.prepared.config.method
+    return tuple(
+        ClassScores(
+            student,
+            names,
+            tuple(ClassSeries(n, np.mean([r.per_class for r in results], 0), n == main) for n, results in sets.items()),
+        )
+        for student, sets in _results(done).items()
+        if len(names) > 1
+    )
+
+
+def confusions(done: Results) -> tuple[Confusion, ...]:
+    """Of the distilled set, over all training seeds of a student."""
+    names = tuple(c.class_name for c in done.prepared.splits.train.classes)
+    main = done.prepared.config.method
+    made = []
+    for student, sets in _results(done).items():
+        counts = [np.array(r.confusion, np.float64) for r in sets.get(main, ()) if getattr(r, "confusion", None)]
+        if counts:
+            total = np.sum(counts, axis=0)
+            made.append(Confusion(student, main, names, total / np.maximum(total.sum(1, keepdims=True), 1)))
+    return tuple(made)
+
+
+def embedding(done: Results) -> Embedding | None:
+    """Real latents, evenly from all classes, and syntheses of the run's method in one plane."""
+    p = done.prepared
+    assert done.classes is not None
+    classes = p.splits.train.classes
+    each = max(1, REAL_SHOWN // len(classes))
+    if len(classes) > REAL_SHOWN:
+        return None
+    real, real_class = [], []
+    for bucket in done.classes.manifest.records:
+        table = done.classes.artifact.read_table(bucket, columns=["class_index", "latent"])
+        index = table["class_index"].to_numpy()
+        for c in np.unique(index):
+            rows = np.flatnonzero(index == c)
+            rows = rows[np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(int)]
+            part = schemas.tensor_numpy(table.take(pa.array(rows))["latent"])
+            real.append(part.reshape(len(part), -1).astype(np.float32))
+            real_class += [int(c)] * len(rows)
+    made = _syntheses(done, ["class_index", "latent"])
+    z = schemas.tensor_numpy(made["latent"])
+    rows = np.linspace(0, len(z) - 1, min(MADE_SHOWN, len(z))).astype(int)
+    z = z[rows].reshape(len(rows), -1).astype(np.float32)
+    points, how = plane(np.concatenate(real), z)
+    count = len(real_class)
+    return Embedding(
+        points[:count],
+        np.array(real_class),
+        points[count:],
+        made["class_index"].to_numpy()[rows],
+        tuple(c.class_name for c in classes),
+        how,
+    )
+
+
+def guidance(done: Results) -> tuple[GuidanceTrace, ...]:
+    """The trace of the run's own method, mean and std over slots at each step."""
+    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in _syntheses(done, ["trace"])["trace"].to_pylist():
+        for entry in row:
+            found[entry["name"]][entry["step"]].append(entry["value"])
+    made = []
+    for name, steps in found.items():
+        title, meaning = MEANINGS.get(name, (name, ""))
+        x = np.array(sorted(steps), np.float64)
+        mean = np.array([np.mean(steps[int(s)]) for s in x])
+        std = np.array([np.std(steps[int(s)]) for s in x])
+        made.append(GuidanceTrace(title, meaning, Line(name, x, mean, std, True)))
+    return tuple(made)
+
+
+def ends(done: Results) -> tuple[GuidanceEnd, ...]:
+    """Where the samples of the run's own method ended, mean and std over slots: their landing, and a flow's detour.
+
+    Nothing of images that were picked: they have no trace.
+    """
+    rows = _syntheses(done, ["landing", "trace"])
+    traces = rows["trace"].to_pylist()
+    if not any(traces):
+        return ()
+    landed = rows["landing"].drop_null().to_numpy()
+    walked = [e["value"] for row in traces for e in row if e["name"] == "detour" and e["step"] == 0]
+    found = [
+        ("Landing", "distance of the result to its prototype, a latent entry", landed),
+        ("Length of the way", "over the straight distance from noise to image; 1 = a straight line", np.array(walked)),
+    ]
+    return tuple(GuidanceEnd(name, meaning, float(v.mean()), float(v.std())) for name, meaning, v in found if len(v))
+
+
+def _syntheses(done: Results, columns: list[str]) -> pa.Table:
+    main = done.syntheses[done.prepared.config.method]
+    return pa.concat_tables([main.artifact.read_table(r, columns=columns) for r in main.manifest.records])
+
+
+def _results(done: Results) -> dict[str, dict[str, list]]:
+    """Finished results by student and set, in order of appearance."""
+    found: dict[str, dict[str, list]] = {}
+    for student, name, result in _scored(done):
+        found.setdefault(student, {}).setdefault(name, []).append(result)
+    return found
+
+
+def _scored(done: Results) -> Iterator[tuple]:
+    for t in done.trainings:
+        result = score(t)
+        if result is not None:
+            yield t.student, t.set.name, result
+
+
+def _std(values: np.ndarray) -> np.ndarray:
+    return values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])

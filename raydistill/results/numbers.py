@@ -1,0 +1,151 @@
+"""result.json: flat numbers of a finished run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from raydistill.metrics.ddranking import lrs
+from raydistill.metrics.redundancy import redundancy
+from raydistill.report.data import FULL, RANDOM, Score
+from raydistill.results import costs
+from raydistill.stages.evaluation import measure
+from raydistill.stages.evaluation.trainer import body, score
+from raydistill.state import Results
+
+
+def metrics(done: Results) -> dict[str, float]:
+    """Flat metrics: accuracy/STUDENT/mean for the run's own set, accuracy/SET/STUDENT/mean for others; time/STAGE_s.
+
+    accuracy/mean_over_students and accuracy/worst_student: of the run's own set, across the students. VALUE/SPACE of
+    `metrics.names` for the run's own set, metrics/SET/VALUE/SPACE for others, and own_class_nearest/latent of what was
+    made (metrics/own_class.py). All under metrics/SET/ are other sets'.
+    """
+    flat: dict[str, float] = {}
+    rows = score_rows(done)
+    own = [s.last_mean for s in rows if s.main]
+    if own:
+        flat |= {"accuracy/mean_over_students": round(sum(own) / len(own), 6), "accuracy/worst_student": min(own)}
+    for s in rows:
+        prefix = f"accuracy/{s.student}" if s.main else f"accuracy/{s.set.replace(' ', '_')}/{s.student}"
+        flat |= {
+            f"{prefix}/mean": s.last_mean,
+            f"{prefix}/std": s.last_std,
+            f"{prefix}/best_mean": s.best_mean,
+            f"{prefix}/best_std": s.best_std,
+        }
+    if done.teaching is None:
+        flat |= label_robust(rows)
+    for name, sealed in done.measured.items():
+        prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
+        flat |= {f"{prefix}{value}": n for value, n in measure.values(sealed.artifact, sealed.manifest).items()}
+    for name, check in done.checks.items():
+        prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
+        flat[f"{prefix}own_class_nearest/latent"] = round(check.share, 6)
+    flat |= redundancies(done)
+    flat |= network_calls(done)
+    flat |= storage(done)
+    if done.teaching is not None:
+        flat["teacher/accuracy"] = done.teaching.accuracy
+    for name, cost in sorted(costs.read(done.prepared.run.root).items()):
+        flat[f"time/{name.replace(' ', '_')}_s"] = cost.seconds
+    return json.loads(json.dumps(flat))
+
+
+def label_robust(rows: Sequence[Score]) -> dict[str, float]:
+    """hlr, ior and lrs of DD-Ranking (docs/metrics.md) for students trained on the set, random images and all of them.
+
+    Under hard labels, where a set's own labels are hard ones: the two accuracies of the set are one.
+    """
+    last = {(s.student, "main" if s.main else s.set): s.last_mean for s in rows}
+    flat: dict[str, float] = {}
+    for student in dict.fromkeys(s.student for s in rows):
+        own, random, full = (last.get((student, name)) for name in ("main", RANDOM, FULL))
+        if own is not None and random is not None and full is not None:
+            flat |= {f"{name}/{student}": round(v, 6) for name, v in lrs(full, own, own, random).items()}
+    return flat
+
+
+def redundancies(done: Results) -> dict[str, float]:
+    """redundancy/STUDENT of the run's own set, metrics/SET/redundancy/STUDENT of others: mean over training seeds."""
+    flat: dict[str, float] = {}
+    for name, sealed in done.syntheses.items():
+        prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
+        rows: dict[str, dict[int, list[list[float]]]] = {}
+        for t in done.increments:  # in the order of the parts, for each student and seed
+            found = body(t)
+            if t.set.digest == sealed.manifest.digest and found is not None:
+                rows.setdefault(t.student, {}).setdefault(t.seed, []).append(found["increments"])
+        for student, seeds in rows.items():
+            value = np.mean([redundancy(np.array(matrix)) for matrix in seeds.values()])
+            flat[f"{prefix}redundancy/{student}"] = round(float(value), 6)
+    return flat
+
+
+def network_calls(done: Results) -> dict[str, float]:
+    """network_calls of the run's own set, metrics/SET/network_calls of others: mean over images, of what is generated.
+
+    The doubled batch of classifier-free guidance is one call.
+    """
+    flat: dict[str, float] = {}
+    for v in done.prepared.variants:
+        sealed = done.syntheses.get(v.config.method)
+        if sealed is None or not v.method.generates:
+            continue
+        tables = [sealed.artifact.read_table(r, columns=["nfe"]) for r in sealed.manifest.records]
+        mean = pa.concat_tables(tables)["nfe"].to_numpy().mean()
+        own = v.config.method == done.prepared.config.method
+        calls = float(mean) / (1 if v.config.sampler.cfg_scale == 1 else 2)
+        flat["network_calls" if own else f"metrics/{v.config.method}/network_calls"] = round(calls, 6)
+    return flat
+
+
+def of_sets(done: Results, flat: Mapping[str, float]) -> list[tuple[str, str, bool, dict[str, float]]]:
+    """Each generated set as `report.calls.charts` wants it: name, line, whether it is the run's own, its numbers."""
+    made = []
+    for v in done.prepared.variants:
+        name, main = v.config.method, v.config.method == done.prepared.config.method
+        own = dict(flat)
+        if not main:  # by the names that they have in a run of their own
+            own = {k.replace(f"/{name}", "", 1): n for k, n in flat.items() if k.startswith(f"accuracy/{name}/")}
+            own |= {k.removeprefix(f"metrics/{name}/"): n for k, n in flat.items() if k.startswith(f"metrics/{name}/")}
+        made.append((name, name, main, own))
+    return made
+
+
+def storage(done: Results) -> dict[str, float]:
+    """images/bytes and labels/bytes of the run's own set: its encoded images, and the soft labels stored with them."""
+    own = next((b for t in done.trainings if t.set.name == done.prepared.config.method and (b := body(t))), None)
+    return {} if own is None else {f"{kind}/bytes": size for kind, size in own["bytes"].items()}
+
+
+def score_rows(done: Results) -> list[Score]:
+    """One row a set and student: mean and std over training seeds of the last and the best accuracy."""
+    rows: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
+    for t in done.trainings:
+        result = score(t)
+        if result is not None:
+            rows.setdefault((t.set.name, t.student), []).append((result.last, result.best, t.set.images))
+    made = []
+    for (name, student), found in rows.items():
+        last, best = np.array([f[0] for f in found]), np.array([f[1] for f in found])
+        made.append(
+            Score(
+                name,
+                student,
+                len(found),
+                *_mean_std(last),
+                *_mean_std(best),
+                found[0][2],
+                name == done.prepared.config.method,
+            )
+        )
+    return made
+
+
+def _mean_std(values: np.ndarray) -> tuple[float, float]:
+    """Mean and sample standard deviation (0 for one value), rounded to 6 digits."""
+    return round(float(values.mean()), 6), round(float(values.std(ddof=1)) if len(values) > 1 else 0.0, 6)

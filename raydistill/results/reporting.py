@@ -1,0 +1,216 @@
+"""report: gathers what a finished run made, draws the page, writes result.json and prints the verdict."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydistill.evaluation.recipe import describe
+from raydistill.identity import canonical, digest, fingerprint
+from raydistill.metrics.own_class import warning
+from raydistill.progress import say
+from raydistill.report.calls import charts
+from raydistill.report.data import ClassPanel, Item, MetricRow, Projection, ReportData, Score, StageCost
+from raydistill.report.page import MAX_PANELS, render
+from raydistill.report.projection import nearest, project
+from raydistill.results import costs, detail
+from raydistill.results.numbers import metrics, of_sets, score_rows
+from raydistill.sources.images import decode, png
+from raydistill.stages.evaluation import measure
+from raydistill.stages.evaluation.trainer import body
+from raydistill.stages.renew import fresh, renew
+from raydistill.state import Results, images_per_class, source_name
+from raydistill.store import faults, schemas
+from raydistill.store.location import Location
+from raydistill.store.rundir import PAGE, RESULT
+
+VERSION = 4
+MARK = b"<!-- raydistill "
+SHOWN = 200  # real latents drawn in a class's projection
+
+
+def write(done: Results) -> None:
+    """Writes result.json and report.html unless they are whole and belong to exactly these results."""
+    p = done.prepared
+    rows = score_rows(done)
+    stamp = fingerprint(
+        "report",
+        VERSION,
+        p.config.tree(),
+        done.syntheses[p.config.method].manifest.digest,
+        [t.artifact.fingerprint for t in done.trainings],
+        [s.manifest.digest for s in done.measured.values()],
+    )
+    root = p.run.root
+    if fresh(root, RESULT, stamp) and fresh(root, PAGE, stamp):
+        table(rows)
+        return
+    flat = metrics(done)
+    faults.reach("report", "before_write", RESULT)
+    done.computed |= renew(root, RESULT, canonical(flat).encode(), stamp)
+    if not fresh(root, PAGE, stamp):
+        html = _drawn(root, stamp) or _sealed(render(data(done, rows, flat)).encode(), stamp)
+        faults.reach("report", "before_write", PAGE)
+        done.computed |= renew(root, PAGE, html, stamp)
+    table(rows)
+    say("report", str(root / PAGE))
+
+
+def _drawn(root: Location, stamp: str) -> bytes | None:
+    """The page as it is, if its last line says that it is whole and of these results: its seal alone is missing."""
+    try:
+        page = (root / PAGE).read()
+    except FileNotFoundError:
+        return None
+    html, mark, _ = page.rpartition(MARK)
+    return page if mark and page == _sealed(html, stamp) else None
+
+
+def _sealed(html: bytes, stamp: str) -> bytes:
+    """The page with a last line: what it was drawn from, and the digest by which a copy that was cut is found out."""
+    return html + MARK + f"{stamp} {digest(html)} -->\n".encode()
+
+
+def table(rows: Sequence[Score]) -> None:
+    """The verdict, on standard error."""
+    for r in rows:
+        say(
+            "accuracy",
+            f"{r.student:<10} on {r.set:<12} {r.images:>6} images: {100 * r.last_mean:5.1f} ± {100 * r.last_std:.1f} % "
+            f"(best over the training {100 * r.best_mean:.1f} ± {100 * r.best_std:.1f}; {r.seeds} seeds)",
+        )
+
+
+def data(done: Results, rows: Sequence[Score], flat: Mapping[str, float]) -> ReportData:
+    """The page's content; `flat` is result.json."""
+    p = done.prepared
+    c = p.config
+    classes = p.splits.train.classes
+    name = (body(done.trainings[0]) or {})["protocol_name"]
+    broken = done.latents.manifest.summary["broken"] if done.latents else []
+    notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
+    devices = sorted({r.device for s in done.syntheses.values() for r in s.manifest.records})
+    notes.append("Images were made on: " + ", ".join(devices))
+    for made, check in done.checks.items():
+        text = warning(check, [info.class_id for info in classes])
+        notes.append(
+            f"{made}: {check.hits} of {check.images} images lie nearest to the real mean of their own class in latent "
+            f"space; chance gives {check.chance:.3g}"
+            if text is None
+            else f"Warning: {made}: {text}"
+        )
+    if done.teaching is not None:
+        notes.append(
+            f"Soft labels are by {done.teaching.network.architecture}, which is itself right on "
+            f"{100 * done.teaching.accuracy:.1f} % of the test images"
+        )
+    if c.source.search_split > 0:
+        notes.append(
+            f"Scored on {c.source.search_split:g} of the training images, held out by id, not on the validation split"
+        )
+    return ReportData(
+        title=f"{source_name(c)}, {images_per_class(c.ipc)} by {c.method}",
+        method=c.method,
+        ipc=c.ipc,
+        seed=c.seed,
+        image_size=c.source.image_size,
+        panels=tuple(panels(done)),
+        costs=tuple(StageCost(name, v.seconds, v.units, v.unit, False) for name, v in costs.read(p.run.root).items()),
+        scores=tuple(rows),
+        chance=1 / len(classes),
+        config_yaml=c.yaml(),
+        command=f"python jobs/distill.py --config {shlex.quote(str(p.run.root / 'config.yaml'))}",
+        notes=tuple(notes),
+        protocol=(
+            f"{', '.join(c.evaluate.students)} of width {c.evaluate.width} by protocol {name}: "
+            f"{describe(done.trainings[0].recipe)}; tested on {len(p.splits.test)} real images"
+        ),
+        total_classes=len(classes),
+        total_real=len(p.splits.train),
+        total_images=done.syntheses[c.method].manifest.rows,
+        curves=detail.curves(done),
+        classwise=detail.classwise(done),
+        confusions=detail.confusions(done),
+        embedding=detail.embedding(done),
+        guidance=detail.guidance(done),
+        ends=detail.ends(done),
+        metric_sets=tuple(done.measured),
+        metrics=tuple(metric_rows(done)),
+        calls=charts(of_sets(done, flat)),
+    )
+
+
+def metric_rows(done: Results) -> list[MetricRow]:
+    """One row a value, with the number of each set that has it."""
+    found = {name: measure.values(s.artifact, s.manifest) for name, s in done.measured.items()}
+    ways = measure.better(done.prepared.config.metrics.names)
+    rows = []
+    for key in dict.fromkeys(k for values in found.values() for k in values):
+        value, _, space = key.rpartition("/")
+        rows.append(MetricRow(value, space, ways[value], tuple(values.get(key) for values in found.values())))
+    return rows
+
+
+def panels(done: Results) -> list[ClassPanel]:
+    """Per class: syntheses, the nearest real image of each, and the projection of the class's latents."""
+    p = done.prepared
+    main = done.syntheses[p.config.method]
+    made = pa.concat_tables([main.artifact.read_table(r) for r in main.manifest.records])
+    assert done.classes is not None
+    found: list[ClassPanel] = []
+    for bucket in done.classes.manifest.records:
+        table = done.classes.artifact.read_table(bucket)
+        for index in bucket.meta["classes"]:
+            if len(found) < MAX_PANELS:
+                found.append(_panel(done, index, _of(table, index), _of(made, index)))
+    return found
+
+
+def _of(table: pa.Table, index: int) -> pa.Table:
+    return table.filter(pc.equal(table["class_index"], index))
+
+
+def _panel(done: Results, index: int, real: pa.Table, made: pa.Table) -> ClassPanel:
+    p = done.prepared
+    info = p.splits.train.classes[index]
+    made = made.take(pc.sort_indices(made["slot"]))
+    z_real = schemas.tensor_numpy(real["latent"]).reshape(len(real), -1).astype(np.float32)
+    z_made = schemas.tensor_numpy(made["latent"]).reshape(len(made), -1)
+    prototypes = _prototypes(done, index, z_real.shape[1])
+    near, distance = nearest(z_made, z_real)
+    ids = real["image_id"].take(pa.array(near)).to_pylist()
+    s = p.config.source
+    pictures = [png(decode(b, s.image_size, s.max_pixels)) for b in p.splits.source.read(p.splits.train.split, ids)]
+    items = tuple(
+        Item(slot, image, weight, prototype, picture, name, float(d))
+        for slot, image, weight, prototype, picture, name, d in zip(
+            made["slot"].to_pylist(),
+            made["image"].to_pylist(),
+            made["weight"].to_pylist(),
+            made["prototype_id"].to_pylist(),
+            pictures,
+            ids,
+            distance,
+            strict=True,
+        )
+    )
+    drawn = project(z_real, prototypes, z_made)
+    step = max(1, len(z_real) // SHOWN)
+    projection = Projection(drawn.real[::step], drawn.prototypes, drawn.syntheses, drawn.explained)
+    return ClassPanel(info.class_id, info.class_name, len(real), items, projection)
+
+
+def _prototypes(done: Results, index: int, dimensions: int) -> np.ndarray:
+    """The prototypes that the plan of the run's own method gives to the slots of a class, by their id, (P, D)."""
+    plan = done.plans.get(done.prepared.config.method)
+    if plan is None:  # images of a folder, which nobody planned
+        return np.zeros((0, dimensions), np.float32)
+    slots = _of(plan.artifact.read_table(plan.manifest.records[0]), index)
+    ids, first = np.unique(slots["prototype_id"].to_numpy(), return_index=True)
+    found = np.zeros((max(0, ids.max() + 1), dimensions), np.float32)
+    found[ids[ids >= 0]] = schemas.tensor_numpy(slots["prototype"])[first[ids >= 0]].reshape(-1, dimensions)
+    return found

@@ -1,0 +1,1 @@
+"""What a set is worth: metrics, a teacher and its labels, students."""

@@ -1,0 +1,139 @@
+"""label: a teacher's soft labels of the views that students will be shown, stored per image and view.
+
+The unit is a batch of syntheses as it was sampled, with all its views; which box a view shows depends on the image's
+row and the view's number alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raydistill.config import Config, LabelConfig, SourceConfig
+from raydistill.evaluation.geometry import Boxes, matrices, resample
+from raydistill.evaluation.recipe import Recipe
+from raydistill.evaluation.stored import Views, quantise, view_boxes
+from raydistill.identity import fingerprint
+from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
+from raydistill.models.device import place
+from raydistill.sources.base import ClassInfo
+from raydistill.stages.evaluation.image_sets import SetRef, load_images
+from raydistill.stages.runner import Stage
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.rundir import RunDir
+
+VERSION = 1
+BOX = ("top", "left", "height", "width", "flip")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One file of syntheses, and the row at which it begins in the whole set."""
+
+    record: Record
+    start: int
+
+
+@dataclass(frozen=True)
+class LabelWork:
+    source: SourceConfig
+    syntheses: Artifact
+    class_ids: tuple[str, ...]
+    network: ClassifierSpec
+    label: LabelConfig
+    recipe: Recipe
+    artifact: Artifact
+
+    def load(self, item: Unit) -> tuple[Unit, np.ndarray]:
+        """The unit and its images (n, 3, S, S) uint8."""
+        blobs = self.syntheses.read_table(item.record, columns=["image"])["image"].to_pylist()
+        return item, load_images(blobs, self.source, self.recipe.image_size)
+
+    def open(self) -> Callable[[tuple[Unit, np.ndarray]], Record]:
+        at = place(self.label)
+        network = Classifier(self.network, at)
+        columns = torch.from_numpy(class_columns(self.network, self.class_ids)).to(at.device)
+
+        def finish(unit: tuple[Unit, np.ndarray]) -> Record:
+            item, pixels = unit
+            images = torch.from_numpy(pixels).to(at.device)
+            row, view, boxes = pairs(item.start + np.arange(len(pixels)), self.recipe)
+            logits = []
+            for i in range(0, len(row), self.label.batch):
+                some = np.arange(i, min(i + self.label.batch, len(row)))
+                x = images[torch.from_numpy(row[some] - item.start).to(at.device)].to(torch.float32)
+                x = resample(x, *matrices(boxes[some], x.shape[-1], None, at.device))
+                logits.append(network.logits(x / 255)[:, columns].cpu().numpy())
+            codes, low, step = quantise(np.concatenate(logits))
+            table = pa.table(
+                {
+                    "row": row,
+                    "view": view,
+                    **{name: getattr(boxes, name) for name in BOX},
+                    "low": low,
+                    "step": step,
+                    "codes": schemas.tensor_array(codes),
+                }
+            )
+            schema = schemas.labels(len(self.class_ids))
+            return self.artifact.commit_table(item.record.key, table.cast(schema), device=at.kind)
+
+        return finish
+
+
+def pairs(rows: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray, Boxes]:
+    """Every view of every row, view by view: rows (n V,), views (n V,) and their boxes."""
+    drawn = [view_boxes(rows, view, recipe) for view in range(recipe.views)]
+    boxes = Boxes(*(np.concatenate([getattr(b, name) for b in drawn]) for name in BOX))
+    return np.tile(rows, recipe.views), np.repeat(np.arange(recipe.views), len(rows)), boxes
+
+
+def stage(
+    config: Config,
+    run: RunDir,
+    ref: SetRef,
+    classes: tuple[ClassInfo, ...],
+    network: ClassifierSpec,
+    recipe: Recipe,
+) -> Stage:
+    """The soft labels of one set of syntheses."""
+    assert ref.artifact is not None and ref.manifest is not None
+    ids = tuple(c.class_id for c in classes)
+    print_of = fingerprint(
+        "label",
+        VERSION,
+        ref.digest,
+        network.identity(),
+        ids,
+        *(recipe.views, recipe.image_size, recipe.crop_scale, recipe.flip),
+        *(config.source.image_size, config.source.max_pixels),
+        *(config.label.batch, config.label.dtype, config.label.threads),
+    )
+    artifact = run.artifact("labels", print_of)
+    counts = [r.rows for r in ref.manifest.records]
+    starts = np.cumsum([0, *counts]).tolist()
+    units = {r.key: Unit(r, start) for r, start in zip(ref.manifest.records, starts, strict=False)}
+    work = LabelWork(config.source, ref.artifact, ids, network, config.label, recipe, artifact)
+    total = ref.images * recipe.views
+    return Stage("label", "labels", artifact, list(units), units.__getitem__, work, total, "actors", config.label)
+
+
+def read(artifact: Artifact, manifest: Manifest, images: int, views: int) -> Views:
+    """All stored labels of a set of `images` images. Raises CorruptArtifact for a file that does not match."""
+    table = pa.concat_tables([artifact.read_table(r) for r in manifest.records])
+    order = np.lexsort((table["row"].to_numpy(), table["view"].to_numpy()))
+    assert len(order) == images * views
+
+    def column(name: str) -> np.ndarray:
+        return table[name].to_numpy()[order].reshape(views, images)
+
+    box = {name: column(name).astype(bool if name == "flip" else np.int64) for name in BOX}
+    boxes = tuple(Boxes(**{name: box[name][v] for name in BOX}) for v in range(views))
+    codes = schemas.tensor_numpy(table["codes"])[order].reshape(views, images, -1)
+    low, step = (torch.from_numpy(column(name)) for name in ("low", "step"))
+    return Views(boxes, torch.from_numpy(codes), low, step)

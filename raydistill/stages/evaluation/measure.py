@@ -1,0 +1,173 @@
+"""measure: how each distilled set stands beside the real images, apart from accuracy. A set is a unit.
+
+Vectors are the features of `features.path`, or the latents themselves. The space belongs to a value's name: fid/latent
+and fid/squeezenet1_0 cannot be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from raydistill import registry, strict_json
+from raydistill.config import Config, EmbedConfig, MetricsConfig, SourceConfig
+from raydistill.errors import BadInput, StageFailed
+from raydistill.identity import canonical, fingerprint
+from raydistill.metrics.base import Metric
+from raydistill.models.classifier import Classifier, ClassifierSpec
+from raydistill.models.device import place
+from raydistill.sources.images import decode
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.latents.embed import embed_all
+from raydistill.stages.runner import Stage
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.rundir import RunDir
+
+VERSION = 1
+KEY = "metrics"
+LATENT = "latent"
+
+
+@dataclass(frozen=True)
+class Points:
+    """Where the vectors of the real images are: `column` of an artifact with a file a class bucket."""
+
+    column: str
+    artifact: Artifact
+    manifest: Manifest
+
+    def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """x (n, D) float32 and labels (n,) of one class after the other; a bucket is held at a time."""
+        for record in self.manifest.records:
+            table = self.artifact.read_table(record, columns=[self.column])
+            start = 0
+            for index, count in zip(record.meta["classes"], record.meta["counts"], strict=True):
+                yield vectors(table[self.column].slice(start, count)), np.full(count, index)
+                start += count
+
+
+def vectors(column: pa.ChunkedArray) -> np.ndarray:
+    """A tensor column -> (n, D) float32."""
+    return schemas.tensor_numpy(column).reshape(len(column), -1).astype(np.float32)
+
+
+def asked(config: MetricsConfig, network: ClassifierSpec | None) -> dict[str, str]:
+    """Metric -> the space in which it is computed. Raises BadInput for a name that is unknown or comes twice."""
+    if len(set(config.names)) != len(config.names):
+        raise BadInput(f"metrics.names: {config.names} names a metric twice")
+    own = network.architecture if network else LATENT
+    return {name: LATENT if registry.get("metric", name).space == "latent" else own for name in config.names}
+
+
+@dataclass(frozen=True)
+class MeasureWork:
+    spaces: Mapping[str, str]  # metric -> space
+    points: Mapping[str, Points]  # space -> the real images in it
+    network: ClassifierSpec | None
+    set: SetRef
+    source: SourceConfig
+    embed: EmbedConfig
+    classes: int
+    artifact: Artifact
+
+    def load(self, item: str) -> str:
+        return item
+
+    def open(self) -> Callable[[str], Record]:
+        at = place(self.embed)
+        network = Classifier(self.network, at) if self.network else None
+
+        def finish(key: str) -> Record:
+            try:
+                found = self._values(*self._set(network))
+            except ValueError as e:  # a metric's own line
+                raise StageFailed(f"measure: {self.set.name}: {e}; leave it out of metrics.names") from None
+            return self.artifact.commit(key, canonical(found).encode(), rows=1, device=at.kind, ext="json")
+
+        return finish
+
+    def _values(self, x: Mapping[str, np.ndarray], y: np.ndarray, w: np.ndarray) -> dict[str, float]:
+        """VALUE/SPACE -> number."""
+        found: dict[str, float] = {}
+        for name, seen in self._real().items():
+            space, metric = self.spaces[name], self._empty(name)
+            metric.merge(seen)
+            metric.update_synthetic(x[space], y, w)
+            found |= {f"{value}/{space}": number for value, number in metric.compute().items()}
+        return found
+
+    def _set(self, network: Classifier | None) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """The distilled images in every space, their labels and weights."""
+        assert self.set.artifact is not None and self.set.manifest is not None
+        columns = ["class_index", "weight", "latent", *(["image"] if network else [])]
+        table = pa.concat_tables([self.set.artifact.read_table(r, columns=columns) for r in self.set.manifest.records])
+        x = {LATENT: vectors(table["latent"])}
+        if network is not None:
+            s = self.source
+            pixels = (decode(data, s.image_size, s.max_pixels) for data in table["image"].to_pylist())
+            x[network.spec.architecture] = embed_all(network, pixels, self.embed.batch)
+        return x, table["class_index"].to_numpy(), table["weight"].to_numpy()
+
+    def _real(self) -> dict[str, Metric]:
+        """The metrics with their real side filled: once a process, whatever the number of sets."""
+        places = [(str(p.artifact.location), p.manifest.digest) for p in self.points.values()]
+        key = canonical([places, self.spaces, self.classes])
+        if key not in _real:
+            _real.clear()
+            made = {name: self._empty(name) for name in self.spaces}
+            for space, points in self.points.items():
+                mine = [made[name] for name, where in self.spaces.items() if where == space]
+                for x, y in points.parts():
+                    for metric in mine:
+                        metric.update_real(x, y)
+            _real[key] = made
+        return _real[key]
+
+    def _empty(self, name: str) -> Metric:
+        return registry.get("metric", name)(self.classes)
+
+
+_real: dict[str, dict[str, Metric]] = {}  # of the last run that this process measured
+
+
+def stage(
+    config: Config,
+    run: RunDir,
+    ref: SetRef,
+    points: Mapping[str, Points],
+    network: ClassifierSpec | None,
+    classes: int,
+) -> Stage:
+    """The metrics of one set. `points` are the real images by space: latent, and the network's if there is one."""
+    spaces = asked(config.metrics, network)
+    used = {space: p for space, p in points.items() if space in spaces.values()}
+    network = network if network and network.architecture in used else None
+    e, s = config.embed, config.source
+    shown = (network.identity(), e.batch, e.dtype, e.threads, s.image_size, s.max_pixels) if network else None
+    print_of = fingerprint(
+        "measure",
+        VERSION,
+        ref.digest,
+        spaces,
+        {space: p.manifest.digest for space, p in used.items()},
+        shown,
+        *(part for name in spaces for part in registry.identity("metric", name)),
+    )
+    artifact = run.artifact("metrics", print_of)
+    work = MeasureWork(spaces, used, network, ref, s, e, classes, artifact)
+    return Stage("measure", "sets", artifact, [KEY], lambda k: k, work, 1, "actors", e)
+
+
+def values(artifact: Artifact, manifest: Manifest) -> dict[str, float]:
+    """VALUE/SPACE -> number."""
+    return strict_json.numbers(artifact.read(manifest.records[0]))
+
+
+def better(names: Sequence[str]) -> dict[str, Literal["lower", "higher"] | None]:
+    """Value -> which way is better, for the metrics of these names."""
+    return {value.name: value.better for name in names for value in registry.get("metric", name).values}

@@ -1,0 +1,119 @@
+"""teacher: how good the teacher is itself, on the images that students are tested on, before it labels anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from raydistill.config import Config, LabelConfig, SourceConfig
+from raydistill.errors import BrokenImage, StageFailed
+from raydistill.evaluation.recipe import Recipe
+from raydistill.identity import canonical, fingerprint
+from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
+from raydistill.models.device import place
+from raydistill.sources.base import Listing, open_source
+from raydistill.stages.evaluation.image_sets import load_images
+from raydistill.stages.runner import Stage
+from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.rundir import RunDir
+
+VERSION = 1
+CHUNK = 250  # images a unit
+
+
+@dataclass(frozen=True)
+class TeacherWork:
+    source: SourceConfig
+    test: Listing
+    network: ClassifierSpec
+    label: LabelConfig
+    recipe: Recipe
+    artifact: Artifact
+
+    def load(self, item: tuple[str, int]) -> tuple[str, np.ndarray, np.ndarray]:
+        """Key, pixels (n, 3, S, S) uint8 as students are tested on, and labels (n,) of the usable images of a unit."""
+        key, start = item
+        ids = self.test.ids[start : start + CHUNK].to_pylist()
+        pixels, labels = [np.empty((0, 3, self.recipe.image_size, self.recipe.image_size), np.uint8)], []
+        for i, blob in enumerate(open_source(self.source).read(self.test.split, ids)):
+            try:
+                pixels.append(load_images([blob], self.source, self.recipe.image_size, self.recipe.test_crop))
+            except BrokenImage:
+                continue
+            labels.append(self.test.labels[start + i])
+        return key, np.concatenate(pixels), np.array(labels, np.int64)
+
+    def open(self) -> Callable[[tuple[str, np.ndarray, np.ndarray]], Record]:
+        at = place(self.label)
+        network = Classifier(self.network, at)
+        columns = torch.from_numpy(class_columns(self.network, [c.class_id for c in self.test.classes]))
+
+        def finish(unit: tuple[str, np.ndarray, np.ndarray]) -> Record:
+            key, pixels, labels = unit
+            right = 0
+            for i in range(0, len(labels), self.label.batch):
+                x = torch.from_numpy(pixels[i : i + self.label.batch]).float() / 255
+                answer = network.logits(x).cpu()[:, columns].argmax(1).numpy()
+                right += int((answer == labels[i : i + self.label.batch]).sum())
+            body = canonical({"right": right, "images": len(labels)}).encode()
+            meta = json.loads(body)
+            return self.artifact.commit(key, body, rows=len(labels), device=at.kind, ext="json", meta=meta)
+
+        return finish
+
+
+def stage(config: Config, run: RunDir, test: Listing, network: ClassifierSpec, recipe: Recipe) -> Stage:
+    """The teacher's answers to all test images. A teacher below twice chance is refused."""
+    print_of = fingerprint(
+        "teacher",
+        VERSION,
+        network.identity(),
+        test.digest,
+        recipe.image_size,
+        recipe.test_crop,
+        config.source.image_size,
+        config.source.max_pixels,
+        *(config.label.batch, config.label.dtype, config.label.threads),
+    )
+    artifact = run.artifact("teachers", print_of)
+    starts = {f"chunk-{i:05d}": i * CHUNK for i in range(-(-len(test) // CHUNK))}
+
+    def inspect(records: list[Record]) -> None:
+        found, wanted = _accuracy(records), least(len(test.classes))
+        if found < wanted:
+            raise StageFailed(
+                f"teacher: {network.path} recognises {100 * found:.1f} % of the test images, less than the "
+                f"{100 * wanted:.1f} % that {len(test.classes)} classes ask for, so it labels nothing; check "
+                "teacher.classes, or give another teacher.path"
+            )
+
+    return Stage(
+        "teacher",
+        "images",
+        artifact,
+        list(starts),
+        lambda key: (key, starts[key]),
+        TeacherWork(config.source, test, network, config.label, recipe, artifact),
+        len(test),
+        "actors",
+        config.label,
+        inspect=inspect,
+    )
+
+
+def least(classes: int) -> float:
+    """Accuracy below which classes or colours are most likely mixed up: twice chance; of two classes three quarters."""
+    return min(2 / classes, (1 + 1 / classes) / 2)
+
+
+def accuracy(manifest: Manifest) -> float:
+    """Top-1 among the classes of the set, as a fraction."""
+    return _accuracy(list(manifest.records))
+
+
+def _accuracy(records: list[Record]) -> float:
+    return sum(r.meta["right"] for r in records) / max(1, sum(r.meta["images"] for r in records))

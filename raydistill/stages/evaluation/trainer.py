@@ -1,0 +1,169 @@
+"""What each Ray Train worker does: its share of the trainings, each committed when it is done."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from raydistill import strict_json
+from raydistill.config import EvaluateConfig, SourceConfig
+from raydistill.evaluation.images import ImageSet
+from raydistill.evaluation.recipe import Recipe, title
+from raydistill.evaluation.score import Score, examine
+from raydistill.evaluation.stored import Stored
+from raydistill.evaluation.targets import Live, Targets
+from raydistill.evaluation.train import Student, train_student
+from raydistill.metrics.redundancy import increments
+from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
+from raydistill.models.device import Placement, halves, mixed
+from raydistill.sources.base import Listing
+from raydistill.stages.evaluation import label
+from raydistill.stages.evaluation.checkpoint import State, Weights
+from raydistill.stages.evaluation.image_sets import Loaded, SetRef, real_images, syntheses
+from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.location import Location
+
+KEY = "training"
+
+
+@dataclass(frozen=True)
+class Training:
+    """The unit of commit. Its artifact's fingerprint holds everything that its result depends on."""
+
+    set: SetRef
+    student: str
+    seed: int
+    recipe: Recipe
+    artifact: Artifact
+
+    @property
+    def label(self) -> str:
+        return f"{self.set.name}/{self.student}/seed{self.seed}"
+
+    def state(self, checkpoints: Location) -> State:
+        return State(checkpoints / "trainings" / self.artifact.fingerprint)
+
+    def weights(self, checkpoints: Location) -> Weights:
+        name = re.sub(r"[^\w.-]", "_", f"{self.set.name}-{self.student}-seed{self.seed}")
+        return Weights(checkpoints, f"students/{name}", self.artifact.fingerprint)
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """A teacher, how good it is itself, and by the digest of a set its stored labels."""
+
+    network: ClassifierSpec
+    accuracy: float
+    stored: dict[str, tuple[Artifact, Manifest]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a Ray Train worker is given."""
+
+    trainings: tuple[Training, ...]
+    source: SourceConfig
+    train: Listing
+    test: Listing
+    evaluate: EvaluateConfig
+    logs: Location
+    checkpoints: Location
+    teaching: Teaching | None = None
+
+
+def body(training: Training) -> dict[str, Any] | None:
+    """What is committed of a training, or None: its score, protocol, bytes and teacher."""
+    manifest = training.artifact.manifest()
+    return None if manifest is None else strict_json.mapping(training.artifact.read(manifest.records[0]))
+
+
+def score(training: Training) -> Score | None:
+    """The committed score, or None."""
+    found = body(training)
+    return None if found is None else Score.of(found)
+
+
+class Trainer:
+    """Runs trainings in one process; images of a set are loaded once while they are needed."""
+
+    def __init__(self, job: Job, device: torch.device, kind: str) -> None:
+        self.job, self.device, self.kind = job, device, kind
+        self.tests: dict[float, Loaded] = {}
+        self.cached: tuple[str, Loaded] | None = None
+        self.teacher: Classifier | None = None
+
+    def run(self, t: Training) -> None:
+        """Trains and commits, unless that is done already; an interrupted training continues at its last test."""
+        e, checkpoints = self.job.evaluate, self.job.checkpoints
+        weights = t.weights(checkpoints) if e.keep_weights else None
+        if KEY in t.artifact.records() and (weights is None or weights.there()):
+            return
+        loaded, test = self.images(t.set, t.recipe.image_size), self.test(t.recipe)
+        train, parts = loaded.images, self.parts(t.set, loaded.images)
+        if parts and t.set.increment:
+            train = parts[t.set.increment[0]]
+        class_ids = [c.class_id for c in self.job.test.classes]
+        student = Student(t.student, e.width, len(class_ids), t.seed)
+        targets, label_bytes = self.targets(t)
+        state = t.state(checkpoints)
+        arithmetic = mixed(e.dtype, self.device)
+        result, net = train_student(student, t.recipe, train, test.images, self.device, targets, state, arithmetic)
+        teaching = self.job.teaching if t.recipe.soft else None
+        about = {
+            "protocol": t.recipe.tree(),
+            "protocol_name": title(e.protocol) + (" in bfloat16" if halves(e.dtype, self.device) else ""),
+            "bytes": {"images": loaded.bytes, "labels": label_bytes},
+            "teacher": teaching and {"architecture": teaching.network.architecture, "accuracy": teaching.accuracy},
+            "increments": [examine(net, p.to(self.device), len(class_ids), arithmetic).accuracy for p in parts],
+        }
+        if weights is not None:
+            weights.write(net, t.student, e.width, class_ids, t.recipe.image_size)
+        data = json.dumps(result.tree() | about, sort_keys=True).encode()
+        meta = {"left_out": test.broken + loaded.broken}
+        t.artifact.commit(KEY, data, rows=1, device=self.kind, ext="json", meta=meta)
+        state.forget()
+
+    def images(self, ref: SetRef, size: int) -> Loaded:
+        if self.cached is None or self.cached[0] != ref.digest:
+            self.cached = None  # two large sets at once are not needed
+            real = ref.artifact is None
+            made = real_images(self.job.source, self.job.train, size) if real else syntheses(ref, self.job.source, size)
+            self.cached = ref.digest, made
+        return self.cached[1]
+
+    def parts(self, ref: SetRef, images: ImageSet) -> list[ImageSet]:
+        """The increments of the set of which `ref` is one; none if it is a whole set."""
+        if ref.increment is None:
+            return []
+        n = ref.increment[1]
+        of = torch.from_numpy(increments(images.labels.numpy(), n, seed=0))
+        return [images.take(of == i) for i in range(n)]
+
+    def test(self, recipe: Recipe) -> Loaded:
+        """The images that this recipe tests on."""
+        if recipe.test_crop not in self.tests:
+            job = self.job
+            self.tests[recipe.test_crop] = real_images(job.source, job.test, recipe.image_size, recipe.test_crop)
+        return self.tests[recipe.test_crop]
+
+    def targets(self, t: Training) -> tuple[Targets | None, int]:
+        """What the images of a training are said to be, and the bytes of what is stored of it.
+
+        Of the full data nothing is stored: there the teacher is asked for every view as it comes up.
+        """
+        if not t.recipe.soft:
+            return None, 0
+        teaching = self.job.teaching
+        assert teaching is not None
+        stored = teaching.stored.get(t.set.digest)
+        if stored is not None:
+            views = label.read(*stored, t.set.images, t.recipe.views)
+            return Stored(views, t.recipe.temperature), sum(r.bytes for r in stored[1].records)
+        if self.teacher is None:
+            self.teacher = Classifier(teaching.network, Placement(self.device, torch.float32, self.kind))
+        columns = class_columns(teaching.network, [c.class_id for c in self.job.test.classes])
+        return Live(self.teacher, columns, t.recipe.temperature, t.recipe.labels == "teacher"), 0

@@ -1,0 +1,87 @@
+"""The trainings that a comparison asks for: every student and seed on every set, and what each depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from raydistill import registry
+from raydistill.config import Config
+from raydistill.evaluation.recipe import Recipe, Setting, resolve
+from raydistill.identity import fingerprint
+from raydistill.sources.base import Listing
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.evaluation.trainer import Teaching, Training
+from raydistill.store.rundir import RunDir
+
+VERSION = 2
+
+
+def recipe(config: Config, classes: int, student: str, parts: int = 1) -> Recipe:
+    """What the configuration prescribes for one student on the distilled set and its equals, or on one of its parts."""
+    p = config.evaluate.protocol
+    return resolve(p, Setting(config.ipc // parts, classes, p.image_size, student))
+
+
+def increments(config: Config, sets: Sequence[SetRef]) -> list[SetRef]:
+    """The parts of every distilled set, if they are asked for; the whole training split is not cut."""
+    n = config.evaluate.increments or 0
+    cut = [s for s in sets if s.artifact is not None]
+    return [
+        replace(s, name=f"{s.name} part {i + 1} of {n}", images=s.images // n, increment=(i, n))
+        for s in cut
+        for i in range(n)
+    ]
+
+
+def trainings(
+    config: Config, run: RunDir, sets: Sequence[SetRef], test: Listing, teaching: Teaching | None = None
+) -> list[Training]:
+    """Every student x seed on every set, in that order of importance: all sets of a seed before the next seed."""
+    e = config.evaluate
+
+    def training(student: str, seed: int, s: SetRef) -> Training:
+        own = recipe(config, len(test.classes), student, s.increment[1] if s.increment else 1)
+        if s.artifact is None and e.full_epochs is not None:
+            own = replace(own, visits=e.full_epochs * s.images)
+        stored = teaching.stored.get(s.digest) if teaching else None
+        print_of = fingerprint(
+            "evaluate",
+            VERSION,
+            own.tree(),
+            e.width,
+            e.threads,
+            test.digest,
+            config.source.image_size,
+            config.source.max_pixels,
+            s.digest,
+            student,
+            seed,
+            teaching.network.identity() if teaching else None,
+            stored[1].digest if stored else None,
+            *([s.increment] if s.increment else []),
+            *([e.dtype] if e.dtype != "float32" else []),
+            *registry.identity("student", student),
+            *registry.identity("protocol", e.protocol.name),
+        )
+        return Training(s, student, seed, own, run.artifact("evaluations", print_of))
+
+    return [training(student, seed, s) for student in e.students for seed in range(e.seeds) for s in sets]
+
+
+def everything(
+    config: Config, run: RunDir, sets: Sequence[SetRef], test: Listing, teaching: Teaching | None
+) -> list[Training]:
+    """The trainings on the sets, and on their parts if these are asked for."""
+    return trainings(config, run, [*sets, *increments(config, sets)], test, teaching)
+
+
+def without_weights(config: Config, run: RunDir, every: Sequence[Training]) -> set[str]:
+    """Labels of the trainings whose students are to be kept and are not there."""
+    checkpoints = run.root / "checkpoints"
+    return {t.label for t in every if config.evaluate.keep_weights and not t.weights(checkpoints).there()}
+
+
+def unfinished(config: Config, run: RunDir, every: Sequence[Training]) -> list[Training]:
+    lacking = without_weights(config, run, every)
+    return [t for t in every if t.label in lacking or t.artifact.manifest() is None]

@@ -1,0 +1,1 @@
+"""Images to latents: encode, group by class, embed."""

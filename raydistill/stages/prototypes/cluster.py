@@ -1,0 +1,158 @@
+"""cluster: the latents of each class -> its prototypes, or its tree of them.
+
+A task takes a bucket and reads it a class at a time: a class costs a tenth of a second to a second. A class that is
+larger than a task's memory stays in its file, and tasks of its own work on pieces of it (spread.py); the bytes are the
+same either way, and the same for every `cluster.memory_mb`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from raydistill import registry
+from raydistill.clustering.base import Clustering, Clusters
+from raydistill.clustering.points import Points, Whole
+from raydistill.clustering.tree import Tree
+from raydistill.config import Config, Pool
+from raydistill.errors import BadInput, StageFailed
+from raydistill.identity import fingerprint
+from raydistill.sources.base import ClassInfo
+from raydistill.stages.latents.group import PART
+from raydistill.stages.prototypes.pieces import Piece, Stored
+from raydistill.stages.runner import Stage
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.rundir import RunDir
+
+VERSION = 1  # of the tables; a clustering has its own
+
+
+@dataclass(frozen=True)
+class ClusterWork:
+    classes: Artifact
+    artifact: Artifact
+    clustering: Clustering
+    class_ids: tuple[str, ...]
+    budget: int  # bytes of float16 latents that a task may hold; changes who computes, not what
+    num_cpus: float
+
+    def load(self, item: Record) -> Record:
+        return item
+
+    def open(self) -> Callable[[Record], Record]:
+        return self.finish
+
+    def finish(self, bucket: Record) -> Record:
+        self.classes.verify_once(bucket)
+        first = self.classes.read_rows(bucket, 0, 1, ["latent"])
+        shape = schemas.tensor_numpy(first["latent"]).shape[1:]
+        parts, start, chunked = [], 0, []
+        for index, count in zip(bucket.meta["classes"], bucket.meta["counts"], strict=True):
+            parts.append(self._class(index, Piece(self.classes, bucket, start, count), shape))
+            start += count
+            if self.clustering.by_chunks(count, int(np.prod(shape))):
+                chunked.append(index)
+        # Only classes above the border are told: the records of others stay what they always were.
+        border = {"by_chunks": {"above": self.clustering.in_memory, "classes": chunked}} if chunked else {}
+        meta = {"classes": bucket.meta["classes"], **border}
+        return self.artifact.commit_table(bucket.key, pa.concat_tables(parts), device=bucket.device, meta=meta)
+
+    def _class(self, index: int, piece: Piece, shape: tuple[int, ...]) -> pa.Table:
+        ids = self.classes.read_rows(piece.bucket, piece.start, piece.start + piece.count, ["image_id"])["image_id"]
+        try:
+            found = self.clustering.cluster(self._points(piece, int(np.prod(shape))), self.class_ids[index])
+        except BadInput as e:
+            raise StageFailed(f"cluster: class {self.class_ids[index]!r}: {e}") from None
+        if isinstance(found, Tree):
+            return tree_table(index, found, ids, shape)
+        return prototype_table(index, found, ids, shape)
+
+    def _points(self, piece: Piece, dim: int) -> Points:
+        if 2 * piece.count * dim <= self.budget:
+            return Whole(piece.read())
+        return Stored(piece, dim, max(1, self.budget // (2 * dim * PART)) * PART, self.num_cpus)
+
+
+def prototype_table(index: int, found: Clusters, ids: pa.ChunkedArray, shape: tuple[int, ...]) -> pa.Table:
+    count = len(found.size)
+    return pa.table(
+        {
+            "class_index": pa.array([index] * count, pa.int32()),
+            "prototype_id": pa.array(range(count), pa.int32()),
+            "size": pa.array(found.size, pa.int64()),
+            "sse": pa.array(found.sse, pa.float64()),
+            "medoid": ids.take(pa.array(found.medoid)),
+            "centroid": schemas.tensor_array(found.centroids.reshape(count, *shape)),
+        },
+        schema=schemas.prototypes(shape),
+    )
+
+
+def tree_table(index: int, tree: Tree, ids: pa.ChunkedArray, shape: tuple[int, ...]) -> pa.Table:
+    count = len(tree)
+    order = np.argsort(tree.leaf, kind="stable").astype(np.int32)
+    held = np.bincount(tree.leaf, minlength=count)
+    offsets = np.concatenate([[0], np.cumsum(held)]).astype(np.int32)
+    return pa.table(
+        {
+            "class_index": pa.array([index] * count, pa.int32()),
+            "node": pa.array(range(count), pa.int32()),
+            "parent": pa.array(tree.parent),
+            "level": pa.array(tree.level),
+            "born": pa.array(tree.born),
+            "split": pa.array(tree.split),
+            "size": pa.array(tree.size),
+            "sse": pa.array(tree.sse),
+            "medoid": ids.take(pa.array(tree.medoid)),
+            "members": pa.ListArray.from_arrays(pa.array(offsets), pa.array(order)),
+            "centroid": schemas.tensor_array(tree.centroid.reshape(count, *shape)),
+        },
+        schema=schemas.trees(shape),
+    )
+
+
+def identity(name: str, clustering: Clustering, manifest: Manifest, numbers: int) -> list[object]:
+    """What the bytes of a clustering depend on, for latents of so many numbers."""
+    largest = max(max(r.meta["counts"]) for r in manifest.records)
+    return [
+        name,
+        *clustering.values(),
+        *(["in chunks"] if clustering.by_chunks(largest, numbers) else []),
+        *registry.identity("clustering", name),
+    ]
+
+
+def stage(
+    config: Config,
+    run: RunDir,
+    classes: Artifact,
+    manifest: Manifest,
+    infos: tuple[ClassInfo, ...],
+    shape: tuple[int, int, int],
+) -> Stage:
+    """One clustering of the manifest of group: `cluster.algorithm`, k-means if that is left open."""
+    c = config.cluster
+    name = c.algorithm or "kmeans"
+    clustering = registry.get("clustering", name).of(config)
+    parts = identity(name, clustering, manifest, int(np.prod(shape)))
+    artifact = run.artifact("prototypes", fingerprint("cluster", VERSION, manifest.digest, *parts))
+    class_ids = tuple(i.class_id for i in infos)
+    budget = c.memory_mb * 2**20 // 4  # a file is read and decoded; chunks and their sums take as much again
+    work = ClusterWork(classes, artifact, clustering, class_ids, budget, c.num_cpus)
+    records = {r.key: r for r in manifest.records}
+    return Stage(
+        "cluster",
+        "classes",
+        artifact,
+        list(records),
+        records.__getitem__,
+        work,
+        len(infos),
+        "tasks",
+        Pool(num_cpus=c.num_cpus, deadline_s=c.deadline_s),
+        units=lambda r: len(r.meta["classes"]),
+    )

@@ -1,0 +1,1 @@
+"""Prototypes to images: plan, sample or pick or take in, assemble."""

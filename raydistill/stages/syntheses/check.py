@@ -1,0 +1,155 @@
+"""check: whether what was sampled is of the classes that it was made for, by the real means (metrics/own_class.py).
+
+`means/` holds the mean latent of every class, computed once for all sets; `checks/` what was found of one set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from raydistill.identity import canonical, fingerprint
+from raydistill.metrics.own_class import OwnClass, nearest_means, warning
+from raydistill.progress import say
+from raydistill.sources.base import ClassInfo
+from raydistill.stages.latents.group import PART
+from raydistill.stages.runner import Stage
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.rundir import RunDir
+
+VERSION = 1
+KEY = "check"
+HERE = 50_000  # images of which the driver takes the means in seconds, without waking tasks
+
+
+class Sealed(Protocol):
+    """A finished stage."""
+
+    artifact: Artifact
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class MeansWork:
+    classes: Artifact
+    artifact: Artifact
+
+    def load(self, item: Record) -> Record:
+        return item
+
+    def open(self) -> Callable[[Record], Record]:
+        return self.finish
+
+    def finish(self, bucket: Record) -> Record:
+        """PART latents of a class are held at a time."""
+        self.classes.verify_once(bucket)
+        means, start = [], 0
+        for count in bucket.meta["counts"]:
+            total = sum(self._sum(bucket, i, min(i + PART, start + count)) for i in range(start, start + count, PART))
+            means.append((total / count).astype(np.float32))
+            start += count
+        table = pa.table(
+            {
+                "class_index": pa.array(bucket.meta["classes"], pa.int32()),
+                "size": pa.array(bucket.meta["counts"], pa.int64()),
+                "mean": schemas.tensor_array(np.stack(means)),
+            }
+        )
+        return self.artifact.commit_table(
+            bucket.key, table.cast(schemas.means(means[0].shape)), device=bucket.device, meta={"images": start}
+        )
+
+    def _sum(self, bucket: Record, start: int, stop: int) -> np.ndarray:
+        rows = schemas.tensor_numpy(self.classes.read_rows(bucket, start, stop, ["latent"])["latent"])
+        return rows.sum(axis=0, dtype=np.float64)
+
+
+def means_stage(run: RunDir, classes: Artifact, manifest: Manifest) -> Stage:
+    """The mean latent of each class of group's manifest."""
+    artifact = run.artifact("means", fingerprint("means", VERSION, manifest.digest))
+    records = {r.key: r for r in manifest.records}
+    return Stage(
+        "means",
+        "images",
+        artifact,
+        list(records),
+        records.__getitem__,
+        MeansWork(classes, artifact),
+        manifest.rows,
+        "driver" if manifest.rows <= HERE else "tasks",
+        units=lambda r: r.meta["images"],
+    )
+
+
+@dataclass(frozen=True)
+class CheckWork:
+    means: Artifact
+    means_manifest: Manifest
+    syntheses: Artifact
+    manifest: Manifest
+    artifact: Artifact
+
+    def load(self, item: str) -> str:
+        return item
+
+    def open(self) -> Callable[[str], Record]:
+        return self.finish
+
+    def finish(self, key: str) -> Record:
+        """All means and one record of syntheses are held at a time."""
+        means = self._means()
+        parts = [(own, nearest_means(z, means)) for own, z in self._latents()]
+        own, nearest = (np.concatenate(column) for column in zip(*parts, strict=True))
+        found = OwnClass.of(own, nearest, len(means))
+        text = canonical({"classes": found.classes, "nearest": found.pairs.tolist()})
+        return self.artifact.commit(key, text.encode(), rows=1, device="cpu", ext="json")
+
+    def _means(self) -> np.ndarray:
+        tables = pa.concat_tables([self.means.read_table(r) for r in self.means_manifest.records])
+        order = np.argsort(tables["class_index"].to_numpy())
+        return schemas.tensor_numpy(tables["mean"])[order].reshape(len(order), -1)
+
+    def _latents(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for record in self.manifest.records:
+            table = self.syntheses.read_table(record, columns=["class_index", "latent"])
+            yield table["class_index"].to_numpy(), schemas.tensor_numpy(table["latent"]).reshape(len(table), -1)
+
+
+def stage(run: RunDir, means: Artifact, means_manifest: Manifest, syntheses: Artifact, manifest: Manifest) -> Stage:
+    """The check of one set of syntheses against the means of the real classes."""
+    artifact = run.artifact("checks", fingerprint("check", VERSION, means_manifest.digest, manifest.digest))
+    work = CheckWork(means, means_manifest, syntheses, manifest, artifact)
+    return Stage("check", "sets", artifact, [KEY], lambda k: k, work, 1, "driver")
+
+
+def found(artifact: Artifact, manifest: Manifest) -> OwnClass:
+    """What a check has found."""
+    kept = json.loads(artifact.read(manifest.records[0]))
+    return OwnClass(np.array(kept["nearest"], np.int64).reshape(-1, 3), kept["classes"])
+
+
+def check(
+    run: RunDir,
+    real: Sealed,
+    sets: Mapping[str, Sealed],
+    classes: Sequence[ClassInfo],
+    bring: Callable[[Stage, str], Sealed],
+) -> dict[str, OwnClass]:
+    """Brings the check of each set, by name, and warns, also when it was finished before. `real` is group's."""
+    if not sets:
+        return {}
+    means = bring(means_stage(run, real.artifact, real.manifest), "means")
+    checks = {}
+    for name, made in sets.items():
+        one = bring(stage(run, means.artifact, means.manifest, made.artifact, made.manifest), f"check {name}")
+        checks[name] = found(one.artifact, one.manifest)
+        text = warning(checks[name], [c.class_id for c in classes])
+        if text is not None:
+            say("warning", f"{name}: {text}; docs/bring-your-own.md#are-they-your-classes says what to do")
+    return checks

@@ -1,0 +1,279 @@
+"""A folder of images that somebody else distilled becomes a set of the run: checked first, then imported as a stage."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from pyarrow import fs as pafs
+
+from raydistill import registry, strict_json
+from raydistill.config import Config, SourceConfig
+from raydistill.errors import BadInput, BrokenImage, StageFailed, one_line
+from raydistill.exporters.marker import check_ours
+from raydistill.identity import digest, fingerprint
+from raydistill.methods.base import ClassView, Method, Slot
+from raydistill.models.device import place
+from raydistill.models.vae import Vae, VaeSpec
+from raydistill.progress import say
+from raydistill.report.data import FULL
+from raydistill.sources.base import ClassInfo, Listing, open_source
+from raydistill.sources.images import FORMATS, decode
+from raydistill.sources.layout import CLASSES
+from raydistill.sources.weights import read_weights
+from raydistill.stages.latents.encode import encode_all
+from raydistill.stages.runner import Stage
+from raydistill.stages.syntheses.product import label_names
+from raydistill.stages.syntheses.sample import Slots, commit
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact, Record
+from raydistill.store.location import Location, reason
+from raydistill.store.rundir import RunDir
+
+VERSION = 1
+TRAIN = "train"
+
+
+class Given(Method):
+    """Stands where a run's own method does: its images are there already, so it makes none."""
+
+    summary: ClassVar[str] = "images of a folder"
+    generates: ClassVar[bool] = False
+
+    def slots(self, view: ClassView, ipc: int, seed: int) -> list[Slot]:
+        raise NotImplementedError("its images are not planned")
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """The folder's images: labels (N,) of `listing` index the training classes; weights (N,) float64."""
+
+    name: str
+    source: SourceConfig
+    listing: Listing
+    weights: np.ndarray
+
+    @property
+    def ipc(self) -> int:
+        """The largest number of images of a class."""
+        return int(self.listing.counts.max())
+
+
+def find(config: Config, classes: Sequence[ClassInfo]) -> Foreign:
+    """The folder evaluate.images, held against the training classes. Raises BadInput; writes nothing."""
+    given = config.evaluate.images or ""
+    try:
+        check_ours(_root(given))
+        source = _layout(given, config.source)
+        listing = _match(_list(source), classes, _class_ids(given, source))
+        weights = read_weights(source, listing)
+        side = _one_size(source, listing)
+    except BadInput as e:
+        raise BadInput(f"--images {given}: {e}") from None
+    low, high = int(listing.counts.min()), int(listing.counts.max())
+    each = f"{high}" if low == high else f"{low} to {high}"
+    say("images", f"{len(listing)} images of {side} in {len(classes)} classes, {each} per class, from {given}")
+    return Foreign(_name(given), source, listing, np.ones(len(listing)) if weights is None else weights)
+
+
+def _name(given: str) -> str:
+    """The folder's name, told apart from the sets that it is compared with."""
+    name = given.rstrip("/").rpartition("/")[2]
+    return f"{name} (images)" if name in (*registry.names("method"), FULL) else name
+
+
+# ---- what lies there -------------------------------------------------------------------------------------------------
+
+
+def _root(given: str) -> Location:
+    return Location.of(given if "://" in given else os.path.realpath(os.path.expanduser(given)))
+
+
+def _layout(given: str, like: SourceConfig) -> SourceConfig:
+    """Shards of either kind, class folders under train/, or class folders: the source that reads it."""
+    root = _root(given)
+    try:
+        fs, inside = root.filesystem()
+        if fs.get_file_info(inside).type != pafs.FileType.Directory:
+            raise BadInput("there is no such folder; give one that holds CLASS/*.png, train/CLASS/*.png or shards")
+        files = [
+            i.base_name
+            for place in (root, root / TRAIN, root / "data")
+            for i in place.infos()
+            if i.type == pafs.FileType.File
+        ]
+        folders = [i.base_name for i in root.infos() if i.type == pafs.FileType.Directory and i.base_name[0] != "."]
+    except OSError as e:
+        raise BadInput(f"it cannot be listed: {reason(e)}; check its permissions") from None
+    kind = next(
+        (k for k, end in (("webdataset", ".tar"), ("parquet", ".parquet")) if any(f.endswith(end) for f in files)),
+        "imagefolder",
+    )
+    path, split = root.uri, TRAIN
+    if kind == "imagefolder" and TRAIN not in folders:
+        if not folders:
+            raise BadInput("it holds no images sorted by class; give CLASS/*.png, train/CLASS/*.png or shards")
+        path, _, split = root.uri.rpartition("/")
+    return SourceConfig(
+        kind=kind, path=path, train=split, val=split, image_size=like.image_size, max_pixels=like.max_pixels
+    )
+
+
+def _list(source: SourceConfig) -> Listing:
+    listing = open_source(source).list(source.train)
+    if not len(listing):
+        raise BadInput("it holds no images; give CLASS/*.png, train/CLASS/*.png or shards")
+    return listing
+
+
+def _class_ids(given: str, source: SourceConfig) -> dict[str, str]:
+    """Folder -> class id, where a classes.json of raydistill's exports says that folders had to be named otherwise."""
+    for root in dict.fromkeys((source.path or "", given)):
+        try:
+            tree = strict_json.mapping((Location.of(root) / CLASSES).read())
+            ids = dict(zip(tree["dirs"], tree["class_ids"], strict=True))
+            if all(isinstance(text, str) for text in (*ids, *ids.values())):
+                return ids
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return {}
+
+
+def _match(found: Listing, wanted: Sequence[ClassInfo], ids: dict[str, str]) -> Listing:
+    """The listing with labels that index `wanted`: a class is found by its id, or else by its name, never by place."""
+    known = {n: i for i, n in enumerate(label_names(wanted))} | {c.class_id: i for i, c in enumerate(wanted)}
+    index = np.full(len(found.classes), -1, np.int32)
+    owner: dict[int, str] = {}
+    for label, (info, count) in enumerate(zip(found.classes, found.counts, strict=True)):
+        candidates = (ids.get(info.class_id), info.class_id, info.class_name)
+        at = next((known[c] for c in candidates if c in known), None)
+        if at is None:
+            if count:
+                raise BadInput(_unknown(info.class_id, wanted))
+            continue
+        if at in owner and count:
+            raise BadInput(
+                f"the classes {owner[at]!r} and {info.class_id!r} are both {wanted[at].class_id!r}; "
+                "keep one folder a class"
+            )
+        index[label] = at
+        owner |= {at: info.class_id} if count else {}
+    missing = [c for i, c in enumerate(wanted) if i not in owner]
+    if missing:
+        more = f" and of {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BadInput(
+            f"it has no image of class {missing[0].class_id!r} ({missing[0].class_name}){more}; add some, "
+            "or pick the classes that it has with source.classes=[...]"
+        )
+    return Listing(found.split, tuple(wanted), found.ids, index[found.labels], found.tags)
+
+
+def _unknown(name: str, wanted: Sequence[ClassInfo]) -> str:
+    known = [t for c in wanted for t in (c.class_id, c.class_name)]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return (
+        f"its class {name!r} is none of the {len(wanted)} training classes ({', '.join(known[:12:2])}...); {hint}"
+        "name it by class id or class name, or give a classes.json that does"
+    )
+
+
+def _one_size(source: SourceConfig, listing: Listing) -> str:
+    """'W x H' of all images, read from their headers. Raises BadInput if they differ or one is no image."""
+    first: tuple[str, tuple[int, int]] | None = None
+    ids = listing.ids.to_pylist()
+    for name, data in zip(ids, open_source(source).read(listing.split, ids), strict=True):
+        try:
+            size = Image.open(io.BytesIO(data), formats=FORMATS).size
+        except Exception as e:  # Pillow raises many kinds on bytes that are no image
+            raise BadInput(f"{name} is no image that can be read ({one_line(e)[:80]}); replace it") from None
+        first = first or (name, size)
+        if size != first[1]:
+            raise BadInput(
+                f"images differ in size: {first[0]} is {first[1][0]} x {first[1][1]}, {name} is "
+                f"{size[0]} x {size[1]}; bring all to one size"
+            )
+    assert first is not None
+    return f"{first[1][0]} x {first[1][1]}"
+
+
+# ---- the stage -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImportWork:
+    """Prepares images exactly as real ones are for encoding; their latents go along for the report."""
+
+    given: Foreign
+    vae: VaeSpec
+    config: Config
+    artifact: Artifact
+
+    def load(self, item: Slots) -> tuple[Slots, np.ndarray]:
+        s, ids = self.given.source, item.table["image_id"].to_pylist()
+        pixels = np.empty((len(ids), s.image_size, s.image_size, 3), np.uint8)
+        for i, data in enumerate(open_source(s).read(self.given.listing.split, ids)):
+            try:
+                pixels[i] = decode(data, s.image_size, s.max_pixels)
+            except BrokenImage as e:
+                raise StageFailed(
+                    f"--images: {ids[i]} cannot be used: {e}; replace it, then run the same command again"
+                ) from None
+        return item, pixels
+
+    def open(self) -> Callable[[tuple[Slots, np.ndarray]], Record]:
+        at = place(self.config.sample)
+        vae = Vae(self.vae, at)
+        shape = self.vae.latent_shape(self.given.source.image_size)
+
+        def finish(payload: tuple[Slots, np.ndarray]) -> Record:
+            slots, pixels = payload
+            return commit(
+                self.artifact, slots, pixels, encode_all(vae, pixels, self.config.sample.batch, shape), 0, at.kind
+            )
+
+        return finish
+
+
+def stage(config: Config, run: RunDir, given: Foreign, vae: VaeSpec) -> Stage:
+    """The import stage: an artifact of syntheses like a method's, so that all that follows takes it as one."""
+    s, listing = config.sample, given.listing
+    shape = vae.latent_shape(config.source.image_size)
+    keys = [f"batch-{n:05d}" for n in range(-(-len(listing) // s.batch))]
+    artifact = run.artifact("syntheses", fingerprint(
+        "foreign", VERSION, given.source.kind, listing.digest, digest(given.weights.tobytes()),
+        config.source.image_size, config.source.max_pixels, vae.identity(), s.batch, s.threads, s.dtype,
+    ))  # fmt: skip
+    order = np.argsort(listing.labels, kind="stable")
+    labels = listing.labels[order]
+    slot = np.arange(len(labels)) - np.searchsorted(labels, labels)  # the number of the image within its class
+    ids, weights = listing.ids.take(pa.array(order)), given.weights[order]
+
+    def item(key: str) -> Slots:
+        start = keys.index(key) * s.batch
+        part = slice(start, start + s.batch)
+        count = len(labels[part])
+        return Slots(
+            key,
+            pa.table(
+                {
+                    "class_index": pa.array(labels[part], pa.int32()),
+                    "slot": pa.array(slot[part], pa.int32()),
+                    "prototype_id": pa.array([-1] * count, pa.int32()),
+                    "weight": weights[part],
+                    "seed_key": [""] * count,
+                    "image_id": ids.slice(start, s.batch),
+                    "prototype": schemas.tensor_array(np.zeros((count, *shape), np.float32)),
+                }
+            ),
+        )
+
+    work = ImportWork(given, vae, config, artifact)
+    return Stage("import", "images", artifact, keys, item, work, len(listing), "driver", s)

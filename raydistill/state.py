@@ -1,0 +1,72 @@
+"""What a run works with and what it has made so far: what the pipeline fills and the report reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from raydistill.config import Config
+from raydistill.methods.resolve import Variant
+from raydistill.metrics.own_class import OwnClass
+from raydistill.models.classifier import ClassifierSpec
+from raydistill.models.denoiser import GeneratorSpec
+from raydistill.models.vae import VaeSpec
+from raydistill.sources.base import Splits
+from raydistill.stages.evaluation.trainer import Teaching, Training
+from raydistill.stages.syntheses.ingest import Foreign
+from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.location import Location
+from raydistill.store.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run works with. `variants[0]` is the run's own method, the others its baselines."""
+
+    config: Config
+    run: RunDir
+    splits: Splits
+    vae: VaeSpec
+    shape: tuple[int, int, int]
+    generator: GeneratorSpec | None
+    variants: tuple[Variant, ...]
+    features: ClassifierSpec | None = None
+    given: Foreign | None = None  # in place of the own method's images, those of a folder
+    teacher: ClassifierSpec | None = None
+
+
+@dataclass
+class Sealed:
+    """A finished stage: its artifact and manifest."""
+
+    artifact: Artifact
+    manifest: Manifest
+
+
+@dataclass
+class Results:
+    """What a run has made so far; the report is drawn from it."""
+
+    prepared: Prepared
+    latents: Sealed | None = None
+    classes: Sealed | None = None
+    prototypes: dict[str, Sealed] = field(default_factory=dict)  # by algorithm
+    features: Sealed | None = None
+    plans: dict[str, Sealed] = field(default_factory=dict)
+    syntheses: dict[str, Sealed] = field(default_factory=dict)
+    checks: dict[str, OwnClass] = field(default_factory=dict)
+    measured: dict[str, Sealed] = field(default_factory=dict)
+    teaching: Teaching | None = None
+    trainings: list[Training] = field(default_factory=list)
+    increments: list[Training] = field(default_factory=list)  # on parts of the sets, for redundancy
+    still_ours: Callable[[], None] = lambda: None  # raises StageFailed once another run has the run directory
+    computed: bool = False  # whether anything was done in this run
+
+
+def source_name(config: Config) -> str:
+    """What to call the images: the folder's name, or the kind of an embedded source."""
+    return Location.of(config.source.path).name if config.source.path else config.source.kind
+
+
+def images_per_class(ipc: int) -> str:
+    return f"{ipc} image{'' if ipc == 1 else 's'} per class"
