@@ -5,27 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import yaml
 from PIL import Image
 
 from raydistill.report import page, plots, text
-from raydistill.report.card import COLUMNS, card
 from raydistill.report.data import FULL, RANDOM, ClassPanel, Item, MetricRow, Projection, ReportData, Score, StageCost
 from raydistill.report.page import render
-from raydistill.report.projection import nearest, project, spread
+from raydistill.report.projection import project
 from raydistill.report.verdict import verdicts
-from raydistill.sources.base import ClassInfo
-from raydistill.store.schemas import distilled
 
 NAUGHTY = '<b>&"/, {{ 7*7 }}'
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -292,117 +283,4 @@ def test_numbers_in_words() -> None:
 # ---- projection ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rows", [30, 300])
-def test_points_on_a_plane_are_recovered(rows: int) -> None:
-    rng = np.random.default_rng(0)
-    flat = rng.normal(size=(rows, 2)) * (3, 1)
-    basis = np.linalg.qr(rng.normal(size=(64, 2)))[0].T
-    real = (flat @ basis + 5).astype(np.float32)
-    found = project(real, real[:4], real[4:9])
-    assert found.explained == pytest.approx(1.0, abs=1e-6)
-    gaps = np.linalg.norm(flat[:, None] - flat[None], axis=2)
-    assert np.allclose(np.linalg.norm(found.real[:, None] - found.real[None], axis=2), gaps, atol=1e-4)
-    assert np.allclose(found.real[:4], found.prototypes) and np.allclose(found.real[4:9], found.syntheses)
-    assert np.var(found.real[:, 0]) >= np.var(found.real[:, 1])
-
-
-def test_both_routes_agree_and_the_sign_is_fixed() -> None:
-    rng = np.random.default_rng(1)
-    real = rng.normal(size=(20, 20)) * np.linspace(3, 1, 20)
-    wide = np.pad(real, ((0, 0), (0, 5)))  # D > N: Gram matrix; D <= N: scatter matrix
-    a, b = project(real, real[:2], real[:2]), project(wide, wide[:2], wide[:2])
-    assert np.allclose(a.real, b.real) and a.explained == pytest.approx(b.explained)
-    again = project(real, real[:2], real[:2])
-    assert np.array_equal(a.real, again.real)
-
-
-@pytest.mark.parametrize(
-    "real",
-    [np.ones((1, 7)), np.full((9, 7), 0.1), np.zeros((3, 7)), np.zeros((0, 7)), np.outer(np.arange(5), np.ones(7))],
-)
-def test_degenerate_points_stay_finite(real: np.ndarray) -> None:
-    found = project(real.astype(np.float16), np.ones((2, 7)), np.zeros((0, 7)))
-    for points in (found.real, found.prototypes, found.syntheses):
-        assert points.shape[1] == 2 and np.isfinite(points).all()
-    assert 0 <= found.explained <= 1
-    html = render(report(panels=(replace(panel(0, 0), projection=found),)))
-    assert "nan" not in html
-
-
-def test_more_rows_than_the_fit_takes() -> None:
-    real = np.random.default_rng(2).normal(size=(2300, 6))
-    assert len(project(real, real[:1], real[:1]).real) == 2300
-    picked = spread(2300, 1000)
-    assert len(set(picked.tolist())) == 1000 and picked[0] == 0 and picked.max() < 2300
-
-
-def test_nearest_equals_brute_force() -> None:
-    rng = np.random.default_rng(3)
-    real, made = rng.normal(size=(700, 33)), rng.normal(size=(11, 33))
-    made[3], real[600] = real[500], real[500]
-    index, distance = nearest(made, real)
-    gaps = np.linalg.norm(made[:, None] - real[None], axis=2)
-    assert index.tolist() == gaps.argmin(1).tolist() and np.allclose(distance, gaps.min(1))
-    assert index[3] == 500 and distance[3] == 0
-    with pytest.raises(ValueError, match="no real latent"):
-        nearest(made, real[:0])
-
-
 # ---- card ----------------------------------------------------------------------------------------------------------
-
-
-def make_card(generator: str | None = "/data/models/dit-nette") -> str:
-    classes = [ClassInfo("n01", "tench|fish"), ClassInfo("n02", NAUGHTY)]
-    fields = {"vae": "/home/me/taesd", "generator_digest": "ab12", "run": ["s3://bucket/run", {"steps": 50}]}
-    return card(
-        "Nette: 10 | each",
-        "mgd3",
-        10,
-        0,
-        classes,
-        128,
-        "parquet",
-        generator,
-        fields,
-        {"images": "CC BY 4.0", "generator": None} if generator else {"images": None},
-    )
-
-
-def test_card_front_matter_and_text() -> None:
-    made = make_card()
-    front = yaml.safe_load(made.split("---\n")[1])
-    assert front["task_categories"] == ["image-classification"] and front["size_categories"] == ["n<1K"]
-    assert front["configs"][0]["data_files"] == [{"split": "train", "path": "*.parquet"}]
-    assert front["pretty_name"] == "Nette: 10 | each" and "synthetic" in front["tags"]
-    assert "20 images in 2 classes" in made and "`dit-nette`" in made and '"generator_digest": "ab12"' in made
-    assert "tench\\|fish" in made and "&lt;b&gt;" in made
-    assert "stricter ones hold" in made and "| images | CC BY 4.0 |" in made
-    assert "| generator | not stated: ask" in made
-    assert made == make_card()
-    assert not re.search(r"/home|/data|s3:|\b20\d\d-\d\d", made)
-    real = make_card(None)
-    assert "synthetic" not in yaml.safe_load(real.split("---\n")[1])["tags"] and "none was synthesised" in real
-
-
-def test_card_documents_every_column_and_its_snippet_runs(tmp_path: Path) -> None:
-    schema = distilled(["a", "b"], ["n01", "n02"])
-    assert list(COLUMNS) == schema.names
-    made = make_card()
-    assert all(f"| `{name}` |" in made for name in schema.names)
-    row = {
-        "image": {"bytes": png(3), "path": "0.png"},
-        "label": 1,
-        "class_name": "b",
-        "weight": 0.5,
-        "slot": 0,
-        "prototype_id": 0,
-        "method": "mgd3",
-        "seed_key": "k",
-        "provenance": "{}",
-    }
-    pq.write_table(pa.Table.from_pylist([row], schema), tmp_path / "train-00000-of-00001.parquet")
-    (tmp_path / "README.md").write_text(made)
-    snippet = made.split("```python\n")[1].split("```")[0]
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["1", "b", "0", "0.5", "(8,", "8)"]
