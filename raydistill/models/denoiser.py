@@ -206,17 +206,31 @@ class GeneratorSpec:
         return {"weights": weights_digest(self.path, FILES, self.texts)}
 
 
+def network(spec: GeneratorSpec, place: Placement) -> Any:
+    """The network that a denoiser asks, loaded and placed."""
+    net = spec.network().eval().requires_grad_(False).to(place.device, place.dtype)
+    if place.device.type == "cpu" and place.dtype == torch.float32:
+        linear_by_onednn(net)
+    return net
+
+
 class Denoiser:
-    """A loaded generator. Call it as diffusion.loop.Denoise; ask its `velocity` as diffusion.flow.Velocity."""
+    """A loaded generator; `net` is given if it is loaded already.
+
+    Call it as diffusion.loop.Denoise; ask its `velocity` as diffusion.flow.Velocity.
+    """
 
     def __init__(
-        self, spec: GeneratorSpec, place: Placement, cfg_scale: float, cfg_channels: Literal["all", "first3"]
+        self,
+        spec: GeneratorSpec,
+        place: Placement,
+        cfg_scale: float,
+        cfg_channels: Literal["all", "first3"],
+        net: Any = None,
     ) -> None:
         self.spec, self.place, self.cfg_scale = spec, place, cfg_scale
         self.guided = 3 if cfg_channels == "first3" else spec.latent_shape[0]
-        self.net = spec.network().eval().requires_grad_(False).to(place.device, place.dtype)
-        if place.device.type == "cpu" and place.dtype == torch.float32:
-            linear_by_onednn(self.net)
+        self.net = network(spec, place) if net is None else net
 
     @property
     def calls_per_step(self) -> int:

@@ -18,7 +18,8 @@ from raydistill.evaluation.geometry import Boxes, matrices, resample
 from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.stored import Views, quantise, view_boxes
 from raydistill.identity import fingerprint
-from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
+from raydistill.models import loaded
+from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.device import place
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.evaluation.image_sets import SetRef, load_images
@@ -56,7 +57,7 @@ class LabelWork:
 
     def open(self) -> Callable[[tuple[Unit, np.ndarray]], Record]:
         at = place(self.label)
-        network = Classifier(self.network, at)
+        network = loaded.classifier(self.network, at)
         columns = torch.from_numpy(class_columns(self.network, self.class_ids)).to(at.device)
 
         def finish(unit: tuple[Unit, np.ndarray]) -> Record:

@@ -18,6 +18,7 @@ from raydistill.config import Config, EmbedConfig, MetricsConfig, SourceConfig
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import canonical, fingerprint
 from raydistill.metrics.base import Metric
+from raydistill.models import loaded
 from raydistill.models.classifier import Classifier, ClassifierSpec
 from raydistill.models.device import place
 from raydistill.sources.images import decode
@@ -80,7 +81,7 @@ class MeasureWork:
 
     def open(self) -> Callable[[str], Record]:
         at = place(self.embed)
-        network = Classifier(self.network, at) if self.network else None
+        network = loaded.classifier(self.network, at) if self.network else None
 
         def finish(key: str) -> Record:
             try:

@@ -13,7 +13,8 @@ from raydistill.config import Config, LabelConfig, SourceConfig
 from raydistill.errors import BrokenImage, StageFailed
 from raydistill.evaluation.recipe import Recipe
 from raydistill.identity import canonical, fingerprint
-from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
+from raydistill.models import loaded
+from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.device import place
 from raydistill.sources.base import Listing, open_source
 from raydistill.stages.evaluation.image_sets import load_images
@@ -49,7 +50,7 @@ class TeacherWork:
 
     def open(self) -> Callable[[tuple[str, np.ndarray, np.ndarray]], Record]:
         at = place(self.label)
-        network = Classifier(self.network, at)
+        network = loaded.classifier(self.network, at)
         columns = torch.from_numpy(class_columns(self.network, [c.class_id for c in self.test.classes]))
 
         def finish(unit: tuple[str, np.ndarray, np.ndarray]) -> Record:

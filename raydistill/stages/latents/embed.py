@@ -15,6 +15,7 @@ import numpy as np
 from raydistill.config import Config, EmbedConfig, SourceConfig
 from raydistill.errors import BrokenImage, StageFailed
 from raydistill.identity import fingerprint
+from raydistill.models import loaded
 from raydistill.models.classifier import Classifier, ClassifierSpec, unit_images
 from raydistill.models.device import place
 from raydistill.sources.base import Listing, open_source
@@ -41,7 +42,7 @@ class EmbedWork:
 
     def open(self) -> Callable[[Record], Record]:
         at = place(self.embed)
-        network = Classifier(self.network, at)
+        network = loaded.classifier(self.network, at)
 
         def finish(bucket: Record) -> Record:
             table = self.classes.read_table(bucket, columns=["image_id", "class_index"])

@@ -13,6 +13,7 @@ import torch
 from raydistill.config import Config, EncodeConfig, SourceConfig
 from raydistill.errors import BrokenImage, StageFailed, printable
 from raydistill.identity import fingerprint
+from raydistill.models import loaded
 from raydistill.models.device import place
 from raydistill.models.vae import Vae, VaeSpec
 from raydistill.sources.base import Listing, open_source
@@ -69,7 +70,7 @@ class EncodeWork:
 
     def open(self) -> Callable[[Decoded], Record]:
         at = place(self.encode)
-        vae = Vae(self.vae, at)
+        vae = loaded.vae(self.vae, at)
         shape = self.vae.latent_shape(self.source.image_size)
 
         def finish(chunk: Decoded) -> Record:

@@ -20,8 +20,9 @@ from raydistill.errors import BadInput, BrokenImage, StageFailed, one_line
 from raydistill.exporters.marker import check_ours
 from raydistill.identity import digest, fingerprint
 from raydistill.methods.base import ClassView, Method, Slot
+from raydistill.models import loaded
 from raydistill.models.device import place
-from raydistill.models.vae import Vae, VaeSpec
+from raydistill.models.vae import VaeSpec
 from raydistill.progress import say
 from raydistill.report.data import FULL
 from raydistill.sources.base import ClassInfo, Listing, open_source
@@ -230,7 +231,7 @@ class ImportWork:
 
     def open(self) -> Callable[[tuple[Slots, np.ndarray]], Record]:
         at = place(self.config.sample)
-        vae = Vae(self.vae, at)
+        vae = loaded.vae(self.vae, at)
         shape = self.vae.latent_shape(self.given.source.image_size)
 
         def finish(payload: tuple[Slots, np.ndarray]) -> Record:

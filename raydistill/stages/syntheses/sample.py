@@ -20,9 +20,10 @@ from raydistill.errors import BadInput, StageFailed
 from raydistill.guidance.context import Context
 from raydistill.identity import fingerprint
 from raydistill.methods.resolve import SamplingPlan, Variant
+from raydistill.models import loaded
 from raydistill.models.denoiser import Denoiser, GeneratorSpec
 from raydistill.models.device import place
-from raydistill.models.vae import Vae, VaeSpec
+from raydistill.models.vae import VaeSpec
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode, png
@@ -76,8 +77,8 @@ class GenerateWork:
     def open(self) -> Callable[[Slots], Record]:
         at = place(self.pool)
         sampler, scale = self.sampling.sampler, self.generator.latent_scale
-        denoiser = Denoiser(self.generator, at, sampler.cfg_scale, sampler.cfg_channels)
-        vae = Vae(self.vae, at)
+        denoiser = loaded.generator(self.generator, at, sampler.cfg_scale, sampler.cfg_channels)
+        vae = loaded.vae(self.vae, at)
         generate = self.trajectories(denoiser)
         label = {c: i for i, c in enumerate(self.generator.class_ids)}
         asked = self.sampling.context
@@ -164,7 +165,7 @@ class PickWork:
 
     def open(self) -> Callable[[Slots], Record]:
         at = place(self.pool)
-        vae = Vae(self.vae, at)
+        vae = loaded.vae(self.vae, at)
         source = open_source(self.source)
         shape = self.vae.latent_shape(self.source.image_size)
 
