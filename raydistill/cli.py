@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from raydistill import config as configuration
 from raydistill import redact, registry, signals
 from raydistill.config import reads
-from raydistill.errors import BadInput, RaydistillError, one_line
+from raydistill.errors import BadInput, RaydistillError, one_line, refuse_secrets
 from raydistill.store import seals
 from raydistill.store.location import Location
 from raydistill.store.rundir import CONFIG
@@ -87,6 +87,7 @@ def _main(argv: Sequence[str]) -> int:
     try:
         for word in argv:
             if why := configuration.unusable(word):
+                refuse_secrets("argument", word)  # of which a part would be shown
                 raise BadInput(f"argument {word[:60]!r} {why}")
         if not argv or argv[0] in ("-h", "--help"):
             print(overview())

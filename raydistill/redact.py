@@ -120,7 +120,7 @@ def _decoded(word: str, mark: str, depth: int) -> str:
         return word
     plain = unquote(word)
     covered = _patterns(plain, mark, depth - 1)
-    return word if covered == plain else quote(covered, safe="/:?&=@#+,;*()[]'")
+    return word if covered == plain else quote(covered, safe="/:?&=@#+,;*()[]'", errors="surrogatepass")
 
 
 def _is_public(found: re.Match[str]) -> bool:

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -100,19 +101,23 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("value", "says"),
         [
-            (URI, "s3://***@bucket/images holds credentials"),
             (f"[{URI}]", "s3://***@bucket/images] holds credentials"),
             (f"s3://bucket/images?secret_key={quote(CANARY)}&region=eu", "secret_key=***&region=eu holds credentials"),
             (f"https://a.org/x?sig={CANARY}", "https://a.org/x?sig=*** holds credentials"),
             (f"/data/{CANARY}", "/data/*** holds the value of the environment variable"),
         ],
     )
-    def test_as_the_value_of_any_key(self, value: str, says: str, here: Path, canaries: None, said: Says) -> None:
+    @pytest.mark.parametrize("key", ["run_dir", "evaluate.students", "sampler.steps"])
+    def test_whatever_kind_it_is(self, key: str, value: str, says: str, here: Path, canaries: None, said: Says) -> None:
+        assert cli.main(["distill", f"{key}={value}"]) == 2
+        line = said()
+        assert line.startswith(f"error: configuration key {key}: ") and line.count("\n") == 1 and says in line
+        assert ("let the environment hold them: AWS_ACCESS_KEY_ID, AWS_SECRET" in line) == ("credentials" in says)
+
+    def test_as_the_value_of_any_key(self, here: Path, said: Says) -> None:
         for key, _ in configuration.leaves(configuration.Config):
-            assert cli.main(["distill", f"{key}={value}"]) == 2
-            line = said()
-            assert line.startswith(f"error: configuration key {key}: ") and line.count("\n") == 1 and says in line
-            assert ("let the environment hold them: AWS_ACCESS_KEY_ID, AWS_SECRET" in line) == ("credentials" in says)
+            assert cli.main(["distill", f"{key}={URI}"]) == 2
+            assert said().startswith(f"error: configuration key {key}: s3://***@bucket/images holds credentials")
 
     @pytest.mark.parametrize(
         "argv",
@@ -121,6 +126,9 @@ class TestRefused:
             ["distill", URI],
             ["distill", f"{URI}=3"],
             ["distill", f"--config={URI}"],
+            ["distill", f"source.path={URI}{'x' * 300}"],
+            ["distill", f"source.path={URI}\udcff"],
+            ["report", f"{URI}\udcff"],
             ["distill", f"--{URI}"],
             ["distill", "--run", URI],
             ["distill", f"source.path={URI}", "--print-config"],
@@ -241,6 +249,16 @@ class TestNothingSings:
         found = {n: songs(data) for n, data in written(tmp_path / "run").items() if songs(data)}
         assert not {n for n in found if n.endswith((".yaml", ".txt", ".tsv", ".html", ".md")) or n.startswith("seals")}
 
+    def test_in_what_others_print_meanwhile(self, said: Says, monkeypatch: pytest.MonkeyPatch) -> None:
+        def run(*_: object) -> int:
+            print(URI)
+            sys.stderr.write(URI)
+            return 0
+
+        monkeypatch.setattr(cli, "run", run)
+        assert cli.main(["distill"]) == 0
+        assert said() == "s3://***@bucket/images\ns3://***@bucket/images"
+
     @pytest.mark.ray
     def test_on_the_page_of_a_run(
         self,
@@ -277,7 +295,8 @@ class TestFiles:
         modes = {str(p.relative_to(run)): stat.S_IMODE(p.stat().st_mode) for p in run.rglob("*") if p.is_file()}
         private = {name for name, mode in modes.items() if mode == 0o600}
         assert {"config.yaml", "logs/error.txt", "logs/costs.json"} <= private
-        assert private == {name for name in modes if name == "config.yaml" or name.startswith("logs/")}
+        mine = ("config.yaml", "logs/", "seals/config.yaml.json", "seals/logs%2F")
+        assert private == {name for name in modes if name.startswith(mine)}
         assert any(name.startswith("logs/config-") for name in private)
         assert {mode for name, mode in modes.items() if name not in private} == {0o644}
 
