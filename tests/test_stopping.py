@@ -44,7 +44,8 @@ def stop(process: subprocess.Popen[str], run: Path, number: signal.Signals, mome
         _, alive = psutil.wait_procs(members, timeout=GONE_S)
         assert not alive and not [p for p in psutil.process_iter() if in_session(p, process.pid)]
     finally:
-        kill(process, everything=True)
+        if process.poll() is None:  # otherwise its number may be another's by now
+            kill(process, everything=True)
     log = run.with_suffix(".log").read_text()
     run.with_suffix(".log").unlink()
     assert log.splitlines()[-1] == signals.line(number), log
@@ -103,7 +104,8 @@ def test_a_fit_that_is_late_ends_with_words_and_without_workers(reference: Refer
         _, alive = psutil.wait_procs(members, timeout=GONE_S)
         assert not alive
     finally:
-        kill(process, everything=True)
+        if process.poll() is None:  # otherwise its number may be another's by now
+            kill(process, everything=True)
     last = said(run).splitlines()[-1]
     assert last.startswith("error: evaluate: no training finished for 1 s (mgd3/") and "evaluate.deadline_s" in last
     assert "no training finished for 1 s" in (run / "logs" / "error.txt").read_text()
