@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import threading
 import time
@@ -25,6 +26,7 @@ _calm = threading.Event()
 _descriptors = threading.Lock()
 _ending = threading.Event()
 _farewells: list[Callable[[], object]] = []
+_litter: list[str] = []
 
 
 def line(number: int) -> str:
@@ -86,6 +88,11 @@ def farewell(say: Callable[[], object]) -> Iterator[None]:
         _farewells.remove(say)
 
 
+def remove_last(folder: str) -> None:
+    """Has a temporary folder removed when a signal ends the program, once nobody is left who writes there."""
+    _litter.append(folder)
+
+
 def point_stderr(to: int) -> None:
     """Points file descriptor 2 to where another one points; not any more once the last line is said."""
     with _descriptors:
@@ -137,6 +144,8 @@ def _end(number: int, out: int) -> None:
         deadline = time.monotonic() + FAREWELL_S
         for thread in farewells:
             thread.join(max(0.0, deadline - time.monotonic()))
+        for folder in _litter:
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
         os._exit(128 + number)
 

@@ -71,6 +71,17 @@ def test_native_code_that_takes_sigterm_while_ray_starts_loses_it() -> None:
     assert (code, err) == (143, f"{signals.line(signal.SIGTERM)}\n")
 
 
+def test_what_lies_in_temporary_folders_is_removed_after_those_who_write_there(tmp_path: Path) -> None:
+    litter = tmp_path / "litter"
+    write = f"import itertools; [open({str(litter)!r} + f'/{{i}}', 'w').close() for i in itertools.count()]"
+    child = f"import subprocess; subprocess.Popen([sys.executable, '-c', {write!r}]); "
+    litter.mkdir()
+    process = started(f"{ON}{child}signals.remove_last({str(litter)!r}); {READY}time.sleep(60)")
+    while not any(litter.iterdir()):
+        time.sleep(0.01)
+    assert told(process, signal.SIGTERM)[0] == 143 and not litter.exists()
+
+
 def test_a_signal_that_was_ignored_from_the_start_stays_ignored() -> None:
     """nohup; and Ctrl-C for what a shell has put in the background."""
     quiet = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -22,6 +22,7 @@ from ray._common.utils import get_default_system_temp_dir
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config
 
+from raydistill import signals
 from raydistill.errors import BadInput
 
 LONGEST_BASE = 29 if os.uname().sysname == "Linux" else 25  # of the 107 (103) characters that a socket's path may have
@@ -103,6 +104,7 @@ def _new_folder() -> Path:
     made = Path(tempfile.mkdtemp(prefix="r", dir=base))
     _folders.append(made)
     atexit.register(_remove, made)
+    signals.remove_last(str(made))
     return made
 
 
