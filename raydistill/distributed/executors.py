@@ -21,9 +21,9 @@ from raydistill.config import RayConfig
 from raydistill.distributed.failures import translate
 from raydistill.distributed.fan_out import over_tasks
 from raydistill.distributed.node_log import here
-from raydistill.distributed.pool import actors
-from raydistill.distributed.resources import of_pool
-from raydistill.distributed.runtime import cores, ensure_ray, pool_size
+from raydistill.distributed.pool import actors, make_room
+from raydistill.distributed.resources import SCHEDULING, of_pool
+from raydistill.distributed.runtime import cores, ensure_ray, may_grow, pool_size
 from raydistill.errors import StageFailed
 from raydistill.stages import fan_out
 from raydistill.stages.runner import Execute, Stage, Work, serial
@@ -61,10 +61,14 @@ def stream(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     A row carries one pickled payload, so a unit is never split over blocks and at most a few are in flight.
     """
     pool = stage.pool
-    size = pool_size(of_pool(stage.name, pool), pool.threads, len(todo))
+    reservation = of_pool(stage.name, pool)
+    size = pool_size(reservation, pool.threads, len(todo))
+    make_room(reservation, size)
+    grows = may_grow() and not reservation.workers  # Ray Data then starts actors on nodes that join, and ends them
+    least, most = (1, len(todo)) if grows else (size, size)
     work = stage.work
     rows = [{"item": pickle.dumps(stage.items(key))} for key in todo]
-    readers = max(1, min(cores(), len(todo)))
+    readers = len(todo) if grows else max(1, min(cores(), len(todo)))
 
     def load(row: dict[str, bytes]) -> dict[str, bytes]:
         return {"payload": pickle.dumps(work.load(pickle.loads(row["item"])), protocol=5)}
@@ -75,7 +79,7 @@ def stream(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
         .map(
             StreamActor,
             fn_constructor_args=(work,),
-            compute=ray.data.ActorPoolStrategy(size=size),
+            compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=size),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,
         )
@@ -125,7 +129,7 @@ def _watched(rows: Any, stage: Stage) -> Iterator[Any]:
 def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     """Plain Ray tasks, a bounded number in flight."""
     work = ray.put(stage.work)
-    remote = _run_unit.options(num_cpus=stage.pool.num_cpus, max_retries=3)
+    remote = _run_unit.options(num_cpus=stage.pool.num_cpus, max_retries=3, scheduling_strategy=SCHEDULING)
     waiting = deque(todo)
     running: dict[Any, str] = {}
     while waiting or running:

@@ -9,6 +9,8 @@ from typing import Any
 
 import ray
 
+from raydistill.distributed.resources import SCHEDULING
+
 
 @cache
 def _remote(function: Callable[..., Any]) -> Any:
@@ -18,7 +20,7 @@ def _remote(function: Callable[..., Any]) -> Any:
 
 def over_tasks(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], num_cpus: float) -> Iterator[Any]:
     """function(*call) for every call, in order. Called within a task, whose CPU Ray lends out while it waits."""
-    remote = _remote(function).options(num_cpus=num_cpus, max_retries=3)
+    remote = _remote(function).options(num_cpus=num_cpus, max_retries=3, scheduling_strategy=SCHEDULING)
     ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting, running = deque(calls), deque[Any]()
     while waiting or running:

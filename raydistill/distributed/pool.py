@@ -1,11 +1,13 @@
 """The pool of sampler actors: ours, because Ray Data's can stick at one replica or hang on a dead actor without a word.
 
-Actors stay warm between stages, so several methods or trials in one run pay for processes and imports once; `release`
-gives their CPUs and GPUs back before anything else needs them.
+Actors stay warm between stages, so several methods or trials in one run pay for processes, imports and networks once;
+`make_room` ends as many of them as what comes next needs to be placed. On a cluster that was joined a team asks in
+every round how many actors there is room for: it comes to use nodes that join, and gives back those it has no work for.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +20,14 @@ from ray.exceptions import RayError
 from raydistill.config import Pool
 from raydistill.distributed.failures import cause, translate
 from raydistill.distributed.node_log import here
-from raydistill.distributed.resources import of_pool
-from raydistill.distributed.runtime import pool_size
+from raydistill.distributed.resources import SCHEDULING, Reservation, Room, of_pool
+from raydistill.distributed.runtime import fitting, may_grow, pool_size, room
 from raydistill.errors import StageFailed
 from raydistill.stages.runner import Stage, Work
 from raydistill.store.artifact import Record
 
 ATTEMPTS = 3
+IDLE_S = 30.0  # an actor that had no work for so long lets the joined cluster have its node back
 _warm: dict[tuple[str, float, float], list[Any]] = {}  # idle actors by Ray session and what they reserve
 
 
@@ -51,22 +54,47 @@ class Job:
     started: float
 
 
+@dataclass
+class Idle:
+    actor: Any
+    since: float
+
+
 class Team:
     """The actors of one stage: starting, idle or running. One that is not up holds nothing back."""
 
-    def __init__(self, stage: Stage, size: int) -> None:
-        self.name, self.pool, self.size = stage.name, stage.pool, size
-        self.idle = take(stage.pool, size)
+    def __init__(self, stage: Stage, units: int) -> None:
+        self.name, self.pool, self.units = stage.name, stage.pool, units
+        self.reservation = of_pool(stage.name, stage.pool)
+        self.size = pool_size(self.reservation, stage.pool.threads, units)
+        self.idle = [Idle(actor, time.monotonic()) for actor in take(stage.pool, self.reservation, self.size)]
         self.starting: dict[Any, Any] = {}  # what an actor answers when it is up -> the actor
         self.running: dict[Any, Job] = {}
         self.lost, self.moved = 0, time.monotonic()
 
+    def ready(self) -> bool:
+        """Whether somebody may be given a unit."""
+        return bool(self.idle) and len(self.running) < self.size
+
     def fill(self, waiting: int) -> None:
-        """Starts what is missing to `size`, but not more than there are units waiting."""
+        """Starts what is missing to the size that there is room for now, but not more than there are units waiting."""
+        if may_grow():
+            self.size = fitting(self.reservation, self.pool.threads, self.units)
+            self._give_back(waiting)
         lacking = min(self.size - len(self.running), waiting) - len(self.idle) - len(self.starting)
         for _ in range(lacking):
             actor = start(self.pool)
             self.starting[actor.up.remote()] = actor
+
+    def _give_back(self, waiting: int) -> None:
+        """Ends those who wait for a place that nobody needs or that has gone, and those who are idle for long."""
+        wanted = max(0, min(self.size - len(self.running) - len(self.idle), waiting))
+        for ref in list(self.starting)[wanted:]:
+            ray.kill(self.starting.pop(ref))
+        now = time.monotonic()
+        for one in [i for i in self.idle if now - i.since > IDLE_S]:
+            self.idle.remove(one)
+            ray.kill(one.actor)
 
     def wait(self) -> list[Any]:
         """What has finished among the running, after a few seconds at most; whoever has come up is idle.
@@ -95,15 +123,22 @@ class Team:
             if self.lost >= ATTEMPTS * self.size:
                 raise translate(e, self.name) from e
         else:
-            self.idle.append(actor)
+            self.rest(actor)
+
+    def rest(self, actor: Any) -> None:
+        self.idle.append(Idle(actor, time.monotonic()))
 
     def keep_warm(self) -> None:
         """Leaves the idle ones to the next stage."""
-        _warm.setdefault(_shape(self.pool), []).extend(self.idle)
+        _warm.setdefault(_shape(self.pool), []).extend(i.actor for i in self.idle)
         self.idle = []
 
     def end(self) -> None:
-        for actor in [*self.idle, *self.starting.values(), *(job.actor for job in self.running.values())]:
+        for actor in [
+            *(i.actor for i in self.idle),
+            *self.starting.values(),
+            *(job.actor for job in self.running.values()),
+        ]:
             ray.kill(actor)
 
 
@@ -115,12 +150,12 @@ def actors(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     pool = stage.pool
     work = ray.put(stage.work)
     name = work.hex()  # not the fingerprint: the same stage of two run directories has two places to write to
-    team = Team(stage, pool_size(of_pool(stage.name, pool), pool.threads, len(todo)))
+    team = Team(stage, len(todo))
     waiting, failures = deque(todo), dict.fromkeys(todo, 0)
     try:
         while waiting or team.running:
-            while waiting and team.idle:
-                actor, key = team.idle.pop(), waiting.popleft()
+            while waiting and team.ready():
+                actor, key = team.idle.pop().actor, waiting.popleft()
                 team.running[actor.run.remote(name, work, stage.items(key))] = Job(key, actor, time.monotonic())
             team.fill(len(waiting))
             done = team.wait()
@@ -139,20 +174,41 @@ def actors(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
                         raise translate(e, stage.name) from e
                     waiting.append(job.key)
                 else:
-                    team.idle.append(job.actor)
+                    team.rest(job.actor)
                     yield finished
         team.keep_warm()
     finally:
         team.end()
 
 
-def take(pool: Pool, size: int) -> list[Any]:
-    """The warm actors, at most `size`; others, which would hold what new ones need, are ended."""
+def take(pool: Pool, reservation: Reservation, size: int) -> list[Any]:
+    """The warm actors that reserve the same; of others, as many are ended as `size` of these need to be placed."""
     warm = _warm.pop(_shape(pool), [])
-    release()
-    for actor in warm[size:]:
-        ray.kill(actor)
-    return warm[:size]
+    make_room(reservation, max(size, len(warm)))
+    return warm
+
+
+def make_room(reservation: Reservation, workers: int) -> None:
+    """Ends as many warm actors as `workers` need to be placed: a GPU that they hold would never be free for others.
+
+    On a cluster that was joined all of them: what the rest leaves free may lie in pieces on several nodes, and a node
+    on which one idles through hours of something else could not be given back.
+    """
+    session, have = _session(), room()
+    for shape in [s for s in _warm if s[0] != session]:  # they ended with their Ray
+        del _warm[shape]
+    while _warm and (may_grow() or reservation.fits(_beside_warm(have)) < workers):
+        shape = next(iter(_warm))
+        if _warm[shape]:
+            ray.kill(_warm[shape].pop())
+        else:
+            del _warm[shape]
+
+
+def _beside_warm(have: Room) -> Room:
+    """What warm actors leave free; a share of a GPU counts as a whole one, since the shares may lie on several."""
+    held = [(cpus, math.ceil(gpus), len(warm)) for (_, cpus, gpus), warm in _warm.items()]
+    return Room(have.cpus - sum(c * n for c, _, n in held), have.gpus - sum(g * n for _, g, n in held))
 
 
 def _session() -> str:
@@ -164,12 +220,5 @@ def _shape(pool: Pool) -> tuple[str, float, float]:
 
 
 def start(pool: Pool) -> Any:
-    return ray.remote(Worker).options(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus).remote()
-
-
-def release() -> None:
-    """Ends all warm actors: a GPU that they hold would never be free for others."""
-    for (session, *_), warm in _warm.items():
-        for actor in warm if session == _session() else ():
-            ray.kill(actor)
-    _warm.clear()
+    options = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus, "scheduling_strategy": SCHEDULING}
+    return ray.remote(Worker).options(**options).remote()

@@ -15,6 +15,7 @@ from raydistill.config import Config, EvaluateConfig, Pool, RayConfig
 from raydistill.errors import BadInput
 from raydistill.models.device import on_cuda
 
+SCHEDULING = "DEFAULT"  # of tasks and actors: inside a Tune trial they are not caught in its placement group
 SLACK = 1e-9  # of sums of fractions
 
 

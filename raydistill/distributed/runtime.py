@@ -144,21 +144,34 @@ def cores() -> int:
     return max(1, min(total, os.cpu_count() or 1) if len(nodes) == 1 else total)
 
 
+def room() -> Room:
+    """What the cluster holds now."""
+    have = ray.cluster_resources()
+    return Room(have.get("CPU", 0.0), have.get("GPU", 0.0))
+
+
+def may_grow() -> bool:
+    """Whether the cluster was there before this process, and may grow and shrink."""
+    return not _local
+
+
 def pool_size(reservation: Reservation, threads: int, units: int) -> int:
     """How many workers to start: as asked, or as many as the cluster holds now, always leaving a CPU for other work.
 
     On a private local cluster, raises BadInput if what was asked for can never be placed, which Ray would wait for
     without a word. A cluster that was joined may grow: there it says what it waits for, and the deadline ends the wait.
     """
-    have = ray.cluster_resources()
-    room = Room(have.get("CPU", 0.0), have.get("GPU", 0.0))
-    wanted = min(reservation.workers, units)
-    lack = replace(reservation, workers=wanted).lack(room, _local)
+    lack = replace(reservation, workers=min(reservation.workers, units)).lack(room(), _local)
     if lack and _local:
         raise BadInput(lack)
     if lack:
         say("ray", f"{lack}: waiting for the cluster to grow")
+    return fitting(reservation, threads, units)
+
+
+def fitting(reservation: Reservation, threads: int, units: int) -> int:
+    """`pool_size` asked again, without a word: on a cluster that was joined the answer changes."""
     if reservation.workers:
-        return max(1, wanted)
+        return max(1, min(reservation.workers, units))
     computing = math.inf if reservation.num_gpus else cores() // threads
-    return max(1, int(min(reservation.fits(room), computing, units)))
+    return max(1, int(min(reservation.fits(room()), computing, units)))

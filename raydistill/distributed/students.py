@@ -46,15 +46,16 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None]) -> 
 
     from raydistill.distributed import fits
     from raydistill.distributed.failures import translate
-    from raydistill.distributed.pool import ATTEMPTS, release
+    from raydistill.distributed.pool import ATTEMPTS, make_room
     from raydistill.distributed.process_group import NoGroup
     from raydistill.distributed.runtime import ensure_ray, pool_size
 
     ensure_ray(config)
     prove()
-    release()
     e = job.evaluate
-    workers = pool_size(of_students(e), e.threads, len(job.trainings))
+    students = of_students(e)
+    workers = pool_size(students, e.threads, len(job.trainings))
+    make_room(students, workers)
     resources = {"CPU": e.num_cpus} | ({"GPU": e.num_gpus} if e.num_gpus else {})
     name = "evaluate-" + fingerprint([t.artifact.fingerprint for t in job.trainings])
     trainer = TorchTrainer(

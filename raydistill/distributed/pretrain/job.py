@@ -24,7 +24,7 @@ from raydistill.distributed.pretrain import latents
 from raydistill.distributed.pretrain.latents import Stored
 from raydistill.distributed.pretrain.loop import STATE, Board, News, loop
 from raydistill.distributed.process_group import for_gradients
-from raydistill.distributed.resources import Room, check_room, lack_of_trainers, local_room, of_pool
+from raydistill.distributed.resources import SCHEDULING, Room, check_room, lack_of_trainers, local_room, of_pool
 from raydistill.distributed.runtime import ensure_ray
 from raydistill.distributed.visibility import needs
 from raydistill.errors import BadInput, StageFailed, one_line
@@ -123,7 +123,7 @@ def _fit(plan: Plan, stored: Mapping[str, Stored], gpu: bool) -> dict[str, Any]:
 
     work = plan.out / WORK
     work.mkdir(parents=True, exist_ok=True)
-    board = ray.remote(num_cpus=0)(Board).remote()
+    board = ray.remote(num_cpus=0, scheduling_strategy=SCHEDULING)(Board).remote()
     trainer = TorchTrainer(
         loop,
         train_loop_config={"plan": plan, "board": board, "rows": {k: s.rows for k, s in stored.items()}},

@@ -1,0 +1,133 @@
+"""A cluster that grows and shrinks in the middle of a stage: its pools come to use nodes, and give them back."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import ray
+from clusters import STORE, head_alone
+from ray.cluster_utils import Cluster
+
+from raydistill.config import Pool, RayConfig
+from raydistill.distributed import pool, runtime
+from raydistill.distributed.executors import stream
+from raydistill.stages.runner import Stage
+from raydistill.store.artifact import Record
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+UNITS = [f"unit-{i:03d}" for i in range(200)]
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Units take a while, until the file `hurry` is there; "held" ones wait for it."""
+
+    hurry: Path
+
+    def load(self, item: Any) -> Any:
+        return item
+
+    def open(self) -> Callable[[Any], Record]:
+        def finish(key: str) -> Record:
+            if not self.hurry.exists():
+                time.sleep(0.5)
+            while key == "held" and not self.hurry.exists():
+                time.sleep(0.1)
+            return Record(key, "", 1, 0, "", "", "cpu")
+
+        return finish
+
+
+def stage(tmp_path: Path, style: Literal["actors", "stream"], keys: list[str], **asked: Any) -> Stage:
+    section = Pool(num_cpus=1, **asked)
+    return Stage("sample", "units", None, keys, str, Slow(tmp_path / "hurry"), len(keys), style, section)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head without CPUs and one node, whose second CPU is left to other work: room for one actor."""
+    monkeypatch.setattr(runtime, "_local", True)  # is set back at the end
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with head_alone() as made:
+        made.add_node(num_cpus=2, object_store_memory=STORE)
+        made.wait_for_nodes()
+        runtime.ensure_ray(RayConfig(address=made.address))
+        try:
+            yield made
+        finally:
+            ray.shutdown()
+
+
+def joins(cluster: Cluster) -> Any:
+    node = cluster.add_node(num_cpus=2, object_store_memory=STORE)
+    cluster.wait_for_nodes()
+    return node
+
+
+def test_actors_come_to_use_a_node_that_joins_and_outlive_its_loss(cluster: Cluster, tmp_path: Path) -> None:
+    records = pool.actors(stage(tmp_path, "actors", UNITS), UNITS)
+    done = [next(records)]
+    new = joins(cluster)
+    for record, node in records:
+        done.append((record, node))
+        if new in cluster.worker_nodes and new.node_id in node:
+            cluster.remove_node(new, allow_graceful=False)
+            (tmp_path / "hurry").touch()
+    assert new.node_id in {node.partition("/")[2] for _, node in done}
+    assert sorted(record.key for record, _ in done) == UNITS
+
+
+def test_nodes_without_work_are_given_back_while_the_last_unit_runs(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joins(cluster)
+    monkeypatch.setattr(pool, "IDLE_S", 1.0)
+    some = ["held", *UNITS[:12]]
+    done: list[tuple[Record, str]] = []
+    thread = threading.Thread(target=lambda: done.extend(pool.actors(stage(tmp_path, "actors", some), some)))
+    thread.start()
+    try:
+        await_(lambda: ray.available_resources()["CPU"] == 1.0, "three actors work, and a CPU is left")
+        await_(lambda: ray.available_resources()["CPU"] == 3.0, "all but the one that works have ended")
+        assert thread.is_alive()
+    finally:
+        (tmp_path / "hurry").touch()
+        thread.join(60)
+    assert sorted(record.key for record, _ in done) == sorted(some)
+
+
+def test_as_many_actors_as_were_asked_for(cluster: Cluster, tmp_path: Path) -> None:
+    team = pool.Team(stage(tmp_path, "actors", UNITS, actors=1), len(UNITS))
+    team.fill(len(UNITS))
+    joins(cluster)
+    for _ in range(3):
+        team.wait()
+        team.fill(len(UNITS))
+    assert (team.size, len(team.idle) + len(team.starting)) == (1, 1)
+    team.end()
+
+
+def test_ray_datas_pool_comes_to_use_a_node_that_joins(cluster: Cluster, tmp_path: Path) -> None:
+    records = stream(stage(tmp_path, "stream", UNITS), UNITS)
+    done = [next(records)]
+    new = joins(cluster)
+    for record, node in records:
+        done.append((record, node))
+        if new.node_id in node:
+            (tmp_path / "hurry").touch()
+    assert new.node_id in {node.partition("/")[2] for _, node in done}
+    assert sorted(record.key for record, _ in done) == UNITS
+
+
+def await_(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
