@@ -201,6 +201,15 @@ class TestCard:
         assert yaml.safe_load(made.split("---\n")[1])["configs"] and made.index("## Metrics") < made.index("## Licence")
         assert contents(run / "distilled") == before and "## Metrics" not in before["README.md"].decode()
 
+    def test_numbers_of_an_earlier_product_are_left_out(self, tmp_path: Path, run: Path, capsys: Any) -> None:
+        place = Location.of(str(run))
+        shard = seals.find(place, "distilled/train-00000-of-00001.parquet")
+        for of, there in ((shard.made_from, True), ("another", False)):
+            seals.write(place, "result.json", b'{"fid": 1.0}', f"{of}-stamp")
+            export(str(run), "hf", str(tmp_path / of[:7] / "out"))
+            assert ("## Metrics" in (tmp_path / of[:7] / "out" / "README.md").read_text()) == there
+        assert "is of an earlier product and is left out" in capsys.readouterr().err
+
     @pytest.mark.parametrize("form", [f for f in FORMATS if f != "hf"])
     def test_terms_and_provenance_travel_with_other_formats(self, tmp_path: Path, run: Path, form: str) -> None:
         export(str(run), form, str(tmp_path / "out"))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from samples import write_folder
-from test_report import make_card, panel, report, scores
+from test_card import make_card
+from test_report import panel, report, scores
 
 from raydistill import cli
 from raydistill.errors import BadInput, one_line, printable

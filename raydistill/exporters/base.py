@@ -16,6 +16,7 @@ from pyarrow import fs as pafs
 from raydistill import strict_json
 from raydistill.errors import BadInput, CorruptArtifact
 from raydistill.identity import canonical, digest
+from raydistill.progress import say
 from raydistill.sources.base import ClassInfo
 from raydistill.store import seals
 from raydistill.store.location import Location
@@ -95,11 +96,22 @@ def open_product(run: Location) -> Product:
     names = shards(run)
     if not names:
         raise BadInput(f"--run {run}: it has no images in {PRODUCT}/; run distill (or sample) to its end first")
-    flat = {k: v for k, v in sorted(numbers(run).items()) if not k.startswith("time/")}
+    flat = (
+        {k: v for k, v in sorted(numbers(run).items()) if not k.startswith("time/")} if _judged(run, names[0]) else {}
+    )
     product = Product(run, (), names, flat)
     for name in (*names, CARD):
         product.read(name)
     return Product(run, _classes(product.table(names[0]).schema, product.root), names, flat)
+
+
+def _judged(run: Location, shard: str) -> bool:
+    """Whether result.json is of the product that lies there now, and not of one that `sample` has replaced since."""
+    result, product = seals.find(run, RESULT), seals.find(run, f"{PRODUCT}/{shard}")
+    if result is None or product is None or result.made_from.partition("-")[0] in ("", product.made_from):
+        return True
+    say("export", f"{run / RESULT} is of an earlier product and is left out; run distill to its end to judge this one")
+    return False
 
 
 def shards(run: Location) -> tuple[str, ...]:

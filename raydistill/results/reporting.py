@@ -45,13 +45,13 @@ def write(done: Results) -> None:
         [t.artifact.fingerprint for t in done.trainings],
         [s.manifest.digest for s in done.measured.values()],
     )
-    root = p.run.root
-    if fresh(root, RESULT, stamp) and fresh(root, PAGE, stamp):
+    root, of_product = p.run.root, f"{done.syntheses[p.config.method].manifest.digest}-{stamp}"
+    if fresh(root, RESULT, of_product) and fresh(root, PAGE, stamp):
         table(rows)
         return
     flat = metrics(done)
     faults.reach("report", "before_write", RESULT)
-    done.computed |= renew(root, RESULT, canonical(flat).encode(), stamp)
+    done.computed |= renew(root, RESULT, canonical(flat).encode(), of_product)
     if not fresh(root, PAGE, stamp):
         html = _drawn(root, stamp) or _sealed(render(data(done, rows, flat)).encode(), stamp)
         faults.reach("report", "before_write", PAGE)
