@@ -47,7 +47,6 @@ def start(**options: Any) -> None:
         }
     ):
         # "local": with no address at all, Ray would join whatever cluster it finds running on this machine
-        # "local": with no address at all, Ray would join whatever cluster it finds running on this machine
         ray.init("local", include_dashboard=False, _temp_dir=str(place / "r"), **options)
 
 
