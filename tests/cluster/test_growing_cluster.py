@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from ray.cluster_utils import Cluster
 from raydistill.config import Pool, RayConfig
 from raydistill.distributed import pool, runtime
 from raydistill.distributed.executors import stream
+from raydistill.models import loaded
+from raydistill.models.device import place
+from raydistill.models.vae import VaeSpec
 from raydistill.stages.runner import Stage
 from raydistill.store.artifact import Record
 
@@ -43,6 +47,18 @@ class Slow:
             return Record(key, "", 1, 0, "", "", "cpu")
 
         return finish
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Says which process holds which VAE, by its address: another stage is another `open`."""
+
+    def load(self, item: Any) -> Any:
+        return item
+
+    def open(self) -> Callable[[Any], Record]:
+        held = loaded.vae(VaeSpec(None), place(Pool()))
+        return lambda key: Record(key, f"{os.getpid()} {id(held)}", 1, 0, "", "", "cpu")
 
 
 def stage(tmp_path: Path, style: Literal["actors", "stream"], keys: list[str], **asked: Any) -> Stage:
@@ -112,6 +128,12 @@ def test_as_many_actors_as_were_asked_for(cluster: Cluster, tmp_path: Path) -> N
         team.fill(len(UNITS))
     assert (team.size, len(team.idle) + len(team.starting)) == (1, 1)
     team.end()
+
+
+def test_a_warm_actor_keeps_its_networks_for_the_next_stage(cluster: Cluster, tmp_path: Path) -> None:
+    some = replace(stage(tmp_path, "actors", ["a", "b"]), work=Holding())
+    first, second = ({record.file for record, _ in pool.actors(some, ["a", "b"])} for _ in range(2))
+    assert first == second and len(first) == 1
 
 
 def test_ray_datas_pool_comes_to_use_a_node_that_joins(cluster: Cluster, tmp_path: Path) -> None:
