@@ -292,8 +292,11 @@ def record_cost(p: Prepared, name: str, stage: Stage, outcome: Outcome) -> None:
         costs.add(p.run.root, name, outcome.seconds, outcome.computed, stage.unit)
 
 
-def main(config: Config, until: Until = "report", given: Sequence[str] = ()) -> str:
-    """Entry of the command line, with the keys that are given there: checks, runs, returns the run directory."""
+def carry(config: Config, until: Until = "report", given: Sequence[str] = ()) -> Results:
+    """Checks everything and carries a run to `until`; `given` are the keys of a command line.
+
+    Raises BadInput for what can be known beforehand, with nothing written, and StageFailed for all that comes later.
+    """
     from raydistill.pipeline import beforehand, unread
 
     prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
@@ -311,4 +314,9 @@ def main(config: Config, until: Until = "report", given: Sequence[str] = ()) -> 
             raise
     if not done.computed:
         say("done", "nothing was left to do")
-    return str(prepared.run.root)
+    return done
+
+
+def main(config: Config, until: Until = "report", given: Sequence[str] = ()) -> str:
+    """Entry of the command line: returns the run directory."""
+    return str(carry(config, until, given).prepared.run.root)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from raydistill.guidance.context import Context
 from raydistill.identity import fingerprint
 from raydistill.methods.resolve import SamplingPlan, Variant
 from raydistill.models import loaded
-from raydistill.models.denoiser import Denoiser, GeneratorSpec
+from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.device import place
 from raydistill.models.vae import VaeSpec
 from raydistill.seeding import NoiseKey
@@ -63,54 +63,60 @@ class GenerateWork:
         asked = self.sampling.context
         if not asked:
             return item
-        index, prototypes = item.table["class_index"].to_numpy(), schemas.tensor_numpy(item.table["prototype"])
-        seen: dict[str, np.ndarray] = {}
-        for c in np.unique(index):
-            latents, rows = self.real.of(int(c)), np.flatnonzero(index == c)
-            class_id = item.table["class_id"][int(rows[0])].as_py()
-            for name, context in asked.items():
-                values = look(context, latents, prototypes[rows], class_id)
-                whole = seen.setdefault(name, np.empty((len(index), *values.shape[1:]), values.dtype))
-                whole[rows] = values
-        return Slots(item.key, item.table, seen)
+        t = item.table
+        prototypes = schemas.tensor_numpy(t["prototype"])
+        return Slots(item.key, t, see(asked, self.real.of, t["class_index"].to_numpy(), t["class_id"], prototypes))
 
     def open(self) -> Callable[[Slots], Record]:
-        at = place(self.pool)
-        sampler, scale = self.sampling.sampler, self.generator.latent_scale
-        denoiser = loaded.generator(self.generator, at, sampler.cfg_scale, sampler.cfg_channels)
-        vae = loaded.vae(self.vae, at)
-        generate = self.trajectories(denoiser)
-        label = {c: i for i, c in enumerate(self.generator.class_ids)}
-        asked = self.sampling.context
+        made = Maker(self.sampling, self.generator, self.vae, self.pool)
 
         def finish(slots: Slots) -> Record:
             t = slots.table
-            prototype = torch.from_numpy(np.array(schemas.tensor_numpy(t["prototype"]))) * scale
-            ids = t["class_id"].to_pylist()
-            context = {
-                name: torch.from_numpy(values).to(at.device) * (scale if asked[name].scales else 1)
-                for name, values in slots.context.items()
-            }
-            batch = Batch(
-                torch.tensor([label[c] for c in ids], device=at.device),
-                prototype.to(at.device),
-                [NoiseKey(self.seed, c, s) for c, s in zip(ids, t["slot"].to_pylist(), strict=True)],
-                context,
-            )
+            keys = [
+                NoiseKey(self.seed, c, s) for c, s in zip(t["class_id"].to_pylist(), t["slot"].to_pylist(), strict=True)
+            ]
             trace = Trace()
-            with torch.inference_mode():
-                z, asks = generate(batch, trace)
-                z = z / scale
-            pixels = vae.decode(z).numpy()
-            nfe = asks * denoiser.calls_per_step
-            return commit(self.artifact, slots, pixels, z.cpu().numpy(), nfe, at.kind, trace)
+            pixels, z, nfe = made(np.array(schemas.tensor_numpy(t["prototype"])), keys, slots.context, trace)
+            return commit(self.artifact, slots, pixels, z, nfe, made.at.kind, trace)
 
         return finish
 
-    def trajectories(self, denoiser: Denoiser) -> Callable[[Batch, Trace], tuple[torch.Tensor, int | np.ndarray]]:
+
+class Maker:
+    """A loaded generator and VAE that make images of a plan."""
+
+    def __init__(self, sampling: SamplingPlan, generator: GeneratorSpec, vae: VaeSpec, pool: SampleConfig) -> None:
+        self.at, self.sampling, self.model = place(pool), sampling, generator
+        sampler = sampling.sampler
+        self.denoiser = loaded.generator(generator, self.at, sampler.cfg_scale, sampler.cfg_channels)
+        self.vae = loaded.vae(vae, self.at)
+        self.generate = self.trajectories()
+        self.label = {c: i for i, c in enumerate(generator.class_ids)}
+
+    def __call__(
+        self, prototypes: np.ndarray, keys: Sequence[NoiseKey], context: Mapping[str, np.ndarray], trace: Trace
+    ) -> tuple[np.ndarray, np.ndarray, int | np.ndarray]:
+        """prototypes (B, C, h, w) float32 in VAE-scaled space, one a key, and what guidance asked to see.
+
+        Returns pixels (B, S, S, 3) uint8, latents (B, C, h, w) in VAE-scaled space, and network calls, of every slot or
+        of each, (B,).
+        """
+        scale, device, asked = self.model.latent_scale, self.at.device, self.sampling.context
+        seen = {
+            name: torch.from_numpy(values).to(device) * (scale if asked[name].scales else 1)
+            for name, values in context.items()
+        }
+        index = torch.tensor([self.label[k.class_id] for k in keys], device=device)
+        batch = Batch(index, (torch.from_numpy(prototypes) * scale).to(device), keys, seen)
+        with torch.inference_mode():
+            z, asks = self.generate(batch, trace)
+            z = z / scale
+        return self.vae.decode(z).numpy(), z.cpu().numpy(), asks * self.denoiser.calls_per_step
+
+    def trajectories(self) -> Callable[[Batch, Trace], tuple[torch.Tensor, int | np.ndarray]]:
         """From noise to z in generator space, and how often the network is asked for each slot: by diffusion's loop or
         by that of flows, as the sampler wants."""
-        plan, model = self.sampling, self.generator
+        plan, model, denoiser = self.sampling, self.model, self.denoiser
         sampler, start, grid = plan.make_sampler(), plan.start, plan.sampler.grid
         guide = plan.acting.make() if plan.acting else None
         if plan.flows:
@@ -120,6 +126,25 @@ class GenerateWork:
             )
         steps = path(model.alphas_bar, grid, plan.steps, start)
         return lambda batch, trace: (loop.sample(denoiser, steps, sampler, guide, batch, trace, start), len(steps))
+
+
+def see(
+    asked: Mapping[str, Context],
+    latents_of: Callable[[int], np.ndarray],
+    index: np.ndarray,
+    class_ids: pa.ChunkedArray | Sequence[str],
+    prototypes: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """What guidance asks to see, (B, ...) by name, for slots of classes index (B,). Raises as `look` does."""
+    seen: dict[str, np.ndarray] = {}
+    for c in np.unique(index):
+        latents, rows = latents_of(int(c)), np.flatnonzero(index == c)
+        class_id = str(class_ids[int(rows[0])])
+        for name, context in asked.items():
+            values = look(context, latents, prototypes[rows], class_id)
+            whole = seen.setdefault(name, np.empty((len(index), *values.shape[1:]), values.dtype))
+            whole[rows] = values
+    return seen
 
 
 def look(context: Context, latents: np.ndarray, prototypes: np.ndarray, class_id: str) -> np.ndarray:
