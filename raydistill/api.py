@@ -1,4 +1,4 @@
-"""What a person does in a notebook (docs/python.md): runs as the command line makes them, and their parts on own arrays.
+"""What a person does in a notebook (docs/python.md): runs as by the command line, and their parts on own arrays.
 
 Latents and prototypes are in VAE-scaled space, (C, h, w) each; labels index `class_ids`. Only `run` uses Ray.
 """

@@ -15,7 +15,7 @@ RUNS = """
 import sys, ray, raydistill
 made = []
 for power in ("0.5", "1.5"):
-    keys = ["method=mgd3_scaled", f"scaled.power={power}", "run_dir=run", "guidance.scale=1"]
+    keys = ["method=mgd3_scaled", f"scaled.power={power}", "run_dir=run", "guidance.scale=1", "source.classes=[3,7]"]
     made.append(raydistill.run(raydistill.load("quickstart", [*sys.argv[1:], *keys]), until="sample").syntheses())
 assert ray.is_initialized()
 assert made[0].pixels.shape == made[1].pixels.shape and (made[0].pixels != made[1].pixels).any()
@@ -32,7 +32,8 @@ def installed(tmp_path: Path) -> Path:
     (place / "my_guidance.py").write_text(CODE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-guidance\nVersion: 0.1\n")
     (info / "entry_points.txt").write_text(
-        "[raydistill.guidance]\nscaled = my_guidance:Scaled\n[raydistill.method]\nmgd3_scaled = my_guidance:Mgd3Scaled\n"
+        "[raydistill.guidance]\nscaled = my_guidance:Scaled\n"
+        "[raydistill.method]\nmgd3_scaled = my_guidance:Mgd3Scaled\n"
     )
     return place
 
