@@ -123,6 +123,7 @@ class TestExtend:
     def test_an_example_keeps_the_contract_of_its_kind(
         self, title: str, entry: Entry, execute, request: pytest.FixtureRequest
     ) -> None:
+        contract(entry[0])  # before the example: what a contract knows from its import on must outlive it
         execute(EXAMPLES[title])
         torch.set_num_threads(1)
         done = 0
