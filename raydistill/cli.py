@@ -190,7 +190,8 @@ The exit code is 1 if anything is damaged, missing or foreign, and 0 otherwise. 
 
 --repair writes what is known (commits from their manifest), removes what is left over, takes damaged data away with
 their commits, and gives the run's own command again, which computes just these: the same bytes, if images and weights
-are still there. Otherwise nothing is touched. Then it reads everything once more. Not while a job works on the run."""
+are still there. Otherwise nothing is touched. Then it reads everything once more. While a job works on
+the run it is refused."""
 
 
 def verify(argv: Sequence[str]) -> int:

@@ -24,6 +24,7 @@ from raydistill.pipeline.verify import mend
 from raydistill.stages.runner import serial
 from raydistill.store import inspection, seals
 from raydistill.store.artifact import Manifest
+from raydistill.store.claims import hold
 from raydistill.store.findings import Kind
 from raydistill.store.location import Location
 from raydistill.store.rundir import PROBE
@@ -162,6 +163,15 @@ class TestTheRunsCommand:
         assert made_once(made) == before
         out, err = capsys.readouterr()
         assert out.splitlines()[-1] == str(made) and "nothing is wrong" in err.splitlines()[-1]
+
+    def test_waits_for_a_job_that_is_at_work(self, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        shard = next((made / "distilled").glob("*.parquet"))
+        shard.write_bytes(b"spoiled")
+        before = made_once(made)
+        with hold(Location.of(str(made)), "run_dir", "another"):
+            assert cli.main(["verify", str(made), "--repair"]) == 2
+        assert "is in use by another configuration (host" in capsys.readouterr().err and made_once(made) == before
+        assert cli.main(["verify", str(made), "--repair"]) == 0
 
     def test_is_not_given_when_nothing_has_to_be_computed(self, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         before = files(made)

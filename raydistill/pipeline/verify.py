@@ -7,14 +7,17 @@ made from it stays as it is. Ray starts only if a stage on Ray has to compute.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Sequence
 
 from raydistill.errors import CorruptArtifact, StageFailed, one_line
+from raydistill.identity import digest
 from raydistill.progress import Progress, say
 from raydistill.store import seals
 from raydistill.store.artifact import Artifact
+from raydistill.store.claims import hold
 from raydistill.store.findings import Finding, Kind, Sealed
 from raydistill.store.location import Location
 from raydistill.store.rundir import PAGE
@@ -77,7 +80,8 @@ def bring_back(contents: Contents, findings: Sequence[Finding]) -> list[str]:
 
         command = Command.of(contents)
     digests = {part: _digest(part) if isinstance(part, Artifact) else None for part in parts}
-    lost = mend(findings)
+    with hold(contents.root, "run", digest(b"repair"), alone=True) if contents.is_run else contextlib.nullcontext():
+        lost = mend(findings)  # and takes nothing away from a job that is at work
     if command is not None:
         command.run()
     return lost + [line for part in parts if (line := _lacks(contents, part, digests[part]))]
