@@ -76,12 +76,12 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
     monkeypatch.setattr(fits, "prepare", prepare)
     monkeypatch.setattr(fits, "numbers", numbers)
-    monkeypatch.setattr(fits.pipeline, "run", run)
-    monkeypatch.setattr(fits.pipeline, "start_run", lambda p: seen.runs.append((FULL, "start")))
-    monkeypatch.setattr(fits.pipeline, "on_ray", lambda p, nodes: None)
-    monkeypatch.setattr(fits.pipeline, "nodes_of", lambda p: SimpleNamespace(prove=None))
+    monkeypatch.setattr(fits.steps, "run", run)
+    monkeypatch.setattr(fits.steps, "start_run", lambda p: seen.runs.append((FULL, "start")))
+    monkeypatch.setattr(fits.steps, "on_ray", lambda p, nodes: None)
+    monkeypatch.setattr(fits.steps, "nodes_of", lambda p: SimpleNamespace(prove=None))
     monkeypatch.setattr(fits.teaching, "teach", lambda p, refs, bring: None)
-    monkeypatch.setattr(fits.evaluate, "evaluate", evaluate)
+    monkeypatch.setattr(fits.students, "evaluate", evaluate)
     return seen
 
 
