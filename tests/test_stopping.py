@@ -30,8 +30,8 @@ NOISE = ("Traceback", "Fatal", "*** SIG", "@  ", "Aborted", "core dumped")
 
 
 def in_fit(run: Path) -> bool:
-    """A student is being trained: its state has been kept once."""
-    return any(run.glob("checkpoints/trainings/*/step-*"))
+    """Ray Train is at it. Its folder stays: a student's own state comes and goes in less than a look may take."""
+    return any(run.glob("checkpoints/evaluate-*"))
 
 
 def stop(process: subprocess.Popen[str], run: Path, number: signal.Signals, moment: Callable[[], bool]) -> None:
