@@ -129,14 +129,14 @@ def _next(told: int, first: bool = True) -> int:
 
 def _end(number: int, out: int) -> None:
     try:
-        fresh = "\n" if os.isatty(out) else ""  # the line of progress is not ended there
-        with contextlib.suppress(OSError):
-            os.write(out, f"{fresh}{line(number)}\n".encode())
         with _descriptors:
             _ending.set()
             nothing = os.open(os.devnull, os.O_WRONLY)
-            for descriptor in (1, 2):  # whoever is startled by the end of the others has nothing to add
+            for descriptor in (1, 2):  # no thread has anything to add to the last line
                 os.dup2(nothing, descriptor)
+        fresh = "\n" if os.isatty(out) else ""  # the line of progress is not ended there
+        with contextlib.suppress(OSError):
+            os.write(out, f"{fresh}{line(number)}\n".encode())
         farewells = [threading.Thread(target=say, daemon=True) for say in _farewells]
         for thread in farewells:
             thread.start()
