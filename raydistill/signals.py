@@ -6,6 +6,7 @@ and Ray takes handlers over. Nothing has to be put away first: whatever is writt
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -42,6 +43,7 @@ def watch() -> None:
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     _watched[:] = [s for s in ENDING if signal.getsignal(s) is not signal.SIG_IGN]
     take_back()
+    atexit.register(_wait_for_the_end)  # the first to be registered is the last to be called
     out = os.dup(2)  # the descriptor itself is pointed elsewhere while Ray starts
     threading.Thread(target=_answer, args=(told, out), daemon=True, name="signals").start()
 
@@ -104,6 +106,12 @@ def settle() -> None:
     """Returns if no signal has come, and otherwise never: nobody else's exit code comes first."""
     os.write(_pipe[1], ASK)
     _calm.wait()
+
+
+def _wait_for_the_end() -> None:
+    """Once the last line is said its exit code stands, also if the program has come to its own end meanwhile."""
+    if _ending.is_set():
+        threading.Event().wait()
 
 
 def _leave_it_to_the_thread(number: int, frame: object) -> None:
