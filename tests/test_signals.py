@@ -137,6 +137,7 @@ def test_the_code_stands_although_the_program_is_at_its_own_end() -> None:
     """The signal comes while what was registered for the end, as Ray's, is still at work."""
     late = "atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.05)))"
     slow = "signals._farewells.append(lambda: time.sleep(1))"
-    code = f"import atexit, os, signal, time; from raydistill import signals; signals.watch(); {late}; {slow}; signals.settle()"
+    start = "import atexit, os, signal, time; from raydistill import signals; signals.watch()"
+    code = f"{start}; {late}; {slow}; signals.settle()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 130 and done.stderr.splitlines() == [signals.line(signal.SIGINT)]
