@@ -20,7 +20,8 @@ OWN = ("ipc", "seed")  # keys outside section `cluster` that a clustering may re
 class Clusters:
     """centroids (K, D) float32; labels (N,) int64; size (K,) int64; sse (K,) float64; medoid (K,) int64 row indices.
 
-    The medoid is the member nearest its centroid. K is at most the number of distinct points.
+    The medoid is the member nearest its centroid. K is at most the number of distinct points. `seen` (K,) int64, of an
+    algorithm that sees points one after the other: how many its stream gave each; with the centroids, its state.
     """
 
     centroids: np.ndarray
@@ -28,6 +29,7 @@ class Clusters:
     size: np.ndarray
     sse: np.ndarray
     medoid: np.ndarray
+    seen: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,11 @@ def distances(points: Points, rows: np.ndarray, centre: np.ndarray) -> np.ndarra
     return np.concatenate(list(points.map(partial(_apart, centre=centre), rows)))
 
 
+def distances_to_own(points: Points, rows: np.ndarray, labels: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Squared distances (n,) float64 of the points `rows` to those of centres (k, D) that labels (n,) name."""
+    return np.concatenate(list(points.map(partial(_own, centres=centres), rows, labels)))
+
+
 def plus_plus(
     points: Points, rows: np.ndarray, weight: np.ndarray, k: int, restarts: int, rng: np.random.Generator
 ) -> np.ndarray:
@@ -91,27 +96,46 @@ def kmeans_in_chunks(points: Points, k: int, iterations: int, restarts: int, key
         start = plus_plus(points, rows, weight, min(k, len(rows)), restarts, generator("kmeans_in_chunks", *key))
         fit = lloyd(points, rows, weight, start, iterations)
         labels = assign(points, rows, fit.centres[fit.sse.argmin()])
-        return _clusters(points, rows, labels, of)
+        return clusters_of(points, rows, labels, of)
 
 
-def _clusters(points: Points, rows: np.ndarray, labels: np.ndarray, of: np.ndarray) -> Clusters:
-    """Centroids as the float64 means of their members, largest cluster first (ties by centroid)."""
+def clusters_of(
+    points: Points,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    of: np.ndarray,
+    atoms: np.ndarray | None = None,
+    seen: np.ndarray | None = None,
+) -> Clusters:
+    """The clusters of labels (n,) of the distinct points `rows`, largest first (ties by centroid); `of` (N,) is the
+    place of every row's point among them.
+
+    Centroids are atoms (k, D), or the float64 means of their members. `seen` (k,) goes along.
+    """
     weight = np.bincount(of).astype(np.float64)
     k = int(labels.max()) + 1
     size = np.bincount(labels, weights=weight, minlength=k).astype(np.int64)
-    sums = np.zeros((k, points.dim))
-    for part in points.map(partial(_sums, k=k), rows, weight, labels):
-        sums += part
     kept = np.flatnonzero(size)
-    centroids = (sums[kept] / size[kept, None]).astype(np.float32)
+    means = _means(points, rows, weight, labels, k) if atoms is None else atoms
+    centroids = means[kept].astype(np.float32)
     order = np.lexsort((centroids[:, 0], -size[kept]))
     rank = np.full(k, -1, np.int64)
     rank[kept[order]] = np.arange(len(kept))
     labels, centroids = rank[labels], centroids[order]
-    far = np.concatenate(list(points.map(partial(_own, centres=centroids), rows, labels)))
+    far = distances_to_own(points, rows, labels, centroids)
     sse = np.bincount(labels, weights=far * weight, minlength=len(kept))
     medoid = [int(rows[m[far[m].argmin()]]) for m in (np.flatnonzero(labels == j) for j in range(len(kept)))]
-    return Clusters(centroids, labels[of], size[kept][order], sse, np.array(medoid, np.int64))
+    given = None if seen is None else seen[kept][order]
+    return Clusters(centroids, labels[of], size[kept][order], sse, np.array(medoid, np.int64), given)
+
+
+def _means(points: Points, rows: np.ndarray, weight: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """(k, D) float64; NaN for a cluster without a member."""
+    sums = np.zeros((k, points.dim))
+    for part in points.map(partial(_sums, k=k), rows, weight, labels):
+        sums += part
+    with np.errstate(invalid="ignore"):
+        return sums / np.bincount(labels, weights=weight, minlength=k)[:, None]
 
 
 def _total(

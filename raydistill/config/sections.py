@@ -72,7 +72,10 @@ class GroupConfig(Section):
 class ClusterConfig(Section):
     algorithm: Annotated[
         str | None,
-        Field(description="kmeans | divisive | agglomerative, or one's own; null = what the method prescribes"),
+        Field(
+            description="kmeans | clvq | minibatch | divisive | agglomerative, or one's own; null = what the method "
+            "prescribes"
+        ),
     ] = None
     iterations: Annotated[int, Field(ge=1, le=1000, description="largest number of Lloyd iterations")] = 100
     restarts: Annotated[int, Field(ge=1, le=100, description="k-means++ starts; the lowest SSE is kept")] = 3
@@ -86,6 +89,12 @@ class ClusterConfig(Section):
     linkage: Annotated[
         Literal["ward", "average", "complete", "single"], Field(description="agglomerative: distance of two clusters")
     ] = "ward"
+    batch: Annotated[int, Field(ge=1, le=100_000, description="clvq: points given to the atoms at a time")] = 1
+    passes: Annotated[int, Field(ge=1, le=1000, description="clvq: how often the stream of points is seen")] = 1
+    expand: Annotated[int, Field(ge=1, le=1000, description="minibatch: a batch is this times ipc points")] = 1
+    drop_last: Annotated[
+        bool, Field(description="minibatch: lose what is left when a class ends, as D4M's release does")
+    ] = False
     num_cpus: Annotated[Cpus, Field(gt=0, description="CPUs each clustering task reserves")] = 1.0
     memory_mb: Annotated[
         int, Field(ge=256, description="a class whose latents take more than a quarter of it is shared out over tasks")

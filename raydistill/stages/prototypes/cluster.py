@@ -50,26 +50,30 @@ class ClusterWork:
         self.classes.verify_once(bucket)
         first = self.classes.read_rows(bucket, 0, 1, ["latent"])
         shape = schemas.tensor_numpy(first["latent"]).shape[1:]
-        parts, start, chunked = [], 0, []
+        parts, start, chunked, seen = [], 0, [], {}
         for index, count in zip(bucket.meta["classes"], bucket.meta["counts"], strict=True):
-            parts.append(self._class(index, Piece(self.classes, bucket, start, count), shape))
+            table, of_stream = self._class(index, Piece(self.classes, bucket, start, count), shape)
+            parts.append(table)
+            if of_stream is not None:
+                seen[str(index)] = of_stream.tolist()
             start += count
             if self.clustering.by_chunks(count, int(np.prod(shape))):
                 chunked.append(index)
         # Only classes above the border are told: the records of others stay what they always were.
         border = {"by_chunks": {"above": self.clustering.in_memory, "classes": chunked}} if chunked else {}
-        meta = {"classes": bucket.meta["classes"], **border}
+        meta = {"classes": bucket.meta["classes"], **border, **({"seen": seen} if seen else {})}
         return self.artifact.commit_table(bucket.key, pa.concat_tables(parts), device=bucket.device, meta=meta)
 
-    def _class(self, index: int, piece: Piece, shape: tuple[int, ...]) -> pa.Table:
+    def _class(self, index: int, piece: Piece, shape: tuple[int, ...]) -> tuple[pa.Table, np.ndarray | None]:
+        """The rows of a class and, if its clustering sees points one after the other, what its stream gave each."""
         ids = self.classes.read_rows(piece.bucket, piece.start, piece.start + piece.count, ["image_id"])["image_id"]
         try:
             found = self.clustering.cluster(self._points(piece, int(np.prod(shape))), self.class_ids[index])
         except BadInput as e:
             raise StageFailed(f"cluster: class {self.class_ids[index]!r}: {e}") from None
         if isinstance(found, Tree):
-            return tree_table(index, found, ids, shape)
-        return prototype_table(index, found, ids, shape)
+            return tree_table(index, found, ids, shape), None
+        return prototype_table(index, found, ids, shape), found.seen
 
     def _points(self, piece: Piece, dim: int) -> Points:
         if 2 * piece.count * dim <= self.budget:

@@ -1,0 +1,135 @@
+"""Quantisers against what is known of optimal quantisation: atoms and masses in one dimension, and fixed points."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.cluster import MiniBatchKMeans
+
+from raydistill.clustering.base import Clusters
+from raydistill.clustering.clvq import Clvq, by_batches, one_by_one
+from raydistill.clustering.kmeans import kmeans
+from raydistill.clustering.minibatch import MiniBatch
+from raydistill.clustering.points import Whole
+from raydistill.clustering.streams import batches, without_empty
+from raydistill.seeding import generator
+
+COUNT = 20_000
+# Atoms of the optimal quantisers of N(0, 1) (Max 1960, table I), and the masses of their cells.
+GAUSSIAN = {2: [0.7980], 3: [0.0, 1.2240], 4: [0.4528, 1.5100], 5: [0.0, 0.7646, 1.7240]}
+
+
+def shuffled(x: np.ndarray) -> np.ndarray:
+    return generator("shuffled").permutation(x)[:, None].astype(np.float32)
+
+
+def gaussian() -> np.ndarray:
+    """As evenly spread under the density as points can be, in any order."""
+    return shuffled(norm.ppf((np.arange(COUNT) + 0.5) / COUNT))
+
+
+def by_value(c: Clusters) -> tuple[np.ndarray, np.ndarray]:
+    """Atoms and masses from left to right."""
+    order = c.centroids[:, 0].argsort()
+    return c.centroids[order, 0], c.size[order] / c.size.sum()
+
+
+def clvq(x: np.ndarray, k: int, batch: int = 1, passes: int = 1) -> Clusters:
+    return Clvq(ipc=k, seed=0, batch=batch, passes=passes).cluster(Whole(x), "a")
+
+
+def known(k: int) -> tuple[np.ndarray, np.ndarray]:
+    right = np.array(GAUSSIAN[k])
+    atoms = np.unique(np.concatenate([-right, right]))
+    edges = np.concatenate([[-np.inf], (atoms[1:] + atoms[:-1]) / 2, [np.inf]])
+    return atoms, np.diff(norm.cdf(edges))
+
+
+class TestKnownQuantisers:
+    @pytest.mark.parametrize("k", GAUSSIAN)
+    def test_of_the_gaussian_distribution(self, k: int) -> None:
+        atoms, masses = by_value(kmeans(gaussian(), k, 1000, 3, ("gauss", k)))
+        assert np.allclose(atoms, known(k)[0], atol=2e-3) and np.allclose(masses, known(k)[1], atol=2e-3)
+
+    @pytest.mark.parametrize("k", GAUSSIAN)
+    @pytest.mark.parametrize("batch", [1, 50])
+    def test_a_stream_comes_near_their_error(self, k: int, batch: int) -> None:
+        """Steps of 1 / n forget a start slowly: atoms are still on their way, but the error is nearly the least."""
+        atoms, masses = known(k)
+        least = 1 - masses @ atoms**2  # of a stationary quantiser of variance one
+        assert least <= clvq(gaussian(), k, batch).sse.sum() / COUNT < 1.2 * least
+
+    @pytest.mark.parametrize("k", [1, 4, 10])
+    def test_of_the_uniform_distribution(self, k: int) -> None:
+        x = shuffled((np.arange(COUNT) + 0.5) / COUNT)
+        atoms, masses = by_value(kmeans(x, k, 1000, 5, ("uniform", k)))
+        assert np.allclose(atoms, (np.arange(k) + 0.5) / k, atol=2e-3) and np.allclose(masses, 1 / k, atol=2e-3)
+
+    def test_a_mixture_has_its_masses(self) -> None:
+        shares = np.array([0.2, 0.3, 0.5])
+        x = shuffled(np.repeat([-10.0, 0.0, 10.0], (COUNT * shares).astype(int)))
+        x += generator("mixture").standard_normal(x.shape).astype(np.float32)
+        ways = [clvq(x, 3), MiniBatch(3, 0, 20, False).cluster(Whole(x), "a"), kmeans(x, 3, 100, 3, ("mixture",))]
+        for found in ways:
+            atoms, masses = by_value(found)
+            assert np.array_equal(masses, shares) and np.allclose(atoms, [-10, 0, 10], atol=0.2)
+
+
+class TestStreams:
+    def test_many_passes_end_where_lloyd_stands_still(self) -> None:
+        x = gaussian()[:2000]
+        atoms, _ = by_value(clvq(x, 4, passes=200))
+        cells = np.abs(x - atoms).argmin(axis=1)
+        assert np.allclose(atoms, [x[cells == k].mean() for k in range(4)], atol=5e-3)
+
+    def test_the_first_point_of_an_atom_takes_its_place_and_each_further_one_moves_it_to_the_mean(self) -> None:
+        x = np.array([[0.0], [10.0], [2.0], [14.0], [1.0]])
+        z, n = one_by_one(iter([x[:2], x[2:]]), np.array([[1.0], [9.0]]))
+        assert z.tolist() == [[1.0], [12.0]] and n.tolist() == [3, 2]
+
+    def test_batches_of_one_are_the_same(self) -> None:
+        x, start = generator("one").standard_normal((100, 3)), generator("start").standard_normal((5, 3))
+        z, n = one_by_one(iter([x]), start)
+        other, counts = by_batches(batches(iter([x]), 1), start)
+        assert np.allclose(z, other) and np.array_equal(n, counts)
+
+    def test_every_point_is_counted_in_every_pass(self) -> None:
+        found = clvq(gaussian()[:500], 7, passes=3)
+        assert found.seen is not None and found.seen.sum() == 1500 and found.size.sum() == 500
+
+    @pytest.mark.parametrize("size", [1, 4, 7, 100])
+    def test_batches_are_the_points_in_order(self, size: int) -> None:
+        x = np.arange(40.0).reshape(20, 2)
+        found = list(batches(iter(np.split(x, [3, 11])), size))
+        assert np.array_equal(np.concatenate(found), x) and {len(b) for b in found[:-1]} <= {size}
+
+    def test_an_atom_without_a_point_goes_to_the_farthest_one(self) -> None:
+        x = np.array([[0.0], [1.0], [2.0], [9.0]])
+        atoms, labels = without_empty(Whole(x), np.arange(4), np.array([[1.0], [1.0], [100.0]]))
+        assert sorted(atoms[:, 0]) == [0.0, 1.0, 9.0] and len(np.unique(labels)) == 3
+
+    def test_no_more_points_than_atoms_are_the_atoms(self) -> None:
+        found = clvq(np.array([[3.0], [1.0], [3.0]], np.float32), 5)
+        assert found.centroids[:, 0].tolist() == [3.0, 1.0] and found.size.tolist() == [2, 1]
+
+
+class TestAsD4m:
+    def test_it_is_scikit_learn_fed_by_the_stream(self) -> None:
+        x = gaussian()[:1000]
+        found = MiniBatch(4, 0, 5, False).cluster(Whole(x), "a")
+        seed = int(generator("minibatch", 0, "a").integers(2**31))
+        solver = MiniBatchKMeans(n_clusters=4, n_init=1, random_state=seed)
+        for i in range(0, 1000, 20):
+            solver.partial_fit(x[i : i + 20].astype(np.float64))
+        assert np.allclose(np.sort(found.centroids[:, 0]), np.sort(solver.cluster_centers_[:, 0]))
+
+    def test_the_release_loses_what_is_left_of_a_class(self) -> None:
+        x = gaussian()[:44]  # 14 batches of three, and two points
+        far = np.concatenate([x[:42], [[100.0], [101.0]]]).astype(np.float32)
+
+        def moved(lost: bool) -> np.ndarray:
+            """Where the stream left the atom that the two points are nearest to."""
+            return MiniBatch(3, 0, 1, lost).cluster(Whole(far), "a").centroids.max()
+
+        assert moved(True) < 4 < moved(False)
