@@ -71,6 +71,8 @@ TABLE = {
     "*/commits/*": ("unread", "unread", "unread", "unread"),  # the manifest holds what they say
     "{own}/data/*": ("named", "unread", "unread", "unread"),  # the product is held against them
     "evaluations/*/data/*": ("named", "unread", "unread", "unread"),  # accuracies are read from them
+    "plan/*/data/*": ("named", "unread", "unread", "unread"),  # the batches of sample are cut from it
+    "checks/*/data/*": ("named", "unread", "unread", "unread"),  # what was found is said again at the end of a run
     "*/data/*": ("unread", "unread", "unread", "unread"),
 }
 # What differs from the table: the words are (file, damage, verb).
@@ -80,7 +82,7 @@ BESIDES = {
     ("*/manifest.json", "swap", "distill"): "named",  # whole, but of another stage: it was copied there
     ("seals/*.parquet.json", "folder", "compare"): "named",
 }
-FEW = ("latents", "syntheses", "evaluations")  # stages that stand for all; the slow test takes every file
+FEW = ("latents", "plan", "checks", "syntheses", "evaluations")  # stages that stand for all; the slow test takes every file
 
 
 @pytest.fixture(scope="module")
