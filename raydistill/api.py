@@ -32,8 +32,9 @@ from raydistill.stages.prototypes.selection import Prototypes as Clustered
 from raydistill.stages.prototypes.selection import offer
 from raydistill.stages.syntheses import ingest
 from raydistill.stages.syntheses.sample import Maker, Trace, see
-from raydistill.state import Results, Sealed
+from raydistill.state import Results
 from raydistill.store import schemas
+from raydistill.store.sealed import Sealed
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Run:
 
     def latents(self) -> Latents:
         """Of every usable training image, in memory; class by class once they are grouped."""
-        table = _table(self._results.classes or _made(self._results.latents, "latents", "encode"))
+        table = (self._results.classes or _made(self._results.latents, "latents", "encode")).read()
         return Latents(
             schemas.tensor_numpy(table["latent"]),
             table["class_index"].to_numpy(),
@@ -130,10 +131,9 @@ class Run:
     def syntheses(self, method: str | None = None) -> Syntheses:
         """The images of the run's own method, or of a baseline, class by class. Raises BadInput if it has none yet."""
         name = method or self.config.method
-        table = _table(_made(self._results.syntheses.get(name), f"syntheses of method {name}", "sample"))
-        table = table.drop_columns(["trace"]).take(
-            pa.array(np.lexsort((table["slot"].to_numpy(), table["class_index"].to_numpy())))
-        )
+        made = _made(self._results.syntheses.get(name), f"syntheses of method {name}", "sample")
+        table = made.read(["class_index", "slot", "weight", "image", "latent"])
+        table = table.take(pa.array(np.lexsort((table["slot"].to_numpy(), table["class_index"].to_numpy()))))
         source = self.config.source
         return Syntheses(
             np.stack([decode(png, source.image_size, source.max_pixels) for png in table["image"].to_pylist()]),
@@ -262,10 +262,6 @@ def _made(sealed: Sealed | None, what: str, until: str) -> Sealed:
     if sealed is None:
         raise BadInput(f"this run has no {what}; run(config, until={until!r}) makes them if the method uses them")
     return sealed
-
-
-def _table(sealed: Sealed) -> pa.Table:
-    return pa.concat_tables([sealed.artifact.read_table(r) for r in sealed.manifest.records])
 
 
 def _method(config: Config, guidance: str | None) -> str:

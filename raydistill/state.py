@@ -14,9 +14,9 @@ from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Splits
 from raydistill.stages.evaluation.trainer import Teaching, Training
 from raydistill.stages.syntheses.ingest import Foreign
-from raydistill.store.artifact import Artifact, Manifest
 from raydistill.store.location import Location
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,6 @@ class Prepared:
     features: ClassifierSpec | None = None
     given: Foreign | None = None  # in place of the own method's images, those of a folder
     teacher: ClassifierSpec | None = None
-
-
-@dataclass
-class Sealed:
-    """A finished stage: its artifact and manifest."""
-
-    artifact: Artifact
-    manifest: Manifest
 
 
 @dataclass

@@ -25,6 +25,7 @@ from raydistill.report.data import (
 from raydistill.report.page import render
 from raydistill.report.projection import plane
 from raydistill.results import detail
+from raydistill.stages.syntheses.numbers import counted
 from raydistill.store import schemas
 
 ODD = 'cat, <b>"tom"</b> & co'
@@ -122,9 +123,10 @@ class TestEnds:
     """Two slots: landed at 0.4 and 0.6; ways of 1.5 and 2.5 straight lines, told at the last step."""
 
     def of(self, traces: list, landing: list[float | None]) -> dict[str, tuple[float, float]]:
+        nfe = pa.array([2] * len(traces), pa.int32())
         table = pa.table({"landing": pa.array(landing, pa.float32()), "trace": pa.array(traces, schemas.TRACE)})
-        artifact = SimpleNamespace(read_table=lambda record, columns: table.select(columns))
-        made = SimpleNamespace(artifact=artifact, manifest=SimpleNamespace(records=[None]))
+        kept = counted(table.append_column("nfe", nfe)).tree()
+        made = SimpleNamespace(manifest=SimpleNamespace(numbers=kept))
         config = SimpleNamespace(method="pgfm")
         done = SimpleNamespace(syntheses={"pgfm": made}, prepared=SimpleNamespace(config=config))
         return {e.name: (e.mean, e.std) for e in detail.ends(done)}  # type: ignore[arg-type]

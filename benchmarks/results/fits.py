@@ -13,8 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from cells import DIVERGED, Cell, accuracy, mean, metric, shown, write
+from cells import DIVERGED, Cell, accuracy, metric, shown, write
 
 from raydistill.config import Config, load
 from raydistill.distributed import students
@@ -27,6 +26,7 @@ from raydistill.stages import runner
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import body, score
 from raydistill.stages.runner import Stage
+from raydistill.stages.syntheses import numbers as counts
 from raydistill.state import Prepared, Results
 from raydistill.store.artifact import Artifact, Manifest
 
@@ -142,9 +142,8 @@ def ended(done: Results) -> dict[str, Any]:
     made = done.syntheses.get(done.prepared.config.method)
     if made is None:  # all images, as they are
         return {"landing": None, "detour": None}
-    table = pa.concat_tables([made.artifact.read_table(r, columns=["landing", "trace"]) for r in made.manifest.records])
-    ways = [e["value"] for t in table["trace"].to_pylist() for e in t if e["name"] == "detour" and e["step"] == 0]
-    return {"landing": mean(table["landing"].drop_null().to_numpy()), "detour": mean(ways)}
+    counted = counts.of(made)
+    return {name: s and round(s.mean, 6) for name, s in (("landing", counted.landing), ("detour", counted.detour))}
 
 
 def say(cell: Cell, made: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ from raydistill.pipeline import features
 from raydistill.pipeline.steps import Until, judge, make, sets
 from raydistill.stages.evaluation import trainings
 from raydistill.stages.runner import Stage
-from raydistill.state import Prepared, Results, Sealed
+from raydistill.state import Prepared, Results
+from raydistill.store.sealed import Sealed
 
 LATER = {"encode": 0, "group": 1, "cluster": 2, "embed": 3, "import": 4, "plan": 4, "sample": 4, "measure": 5}
 

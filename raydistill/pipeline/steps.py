@@ -28,11 +28,12 @@ from raydistill.stages.renew import renew
 from raydistill.stages.runner import Execute, Outcome, Stage
 from raydistill.stages.syntheses import check, ingest, plan, product, sample
 from raydistill.stages.syntheses.real_latents import RealLatents
-from raydistill.state import Prepared, Results, Sealed, images_per_class, source_name
+from raydistill.state import Prepared, Results, images_per_class, source_name
 from raydistill.store import seals
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.claims import Claim
 from raydistill.store.rundir import CONFIG
+from raydistill.store.sealed import Sealed
 
 Until = Literal["encode", "cluster", "plan", "sample", "evaluate", "report"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,6 +19,8 @@ from raydistill.report.data import (
 )
 from raydistill.report.projection import plane
 from raydistill.stages.evaluation.trainer import score
+from raydistill.stages.syntheses import numbers
+from raydistill.stages.syntheses.numbers import Numbers
 from raydistill.state import Results
 from raydistill.store import schemas
 
@@ -116,16 +117,11 @@ def embedding(done: Results) -> Embedding | None:
 
 def guidance(done: Results) -> tuple[GuidanceTrace, ...]:
     """The trace of the run's own method, mean and std over slots at each step."""
-    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in _syntheses(done, ["trace"])["trace"].to_pylist():
-        for entry in row:
-            found[entry["name"]][entry["step"]].append(entry["value"])
     made = []
-    for name, steps in found.items():
+    for name, steps in _numbers(done).curves().items():
         title, meaning = MEANINGS.get(name, (name, ""))
-        x = np.array(sorted(steps), np.float64)
-        mean = np.array([np.mean(steps[int(s)]) for s in x])
-        std = np.array([np.std(steps[int(s)]) for s in x])
+        x = np.array([s for s, _ in steps], np.float64)
+        mean, std = (np.array([getattr(spread, of) for _, spread in steps]) for of in ("mean", "std"))
         made.append(GuidanceTrace(title, meaning, Line(name, x, mean, std, True)))
     return tuple(made)
 
@@ -135,22 +131,22 @@ def ends(done: Results) -> tuple[GuidanceEnd, ...]:
 
     Nothing of images that were picked: they have no trace.
     """
-    rows = _syntheses(done, ["landing", "trace"])
-    traces = rows["trace"].to_pylist()
-    if not any(traces):
+    counted = _numbers(done)
+    if not counted.trace:
         return ()
-    landed = rows["landing"].drop_null().to_numpy()
-    walked = [e["value"] for row in traces for e in row if e["name"] == "detour" and e["step"] == 0]
     found = [
-        ("Landing", "distance of the result to its prototype, a latent entry", landed),
-        ("Length of the way", "over the straight distance from noise to image; 1 = a straight line", np.array(walked)),
+        ("Landing", "distance of the result to its prototype, a latent entry", counted.landing),
+        ("Length of the way", "over the straight distance from noise to image; 1 = a straight line", counted.detour),
     ]
-    return tuple(GuidanceEnd(name, meaning, float(v.mean()), float(v.std())) for name, meaning, v in found if len(v))
+    return tuple(GuidanceEnd(name, meaning, v.mean, v.std) for name, meaning, v in found if v is not None)
+
+
+def _numbers(done: Results) -> Numbers:
+    return numbers.of(done.syntheses[done.prepared.config.method])
 
 
 def _syntheses(done: Results, columns: list[str]) -> pa.Table:
-    main = done.syntheses[done.prepared.config.method]
-    return pa.concat_tables([main.artifact.read_table(r, columns=columns) for r in main.manifest.records])
+    return done.syntheses[done.prepared.config.method].read(columns)
 
 
 def _results(done: Results) -> dict[str, dict[str, list]]:

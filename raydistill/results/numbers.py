@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from raydistill.metrics.ddranking import lrs
 from raydistill.metrics.redundancy import redundancy
@@ -14,6 +13,7 @@ from raydistill.report.data import FULL, RANDOM, Score
 from raydistill.results import costs
 from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation.trainer import body, score
+from raydistill.stages.syntheses import numbers as counts
 from raydistill.state import Results
 
 
@@ -95,10 +95,8 @@ def network_calls(done: Results) -> dict[str, float]:
         sealed = done.syntheses.get(v.config.method)
         if sealed is None or not v.method.generates:
             continue
-        tables = [sealed.artifact.read_table(r, columns=["nfe"]) for r in sealed.manifest.records]
-        mean = pa.concat_tables(tables)["nfe"].to_numpy().mean()
         own = v.config.method == done.prepared.config.method
-        calls = float(mean) / (1 if v.config.sampler.cfg_scale == 1 else 2)
+        calls = counts.of(sealed).nfe.mean / (1 if v.config.sampler.cfg_scale == 1 else 2)
         flat["network_calls" if own else f"metrics/{v.config.method}/network_calls"] = round(calls, 6)
     return flat
 

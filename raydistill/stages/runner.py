@@ -43,6 +43,7 @@ class Stage:
     pool: Pool = field(default_factory=Pool)
     units: Callable[[Record], int] = lambda record: record.rows
     summarise: Callable[[list[Record]], dict[str, Any]] = lambda records: {}
+    numbers: Callable[[list[Record]], dict[str, Any]] = lambda records: {}  # for people: no part of the digest
     inspect: Callable[[list[Record]], None] = lambda records: None  # raises StageFailed before the manifest is sealed
 
 
@@ -75,7 +76,7 @@ def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
                 progress.advance(stage.units(record))
     done = [records[k] for k in stage.keys if k in records]
     stage.inspect(done)
-    manifest = stage.artifact.seal(stage.keys, stage.summarise(done))
+    manifest = stage.artifact.seal(stage.keys, stage.summarise(done), stage.numbers(done))
     return Outcome(manifest, time.monotonic() - start, False, progress.done)
 
 

@@ -52,13 +52,17 @@ class Record:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All keys of a finished stage, in key order, and a summary. `digest` identifies the content for downstream."""
+    """All keys of a finished stage, in key order, and a summary. `digest` identifies the content for downstream.
+
+    `numbers` are what people want to know of the data. They follow from them, so that `digest` leaves them out.
+    """
 
     stage: str
     fingerprint: str
     records: tuple[Record, ...]
     summary: dict[str, Any]
     digest: str
+    numbers: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -105,7 +109,9 @@ class Artifact:
         """Commits a table as Parquet; `row_groups` gives the number of rows of each row group, in order."""
         return self.commit(key, table_bytes(table, row_groups), rows=table.num_rows, device=device, meta=meta)
 
-    def seal(self, keys: Sequence[str], summary: dict[str, Any] | None = None) -> Manifest:
+    def seal(
+        self, keys: Sequence[str], summary: dict[str, Any] | None = None, numbers: dict[str, Any] | None = None
+    ) -> Manifest:
         """Writes the manifest once every key is committed. Raises StageFailed naming missing keys."""
         records = self.records()
         missing = [k for k in keys if k not in records]
@@ -114,13 +120,15 @@ class Artifact:
                 f"{self.stage}: {len(missing)} of {len(keys)} keys have no commit (first {missing[0]}); "
                 "run the same command again"
             )
-        body = {
+        body: dict[str, Any] = {
             "stage": self.stage,
             "fingerprint": self.fingerprint,
             "summary": summary or {},
             "records": [asdict(records[k]) for k in sorted(keys)],
         }
         body["digest"] = digest(canonical(body).encode())
+        if numbers:
+            body |= {"numbers": numbers, "numbers_digest": _numbers_digest(body["digest"], numbers)}
         faults.reach(self.stage, "before_manifest", "manifest")
         (self.location / "manifest.json").write(canonical(body).encode())
         faults.reach(self.stage, "after_manifest", "manifest")
@@ -174,11 +182,7 @@ class Artifact:
         Raises CorruptArtifact for one of another stage, CannotRead for a folder in its place.
         """
         try:
-            body = strict_json.mapping((self.location / "manifest.json").read())
-            claimed = body.pop("digest")
-            if digest(canonical(body).encode()) != claimed:
-                return None
-            manifest = _manifest({**body, "digest": claimed})
+            manifest = _manifest(sealed_body((self.location / "manifest.json").read()))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
         if (manifest.fingerprint, manifest.stage) != (self.fingerprint, self.stage):
@@ -274,12 +278,29 @@ def table_bytes(table: pa.Table, row_groups: Sequence[int] | None = None) -> byt
     return sink.getvalue()
 
 
+def sealed_body(text: bytes) -> dict[str, Any]:
+    """What a manifest's text holds. Raises KeyError, TypeError or ValueError for what is not as it was sealed."""
+    body = strict_json.mapping(text)
+    content = {name: value for name, value in body.items() if name not in ("digest", "numbers", "numbers_digest")}
+    claimed, numbers = body["digest"], body.get("numbers")
+    if digest(canonical(content).encode()) != claimed:
+        raise ValueError("its content is another")
+    if body.get("numbers_digest") != (None if numbers is None else _numbers_digest(claimed, numbers)):
+        raise ValueError("its numbers are others")
+    return body
+
+
+def _numbers_digest(content: str, numbers: dict[str, Any]) -> str:
+    return digest(canonical([content, numbers]).encode())
+
+
 def _manifest(body: dict[str, Any]) -> Manifest:
     """Raises KeyError, TypeError or ValueError for what is none."""
     records = tuple(Record.of(r) for r in body["records"])
-    if not (_are(str, body["stage"], body["fingerprint"]) and _are(dict, body["summary"])):
+    numbers = body.get("numbers", {})
+    if not (_are(str, body["stage"], body["fingerprint"]) and _are(dict, body["summary"], numbers)):
         raise ValueError("a field is of another type")
-    return Manifest(body["stage"], body["fingerprint"], records, body["summary"], body["digest"])
+    return Manifest(body["stage"], body["fingerprint"], records, body["summary"], body["digest"], numbers)
 
 
 def _are(kind: type, *values: Any) -> bool:

@@ -15,7 +15,7 @@ from pyarrow import fs as pafs
 
 from raydistill import strict_json
 from raydistill.identity import canonical, digest
-from raydistill.store.artifact import Artifact, Record
+from raydistill.store.artifact import Artifact, Record, sealed_body
 from raydistill.store.findings import Finding, Kind
 from raydistill.store.location import Location, reason
 
@@ -129,11 +129,9 @@ def _manifest(artifact: Artifact) -> tuple[tuple[Record, ...] | None, list[Findi
 
 def _sealed_body(text: bytes) -> dict[str, Any] | None:
     try:
-        body = strict_json.mapping(text)
-        claimed = body.pop("digest")
-    except (ValueError, KeyError):
+        return sealed_body(text)
+    except (ValueError, KeyError, TypeError):
         return None
-    return body if digest(canonical(body).encode()) == claimed else None
 
 
 def _plain(record: Record) -> Record:

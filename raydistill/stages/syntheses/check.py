@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +21,11 @@ from raydistill.stages.runner import Stage
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 VERSION = 1
 KEY = "check"
 HERE = 50_000  # images of which the driver takes the means in seconds, without waking tasks
-
-
-class Sealed(Protocol):
-    """A finished stage."""
-
-    artifact: Artifact
-    manifest: Manifest
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from raydistill.sources.layout import CLASSES
 from raydistill.sources.weights import read_weights
 from raydistill.stages.latents.encode import encode_all
 from raydistill.stages.runner import Stage
+from raydistill.stages.syntheses import numbers
 from raydistill.stages.syntheses.product import label_names
 from raydistill.stages.syntheses.sample import Slots, commit
 from raydistill.store import schemas
@@ -277,4 +279,5 @@ def stage(config: Config, run: RunDir, given: Foreign, vae: VaeSpec) -> Stage:
         )
 
     work = ImportWork(given, vae, config, artifact)
-    return Stage("import", "images", artifact, keys, item, work, len(listing), "driver", s)
+    count = partial(numbers.summary, artifact)
+    return Stage("import", "images", artifact, keys, item, work, len(listing), "driver", s, numbers=count)

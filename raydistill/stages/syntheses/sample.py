@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +30,7 @@ from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode, png
 from raydistill.stages.latents.encode import encode_all
 from raydistill.stages.runner import Stage
+from raydistill.stages.syntheses import numbers
 from raydistill.stages.syntheses.real_latents import RealLatents
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
@@ -265,7 +267,8 @@ def stage(
         return Slots(key, slots.slice(start, stop - start).combine_chunks())
 
     style: Literal["actors", "driver"] = "actors" if v.sampling is not None else "driver"
-    return Stage("sample", "images", artifact, list(bounds), item, work, len(slots), style, s)
+    count = partial(numbers.summary, artifact)
+    return Stage("sample", "images", artifact, list(bounds), item, work, len(slots), style, s, numbers=count)
 
 
 def identity(sampling: SamplingPlan, real: RealLatents) -> list[Any]:
