@@ -187,6 +187,9 @@ def sample(
     generator.check_fits(shape, list(dict.fromkeys(ids)))
     generator.check_vae(vae)
     preflight.check_steps(plan, generator)
+    v = preflight.find_networks(v, list(dict.fromkeys(ids)))
+    assert v.sampling is not None
+    plan = v.sampling
     z = _vectors("prototypes", prototypes)
     if z.shape != (len(ids), *shape) or not ids:
         raise BadInput(f"prototypes of shape {z.shape} do not fit {len(ids)} class ids and latents of shape {shape}")

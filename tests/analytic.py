@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from raydistill.diffusion.flow import FlowStep
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.prediction import FlowPrediction, Prediction, log_variance, x0_from_eps
 from raydistill.diffusion.schedule import Step, alphas_bar, path
+from raydistill.guidance.networks import Networks
 from raydistill.seeding import NoiseKey
 
 SHAPE = (4, 4, 4)
@@ -83,6 +86,31 @@ def prediction(step: Step, x_t: Tensor, eps: Tensor, raw: Tensor | None = None) 
 
 def flow_prediction(step: FlowStep, x_t: Tensor, v: Tensor) -> FlowPrediction:
     return FlowPrediction(step, step.t, x_t, v)
+
+
+class Painter:
+    """A VAE in closed form: pixels (B, 3, h, w) are (1 + z) / 2 of the first three channels."""
+
+    def decode_with_grad(self, z: Tensor, checkpointed: bool = False) -> Tensor:
+        return (1 + z[:, :3]) / 2
+
+
+class Linear:
+    """A classifier in closed form: logits +-(mean of the pixels - 1/2) of classes "c" and "d", features its colours."""
+
+    spec = SimpleNamespace(class_ids=["c", "d"])
+
+    def logits_with_grad(self, x: Tensor, checkpointed: bool = False) -> Tensor:
+        away = x.mean(dim=(1, 2, 3)) - 0.5
+        return torch.stack([away, -away], 1)
+
+    def features_with_grad(self, x: Tensor, checkpointed: bool = False) -> Tensor:
+        return x.mean(dim=(2, 3))
+
+
+def networks(roles: Sequence[str], latent_scale: float = 1.0) -> Networks:
+    """What a guidance is bound to, in closed form and in the dtype of what it is asked about."""
+    return Networks(latent_scale, ["c"], Painter(), {role: Linear() for role in roles})  # type: ignore[arg-type, misc]
 
 
 def noise(seed: int, size: int = 3, shape: tuple[int, ...] = SHAPE) -> Tensor:

@@ -19,6 +19,7 @@ from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.pipeline.features import by_features
+from raydistill.pipeline.preflight import find_networks
 from raydistill.sources.base import Listing, open_splits
 from raydistill.stages import runner
 from raydistill.stages.evaluation import measure
@@ -123,6 +124,7 @@ class TinyRun:
         if kind == "cluster":
             return cluster.stage(self.config, self.run, *self.sealed("group"), self.train.classes, self.shape)
         v = resolve(self.config.model_copy(update={"method": method_name}))
+        v = find_networks(v, [c.class_id for c in self.train.classes])
         if kind == "plan":
             anchors = plan.Prototypes(*self.sealed("cluster")) if v.method.uses_prototypes else None
             features = plan.Features(*self.sealed("embed")) if by_features(v) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -13,10 +13,13 @@ from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.schedule import Window
 from raydistill.diffusion.start import NOISE, Start
 from raydistill.guidance.context import Context
+from raydistill.guidance.networks import Networks
 
 
 class Guidance(ABC):
     """Subclass, set the class variables, write `delta`, register. Stateless: what differs by slot comes in the batch.
+
+    Networks, loaded once a worker, are handed to it before its first step and are `self.bound` from then on.
 
     `own` is the guidance's section of the configuration, None for one that declares none. `numbers` is the section
     `guidance`, which guidance of diffusion shares; a guidance of flows has a window of its own.
@@ -28,6 +31,7 @@ class Guidance(ABC):
 
     space: str
     window: Window
+    bound: Networks
 
     def __init__(self, numbers: GuidanceConfig, space: Space, own: Any = None) -> None:
         self.space, self.scale, self.own = space, numbers.scale, own
@@ -49,6 +53,15 @@ class Guidance(ABC):
     def context(cls, own: Any) -> Mapping[str, Context]:
         """What it wants to see of the real latents of a slot's class: `batch.context[name]` then holds it, (B, ...)."""
         return {}
+
+    @classmethod
+    def networks(cls, own: Any) -> Sequence[str]:
+        """The classifiers that it asks, by their roles: `teacher` (knows the classes), `features`."""
+        return ()
+
+    def bind(self, networks: Networks) -> None:
+        """Gives it the VAE and the classifiers that it named."""
+        self.bound = networks
 
     @classmethod
     def start(cls, own: Any) -> Start:

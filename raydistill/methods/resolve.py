@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raydistill import registry
@@ -15,11 +15,15 @@ from raydistill.errors import BadInput
 from raydistill.guidance.base import Guidance
 from raydistill.guidance.context import Context
 from raydistill.methods.base import Method
+from raydistill.models.classifier import ClassifierSpec
 
 
 @dataclass(frozen=True)
 class GuidancePlan:
-    """The guidance of a method with its numbers. `acts`: whether it does anything with them; `context`: if it acts."""
+    """The guidance of a method with its numbers. `acts`: whether it does anything with them.
+
+    `context` and `roles` are what it asks for if it acts; `networks` holds a classifier a role once they are found.
+    """
 
     name: str
     kind: type[Guidance]
@@ -28,6 +32,8 @@ class GuidancePlan:
     own: Section | None
     acts: bool
     context: Mapping[str, Context]
+    roles: tuple[str, ...] = ()
+    networks: Mapping[str, ClassifierSpec] = field(default_factory=dict)
 
     def make(self) -> Guidance:
         return self.kind.make(self.numbers, self.space, self.own)
@@ -68,6 +74,16 @@ class SamplingPlan:
         """What has to be seen of the real latents, by name."""
         return self.acting.context if self.acting else {}
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The classifiers that guidance asks."""
+        return self.acting.roles if self.acting else ()
+
+    @property
+    def networks(self) -> Mapping[str, ClassifierSpec]:
+        """Those classifiers, by role, once they are found."""
+        return self.acting.networks if self.acting else {}
+
     def make_sampler(self) -> Any:
         return self.kind() if self.own is None else self.kind(self.own)
 
@@ -79,6 +95,12 @@ class Variant:
     config: Config
     method: Method
     sampling: SamplingPlan | None
+
+    def with_networks(self, networks: Mapping[str, ClassifierSpec]) -> Variant:
+        """The variant whose guidance asks these classifiers, one for each of its roles."""
+        assert self.sampling is not None and self.sampling.guidance is not None
+        guidance = replace(self.sampling.guidance, networks=networks)
+        return replace(self, sampling=replace(self.sampling, guidance=guidance))
 
 
 def resolve(config: Config) -> Variant:
@@ -120,7 +142,8 @@ def _guidance(
     acts = kind.acts(numbers, own)
     if space != "velocity" and acts:
         Window(numbers.start, numbers.stop).check(kind.start(own).steps(steps or 1))
-    return GuidancePlan(method.guidance, kind, space, numbers, own, acts, kind.context(own) if acts else {})
+    context, roles = (kind.context(own), tuple(kind.networks(own))) if acts else ({}, ())
+    return GuidancePlan(method.guidance, kind, space, numbers, own, acts, context, roles)
 
 
 def section(config: Config, kind: Any) -> Section | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from raydistill import registry
 from raydistill.config import class_list, class_lists
@@ -193,7 +194,10 @@ class Classifier:
     """A loaded classifier. Images go in as float32 (B, 3, S, S) in [0, 1], of any S.
 
     They are resized (bicubic, antialiased) to `spec.image_size`, centred and scaled. The same for a given batch shape,
-    device and thread count. Raises StageFailed on a non-finite result.
+    device and thread count. What `..._with_grad` returns is the same number, differentiable in the images wherever
+    gradients are recorded (`guidance.gradient`); resizing clips to [0, 1], and what is clipped has no gradient.
+    `checkpointed` keeps the network for the way back as its input alone and computes it twice. Results are float32, and
+    float64 of a classifier in float64. Raises StageFailed on a non-finite result.
     """
 
     def __init__(self, spec: ClassifierSpec, place: Placement) -> None:
@@ -206,14 +210,25 @@ class Classifier:
 
     @torch.no_grad()  # not inference_mode: a loss may keep them as its targets
     def logits(self, x: Tensor) -> Tensor:
-        """float32 (B, K), a column a class of `spec.class_ids`, on the device."""
-        return self._finite(self.net(self.prepare(x)))
+        """(B, K), a column a class of `spec.class_ids`, on the device."""
+        return self.logits_with_grad(x)
+
+    def logits_with_grad(self, x: Tensor, checkpointed: bool = False) -> Tensor:
+        """As `logits`, differentiable in x."""
+        return self._through(self.net, x, checkpointed)
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
-        """float32 (B, D) on the device: the network's `features_of`, or else what its last linear layer is given."""
+        """(B, D) on the device: the network's `features_of`, or else what its last linear layer is given."""
+        return self.features_with_grad(x)
+
+    def features_with_grad(self, x: Tensor, checkpointed: bool = False) -> Tensor:
+        """As `features`, differentiable in x."""
+        return self._through(getattr(self.net, "features_of", self._penultimate), x, checkpointed)
+
+    def _through(self, network: Callable[[Tensor], Tensor], x: Tensor, checkpointed: bool) -> Tensor:
         x = self.prepare(x)
-        return self._finite(self.net.features_of(x) if hasattr(self.net, "features_of") else self._penultimate(x))
+        return self._finite(checkpoint(network, x, use_reentrant=False) if checkpointed else network(x))
 
     def prepare(self, x: Tensor) -> Tensor:
         """float32 (B, 3, S, S) in [0, 1] -> what the network takes."""
@@ -243,7 +258,7 @@ class Classifier:
             raise StageFailed(
                 f"{self.spec.key}: {self.spec.weights} gave a non-finite result in {self.place.dtype}; try float32"
             )
-        return out.float()
+        return out.to(torch.promote_types(self.place.dtype, torch.float32))
 
 
 def unit_images(pixels: np.ndarray) -> Tensor:

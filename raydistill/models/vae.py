@@ -80,7 +80,10 @@ class VaeSpec:
 
 
 class Vae:
-    """A loaded VAE. `encode` and `decode` are deterministic for a given batch shape, device and thread count."""
+    """A loaded VAE. `encode` and `decode` are deterministic for a given batch shape, device and thread count.
+
+    It computes in the placement's dtype; what it returns as floats is float32, and float64 of a VAE in float64.
+    """
 
     def __init__(self, spec: VaeSpec, place: Placement) -> None:
         quiet_libraries()
@@ -109,10 +112,28 @@ class Vae:
     @torch.inference_mode()
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """float32 (B, C, h, w) in VAE-scaled space -> uint8 (B, H, W, 3) on the CPU."""
-        raw = z.to(self.place.device, torch.float32) / self.spec.scaling_factor + self.spec.shift_factor
-        image = self.net.decode(raw.to(self.place.dtype)).sample.float()
+        return self._image(z).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
+
+    def decode_with_grad(self, z: torch.Tensor, checkpointed: bool = False) -> torch.Tensor:
+        """Floats (B, C, h, w) in VAE-scaled space -> floats (B, 3, S, S) on the device, black 0 and white 1.
+
+        Differentiable in z wherever gradients are recorded (`guidance.gradient`). Not clipped: what lies beyond black
+        or white finds back. `checkpointed` keeps the decoder's blocks for the way back as their inputs alone and
+        computes them twice. Raises StageFailed on a pixel that is not finite.
+        """
+        if checkpointed:
+            self.net.enable_gradient_checkpointing()
+        else:
+            self.net.disable_gradient_checkpointing()
+        return self._image(z).add(1).div(2)
+
+    def _image(self, z: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) in VAE-scaled space -> (B, 3, S, S), black -1 and white 1."""
+        wide = torch.promote_types(self.place.dtype, torch.float32)
+        raw = z.to(self.place.device, wide) / self.spec.scaling_factor + self.spec.shift_factor
+        image = self.net.decode(raw.to(self.place.dtype)).sample.to(wide)
         if not torch.isfinite(image).all():
             raise StageFailed(
                 f"vae: {self.spec.path} decoded non-finite pixels in {self.place.dtype}; try sample.dtype=float32"
             )
-        return image.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
+        return image

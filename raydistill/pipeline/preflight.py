@@ -11,6 +11,7 @@ from raydistill import registry
 from raydistill.config import Config
 from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
+from raydistill.guidance.networks import ROLES
 from raydistill.methods.base import Method
 from raydistill.methods.resolve import SamplingPlan, Variant, resolve
 from raydistill.models import hub
@@ -65,6 +66,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
         for v in variants:
             if v.sampling is not None:
                 check_steps(v.sampling, generator)
+        variants = [find_networks(v, [c.class_id for c in splits.train.classes]) for v in variants]
     features = ClassifierSpec(**config.features.model_dump(), key="features") if config.features.path else None
     if config.selection.space == "feature" and features is None:
         raise BadInput("selection.space=feature needs a network: give features.path, or choose selection.space=latent")
@@ -88,6 +90,29 @@ def find_teacher(config: Config, class_ids: list[str]) -> ClassifierSpec | None:
     spec = ClassifierSpec(**config.teacher.model_dump(), key="teacher")
     class_columns(spec, class_ids)
     return spec
+
+
+def find_networks(v: Variant, class_ids: Sequence[str]) -> Variant:
+    """The variant with the classifiers that its guidance asks. Raises BadInput where one is not given, or does not fit.
+
+    Raises ValueError for a guidance that names a role which there is not.
+    """
+    if v.sampling is None or v.sampling.acting is None or not v.sampling.roles:
+        return v
+    name, networks = v.sampling.acting.name, {}
+    for role in v.sampling.roles:
+        if role not in ROLES:
+            raise ValueError(f"guidance {name} asks for a network {role!r}, and there are {', '.join(ROLES)}")
+        section = getattr(v.config, role)
+        if section.path is None:
+            raise BadInput(
+                f"guidance {name} asks a classifier: give {role}.path=FILE or FOLDER (docs/bring-your-own.md), or "
+                "choose another method"
+            )
+        networks[role] = ClassifierSpec(**section.model_dump(), key=role)
+        if role == "teacher":
+            class_columns(networks[role], class_ids)
+    return v.with_networks(networks)
 
 
 def find_vae(config: Config) -> VaeSpec:

@@ -201,6 +201,7 @@ def on_ray(p: Prepared, nodes: Nodes) -> Execute:
 def nodes_of(p: Prepared) -> Nodes:
     """The nodes that will work on a run, and what they have to see."""
     specs = {"vae.path": p.vae, "generator.path": p.generator, "features.path": p.features, "teacher.path": p.teacher}
+    specs |= {f"{role}.path": n for v in p.variants if v.sampling for role, n in v.sampling.networks.items()}
     models = {key: spec.path for key, spec in specs.items() if spec is not None}
     return Nodes(p.config.ray, lambda: needs(p.run, p.config.source, [p.splits.train, p.splits.test], models))
 
@@ -252,6 +253,7 @@ def provenance(p: Prepared, v: Variant) -> dict[str, Any]:
         if guidance is not None:
             own = {} if guidance.own is None else guidance.own.model_dump()
             made |= {"guidance": {"name": guidance.name, **guidance.told(), **own}}
+        made |= {role: network.identity()["weights"][:16] for role, network in v.sampling.networks.items()}
     if v.method.uses_prototypes and c.cluster.algorithm not in (None, "kmeans"):
         made["prototypes"] = {"algorithm": c.cluster.algorithm, **c.hierarchy.model_dump()}
     return made

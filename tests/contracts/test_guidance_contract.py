@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from analytic import SHAPE, Mixture, batch, flow_prediction, noise, prediction, steps
+from analytic import SHAPE, Mixture, batch, flow_prediction, networks, noise, prediction, steps
 
 from raydistill import registry
 from raydistill.diffusion import flow
@@ -29,7 +29,9 @@ pytestmark = pytest.mark.parametrize(("name", "space", "variant"), ENTRIES)
 def make(name: str, space: str, variant: int, scale: float = 0.3, start: float = 1.0, stop: float = 0.0):
     kind = registry.get("guidance", name)
     numbers, own = list(kind.examples(scale, start, stop))[variant]
-    return kind.make(numbers, space, own)
+    guidance = kind.make(numbers, space, own)
+    guidance.bind(networks(kind.networks(own)))
+    return guidance
 
 
 def slots_of(guidance: Guidance, prototype: torch.Tensor | float, size: int = 3, shape=SHAPE) -> Batch:
@@ -131,6 +133,15 @@ def test_dtype_and_shape_are_kept(
     context = {n: v.to(dtype) for n, v in single.context.items()}
     delta = guidance.delta(pred, Batch(single.class_index, single.prototype.to(dtype), single.keys, context))
     assert delta.dtype == dtype and delta.shape == pred.x_t.shape
+
+
+def test_it_acts_alike_in_the_loops_and_outside(name: str, space: str, variant: int) -> None:
+    """The loops record no gradients: a guidance that needs them sees to it itself."""
+    pred, guidance = at(space, 39, noise(0), noise(1)), make(name, space, variant)
+    outside = guidance.delta(pred, slots_of(guidance, 0.7))
+    with torch.inference_mode():
+        inside = guidance.delta(at(space, 39, noise(0) + 0, noise(1) + 0), slots_of(guidance, 0.7).take([0, 1, 2]))
+    assert torch.equal(inside, outside) and not outside.requires_grad
 
 
 def test_its_inputs_are_left_as_they_were(name: str, space: str, variant: int) -> None:

@@ -19,6 +19,7 @@ from raydistill.diffusion.schedule import Placed, path
 from raydistill.diffusion.walk import Walk
 from raydistill.errors import BadInput, StageFailed
 from raydistill.guidance.context import Context
+from raydistill.guidance.networks import Networks
 from raydistill.identity import fingerprint
 from raydistill.methods.resolve import SamplingPlan, Variant
 from raydistill.models import loaded
@@ -92,6 +93,8 @@ class Maker:
         sampler = sampling.sampler
         self.denoiser = loaded.generator(generator, self.at, sampler.cfg_scale, sampler.cfg_channels)
         self.vae = loaded.vae(vae, self.at)
+        asked = {role: loaded.classifier(spec, self.at) for role, spec in sampling.networks.items()}
+        self.networks = Networks(generator.latent_scale, generator.class_ids, self.vae, asked)
         self.generate = self.trajectories()
         self.label = {c: i for i, c in enumerate(generator.class_ids)}
 
@@ -121,6 +124,8 @@ class Maker:
         plan, model, denoiser = self.sampling, self.model, self.denoiser
         sampler, start, grid = plan.make_sampler(), plan.start, plan.sampler.grid
         guide = plan.acting.make() if plan.acting else None
+        if guide is not None:
+            guide.bind(self.networks)
         if plan.flows:
             times = model.times(plan.steps, start.t0, grid)
             return lambda batch, trace: flow.sample(
@@ -281,5 +286,6 @@ def identity(sampling: SamplingPlan, real: RealLatents) -> list[Any]:
     parts: list[Any] = [sampling.sampler.model_dump(), guidance and guidance.name, numbers]
     parts += [sampling.own.model_dump()] if sampling.own else []
     parts += [FLOW_VERSION] if sampling.flows else []
+    parts += [[role, sampling.networks[role].identity()] for role in sampling.roles]
     code = registry.identity("sampler", sampling.sampler.name or "")
     return parts + code + (registry.identity("guidance", acting.name) if acting is not None else [])
