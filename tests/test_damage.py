@@ -82,7 +82,13 @@ BESIDES = {
     ("*/manifest.json", "swap", "distill"): "named",  # whole, but of another stage: it was copied there
     ("seals/*.parquet.json", "folder", "compare"): "named",
 }
-FEW = ("latents", "plan", "checks", "syntheses", "evaluations")  # stages that stand for all; the slow test takes every file
+FEW = (
+    "latents",
+    "plan",
+    "checks",
+    "syntheses",
+    "evaluations",
+)  # stand for all; the slow test takes every file
 
 
 @pytest.fixture(scope="module")

@@ -122,14 +122,14 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def nearest_key(key: str) -> str | None:
-    """The known key most like `key`, by its whole path or by its last part."""
-    known = [k for k, _ in leaves(Config)]
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if near:
-        return near[0]
-    tails = {k.rsplit(".", 1)[-1]: k for k in known}
-    near = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(tails), n=1, cutoff=0.6)
-    return tails[near[0]] if near else None
+    """The known key most like `key`: by its whole path, then by its last part; without a section the other way round."""
+    paths = {k: k for k, _ in leaves(Config)}
+    tails = {k.rsplit(".", 1)[-1]: k for k in paths}
+    ways = [(key, paths), (key.rsplit(".", 1)[-1], tails)]
+    for asked, known in ways if "." in key else reversed(ways):
+        if nearest := difflib.get_close_matches(asked, list(known), n=1, cutoff=0.6):
+            return known[nearest[0]]
+    return None
 
 
 def _read(config: str) -> dict[str, Any]:

@@ -66,6 +66,33 @@ class GuidanceConfig(Section):
     ] = 0.5
 
 
+class StartConfig(Section):
+    """Where trajectories begin, for methods with prototypes: at each slot's prototype, noised. null = own."""
+
+    strength: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="share of the noise path that is run, from the prototype noised; 1 = pure noise"),
+        Search(0.3, 1.0),
+    ] = None
+    snr: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1e6,
+            description=(
+                "instead, the ratio alpha_bar / (1 - alpha_bar) of the level; 0.0892 is D4M's strength 0.7 on Stable "
+                "Diffusion's schedule"
+            ),
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> StartConfig:
+        if self.strength is not None and self.snr is not None:
+            raise ValueError("start.strength and start.snr both say where trajectories begin; leave out one")
+        return self
+
+
 Ramp = Literal["constant", "linear", "cosine", "exponential"]
 
 

@@ -9,7 +9,14 @@ from pydantic import Field, field_validator, model_validator
 from raydistill.config.base import Cpus, Fraction, Pool, Section, Seed, class_list, class_lists
 from raydistill.config.evaluation import EvaluateConfig, LabelConfig
 from raydistill.config.pretrain import PretrainConfig
-from raydistill.config.sampling import AdaptiveConfig, GuidanceConfig, ManifoldConfig, PathConfig, SamplerConfig
+from raydistill.config.sampling import (
+    AdaptiveConfig,
+    GuidanceConfig,
+    ManifoldConfig,
+    PathConfig,
+    SamplerConfig,
+    StartConfig,
+)
 from raydistill.config.text import write
 
 
@@ -224,6 +231,7 @@ class Config(Section):
     hierarchy: HierarchyConfig = HierarchyConfig()
     generator: GeneratorConfig = GeneratorConfig()
     sampler: SamplerConfig = SamplerConfig()
+    start: StartConfig = StartConfig()
     guidance: GuidanceConfig = GuidanceConfig()
     manifold: ManifoldConfig = ManifoldConfig()
     path: PathConfig = PathConfig()

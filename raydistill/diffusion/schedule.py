@@ -91,7 +91,8 @@ def timesteps(grid: str, steps: int, train_steps: int) -> np.ndarray:
 
 def path(alpha_bar: np.ndarray, grid: str, steps: int, start: Start = NOISE) -> tuple[Step, ...]:
     """The steps in sampling order, noisiest first; those that a start leaves, counted among themselves."""
-    times = timesteps(grid, steps, len(alpha_bar))[: start.steps(steps)]
+    times = timesteps(grid, steps, len(alpha_bar))
+    times = times[: start.steps(alpha_bar[times])]
     steps = len(times)
     previous = np.concatenate([[1.0], alpha_bar[times[:-1]]])
     made = [

@@ -12,6 +12,7 @@ import numpy as np
 
 from raydistill.clustering.tree import Tree
 from raydistill.config import Config, Space
+from raydistill.diffusion.start import NOISE, Start
 from raydistill.errors import BadInput
 
 
@@ -65,6 +66,7 @@ class Method(ABC):
     guidance: ClassVar[str | None] = None
     form: ClassVar[Space | None] = None
     steps: ClassVar[int] = 50
+    start: ClassVar[Start] = NOISE
     options: tuple[object, ...] = ()  # what `of` took from the configuration; part of the plan's fingerprint
 
     @classmethod
@@ -75,6 +77,11 @@ class Method(ABC):
     @abstractmethod
     def slots(self, view: ClassView, ipc: int, seed: int) -> list[Slot]:
         """Exactly `ipc` slots, a pure function of its arguments."""
+
+
+def in_turn(view: ClassView, ipc: int) -> list[Slot]:
+    """Slot j takes prototype j; with fewer distinct latents than slots the prototypes are used in turn."""
+    return [Slot(j % len(view.sizes), view.centroids[j % len(view.sizes)]) for j in range(ipc)]
 
 
 def pick_real(view: ClassView, ipc: int, method: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from raydistill.config import Space
-from raydistill.methods.base import ClassView, Method, Slot
+from raydistill.methods.base import ClassView, Method, Slot, in_turn
 from raydistill.registry import register
 
 
@@ -20,8 +20,7 @@ class Mgd3(Method):
     form: ClassVar[Space | None] = "mean"
 
     def slots(self, view: ClassView, ipc: int, seed: int) -> list[Slot]:
-        """Slot j takes prototype j; with fewer distinct latents than slots the prototypes are used in turn."""
-        return [Slot(j % len(view.sizes), view.centroids[j % len(view.sizes)]) for j in range(ipc)]
+        return in_turn(view, ipc)
 
 
 @register("method", "mgd3_ddim")

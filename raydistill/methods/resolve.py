@@ -35,6 +35,16 @@ class GuidancePlan:
     roles: tuple[str, ...] = ()
     networks: Mapping[str, ClassifierSpec] = field(default_factory=dict)
 
+    @property
+    def begins(self) -> Start:
+        """Where it begins itself, if it acts."""
+        return self.kind.start(self.own) if self.acts else NOISE
+
+    @property
+    def window(self) -> Window:
+        """In which it acts, of the section that guidance of diffusion shares."""
+        return Window(self.numbers.start, self.numbers.stop)
+
     def make(self) -> Guidance:
         return self.kind.make(self.numbers, self.space, self.own)
 
@@ -113,17 +123,38 @@ def resolve(config: Config) -> Variant:
     name = config.sampler.name or method.sampler
     kind = registry.get("sampler", name)
     sampler = config.sampler.model_copy(update={"name": name, "steps": config.sampler.steps or method.steps})
-    guidance = _guidance(config, method, name, kind.spaces, sampler.steps)
+    guidance = _guidance(config, method, name, kind.spaces)
+    start = _start(config, method, guidance)
+    if guidance is not None and guidance.acts and guidance.space != "velocity" and start.snr is None:
+        guidance.window.check(start.share(sampler.steps or 1))
     form = None if guidance is None else guidance.space
     numbers = config.guidance.model_copy(update={"form": form}) if guidance is None else guidance.numbers
     config = config.model_copy(update={"sampler": sampler, "guidance": numbers})
-    start = guidance.kind.start(guidance.own) if guidance and guidance.acts else NOISE
     return Variant(config, method, SamplingPlan(sampler, kind, section(config, kind), start, guidance))
 
 
-def _guidance(
-    config: Config, method: Method, sampler: str, spaces: tuple[str, ...], steps: int | None
-) -> GuidancePlan | None:
+def _start(config: Config, method: Method, guidance: GuidancePlan | None) -> Start:
+    """Where the guidance begins if it has a start of its own, otherwise what `start` says, otherwise the method."""
+    asked, own = config.start, method.start
+    if asked.strength is not None:
+        own = Start(1.0 - asked.strength)
+    elif asked.snr is not None:
+        own = Start(snr=asked.snr)
+    if own.noised and not method.uses_prototypes:
+        raise BadInput(
+            f"start begins at prototypes, and method {config.method} has none; leave start.strength and start.snr out, "
+            "or choose a method with prototypes (ddoq, mgd3)"
+        )
+    theirs = NOISE if guidance is None else guidance.begins
+    if guidance is not None and theirs.noised and own.noised:
+        raise BadInput(
+            f"guidance {guidance.name} begins at t={theirs.time:g} itself, and start says another; set "
+            f"{guidance.name}.t0=0, or leave start.strength and start.snr out"
+        )
+    return theirs if theirs.noised else own
+
+
+def _guidance(config: Config, method: Method, sampler: str, spaces: tuple[str, ...]) -> GuidancePlan | None:
     if method.guidance is None:
         return None
     kind: type[Guidance] = registry.get("guidance", method.guidance)
@@ -140,8 +171,6 @@ def _guidance(
         )
     numbers, own = config.guidance.model_copy(update={"form": space}), section(config, kind)
     acts = kind.acts(numbers, own)
-    if space != "velocity" and acts:
-        Window(numbers.start, numbers.stop).check(kind.start(own).steps(steps or 1))
     context, roles = (kind.context(own), tuple(kind.networks(own))) if acts else ({}, ())
     return GuidancePlan(method.guidance, kind, space, numbers, own, acts, context, roles)
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from raydistill import registry
-from raydistill.config import Config
+from raydistill.config import Config, StartConfig
+from raydistill.diffusion.schedule import path as diffusion_path
 from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
 from raydistill.guidance.networks import ROLES
@@ -142,13 +143,16 @@ def check_steps(sampling: SamplingPlan, generator: GeneratorSpec) -> None:
             raise BadInput(
                 f"sampler.steps={count} is more than the generator's {len(generator.alphas_bar)} training steps"
             )
+        if sampling.acting is not None:
+            run = diffusion_path(generator.alphas_bar, sampling.sampler.grid, count, sampling.start)
+            sampling.acting.window.check(len(run))
         return
     if sampling.kind.any_time and generator.predicts.own_times is not None:
         raise BadInput(
             f"sampler.name={name} asks for velocities at any time, and {generator.path} is no flow and knows only "
             "its training times; use euler or heun, or give a flow as generator.path"
         )
-    steps = generator.times(count, sampling.start.t0, sampling.sampler.grid)
+    steps = generator.times(count, sampling.start.time, sampling.sampler.grid)
     if sampling.acting is None:
         return
     window = sampling.acting.make().window
@@ -175,6 +179,7 @@ def _own(config: Config, name: str) -> dict[str, object]:
     return {
         "sampler": config.sampler.model_copy(update=sampler),
         "guidance": config.guidance.model_copy(update={"form": None}),
+        "start": StartConfig(),
         "cluster": config.cluster.model_copy(update={"algorithm": None}),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from raydistill.config import SampleConfig, SourceConfig
 from raydistill.diffusion import flow, loop
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.schedule import Placed, path
+from raydistill.diffusion.start import NOISE
 from raydistill.diffusion.walk import Walk
 from raydistill.errors import BadInput, StageFailed
 from raydistill.guidance.context import Context
@@ -127,7 +128,7 @@ class Maker:
         if guide is not None:
             guide.bind(self.networks)
         if plan.flows:
-            times = model.times(plan.steps, start.t0, grid)
+            times = model.times(plan.steps, start.time, grid)
             return lambda batch, trace: flow.sample(
                 denoiser.velocity, times, Walk(sampler, trace), guide, batch, trace, start
             )
@@ -287,5 +288,7 @@ def identity(sampling: SamplingPlan, real: RealLatents) -> list[Any]:
     parts += [sampling.own.model_dump()] if sampling.own else []
     parts += [FLOW_VERSION] if sampling.flows else []
     parts += [[role, sampling.networks[role].identity()] for role in sampling.roles]
+    own_start = sampling.start != (NOISE if acting is None else acting.begins)
+    parts += [{"start": asdict(sampling.start)}] if own_start else []
     code = registry.identity("sampler", sampling.sampler.name or "")
     return parts + code + (registry.identity("guidance", acting.name) if acting is not None else [])
