@@ -122,7 +122,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def nearest_key(key: str) -> str | None:
-    """The known key most like `key`: by its whole path, then by its last part; without a section the other way round."""
+    """The known key most like `key`, by its whole path or else by its last part; without a section the other way."""
     paths = {k: k for k, _ in leaves(Config)}
     tails = {k.rsplit(".", 1)[-1]: k for k in paths}
     ways = [(key, paths), (key.rsplit(".", 1)[-1], tails)]
