@@ -29,6 +29,7 @@ LAYERS: list[tuple[str, ...]] = [
         "signals",
         "strict_json",
         "code_identity",
+        "declared",
         "presets",
     ),
     ("store",),

@@ -133,7 +133,7 @@ class TestTheStages:
         for part in (group.PART, 3):
             monkeypatch.setattr(check, "PART", part)
             classes, manifest = tiny.sealed("group")
-            work = check.MeansWork(classes, tiny.run.artifact("means", f"parts-of-{part}"))
+            work = check.MeansWork("", classes, artifact=tiny.run.artifact("means", f"parts-of-{part}"))
             tables = [work.artifact.read_table(work.finish(r)) for r in manifest.records]
             for table in tables:
                 for c, mean in zip(table["class_index"].to_pylist(), schemas.tensor_numpy(table["mean"]), strict=True):

@@ -14,6 +14,7 @@ import numpy as np
 from samples import write_student
 
 from raydistill.config import Config, build
+from raydistill.evaluation.recipe import Recipe
 from raydistill.methods.resolve import resolve
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
@@ -22,12 +23,12 @@ from raydistill.pipeline.features import by_features
 from raydistill.pipeline.preflight import find_networks
 from raydistill.sources.base import Listing, open_splits
 from raydistill.stages import runner
-from raydistill.stages.evaluation import measure
+from raydistill.stages.evaluation import label, measure, teacher, trainings
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.latents import embed, encode, group
 from raydistill.stages.prototypes import cluster
 from raydistill.stages.runner import Execute, Outcome, Stage, Work, serial
-from raydistill.stages.syntheses import check, plan, sample
+from raydistill.stages.syntheses import check, ingest, plan, sample
 from raydistill.stages.syntheses.real_latents import RealLatents
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
@@ -49,6 +50,8 @@ STAGES = (
     f"check {GENERATED}",
     f"measure {GENERATED}",
 )
+IMPORT, TEACHER, LABEL = "import", "teacher", f"label {GENERATED}"  # of a folder's images, and for soft labels
+EVERY = (*STAGES, IMPORT, TEACHER, LABEL)
 UPSTREAM = {
     "encode": (),
     "group": ("encode",),
@@ -82,6 +85,7 @@ def config(**more: Any) -> Config:
             "seeds": 2,
             "protocol": {"visits": 32, "batch": 8, "image_size": 8, "evaluations": 2},
         },
+        "label": {"batch": 5, "device": "cpu"},
     }
     return build(tree | more)
 
@@ -109,7 +113,7 @@ class TinyRun:
         return artifact, manifest
 
     def stage(self, name: str) -> Stage:
-        """A stage of STAGES by name."""
+        """A stage of EVERY by name."""
         kind, _, method_name = name.partition(" ")
         if kind == "encode":
             return encode.stage(self.config, self.run, self.train, self.vae)
@@ -129,9 +133,15 @@ class TinyRun:
             anchors = plan.Prototypes(*self.sealed("cluster")) if v.method.uses_prototypes else None
             features = plan.Features(*self.sealed("embed")) if by_features(v) else None
             return plan.stage(v, self.run, *self.sealed("group"), anchors, self.train.classes, self.shape, features)
+        if kind == "import":
+            return ingest.stage(self.config, self.run, self.judged(), self.vae)
+        if kind == "teacher":
+            return teacher.stage(self.config, self.run, self.test, self.network, self.recipe())
+        if kind == "label":
+            classes = self.train.classes
+            return label.stage(self.config, self.run, self.ref(method_name), classes, self.network, self.recipe())
         if kind == "measure":
-            made, manifest = self.sealed(f"sample {method_name}")
-            ref = SetRef(method_name, manifest.digest, manifest.rows, made, manifest)
+            ref = self.ref(method_name)
             points = {
                 measure.LATENT: measure.Points("latent", *self.sealed("group")),
                 self.network.architecture: measure.Points("feature", *self.sealed("embed")),
@@ -140,6 +150,23 @@ class TinyRun:
         above = self.sealed(f"plan {method_name}")
         real = RealLatents(*self.sealed("group"))
         return sample.stage(v, self.run, *above, real, self.train, self.vae, self.generator)
+
+    def ref(self, method_name: str) -> SetRef:
+        """The syntheses of a method as a training set."""
+        artifact, manifest = self.sealed(f"sample {method_name}")
+        return SetRef(method_name, manifest.digest, manifest.rows, artifact, manifest)
+
+    def recipe(self) -> Recipe:
+        """That of a student on stored soft labels."""
+        e = self.config.evaluate
+        soft = e.protocol.model_copy(update={"name": "fkd", "batch": None, "visits": None, "views": 2})
+        own = self.config.model_copy(update={"evaluate": e.model_copy(update={"protocol": soft})})
+        return trainings.recipe(own, len(self.train.classes), "convnet")
+
+    def judged(self) -> ingest.Foreign:
+        """Five of the training images, as if they had been found in a folder."""
+        listing = few(self.train, 5)
+        return ingest.Foreign("mine", self.config.source, listing, np.ones(len(listing)))
 
     def finish(self, names: Sequence[str] = STAGES) -> dict[str, Manifest]:
         return {name: runner.run(self.stage(name), serial).manifest for name in names}

@@ -8,27 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from raydistill.config import Config, LabelConfig, SourceConfig
+from raydistill.declared import Aside, Keys
 from raydistill.evaluation.geometry import Boxes, matrices, resample
 from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.stored import Views, quantise, view_boxes
-from raydistill.identity import fingerprint
 from raydistill.models import loaded
 from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.device import place
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.evaluation.image_sets import SetRef, load_images
 from raydistill.stages.runner import Stage
+from raydistill.stages.work import StageWork
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
-VERSION = 1
 BOX = ("top", "left", "height", "width", "flip")
 
 
@@ -41,14 +42,16 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class LabelWork:
-    source: SourceConfig
-    syntheses: Artifact
-    class_ids: tuple[str, ...]
+class LabelWork(StageWork):
+    name, folder = "label", "labels"
+
+    set: str  # its digest
     network: ClassifierSpec
-    label: LabelConfig
-    recipe: Recipe
-    artifact: Artifact
+    class_ids: tuple[str, ...]
+    recipe: Annotated[Recipe, Keys("views", "image_size", "crop_scale", "flip")]
+    source: Annotated[SourceConfig, Keys("image_size", "max_pixels")]
+    label: Annotated[LabelConfig, Keys("batch", "dtype", "threads")]
+    syntheses: Aside[Artifact]
 
     def load(self, item: Unit) -> tuple[Unit, np.ndarray]:
         """The unit and its images (n, 3, S, S) uint8."""
@@ -105,23 +108,12 @@ def stage(
     """The soft labels of one set of syntheses."""
     assert ref.artifact is not None and ref.manifest is not None
     ids = tuple(c.class_id for c in classes)
-    print_of = fingerprint(
-        "label",
-        VERSION,
-        ref.digest,
-        network.identity(),
-        ids,
-        *(recipe.views, recipe.image_size, recipe.crop_scale, recipe.flip),
-        *(config.source.image_size, config.source.max_pixels),
-        *(config.label.batch, config.label.dtype, config.label.threads),
-    )
-    artifact = run.artifact("labels", print_of)
+    work = LabelWork(ref.digest, network, ids, recipe, config.source, config.label, ref.artifact).within(run)
     counts = [r.rows for r in ref.manifest.records]
     starts = np.cumsum([0, *counts]).tolist()
     units = {r.key: Unit(r, start) for r, start in zip(ref.manifest.records, starts, strict=False)}
-    work = LabelWork(config.source, ref.artifact, ids, network, config.label, recipe, artifact)
     total = ref.images * recipe.views
-    return Stage("label", "labels", artifact, list(units), units.__getitem__, work, total, "actors", config.label)
+    return Stage("label", "labels", work.artifact, list(units), units.__getitem__, work, total, "actors", config.label)
 
 
 def read(artifact: Artifact, manifest: Manifest, images: int, views: int) -> Views:

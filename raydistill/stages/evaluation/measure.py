@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from raydistill import registry, strict_json
 from raydistill.config import Config, EmbedConfig, MetricsConfig, SourceConfig
+from raydistill.declared import Aside, Keys, Spread
 from raydistill.errors import BadInput, StageFailed
-from raydistill.identity import canonical, fingerprint
+from raydistill.identity import canonical
 from raydistill.metrics.base import Metric
 from raydistill.models import loaded
 from raydistill.models.classifier import Classifier, ClassifierSpec
@@ -25,11 +26,11 @@ from raydistill.sources.images import decode
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.latents.embed import embed_all
 from raydistill.stages.runner import Stage
+from raydistill.stages.work import StageWork
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
-VERSION = 1
 KEY = "metrics"
 LATENT = "latent"
 
@@ -66,15 +67,22 @@ def asked(config: MetricsConfig, network: ClassifierSpec | None) -> dict[str, st
 
 
 @dataclass(frozen=True)
-class MeasureWork:
+class MeasureWork(StageWork):
+    name, folder = "measure", "metrics"
+
+    set: Annotated[SetRef, Keys("digest")]
     spaces: Mapping[str, str]  # metric -> space
-    points: Mapping[str, Points]  # space -> the real images in it
-    network: ClassifierSpec | None
-    set: SetRef
-    source: SourceConfig
-    embed: EmbedConfig
-    classes: int
-    artifact: Artifact
+    points: Annotated[Mapping[str, Points], lambda points, _: [{s: p.manifest.digest for s, p in points.items()}]]
+    network: Annotated[ClassifierSpec | None, lambda network, work: [work.seen(network) if network else None]]
+    code: Spread[list[Any]]  # registry.identity of the metrics
+    source: Aside[SourceConfig]  # in `seen`, as is the next
+    embed: Aside[EmbedConfig]
+    classes: Aside[int]
+
+    def seen(self, network: ClassifierSpec) -> list[Any]:
+        """What the network is, and how it is shown the images."""
+        e, s = self.embed, self.source
+        return [network.identity(), e.batch, e.dtype, e.threads, s.image_size, s.max_pixels]
 
     def load(self, item: str) -> str:
         return item
@@ -148,20 +156,9 @@ def stage(
     spaces = asked(config.metrics, network)
     used = {space: p for space, p in points.items() if space in spaces.values()}
     network = network if network and network.architecture in used else None
-    e, s = config.embed, config.source
-    shown = (network.identity(), e.batch, e.dtype, e.threads, s.image_size, s.max_pixels) if network else None
-    print_of = fingerprint(
-        "measure",
-        VERSION,
-        ref.digest,
-        spaces,
-        {space: p.manifest.digest for space, p in used.items()},
-        shown,
-        *(part for name in spaces for part in registry.identity("metric", name)),
-    )
-    artifact = run.artifact("metrics", print_of)
-    work = MeasureWork(spaces, used, network, ref, s, e, classes, artifact)
-    return Stage("measure", "sets", artifact, [KEY], lambda k: k, work, 1, "actors", e)
+    code = [part for name in spaces for part in registry.identity("metric", name)]
+    work = MeasureWork(ref, spaces, used, network, code, config.source, config.embed, classes).within(run)
+    return Stage("measure", "sets", work.artifact, [KEY], lambda k: k, work, 1, "actors", config.embed)
 
 
 def values(artifact: Artifact, manifest: Manifest) -> dict[str, float]:

@@ -5,35 +5,38 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 
 from raydistill.config import Config, LabelConfig, SourceConfig
+from raydistill.declared import Keys
 from raydistill.errors import BrokenImage, StageFailed
 from raydistill.evaluation.recipe import Recipe
-from raydistill.identity import canonical, fingerprint
+from raydistill.identity import canonical
 from raydistill.models import loaded
 from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.device import place
 from raydistill.sources.base import Listing, open_source
 from raydistill.stages.evaluation.image_sets import load_images
 from raydistill.stages.runner import Stage
-from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.stages.work import StageWork
+from raydistill.store.artifact import Manifest, Record
 from raydistill.store.rundir import RunDir
 
-VERSION = 1
 CHUNK = 250  # images a unit
 
 
 @dataclass(frozen=True)
-class TeacherWork:
-    source: SourceConfig
-    test: Listing
+class TeacherWork(StageWork):
+    name, folder = "teacher", "teachers"
+
     network: ClassifierSpec
-    label: LabelConfig
-    recipe: Recipe
-    artifact: Artifact
+    test: Annotated[Listing, Keys("digest")]
+    recipe: Annotated[Recipe, Keys("image_size", "test_crop")]
+    source: Annotated[SourceConfig, Keys("image_size", "max_pixels")]
+    label: Annotated[LabelConfig, Keys("batch", "dtype", "threads")]
 
     def load(self, item: tuple[str, int]) -> tuple[str, np.ndarray, np.ndarray]:
         """Key, pixels (n, 3, S, S) uint8 as students are tested on, and labels (n,) of the usable images of a unit."""
@@ -69,18 +72,7 @@ class TeacherWork:
 
 def stage(config: Config, run: RunDir, test: Listing, network: ClassifierSpec, recipe: Recipe) -> Stage:
     """The teacher's answers to all test images. A teacher below twice chance is refused."""
-    print_of = fingerprint(
-        "teacher",
-        VERSION,
-        network.identity(),
-        test.digest,
-        recipe.image_size,
-        recipe.test_crop,
-        config.source.image_size,
-        config.source.max_pixels,
-        *(config.label.batch, config.label.dtype, config.label.threads),
-    )
-    artifact = run.artifact("teachers", print_of)
+    work = TeacherWork(network, test, recipe, config.source, config.label).within(run)
     starts = {f"chunk-{i:05d}": i * CHUNK for i in range(-(-len(test) // CHUNK))}
 
     def inspect(records: list[Record]) -> None:
@@ -95,10 +87,10 @@ def stage(config: Config, run: RunDir, test: Listing, network: ClassifierSpec, r
     return Stage(
         "teacher",
         "images",
-        artifact,
+        work.artifact,
         list(starts),
         lambda key: (key, starts[key]),
-        TeacherWork(config.source, test, network, config.label, recipe, artifact),
+        work,
         len(test),
         "actors",
         config.label,

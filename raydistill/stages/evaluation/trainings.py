@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 from raydistill import registry
-from raydistill.config import Config
+from raydistill.config import Config, EvaluateConfig, SourceConfig
+from raydistill.declared import Keys, Since, Spread
 from raydistill.evaluation.recipe import Recipe, Setting, resolve
-from raydistill.identity import fingerprint
+from raydistill.models.classifier import ClassifierSpec
 from raydistill.sources.base import Listing
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import Teaching, Training
+from raydistill.stages.work import StageWork
+from raydistill.store.artifact import Manifest
 from raydistill.store.rundir import RunDir
 
-VERSION = 2
+
+@dataclass(frozen=True)
+class TrainingReads(StageWork):
+    """What a training depends on: how, on what, by whom taught, and where tested."""
+
+    name, folder, version = "evaluate", "evaluations", 2
+
+    recipe: Annotated[Recipe, lambda recipe, _: [recipe.tree()]]
+    evaluate: Annotated[EvaluateConfig, Keys("width", "threads")]
+    test: Annotated[Listing, Keys("digest")]
+    source: Annotated[SourceConfig, Keys("image_size", "max_pixels")]
+    set: Annotated[SetRef, Keys("digest")]
+    student: str
+    seed: int
+    teacher: ClassifierSpec | None
+    labels: Annotated[Manifest | None, lambda labels, _: [labels and labels.digest]]
+    part: Annotated[tuple[int, int] | None, Since(None)]
+    dtype: Annotated[str, Since("float32")]
+    code: Spread[list[Any]]  # registry.identity of student and protocol
 
 
 def recipe(config: Config, classes: int, student: str, parts: int = 1) -> Recipe:
@@ -45,26 +67,21 @@ def trainings(
         if s.artifact is None and e.full_epochs is not None:
             own = replace(own, visits=e.full_epochs * s.images)
         stored = teaching.stored.get(s.digest) if teaching else None
-        print_of = fingerprint(
-            "evaluate",
-            VERSION,
-            own.tree(),
-            e.width,
-            e.threads,
-            test.digest,
-            config.source.image_size,
-            config.source.max_pixels,
-            s.digest,
+        reads = TrainingReads(
+            own,
+            e,
+            test,
+            config.source,
+            s,
             student,
             seed,
-            teaching.network.identity() if teaching else None,
-            stored[1].digest if stored else None,
-            *([s.increment] if s.increment else []),
-            *([e.dtype] if e.dtype != "float32" else []),
-            *registry.identity("student", student),
-            *registry.identity("protocol", e.protocol.name),
+            teaching.network if teaching else None,
+            stored[1] if stored else None,
+            s.increment,
+            e.dtype,
+            registry.identity("student", student) + registry.identity("protocol", e.protocol.name),
         )
-        return Training(s, student, seed, own, run.artifact("evaluations", print_of))
+        return Training(s, student, seed, own, reads.within(run).artifact)
 
     return [training(student, seed, s) for student in e.students for seed in range(e.seeds) for s in sets]
 

@@ -9,33 +9,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Annotated
 
 import numpy as np
 
 from raydistill.config import Config, EmbedConfig, SourceConfig
+from raydistill.declared import Aside, Keys
 from raydistill.errors import BrokenImage, StageFailed
-from raydistill.identity import fingerprint
 from raydistill.models import loaded
 from raydistill.models.classifier import Classifier, ClassifierSpec, unit_images
 from raydistill.models.device import place
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
 from raydistill.stages.runner import Stage
+from raydistill.stages.work import StageWork
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
-VERSION = 1
-
 
 @dataclass(frozen=True)
-class EmbedWork:
-    source: SourceConfig
-    split: str
-    classes: Artifact
+class EmbedWork(StageWork):
+    name, folder = "embed", "features"
+
+    rows: str  # the digest of group's manifest
+    images: str  # the digest of the listing
     network: ClassifierSpec
-    embed: EmbedConfig
-    artifact: Artifact
+    embed: Annotated[EmbedConfig, Keys("batch", "dtype", "threads")]
+    source: Annotated[SourceConfig, Keys("image_size", "max_pixels")]
+    split: Aside[str]
+    classes: Aside[Artifact]
 
     def load(self, item: Record) -> Record:
         return item
@@ -87,19 +90,6 @@ def stage(
 ) -> Stage:
     """The embed stage over the manifest of group."""
     e = config.embed
-    print_of = fingerprint(
-        "embed",
-        VERSION,
-        manifest.digest,
-        train.digest,
-        network.identity(),
-        e.batch,
-        e.dtype,
-        e.threads,
-        config.source.image_size,
-        config.source.max_pixels,
-    )
-    artifact = run.artifact("features", print_of)
-    work = EmbedWork(config.source, train.split, classes, network, e, artifact)
+    work = EmbedWork(manifest.digest, train.digest, network, e, config.source, train.split, classes).within(run)
     records = {r.key: r for r in manifest.records}
-    return Stage("embed", "images", artifact, list(records), records.__getitem__, work, manifest.rows, "actors", e)
+    return Stage("embed", "images", work.artifact, list(records), records.__getitem__, work, manifest.rows, "actors", e)

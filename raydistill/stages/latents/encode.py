@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from raydistill.config import Config, EncodeConfig, SourceConfig
+from raydistill.declared import Aside, Keys
 from raydistill.errors import BrokenImage, StageFailed, printable
-from raydistill.identity import fingerprint
 from raydistill.models import loaded
 from raydistill.models.device import place
 from raydistill.models.vae import Vae, VaeSpec
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
 from raydistill.stages.runner import Stage
+from raydistill.stages.work import StageWork
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Record
+from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
-
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,16 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class EncodeWork:
-    source: SourceConfig
-    split: str
+class EncodeWork(StageWork):
+    name, folder = "encode", "latents"
+
+    images: str  # the digest of the listing
     vae: VaeSpec
-    encode: EncodeConfig
-    artifact: Artifact
-    classes: int
     buckets: int
+    encode: Annotated[EncodeConfig, Keys("chunk", "batch", "dtype", "threads")]
+    source: Annotated[SourceConfig, Keys("image_size", "max_pixels")]
+    split: Aside[str]
+    classes: Aside[int]
 
     def load(self, item: Chunk) -> Decoded:
         size = self.source.image_size
@@ -114,21 +115,8 @@ def stage(config: Config, run: RunDir, train: Listing, vae: VaeSpec) -> Stage:
     buckets = min(config.group.buckets, len(train.classes))
     chunk = config.encode.chunk
     starts = {f"chunk-{i:06d}": start for i, start in enumerate(range(0, len(train), chunk))}
-    print_of = fingerprint(
-        "encode",
-        VERSION,
-        train.digest,
-        vae.identity(),
-        buckets,
-        chunk,
-        config.encode.batch,
-        config.encode.dtype,
-        config.encode.threads,
-        config.source.image_size,
-        config.source.max_pixels,
-    )
-    artifact = run.artifact("latents", print_of)
-    work = EncodeWork(config.source, train.split, vae, config.encode, artifact, len(train.classes), buckets)
+    work = EncodeWork(train.digest, vae, buckets, config.encode, config.source, train.split, len(train.classes))
+    work = work.within(run)
 
     def item(key: str) -> Chunk:
         rows = slice(starts[key], starts[key] + chunk)
@@ -140,7 +128,7 @@ def stage(config: Config, run: RunDir, train: Listing, vae: VaeSpec) -> Stage:
     return Stage(
         "encode",
         "images",
-        artifact,
+        work.artifact,
         list(starts),
         item,
         work,

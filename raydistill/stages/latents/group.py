@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 
 from raydistill.clustering.points import CHUNK
 from raydistill.config import Config
+from raydistill.declared import Aside
 from raydistill.errors import StageFailed
-from raydistill.identity import fingerprint
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.runner import Stage
+from raydistill.stages.work import StageWork
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
-VERSION = 1
 PART = 4 * CHUNK
 
 
@@ -34,9 +34,11 @@ class Bucket:
 
 
 @dataclass(frozen=True)
-class GroupWork:
-    latents: Artifact
-    artifact: Artifact
+class GroupWork(StageWork):
+    name, folder = "group", "classes"
+
+    shards: str  # the digest of encode's manifest
+    latents: Aside[Artifact]
 
     def load(self, item: Bucket) -> Bucket:
         return item
@@ -90,14 +92,14 @@ def stage(config: Config, run: RunDir, latents: Artifact, manifest: Manifest, cl
                 "or leave the class out with source.classes=[...]"
             )
     keys = {f"bucket-{b:03d}": tuple(p) for b, p in sorted(parts.items())}
-    artifact = run.artifact("classes", fingerprint("group", VERSION, manifest.digest))
+    work = GroupWork(manifest.digest, latents).within(run)
     return Stage(
         "group",
         "images",
-        artifact,
+        work.artifact,
         list(keys),
         lambda k: Bucket(k, keys[k]),
-        GroupWork(latents, artifact),
+        work,
         manifest.rows,
         "tasks",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,27 +19,33 @@ from raydistill.clustering.base import Clustering, Clusters
 from raydistill.clustering.points import Points, Whole
 from raydistill.clustering.tree import Tree
 from raydistill.config import Config, Pool
+from raydistill.declared import Aside, Spread
 from raydistill.errors import BadInput, StageFailed
-from raydistill.identity import fingerprint
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.latents.group import PART
 from raydistill.stages.prototypes.pieces import Piece, Stored
 from raydistill.stages.runner import Stage
+from raydistill.stages.work import StageWork
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
-VERSION = 1  # of the tables; a clustering has its own
-
 
 @dataclass(frozen=True)
-class ClusterWork:
-    classes: Artifact
-    artifact: Artifact
-    clustering: Clustering
-    class_ids: tuple[str, ...]
-    budget: int  # bytes of float16 latents that a task may hold; changes who computes, not what
-    num_cpus: float
+class ClusterWork(StageWork):
+    """Its version is that of the tables; a clustering has its own."""
+
+    name, folder = "cluster", "prototypes"
+
+    rows: str  # the digest of group's manifest
+    algorithm: str
+    clustering: Annotated[Clustering, lambda clustering, _: clustering.values()]
+    chunks: Spread[list[str]]  # ["in chunks"] if the largest class is beyond what the clustering takes whole
+    code: Spread[list[Any]]  # registry.identity of the clustering
+    classes: Aside[Artifact]
+    class_ids: Aside[tuple[str, ...]]
+    budget: Aside[int]  # bytes of float16 latents that a task may hold; changes who computes, not what
+    num_cpus: Aside[float]
 
     def load(self, item: Record) -> Record:
         return item
@@ -119,17 +126,6 @@ def tree_table(index: int, tree: Tree, ids: pa.ChunkedArray, shape: tuple[int, .
     )
 
 
-def identity(name: str, clustering: Clustering, manifest: Manifest, numbers: int) -> list[object]:
-    """What the bytes of a clustering depend on, for latents of so many numbers."""
-    largest = max(max(r.meta["counts"]) for r in manifest.records)
-    return [
-        name,
-        *clustering.values(),
-        *(["in chunks"] if clustering.by_chunks(largest, numbers) else []),
-        *registry.identity("clustering", name),
-    ]
-
-
 def stage(
     config: Config,
     run: RunDir,
@@ -142,16 +138,23 @@ def stage(
     c = config.cluster
     name = c.algorithm or "kmeans"
     clustering = registry.get("clustering", name).of(config)
-    parts = identity(name, clustering, manifest, int(np.prod(shape)))
-    artifact = run.artifact("prototypes", fingerprint("cluster", VERSION, manifest.digest, *parts))
-    class_ids = tuple(i.class_id for i in infos)
-    budget = c.memory_mb * 2**20 // 4  # a file is read and decoded; chunks and their sums take as much again
-    work = ClusterWork(classes, artifact, clustering, class_ids, budget, c.num_cpus)
+    largest = max(max(r.meta["counts"]) for r in manifest.records)
+    work = ClusterWork(
+        manifest.digest,
+        name,
+        clustering,
+        ["in chunks"] if clustering.by_chunks(largest, int(np.prod(shape))) else [],
+        registry.identity("clustering", name),
+        classes,
+        tuple(i.class_id for i in infos),
+        c.memory_mb * 2**20 // 4,  # a file is read and decoded; chunks and their sums take as much again
+        c.num_cpus,
+    ).within(run)
     records = {r.key: r for r in manifest.records}
     return Stage(
         "cluster",
         "classes",
-        artifact,
+        work.artifact,
         list(records),
         records.__getitem__,
         work,

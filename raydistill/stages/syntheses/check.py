@@ -8,30 +8,34 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 
-from raydistill.identity import canonical, fingerprint
+from raydistill.declared import Aside, Keys
+from raydistill.identity import canonical
 from raydistill.metrics.own_class import OwnClass, nearest_means, warning
 from raydistill.progress import say
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.latents.group import PART
 from raydistill.stages.runner import Stage
+from raydistill.stages.work import StageWork
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 from raydistill.store.sealed import Sealed
 
-VERSION = 1
 KEY = "check"
 HERE = 50_000  # images of which the driver takes the means in seconds, without waking tasks
 
 
 @dataclass(frozen=True)
-class MeansWork:
-    classes: Artifact
-    artifact: Artifact
+class MeansWork(StageWork):
+    name, folder = "means", "means"
+
+    rows: str  # the digest of group's manifest
+    classes: Aside[Artifact]
 
     def load(self, item: Record) -> Record:
         return item
@@ -65,15 +69,15 @@ class MeansWork:
 
 def means_stage(run: RunDir, classes: Artifact, manifest: Manifest) -> Stage:
     """The mean latent of each class of group's manifest."""
-    artifact = run.artifact("means", fingerprint("means", VERSION, manifest.digest))
+    work = MeansWork(manifest.digest, classes).within(run)
     records = {r.key: r for r in manifest.records}
     return Stage(
         "means",
         "images",
-        artifact,
+        work.artifact,
         list(records),
         records.__getitem__,
-        MeansWork(classes, artifact),
+        work,
         manifest.rows,
         "driver" if manifest.rows <= HERE else "tasks",
         units=lambda r: r.meta["images"],
@@ -81,12 +85,13 @@ def means_stage(run: RunDir, classes: Artifact, manifest: Manifest) -> Stage:
 
 
 @dataclass(frozen=True)
-class CheckWork:
-    means: Artifact
-    means_manifest: Manifest
-    syntheses: Artifact
-    manifest: Manifest
-    artifact: Artifact
+class CheckWork(StageWork):
+    name, folder = "check", "checks"
+
+    means_manifest: Annotated[Manifest, Keys("digest")]
+    manifest: Annotated[Manifest, Keys("digest")]
+    means: Aside[Artifact]
+    syntheses: Aside[Artifact]
 
     def load(self, item: str) -> str:
         return item
@@ -116,9 +121,8 @@ class CheckWork:
 
 def stage(run: RunDir, means: Artifact, means_manifest: Manifest, syntheses: Artifact, manifest: Manifest) -> Stage:
     """The check of one set of syntheses against the means of the real classes."""
-    artifact = run.artifact("checks", fingerprint("check", VERSION, means_manifest.digest, manifest.digest))
-    work = CheckWork(means, means_manifest, syntheses, manifest, artifact)
-    return Stage("check", "sets", artifact, [KEY], lambda k: k, work, 1, "driver")
+    work = CheckWork(means_manifest, manifest, means, syntheses).within(run)
+    return Stage("check", "sets", work.artifact, [KEY], lambda k: k, work, 1, "driver")
 
 
 def found(artifact: Artifact, manifest: Manifest) -> OwnClass:

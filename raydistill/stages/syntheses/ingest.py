@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +16,11 @@ from PIL import Image
 from pyarrow import fs as pafs
 
 from raydistill import registry, strict_json
-from raydistill.config import Config, SourceConfig
+from raydistill.config import Config, SampleConfig, SourceConfig
+from raydistill.declared import Keys
 from raydistill.errors import BadInput, BrokenImage, StageFailed, one_line
 from raydistill.exporters.marker import check_ours
-from raydistill.identity import digest, fingerprint
+from raydistill.identity import digest
 from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.models import loaded
 from raydistill.models.device import place
@@ -35,12 +36,12 @@ from raydistill.stages.runner import Stage
 from raydistill.stages.syntheses import numbers
 from raydistill.stages.syntheses.product import label_names
 from raydistill.stages.syntheses.sample import Slots, commit
+from raydistill.stages.work import StageWork
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Record
+from raydistill.store.artifact import Record
 from raydistill.store.location import Location, reason
 from raydistill.store.rundir import RunDir
 
-VERSION = 1
 TRAIN = "train"
 
 
@@ -67,6 +68,11 @@ class Foreign:
     def ipc(self) -> int:
         """The largest number of images of a class."""
         return int(self.listing.counts.max())
+
+    def parts(self) -> list[Any]:
+        """What the images are and how they are read."""
+        s = self.source
+        return [s.kind, self.listing.digest, digest(self.weights.tobytes()), s.image_size, s.max_pixels]
 
 
 def find(config: Config, classes: Sequence[ClassInfo]) -> Foreign:
@@ -211,13 +217,14 @@ def _one_size(source: SourceConfig, listing: Listing) -> str:
 
 
 @dataclass(frozen=True)
-class ImportWork:
+class ImportWork(StageWork):
     """Prepares images exactly as real ones are for encoding; their latents go along for the report."""
 
-    given: Foreign
+    name, folder = "foreign", "syntheses"
+
+    given: Annotated[Foreign, lambda given, _: given.parts()]
     vae: VaeSpec
-    config: Config
-    artifact: Artifact
+    pool: Annotated[SampleConfig, Keys("batch", "threads", "dtype")]
 
     def load(self, item: Slots) -> tuple[Slots, np.ndarray]:
         s, ids = self.given.source, item.table["image_id"].to_pylist()
@@ -232,15 +239,13 @@ class ImportWork:
         return item, pixels
 
     def open(self) -> Callable[[tuple[Slots, np.ndarray]], Record]:
-        at = place(self.config.sample)
+        at = place(self.pool)
         vae = loaded.vae(self.vae, at)
         shape = self.vae.latent_shape(self.given.source.image_size)
 
         def finish(payload: tuple[Slots, np.ndarray]) -> Record:
             slots, pixels = payload
-            return commit(
-                self.artifact, slots, pixels, encode_all(vae, pixels, self.config.sample.batch, shape), 0, at.kind
-            )
+            return commit(self.artifact, slots, pixels, encode_all(vae, pixels, self.pool.batch, shape), 0, at.kind)
 
         return finish
 
@@ -250,10 +255,6 @@ def stage(config: Config, run: RunDir, given: Foreign, vae: VaeSpec) -> Stage:
     s, listing = config.sample, given.listing
     shape = vae.latent_shape(config.source.image_size)
     keys = [f"batch-{n:05d}" for n in range(-(-len(listing) // s.batch))]
-    artifact = run.artifact("syntheses", fingerprint(
-        "foreign", VERSION, given.source.kind, listing.digest, digest(given.weights.tobytes()),
-        config.source.image_size, config.source.max_pixels, vae.identity(), s.batch, s.threads, s.dtype,
-    ))  # fmt: skip
     order = np.argsort(listing.labels, kind="stable")
     labels = listing.labels[order]
     slot = np.arange(len(labels)) - np.searchsorted(labels, labels)  # the number of the image within its class
@@ -278,6 +279,6 @@ def stage(config: Config, run: RunDir, given: Foreign, vae: VaeSpec) -> Stage:
             ),
         )
 
-    work = ImportWork(given, vae, config, artifact)
-    count = partial(numbers.summary, artifact)
-    return Stage("import", "images", artifact, keys, item, work, len(listing), "driver", s, numbers=count)
+    work = ImportWork(given, vae, s).within(run)
+    count = partial(numbers.summary, work.artifact)
+    return Stage("import", "images", work.artifact, keys, item, work, len(listing), "driver", s, numbers=count)

@@ -7,25 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 
 from raydistill import registry
 from raydistill.config import Config
+from raydistill.declared import Aside, Keys, Spread
 from raydistill.errors import BadInput, StageFailed
-from raydistill.identity import fingerprint
 from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.methods.resolve import Variant
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.prototypes.selection import Offer, Prototypes, identity, offer
 from raydistill.stages.runner import Stage
+from raydistill.stages.work import StageWork
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
-
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,21 @@ class Features:
 
 
 @dataclass(frozen=True)
-class PlanWork:
-    classes: Artifact
-    manifest: Manifest
-    prototypes: Prototypes | None
-    features: Features | None
-    artifact: Artifact
-    method: Method
-    infos: tuple[ClassInfo, ...]
-    shape: tuple[int, int, int]
-    config: Config
-    by_class: bool
+class PlanWork(StageWork):
+    name, folder = "plan", "plan"
+
+    method_name: str
+    manifest: Annotated[Manifest, Keys("digest")]  # group's
+    prototypes: Annotated[Prototypes | None, lambda prototypes, _: [prototypes and prototypes.manifest.digest]]
+    config: Annotated[Config, Keys("ipc", "seed", "sample.batch")]
+    by_class: Annotated[bool, lambda by_class, _: ["by class"] * by_class]
+    features: Annotated[Features | None, lambda features, _: [features.manifest.digest] if features else []]
+    choice: Spread[list[object]]  # of prototypes among those that the clustering offers
+    method: Annotated[Method, lambda method, _: method.options]
+    code: Spread[list[Any]]  # registry.identity of the method
+    classes: Aside[Artifact]
+    infos: Aside[tuple[ClassInfo, ...]]
+    shape: Aside[tuple[int, int, int]]
 
     def load(self, item: str) -> str:
         return item
@@ -133,23 +137,19 @@ def stage(
     features: Features | None = None,
 ) -> Stage:
     """The plan of one method at one IPC and seed. `features` are given if the method chooses by them."""
-    config, method = v.config, v.method
-    by_class = v.sampling is not None and bool(v.sampling.context)
-    print_of = fingerprint(
-        "plan",
-        VERSION,
+    config = v.config
+    work = PlanWork(
         config.method,
-        manifest.digest,
-        prototypes.manifest.digest if prototypes else None,
-        config.ipc,
-        config.seed,
-        config.sample.batch,
-        *(["by class"] if by_class else []),
-        *([features.manifest.digest] if features else []),
-        *(identity(config) if prototypes else []),
-        *method.options,
-        *registry.identity("method", config.method),
-    )
-    artifact = run.artifact("plan", print_of)
-    work = PlanWork(classes, manifest, prototypes, features, artifact, method, infos, shape, config, by_class)
-    return Stage("plan", "slots", artifact, ["plan"], lambda k: k, work, len(infos) * config.ipc, "driver")
+        manifest,
+        prototypes,
+        config,
+        v.sampling is not None and bool(v.sampling.context),
+        features,
+        identity(config) if prototypes else [],
+        v.method,
+        registry.identity("method", config.method),
+        classes,
+        infos,
+        shape,
+    ).within(run)
+    return Stage("plan", "slots", work.artifact, ["plan"], lambda k: k, work, len(infos) * config.ipc, "driver")

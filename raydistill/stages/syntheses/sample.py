@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ import torch
 
 from raydistill import registry
 from raydistill.config import SampleConfig, SourceConfig
+from raydistill.declared import Aside, Keys
 from raydistill.diffusion import flow, loop
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.schedule import Placed, path
@@ -21,7 +22,6 @@ from raydistill.diffusion.walk import Walk
 from raydistill.errors import BadInput, StageFailed
 from raydistill.guidance.context import Context
 from raydistill.guidance.networks import Networks
-from raydistill.identity import fingerprint
 from raydistill.methods.resolve import SamplingPlan, Variant
 from raydistill.models import loaded
 from raydistill.models.denoiser import GeneratorSpec
@@ -34,6 +34,7 @@ from raydistill.stages.latents.encode import encode_all
 from raydistill.stages.runner import Stage
 from raydistill.stages.syntheses import numbers
 from raydistill.stages.syntheses.real_latents import RealLatents
+from raydistill.stages.work import StageWork
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
@@ -52,16 +53,18 @@ class Slots:
 
 
 @dataclass(frozen=True)
-class GenerateWork:
+class GenerateWork(StageWork):
     """Images from the generator, guided or not."""
 
-    generator: GeneratorSpec
+    name, folder, version = "sample", "syntheses", VERSION
+
+    plan: str  # the digest of its manifest, which holds the seed
     vae: VaeSpec
-    sampling: SamplingPlan
-    real: RealLatents
-    pool: SampleConfig
-    artifact: Artifact
-    seed: int
+    pool: Annotated[SampleConfig, Keys("threads", "dtype")]
+    generator: GeneratorSpec
+    sampling: Annotated[SamplingPlan, identity]
+    real: Aside[RealLatents]
+    seed: Aside[int]
 
     def load(self, item: Slots) -> Slots:
         asked = self.sampling.context
@@ -184,14 +187,17 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class PickWork:
+class PickWork(StageWork):
     """Real images, prepared exactly as they are for encoding; their latents go along for the report."""
 
-    source: SourceConfig
-    split: str
+    name, folder, version = "sample", "syntheses", VERSION
+
+    plan: str  # the digest of its manifest
     vae: VaeSpec
-    pool: SampleConfig
-    artifact: Artifact
+    pool: Annotated[SampleConfig, Keys("threads", "dtype")]
+    source: Annotated[SourceConfig, Keys("image_size", "max_pixels")]
+    images: str  # the digest of the listing
+    split: Aside[str]
 
     def load(self, item: Slots) -> Slots:
         return item
@@ -255,34 +261,29 @@ def stage(
         for b in range(int(batch[-1]) + 1)
     }
     config, s = v.config, v.config.sample
-    common = ("sample", VERSION, manifest.digest, vae.identity(), s.threads, s.dtype)
+    work: GenerateWork | PickWork
     if v.sampling is not None:
         if generator is None:
             raise BadInput("generator.path is needed by this method")
-        print_of = fingerprint(*common, generator.identity(), *identity(v.sampling, real))
-        artifact = run.artifact("syntheses", print_of)
-        work: GenerateWork | PickWork = GenerateWork(generator, vae, v.sampling, real, s, artifact, config.seed)
+        work = GenerateWork(manifest.digest, vae, s, generator, v.sampling, real, config.seed).within(run)
     else:
-        artifact = run.artifact(
-            "syntheses", fingerprint(*common, config.source.image_size, config.source.max_pixels, train.digest)
-        )
-        work = PickWork(config.source, train.split, vae, s, artifact)
+        work = PickWork(manifest.digest, vae, s, config.source, train.digest, train.split).within(run)
 
     def item(key: str) -> Slots:
         start, stop = bounds[key]
         return Slots(key, slots.slice(start, stop - start).combine_chunks())
 
     style: Literal["actors", "driver"] = "actors" if v.sampling is not None else "driver"
-    count = partial(numbers.summary, artifact)
-    return Stage("sample", "images", artifact, list(bounds), item, work, len(slots), style, s, numbers=count)
+    count = partial(numbers.summary, work.artifact)
+    return Stage("sample", "images", work.artifact, list(bounds), item, work, len(slots), style, s, numbers=count)
 
 
-def identity(sampling: SamplingPlan, real: RealLatents) -> list[Any]:
+def identity(sampling: SamplingPlan, work: GenerateWork) -> list[Any]:
     """What the images of a plan depend on besides the plan itself and the networks."""
     guidance, acting = sampling.guidance, sampling.acting
     numbers = None
     if acting is not None:
-        seen = real.manifest.digest if acting.context else None
+        seen = work.real.manifest.digest if acting.context else None
         numbers = [acting.told(), acting.own and acting.own.model_dump(), seen]
     parts: list[Any] = [sampling.sampler.model_dump(), guidance and guidance.name, numbers]
     parts += [sampling.own.model_dump()] if sampling.own else []
