@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import typing
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,8 @@ from typing import Any
 import pytest
 import tiny_run
 import torch
-from pydantic import BaseModel, ValidationError
-from tiny_run import GENERATED, REAL, STAGES, TinyRun
+from changes import Changed, Log, changed, finished, others, recording, recording_recipe
+from tiny_run import EVERY, GENERATED, LABEL, REAL, STAGES, TEACHER
 
 from raydistill import registry
 from raydistill.config import Config
@@ -23,106 +21,32 @@ from raydistill.stages.evaluation import trainings
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import Job, Trainer, Training
 from raydistill.stages.runner import Stage
-from raydistill.store.artifact import Artifact, Manifest
+from raydistill.stages.work import StageWork
+from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
 
 # Keys that a stage may read without its bytes depending on them: where things lie, and what they are computed on.
 # Content has digests of its own, and who computes a unit changes nothing.
 ELSEWHERE = {"actors", "num_cpus", "num_gpus", "device", "deadline_s", "memory_mb", "max_broken", "path", "kind"}
-UPSTREAM = {(f"sample {REAL}", "sample.batch")}  # in the digest of what the stage consumes
-
-
-class Log:
-    """Which keys were read while it is open."""
-
-    def __init__(self) -> None:
-        self.keys: set[str] = set()
-
-
-def recording(section: BaseModel, log: Log, prefix: str = "") -> Any:
-    """The same section, and all below it, telling the log of every field that is read of them."""
-    kind = type(section)
-
-    def read(self: BaseModel, name: str) -> Any:
-        if name in kind.model_fields:
-            log.keys.add(prefix + name)
-        return kind.__getattribute__(self, name)
-
-    told = type(kind.__name__, (kind,), {"__getattribute__": read, "__module__": kind.__module__})
-    values = {
-        name: recording(value, log, f"{prefix}{name}.") if isinstance(value, BaseModel) else value
-        for name, value in section.__dict__.items()
-    }
-    return told.model_construct(**values)
-
-
-def others(config: Config, key: str) -> Iterator[Config]:
-    """Configurations that differ in one key alone, if there are valid ones."""
-    *path, name = key.split(".")
-    sections: list[Any] = [config]
-    for part in path:
-        sections.append(getattr(sections[-1], part))
-    value = getattr(sections[-1], name)
-    for choice in values(type(sections[-1]).model_fields[name].annotation, value):
-        try:
-            below: Any = type(sections[-1]).model_validate(sections[-1].model_dump() | {name: choice})
-        except ValidationError:
-            continue
-        for part, above in zip(reversed(path), reversed(sections[:-1]), strict=True):
-            below = above.model_copy(update={part: below})
-        yield below
-
-
-def values(annotation: Any, value: Any) -> list[Any]:
-    """Values that a field of this type might have besides the one that it has."""
-    parts = [typing.get_args(annotation)] + [typing.get_args(a) for a in typing.get_args(annotation)]
-    chosen: list[Any] = [
-        c for args in parts for c in args if isinstance(c, str | int | float) and not isinstance(c, type)
-    ]
-    if isinstance(value, bool):
-        chosen.append(not value)
-    elif isinstance(value, int | float):
-        chosen += [value + 1, value - 1, value * 2, value / 2, type(value)(1), 0.25]
-    elif isinstance(value, list):
-        chosen += [value[:1]]
-    elif isinstance(value, str):
-        chosen += ["ddim"]  # of the keys that a stage reads, only the sampler's name is free text
-    elif value is None:
-        chosen += [2, 0.5, "ddim"]
-    return [c for c in chosen if c != value]
-
-
-class Changed(TinyRun):
-    """A run whose configuration may be another's, over what is upstream in the first."""
-
-    held: dict[str, tuple[Artifact, Manifest]]
-
-    def sealed(self, name: str) -> tuple[Artifact, Manifest]:
-        return self.held[name]
-
-
-def changed(tiny: TinyRun, config: Config) -> Changed:
-    other = Changed.__new__(Changed)
-    other.__dict__ |= tiny.__dict__ | {"config": config}
-    return other
+UPSTREAM = {  # in the digest of what the stage consumes
+    *((f"sample {REAL}", "sample.batch"), (f"sample {GENERATED}", "seed")),
+}
+TOP = {"ipc", "seed"}
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Changed:
-    run = TinyRun(tmp_path_factory.mktemp("fingerprints") / "run")
-    run.finish()
-    made = changed(run, run.config)
-    made.held = {name: run.sealed(name) for name in STAGES}
-    return made
+    return finished(tmp_path_factory.mktemp("fingerprints") / "run")
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_key_that_a_stage_reads_is_in_its_fingerprint(
     name: str, tiny: Changed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some other value of each gives another fingerprint. What is read to resolve a method is not read by a stage."""
     log = Log()
     told = changed(tiny, recording(tiny.config, log))
+    vars(told)["recipe"] = tiny.recipe
 
     def quietly(config: Config) -> Variant:
         before = set(log.keys)
@@ -136,10 +60,37 @@ def test_every_key_that_a_stage_reads_is_in_its_fingerprint(
     assert made.artifact.fingerprint == tiny.stage(name).artifact.fingerprint, "recording changes nothing"
     work = elsewhere(made, tmp_path)
     work.open()(work.load(made.items(made.keys[0])))
-    read = {k for k in log.keys if "." in k and k.rpartition(".")[2] not in ELSEWHERE and (name, k) not in UPSTREAM}
+    keys = {k for k in log.keys if ("." in k or k in TOP) and k.rpartition(".")[2] not in ELSEWHERE}
+    read = {k for k in keys if (name, k) not in UPSTREAM}
     assert read or name.startswith(("group", "plan", "means", "check")), "the log was open"
     unseen = [key for key in sorted(read) if not told_apart(tiny, name, made, key)]
     assert not unseen, f"{name} reads {unseen}, of which its fingerprint knows nothing"
+
+
+@pytest.mark.parametrize("name", [TEACHER, LABEL])
+def test_every_value_of_a_recipe_that_a_stage_reads_is_in_its_fingerprint(
+    name: str, tiny: Changed, tmp_path: Path
+) -> None:
+    log, told = Log(), changed(tiny, tiny.config)
+
+    def fingerprint(**more: Any) -> str:
+        vars(told)["recipe"] = lambda: replace(tiny.recipe(), **more)
+        return told.stage(name).artifact.fingerprint
+
+    before = fingerprint()
+    vars(told)["recipe"] = lambda: recording_recipe(tiny.recipe(), log)
+    made = told.stage(name)
+    work = elsewhere(made, tmp_path)
+    work.open()(work.load(made.items(made.keys[0])))
+    assert log.keys
+    for key in log.keys:
+        value = getattr(tiny.recipe(), key)
+        assert fingerprint(**{key: not value if isinstance(value, bool) else value + 1}) != before, key
+
+
+def test_no_work_of_a_stage_is_left_out_here(tiny: Changed) -> None:
+    every = {kind for kind in StageWork.__subclasses__() if kind.__module__.startswith("raydistill.")}
+    assert {type(tiny.stage(name).work) for name in EVERY} | {trainings.TrainingReads} == every
 
 
 def told_apart(tiny: Changed, name: str, made: Stage, key: str) -> bool:

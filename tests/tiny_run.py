@@ -127,12 +127,6 @@ class TinyRun:
             return check.stage(self.run, *self.sealed("means"), *self.sealed(f"sample {method_name}"))
         if kind == "cluster":
             return cluster.stage(self.config, self.run, *self.sealed("group"), self.train.classes, self.shape)
-        v = resolve(self.config.model_copy(update={"method": method_name}))
-        v = find_networks(v, [c.class_id for c in self.train.classes])
-        if kind == "plan":
-            anchors = plan.Prototypes(*self.sealed("cluster")) if v.method.uses_prototypes else None
-            features = plan.Features(*self.sealed("embed")) if by_features(v) else None
-            return plan.stage(v, self.run, *self.sealed("group"), anchors, self.train.classes, self.shape, features)
         if kind == "import":
             return ingest.stage(self.config, self.run, self.judged(), self.vae)
         if kind == "teacher":
@@ -140,6 +134,12 @@ class TinyRun:
         if kind == "label":
             classes = self.train.classes
             return label.stage(self.config, self.run, self.ref(method_name), classes, self.network, self.recipe())
+        v = resolve(self.config.model_copy(update={"method": method_name}))
+        v = find_networks(v, [c.class_id for c in self.train.classes])
+        if kind == "plan":
+            anchors = plan.Prototypes(*self.sealed("cluster")) if v.method.uses_prototypes else None
+            features = plan.Features(*self.sealed("embed")) if by_features(v) else None
+            return plan.stage(v, self.run, *self.sealed("group"), anchors, self.train.classes, self.shape, features)
         if kind == "measure":
             ref = self.ref(method_name)
             points = {

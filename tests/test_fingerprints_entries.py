@@ -1,0 +1,115 @@
+"""Another version of any entry is another artifact of whatever stage uses it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from changes import Changed, changed, finished
+from tiny_run import GENERATED, REAL
+
+from raydistill import registry
+from raydistill.config import Config
+from raydistill.errors import BadInput
+from raydistill.methods.resolve import resolve
+from raydistill.models.classifier import ClassifierSpec
+from raydistill.pipeline.features import by_features
+from raydistill.stages.evaluation import measure, trainings
+from raydistill.stages.prototypes import cluster
+from raydistill.stages.syntheses import plan, sample
+from raydistill.stages.syntheses.real_latents import RealLatents
+
+NO_ARTIFACT = {"source", "exporter"}  # what a source gives is known by its listing; a folder of exports has no name
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Changed:
+    return finished(tmp_path_factory.mktemp("fingerprints") / "run")
+
+
+def section(config: Config, key: str, /, **values: Any) -> Config:
+    return config.model_copy(update={key: getattr(config, key).model_copy(update=values)})
+
+
+def of_plan(tiny: Changed, name: str) -> str:
+    v = resolve(section(tiny.config, "cluster", leaves=16).model_copy(update={"method": name}))
+    anchors = plan.Prototypes(*tiny.sealed("cluster")) if v.method.uses_prototypes else None
+    features = plan.Features(*tiny.sealed("embed")) if by_features(v) else None
+    made = plan.stage(v, tiny.run, *tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape, features)
+    return made.artifact.fingerprint
+
+
+def of_sample(tiny: Changed, method: str, sampler: str | None) -> str:
+    v = resolve(section(tiny.config, "sampler", name=sampler).model_copy(update={"method": method}))
+    real = RealLatents(*tiny.sealed("group"))
+    above = tiny.sealed(f"plan {GENERATED}")
+    return sample.stage(v, tiny.run, *above, real, tiny.train, tiny.vae, tiny.generator).artifact.fingerprint
+
+
+def of_clustering(tiny: Changed, name: str) -> str:
+    config = section(tiny.config, "cluster", algorithm=name, leaves=16)
+    made = cluster.stage(config, tiny.run, *tiny.sealed("group"), tiny.train.classes, tiny.shape)
+    return made.artifact.fingerprint
+
+
+def of_guidance(tiny: Changed, name: str) -> str:
+    """By the first method that is guided by it."""
+    methods = [m for m in registry.names("method") if registry.get("method", m).guidance == name]
+    return of_sample(tiny, methods[0], None)
+
+
+def of_sampler(tiny: Changed, name: str) -> str:
+    """By the first method that goes with it."""
+    for method in (m for m in registry.names("method") if registry.get("method", m).generates):
+        with contextlib.suppress(BadInput):
+            return of_sample(tiny, method, name)
+    raise AssertionError(f"no method goes with sampler {name}")
+
+
+def of_metric(tiny: Changed, name: str) -> str:
+    config = section(tiny.config, "metrics", names=[name])
+    points = {measure.LATENT: measure.Points("latent", *tiny.sealed("group"))}
+    return measure.stage(config, tiny.run, tiny.ref(REAL), points, None, 2).artifact.fingerprint
+
+
+def of_training(config: Config, tiny: Changed) -> str:
+    return trainings.trainings(config, tiny.run, [tiny.ref(REAL)], tiny.test)[0].artifact.fingerprint
+
+
+def of_classifier(tiny: Changed, name: str) -> str:
+    """By what it labels, embeds and examines: each knows its network by what that says of itself."""
+    network = ClassifierSpec.__new__(ClassifierSpec)
+    vars(network).update(vars(tiny.network) | {"architecture": name})
+    other = changed(tiny, tiny.config)
+    other.network = network
+    return "".join(other.stage(stage).artifact.fingerprint for stage in ("embed", "teacher", f"label {GENERATED}"))
+
+
+USERS: dict[str, Callable[[Changed, str], str]] = {
+    "method": of_plan,
+    "clustering": of_clustering,
+    "guidance": of_guidance,
+    "sampler": of_sampler,
+    "metric": of_metric,
+    "student": lambda tiny, name: of_training(section(tiny.config, "evaluate", students=[name]), tiny),
+    "protocol": lambda tiny, name: of_training(
+        section(tiny.config, "evaluate", protocol=tiny.config.evaluate.protocol.model_copy(update={"name": name})), tiny
+    ),
+    "classifier": of_classifier,
+}
+
+
+def test_every_kind_is_used_by_a_stage_or_makes_no_artifact() -> None:
+    assert set(USERS) | NO_ARTIFACT == set(registry.PACKAGES)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in USERS for name in registry.names(kind)])
+def test_another_version_of_an_entry_is_another_artifact(
+    kind: str, name: str, tiny: Changed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = USERS[kind](tiny, name)
+    assert USERS[kind](tiny, name) == before
+    monkeypatch.setattr(registry.get(kind, name), "version", 99, raising=False)
+    assert USERS[kind](tiny, name) != before
