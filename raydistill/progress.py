@@ -1,10 +1,18 @@
-"""Progress on standard error: items done, rate, time left. One line rewritten on a terminal, lines elsewhere."""
+"""What goes on, as a stream of events: a stage has started, advanced, finished. Whoever wants to know listens.
+
+The terminal always does: items done, rate, time left, on standard error; one line rewritten on a terminal, lines
+elsewhere. Others listen for as long as a run lasts (`listening`): logs/costs.json is one.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from raydistill.errors import printable
 
@@ -12,34 +20,101 @@ NEWS_S = 5.0  # a line this often when something has been finished
 QUIET_S = 20.0  # and this often when nothing has: the stage is alive
 
 
-class Progress:
-    """`advance` counts units finished in this run; `before` were finished by earlier runs and do not enter the rate.
+@dataclass(frozen=True)
+class Started:
+    """`before` of `total` units were finished by earlier runs."""
 
-    A thread does the showing, so that a stage whose units take minutes is seen to be alive. Use as a context manager.
-    """
+    stage: str
+    unit: str
+    total: int
+    before: int
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """So many more units are finished."""
+
+    stage: str
+    units: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All that was left is done: `units` in this run, in so many seconds; or not all of it, if something was raised."""
+
+    stage: str
+    unit: str
+    units: int
+    seconds: float
+    whole: bool
+
+
+Event = Started | Advanced | Finished
+Listener = Callable[[Event], None]
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """The listener is told of every stage that starts within, in this thread."""
+    token = _listeners.set((*_listeners.get(), listener))
+    try:
+        yield
+    finally:
+        _listeners.reset(token)
+
+
+class Progress:
+    """A stage that goes on. `advance` counts units finished in this run. Use as a context manager."""
 
     def __init__(self, stage: str, unit: str, total: int, before: int = 0) -> None:
         self.stage, self.unit, self.total, self.before = stage, unit, total, before
+        self.done, self.start = 0, time.monotonic()
+        self._listeners: tuple[Listener, ...] = ()
+
+    def __enter__(self) -> Progress:
+        self._listeners = (Terminal(), *_listeners.get())  # kept: `advance` may be called from other threads
+        self.start = time.monotonic()
+        self._tell(Started(self.stage, self.unit, self.total, self.before))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        seconds = time.monotonic() - self.start
+        self._tell(Finished(self.stage, self.unit, self.done, seconds, kind is None))
+
+    def advance(self, n: int = 1) -> None:
+        self.done += n
+        self._tell(Advanced(self.stage, n))
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+
+class Terminal:
+    """Shows one stage. A thread does it, so that a stage whose units take minutes is seen to be alive."""
+
+    def __init__(self) -> None:
         self.done, self.start = 0, time.monotonic()
         self.tty = sys.stderr.isatty()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Progress:
-        if self.before:
-            say(self.stage, f"{self.before} of {self.total} {self.unit} found finished")
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._show()
-        if self.tty:
-            sys.stderr.write("\n")
-
-    def advance(self, n: int = 1) -> None:
-        self.done += n
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self.started = event
+                if event.before:
+                    say(event.stage, f"{event.before} of {event.total} {event.unit} found finished")
+                self._thread.start()
+            case Advanced():
+                self.done += event.units
+            case Finished():
+                self._stop.set()
+                self._thread.join()
+                self._show()
+                if self.tty:
+                    sys.stderr.write("\n")
 
     def _watch(self) -> None:
         shown, last = 0, time.monotonic()
@@ -49,17 +124,18 @@ class Progress:
                 self._show()
 
     def _show(self) -> None:
-        seconds = time.monotonic() - self.start
+        """What was finished before does not enter the rate."""
+        s, seconds = self.started, time.monotonic() - self.start
         rate = self.done / max(seconds, 1e-9)
-        left = (self.total - self.before - self.done) / rate if rate > 0 else 0.0
-        text = f"{self.before + self.done}/{self.total} {self.unit}, {clock(seconds)}"
+        left = (s.total - s.before - self.done) / rate if rate > 0 else 0.0
+        text = f"{s.before + self.done}/{s.total} {s.unit}, {clock(seconds)}"
         text += f", {rate:.3g}/s" if rate > 0 else ""
         text += f", {clock(left)} left" if left > 0 else ""
         if self.tty:
-            sys.stderr.write(f"\r{printable(self.stage):<13} {text:<65}")
+            sys.stderr.write(f"\r{printable(s.stage):<13} {text:<65}")
             sys.stderr.flush()
         else:
-            say(self.stage, text)
+            say(s.stage, text)
 
 
 def say(stage: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,10 +49,9 @@ class TestTerminal:
         assert capsys.readouterr().err == f"sample {SHOWN} made {SHOWN}\n"
 
     @pytest.mark.parametrize("tty", [False, True])
-    def test_progress_too(self, capsys: pytest.CaptureFixture[str], tty: bool) -> None:
-        progress = Progress(HOSTILE, "images", 2)
-        progress.tty = tty
-        with progress:
+    def test_progress_too(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tty: bool) -> None:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: tty)
+        with Progress(HOSTILE, "images", 2) as progress:
             progress.advance(2)
         err = capsys.readouterr().err
         assert SHOWN in err and err.count("\n") == 1 and "\x1b" not in err

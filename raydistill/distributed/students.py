@@ -39,7 +39,7 @@ def train_loop(payload: dict[str, bytes]) -> None:
         node_log.keep(job.logs, t.artifact, {KEY: node_log.here()})
 
 
-def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None]) -> None:
+def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None], progress: Progress) -> None:
     """One Ray Train fit over the trainings that are left. Raises StageFailed with what went wrong."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -67,13 +67,12 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None]) -> 
             name=name, storage_path=str(run.root / "checkpoints"), failure_config=FailureConfig(max_failures=ATTEMPTS)
         ),
     )
-    with Progress("evaluate", "trainings", len(job.trainings)) as progress:
-        try:
-            fits.fit(trainer, Watch(job.trainings, e.deadline_s, progress).look, LOOK_S)
-        except StageFailed:
-            raise
-        except Exception as error:  # Ray Train wraps whatever a worker raised
-            raise translate(error, "evaluate") from error
+    try:
+        fits.fit(trainer, Watch(job.trainings, e.deadline_s, progress).look, LOOK_S)
+    except StageFailed:
+        raise
+    except Exception as error:  # Ray Train wraps whatever a worker raised
+        raise translate(error, "evaluate") from error
 
 
 class Watch:
@@ -126,7 +125,9 @@ def evaluate(
     if todo:
         logs = run.root / "logs"
         job = Job(tuple(todo), config.source, train, test, config.evaluate, logs, checkpoints, teaching)
-        fit(job, run, config.ray, prove)
+        with Progress("evaluate", "trainings", len(todo)) as progress:
+            fit(job, run, config.ray, prove, progress)
+            progress.advance(len(todo) - progress.done)  # those that were not seen to finish
     else:
         say("evaluate", f"{len(left)} trainings were finished before; their manifests are written again")
     manifests = [t.artifact.seal([KEY]) for t in left]

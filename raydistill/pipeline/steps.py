@@ -15,7 +15,7 @@ from raydistill.methods.resolve import Variant
 from raydistill.models.checkpoint import licence
 from raydistill.pipeline import features, teaching
 from raydistill.pipeline.preflight import prepare
-from raydistill.progress import say
+from raydistill.progress import listening, say
 from raydistill.report.card import card
 from raydistill.report.data import FULL
 from raydistill.results import costs
@@ -25,7 +25,7 @@ from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.latents import embed, encode, group
 from raydistill.stages.prototypes import cluster
 from raydistill.stages.renew import renew
-from raydistill.stages.runner import Execute, Outcome, Stage
+from raydistill.stages.runner import Execute, Stage
 from raydistill.stages.syntheses import check, ingest, plan, product, sample
 from raydistill.stages.syntheses.real_latents import RealLatents
 from raydistill.state import Prepared, Results, images_per_class, source_name
@@ -62,13 +62,13 @@ def run(
     def bring(stage: Stage, name: str | None = None) -> Sealed:
         done.still_ours()
         outcome = runner.run(stage, execute, name or "")
-        record_cost(p, name or stage.name, stage, outcome)
         done.computed |= not outcome.reused
         return Sealed(stage.artifact, outcome.manifest)
 
-    make(done, until, bring)
-    if until not in ("encode", "cluster", "plan"):
-        finish(done, until, bring, nodes)
+    with listening(costs.listener(p.run.root)):
+        make(done, until, bring)
+        if until not in ("encode", "cluster", "plan"):
+            finish(done, until, bring, nodes)
     return done
 
 
@@ -151,7 +151,6 @@ def finish(done: Results, until: Until, bring: Bring, nodes: Nodes) -> None:
     done.increments = [t for t in every if t.set.increment is not None]
     if seconds:
         done.computed = True
-        costs.add(p.run.root, "evaluate", seconds, len(every), "trainings")
     if until == "report":
         from raydistill.results import reporting
 
@@ -288,11 +287,6 @@ def assemble(p: Prepared, v: Variant, syntheses: Sealed) -> bool:
     if changed:
         say("assemble", f"{syntheses.manifest.rows} images in {p.run.root / 'distilled'}")
     return changed
-
-
-def record_cost(p: Prepared, name: str, stage: Stage, outcome: Outcome) -> None:
-    if not outcome.reused and outcome.computed:
-        costs.add(p.run.root, name, outcome.seconds, outcome.computed, stage.unit)
 
 
 def carry(config: Config, until: Until = "report", given: Sequence[str] = ()) -> Results:

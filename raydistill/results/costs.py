@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from raydistill import strict_json
 from raydistill.errors import CorruptArtifact
 from raydistill.identity import canonical
-from raydistill.progress import say
+from raydistill.progress import Event, Finished, Listener, say
 from raydistill.stages.renew import put_aside
 from raydistill.store import seals
 from raydistill.store.location import Location
@@ -45,6 +45,16 @@ def read(root: Location) -> dict[str, Cost]:
         return _parse(seals.read(root, NAME, ""))
     except (CorruptArtifact, ValueError, TypeError):
         return {}
+
+
+def listener(root: Location) -> Listener:
+    """Adds what every stage that comes to its end has cost, if it did anything."""
+
+    def record(event: Event) -> None:
+        if isinstance(event, Finished) and event.whole and event.units:
+            add(root, event.stage, event.seconds, event.units, event.unit)
+
+    return record
 
 
 def add(root: Location, stage: str, seconds: float, units: int, unit: str) -> None:

@@ -74,9 +74,9 @@ def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
             if record.key not in records:
                 records[record.key] = record
                 progress.advance(stage.units(record))
-    done = [records[k] for k in stage.keys if k in records]
-    stage.inspect(done)
-    manifest = stage.artifact.seal(stage.keys, stage.summarise(done), stage.numbers(done))
+        done = [records[k] for k in stage.keys if k in records]
+        stage.inspect(done)
+        manifest = stage.artifact.seal(stage.keys, stage.summarise(done), stage.numbers(done))
     return Outcome(manifest, time.monotonic() - start, False, progress.done)
 
 

@@ -1,0 +1,76 @@
+"""The events of a stage: whoever listens is told the same, and what stages cost is counted from them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_run import TinyRun
+
+from raydistill.errors import StageFailed
+from raydistill.progress import Advanced, Event, Finished, Progress, Started, listening
+from raydistill.results import costs
+from raydistill.stages import runner
+from raydistill.stages.runner import serial
+from raydistill.store.location import Location
+
+
+def told(events: list[Event]) -> list[object]:
+    """Events without their seconds."""
+    return [replace(e, seconds=0.0) if isinstance(e, Finished) else e for e in events]
+
+
+def test_a_stage_starts_advances_and_finishes(tmp_path: Path) -> None:
+    tiny, events = TinyRun(tmp_path / "run"), list[Event]()
+    with listening(events.append):
+        runner.run(tiny.stage("encode"), serial, "encode those")
+        runner.run(tiny.stage("encode"), serial)  # which has nothing left to do
+    advanced = [Advanced("encode those", n) for n in (6, 6, 6, 3)]
+    whole = Finished("encode those", "images", 21, 0.0, True)
+    assert told(events) == [Started("encode those", "images", 21, 0), *advanced, whole]
+
+
+def test_what_earlier_runs_finished_is_before(tmp_path: Path) -> None:
+    tiny, events = TinyRun(tmp_path / "run"), list[Event]()
+    stage = tiny.stage("encode")
+    next(iter(serial(stage, stage.keys)))
+    with listening(events.append):
+        runner.run(stage, serial)
+    assert events[0] == Started("encode", "images", 21, 6)
+    assert told(events)[-1] == Finished("encode", "images", 15, 0.0, True)
+
+
+def test_one_that_fails_is_not_whole_and_costs_nothing(tmp_path: Path) -> None:
+    events, root = list[Event](), Location.of(str(tmp_path))
+    with listening(events.append), listening(costs.listener(root)):
+        with pytest.raises(StageFailed), Progress("sample", "images", 2) as progress:
+            progress.advance()
+            raise StageFailed("it")
+        with Progress("plan", "slots", 2) as progress:
+            progress.advance(2)
+    assert told(events)[2] == Finished("sample", "images", 1, 0.0, False)
+    found = costs.read(root)
+    assert list(found) == ["plan"] and (found["plan"].units, found["plan"].unit) == (2, "slots")
+
+
+def test_costs_of_several_runs_are_added(tmp_path: Path) -> None:
+    root = Location.of(str(tmp_path))
+    for units in (2, 0, 3):  # a run that had nothing to do counts nothing
+        with listening(costs.listener(root)), Progress("sample", "images", 5) as progress:
+            progress.advance(units)
+    assert costs.read(root)["sample"].units == 5
+
+
+def test_nobody_is_told_of_what_begins_after(tmp_path: Path) -> None:
+    events = list[Event]()
+    with listening(events.append):
+        progress = Progress("verify", "kB", 2).__enter__()
+    reader = threading.Thread(target=progress.advance)  # of what began before, by whatever thread
+    reader.start()
+    reader.join()
+    with Progress("plan", "slots", 1):
+        pass
+    progress.__exit__(None)
+    assert [type(e) for e in events] == [Started, Advanced, Finished] and {e.stage for e in events} == {"verify"}
