@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,8 @@ from raydistill.stages.syntheses import ingest
 from raydistill.stages.syntheses.sample import Maker, Trace, see
 from raydistill.state import Results
 from raydistill.store import schemas
-from raydistill.store.sealed import Sealed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -261,10 +262,10 @@ def train(folder: str, config: Config | None = None, student: str = "convnet", s
     return score
 
 
-def _made(sealed: Sealed | None, what: str, until: str) -> Sealed:
-    if sealed is None:
+def _made(finished: T | None, what: str, until: str) -> T:
+    if finished is None:
         raise BadInput(f"this run has no {what}; run(config, until={until!r}) makes them if the method uses them")
-    return sealed
+    return finished
 
 
 def _method(config: Config, guidance: str | None) -> str:

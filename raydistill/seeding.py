@@ -36,6 +36,13 @@ class NoiseKey:
     def at(self, purpose: str, step: int) -> NoiseKey:
         return replace(self, purpose=purpose, step=step)
 
+    @classmethod
+    def of(cls, text: str) -> NoiseKey:
+        """The key of a sample from its `text`; a class id may hold any sign. Raises ValueError for another text."""
+        seed, _, rest = text.partition("/")
+        class_id, slot, increment, candidate = rest.rsplit("/", 3)
+        return cls(int(seed), class_id, int(slot), int(increment), int(candidate))
+
     def parts(self) -> tuple[int | str, ...]:
         return (self.seed, self.class_id, self.slot, self.increment, self.candidate, self.purpose, self.step)
 

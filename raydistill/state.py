@@ -13,6 +13,7 @@ from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Splits
 from raydistill.stages.evaluation.trainer import Teaching, Training
+from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.stages.syntheses.ingest import Foreign
 from raydistill.store.location import Location
 from raydistill.store.rundir import RunDir
@@ -45,7 +46,7 @@ class Results:
     prototypes: dict[str, Sealed] = field(default_factory=dict)  # by algorithm
     features: Sealed | None = None
     plans: dict[str, Sealed] = field(default_factory=dict)
-    syntheses: dict[str, Sealed] = field(default_factory=dict)
+    syntheses: dict[str, DistilledSet] = field(default_factory=dict)
     checks: dict[str, OwnClass] = field(default_factory=dict)
     measured: dict[str, Sealed] = field(default_factory=dict)
     teaching: Teaching | None = None

@@ -150,12 +150,12 @@ class TestBytes:
 
     def bytes_of(self, done: Results) -> dict[str, str]:
         """The digest of every file that sampling committed."""
-        return {r.key: r.sha256 for r in done.syntheses["mgd3"].manifest.records}
+        return {r.key: r.sha256 for r in done.syntheses["mgd3"].parts[0].manifest.records}
 
     def latents_of(self, done: Results) -> np.ndarray:
         """(slots, D), by class and slot."""
         found = {}
-        made = done.syntheses["mgd3"]
+        made = done.syntheses["mgd3"].parts[0]
         for record in made.manifest.records:
             t = made.artifact.read_table(record)
             keys = zip(t["class_index"].to_pylist(), t["slot"].to_pylist(), strict=True)

@@ -33,9 +33,11 @@ from raydistill.sources.base import ClassInfo
 from raydistill.sources.imagefolder import ImageFolder
 from raydistill.sources.webdataset import WebDataset
 from raydistill.stages.syntheses import product
+from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store import faults, seals
 from raydistill.store.artifact import table_bytes
 from raydistill.store.location import Location
+from raydistill.store.sealed import Sealed
 
 # Every id and name is hostile to something: paths, CSV, markup, file systems that fold case, the files beside.
 CLASSES = (
@@ -51,7 +53,7 @@ def run(tmp_path: Path) -> Path:
     artifact, manifest = syntheses(tmp_path / "syntheses", len(CLASSES))
     text = card("Six classes", "mgd3", IPC, 0, CLASSES, 12, "imagefolder", "dit", {"vae": "ab"}, {"images": None})
     root = Location.of(str(tmp_path / "run"))
-    product.assemble(root, artifact, manifest, CLASSES, "mgd3", {"vae": "ab"}, text)
+    product.assemble(root, DistilledSet((Sealed(artifact, manifest),)), CLASSES, "mgd3", {"vae": "ab"}, text)
     (root / "config.yaml").write(b"{}\n")
     return tmp_path / "run"
 

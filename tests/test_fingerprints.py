@@ -28,9 +28,7 @@ from raydistill.store.location import Location
 # Keys that a stage may read without its bytes depending on them: where things lie, and what they are computed on.
 # Content has digests of its own, and who computes a unit changes nothing.
 ELSEWHERE = {"actors", "num_cpus", "num_gpus", "device", "deadline_s", "memory_mb", "max_broken", "path", "kind"}
-UPSTREAM = {  # in the digest of what the stage consumes
-    *((f"sample {REAL}", "sample.batch"), (f"sample {GENERATED}", "seed")),
-}
+UPSTREAM = {(f"sample {REAL}", "sample.batch")}  # in the digest of what the stage consumes
 TOP = {"ipc", "seed"}
 
 
@@ -143,8 +141,8 @@ class TestTrainings:
         return self.training(tiny, config, **more).artifact.fingerprint
 
     def training(self, tiny: Changed, config: Config, **more: Any) -> Training:
-        made, manifest = tiny.sealed(f"sample {REAL}")
-        ref = SetRef(REAL, more.get("set_digest", manifest.digest), manifest.rows, made, manifest)
+        made = tiny.made(REAL)
+        ref = SetRef(REAL, more.get("set_digest", made.digest), made.rows, made)
         return trainings.trainings(config, tiny.run, [ref], more.get("test", tiny.test))[0]
 
     def test_every_key_that_a_training_reads_is_in_its_fingerprint(self, tiny: Changed, tmp_path: Path) -> None:

@@ -24,8 +24,10 @@ from raydistill.stages.evaluation import trainer as worker
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.measure import LATENT, Points
 from raydistill.stages.runner import Stage, serial
+from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact
+from raydistill.store.sealed import Sealed
 
 OWN = "own_class_nearest/latent"
 
@@ -46,7 +48,7 @@ def points(tiny: TinyRun) -> dict[str, Points]:
 
 def asking(tiny: TinyRun, *names: str, network: bool = True, ref: SetRef | None = None) -> Stage:
     artifact, manifest = tiny.sealed(f"sample {GENERATED}")
-    ref = ref or SetRef(GENERATED, manifest.digest, manifest.rows, artifact, manifest)
+    ref = ref or SetRef.of(GENERATED, DistilledSet((Sealed(artifact, manifest),)))
     asked = config(metrics={"names": list(names)}, embed={"batch": 4, "device": "cpu"})
     return measure.stage(asked, tiny.run, ref, points(tiny), tiny.network if network else None, 2)
 
@@ -97,7 +99,7 @@ class TestValues:
         artifact = Artifact(tiny.run.root / "itself", "syntheses", "0" * 16)
         artifact.commit_table("batch", table, device="cpu")
         manifest = artifact.seal(["batch"])
-        ref = SetRef("itself", manifest.digest, 21, artifact, manifest)
+        ref = SetRef.of("itself", DistilledSet((Sealed(artifact, manifest),)))
         values = found(asking(tiny, "l2", "wasserstein", "prdc", ref=ref))
         assert values["l2/convnet"] == pytest.approx(0, abs=1e-4)
         assert values["w2_squared/latent"] == pytest.approx(0, abs=1e-4)
@@ -115,7 +117,8 @@ class TestValues:
         monkeypatch.setattr(Points, "parts", lambda self: (read.append(self.column), whole(self))[1])
         monkeypatch.setattr(measure, "_real", {})
         artifact, manifest = tiny.sealed(f"sample {GENERATED}")
-        sets = [SetRef(n, manifest.digest + n, manifest.rows, artifact, manifest) for n in ("a", "b")]
+        made = DistilledSet((Sealed(artifact, manifest),))
+        sets = [SetRef(n, manifest.digest + n, manifest.rows, made) for n in ("a", "b")]
         one, two = (found(asking(tiny, "l2", "wasserstein", ref=ref)) for ref in sets)
         assert one == two and sorted(read) == ["feature", "latent"]
 
@@ -123,7 +126,7 @@ class TestValues:
         stage = asking(tiny, "l2")
         artifact, manifest = tiny.sealed(f"sample {GENERATED}")
         empty = replace(manifest, records=manifest.records[:1])
-        ref = SetRef("broken", manifest.digest + "!", 4, artifact, empty)
+        ref = SetRef("broken", manifest.digest + "!", 4, DistilledSet((Sealed(artifact, empty),)))
         stage = asking(tiny, "l2", ref=ref)
         work = replace(stage.work, classes=1)
         with pytest.raises(StageFailed, match=r"measure: broken: l2: .*; leave it out of metrics\.names"):

@@ -17,9 +17,11 @@ from raydistill.errors import CorruptArtifact
 from raydistill.identity import digest
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.syntheses import product
+from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest
 from raydistill.store.location import Location
+from raydistill.store.sealed import Sealed
 
 SHAPE = (4, 2, 2)
 IPC = 3
@@ -62,7 +64,7 @@ def made(tmp_path: Path) -> Made:
 
 def assemble(root: Path, made: Made, classes: Sequence[ClassInfo] = PLAIN, **more: Any) -> bool:
     given = {"method": "mgd3", "provenance": {"vae": "abc"}, "card": "# A set\n"} | more
-    return product.assemble(Location.of(str(root)), *made, classes, **given)  # type: ignore[arg-type]
+    return product.assemble(Location.of(str(root)), DistilledSet((Sealed(*made),)), classes, **given)  # type: ignore[arg-type]
 
 
 def contents(root: Path) -> dict[str, bytes]:

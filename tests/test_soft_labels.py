@@ -97,7 +97,7 @@ def taught(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A convnet trained on all images of the run, as `keep_weights` leaves it."""
     tiny = TinyRun(finished)
     asked = soft(tiny, name="hard", visits=400, batch=8, lr=0.05, keep=True)
-    full = image_sets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None)
+    full = image_sets.SetRef("full data", tiny.train.digest, len(tiny.train), None)
     out = tmp_path_factory.mktemp("taught")
     found, _ = go(asked, tiny, [full], out)
     assert (score := trainer.score(found[0])) is not None and score.last > 0.8
@@ -131,8 +131,7 @@ def spec(path: Path) -> ClassifierSpec:
 
 
 def reference(tiny: TinyRun) -> image_sets.SetRef:
-    artifact, manifest = tiny.sealed(f"sample {GENERATED}")
-    return image_sets.SetRef(GENERATED, manifest.digest, manifest.rows, artifact, manifest)
+    return image_sets.SetRef.of(GENERATED, tiny.made(GENERATED))
 
 
 def fkd(tiny: TinyRun, **more: Any) -> Recipe:
@@ -303,7 +302,7 @@ class TestTold:
         """Trained on six images and on all; what is committed says by whom, and what it takes to store."""
         tiny = TinyRun(finished)
         asked = soft(tiny, path=taught, name=name, epochs=60, lr=0.01, **more)
-        sets = [reference(tiny), image_sets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None)]
+        sets = [reference(tiny), image_sets.SetRef("full data", tiny.train.digest, len(tiny.train), None)]
         stored = {}
         if name == "fkd":
             stage = label.stage(

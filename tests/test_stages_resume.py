@@ -266,10 +266,9 @@ class TestEvaluate:
     @staticmethod
     def go(tiny: TinyRun) -> dict[str, str]:
         """Label of each training with the digest of its manifest."""
-        artifact, manifest = tiny.sealed(f"sample {GENERATED}")
         sets = [
-            image_sets.SetRef(GENERATED, manifest.digest, manifest.rows, artifact, manifest),
-            image_sets.SetRef("full data", tiny.train.digest, len(tiny.train), None, None),
+            image_sets.SetRef.of(GENERATED, tiny.made(GENERATED)),
+            image_sets.SetRef("full data", tiny.train.digest, len(tiny.train), None),
         ]
         trainings, _ = students.evaluate(tiny.config, tiny.run, sets, tiny.train, tiny.test)
         sealed = {t.label: t.artifact.manifest() for t in trainings}

@@ -29,9 +29,11 @@ from raydistill.stages.latents import embed, encode, group
 from raydistill.stages.prototypes import cluster
 from raydistill.stages.runner import Execute, Outcome, Stage, Work, serial
 from raydistill.stages.syntheses import check, ingest, plan, sample
+from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.stages.syntheses.real_latents import RealLatents
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 REAL = "random"
 GENERATED = "mgd3"
@@ -112,6 +114,10 @@ class TinyRun:
         assert manifest is not None, f"{name} is not finished under {self.root}"
         return artifact, manifest
 
+    def made(self, method_name: str) -> DistilledSet:
+        """The sealed syntheses of a method."""
+        return DistilledSet((Sealed(*self.sealed(f"sample {method_name}")),))
+
     def stage(self, name: str) -> Stage:
         """A stage of EVERY by name."""
         kind, _, method_name = name.partition(" ")
@@ -124,7 +130,7 @@ class TinyRun:
         if kind == "means":
             return check.means_stage(self.run, *self.sealed("group"))
         if kind == "check":
-            return check.stage(self.run, *self.sealed("means"), *self.sealed(f"sample {method_name}"))
+            return check.stage(self.run, *self.sealed("means"), self.made(method_name))
         if kind == "cluster":
             return cluster.stage(self.config, self.run, *self.sealed("group"), self.train.classes, self.shape)
         if kind == "import":
@@ -153,8 +159,7 @@ class TinyRun:
 
     def ref(self, method_name: str) -> SetRef:
         """The syntheses of a method as a training set."""
-        artifact, manifest = self.sealed(f"sample {method_name}")
-        return SetRef(method_name, manifest.digest, manifest.rows, artifact, manifest)
+        return SetRef.of(method_name, self.made(method_name))
 
     def recipe(self) -> Recipe:
         """That of a student on stored soft labels."""

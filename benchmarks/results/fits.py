@@ -26,7 +26,6 @@ from raydistill.stages import runner
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import body, score
 from raydistill.stages.runner import Stage
-from raydistill.stages.syntheses import numbers as counts
 from raydistill.state import Prepared, Results
 from raydistill.store.artifact import Artifact, Manifest
 
@@ -77,7 +76,7 @@ def sampled(args: argparse.Namespace, cell: Cell, p: Prepared) -> SetRef | None:
     """The set that a cell trains on. None if its samples ran off; then the cell is written here."""
     if cell.row.name == FULL:
         steps.start_run(p)
-        return SetRef(FULL, p.splits.train.digest, len(p.splits.train), None, None)
+        return SetRef(FULL, p.splits.train.digest, len(p.splits.train), None)
     try:
         made = steps.run(p, "sample").syntheses[p.config.method]
     except StageFailed as e:
@@ -86,7 +85,7 @@ def sampled(args: argparse.Namespace, cell: Cell, p: Prepared) -> SetRef | None:
         write(cell.path(args.out), about(cell) | {DIVERGED: str(e)})
         print(f"CELL {cell}: {DIVERGED}", flush=True)
         return None
-    return SetRef(cell.row.name, made.manifest.digest, made.manifest.rows, made.artifact, made.manifest)
+    return SetRef.of(cell.row.name, made)
 
 
 def fit_of(config: Config) -> str:
@@ -107,7 +106,7 @@ def together(fit: Sequence[tuple[Cell, Prepared, SetRef]]) -> Iterator[tuple[Cel
     taught = teaching.teach(p, refs, bring)
     every, _ = students.evaluate(p.config, p.run, refs, p.splits.train, p.splits.test, nodes.prove, taught)
     for cell, own, ref in fit:
-        if ref.artifact is not None:
+        if ref.made is not None:
             yield cell, steps.run(own, "evaluate")
         else:
             yield cell, Results(own, teaching=taught, trainings=[t for t in every if t.set == ref])
@@ -142,7 +141,7 @@ def ended(done: Results) -> dict[str, Any]:
     made = done.syntheses.get(done.prepared.config.method)
     if made is None:  # all images, as they are
         return {"landing": None, "detour": None}
-    counted = counts.of(made)
+    counted = made.numbers()
     return {name: s and round(s.mean, 6) for name, s in (("landing", counted.landing), ("detour", counted.detour))}
 
 

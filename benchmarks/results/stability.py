@@ -92,11 +92,11 @@ def walked(done: Results) -> dict[str, Any]:
     table = planned.artifact.read_table(planned.manifest.records[0])
     table = table.filter(np.asarray(table["batch"]) == 0)
     at = place(v.config.sample)
-    ids, slots = table["class_id"].to_pylist(), table["slot"].to_pylist()
+    ids = table["class_id"].to_pylist()
     batch = Batch(
         torch.tensor([p.generator.class_ids.index(c) for c in ids], device=at.device),
         torch.from_numpy(np.array(schemas.tensor_numpy(table["prototype"]))).to(at.device) * p.generator.latent_scale,
-        [NoiseKey(v.config.seed, c, s) for c, s in zip(ids, slots, strict=True)],
+        [NoiseKey.of(text) for text in table["seed_key"].to_pylist()],
     )
     guide = v.sampling.acting.make() if v.sampling.acting else None
     denoiser = Denoiser(p.generator, at, v.config.sampler.cfg_scale, v.config.sampler.cfg_channels)

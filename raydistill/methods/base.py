@@ -14,6 +14,7 @@ from raydistill.clustering.tree import Tree
 from raydistill.config import Config, Space
 from raydistill.diffusion.start import NOISE, Start
 from raydistill.errors import BadInput
+from raydistill.seeding import NoiseKey
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class ClassView:
     centroids (K, C, h, w) float32 in VAE-scaled space (or the latents of the medoids, if hierarchy.representative says
     so), sizes (K,), medoids (K,) image ids; K = 0 for a method that uses none, and at most ipc. latents (N, C, h, w)
     float16 in VAE-scaled space, in the order of image_ids; empty for a method that does not ask for them. features
-    (N, D) float32 if selection.space asks for them. tree is the whole one if the clustering makes one.
+    (N, D) float32 if selection.space asks for them. tree is the whole one if the clustering makes one. increment
+    counts the times that the class was filled before.
     """
 
     class_id: str
@@ -34,6 +36,7 @@ class ClassView:
     latents: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float16))
     features: np.ndarray | None = None
     tree: Tree | None = None
+    increment: int = 0
 
     @property
     def points(self) -> np.ndarray:
@@ -41,6 +44,10 @@ class ClassView:
         if self.features is not None:
             return self.features
         return self.latents.reshape(len(self.latents), math.prod(self.latents.shape[1:]))
+
+    def keys(self, ipc: int, seed: int) -> list[NoiseKey]:
+        """Of which the noise of its slots will be drawn: here and nowhere else they are made."""
+        return [NoiseKey(seed, self.class_id, j, self.increment) for j in range(ipc)]
 
 
 @dataclass(frozen=True)

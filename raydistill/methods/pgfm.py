@@ -10,7 +10,6 @@ from raydistill.config import Config
 from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.methods.mgd3 import Mgd3
 from raydistill.registry import register
-from raydistill.seeding import NoiseKey
 
 
 @register("method", "pgfm")
@@ -39,7 +38,7 @@ class Pgfm(Mgd3):
         given = super().slots(view, ipc, seed)
         if self.pairing == "random":
             return given
-        noise = seeding.normal([NoiseKey(seed, view.class_id, j) for j in range(ipc)], view.centroids.shape[1:])
+        noise = seeding.normal(view.keys(ipc, seed), view.centroids.shape[1:])
         order = pair(noise, np.stack([view.centroids[s.prototype_id] for s in given]))
         return [given[k] for k in order]
 

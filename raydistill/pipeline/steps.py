@@ -27,6 +27,7 @@ from raydistill.stages.prototypes import cluster
 from raydistill.stages.renew import renew
 from raydistill.stages.runner import Execute, Stage
 from raydistill.stages.syntheses import check, ingest, plan, product, sample
+from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.stages.syntheses.real_latents import RealLatents
 from raydistill.state import Prepared, Results, images_per_class, source_name
 from raydistill.store import seals
@@ -93,7 +94,8 @@ def make(done: Results, until: Until, bring: Bring) -> Results:
             embed.stage(p.config, p.run, done.classes.artifact, done.classes.manifest, train, p.features)
         )
     if p.given is not None and until != "plan":
-        done.syntheses[p.given.name] = bring(ingest.stage(p.config, p.run, p.given, p.vae), f"import {p.given.name}")
+        imported = bring(ingest.stage(p.config, p.run, p.given, p.vae), f"import {p.given.name}")
+        done.syntheses[p.given.name] = DistilledSet((imported,))
     for v in p.variants if p.given is None else p.variants[1:]:
         name = v.config.method
         anchors = None
@@ -116,7 +118,7 @@ def make(done: Results, until: Until, bring: Bring) -> Results:
             f"plan {name}",
         )
         if until != "plan":
-            done.syntheses[name] = bring(
+            sampled = bring(
                 sample.stage(
                     v,
                     p.run,
@@ -129,6 +131,7 @@ def make(done: Results, until: Until, bring: Bring) -> Results:
                 ),
                 f"sample {name}",
             )
+            done.syntheses[name] = DistilledSet((sampled,))
     return done
 
 
@@ -167,7 +170,7 @@ def judge(done: Results, bring: Bring) -> None:
     if p.features and done.features:
         points[p.features.architecture] = measure.Points("feature", done.features.artifact, done.features.manifest)
     for ref in sets(done) if measuring else ():
-        if ref.artifact is not None:  # not the whole split, which the others are measured by
+        if ref.made is not None:  # not the whole split, which the others are measured by
             done.measured[ref.name] = bring(
                 measure.stage(p.config, p.run, ref, points, p.features, len(p.splits.train.classes)),
                 f"measure {ref.name}",
@@ -234,11 +237,9 @@ def start_run(p: Prepared) -> bool:
 def sets(done: Results) -> list[SetRef]:
     """The training sets that are compared: the run's own, its baselines, and the whole split if asked for."""
     p = done.prepared
-    refs = [
-        SetRef(name, s.manifest.digest, s.manifest.rows, s.artifact, s.manifest) for name, s in done.syntheses.items()
-    ]
+    refs = [SetRef.of(name, made) for name, made in done.syntheses.items()]
     if p.config.evaluate.full:
-        refs.append(SetRef(FULL, p.splits.train.digest, len(p.splits.train), None, None))
+        refs.append(SetRef(FULL, p.splits.train.digest, len(p.splits.train), None))
     return refs
 
 
@@ -266,7 +267,7 @@ def terms(p: Prepared, v: Variant) -> dict[str, str | None]:
     return found
 
 
-def assemble(p: Prepared, v: Variant, syntheses: Sealed) -> bool:
+def assemble(p: Prepared, v: Variant, syntheses: DistilledSet) -> bool:
     """Writes distilled/; True if that changed anything."""
     c, made = v.config, provenance(p, v)
     text = card(
@@ -281,11 +282,9 @@ def assemble(p: Prepared, v: Variant, syntheses: Sealed) -> bool:
         fields=made,
         terms=terms(p, v),
     )
-    changed = product.assemble(
-        p.run.root, syntheses.artifact, syntheses.manifest, p.splits.train.classes, c.method, made, text
-    )
+    changed = product.assemble(p.run.root, syntheses, p.splits.train.classes, c.method, made, text)
     if changed:
-        say("assemble", f"{syntheses.manifest.rows} images in {p.run.root / 'distilled'}")
+        say("assemble", f"{syntheses.rows} images in {p.run.root / 'distilled'}")
     return changed
 
 

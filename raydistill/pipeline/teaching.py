@@ -28,6 +28,6 @@ def teach(p: Prepared, sets: Sequence[SetRef], bring: Bring) -> Teaching | None:
     stored = {
         s.digest: bring(label.stage(p.config, p.run, s, classes, p.teacher, recipe), f"label {s.name}")
         for s in sets
-        if recipe.labels == "stored" and s.artifact is not None
+        if recipe.labels == "stored" and s.made is not None
     }
     return Teaching(p.teacher, accuracy, stored)

@@ -19,7 +19,6 @@ from raydistill.report.data import (
 )
 from raydistill.report.projection import plane
 from raydistill.stages.evaluation.trainer import score
-from raydistill.stages.syntheses import numbers
 from raydistill.stages.syntheses.numbers import Numbers
 from raydistill.state import Results
 from raydistill.store import schemas
@@ -142,7 +141,7 @@ def ends(done: Results) -> tuple[GuidanceEnd, ...]:
 
 
 def _numbers(done: Results) -> Numbers:
-    return numbers.of(done.syntheses[done.prepared.config.method])
+    return done.syntheses[done.prepared.config.method].numbers()
 
 
 def _syntheses(done: Results, columns: list[str]) -> pa.Table:

@@ -13,7 +13,6 @@ from raydistill.report.data import FULL, RANDOM, Score
 from raydistill.results import costs
 from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation.trainer import body, score
-from raydistill.stages.syntheses import numbers as counts
 from raydistill.state import Results
 
 
@@ -72,12 +71,12 @@ def label_robust(rows: Sequence[Score]) -> dict[str, float]:
 def redundancies(done: Results) -> dict[str, float]:
     """redundancy/STUDENT of the run's own set, metrics/SET/redundancy/STUDENT of others: mean over training seeds."""
     flat: dict[str, float] = {}
-    for name, sealed in done.syntheses.items():
+    for name, made in done.syntheses.items():
         prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
         rows: dict[str, dict[int, list[list[float]]]] = {}
         for t in done.increments:  # in the order of the parts, for each student and seed
             found = body(t)
-            if t.set.digest == sealed.manifest.digest and found is not None:
+            if t.set.digest == made.digest and found is not None:
                 rows.setdefault(t.student, {}).setdefault(t.seed, []).append(found["increments"])
         for student, seeds in rows.items():
             value = np.mean([redundancy(np.array(matrix)) for matrix in seeds.values()])
@@ -92,11 +91,11 @@ def network_calls(done: Results) -> dict[str, float]:
     """
     flat: dict[str, float] = {}
     for v in done.prepared.variants:
-        sealed = done.syntheses.get(v.config.method)
-        if sealed is None or not v.method.generates:
+        distilled = done.syntheses.get(v.config.method)
+        if distilled is None or not v.method.generates:
             continue
         own = v.config.method == done.prepared.config.method
-        calls = counts.of(sealed).nfe.mean / (1 if v.config.sampler.cfg_scale == 1 else 2)
+        calls = distilled.numbers().nfe.mean / (1 if v.config.sampler.cfg_scale == 1 else 2)
         flat["network_calls" if own else f"metrics/{v.config.method}/network_calls"] = round(calls, 6)
     return flat
 

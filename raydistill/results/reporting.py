@@ -41,11 +41,11 @@ def write(done: Results) -> None:
         "report",
         VERSION,
         p.config.tree(),
-        done.syntheses[p.config.method].manifest.digest,
+        done.syntheses[p.config.method].digest,
         [t.artifact.fingerprint for t in done.trainings],
         [s.manifest.digest for s in done.measured.values()],
     )
-    root, of_product = p.run.root, f"{done.syntheses[p.config.method].manifest.digest}-{stamp}"
+    root, of_product = p.run.root, f"{done.syntheses[p.config.method].digest}-{stamp}"
     if fresh(root, RESULT, of_product) and fresh(root, PAGE, stamp):
         table(rows)
         return
@@ -93,7 +93,7 @@ def data(done: Results, rows: Sequence[Score], flat: Mapping[str, float]) -> Rep
     name = (body(done.trainings[0]) or {})["protocol_name"]
     broken = done.latents.manifest.summary["broken"] if done.latents else []
     notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
-    devices = sorted({r.device for s in done.syntheses.values() for r in s.manifest.records})
+    devices = sorted(set().union(*(s.devices() for s in done.syntheses.values())))
     notes.append("Images were made on: " + ", ".join(devices))
     for made, check in done.checks.items():
         text = warning(check, [info.class_id for info in classes])
@@ -131,7 +131,7 @@ def data(done: Results, rows: Sequence[Score], flat: Mapping[str, float]) -> Rep
         ),
         total_classes=len(classes),
         total_real=len(p.splits.train),
-        total_images=done.syntheses[c.method].manifest.rows,
+        total_images=done.syntheses[c.method].rows,
         curves=detail.curves(done),
         classwise=detail.classwise(done),
         confusions=detail.confusions(done),
@@ -158,8 +158,7 @@ def metric_rows(done: Results) -> list[MetricRow]:
 def panels(done: Results) -> list[ClassPanel]:
     """Per class: syntheses, the nearest real image of each, and the projection of the class's latents."""
     p = done.prepared
-    main = done.syntheses[p.config.method]
-    made = pa.concat_tables([main.artifact.read_table(r) for r in main.manifest.records])
+    made = done.syntheses[p.config.method].read()
     assert done.classes is not None
     found: list[ClassPanel] = []
     for bucket in done.classes.manifest.records:

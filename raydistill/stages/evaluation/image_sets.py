@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image
 
@@ -15,12 +14,12 @@ from raydistill.errors import BrokenImage, StageFailed
 from raydistill.evaluation.images import ImageSet
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
-from raydistill.store.artifact import Artifact, Manifest
+from raydistill.stages.syntheses.distilled_set import DistilledSet
 
 
 @dataclass(frozen=True)
 class SetRef:
-    """A training set by reference: syntheses of a method, or (`artifact` None) all training images.
+    """A training set by reference: syntheses, or (`made` None) all training images.
 
     `increment` (i, S): only part i of the S into which it is split (metrics.redundancy).
     """
@@ -28,9 +27,12 @@ class SetRef:
     name: str
     digest: str
     images: int
-    artifact: Artifact | None
-    manifest: Manifest | None
+    made: DistilledSet | None
     increment: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, name: str, made: DistilledSet) -> SetRef:
+        return cls(name, made.digest, made.rows, made)
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,9 @@ def real_images(source: SourceConfig, listing: Listing, size: int, crop: float =
 
 
 def syntheses(ref: SetRef, source: SourceConfig, size: int) -> Loaded:
-    """The images of a method with their weights, in the order of its manifest."""
-    assert ref.artifact is not None and ref.manifest is not None
-    table = pa.concat_tables(
-        [ref.artifact.read_table(r, columns=["class_index", "weight", "image"]) for r in ref.manifest.records]
-    )
+    """The images of a set with their weights, in the order of its rows."""
+    assert ref.made is not None
+    table = ref.made.read(["class_index", "weight", "image"])
     blobs = table["image"].to_pylist()
     images = image_set(load_images(blobs, source, size), table["class_index"].to_numpy(), table["weight"].to_numpy())
     return Loaded(images, [], sum(map(len, blobs)))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from raydistill.config import Config, LabelConfig, SourceConfig
-from raydistill.declared import Aside, Keys
+from raydistill.declared import Keys
 from raydistill.evaluation.geometry import Boxes, matrices, resample
 from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.stored import Views, quantise, view_boxes
@@ -25,20 +25,13 @@ from raydistill.models.device import place
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.evaluation.image_sets import SetRef, load_images
 from raydistill.stages.runner import Stage
+from raydistill.stages.syntheses.distilled_set import Unit
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.rundir import RunDir
 
 BOX = ("top", "left", "height", "width", "flip")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One file of syntheses, and the row at which it begins in the whole set."""
-
-    record: Record
-    start: int
 
 
 @dataclass(frozen=True)
@@ -51,11 +44,10 @@ class LabelWork(StageWork):
     recipe: Annotated[Recipe, Keys("views", "image_size", "crop_scale", "flip")]
     source: Annotated[SourceConfig, Keys("image_size", "max_pixels")]
     label: Annotated[LabelConfig, Keys("batch", "dtype", "threads")]
-    syntheses: Aside[Artifact]
 
     def load(self, item: Unit) -> tuple[Unit, np.ndarray]:
         """The unit and its images (n, 3, S, S) uint8."""
-        blobs = self.syntheses.read_table(item.record, columns=["image"])["image"].to_pylist()
+        blobs = item.artifact.read_table(item.record, columns=["image"])["image"].to_pylist()
         return item, load_images(blobs, self.source, self.recipe.image_size)
 
     def open(self) -> Callable[[tuple[Unit, np.ndarray]], Record]:
@@ -85,7 +77,7 @@ class LabelWork(StageWork):
                 }
             )
             schema = schemas.labels(len(self.class_ids))
-            return self.artifact.commit_table(item.record.key, table.cast(schema), device=at.kind)
+            return self.artifact.commit_table(item.key, table.cast(schema), device=at.kind)
 
         return finish
 
@@ -106,12 +98,10 @@ def stage(
     recipe: Recipe,
 ) -> Stage:
     """The soft labels of one set of syntheses."""
-    assert ref.artifact is not None and ref.manifest is not None
+    assert ref.made is not None
     ids = tuple(c.class_id for c in classes)
-    work = LabelWork(ref.digest, network, ids, recipe, config.source, config.label, ref.artifact).within(run)
-    counts = [r.rows for r in ref.manifest.records]
-    starts = np.cumsum([0, *counts]).tolist()
-    units = {r.key: Unit(r, start) for r, start in zip(ref.manifest.records, starts, strict=False)}
+    work = LabelWork(ref.digest, network, ids, recipe, config.source, config.label).within(run)
+    units = {unit.key: unit for unit in ref.made.units()}
     total = ref.images * recipe.views
     return Stage("label", "labels", work.artifact, list(units), units.__getitem__, work, total, "actors", config.label)
 

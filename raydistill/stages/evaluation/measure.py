@@ -112,9 +112,8 @@ class MeasureWork(StageWork):
 
     def _set(self, network: Classifier | None) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """The distilled images in every space, their labels and weights."""
-        assert self.set.artifact is not None and self.set.manifest is not None
-        columns = ["class_index", "weight", "latent", *(["image"] if network else [])]
-        table = pa.concat_tables([self.set.artifact.read_table(r, columns=columns) for r in self.set.manifest.records])
+        assert self.set.made is not None
+        table = self.set.made.read(["class_index", "weight", "latent", *(["image"] if network else [])])
         x = {LATENT: vectors(table["latent"])}
         if network is not None:
             s = self.source

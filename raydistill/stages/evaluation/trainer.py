@@ -130,7 +130,7 @@ class Trainer:
     def images(self, ref: SetRef, size: int) -> Loaded:
         if self.cached is None or self.cached[0] != ref.digest:
             self.cached = None  # two large sets at once are not needed
-            real = ref.artifact is None
+            real = ref.made is None
             made = real_images(self.job.source, self.job.train, size) if real else syntheses(ref, self.job.source, size)
             self.cached = ref.digest, made
         return self.cached[1]

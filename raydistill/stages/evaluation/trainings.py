@@ -48,7 +48,7 @@ def recipe(config: Config, classes: int, student: str, parts: int = 1) -> Recipe
 def increments(config: Config, sets: Sequence[SetRef]) -> list[SetRef]:
     """The parts of every distilled set, if they are asked for; the whole training split is not cut."""
     n = config.evaluate.increments or 0
-    cut = [s for s in sets if s.artifact is not None]
+    cut = [s for s in sets if s.made is not None]
     return [
         replace(s, name=f"{s.name} part {i + 1} of {n}", images=s.images // n, increment=(i, n))
         for s in cut
@@ -64,7 +64,7 @@ def trainings(
 
     def training(student: str, seed: int, s: SetRef) -> Training:
         own = recipe(config, len(test.classes), student, s.increment[1] if s.increment else 1)
-        if s.artifact is None and e.full_epochs is not None:
+        if s.made is None and e.full_epochs is not None:
             own = replace(own, visits=e.full_epochs * s.images)
         stored = teaching.stored.get(s.digest) if teaching else None
         reads = TrainingReads(

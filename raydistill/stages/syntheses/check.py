@@ -20,6 +20,7 @@ from raydistill.progress import say
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.latents.group import PART
 from raydistill.stages.runner import Stage
+from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest, Record
@@ -89,9 +90,8 @@ class CheckWork(StageWork):
     name, folder = "check", "checks"
 
     means_manifest: Annotated[Manifest, Keys("digest")]
-    manifest: Annotated[Manifest, Keys("digest")]
+    made: Annotated[DistilledSet, Keys("digest")]
     means: Aside[Artifact]
-    syntheses: Aside[Artifact]
 
     def load(self, item: str) -> str:
         return item
@@ -114,14 +114,13 @@ class CheckWork(StageWork):
         return schemas.tensor_numpy(tables["mean"])[order].reshape(len(order), -1)
 
     def _latents(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for record in self.manifest.records:
-            table = self.syntheses.read_table(record, columns=["class_index", "latent"])
+        for table in self.made.tables(["class_index", "latent"]):
             yield table["class_index"].to_numpy(), schemas.tensor_numpy(table["latent"]).reshape(len(table), -1)
 
 
-def stage(run: RunDir, means: Artifact, means_manifest: Manifest, syntheses: Artifact, manifest: Manifest) -> Stage:
+def stage(run: RunDir, means: Artifact, means_manifest: Manifest, made: DistilledSet) -> Stage:
     """The check of one set of syntheses against the means of the real classes."""
-    work = CheckWork(means_manifest, manifest, means, syntheses).within(run)
+    work = CheckWork(means_manifest, made, means).within(run)
     return Stage("check", "sets", work.artifact, [KEY], lambda k: k, work, 1, "driver")
 
 
@@ -134,7 +133,7 @@ def found(artifact: Artifact, manifest: Manifest) -> OwnClass:
 def check(
     run: RunDir,
     real: Sealed,
-    sets: Mapping[str, Sealed],
+    sets: Mapping[str, DistilledSet],
     classes: Sequence[ClassInfo],
     bring: Callable[[Stage, str], Sealed],
 ) -> dict[str, OwnClass]:
@@ -144,7 +143,7 @@ def check(
     means = bring(means_stage(run, real.artifact, real.manifest), "means")
     checks = {}
     for name, made in sets.items():
-        one = bring(stage(run, means.artifact, means.manifest, made.artifact, made.manifest), f"check {name}")
+        one = bring(stage(run, means.artifact, means.manifest, made), f"check {name}")
         checks[name] = found(one.artifact, one.manifest)
         text = warning(checks[name], [c.class_id for c in classes])
         if text is not None:

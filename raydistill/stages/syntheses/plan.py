@@ -52,6 +52,7 @@ class PlanWork(StageWork):
     classes: Aside[Artifact]
     infos: Aside[tuple[ClassInfo, ...]]
     shape: Aside[tuple[int, int, int]]
+    increment: Annotated[int, lambda increment, _: [{"increment": increment}] if increment else []]
 
     def load(self, item: str) -> str:
         return item
@@ -60,31 +61,32 @@ class PlanWork(StageWork):
         return self.finish
 
     def finish(self, key: str) -> Record:
-        rows: list[tuple[int, int, Slot]] = []
+        rows: list[tuple[int, NoiseKey, Slot]] = []
         for bucket in self.manifest.records:
             for view, index in self._views(bucket):
                 try:
                     slots = self.method.slots(view, self.config.ipc, self.config.seed)
                 except BadInput as e:
                     raise StageFailed(str(e)) from None  # only known after broken images were set aside
-                rows += [(j, index, slot) for j, slot in enumerate(slots)]
+                keys = view.keys(len(slots), self.config.seed)
+                rows += [(index, noise, slot) for noise, slot in zip(keys, slots, strict=True)]
         # Slot first: a batch mixes classes. Where guidance looks at the latents of a class, class first: they are read
         # once for many slots.
-        rows.sort(key=lambda r: (r[1], r[0]) if self.by_class else r[:2])
+        rows.sort(key=lambda r: (r[0], r[1].slot) if self.by_class else (r[1].slot, r[0]))
         zero = np.zeros(self.shape, np.float32)
-        keys = [NoiseKey(self.config.seed, self.infos[i].class_id, j).text() for j, i, _ in rows]
+        labels, drawn, planned = zip(*rows, strict=True)
         table = pa.table(
             {
-                "class_index": pa.array([i for _, i, _ in rows], pa.int32()),
-                "class_id": pa.array([self.infos[i].class_id for _, i, _ in rows]),
-                "slot": pa.array([j for j, _, _ in rows], pa.int32()),
+                "class_index": pa.array(labels, pa.int32()),
+                "class_id": pa.array([k.class_id for k in drawn]),
+                "slot": pa.array([k.slot for k in drawn], pa.int32()),
                 "batch": pa.array([n // self.config.sample.batch for n in range(len(rows))], pa.int32()),
-                "prototype_id": pa.array([s.prototype_id for _, _, s in rows], pa.int32()),
-                "weight": pa.array([s.weight for _, _, s in rows], pa.float64()),
-                "seed_key": pa.array(keys),
-                "image_id": pa.array([s.image_id for _, _, s in rows]),
+                "prototype_id": pa.array([s.prototype_id for s in planned], pa.int32()),
+                "weight": pa.array([s.weight for s in planned], pa.float64()),
+                "seed_key": pa.array([k.text() for k in drawn]),
+                "image_id": pa.array([s.image_id for s in planned]),
                 "prototype": schemas.tensor_array(
-                    np.stack([zero if s.prototype is None else s.prototype for _, _, s in rows])
+                    np.stack([zero if s.prototype is None else s.prototype for s in planned])
                 ),
             },
             schema=schemas.plan(self.shape),
@@ -122,6 +124,7 @@ class PlanWork(StageWork):
                 z if latents else nothing,
                 features,
                 given.tree,
+                self.increment,
             )
             yield view, index
 
@@ -135,8 +138,12 @@ def stage(
     infos: tuple[ClassInfo, ...],
     shape: tuple[int, int, int],
     features: Features | None = None,
+    increment: int = 0,
 ) -> Stage:
-    """The plan of one method at one IPC and seed. `features` are given if the method chooses by them."""
+    """The plan of one method at one IPC and seed. `features` are given if the method chooses by them.
+
+    Another `increment` has other noise. What a slot's noise is drawn of stands in its `seed_key`, which sample reads.
+    """
     config = v.config
     work = PlanWork(
         config.method,
@@ -151,5 +158,6 @@ def stage(
         classes,
         infos,
         shape,
+        increment,
     ).within(run)
     return Stage("plan", "slots", work.artifact, ["plan"], lambda k: k, work, len(infos) * config.ipc, "driver")

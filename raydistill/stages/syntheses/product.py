@@ -15,8 +15,9 @@ from raydistill.identity import canonical
 from raydistill.progress import say
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.renew import put_aside, renew
+from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store import faults, schemas, seals
-from raydistill.store.artifact import Artifact, Manifest, table_bytes
+from raydistill.store.artifact import table_bytes
 from raydistill.store.location import Location
 from raydistill.store.rundir import PRODUCT
 from raydistill.store.seals import State
@@ -26,8 +27,7 @@ SHARD_ROWS = 5000
 
 def assemble(
     run: Location,
-    syntheses: Artifact,
-    manifest: Manifest,
+    made: DistilledSet,
     classes: Sequence[ClassInfo],
     method: str,
     provenance: dict[str, Any],
@@ -39,7 +39,7 @@ def assemble(
     the folder never mixes two; an interruption leaves it incomplete, and the same command completes it. What we did not
     write stays; where it has the name of one of our files, it is kept beside it (`mine`).
     """
-    table = pa.concat_tables([syntheses.read_table(r) for r in manifest.records])
+    table = made.read()
     table = table.take(
         pc.sort_indices(
             table.select(["class_index", "slot"]), sort_keys=[("class_index", "ascending"), ("slot", "ascending")]
@@ -51,7 +51,7 @@ def assemble(
     for name, data in files.items():
         if not seals.holds(run, name, data):
             faults.reach(PRODUCT, "before_write", name.removeprefix(f"{PRODUCT}/"))
-        changed |= renew(run, name, data, manifest.digest, mine(name))
+        changed |= renew(run, name, data, made.digest, mine(name))
     return changed
 
 

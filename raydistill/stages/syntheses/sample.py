@@ -64,7 +64,6 @@ class GenerateWork(StageWork):
     generator: GeneratorSpec
     sampling: Annotated[SamplingPlan, identity]
     real: Aside[RealLatents]
-    seed: Aside[int]
 
     def load(self, item: Slots) -> Slots:
         asked = self.sampling.context
@@ -79,9 +78,7 @@ class GenerateWork(StageWork):
 
         def finish(slots: Slots) -> Record:
             t = slots.table
-            keys = [
-                NoiseKey(self.seed, c, s) for c, s in zip(t["class_id"].to_pylist(), t["slot"].to_pylist(), strict=True)
-            ]
+            keys = [NoiseKey.of(text) for text in t["seed_key"].to_pylist()]
             trace = Trace()
             pixels, z, nfe = made(np.array(schemas.tensor_numpy(t["prototype"])), keys, slots.context, trace)
             return commit(self.artifact, slots, pixels, z, nfe, made.at.kind, trace)
@@ -265,7 +262,7 @@ def stage(
     if v.sampling is not None:
         if generator is None:
             raise BadInput("generator.path is needed by this method")
-        work = GenerateWork(manifest.digest, vae, s, generator, v.sampling, real, config.seed).within(run)
+        work = GenerateWork(manifest.digest, vae, s, generator, v.sampling, real).within(run)
     else:
         work = PickWork(manifest.digest, vae, s, config.source, train.digest, train.split).within(run)
 
