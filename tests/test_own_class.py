@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from raydistill.stages.latents import group
 from raydistill.stages.runner import serial
 from raydistill.stages.syntheses import check
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.sealed import Sealed
 
 CLASSES, EACH, SIZE = 10, 10, 64
 NUMBERS = [str(c) for c in range(CLASSES)]
@@ -105,14 +104,6 @@ class TestTheWarning:
         assert 1 - at_least(quiet, 70, 0.3) < 0.05
 
 
-@dataclass
-class Made:
-    """What the pipeline calls sealed."""
-
-    artifact: Artifact
-    manifest: Manifest
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     made = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
@@ -167,12 +158,11 @@ class TestTheStages:
     ) -> None:
         """The warning is provoked: every synthesis is said to lie nearest to the other class."""
         monkeypatch.setattr(check, "nearest_means", lambda z, means: np.zeros(len(z), np.int64))
-        artifact, manifest = tiny.sealed(f"sample {GENERATED}")
         run = type(tiny.run)(str(tiny.run.root), f"{tiny.root}-apart")
-        real, sets = Made(*tiny.sealed("group")), {GENERATED: Made(artifact, manifest)}
+        real, sets = Sealed(*tiny.sealed("group")), {GENERATED: tiny.made(GENERATED)}
 
-        def bring(stage: runner.Stage, label: str) -> Made:
-            return Made(stage.artifact, runner.run(stage, serial, label).manifest)
+        def bring(stage: runner.Stage, label: str) -> Sealed:
+            return Sealed(stage.artifact, runner.run(stage, serial, label).manifest)
 
         first = check.check(run, real, sets, tiny.train.classes, bring)[GENERATED]
         said = capsys.readouterr().err
@@ -184,5 +174,5 @@ class TestTheStages:
         assert again.hits == first.hits == 3 and warned[0] in capsys.readouterr().err
 
     def test_without_a_set_that_was_made_nothing_is_computed(self, tiny: TinyRun) -> None:
-        real = Made(*tiny.sealed("group"))
+        real = Sealed(*tiny.sealed("group"))
         assert check.check(tiny.run, real, {}, tiny.train.classes, lambda *_: pytest.fail("work began")) == {}
