@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raydistill.api import Latents, Prototypes, Run, Syntheses, measure, run, sample, train
+    from raydistill.api import Latents, Prototypes, Run, Syntheses, measure, run, sample, train, train_classifier
     from raydistill.config import Config, load
     from raydistill.errors import BadInput, RaydistillError, StageFailed
     from raydistill.evaluation.score import Score
@@ -11,7 +11,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    "raydistill.api": ("Latents", "Prototypes", "Run", "Syntheses", "measure", "run", "sample", "train"),
+    "raydistill.api": (
+        "Latents",
+        "Prototypes",
+        "Run",
+        "Syntheses",
+        "measure",
+        "run",
+        "sample",
+        "train",
+        "train_classifier",
+    ),
     "raydistill.config": ("Config", "load"),
     "raydistill.errors": ("BadInput", "RaydistillError", "StageFailed"),
     "raydistill.evaluation.score": ("Score",),
@@ -31,6 +41,7 @@ __all__ = [
     "run",
     "sample",
     "train",
+    "train_classifier",
 ]
 
 

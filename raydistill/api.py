@@ -1,6 +1,7 @@
 """What a person does in a notebook (docs/python.md): runs as by the command line, and their parts on own arrays.
 
-Latents and prototypes are in VAE-scaled space, (C, h, w) each; labels index `class_ids`. Only `run` uses Ray.
+Latents and prototypes are in VAE-scaled space, (C, h, w) each; labels index `class_ids`. Only `run` and
+`train_classifier` use Ray.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from raydistill.evaluation.score import Score
 from raydistill.evaluation.train import Student, train_student
 from raydistill.methods.resolve import SamplingPlan, Variant, resolve
 from raydistill.models.device import mixed, on_cuda
-from raydistill.pipeline import preflight, steps
+from raydistill.pipeline import classifiers, preflight, steps
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import open_splits
 from raydistill.sources.images import decode
@@ -260,6 +261,18 @@ def train(folder: str, config: Config | None = None, student: str = "convnet", s
         images = replace(made.images, weights=weights)
         score, _ = train_student(who, recipe, images, test.images, device, arithmetic=mixed(e.dtype, device))
     return score
+
+
+def train_classifier(
+    config: Config | None = None, student: str = "convnet", seed: int = 0, epochs: int | None = None
+) -> str:
+    """Trains a student on all training images of `config` (the quickstart's if None), on Ray, by section `evaluate`.
+
+    Returns its file, which says itself what it is: a `teacher.path` or `features.path`. The same call finds it again,
+    goes on where it was stopped, and shares it by `artifact_dir`. `epochs` None = `evaluate.full_epochs`, or 30.
+    Raises BadInput before anything is written, and StageFailed on the way.
+    """
+    return classifiers.train_classifier(config or load(), student, seed, epochs)
 
 
 def _made(finished: T | None, what: str, until: str) -> T:

@@ -20,12 +20,15 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "python.md").read_text()
 CODE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 SEEN = """
+from raydistill.pipeline.preflight import prepare
 assert latents.latents.dtype == "float16" and len(latents.latents) == len(latents.labels) == len(latents.image_ids)
 assert prototypes.prototypes.shape == (4, 4, 8, 8) and prototypes.sizes.sum() == len(latents.labels)
 assert set(prototypes.medoids) <= set(latents.image_ids)
 assert syntheses.pixels.shape == (4, 32, 32, 3) and syntheses.slots.tolist() == [0, 1, 0, 1]
 assert made.pixels.shape == (1, 32, 32, 3) and made.latents.dtype == "float32" and made.class_ids == ["3"]
 assert 0 < score.last <= score.best <= 1 and len(score.curve) == 2
+assert prepare(taught).teacher.class_ids == ["3", "7"]
+assert raydistill.train_classifier(own, student="convnet", seed=0, epochs=3) == teacher
 try:
     raydistill.run(config, until="encode").syntheses()
 except raydistill.BadInput as e:

@@ -23,12 +23,13 @@ from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.stored import Stored, quantise, view_boxes
 from raydistill.evaluation.targets import Live, loss
 from raydistill.evaluation.train import Student
-from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
+from raydistill.models.checkpoint import read_header
+from raydistill.models.classifier import HEADER, Classifier, ClassifierSpec, class_columns
 from raydistill.models.device import Placement
 from raydistill.pipeline import preflight
 from raydistill.stages import runner
 from raydistill.stages.evaluation import image_sets, label, teacher, trainer, trainings
-from raydistill.stages.evaluation.checkpoint import Weights
+from raydistill.stages.evaluation.checkpoint import Weights, described
 from raydistill.stages.runner import serial
 from raydistill.store.artifact import Manifest
 from raydistill.store.location import Location
@@ -101,7 +102,7 @@ def taught(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("taught")
     found, _ = go(asked, tiny, [full], out)
     assert (score := trainer.score(found[0])) is not None and score.last > 0.8
-    return out / "run" / "checkpoints" / "students" / "full_data-convnet-seed0"
+    return kept(found[0], out)
 
 
 def soft(tiny: TinyRun, keep: bool = False, path: Path | None = None, **protocol: Any) -> Any:
@@ -124,6 +125,10 @@ def go(asked: Any, tiny: TinyRun, sets: list[Any], out: Path, teaching: Any = No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(students, "fit", fit)
         return students.evaluate(asked, RunDir(str(out / "run")), sets, tiny.train, tiny.test, lambda: None, teaching)
+
+
+def kept(training: trainer.Training, out: Path) -> Path:
+    return Path(training.kept(Location.of(str(out / "run" / "checkpoints"))).path)
 
 
 def spec(path: Path) -> ClassifierSpec:
@@ -149,19 +154,20 @@ class TestKept:
         tiny = TinyRun(finished)
         quick: dict[str, Any] = {"name": "hard", "visits": 8, "evaluations": 1}
         before, _ = go(soft(tiny, **quick), tiny, [reference(tiny)], tmp_path)
-        folder = tmp_path / "run" / "checkpoints" / "students" / f"{GENERATED}-convnet-seed0"
+        folder = tmp_path / "run" / "classifiers"
         assert not folder.exists()
         go(soft(tiny, keep=True, **quick), tiny, [reference(tiny)], tmp_path)
-        first = (folder / "model.safetensors").read_bytes()
+        first = kept(before[0], tmp_path).read_bytes()
         shutil.rmtree(folder)
         after, seconds = go(soft(tiny, keep=True, **quick), tiny, [reference(tiny)], tmp_path)
-        assert (folder / "model.safetensors").read_bytes() == first and seconds > 0
+        assert kept(after[0], tmp_path).read_bytes() == first and seconds > 0
         assert before[0].artifact.manifest() == after[0].artifact.manifest()
         assert go(soft(tiny, keep=True, **quick), tiny, [reference(tiny)], tmp_path)[1] == 0
 
     def test_weights_of_another_training_do_not_count(self, tmp_path: Path) -> None:
         net = Student("convnet", 8, 2, 0).build(SIZE)
-        Weights(Location.of(str(tmp_path)), "student", "one").write(net, "convnet", 8, ["a", "b"], SIZE)
+        about = described("convnet", 8, ["a", "b"], SIZE, "one")
+        Weights(Location.of(str(tmp_path)), "student", "one").write(net.state_dict(), about)
         assert Weights(Location.of(str(tmp_path)), "student", "one").there()
         assert not Weights(Location.of(str(tmp_path)), "student", "other").there()
 
@@ -205,8 +211,7 @@ class TestTeacher:
 def relabelled(teacher_at: Path, to: Path, class_ids: list[str], extra: int = 0) -> Path:
     """The same network whose columns are called otherwise, and with more classes that it believes in."""
     to.mkdir(parents=True)
-    tensors = load_file(teacher_at / "model.safetensors")
-    about = json.loads((teacher_at / "config.json").read_text())
+    tensors, about = load_file(teacher_at), read_header(teacher_at, HEADER, "teacher")
     order = [about["classes"].index(c) if c in about["classes"] else -1 for c in class_ids]
     if extra:
         for name in ("head.weight", "head.bias"):

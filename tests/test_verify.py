@@ -20,7 +20,7 @@ from spoil import SEALED, STAGE, commit, cut, data, files, findings, flip, folde
 from raydistill import cli
 from raydistill.identity import canonical, digest
 from raydistill.pipeline.verify import mend
-from raydistill.stages.evaluation.checkpoint import Weights
+from raydistill.stages.evaluation.checkpoint import Weights, described
 from raydistill.store import inspection, seals
 from raydistill.store.findings import Kind
 from raydistill.store.location import Location
@@ -262,13 +262,14 @@ def test_kept_weights_are_read_and_trained_again_if_they_are_damaged(
     name: str, spoil: Callable[[Path], None], run: Path
 ) -> None:
     weights = Weights(Location.of(f"{run}/checkpoints"), "students/one", "0123456789abcdef")
-    weights.write(torch.nn.Linear(3, 2), "convnet", 8, ["a", "b"], 32)
-    assert findings(run) == [] and weights.there()
+    about = described("convnet", 8, ["a", "b"], 32, weights.training)
+    weights.write(torch.nn.Linear(3, 2).state_dict(), about)
+    assert findings(run) == [] and weights.there() and weights.known()
     place = run / "checkpoints/students/one" / name
     spoil(place)
     kind = "missing" if spoil is Path.unlink else "damaged"
     assert told(run) == [(kind, place.relative_to(run).as_posix())] and not weights.there()
-    weights.write(torch.nn.Linear(3, 2), "convnet", 8, ["a", "b"], 32)
+    weights.write(torch.nn.Linear(3, 2).state_dict(), about)
     assert findings(run) == [] and weights.there()
 
 

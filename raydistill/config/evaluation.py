@@ -81,7 +81,7 @@ class EvaluateConfig(Section):
         ),
     ] = None
     keep_weights: Annotated[
-        bool, Field(description="keep trained students under checkpoints/students: each can be a teacher.path")
+        bool, Field(description="keep trained students, a file each in classifiers: each can be a teacher.path")
     ] = False
     workers: Annotated[int, Field(ge=0, le=1024, description="Ray Train workers; 0 = one a CPU core or GPU")] = 0
     num_cpus: Annotated[Cpus, Field(gt=0, description="CPUs each worker reserves")] = 1.0

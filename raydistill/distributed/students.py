@@ -17,9 +17,10 @@ from raydistill.identity import fingerprint
 from raydistill.models.device import device_kind, on_cuda
 from raydistill.progress import Progress, say
 from raydistill.sources.base import Listing
+from raydistill.stages.evaluation.checkpoint import Kept
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import KEY, Job, Teaching, Trainer, Training
-from raydistill.stages.evaluation.trainings import everything, unfinished, without_weights
+from raydistill.stages.evaluation.trainings import everything, unfinished
 from raydistill.store.rundir import RunDir
 
 LOOK_S = 2.0
@@ -113,25 +114,44 @@ def evaluate(
     `prove` is called with Ray up and before the fit: it raises if a node does not see what it needs.
     """
     every = everything(config, run, sets, test, teaching)
+    return every, bring(config, run, every, train, test, prove, teaching)
+
+
+def bring(
+    config: Config,
+    run: RunDir,
+    every: Sequence[Training],
+    train: Listing,
+    test: Listing,
+    prove: Callable[[], None],
+    teaching: Teaching | None = None,
+) -> float:
+    """Brings these trainings to their manifests, and their weights to theirs if they are kept. Returns the seconds."""
     checkpoints = run.root / "checkpoints"
-    lacking = without_weights(config, run, every)
     left = unfinished(config, run, every)
     if len(left) < len(every):
         say("evaluate", f"{len(every) - len(left)} of {len(every)} trainings found finished")
-    if not left:
-        return every, 0.0
-    start = time.monotonic()
-    todo = [t for t in left if t.label in lacking or KEY not in t.artifact.records()]
+    start, kept = time.monotonic(), [t.kept(checkpoints) for t in every if config.evaluate.keep_weights]
+    todo = [t for t in left if KEY not in t.artifact.records() or lacks(config, t.kept(checkpoints))]
     if todo:
         logs = run.root / "logs"
         job = Job(tuple(todo), config.source, train, test, config.evaluate, logs, checkpoints, teaching)
         with Progress("evaluate", "trainings", len(todo)) as progress:
             fit(job, run, config.ray, prove, progress)
             progress.advance(len(todo) - progress.done)  # those that were not seen to finish
-    else:
+    elif left:
         say("evaluate", f"{len(left)} trainings were finished before; their manifests are written again")
+    for network in kept:
+        network.seal()
     manifests = [t.artifact.seal([KEY]) for t in left]
+    for t, network in zip(every, kept, strict=False):
+        say("evaluate", f"{t.label} is kept: {network.path}")
     left_out = sorted({b for m in manifests for b in m.records[0].meta.get("left_out", [])})
     if left_out:
         say("evaluate", f"{len(left_out)} broken images were left out (first: {left_out[0]})")
-    return every, time.monotonic() - start if todo else 0.0
+    return time.monotonic() - start if todo else 0.0
+
+
+def lacks(config: Config, network: Kept) -> bool:
+    """Whether a network that is to be kept has not been committed."""
+    return config.evaluate.keep_weights and not network.there()

@@ -70,6 +70,17 @@ def tensors(path: Path, key: str) -> dict[str, Stored]:
         raise BadInput(f"{key}: {path} is not a whole safetensors file ({one_line(e)}); fetch it again") from None
 
 
+def read_header(path: Path, name: str, key: str) -> dict[str, Any]:
+    """The JSON object that a safetensors file's header holds under `name`, empty if none. Raises BadInput."""
+    tensors(path, key)
+    with safe_open(path, framework="np") as f:
+        text = (f.metadata() or {}).get(name, "{}")
+    try:
+        return strict_json.mapping(text.encode(), finite=False)
+    except ValueError as e:
+        raise BadInput(f"{key}: what the header of {path} says of it is no JSON ({one_line(e)}); mend it") from None
+
+
 def read_config(path: Path, key: str) -> dict[str, Any]:
     """A JSON object from a file; raises BadInput naming it."""
     try:

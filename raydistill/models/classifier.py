@@ -2,6 +2,7 @@
 
 A classifier is FILE.safetensors of a registered architecture, or a folder with model.safetensors and config.json:
 {"architecture", "classes": ids in the order of the columns, "image_size", "mean", "std", "width" (students only)}.
+A file may hold the same in its header, under "classifier", as those do that were trained here.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ from raydistill.config import class_list, class_lists
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import canonical, digest, file_digest
 from raydistill.models import fits
-from raydistill.models.checkpoint import PICKLES, check_weights, integer, pickled, read_config
+from raydistill.models.checkpoint import PICKLES, check_weights, integer, pickled, read_config, read_header
 from raydistill.models.device import Placement
 
 WEIGHTS = "model.safetensors"
+HEADER = "classifier"
 
 
 class ClassifierSpec:
     """What is known of a classifier without loading its weights. Raises BadInput rather than guess.
 
-    What is given here and what config.json says must agree, but for `image_size`, which is what the network is shown.
+    What is given here and what config.json or the header says must agree, but for `image_size`, which is what the
+    network is shown.
     `key` is the configuration section that errors name.
     """
 
@@ -48,21 +51,23 @@ class ClassifierSpec:
     ) -> None:
         self.key, self.path = key, Path(path)
         self.weights = self._find()
-        config = read_config(self.path / "config.json", f"{key}.path") if self.path.is_dir() else {}
+        folder = self.path.is_dir()
+        self.about = self.path / "config.json" if folder else self.path
+        config = read_config(self.about, f"{key}.path") if folder else read_header(self.path, HEADER, f"{key}.path")
         self.architecture = self._architecture(architecture, config)
         self.class_ids = self._classes(classes, config)
         student = self.architecture not in registry.names("classifier")
-        if student and not self.path.is_dir():
+        if student and not config:
             raise BadInput(
                 f"{key}.architecture: {self.architecture} is a student, whose preprocessing is not known; give a "
                 f"folder with config.json (docs/bring-your-own.md shows one) and {WEIGHTS}"
             )
-        self.width = integer(config, "width", self.path / "config.json", f"{key}.path") if student else None
+        self.width = integer(config, "width", self.about, f"{key}.path") if student else None
         own = None if student else registry.get("classifier", self.architecture)
         self.image_size = image_size or self._image_size(config, own)
         self.mean, self.std = (self._colours(config, own, name) for name in ("mean", "std"))
         if min(self.std) <= 0:
-            raise BadInput(f"{key}.path: {self.path / 'config.json'} gives std={list(self.std)}; each must be positive")
+            raise BadInput(f"{key}.path: {self.about} gives std={list(self.std)}; each must be positive")
         self._check_weights()
 
     def build(self) -> nn.Module:
@@ -138,25 +143,23 @@ class ClassifierSpec:
 
     def _agreed(self, name: str, given: Any, told: Any) -> Any:
         if given is None and told is None:
-            where = f"{self.path / 'config.json'} does not" if self.path.is_dir() else f"{self.path} cannot"
+            where = f"{self.about} {'does not' if self.path.is_dir() else 'cannot'}"
             raise BadInput(f"{self.key}.{name} is not given, and {where} say it; it is never guessed")
         if given is not None and told is not None and given != told:
             shown = f" ({given} and {told})" if isinstance(given, str) else ""
-            raise BadInput(
-                f"{self.key}.{name} and {self.path / 'config.json'} do not agree{shown}; leave {self.key}.{name} out"
-            )
+            raise BadInput(f"{self.key}.{name} and {self.about} do not agree{shown}; leave {self.key}.{name} out")
         return told if given is None else given
 
     def _image_size(self, config: dict[str, Any], own: Any) -> int:
         if own is not None and "image_size" not in config:
             return own.image_size
-        return integer(config, "image_size", self.path / "config.json", f"{self.key}.path")
+        return integer(config, "image_size", self.about, f"{self.key}.path")
 
     def _colours(self, config: dict[str, Any], own: Any, name: str) -> tuple[float, float, float]:
         value = config.get(name, getattr(own, name, None))
         if not isinstance(value, Sequence) or len(value) != 3 or not all(type(v) in (int, float) for v in value):
             raise BadInput(
-                f"{self.key}.path: {self.path / 'config.json'} gives {name}={value!r}; it must list three numbers, "
+                f"{self.key}.path: {self.about} gives {name}={value!r}; it must list three numbers, "
                 "for red, green and blue in [0, 1]"
             )
         return (float(value[0]), float(value[1]), float(value[2]))

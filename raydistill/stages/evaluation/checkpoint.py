@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raydistill import strict_json
 from raydistill.evaluation.colour import MEAN, STD
 from raydistill.identity import canonical, digest
+from raydistill.models.classifier import HEADER
 from raydistill.store import faults, seals
+from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
+
+WEIGHTS = "model"  # the key of a kept student's file
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,63 @@ class State:
                 os.rmdir(self.folder.uri)
 
 
+def described(student: str, width: int, class_ids: Sequence[str], image_size: int, training: str) -> dict[str, Any]:
+    """What a classifier must say of itself to be used rightly, and the fingerprint of the training that made it."""
+    return {
+        "architecture": student,
+        "width": width,
+        "classes": list(class_ids),
+        "image_size": image_size,
+        "mean": MEAN,
+        "std": STD,
+        "training": training,
+    }
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A trained student as a classifier: an artifact of one safetensors file, whose header says what it is.
+
+    `former`: earlier versions kept it in a folder by the name of its set, where it is still found, and made again.
+    """
+
+    artifact: Artifact
+    former: Weights
+
+    def there(self) -> bool:
+        return WEIGHTS in self.artifact.records() or self.former.there()
+
+    def sealed(self) -> bool:
+        return self.artifact.manifest() is not None or self.former.there()
+
+    def seal(self) -> None:
+        if not self.sealed():
+            self.artifact.seal([WEIGHTS])
+
+    @property
+    def path(self) -> str:
+        """The file, or the folder of earlier versions, as `teacher.path` takes it. Raises CorruptArtifact."""
+        manifest = self.artifact.manifest()
+        if manifest is None:
+            return str(self.former.checkpoints / self.former.name)
+        self.artifact.verify(manifest.records)
+        return str(self.artifact.location / manifest.records[0].file)
+
+    def write(self, net: nn.Module, about: dict[str, Any], device: str) -> None:
+        """Commits it, unless that is done; `about` as `described` gives it."""
+        if self.there():
+            return
+        tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+        if self.former.known():
+            self.former.write(tensors, about)
+        else:
+            data = safetensors.torch.save(tensors, {HEADER: canonical(about)})
+            self.artifact.commit(WEIGHTS, data, rows=1, device=device, ext="safetensors")
+
+
 @dataclass(frozen=True)
 class Weights:
-    """A trained student as a classifier's folder: model.safetensors, and config.json, which is written last.
+    """As earlier versions kept a student: a folder of model.safetensors, and config.json, which is written last.
 
     It is `checkpoints`/`name`; both files are sealed under `checkpoints`/seals/.
     """
@@ -83,16 +141,13 @@ class Weights:
             seals.state(self.checkpoints, name) not in spoiled for name in self.files
         )
 
-    def write(self, net: nn.Module, student: str, width: int, class_ids: Sequence[str], image_size: int) -> None:
-        tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-        about = {
-            "architecture": student,
-            "width": width,
-            "classes": list(class_ids),
-            "image_size": image_size,
-            "mean": MEAN,
-            "std": STD,
-            "training": self.training,
-        }
-        for name, data in zip(self.files, (safetensors.torch.save(tensors), canonical(about).encode()), strict=True):
+    def known(self) -> bool:
+        """Whether it was kept here once, whatever has become of it."""
+        seal = seals.find(self.checkpoints, self.files[0])
+        return seal is not None and seal.made_from == self.training
+
+    def write(self, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
+        for name, data in zip(
+            self.files, (safetensors.torch.save(dict(tensors)), canonical(about).encode()), strict=True
+        ):
             seals.write(self.checkpoints, name, data, self.training)

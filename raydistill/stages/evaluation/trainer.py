@@ -22,7 +22,7 @@ from raydistill.models.classifier import Classifier, ClassifierSpec, class_colum
 from raydistill.models.device import Placement, halves, mixed
 from raydistill.sources.base import Listing
 from raydistill.stages.evaluation import label
-from raydistill.stages.evaluation.checkpoint import State, Weights
+from raydistill.stages.evaluation.checkpoint import Kept, State, Weights, described
 from raydistill.stages.evaluation.image_sets import Loaded, SetRef, real_images, syntheses
 from raydistill.store.artifact import Artifact, Manifest
 from raydistill.store.location import Location
@@ -39,6 +39,7 @@ class Training:
     seed: int
     recipe: Recipe
     artifact: Artifact
+    classifier: Artifact  # where the trained student is kept, if it is
 
     @property
     def label(self) -> str:
@@ -47,9 +48,9 @@ class Training:
     def state(self, checkpoints: Location) -> State:
         return State(checkpoints / "trainings" / self.artifact.fingerprint)
 
-    def weights(self, checkpoints: Location) -> Weights:
+    def kept(self, checkpoints: Location) -> Kept:
         name = re.sub(r"[^\w.-]", "_", f"{self.set.name}-{self.student}-seed{self.seed}")
-        return Weights(checkpoints, f"students/{name}", self.artifact.fingerprint)
+        return Kept(self.classifier, Weights(checkpoints, f"students/{name}", self.artifact.fingerprint))
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,9 @@ class Trainer:
     def run(self, t: Training) -> None:
         """Trains and commits, unless that is done already; an interrupted training continues at its last test."""
         e, checkpoints = self.job.evaluate, self.job.checkpoints
-        weights = t.weights(checkpoints) if e.keep_weights else None
-        if KEY in t.artifact.records() and (weights is None or weights.there()):
+        kept = t.kept(checkpoints) if e.keep_weights else None
+        done = KEY in t.artifact.records()
+        if done and (kept is None or kept.there()):
             return
         loaded, test = self.images(t.set, t.recipe.image_size), self.test(t.recipe)
         train, parts = loaded.images, self.parts(t.set, loaded.images)
@@ -120,11 +122,13 @@ class Trainer:
             "teacher": teaching and {"architecture": teaching.network.architecture, "accuracy": teaching.accuracy},
             "increments": [examine(net, p.to(self.device), len(class_ids), arithmetic).accuracy for p in parts],
         }
-        if weights is not None:
-            weights.write(net, t.student, e.width, class_ids, t.recipe.image_size)
-        data = json.dumps(result.tree() | about, sort_keys=True).encode()
-        meta = {"left_out": test.broken + loaded.broken}
-        t.artifact.commit(KEY, data, rows=1, device=self.kind, ext="json", meta=meta)
+        if kept is not None:
+            network = described(t.student, e.width, class_ids, t.recipe.image_size, t.artifact.fingerprint)
+            kept.write(net, network, self.kind)
+        if not done:  # a GPU may not repeat itself to the bit: what stands is not committed again
+            data = json.dumps(result.tree() | about, sort_keys=True).encode()
+            meta = {"left_out": test.broken + loaded.broken}
+            t.artifact.commit(KEY, data, rows=1, device=self.kind, ext="json", meta=meta)
         state.forget()
 
     def images(self, ref: SetRef, size: int) -> Loaded:

@@ -56,34 +56,50 @@ def increments(config: Config, sets: Sequence[SetRef]) -> list[SetRef]:
     ]
 
 
+def training(
+    config: Config,
+    run: RunDir,
+    s: SetRef,
+    student: str,
+    seed: int,
+    test: Listing,
+    teaching: Teaching | None = None,
+) -> Training:
+    """One student of one seed on one set, by the recipe of the configuration."""
+    e = config.evaluate
+    own = recipe(config, len(test.classes), student, s.increment[1] if s.increment else 1)
+    if s.made is None and e.full_epochs is not None:
+        own = replace(own, visits=e.full_epochs * s.images)
+    stored = teaching.stored.get(s.digest) if teaching else None
+    reads = TrainingReads(
+        own,
+        e,
+        test,
+        config.source,
+        s,
+        student,
+        seed,
+        teaching.network if teaching else None,
+        stored[1] if stored else None,
+        s.increment,
+        e.dtype,
+        registry.identity("student", student) + registry.identity("protocol", e.protocol.name),
+    )
+    scored = reads.within(run).artifact
+    return Training(s, student, seed, own, scored, run.artifact("classifiers", scored.fingerprint))
+
+
 def trainings(
     config: Config, run: RunDir, sets: Sequence[SetRef], test: Listing, teaching: Teaching | None = None
 ) -> list[Training]:
     """Every student x seed on every set, in that order of importance: all sets of a seed before the next seed."""
     e = config.evaluate
-
-    def training(student: str, seed: int, s: SetRef) -> Training:
-        own = recipe(config, len(test.classes), student, s.increment[1] if s.increment else 1)
-        if s.made is None and e.full_epochs is not None:
-            own = replace(own, visits=e.full_epochs * s.images)
-        stored = teaching.stored.get(s.digest) if teaching else None
-        reads = TrainingReads(
-            own,
-            e,
-            test,
-            config.source,
-            s,
-            student,
-            seed,
-            teaching.network if teaching else None,
-            stored[1] if stored else None,
-            s.increment,
-            e.dtype,
-            registry.identity("student", student) + registry.identity("protocol", e.protocol.name),
-        )
-        return Training(s, student, seed, own, reads.within(run).artifact)
-
-    return [training(student, seed, s) for student in e.students for seed in range(e.seeds) for s in sets]
+    return [
+        training(config, run, s, student, seed, test, teaching)
+        for student in e.students
+        for seed in range(e.seeds)
+        for s in sets
+    ]
 
 
 def everything(
@@ -93,12 +109,10 @@ def everything(
     return trainings(config, run, [*sets, *increments(config, sets)], test, teaching)
 
 
-def without_weights(config: Config, run: RunDir, every: Sequence[Training]) -> set[str]:
-    """Labels of the trainings whose students are to be kept and are not there."""
-    checkpoints = run.root / "checkpoints"
-    return {t.label for t in every if config.evaluate.keep_weights and not t.weights(checkpoints).there()}
+def lacks_weights(config: Config, run: RunDir, t: Training) -> bool:
+    """Whether its student is to be kept and is not there."""
+    return config.evaluate.keep_weights and not t.kept(run.root / "checkpoints").sealed()
 
 
 def unfinished(config: Config, run: RunDir, every: Sequence[Training]) -> list[Training]:
-    lacking = without_weights(config, run, every)
-    return [t for t in every if t.label in lacking or t.artifact.manifest() is None]
+    return [t for t in every if t.artifact.manifest() is None or lacks_weights(config, run, t)]
