@@ -51,7 +51,7 @@ class Results:
     measured: dict[str, Sealed] = field(default_factory=dict)
     teaching: Teaching | None = None
     trainings: list[Training] = field(default_factory=list)
-    increments: list[Training] = field(default_factory=list)  # on parts of the sets, for redundancy
+    on_parts: list[Training] = field(default_factory=list)  # on parts of the sets, for redundancy
     still_ours: Callable[[], None] = lambda: None  # raises StageFailed once another run has the run directory
     computed: bool = False  # whether anything was done in this run
 

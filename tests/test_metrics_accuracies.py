@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raydistill.metrics.ddranking import ars, lrs
-from raydistill.metrics.redundancy import increments, redundancy
+from raydistill.metrics.redundancy import redundancy, redundancy_parts
 
 
 class TestRedundancy:
@@ -26,27 +26,29 @@ class TestRedundancy:
         with pytest.raises(ValueError, match="redundancy: accuracies must"):
             redundancy(a)
 
-    def test_increments_take_as_many_of_each_class(self) -> None:
+    def test_redundancy_parts_take_as_many_of_each_class(self) -> None:
         y = np.random.default_rng(0).permutation(np.repeat(np.arange(4), 50))
-        found = increments(y, 5, seed=0)
+        found = redundancy_parts(y, 5, seed=0)
         assert [[np.sum((found == i) & (y == c)) for c in range(4)] for i in range(5)] == [[10] * 4] * 5
 
     def test_what_is_left_over_is_spread(self) -> None:
-        sizes = np.bincount(increments(np.zeros(13, int), 5, seed=0), minlength=5)
+        sizes = np.bincount(redundancy_parts(np.zeros(13, int), 5, seed=0), minlength=5)
         assert sorted(sizes) == [2, 2, 3, 3, 3]
 
-    def test_increments_are_drawn_by_the_seed_class_by_class(self) -> None:
+    def test_redundancy_parts_are_drawn_by_the_seed_class_by_class(self) -> None:
         y = np.repeat([0, 1], 20)
-        one = increments(y, 4, seed=1)
-        assert np.array_equal(one, increments(y, 4, seed=1)) and not np.array_equal(one, increments(y, 4, seed=2))
-        assert np.array_equal(one[:20], increments(y[:20], 4, seed=1)), "another class changes nothing"
+        one = redundancy_parts(y, 4, seed=1)
+        assert np.array_equal(one, redundancy_parts(y, 4, seed=1)) and not np.array_equal(
+            one, redundancy_parts(y, 4, seed=2)
+        )
+        assert np.array_equal(one[:20], redundancy_parts(y[:20], 4, seed=1)), "another class changes nothing"
         assert not np.array_equal(one[:20], one[20:])
 
     def test_too_few_images_or_parts_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="class 1 has 2 images, too few for 3 increments"):
-            increments(np.array([0, 0, 0, 1, 1]), 3, seed=0)
+        with pytest.raises(ValueError, match="class 1 has 2 images, too few for 3 parts"):
+            redundancy_parts(np.array([0, 0, 0, 1, 1]), 3, seed=0)
         with pytest.raises(ValueError, match="parts=1"):
-            increments(np.zeros(5, int), 1, seed=0)
+            redundancy_parts(np.zeros(5, int), 1, seed=0)
 
 
 def squashed(x: float) -> float:

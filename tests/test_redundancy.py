@@ -13,7 +13,7 @@ from raydistill.distributed import students
 from raydistill.errors import BadInput
 from raydistill.evaluation.score import examine
 from raydistill.evaluation.train import Student, train_student
-from raydistill.metrics.redundancy import increments
+from raydistill.metrics.redundancy import redundancy_parts
 from raydistill.pipeline import steps
 from raydistill.pipeline.preflight import prepare
 from raydistill.results.numbers import metrics
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 class TestRedundancy:
-    """evaluate.increments: each part of a set trains a student, which is tested on the images of every part."""
+    """evaluate.redundancy_parts: each part of a set trains a student, which is tested on the images of every part."""
 
     @pytest.fixture
     def done(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> state.Results:
@@ -35,17 +35,17 @@ class TestRedundancy:
 
         monkeypatch.setattr(students, "fit", fit)
         asked = config(run_dir=str(tmp_path / "run"), metrics={"names": []}, encode={"chunk": 400, "batch": 50})
-        parts = asked.evaluate.model_copy(update={"seeds": 2, "increments": 3})
+        parts = asked.evaluate.model_copy(update={"seeds": 2, "redundancy_parts": 3})
         return steps.run(prepare(asked.model_copy(update={"evaluate": parts})), execute=serial)
 
     def test_it_is_the_mean_accuracy_on_the_other_parts(self, done: state.Results) -> None:
         found = metrics(done)
         assert {k for k in found if "redundancy" in k} == {"redundancy/convnet", "metrics/random/redundancy/convnet"}
-        assert len(done.increments) == 2 * 2 * 3 and all(t.set.increment is None for t in done.trainings)
+        assert len(done.on_parts) == 2 * 2 * 3 and all(t.set.redundancy_part is None for t in done.trainings)
         ref = next(t.set for t in done.trainings if t.set.name == done.prepared.config.method)
-        recipe = done.increments[0].recipe
+        recipe = done.on_parts[0].recipe
         whole = image_sets.syntheses(ref, done.prepared.config.source, recipe.image_size).images
-        of = torch.from_numpy(increments(whole.labels.numpy(), 3, seed=0))
+        of = torch.from_numpy(redundancy_parts(whole.labels.numpy(), 3, seed=0))
         parts = [whole.take(of == i) for i in range(3)]
         assert [sorted(p.labels.tolist()) for p in parts] == [[0, 1]] * 3, "an image of each class in every part"
         off = []
@@ -59,10 +59,13 @@ class TestRedundancy:
     def test_parts_without_an_image_of_each_class_and_soft_labels_are_refused(self, tmp_path: Path) -> None:
         asked = config(run_dir=str(tmp_path / "run"))
         for update, why in (
-            ({"increments": 4}, "evaluate.increments=4 is more than the 3 images of a class; lower it, or raise ipc"),
             (
-                {"increments": 2, "protocol": asked.evaluate.protocol.model_copy(update={"name": "fkd"})},
-                "evaluate.increments=2 goes with hard labels",
+                {"redundancy_parts": 4},
+                "evaluate.redundancy_parts=4 is more than the 3 images of a class; lower it, or raise ipc",
+            ),
+            (
+                {"redundancy_parts": 2, "protocol": asked.evaluate.protocol.model_copy(update={"name": "fkd"})},
+                "evaluate.redundancy_parts=2 goes with hard labels",
             ),
         ):
             wrong = asked.model_copy(update={"evaluate": asked.evaluate.model_copy(update=update)})

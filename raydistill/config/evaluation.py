@@ -72,7 +72,7 @@ class EvaluateConfig(Section):
     full_epochs: Annotated[
         int | None, Field(ge=1, description="epochs of the bound; null = as many image visits as the distilled set")
     ] = None
-    increments: Annotated[
+    redundancy_parts: Annotated[
         int | None,
         Field(
             ge=2,

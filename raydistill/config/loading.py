@@ -28,6 +28,9 @@ PATHS = {
 }
 
 
+RENAMED = {"evaluate.increments": "evaluate.redundancy_parts"}
+
+
 def presets() -> list[str]:
     """Names of the presets that ship with the package."""
     return sorted(
@@ -56,6 +59,7 @@ def load(config: str = "quickstart", overrides: Sequence[str] = (), suffix: str 
 def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
     """Validates a tree. Raises BadInput for the first thing wrong with it, and for every secret in it."""
     _refuse_secrets(tree, "configuration")
+    tree = _without_old_names(tree)
     brought = _brought(tree)
     own = {key: value for key, value in tree.items() if key in brought.model_fields}
     rest = {key: value for key, value in tree.items() if key not in own}
@@ -85,6 +89,18 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
             if why := unusable(text) or (_too_long(text) if key in PATHS else None):
                 raise BadInput(f"configuration key {key}: {why}")
     return config if config.run_dir else config.model_copy(update={"run_dir": default_run})
+
+
+def _without_old_names(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree without old names that say nothing, as a run's config.yaml has them. Raises BadInput for one in use."""
+    for old, new in RENAMED.items():
+        section, _, name = old.partition(".")
+        values = tree.get(section)
+        if isinstance(values, dict) and name in values:
+            if values[name] is not None:
+                raise BadInput(f"configuration key {old} is called {new} now; write {new}={values[name]}")
+            tree = tree | {section: {key: value for key, value in values.items() if key != name}}
+    return tree
 
 
 def _brought(keys: Iterable[Any]) -> type[BaseModel]:

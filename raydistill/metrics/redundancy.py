@@ -1,6 +1,6 @@
-"""Redundancy between the increments of a set (LGD, arXiv 2604.00519): what one part already says about the others.
+"""Redundancy between the parts of a set (LGD, arXiv 2604.00519): what one part already says about the others.
 
-One classifier is trained on each increment and tested on the images of every increment; that is the caller's. It is
+One classifier is trained on each part and tested on the images of every part; that is the caller's. It is
 therefore not a `Metric`: these are its split and its formula.
 """
 
@@ -11,8 +11,8 @@ import numpy as np
 from raydistill.seeding import generator
 
 
-def increments(y: np.ndarray, parts: int, seed: int) -> np.ndarray:
-    """Which increment (m,) int64 in [0, parts) each image belongs to; y (m,) are the labels.
+def redundancy_parts(y: np.ndarray, parts: int, seed: int) -> np.ndarray:
+    """Which part (m,) int64 in [0, parts) each image belongs to; y (m,) are the labels.
 
     Each class is split at random into parts that differ by one image at most: 50 images a class and 5 parts make 5 sets
     of 10. A class's split depends on the seed, its label and the order of its images alone. Raises ValueError if a
@@ -25,15 +25,15 @@ def increments(y: np.ndarray, parts: int, seed: int) -> np.ndarray:
     for label in np.unique(y):
         rows = np.flatnonzero(y == label)
         if len(rows) < parts:
-            raise ValueError(f"redundancy: class {label} has {len(rows)} images, too few for {parts} increments")
+            raise ValueError(f"redundancy: class {label} has {len(rows)} images, too few for {parts} parts")
         found[generator("increments", seed, int(label)).permutation(rows)] = np.arange(len(rows)) % parts
     return found
 
 
 def redundancy(accuracy: np.ndarray) -> float:
-    """Mean of the off-diagonal of accuracy (S, S): trained on increment i, tested on j, in [0, 1]. Lower is better.
+    """Mean of the off-diagonal of accuracy (S, S): trained on part i, tested on j, in [0, 1]. Lower is better.
 
-    Raises ValueError for another shape, fewer than two increments, or numbers that are no shares.
+    Raises ValueError for another shape, fewer than two parts, or numbers that are no shares.
     """
     a = np.asarray(accuracy, np.float64)
     if a.ndim != 2 or a.shape[0] != a.shape[1] or len(a) < 2:

@@ -54,7 +54,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
         variants = [resolve(v.config.model_copy(update={"ipc": given.ipc})) for v in variants]
     check_counts(config, splits, variants)
     if evaluate:
-        check_increments(config, config.ipc if given is None else int(given.listing.counts.min()))
+        check_redundancy_parts(config, config.ipc if given is None else int(given.listing.counts.min()))
     if given is not None:
         variants = [Variant(config, ingest.Given(), None), *variants]
     vae = find_vae(config)
@@ -235,19 +235,21 @@ def check_students(config: Config) -> None:
         )
 
 
-def check_increments(config: Config, least: int) -> None:
+def check_redundancy_parts(config: Config, least: int) -> None:
     """Refuses parts that would lack a class (`least`: images of the smallest), or that a teacher would label."""
     e = config.evaluate
-    if e.increments is None:
+    if e.redundancy_parts is None:
         return
-    if e.increments > least:
+    if e.redundancy_parts > least:
         raise BadInput(
-            f"evaluate.increments={e.increments} is more than the {least} images of a class; lower it, or raise ipc"
+            f"evaluate.redundancy_parts={e.redundancy_parts} is more than the {least} images of a class; "
+            "lower it, or raise ipc"
         )
     setting = recipe.Setting(config.ipc, 2, e.protocol.image_size, e.students[0])
     if recipe.resolve(e.protocol, setting).soft:
         raise BadInput(
-            f"evaluate.increments={e.increments} goes with hard labels, and evaluate.protocol.name={e.protocol.name} "
+            f"evaluate.redundancy_parts={e.redundancy_parts} goes with hard labels, and "
+            f"evaluate.protocol.name={e.protocol.name} "
             "trains on soft ones; choose evaluate.protocol.name=hard"
         )
 

@@ -150,8 +150,8 @@ def finish(done: Results, until: Until, bring: Bring, nodes: Nodes) -> None:
     judge(done, bring)
     refs, train = sets(done), p.splits.train
     every, seconds = students.evaluate(p.config, p.run, refs, train, p.splits.test, nodes.prove, done.teaching)
-    done.trainings = [t for t in every if t.set.increment is None]
-    done.increments = [t for t in every if t.set.increment is not None]
+    done.trainings = [t for t in every if t.set.redundancy_part is None]
+    done.on_parts = [t for t in every if t.set.redundancy_part is not None]
     if seconds:
         done.computed = True
     if until == "report":

@@ -74,7 +74,7 @@ def redundancies(done: Results) -> dict[str, float]:
     for name, made in done.syntheses.items():
         prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
         rows: dict[str, dict[int, list[list[float]]]] = {}
-        for t in done.increments:  # in the order of the parts, for each student and seed
+        for t in done.on_parts:  # in the order of the parts, for each student and seed
             found = body(t)
             if t.set.digest == made.digest and found is not None:
                 rows.setdefault(t.student, {}).setdefault(t.seed, []).append(found["increments"])

@@ -21,14 +21,14 @@ from raydistill.stages.syntheses.distilled_set import DistilledSet
 class SetRef:
     """A training set by reference: syntheses, or (`made` None) all training images.
 
-    `increment` (i, S): only part i of the S into which it is split (metrics.redundancy).
+    `redundancy_part` (i, S): only part i of the S into which it is split (metrics.redundancy).
     """
 
     name: str
     digest: str
     images: int
     made: DistilledSet | None
-    increment: tuple[int, int] | None = None
+    redundancy_part: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, name: str, made: DistilledSet) -> SetRef:

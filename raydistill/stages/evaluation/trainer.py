@@ -17,7 +17,7 @@ from raydistill.evaluation.score import Score, examine
 from raydistill.evaluation.stored import Stored
 from raydistill.evaluation.targets import Live, Targets
 from raydistill.evaluation.train import Student, train_student
-from raydistill.metrics.redundancy import increments
+from raydistill.metrics.redundancy import redundancy_parts
 from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
 from raydistill.models.device import Placement, halves, mixed
 from raydistill.sources.base import Listing
@@ -106,8 +106,8 @@ class Trainer:
             return
         loaded, test = self.images(t.set, t.recipe.image_size), self.test(t.recipe)
         train, parts = loaded.images, self.parts(t.set, loaded.images)
-        if parts and t.set.increment:
-            train = parts[t.set.increment[0]]
+        if parts and t.set.redundancy_part:
+            train = parts[t.set.redundancy_part[0]]
         class_ids = [c.class_id for c in self.job.test.classes]
         student = Student(t.student, e.width, len(class_ids), t.seed)
         targets, label_bytes = self.targets(t)
@@ -140,11 +140,11 @@ class Trainer:
         return self.cached[1]
 
     def parts(self, ref: SetRef, images: ImageSet) -> list[ImageSet]:
-        """The increments of the set of which `ref` is one; none if it is a whole set."""
-        if ref.increment is None:
+        """The redundancy parts of the set of which `ref` is one; none if it is a whole set."""
+        if ref.redundancy_part is None:
             return []
-        n = ref.increment[1]
-        of = torch.from_numpy(increments(images.labels.numpy(), n, seed=0))
+        n = ref.redundancy_part[1]
+        of = torch.from_numpy(redundancy_parts(images.labels.numpy(), n, seed=0))
         return [images.take(of == i) for i in range(n)]
 
     def test(self, recipe: Recipe) -> Loaded:

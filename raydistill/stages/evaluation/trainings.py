@@ -34,7 +34,7 @@ class TrainingReads(StageWork):
     seed: int
     teacher: ClassifierSpec | None
     labels: Annotated[Manifest | None, lambda labels, _: [labels and labels.digest]]
-    part: Annotated[tuple[int, int] | None, Since(None)]
+    redundancy_part: Annotated[tuple[int, int] | None, Since(None)]
     dtype: Annotated[str, Since("float32")]
     code: Spread[list[Any]]  # registry.identity of student and protocol
 
@@ -45,12 +45,12 @@ def recipe(config: Config, classes: int, student: str, parts: int = 1) -> Recipe
     return resolve(p, Setting(config.ipc // parts, classes, p.image_size, student))
 
 
-def increments(config: Config, sets: Sequence[SetRef]) -> list[SetRef]:
+def redundancy_parts(config: Config, sets: Sequence[SetRef]) -> list[SetRef]:
     """The parts of every distilled set, if they are asked for; the whole training split is not cut."""
-    n = config.evaluate.increments or 0
+    n = config.evaluate.redundancy_parts or 0
     cut = [s for s in sets if s.made is not None]
     return [
-        replace(s, name=f"{s.name} part {i + 1} of {n}", images=s.images // n, increment=(i, n))
+        replace(s, name=f"{s.name} part {i + 1} of {n}", images=s.images // n, redundancy_part=(i, n))
         for s in cut
         for i in range(n)
     ]
@@ -67,7 +67,7 @@ def training(
 ) -> Training:
     """One student of one seed on one set, by the recipe of the configuration."""
     e = config.evaluate
-    own = recipe(config, len(test.classes), student, s.increment[1] if s.increment else 1)
+    own = recipe(config, len(test.classes), student, s.redundancy_part[1] if s.redundancy_part else 1)
     if s.made is None and e.full_epochs is not None:
         own = replace(own, visits=e.full_epochs * s.images)
     stored = teaching.stored.get(s.digest) if teaching else None
@@ -81,7 +81,7 @@ def training(
         seed,
         teaching.network if teaching else None,
         stored[1] if stored else None,
-        s.increment,
+        s.redundancy_part,
         e.dtype,
         registry.identity("student", student) + registry.identity("protocol", e.protocol.name),
     )
@@ -106,7 +106,7 @@ def everything(
     config: Config, run: RunDir, sets: Sequence[SetRef], test: Listing, teaching: Teaching | None
 ) -> list[Training]:
     """The trainings on the sets, and on their parts if these are asked for."""
-    return trainings(config, run, [*sets, *increments(config, sets)], test, teaching)
+    return trainings(config, run, [*sets, *redundancy_parts(config, sets)], test, teaching)
 
 
 def lacks_weights(config: Config, run: RunDir, t: Training) -> bool:
