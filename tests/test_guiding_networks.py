@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import types
 from collections import Counter
@@ -204,6 +205,8 @@ class TestOnTheWay:
         assert {f.what for f in steps.nodes_of(p).needs().files} >= {"teacher.path"}
         weights = p.variants[0].sampling.networks["teacher"].identity()["weights"]
         assert steps.provenance(p, p.variants[0])["teacher"] == weights[:16]
+        travelled = pickle.loads(pickle.dumps(p.variants[0].sampling))
+        assert travelled.networks["teacher"].identity()["weights"] == weights, "as it comes to an actor"
 
 
 def test_a_role_that_there_is_not_is_a_mistake_of_the_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
