@@ -36,6 +36,7 @@ from raydistill.stages.prototypes import cluster
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Manifest
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 CLASSES, IMAGES, SHAPE, BUCKETS = 1000, 1300, (4, 32, 32), 32
 SECONDS, BYTES = 15 * 60, 2 * 2**30
@@ -137,16 +138,16 @@ def main() -> int:
         run = RunDir(str(args.work))
         cluster_section = {"algorithm": args.algorithm, "memory_mb": args.memory_mb}
         config = build({"ipc": 50, "cluster": cluster_section, "ray": {"num_cpus": args.cpus}})
-        source = run.artifact("classes", "0" * 16)
-        manifest = write(source, classes, args.images)
+        artifact = run.artifact("classes", "0" * 16)
+        source = Sealed(artifact, write(artifact, classes, args.images))
         infos = tuple(ClassInfo(str(c), str(c)) for c in range(classes))
-        stage = cluster.stage(config, run, source, manifest, infos, SHAPE)
+        stage = cluster.stage(config, run, source, infos, SHAPE)
         with Peaks() as peaks:
             start = time.monotonic()
             done = runner.run(stage, on_ray(config.ray)).manifest
             wall = time.monotonic() - start
         check(stage.artifact, done, classes, args.images)
-        size = sum(r.bytes for r in manifest.records), sum(r.bytes for r in done.records)
+        size = sum(r.bytes for r in source.records), sum(r.bytes for r in done.records)
     finally:
         shutil.rmtree(args.work)
     most = max((memory for memory, _ in peaks.seen.values()), default=0)

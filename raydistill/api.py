@@ -29,7 +29,6 @@ from raydistill.seeding import NoiseKey
 from raydistill.sources.base import open_splits
 from raydistill.sources.images import decode
 from raydistill.stages.evaluation.image_sets import real_images
-from raydistill.stages.prototypes.selection import Prototypes as Clustered
 from raydistill.stages.prototypes.selection import offer
 from raydistill.stages.syntheses import ingest
 from raydistill.stages.syntheses.sample import Maker, Trace, see
@@ -113,13 +112,13 @@ class Run:
         found = self._results.prototypes.get(v.config.cluster.algorithm or "kmeans")
         clusters = _made(found, f"prototypes of method {v.config.method}", "cluster")
         classes = _made(self._results.classes, "prototypes", "cluster")
-        read, offers, labels = Clustered(clusters.artifact, clusters.manifest), [], []
-        for record in classes.manifest.records:
-            table, start = classes.artifact.read_table(record), 0
+        offers, labels = [], []
+        for record in classes.records:
+            table, start = classes.table(record.key), 0
             for index, count in zip(record.meta["classes"], record.meta["counts"], strict=True):
                 mine = table.slice(start, count)
                 latents, ids = schemas.tensor_numpy(mine["latent"]), mine["image_id"]
-                offers.append(offer(read.bucket(record.key), index, self.class_ids[index], ids, latents, v.config))
+                offers.append(offer(clusters.table(record.key), index, self.class_ids[index], ids, latents, v.config))
                 labels.append(np.full(len(offers[-1].sizes), index, np.int32))
                 start += count
         return Prototypes(

@@ -13,7 +13,7 @@ from tiny_run import STAGES, TinyRun
 
 from raydistill.config import Config
 from raydistill.evaluation.recipe import Recipe
-from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.sealed import Sealed
 
 
 class Log:
@@ -79,9 +79,9 @@ def values(annotation: Any, value: Any) -> list[Any]:
 class Changed(TinyRun):
     """A run whose configuration may be another's, over what is upstream in the first."""
 
-    held: dict[str, tuple[Artifact, Manifest]]
+    held: dict[str, Sealed]
 
-    def sealed(self, name: str) -> tuple[Artifact, Manifest]:
+    def sealed(self, name: str) -> Sealed:
         return self.held[name]
 
 

@@ -11,13 +11,11 @@ import pyarrow as pa
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.latents import group
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
-Upstream = tuple[Artifact, Manifest]
 
-
-def grouped(root: Path, latents: Sequence[np.ndarray]) -> tuple[RunDir, Upstream, tuple[ClassInfo, ...]]:
+def grouped(root: Path, latents: Sequence[np.ndarray]) -> tuple[RunDir, Sealed, tuple[ClassInfo, ...]]:
     """One bucket of the classes a, b, .. with latents (N, *shape) each; images are numbered through."""
     counts = [len(z) for z in latents]
     z = np.concatenate(latents).astype(np.float16)
@@ -32,4 +30,4 @@ def grouped(root: Path, latents: Sequence[np.ndarray]) -> tuple[RunDir, Upstream
     meta = {"classes": list(range(len(counts))), "counts": counts}
     artifact.commit_table("bucket-000", table, device="cpu", meta=meta, row_groups=group.parts(counts))
     infos = tuple(ClassInfo(c, c) for c in "abcdefgh"[: len(counts)])
-    return run, (artifact, artifact.seal(["bucket-000"])), infos
+    return run, Sealed(artifact, artifact.seal(["bucket-000"])), infos

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from grouped import Upstream, grouped
+from grouped import grouped
 from tiny_run import TinyRun
 from tiny_run import config as tiny_config
 
@@ -32,6 +32,7 @@ from raydistill.stages.runner import serial
 from raydistill.stages.syntheses import plan
 from raydistill.store import schemas
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 SHAPE = (1, 2, 3)
 
@@ -47,25 +48,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     return run
 
 
-def clustered(run: RunDir, asked: Config, upstream: Upstream, infos, shape) -> plan.Prototypes:
-    stage = cluster.stage(asked, run, *upstream, infos, shape)
-    return plan.Prototypes(stage.artifact, runner.run(stage, serial).manifest)
+def clustered(run: RunDir, asked: Config, upstream: Sealed, infos, shape) -> Sealed:
+    stage = cluster.stage(asked, run, upstream, infos, shape)
+    return runner.run(stage, serial).sealed
 
 
-def planned(tiny: TinyRun, **more: Any) -> tuple[pa.Table, plan.Prototypes]:
+def planned(tiny: TinyRun, **more: Any) -> tuple[pa.Table, Sealed]:
     """The plan of a method, and the clustering that it asked for."""
     v = resolve(config(**more))
     upstream = tiny.sealed("group")
     found = clustered(tiny.run, v.config, upstream, tiny.train.classes, tiny.shape)
-    stage = plan.stage(v, tiny.run, *upstream, found, tiny.train.classes, tiny.shape)
+    stage = plan.stage(v, tiny.run, upstream, found, tiny.train.classes, tiny.shape)
     return stage.artifact.read_table(runner.run(stage, serial).manifest.records[0]), found
 
 
 def latents(tiny: TinyRun, index: int) -> tuple[np.ndarray, list[str]]:
     """Latents (N, D) float16 of a class, and its image ids."""
-    artifact, manifest = tiny.sealed("group")
-    table = pa.concat_tables([artifact.read_table(r) for r in manifest.records])
-    table = table.filter(pa.compute.equal(table["class_index"], index))
+    table = tiny.sealed("group").of(index)
     z = schemas.tensor_numpy(table["latent"])
     return z.reshape(len(z), -1), table["image_id"].to_pylist()
 
@@ -76,9 +75,8 @@ def slots_of(table: pa.Table, index: int) -> pa.Table:
 
 class TestIdentity:
     def test_k_means_is_known_by_what_it_always_was(self, tiny: TinyRun) -> None:
-        _, manifest = tiny.sealed("group")
         c = tiny.config.cluster
-        old = fingerprint("cluster", 1, manifest.digest, "kmeans", 3, 0, c.iterations, c.restarts)
+        old = fingerprint("cluster", 1, tiny.sealed("group").digest, "kmeans", 3, 0, c.iterations, c.restarts)
         assert tiny.stage("cluster").artifact.fingerprint == old
 
     def test_a_tree_serves_every_ipc_and_selection(self, tiny: TinyRun) -> None:
@@ -89,7 +87,7 @@ class TestIdentity:
     def test_what_changes_a_clustering_is_another(self, tiny: TinyRun) -> None:
         def folder(**cluster_section: Any) -> str:
             asked = resolve(config(cluster_section, method="manifoldgd")).config
-            stage = cluster.stage(asked, tiny.run, *tiny.sealed("group"), tiny.train.classes, tiny.shape)
+            stage = cluster.stage(asked, tiny.run, tiny.sealed("group"), tiny.train.classes, tiny.shape)
             return stage.artifact.fingerprint
 
         others = [{"leaves": 20}, {"split": "size"}, {"split_restarts": 2}, {"iterations": 9}, {"algorithm": "kmeans"},
@@ -101,7 +99,7 @@ class TestIdentity:
         def folder(**hierarchy: Any) -> str:
             v = resolve(config(method="manifoldgd", hierarchy=hierarchy))
             found = clustered(tiny.run, v.config, tiny.sealed("group"), tiny.train.classes, tiny.shape)
-            at = plan.stage(v, tiny.run, *tiny.sealed("group"), found, tiny.train.classes, tiny.shape)
+            at = plan.stage(v, tiny.run, tiny.sealed("group"), found, tiny.train.classes, tiny.shape)
             return at.artifact.fingerprint
 
         choices = [{}, {"selection": "leaves"}, {"selection": "release"}, {"start_level": 1}, {"walk": "random"},
@@ -198,7 +196,7 @@ class TestRefusals:
         assert [v.config.cluster.algorithm for v in prepare(asked).variants] == ["divisive", "kmeans", None]
 
 
-def large(root: Path, rows: int = 300) -> tuple[RunDir, Upstream, tuple[ClassInfo, ...]]:
+def large(root: Path, rows: int = 300) -> tuple[RunDir, Sealed, tuple[ClassInfo, ...]]:
     """Two classes in one bucket, as group leaves them: the second has many rows, some of them equal."""
     rng = np.random.default_rng(0)
     z = (rng.standard_normal((rows + 40, *SHAPE)) + 4 * rng.integers(0, 3, (rows + 40, 1, 1, 1))).astype(np.float16)
@@ -208,18 +206,17 @@ def large(root: Path, rows: int = 300) -> tuple[RunDir, Upstream, tuple[ClassInf
 
 @pytest.mark.parametrize("algorithm", ["kmeans", "divisive", "agglomerative"])
 def test_which_classes_share_a_bucket_plays_no_part(tmp_path: Path, algorithm: str) -> None:
-    run, (artifact, manifest), infos = large(tmp_path)
-    rows = artifact.read_table(manifest.records[0])
+    run, together, infos = large(tmp_path)
+    rows = together.read()
     apart = run.artifact("classes", "1" * 16)
     for index, part in ((1, rows.slice(40)), (0, rows.slice(0, 40))):
         meta = {"classes": [index], "counts": [len(part)]}
         apart.commit_table(f"bucket-{index:03d}", part, device="cpu", meta=meta)
     asked = config({"algorithm": algorithm, "leaves": 12})
     found = []
-    for upstream in ((artifact, manifest), (apart, apart.seal(["bucket-001", "bucket-000"]))):
-        stage = cluster.stage(asked, run, *upstream, infos, SHAPE)
-        records = runner.run(stage, serial).manifest.records
-        found.append(pa.concat_tables([stage.artifact.read_table(r) for r in records]))
+    for upstream in (together, Sealed(apart, apart.seal(["bucket-001", "bucket-000"]))):
+        stage = cluster.stage(asked, run, upstream, infos, SHAPE)
+        found.append(runner.run(stage, serial).sealed.read())
     assert found[0].equals(found[1])
 
 
@@ -242,21 +239,21 @@ class TestLargeClass:
         stored: list[int] = []
         original = cluster.Stored
         monkeypatch.setattr(cluster, "Stored", lambda *a: (stored.append(a[2]), original(*a))[1])
-        stage = cluster.stage(asked, run, *upstream, infos, SHAPE)
+        stage = cluster.stage(asked, run, upstream, infos, SHAPE)
         made = [
-            replace(stage.work, budget=budget).finish(upstream[1].records[0]).sha256
+            replace(stage.work, budget=budget).finish(upstream.records[0]).sha256
             for budget in (2**30, 12 * 130, 12 * 41)
         ]
         assert stored == [128, 64] and len(set(made)) == 1
 
     def test_of_many_points_k_means_is_computed_by_chunks_and_says_so(self, tmp_path: Path) -> None:
         run, upstream, infos = large(tmp_path)
-        stage = cluster.stage(config(ipc=3), run, *upstream, infos, SHAPE)
+        stage = cluster.stage(config(ipc=3), run, upstream, infos, SHAPE)
         c = config().cluster
         parts = ["kmeans", 3, 0, c.iterations, c.restarts, "in chunks"]
-        assert stage.artifact.fingerprint == fingerprint("cluster", 1, upstream[1].digest, *parts)
+        assert stage.artifact.fingerprint == fingerprint("cluster", 1, upstream.digest, *parts)
         table = stage.artifact.read_table(runner.run(stage, serial).manifest.records[0])
-        x = schemas.tensor_numpy(upstream[0].read_table(upstream[1].records[0])["latent"]).reshape(-1, 6)
+        x = schemas.tensor_numpy(upstream.read()["latent"]).reshape(-1, 6)
         few = kmeans(x[:40].astype(np.float32), 3, c.iterations, c.restarts, (0, "a"))
         assert np.array_equal(schemas.tensor_numpy(table["centroid"])[:3].reshape(3, -1), few.centroids)
         assert table["size"].to_pylist()[3:] == sorted(table["size"].to_pylist()[3:], reverse=True)
@@ -264,10 +261,10 @@ class TestLargeClass:
 
     def test_row_groups_of_a_large_class_are_parts(self, tmp_path: Path) -> None:
         assert group.parts([3, 64, 65, 200]) == [3, 64, 64, 1, 64, 64, 64, 8]
-        _, (artifact, manifest), _ = large(tmp_path)
-        whole = artifact.read_table(manifest.records[0])
+        _, classes, _ = large(tmp_path)
+        whole = classes.read()
         for start, stop in ((0, 40), (40, 340), (40, 104), (41, 42), (103, 300), (339, 340), (7, 7)):
-            assert artifact.read_rows(manifest.records[0], start, stop).equals(whole.slice(start, stop - start))
+            assert classes.artifact.read_rows(classes.records[0], start, stop).equals(whole.slice(start, stop - start))
 
 
 @pytest.mark.ray
@@ -281,8 +278,8 @@ def test_tasks_of_a_large_class_run_on_ray(tmp_path: Path) -> None:
     run, upstream, infos = large(tmp_path, 40_000)
     few = {"algorithm": "divisive", "leaves": 6, "iterations": 5, "split_restarts": 2, "num_cpus": 0.5}
     asked = config(cluster=few)
-    stage = cluster.stage(asked, run, *upstream, infos, (1, 2, 3))
-    whole = stage.work.open()(upstream[1].records[0]).sha256
+    stage = cluster.stage(asked, run, upstream, infos, (1, 2, 3))
+    whole = stage.work.open()(upstream.records[0]).sha256
     try:
         split = replace(stage, work=replace(stage.work, budget=2 * 6 * 20_000))
         (record,) = executors.on_ray(asked.ray)(split, stage.keys)

@@ -26,6 +26,7 @@ from raydistill.stages.runner import serial
 from raydistill.store import schemas
 from raydistill.store.artifact import Manifest, Record
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 SHAPE = (4, 8, 8)
 LARGE = 2**18 + 1  # images of 256 numbers: one more than k-means holds in memory
@@ -46,7 +47,8 @@ def folder(asked: Config, *counts: int) -> str:
     record = Record("bucket-000", "f", sum(counts), 1, "0" * 64, "0" * 16, "cpu", meta)
     infos = tuple(ClassInfo(str(i), str(i)) for i in range(len(counts)))
     manifest = Manifest("group", "0" * 16, (record,), {}, "0" * 64)
-    return cluster.stage(asked, run, run.artifact("classes", "0" * 16), manifest, infos, SHAPE).artifact.fingerprint
+    upstream = Sealed(run.artifact("classes", "0" * 16), manifest)
+    return cluster.stage(asked, run, upstream, infos, SHAPE).artifact.fingerprint
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class TestDispatch:
         registry.register("clustering", "mean")(Mean)
         x = np.random.default_rng(0).standard_normal((9, *SHAPE)).astype(np.float16)
         run, upstream, infos = grouped(tmp_path, [x])
-        stage = cluster.stage(tiny_config(cluster={"algorithm": "mean"}), run, *upstream, infos, SHAPE)
+        stage = cluster.stage(tiny_config(cluster={"algorithm": "mean"}), run, upstream, infos, SHAPE)
         table = stage.artifact.read_table(runner.run(stage, serial).manifest.records[0])
         assert table["size"].to_pylist() == [9]
         np.testing.assert_allclose(schemas.tensor_numpy(table["centroid"])[0], x.mean(0, dtype=np.float64), atol=1e-6)
@@ -151,6 +153,6 @@ def test_the_artifact_tells_which_classes_lie_above_the_border_and_where_it_is(
     rng = np.random.default_rng(0)
     run, upstream, infos = grouped(tmp_path, [rng.standard_normal((n, 1, 2, 3)) for n in (6, 10)])
     monkeypatch.setattr(KMeans, "in_memory", border)
-    stage = cluster.stage(tiny_config(), run, *upstream, infos, (1, 2, 3))
+    stage = cluster.stage(tiny_config(), run, upstream, infos, (1, 2, 3))
     (record,) = runner.run(stage, serial).manifest.records
     assert record.meta == {"classes": [0, 1]} | ({"by_chunks": {"above": border, "classes": told}} if told else {})

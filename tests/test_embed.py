@@ -36,12 +36,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 def features(tiny: TinyRun) -> dict[str, np.ndarray]:
     """Image id -> feature."""
-    artifact, manifest = tiny.sealed("embed")
-    found = {}
-    for record in manifest.records:
-        table = artifact.read_table(record)
-        found |= dict(zip(table["image_id"].to_pylist(), schemas.tensor_numpy(table["feature"]), strict=True))
-    return found
+    table = tiny.sealed("embed").read()
+    return dict(zip(table["image_id"].to_pylist(), schemas.tensor_numpy(table["feature"]), strict=True))
 
 
 class TestFeatures:
@@ -56,14 +52,14 @@ class TestFeatures:
         assert expected.shape == (21, 128) and expected.std(0).max() > 0
 
     def test_rows_and_row_groups_are_those_of_the_classes(self, tiny: TinyRun) -> None:
-        (classes, grouped), (artifact, manifest) = tiny.sealed("group"), tiny.sealed("embed")
+        classes, made = tiny.sealed("group"), tiny.sealed("embed")
         columns = ["image_id", "class_index"]
-        assert [r.key for r in manifest.records] == [r.key for r in grouped.records]
-        for mine, theirs in zip(manifest.records, grouped.records, strict=True):
-            assert artifact.read_table(mine, columns=columns) == classes.read_table(theirs, columns=columns)
+        assert [r.key for r in made.records] == [r.key for r in classes.records]
+        for mine, theirs in zip(made.records, classes.records, strict=True):
+            assert made.table(mine.key, columns) == classes.table(theirs.key, columns)
             assert mine.meta == {k: theirs.meta[k] for k in ("classes", "counts")}
             for group, (index, count) in enumerate(zip(mine.meta["classes"], mine.meta["counts"], strict=True)):
-                part = artifact.read_table(mine, group)
+                part = made.artifact.read_table(mine, group)
                 assert part["class_index"].to_pylist() == [index] * count
 
     def test_their_identity_is_that_of_network_images_and_batch(self, tiny: TinyRun, tmp_path: Path) -> None:

@@ -37,7 +37,6 @@ from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store import faults, seals
 from raydistill.store.artifact import table_bytes
 from raydistill.store.location import Location
-from raydistill.store.sealed import Sealed
 
 # Every id and name is hostile to something: paths, CSV, markup, file systems that fold case, the files beside.
 CLASSES = (
@@ -50,10 +49,10 @@ FORMATS = registry.names("exporter")
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run directory with a product of three images in each of the six classes, weights 1, 2 and 3."""
-    artifact, manifest = syntheses(tmp_path / "syntheses", len(CLASSES))
+    made = syntheses(tmp_path / "syntheses", len(CLASSES))
     text = card("Six classes", "mgd3", IPC, 0, CLASSES, 12, "imagefolder", "dit", {"vae": "ab"}, {"images": None})
     root = Location.of(str(tmp_path / "run"))
-    product.assemble(root, DistilledSet((Sealed(artifact, manifest),)), CLASSES, "mgd3", {"vae": "ab"}, text)
+    product.assemble(root, DistilledSet((made,)), CLASSES, "mgd3", {"vae": "ab"}, text)
     (root / "config.yaml").write(b"{}\n")
     return tmp_path / "run"
 

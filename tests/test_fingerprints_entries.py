@@ -19,7 +19,6 @@ from raydistill.pipeline.features import by_features
 from raydistill.stages.evaluation import measure, trainings
 from raydistill.stages.prototypes import cluster
 from raydistill.stages.syntheses import plan, sample
-from raydistill.stages.syntheses.real_latents import RealLatents
 
 NO_ARTIFACT = {"source", "exporter"}  # what a source gives is known by its listing; a folder of exports has no name
 
@@ -35,22 +34,21 @@ def section(config: Config, key: str, /, **values: Any) -> Config:
 
 def of_plan(tiny: Changed, name: str) -> str:
     v = resolve(section(tiny.config, "cluster", leaves=16).model_copy(update={"method": name}))
-    anchors = plan.Prototypes(*tiny.sealed("cluster")) if v.method.uses_prototypes else None
-    features = plan.Features(*tiny.sealed("embed")) if by_features(v) else None
-    made = plan.stage(v, tiny.run, *tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape, features)
+    anchors = tiny.sealed("cluster") if v.method.uses_prototypes else None
+    features = tiny.sealed("embed") if by_features(v) else None
+    made = plan.stage(v, tiny.run, tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape, features)
     return made.artifact.fingerprint
 
 
 def of_sample(tiny: Changed, method: str, sampler: str | None) -> str:
     v = resolve(section(tiny.config, "sampler", name=sampler).model_copy(update={"method": method}))
-    real = RealLatents(*tiny.sealed("group"))
-    above = tiny.sealed(f"plan {GENERATED}")
-    return sample.stage(v, tiny.run, *above, real, tiny.train, tiny.vae, tiny.generator).artifact.fingerprint
+    real, above = tiny.sealed("group"), tiny.sealed(f"plan {GENERATED}")
+    return sample.stage(v, tiny.run, above, real, tiny.train, tiny.vae, tiny.generator).artifact.fingerprint
 
 
 def of_clustering(tiny: Changed, name: str) -> str:
     config = section(tiny.config, "cluster", algorithm=name, leaves=16)
-    made = cluster.stage(config, tiny.run, *tiny.sealed("group"), tiny.train.classes, tiny.shape)
+    made = cluster.stage(config, tiny.run, tiny.sealed("group"), tiny.train.classes, tiny.shape)
     return made.artifact.fingerprint
 
 
@@ -70,7 +68,7 @@ def of_sampler(tiny: Changed, name: str) -> str:
 
 def of_metric(tiny: Changed, name: str) -> str:
     config = section(tiny.config, "metrics", names=[name])
-    points = {measure.LATENT: measure.Points("latent", *tiny.sealed("group"))}
+    points = {measure.LATENT: tiny.sealed("group")}
     return measure.stage(config, tiny.run, tiny.ref(REAL), points, None, 2).artifact.fingerprint
 
 

@@ -17,6 +17,7 @@ from cells import Cell, Row
 
 from raydistill.errors import StageFailed
 from raydistill.report.data import FULL
+from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.state import Results
 from raydistill.store import schemas
 
@@ -62,7 +63,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
         if p.config.method == "mgd3" and seen.wrong:
             raise StageFailed(seen.wrong)
         digest = f"{p.config.method} at {p.config.sampler.steps}"
-        made: Any = SimpleNamespace(artifact="here", manifest=SimpleNamespace(digest=digest, rows=2))
+        made: Any = SimpleNamespace(digest=digest, rows=2)
         return Results(p, syntheses={p.config.method: made})
 
     def evaluate(config: Any, run: Any, refs: Any, *other: Any) -> Any:
@@ -146,10 +147,9 @@ def test_samples_that_run_off_are_a_result_and_other_failures_are_not(seen: Seen
 
 def test_landing_is_of_slots_that_have_a_prototype_and_detour_of_whole_ways() -> None:
     trace = [{"step": 1, "name": "detour", "value": 9.0}, {"step": 0, "name": "detour", "value": 1.5}]
-    slots = pa.table({"landing": pa.array([0.2, None]), "trace": pa.array([trace] * 2, schemas.TRACE)})
-    made: Any = SimpleNamespace(artifact=SimpleNamespace(read_table=lambda r, columns: slots),
-                                manifest=SimpleNamespace(records=[None]))  # fmt: skip
-    done = Results(SimpleNamespace(config=SimpleNamespace(method="pgfm")), syntheses={"pgfm": made})  # type: ignore[arg-type]
+    columns = {"nfe": [4, 4], "landing": pa.array([0.2, None]), "trace": pa.array([trace] * 2, schemas.TRACE)}
+    made: Any = SimpleNamespace(read=lambda _: pa.table(columns), manifest=SimpleNamespace(numbers={}))
+    done = Results(SimpleNamespace(config=SimpleNamespace(method="pgfm")), syntheses={"pgfm": DistilledSet((made,))})  # type: ignore[arg-type]
     assert fits.ended(done) == {"landing": 0.2, "detour": 1.5}
 
 

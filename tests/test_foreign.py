@@ -33,7 +33,6 @@ from raydistill.stages.evaluation.image_sets import SetRef, syntheses
 from raydistill.stages.syntheses import ingest
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store.rundir import RunDir
-from raydistill.store.sealed import Sealed
 
 THREE = (ClassInfo("n01", "tench"), ClassInfo("n02", "cock"), ClassInfo("n03", "jay"))
 SIZE = 32
@@ -233,9 +232,7 @@ class TestImport:
         _, outcome, stage = bring(tmp_path, weighted(tmp_path / "mine", "jsonl", [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]))
         assert outcome.manifest.rows == 6 and len(stage.keys) == 2
         source = settings(tmp_path / "mine").source
-        made = syntheses(
-            SetRef.of("mine", DistilledSet((Sealed(stage.artifact, outcome.manifest),))), source, SIZE
-        ).images
+        made = syntheses(SetRef.of("mine", DistilledSet((outcome.sealed,))), source, SIZE).images
         assert made.labels.tolist() == [0, 0, 1, 1, 2, 2] and made.weights.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]
         for n, pixels in enumerate(made.pixels):
             assert np.array_equal(pixels.permute(1, 2, 0), decode(image(*divmod(n, 2)), SIZE, 10**6))

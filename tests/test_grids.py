@@ -196,12 +196,12 @@ class TestStability:
         """Of the slots of the first batch of a plan, and longer with DDPM's noise than its shortest."""
         from tiny_run import TinyRun
 
-        from raydistill.state import Results, Sealed
+        from raydistill.state import Results
 
         tiny = TinyRun(tmp_path / "run")
         tiny.finish(("encode", "group", "cluster", "plan mgd3"))
         prepared: Any = SimpleNamespace(variants=[resolve(tiny.config)], generator=tiny.generator)
-        done = Results(prepared, plans={"mgd3": Sealed(*tiny.sealed("plan mgd3"))})
+        done = Results(prepared, plans={"mgd3": tiny.sealed("plan mgd3")})
         assert stability.walked(done)["detour"] > 1
         prepared.variants = [resolve(load("quickstart", ["method=pgfm"]))]
         assert stability.walked(done) == {}, "the trace has it"

@@ -140,8 +140,7 @@ def asked(teacher: str | None, **more: Any) -> Any:
 @pytest.mark.usefixtures("classified")
 class TestOnTheWay:
     def images(self, tiny: TinyRun, name: str) -> tuple[np.ndarray, torch.Tensor]:
-        artifact, manifest = tiny.sealed(f"sample {name}")
-        rows = [row for r in manifest.records for row in artifact.read_table(r).to_pylist()]
+        rows = tiny.sealed(f"sample {name}").read().to_pylist()
         pixels = np.stack([decode(row["image"], 32, 10**6) for row in rows])
         return pixels, torch.tensor([row["class_index"] for row in rows])
 
@@ -157,7 +156,7 @@ class TestOnTheWay:
         tiny.config = asked(teacher)
         names = ["encode", "group", "cluster", *(f"{s} {m}" for m in ("mgd3", METHOD) for s in ("plan", "sample"))]
         tiny.finish(names)
-        first = tiny.sealed(f"sample {METHOD}")[0]
+        first = tiny.sealed(f"sample {METHOD}").artifact
         tiny.config = asked(teacher, classified={"pull": 1.0})
         tiny.finish([f"sample {METHOD}"])
         assert loads == {"teacher": 1}

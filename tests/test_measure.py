@@ -22,7 +22,7 @@ from raydistill.stages import runner
 from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation import trainer as worker
 from raydistill.stages.evaluation.image_sets import SetRef
-from raydistill.stages.evaluation.measure import LATENT, Points
+from raydistill.stages.evaluation.measure import LATENT
 from raydistill.stages.runner import Stage, serial
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store import schemas
@@ -39,27 +39,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     return made
 
 
-def points(tiny: TinyRun) -> dict[str, Points]:
-    return {
-        LATENT: Points("latent", *tiny.sealed("group")),
-        tiny.network.architecture: Points("feature", *tiny.sealed("embed")),
-    }
+def points(tiny: TinyRun) -> dict[str, Sealed]:
+    return {LATENT: tiny.sealed("group"), tiny.network.architecture: tiny.sealed("embed")}
 
 
 def asking(tiny: TinyRun, *names: str, network: bool = True, ref: SetRef | None = None) -> Stage:
-    artifact, manifest = tiny.sealed(f"sample {GENERATED}")
-    ref = ref or SetRef.of(GENERATED, DistilledSet((Sealed(artifact, manifest),)))
+    ref = ref or tiny.ref(GENERATED)
     asked = config(metrics={"names": list(names)}, embed={"batch": 4, "device": "cpu"})
     return measure.stage(asked, tiny.run, ref, points(tiny), tiny.network if network else None, 2)
 
 
 def found(stage: Stage) -> dict[str, float]:
-    return measure.values(stage.artifact, runner.run(stage, serial).manifest)
+    return measure.values(runner.run(stage, serial).sealed)
 
 
 def real(tiny: TinyRun) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """space -> vectors and labels of all training images."""
-    parts = {space: list(p.parts()) for space, p in points(tiny).items()}
+    parts = {space: list(measure.real_vectors(p, space)) for space, p in points(tiny).items()}
     return {s: (np.concatenate([x for x, _ in p]), np.concatenate([y for _, y in p])) for s, p in parts.items()}
 
 
@@ -85,8 +81,7 @@ class TestValues:
         """The training images as a distilled set: every distance is nothing, whatever the space."""
         ids = tiny.train.ids.to_pylist()
         pixels = [decode(d, 32, 10**6) for d in open_source(tiny.config.source).read("train", ids)]
-        classes, grouped = tiny.sealed("group")
-        rows = pa.concat_tables([classes.read_table(r) for r in grouped.records])
+        rows = tiny.sealed("group").read()
         latent = dict(zip(rows["image_id"].to_pylist(), schemas.tensor_numpy(rows["latent"]), strict=True))
         table = pa.table(
             {
@@ -98,8 +93,7 @@ class TestValues:
         )
         artifact = Artifact(tiny.run.root / "itself", "syntheses", "0" * 16)
         artifact.commit_table("batch", table, device="cpu")
-        manifest = artifact.seal(["batch"])
-        ref = SetRef.of("itself", DistilledSet((Sealed(artifact, manifest),)))
+        ref = SetRef.of("itself", DistilledSet((Sealed(artifact, artifact.seal(["batch"])),)))
         values = found(asking(tiny, "l2", "wasserstein", "prdc", ref=ref))
         assert values["l2/convnet"] == pytest.approx(0, abs=1e-4)
         assert values["w2_squared/latent"] == pytest.approx(0, abs=1e-4)
@@ -113,20 +107,19 @@ class TestValues:
 
     def test_the_real_side_is_read_once_for_all_sets(self, tiny: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
         read: list[str] = []
-        whole = Points.parts
-        monkeypatch.setattr(Points, "parts", lambda self: (read.append(self.column), whole(self))[1])
+        whole = measure.real_vectors
+        monkeypatch.setattr(measure, "real_vectors", lambda real, space: (read.append(space), whole(real, space))[1])
         monkeypatch.setattr(measure, "_real", {})
-        artifact, manifest = tiny.sealed(f"sample {GENERATED}")
-        made = DistilledSet((Sealed(artifact, manifest),))
-        sets = [SetRef(n, manifest.digest + n, manifest.rows, made) for n in ("a", "b")]
+        made = tiny.made(GENERATED)
+        sets = [SetRef(n, made.digest + n, made.rows, made) for n in ("a", "b")]
         one, two = (found(asking(tiny, "l2", "wasserstein", ref=ref)) for ref in sets)
-        assert one == two and sorted(read) == ["feature", "latent"]
+        assert one == two and sorted(read) == ["convnet", LATENT]
 
     def test_what_a_metric_refuses_is_told_with_the_name_of_the_set(self, tiny: TinyRun) -> None:
         stage = asking(tiny, "l2")
-        artifact, manifest = tiny.sealed(f"sample {GENERATED}")
-        empty = replace(manifest, records=manifest.records[:1])
-        ref = SetRef("broken", manifest.digest + "!", 4, DistilledSet((Sealed(artifact, empty),)))
+        made = tiny.sealed(f"sample {GENERATED}")
+        empty = replace(made.manifest, records=made.records[:1])
+        ref = SetRef("broken", made.digest + "!", 4, DistilledSet((Sealed(made.artifact, empty),)))
         stage = asking(tiny, "l2", ref=ref)
         work = replace(stage.work, classes=1)
         with pytest.raises(StageFailed, match=r"measure: broken: l2: .*; leave it out of metrics\.names"):

@@ -16,8 +16,8 @@ from raydistill.pipeline.preflight import prepare
 from raydistill.stages import runner
 from raydistill.stages.runner import serial
 from raydistill.stages.syntheses import plan, sample
-from raydistill.stages.syntheses.real_latents import RealLatents
 from raydistill.store import schemas
+from raydistill.store.sealed import Sealed
 
 MANIFOLD = {"nearest": 4, "neighbours": 6, "tangent_dim": 2}
 
@@ -32,14 +32,12 @@ def made(tiny: TinyRun, **more: object) -> tuple[pa.Table, pa.Table]:
     """Plan and syntheses of manifoldgd over a finished run."""
     tree = {"method": "manifoldgd", "manifold": MANIFOLD, "guidance": {"stop": 0.0, "scale": 0.5}, **more}
     v = resolve(config(**tree))
-    anchors = plan.Prototypes(*tiny.sealed("cluster"))
-    real = RealLatents(*tiny.sealed("group"))
-    first = plan.stage(v, tiny.run, *tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape)
-    planned = runner.run(first, serial).manifest
-    second = sample.stage(v, tiny.run, first.artifact, planned, real, tiny.train, tiny.vae, tiny.generator)
-    done = runner.run(second, serial).manifest
-    table = pa.concat_tables([second.artifact.read_table(r) for r in done.records])
-    return first.artifact.read_table(planned.records[0]), table
+    anchors = tiny.sealed("cluster")
+    real = tiny.sealed("group")
+    first = plan.stage(v, tiny.run, tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape)
+    planned = runner.run(first, serial).sealed
+    second = sample.stage(v, tiny.run, planned, real, tiny.train, tiny.vae, tiny.generator)
+    return planned.read(), runner.run(second, serial).sealed.read()
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +55,23 @@ def test_slots_of_a_class_share_batches_so_that_its_latents_are_read_once(tiny: 
 
 def test_the_worker_sees_the_latents_of_the_slots_own_class(tiny: TinyRun) -> None:
     v = resolve(config(method="manifoldgd", manifold=MANIFOLD, guidance={"stop": 0.0}))
-    real = RealLatents(*tiny.sealed("group"))
-    artifact, manifest = tiny.sealed("group")
-    stage = sample.stage(v, tiny.run, *_plan_of(tiny, v), real, tiny.train, tiny.vae, tiny.generator)
+    real = tiny.sealed("group")
+    stage = sample.stage(v, tiny.run, _plan_of(tiny, v), real, tiny.train, tiny.vae, tiny.generator)
     loaded = stage.work.load(stage.items(stage.keys[0]))
     for row, (index, anchor) in enumerate(
         zip(loaded.table["class_index"].to_pylist(), schemas.tensor_numpy(loaded.table["prototype"]), strict=True)
     ):
-        every = pa.concat_tables([artifact.read_table(r) for r in manifest.records])
+        every = real.read()
         mine = schemas.tensor_numpy(every.filter(pa.compute.equal(every["class_index"], index))["latent"])
         far = sorted(np.square(mine.astype(np.float64) - anchor).sum((1, 2, 3)))[:6]
         found = np.square(loaded.context["neighbours"][row].astype(np.float64) - anchor).sum((1, 2, 3))
         np.testing.assert_allclose(found, far, rtol=1e-4)
 
 
-def _plan_of(tiny: TinyRun, v: Variant):
-    anchors = plan.Prototypes(*tiny.sealed("cluster"))
-    stage = plan.stage(v, tiny.run, *tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape)
-    return stage.artifact, runner.run(stage, serial).manifest
+def _plan_of(tiny: TinyRun, v: Variant) -> Sealed:
+    anchors = tiny.sealed("cluster")
+    stage = plan.stage(v, tiny.run, tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape)
+    return runner.run(stage, serial).sealed
 
 
 def test_every_guided_step_leaves_its_numbers(tiny: TinyRun) -> None:

@@ -112,10 +112,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 
 def latents(tiny: TinyRun) -> tuple[np.ndarray, np.ndarray]:
-    artifact, manifest = tiny.sealed("group")
-    tables = [artifact.read_table(r) for r in manifest.records]
-    x = np.concatenate([schemas.tensor_numpy(t["latent"]) for t in tables]).astype(np.float64)
-    return x, np.concatenate([t["class_index"].to_numpy() for t in tables])
+    table = tiny.sealed("group").read()
+    return schemas.tensor_numpy(table["latent"]).astype(np.float64), table["class_index"].to_numpy()
 
 
 class TestTheStages:
@@ -123,9 +121,9 @@ class TestTheStages:
         x, y = latents(tiny)
         for part in (group.PART, 3):
             monkeypatch.setattr(check, "PART", part)
-            classes, manifest = tiny.sealed("group")
-            work = check.MeansWork("", classes, artifact=tiny.run.artifact("means", f"parts-of-{part}"))
-            tables = [work.artifact.read_table(work.finish(r)) for r in manifest.records]
+            classes = tiny.sealed("group")
+            work = check.MeansWork(classes, artifact=tiny.run.artifact("means", f"parts-of-{part}"))
+            tables = [work.artifact.read_table(work.finish(r)) for r in classes.records]
             for table in tables:
                 for c, mean in zip(table["class_index"].to_pylist(), schemas.tensor_numpy(table["mean"]), strict=True):
                     assert mean == pytest.approx(x[y == c].mean(axis=0), abs=1e-6)
@@ -135,19 +133,16 @@ class TestTheStages:
         found = self.found(tiny)
         x, y = latents(tiny)
         means = np.stack([x[y == c].mean(axis=0) for c in range(2)]).reshape(2, -1)
-        artifact, manifest = tiny.sealed(f"sample {GENERATED}")
-        for record in manifest.records:
-            table = artifact.read_table(record)
-            z = schemas.tensor_numpy(table["latent"]).reshape(len(table), 1, -1)
-            near = np.square(z - means).sum(axis=2).argmin(axis=1)
-            for own, nearest in zip(table["class_index"].to_pylist(), near, strict=True):
-                found[own, nearest] -= 1
+        table = tiny.sealed(f"sample {GENERATED}").read()
+        z = schemas.tensor_numpy(table["latent"]).reshape(len(table), 1, -1)
+        near = np.square(z - means).sum(axis=2).argmin(axis=1)
+        for own, nearest in zip(table["class_index"].to_pylist(), near, strict=True):
+            found[own, nearest] -= 1
         assert not found.any()
 
     def found(self, tiny: TinyRun) -> np.ndarray:
         runner.run(tiny.stage("means"), serial)
-        stage = tiny.stage(f"check {GENERATED}")
-        kept = check.found(stage.artifact, runner.run(stage, serial).manifest)
+        kept = check.found(runner.run(tiny.stage(f"check {GENERATED}"), serial).sealed)
         counts = np.zeros((2, 2), int)
         counts[kept.pairs[:, 0], kept.pairs[:, 1]] = kept.pairs[:, 2]
         assert counts.sum() == 6
@@ -159,10 +154,10 @@ class TestTheStages:
         """The warning is provoked: every synthesis is said to lie nearest to the other class."""
         monkeypatch.setattr(check, "nearest_means", lambda z, means: np.zeros(len(z), np.int64))
         run = type(tiny.run)(str(tiny.run.root), f"{tiny.root}-apart")
-        real, sets = Sealed(*tiny.sealed("group")), {GENERATED: tiny.made(GENERATED)}
+        real, sets = tiny.sealed("group"), {GENERATED: tiny.made(GENERATED)}
 
         def bring(stage: runner.Stage, label: str) -> Sealed:
-            return Sealed(stage.artifact, runner.run(stage, serial, label).manifest)
+            return runner.run(stage, serial, label).sealed
 
         first = check.check(run, real, sets, tiny.train.classes, bring)[GENERATED]
         said = capsys.readouterr().err
@@ -174,5 +169,5 @@ class TestTheStages:
         assert again.hits == first.hits == 3 and warned[0] in capsys.readouterr().err
 
     def test_without_a_set_that_was_made_nothing_is_computed(self, tiny: TinyRun) -> None:
-        real = Sealed(*tiny.sealed("group"))
+        real = tiny.sealed("group")
         assert check.check(tiny.run, real, {}, tiny.train.classes, lambda *_: pytest.fail("work began")) == {}

@@ -36,7 +36,6 @@ from raydistill.seeding import NoiseKey
 from raydistill.stages import runner
 from raydistill.stages.syntheses import plan
 from raydistill.stages.syntheses import sample as sampling
-from raydistill.stages.syntheses.real_latents import RealLatents
 
 CPU = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
 PGFM = ("encode", "group", "cluster")
@@ -97,21 +96,18 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 def finish(tiny: TinyRun, generator: str | None = None, **more):
     """Plans and samples pgfm; the rows of the syntheses and the two artifacts."""
     v = resolve(config(method="pgfm", **more))
-    given = plan.Prototypes(*tiny.sealed("cluster"))
-    planned = plan.stage(v, tiny.run, *tiny.sealed("group"), given, tiny.train.classes, tiny.shape)
-    manifest = runner.run(planned, runner.serial).manifest
+    given = tiny.sealed("cluster")
+    planned = plan.stage(v, tiny.run, tiny.sealed("group"), given, tiny.train.classes, tiny.shape)
     made = sampling.stage(
         v,
         tiny.run,
-        planned.artifact,
-        manifest,
-        RealLatents(*tiny.sealed("group")),
+        runner.run(planned, runner.serial).sealed,
+        tiny.sealed("group"),
         tiny.train,
         tiny.vae,
         GeneratorSpec(generator),
     )
-    done = runner.run(made, runner.serial).manifest
-    rows = [row for record in done.records for row in made.artifact.read_table(record).to_pylist()]
+    rows = runner.run(made, runner.serial).sealed.read().to_pylist()
     return sorted(rows, key=lambda r: (r["class_index"], r["slot"])), planned.artifact, made.artifact
 
 
@@ -148,15 +144,13 @@ class TestRun:
     def test_the_spread_of_a_class_is_measured_in_the_generators_space(self, upstream: TinyRun) -> None:
         """Of the class's own latents, times latent_scale; another rho is other samples, and slots come by class."""
         v = resolve(config(method="pgfm", path={"rho": 0.5}))
-        given = plan.Prototypes(*upstream.sealed("cluster"))
-        planned = plan.stage(v, upstream.run, *upstream.sealed("group"), given, upstream.train.classes, upstream.shape)
-        manifest = runner.run(planned, runner.serial).manifest
-        real = RealLatents(*upstream.sealed("group"))
+        given = upstream.sealed("cluster")
+        planned = plan.stage(v, upstream.run, upstream.sealed("group"), given, upstream.train.classes, upstream.shape)
+        real = upstream.sealed("group")
         made = sampling.stage(
             v,
             upstream.run,
-            planned.artifact,
-            manifest,
+            runner.run(planned, runner.serial).sealed,
             real,
             upstream.train,
             upstream.vae,
@@ -167,7 +161,8 @@ class TestRun:
             index = loaded.table["class_index"].to_pylist()
             assert index == sorted(index) and set(loaded.context) == {"radius"}
             for wide, c in zip(loaded.context["radius"], index, strict=True):
-                x = real.of(c).astype(np.float64).reshape(len(real.of(c)), -1)
+                x = made.work.latents_of(c).astype(np.float64)
+                x = x.reshape(len(x), -1)
                 assert wide == pytest.approx(np.median(np.linalg.norm(x - x.mean(0), axis=1)), rel=1e-4)
         seen: list[torch.Tensor] = []
 
@@ -184,7 +179,7 @@ class TestRun:
 
     def test_a_class_whose_images_are_all_alike_has_none(self, upstream: TinyRun, monkeypatch) -> None:
         alike = np.ones((3, *upstream.shape), np.float16)
-        monkeypatch.setattr(RealLatents, "of", lambda self, class_index: alike)
+        monkeypatch.setattr(sampling.GenerateWork, "latents_of", lambda self, class_index: alike)
         with pytest.raises(StageFailed, match=r"class '3' has 3 usable images, all alike: .* as path\.rho wants"):
             finish(upstream, path={"rho": 0.7})
 

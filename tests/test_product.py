@@ -19,17 +19,16 @@ from raydistill.sources.base import ClassInfo
 from raydistill.stages.syntheses import product
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
 from raydistill.store.sealed import Sealed
 
 SHAPE = (4, 2, 2)
 IPC = 3
 PLAIN = (ClassInfo("n01", "tench"), ClassInfo("n02", "English springer"))
-Made = tuple[Artifact, Manifest]
 
 
-def syntheses(root: Path, classes: int = 2, shuffle: int = 0) -> Made:
+def syntheses(root: Path, classes: int = 2, shuffle: int = 0) -> Sealed:
     """IPC images a class, in batches of four as the plan deals them: slot by slot, classes mixed."""
     artifact = Artifact(Location.of(str(root)), "syntheses", "0123456789abcdef")
     rows = [(c, s) for s in range(IPC) for c in range(classes)]
@@ -54,17 +53,17 @@ def syntheses(root: Path, classes: int = 2, shuffle: int = 0) -> Made:
         )
         keys.append(f"batch-{n // 4:05d}")
         artifact.commit_table(keys[-1], table, device="cpu")
-    return artifact, artifact.seal(keys)
+    return Sealed(artifact, artifact.seal(keys))
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
+def made(tmp_path: Path) -> Sealed:
     return syntheses(tmp_path / "syntheses")
 
 
-def assemble(root: Path, made: Made, classes: Sequence[ClassInfo] = PLAIN, **more: Any) -> bool:
+def assemble(root: Path, made: Sealed, classes: Sequence[ClassInfo] = PLAIN, **more: Any) -> bool:
     given = {"method": "mgd3", "provenance": {"vae": "abc"}, "card": "# A set\n"} | more
-    return product.assemble(Location.of(str(root)), DistilledSet((Sealed(*made),)), classes, **given)  # type: ignore[arg-type]
+    return product.assemble(Location.of(str(root)), DistilledSet((made,)), classes, **given)  # type: ignore[arg-type]
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -83,7 +82,7 @@ def label_names(root: Path) -> list[str]:
     return features["label"]["names"]
 
 
-def test_it_holds_every_image_in_order(tmp_path: Path, made: Made) -> None:
+def test_it_holds_every_image_in_order(tmp_path: Path, made: Sealed) -> None:
     assert assemble(tmp_path / "out", made)
     table = read(tmp_path / "out")
     assert table["label"].to_pylist() == [0, 0, 0, 1, 1, 1] and table["slot"].to_pylist() == [0, 1, 2, 0, 1, 2]
@@ -98,13 +97,13 @@ def test_it_holds_every_image_in_order(tmp_path: Path, made: Made) -> None:
     assert label_names(tmp_path / "out") == ["tench", "English springer"]
 
 
-def test_it_holds_nothing_but_shards_and_a_card(tmp_path: Path, made: Made) -> None:
+def test_it_holds_nothing_but_shards_and_a_card(tmp_path: Path, made: Sealed) -> None:
     assemble(tmp_path / "out", made)
     assert sorted(contents(tmp_path / "out")) == ["README.md", "train-00000-of-00001.parquet"]
     assert (tmp_path / "out" / "distilled" / "README.md").read_text() == "# A set\n"
 
 
-def test_its_bytes_depend_on_what_it_holds_alone(tmp_path: Path, made: Made) -> None:
+def test_its_bytes_depend_on_what_it_holds_alone(tmp_path: Path, made: Sealed) -> None:
     assemble(tmp_path / "one", made)
     assemble(tmp_path / "two", syntheses(tmp_path / "again"))
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
@@ -112,7 +111,7 @@ def test_its_bytes_depend_on_what_it_holds_alone(tmp_path: Path, made: Made) -> 
     assert contents(tmp_path / "one") != contents(tmp_path / "three")
 
 
-def test_large_sets_are_cut_into_shards(tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_sets_are_cut_into_shards(tmp_path: Path, made: Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
     assemble(tmp_path / "whole", made)
     monkeypatch.setattr(product, "SHARD_ROWS", 4)
     assemble(tmp_path / "cut", made)
@@ -132,13 +131,13 @@ class TestNames:
             (" ", "0"),
         ],
     )
-    def test_names_survive_whatever_they_hold(self, tmp_path: Path, made: Made, names: tuple[str, str]) -> None:
+    def test_names_survive_whatever_they_hold(self, tmp_path: Path, made: Sealed, names: tuple[str, str]) -> None:
         classes = [ClassInfo(f"n{i}", name) for i, name in enumerate(names)]
         assemble(tmp_path / "out", made, classes)
         assert label_names(tmp_path / "out") == list(names)
         assert read(tmp_path / "out")["class_name"].to_pylist() == [n for n in names for _ in range(IPC)]
 
-    def test_ids_with_slashes_give_plain_file_names(self, tmp_path: Path, made: Made) -> None:
+    def test_ids_with_slashes_give_plain_file_names(self, tmp_path: Path, made: Sealed) -> None:
         assemble(tmp_path / "out", made, [ClassInfo("a/b", "x"), ClassInfo("../c", "y")])
         paths = [i["path"] for i in read(tmp_path / "out")["image"].to_pylist()]
         assert paths[0] == "a_b-00000.png" and not any("/" in p for p in paths) and len(set(paths)) == len(paths)
@@ -156,21 +155,21 @@ class TestNames:
         """ImageNet has two cranes and two maillots; ClassLabel refuses a name that comes twice."""
         assert product.label_names([ClassInfo(*c) for c in classes]) == names and len(set(names)) == len(classes)
 
-    def test_shared_names_reach_the_product_apart(self, tmp_path: Path, made: Made) -> None:
+    def test_shared_names_reach_the_product_apart(self, tmp_path: Path, made: Sealed) -> None:
         assemble(tmp_path / "out", made, [ClassInfo("n1", "crane"), ClassInfo("n2", "crane")])
         assert label_names(tmp_path / "out") == ["crane (n1)", "crane (n2)"]
         assert set(read(tmp_path / "out")["class_name"].to_pylist()) == {"crane (n1)", "crane (n2)"}
 
 
 class TestAgain:
-    def test_a_finished_product_is_left_alone(self, tmp_path: Path, made: Made) -> None:
+    def test_a_finished_product_is_left_alone(self, tmp_path: Path, made: Sealed) -> None:
         out = tmp_path / "out"
         assert assemble(out, made)
         stamps = {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.rglob("*")}
         assert not assemble(out, made)
         assert {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.rglob("*")} == stamps
 
-    def test_another_product_is_replaced_whole(self, tmp_path: Path, made: Made, monkeypatch: Any) -> None:
+    def test_another_product_is_replaced_whole(self, tmp_path: Path, made: Sealed, monkeypatch: Any) -> None:
         out = tmp_path / "out"
         monkeypatch.setattr(product, "SHARD_ROWS", 2)
         assemble(out, syntheses(tmp_path / "larger", classes=3), [*PLAIN, ClassInfo("n03", "church")])
@@ -180,7 +179,7 @@ class TestAgain:
         assert contents(out) == contents(tmp_path / "fresh")
 
     @pytest.mark.parametrize("written", [0, 1, 2])
-    def test_an_interrupted_write_is_completed(self, tmp_path: Path, made: Made, monkeypatch, written: int) -> None:
+    def test_an_interrupted_write_is_completed(self, tmp_path: Path, made: Sealed, monkeypatch, written: int) -> None:
         class Death(BaseException):
             pass
 
@@ -204,7 +203,7 @@ class TestAgain:
         assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
     @pytest.mark.parametrize("name", ["README.md", "train-00000-of-00001.parquet"])
-    def test_a_spoiled_or_lost_file_is_mended(self, tmp_path: Path, made: Made, name: str) -> None:
+    def test_a_spoiled_or_lost_file_is_mended(self, tmp_path: Path, made: Sealed, name: str) -> None:
         out = tmp_path / "out"
         assemble(out, made)
         good = contents(out)
@@ -214,12 +213,12 @@ class TestAgain:
         (out / "distilled" / name).unlink()
         assert assemble(out, made) and contents(out).items() >= good.items()
 
-    def test_damaged_syntheses_are_named_and_the_product_stays(self, tmp_path: Path, made: Made) -> None:
+    def test_damaged_syntheses_are_named_and_the_product_stays(self, tmp_path: Path, made: Sealed) -> None:
         out = tmp_path / "out"
         assemble(out, made)
         before = contents(out)
-        record = made[1].records[1]
-        path = Path(made[0].location.uri, record.file)
+        record = made.records[1]
+        path = Path(made.artifact.location.uri, record.file)
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(CorruptArtifact, match=record.file):
             assemble(out, made, card="# Another\n")

@@ -40,9 +40,7 @@ def test_calls_are_those_of_an_image_and_a_doubled_batch_is_one(scale: float, ca
         return SimpleNamespace(config=config, method=SimpleNamespace(generates=generates))
 
     slots = pa.table({"nfe": [8, 12]})
-    made: Any = SimpleNamespace(
-        artifact=SimpleNamespace(read_table=lambda r, columns: slots), manifest=SimpleNamespace(records=[None])
-    )
+    made: Any = SimpleNamespace(read=lambda columns: slots)
     variants = (variant("pgfm"), variant("dit"), variant(RANDOM, generates=False))
     prepared: Any = SimpleNamespace(config=variants[0].config, variants=variants)
     done = Results(prepared, syntheses=dict.fromkeys(("pgfm", "dit", RANDOM), made))

@@ -192,14 +192,13 @@ class TestPlan:
 
     @pytest.mark.parametrize("name", NAMES)
     def test_shows_every_class_its_own_latents(self, tiny: TinyRun, name: str) -> None:
-        classes, grouped = tiny.sealed("group")
-        rows = [row for record in grouped.records for row in classes.read_table(record).to_pylist()]
+        classes = tiny.sealed("group")
+        rows = classes.read().to_pylist()
         plan = tiny.finish([f"plan {name}"])[f"plan {name}"]
         picked = tiny.stage(f"plan {name}").artifact.read_table(plan.records[0])
         for index in range(2):
             ids = [r["image_id"] for r in rows if r["class_index"] == index]
-            table = next(t for r in grouped.records if index in r.meta["classes"] for t in [classes.read_table(r)])
-            mine = schemas.tensor_numpy(table["latent"])[table["class_index"].to_numpy() == index]
+            mine = schemas.tensor_numpy(classes.of(index)["latent"])
             expected = [ids[i] for i in NAMES[name](mine.reshape(len(mine), -1), 3)]
             mask = picked["class_index"].to_numpy() == index
             assert picked.filter(mask)["image_id"].to_pylist() == expected
@@ -213,7 +212,7 @@ class TestPlan:
 
         monkeypatch.setattr(Artifact, "read_table", spy)
         work = tiny.stage("plan random").work
-        views = [view for record in work.manifest.records for view, _ in work._views(record)]
+        views = [view for record in work.classes.records for view, _ in work._views(record)]
         assert seen == {"class_index", "image_id"}
         assert {v.latents.shape for v in views} == {(0, *tiny.shape)}
 

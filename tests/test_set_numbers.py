@@ -83,7 +83,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 @pytest.mark.parametrize("method", [GENERATED, REAL])
 class TestManifest:
     def test_it_holds_them(self, method: str, tiny: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
-        sealed = Sealed(*tiny.sealed(f"sample {method}"))
+        sealed = tiny.sealed(f"sample {method}")
         expected = counted(sealed.read(numbers.COLUMNS))
         assert expected.nfe.mean == (2 if method == GENERATED else 0) and bool(expected.trace) == (method == GENERATED)
         monkeypatch.setattr(Artifact, "read_table", lambda *_, **__: pytest.fail("a table is read"))
@@ -92,22 +92,22 @@ class TestManifest:
     def test_one_of_an_older_version_has_the_same_digest_and_gives_the_same_numbers(
         self, method: str, tiny: TinyRun
     ) -> None:
-        artifact, manifest = tiny.sealed(f"sample {method}")
-        place = Path(artifact.location.uri) / "manifest.json"
+        made = tiny.sealed(f"sample {method}")
+        place = Path(made.artifact.location.uri) / "manifest.json"
         text = place.read_bytes()
         body = json.loads(text)
         try:
             older = {k: v for k, v in body.items() if k not in ("numbers", "numbers_digest")}
             place.write_text(json.dumps(older, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
-            read = artifact.manifest()
-            assert read is not None and read.digest == manifest.digest and read.numbers == {}
-            assert numbers.of(Sealed(artifact, read)) == numbers.of(Sealed(artifact, manifest))
+            read = made.artifact.manifest()
+            assert read is not None and read.digest == made.digest and read.numbers == {}
+            assert numbers.of(Sealed(made.artifact, read)) == numbers.of(made)
         finally:
             place.write_bytes(text)
 
     def test_numbers_that_were_changed_are_found_out(self, method: str, tiny: TinyRun) -> None:
-        artifact, manifest = tiny.sealed(f"sample {method}")
-        place = Path(artifact.location.uri) / "manifest.json"
+        made = tiny.sealed(f"sample {method}")
+        place = Path(made.artifact.location.uri) / "manifest.json"
         text = place.read_text()
         body = json.loads(text)
         try:
@@ -118,8 +118,8 @@ class TestManifest:
                 {**body, "numbers": None},
             ):
                 place.write_text(json.dumps(spoiled))
-                assert artifact.manifest() is None
-            assert artifact.seal([r.key for r in manifest.records], {}, manifest.numbers) == manifest
+                assert made.artifact.manifest() is None
+            assert made.artifact.seal([r.key for r in made.records], {}, made.manifest.numbers) == made.manifest
             assert place.read_text() == text, "sealing again gives the same bytes"
         finally:
             place.write_text(text)

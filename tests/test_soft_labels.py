@@ -31,9 +31,9 @@ from raydistill.stages import runner
 from raydistill.stages.evaluation import image_sets, label, teacher, trainer, trainings
 from raydistill.stages.evaluation.checkpoint import Weights, described
 from raydistill.stages.runner import serial
-from raydistill.store.artifact import Manifest
 from raydistill.store.location import Location
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 CPU = Placement(torch.device("cpu"), torch.float32, "cpu")
 SIZE = 16
@@ -177,11 +177,11 @@ class TestTeacher:
         tiny = TinyRun(finished)
         asked, r = soft(tiny, path=taught), fkd(tiny)
         stage = teacher.stage(asked, RunDir(str(tmp_path)), tiny.test, spec(taught), r)
-        manifest = runner.run(stage, serial).manifest
+        examined = runner.run(stage, serial).sealed
         images = image_sets.real_images(asked.source, tiny.test, SIZE, r.test_crop).images
         answers = Classifier(spec(taught), CPU).logits(images.pixels / 255).argmax(1)
-        assert teacher.accuracy(manifest) == pytest.approx((answers == images.labels).double().mean().item())
-        assert manifest.rows == len(tiny.test)
+        assert teacher.accuracy(examined) == pytest.approx((answers == images.labels).double().mean().item())
+        assert examined.rows == len(tiny.test)
 
     def test_one_that_knows_nothing_is_refused_in_one_line(self, finished: Path, taught: Path, tmp_path: Path) -> None:
         """Its classes turned round: of two classes it now gets the others right."""
@@ -222,19 +222,19 @@ def relabelled(teacher_at: Path, to: Path, class_ids: list[str], extra: int = 0)
     return to
 
 
-def labelled(tiny: TinyRun, path: Path, out: Path, execute: Any = serial, **more: Any) -> tuple[Any, Manifest]:
+def labelled(tiny: TinyRun, path: Path, out: Path, execute: Any = serial, **more: Any) -> tuple[Any, Sealed]:
     stage = label.stage(
         soft(tiny, path=path), RunDir(str(out)), reference(tiny), tiny.train.classes, spec(path), fkd(tiny, **more)
     )
-    return stage, runner.run(stage, execute).manifest
+    return stage, runner.run(stage, execute).sealed
 
 
 class TestLabels:
     def test_each_is_the_teachers_answer_to_that_view(self, finished: Path, taught: Path, tmp_path: Path) -> None:
         tiny, r = TinyRun(finished), fkd(TinyRun(finished))
-        stage, manifest = labelled(tiny, taught, tmp_path)
+        _, labels = labelled(tiny, taught, tmp_path)
         images = image_sets.syntheses(reference(tiny), tiny.config.source, SIZE).images
-        views, network = label.read(stage.artifact, manifest, len(images), r.views), Classifier(spec(taught), CPU)
+        views, network = label.read(labels, len(images), r.views), Classifier(spec(taught), CPU)
         assert views.codes.shape == (3, len(images), 2)
         for view in range(r.views):
             boxes = view_boxes(np.arange(len(images)), view, r)
@@ -249,9 +249,9 @@ class TestLabels:
 
     def test_order_and_interruption_change_nothing(self, finished: Path, taught: Path, tmp_path: Path) -> None:
         tiny = TinyRun(finished)
-        undisturbed, manifest = labelled(tiny, taught, tmp_path / "one")
+        undisturbed, labels = labelled(tiny, taught, tmp_path / "one")
         assert len(undisturbed.keys) > 1
-        assert labelled(tiny, taught, tmp_path / "two", backwards)[1] == manifest
+        assert labelled(tiny, taught, tmp_path / "two", backwards)[1].manifest == labels.manifest
 
         def broken(stage: Any, todo: Any) -> Any:
             yield from serial(stage, todo[:1])
@@ -259,14 +259,14 @@ class TestLabels:
 
         with pytest.raises(KeyboardInterrupt):
             labelled(tiny, taught, tmp_path / "three", broken)
-        assert labelled(tiny, taught, tmp_path / "three")[1] == manifest
+        assert labelled(tiny, taught, tmp_path / "three")[1].manifest == labels.manifest
 
     def test_columns_are_found_by_class_id(self, finished: Path, taught: Path, tmp_path: Path) -> None:
         """A teacher with the classes in another order and one more of its own says the same of these."""
         tiny = TinyRun(finished)
         other = relabelled(taught, tmp_path / "other", ["zebra", "7", "3"], extra=1)
         one, two = (labelled(tiny, path, tmp_path / path.name) for path in (taught, other))
-        first, second = (label.read(s.artifact, m, 6, 3) for s, m in (one, two))
+        first, second = (label.read(labels, 6, 3) for _, labels in (one, two))
         assert torch.equal(first.codes, second.codes) and torch.allclose(first.low, second.low, atol=1e-4)
 
     def test_other_views_are_other_labels_another_rate_is_not(
@@ -285,8 +285,7 @@ class TestTold:
         self, finished: Path, taught: Path, tmp_path: Path
     ) -> None:
         tiny = TinyRun(finished)
-        stage, manifest = labelled(tiny, taught, tmp_path)
-        views = label.read(stage.artifact, manifest, 6, 3)
+        views = label.read(labelled(tiny, taught, tmp_path)[1], 6, 3)
         targets, rows = Stored(views, 20.0), np.array([4, 0])
         for epoch in range(5):
             view = epoch % 3
@@ -318,7 +317,7 @@ class TestTold:
                 spec(taught),
                 trainings.recipe(asked, 2, "convnet"),
             )
-            stored = {sets[0].digest: (stage.artifact, runner.run(stage, serial).manifest)}
+            stored = {sets[0].digest: runner.run(stage, serial).sealed}
         teaching = trainer.Teaching(spec(taught), 0.9, stored)
         found, _ = go(asked, tiny, sets, tmp_path, teaching)
         own, full = (trainer.body(t) for t in found)

@@ -186,13 +186,13 @@ class TestDamageUpstream:
     def test_is_named_before_anything_is_computed_from_it(self, name, upstream, damage, at_stage, tmp_path) -> None:
         stage = at_stage(name)
         tiny = TinyRun(tmp_path / "run")
-        source, manifest = tiny.sealed(upstream)
-        record = manifest.records[-1]
-        spoil(source, record, damage)
+        source = tiny.sealed(upstream)
+        record = source.records[-1]
+        spoil(source.artifact, record, damage)
         with pytest.raises(CorruptArtifact) as caught:
             runner.run(tiny.stage(name), serial)
         said = str(caught.value)
-        assert record.file in said and f"key {record.key}" in said and source.location.uri in said
+        assert record.file in said and f"key {record.key}" in said and source.artifact.location.uri in said
         assert "run the same command again" in said and "\n" not in said
         made_from_it = {
             "group": {f"bucket-{b:03d}" for b in record.meta.get("buckets", ())},
@@ -205,9 +205,9 @@ class TestDamageUpstream:
     def test_the_remedy_that_is_named_works(self, name, upstream, finished, at_stage, tmp_path) -> None:
         at_stage(name)
         tiny = TinyRun(tmp_path / "run")
-        source, manifest = tiny.sealed(upstream)
-        spoil(source, manifest.records[0], "flipped")
-        shutil.rmtree(source.location.uri)
+        source = tiny.sealed(upstream)
+        spoil(source.artifact, source.records[0], "flipped")
+        shutil.rmtree(source.artifact.location.uri)
         assert tiny.finish([upstream, name]) == {n: finished[1][n] for n in (upstream, name)}
 
 
@@ -304,9 +304,9 @@ class TestEvaluate:
         assert sum(n.endswith(" in bfloat16") for n in names) == len(full) == len(names) / 2
 
     def test_damaged_images_are_named_before_a_training(self, tiny, trained) -> None:
-        artifact, manifest = tiny.sealed(f"sample {GENERATED}")
-        spoil(artifact, manifest.records[0], "flipped")
-        with pytest.raises(CorruptArtifact, match=manifest.records[0].file):
+        made = tiny.sealed(f"sample {GENERATED}")
+        spoil(made.artifact, made.records[0], "flipped")
+        with pytest.raises(CorruptArtifact, match=made.records[0].file):
             self.go(tiny)
         assert trained == []
 
@@ -325,8 +325,7 @@ class TestEvaluate:
 @pytest.mark.parametrize("name", [n for n in STAGES if n.startswith("plan")])
 def test_the_plan_fixes_which_slots_share_a_batch(name: str, finished: tuple[Path, dict[str, Manifest]]) -> None:
     """Slot by slot through the classes, four to a batch: a batch mixes classes, whoever computes it."""
-    artifact, manifest = TinyRun(finished[0]).sealed(name)
-    rows = artifact.read_table(manifest.records[0]).to_pylist()
+    rows = TinyRun(finished[0]).sealed(name).read().to_pylist()
     assert [(r["slot"], r["class_id"]) for r in rows] == [(s, c) for s in range(3) for c in ("3", "7")]
     assert [r["batch"] for r in rows] == [0, 0, 0, 0, 1, 1]
     assert [r["seed_key"] for r in rows] == [f"0/{r['class_id']}/{r['slot']}/0/0" for r in rows]
@@ -341,8 +340,8 @@ def test_a_chunk_of_broken_images_alone_is_committed_too(tiny_folder: Path, tmp_
     asked = config().model_copy(update={"source": source, "encode": config().encode.model_copy(update={"chunk": 3})})
     train = open_splits(source).train
     stage = encode.stage(asked, RunDir(str(tmp_path / "run")), train, VaeSpec(None))
-    manifest = runner.run(stage, serial).manifest
-    assert manifest.rows == 9 and manifest.records[0].rows == 0
-    assert [b[0] for b in manifest.summary["broken"]] == [f"blue/{p.name}" for p in broken]
-    grouped = group.stage(asked, RunDir(str(tmp_path / "run")), stage.artifact, manifest, train.classes)
+    encoded = runner.run(stage, serial).sealed
+    assert encoded.rows == 9 and encoded.records[0].rows == 0
+    assert [b[0] for b in encoded.manifest.summary["broken"]] == [f"blue/{p.name}" for p in broken]
+    grouped = group.stage(asked, RunDir(str(tmp_path / "run")), encoded, train.classes)
     assert runner.run(grouped, serial).manifest.rows == 9

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from test_product import Made, assemble, contents, syntheses
+from test_product import assemble, contents, syntheses
 
 from raydistill.errors import StageFailed
 from raydistill.exporters.base import open_product
@@ -17,6 +17,7 @@ from raydistill.stages.syntheses import product
 from raydistill.store import seals
 from raydistill.store.artifact import table_bytes
 from raydistill.store.location import Location
+from raydistill.store.sealed import Sealed
 
 SHARD = "train-00000-of-00001.parquet"
 THREE = (ClassInfo("n01", "tench"), ClassInfo("n02", "English springer"), ClassInfo("n03", "church"))
@@ -30,7 +31,7 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Made:
+def other(tmp_path: Path) -> Sealed:
     return syntheses(tmp_path / "three", classes=3)
 
 
@@ -38,7 +39,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_notes_repositories_and_caches_stay_through_every_product(run: Path, other: Made, capsys: Any) -> None:
+def test_notes_repositories_and_caches_stay_through_every_product(run: Path, other: Sealed, capsys: Any) -> None:
     theirs = {".git/HEAD": b"ref: x", ".cache/huggingface/download.lock": b"", "notes.txt": b"mine", "data/a.bin": b"a"}
     for name, data in theirs.items():
         (run / "distilled" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ def test_a_product_of_an_older_version_is_found_finished_and_gets_its_seals(run:
 
 
 def test_another_product_over_one_of_an_older_version_loses_nothing(
-    run: Path, other: Made, monkeypatch: pytest.MonkeyPatch
+    run: Path, other: Sealed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(run)
     for seal in (run / "seals").iterdir():

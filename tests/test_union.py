@@ -16,13 +16,12 @@ from raydistill.seeding import NoiseKey
 from raydistill.stages import runner
 from raydistill.stages.evaluation import label, measure, trainings
 from raydistill.stages.evaluation.image_sets import SetRef, syntheses
-from raydistill.stages.evaluation.measure import LATENT, Points
+from raydistill.stages.evaluation.measure import LATENT
 from raydistill.stages.evaluation.trainer import Job, Trainer, body
 from raydistill.stages.runner import Stage, serial
 from raydistill.stages.syntheses import plan, product, sample
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.stages.syntheses.numbers import counted
-from raydistill.stages.syntheses.real_latents import RealLatents
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
@@ -32,21 +31,17 @@ UPSTREAM = ["encode", "group", "cluster"]
 
 
 def done(stage: Stage) -> Sealed:
-    return Sealed(stage.artifact, runner.run(stage, serial).manifest)
+    return runner.run(stage, serial).sealed
 
 
 def planned(tiny: TinyRun, increment: int) -> Sealed:
-    v, (classes, manifest) = resolve(tiny.config), tiny.sealed("group")
-    anchors = plan.Prototypes(*tiny.sealed("cluster"))
-    return done(
-        plan.stage(v, tiny.run, classes, manifest, anchors, tiny.train.classes, tiny.shape, increment=increment)
-    )
+    v, classes, anchors = resolve(tiny.config), tiny.sealed("group"), tiny.sealed("cluster")
+    return done(plan.stage(v, tiny.run, classes, anchors, tiny.train.classes, tiny.shape, increment=increment))
 
 
 def sampled(tiny: TinyRun, slots: Sealed) -> Sealed:
-    real = RealLatents(*tiny.sealed("group"))
-    v = resolve(tiny.config)
-    return done(sample.stage(v, tiny.run, slots.artifact, slots.manifest, real, tiny.train, tiny.vae, tiny.generator))
+    v, classes = resolve(tiny.config), tiny.sealed("group")
+    return done(sample.stage(v, tiny.run, slots, classes, tiny.train, tiny.vae, tiny.generator))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +60,7 @@ class TestNoise:
     def test_a_plan_says_which_and_its_first_increment_is_the_plan_of_today(
         self, tiny: TinyRun, parts: tuple[Sealed, Sealed]
     ) -> None:
-        today, _ = tiny.sealed(f"plan {GENERATED}")
+        today = tiny.sealed(f"plan {GENERATED}").artifact
         first, second = (planned(tiny, n) for n in (0, 1))
         assert first.artifact.fingerprint == today.fingerprint != second.artifact.fingerprint
         for n, slots in enumerate((first, second)):
@@ -136,8 +131,8 @@ class TestUnion:
     def test_one_part_is_what_it_was(self, tiny: TinyRun, parts: tuple[Sealed, Sealed]) -> None:
         """Old runs stay finished: the digest is the manifest's, keys and rows are the artifact's."""
         alone = DistilledSet(parts[:1])
-        assert alone.digest == parts[0].manifest.digest and alone.read() == parts[0].read()
-        assert [u.key for u in alone.units()] == [r.key for r in parts[0].manifest.records]
+        assert alone.digest == parts[0].digest and alone.read() == parts[0].read()
+        assert [u.key for u in alone.units()] == [r.key for r in parts[0].records]
         assert len({DistilledSet(p).digest for p in (parts[:1], parts[1:], parts, parts[::-1])}) == 4
 
     def test_it_trains(self, tiny: TinyRun, parts: tuple[Sealed, Sealed], tmp_path: Path) -> None:
@@ -161,18 +156,18 @@ class TestUnion:
         ref = SetRef.of("union", DistilledSet(parts))
         stored = done(label.stage(soft, tiny.run, ref, tiny.train.classes, tiny.network, recipe))
         assert sorted(stored.read(["row"])["row"].to_pylist()) == sorted(2 * list(range(12)))
-        assert label.read(stored.artifact, stored.manifest, 12, recipe.views).codes.shape[:2] == (2, 12)
+        assert label.read(stored, 12, recipe.views).codes.shape[:2] == (2, 12)
 
     def test_it_is_measured(self, tiny: TinyRun, parts: tuple[Sealed, Sealed]) -> None:
         asked = config(metrics={"names": ["l2"]})
-        points = {LATENT: Points("latent", *tiny.sealed("group"))}
+        points = {LATENT: tiny.sealed("group")}
 
         def value(*some: Sealed) -> float:
             stage = measure.stage(asked, tiny.run, SetRef.of("set", DistilledSet(some)), points, None, 2)
-            (number,) = measure.values(stage.artifact, runner.run(stage, serial).manifest).values()
+            (number,) = measure.values(done(stage)).values()
             return number
 
-        real = np.concatenate([x for x, _ in points[LATENT].parts()]).mean(0)
+        real = np.concatenate([x for x, _ in measure.real_vectors(points[LATENT], LATENT)]).mean(0)
         made = np.concatenate([schemas.tensor_numpy(p.read(["latent"])["latent"]).reshape(6, -1) for p in parts])
         assert value(*parts) == pytest.approx(np.linalg.norm(made.mean(0) - real), rel=1e-5)
         assert len({value(*parts), value(parts[0]), value(parts[1])}) == 3

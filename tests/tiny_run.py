@@ -30,8 +30,7 @@ from raydistill.stages.prototypes import cluster
 from raydistill.stages.runner import Execute, Outcome, Stage, Work, serial
 from raydistill.stages.syntheses import check, ingest, plan, sample
 from raydistill.stages.syntheses.distilled_set import DistilledSet
-from raydistill.stages.syntheses.real_latents import RealLatents
-from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.artifact import Manifest, Record
 from raydistill.store.rundir import RunDir
 from raydistill.store.sealed import Sealed
 
@@ -108,15 +107,14 @@ class TinyRun:
         self.network = ClassifierSpec(write_student((beside or Path(root).parent) / "network"), key="features")
         self.shape = self.vae.latent_shape(self.config.source.image_size)
 
-    def sealed(self, name: str) -> tuple[Artifact, Manifest]:
-        artifact = self.stage(name).artifact
-        manifest = artifact.manifest()
-        assert manifest is not None, f"{name} is not finished under {self.root}"
-        return artifact, manifest
+    def sealed(self, name: str) -> Sealed:
+        sealed = Sealed.found(self.stage(name).artifact)
+        assert sealed is not None, f"{name} is not finished under {self.root}"
+        return sealed
 
     def made(self, method_name: str) -> DistilledSet:
         """The sealed syntheses of a method."""
-        return DistilledSet((Sealed(*self.sealed(f"sample {method_name}")),))
+        return DistilledSet((self.sealed(f"sample {method_name}"),))
 
     def stage(self, name: str) -> Stage:
         """A stage of EVERY by name."""
@@ -124,15 +122,15 @@ class TinyRun:
         if kind == "encode":
             return encode.stage(self.config, self.run, self.train, self.vae)
         if kind == "group":
-            return group.stage(self.config, self.run, *self.sealed("encode"), self.train.classes)
+            return group.stage(self.config, self.run, self.sealed("encode"), self.train.classes)
         if kind == "embed":
-            return embed.stage(self.config, self.run, *self.sealed("group"), self.train, self.network)
+            return embed.stage(self.config, self.run, self.sealed("group"), self.train, self.network)
         if kind == "means":
-            return check.means_stage(self.run, *self.sealed("group"))
+            return check.means_stage(self.run, self.sealed("group"))
         if kind == "check":
-            return check.stage(self.run, *self.sealed("means"), self.made(method_name))
+            return check.stage(self.run, self.sealed("means"), self.made(method_name))
         if kind == "cluster":
-            return cluster.stage(self.config, self.run, *self.sealed("group"), self.train.classes, self.shape)
+            return cluster.stage(self.config, self.run, self.sealed("group"), self.train.classes, self.shape)
         if kind == "import":
             return ingest.stage(self.config, self.run, self.judged(), self.vae)
         if kind == "teacher":
@@ -143,19 +141,15 @@ class TinyRun:
         v = resolve(self.config.model_copy(update={"method": method_name}))
         v = find_networks(v, [c.class_id for c in self.train.classes])
         if kind == "plan":
-            anchors = plan.Prototypes(*self.sealed("cluster")) if v.method.uses_prototypes else None
-            features = plan.Features(*self.sealed("embed")) if by_features(v) else None
-            return plan.stage(v, self.run, *self.sealed("group"), anchors, self.train.classes, self.shape, features)
+            anchors = self.sealed("cluster") if v.method.uses_prototypes else None
+            features = self.sealed("embed") if by_features(v) else None
+            return plan.stage(v, self.run, self.sealed("group"), anchors, self.train.classes, self.shape, features)
         if kind == "measure":
             ref = self.ref(method_name)
-            points = {
-                measure.LATENT: measure.Points("latent", *self.sealed("group")),
-                self.network.architecture: measure.Points("feature", *self.sealed("embed")),
-            }
+            points = {measure.LATENT: self.sealed("group"), self.network.architecture: self.sealed("embed")}
             return measure.stage(v.config, self.run, ref, points, self.network, len(self.train.classes))
         above = self.sealed(f"plan {method_name}")
-        real = RealLatents(*self.sealed("group"))
-        return sample.stage(v, self.run, *above, real, self.train, self.vae, self.generator)
+        return sample.stage(v, self.run, above, self.sealed("group"), self.train, self.vae, self.generator)
 
     def ref(self, method_name: str) -> SetRef:
         """The syntheses of a method as a training set."""

@@ -61,7 +61,6 @@ from raydistill.pipeline import steps
 from raydistill.pipeline.preflight import prepare
 from raydistill.results import costs as costs_kept
 from raydistill.stages.syntheses import sample
-from raydistill.stages.syntheses.real_latents import RealLatents
 from raydistill.state import Results
 from raydistill.store.rundir import RunDir
 
@@ -127,9 +126,7 @@ def timed(done: Results, repeat: int) -> dict[str, Any]:
     assert classes is not None
     torch.set_num_threads(v.config.sample.threads)
     with tempfile.TemporaryDirectory() as folder:
-        real = RealLatents(classes.artifact, classes.manifest)
-        made = sample.stage(v.config, RunDir(folder), v.method, planned.artifact, planned.manifest, real,
-                            p.splits.train, p.vae, p.generator)  # fmt: skip
+        made = sample.stage(v, RunDir(folder), planned, classes, p.splits.train, p.vae, p.generator)
         finish, item = made.work.open(), made.items(made.keys[0])
         taken = []
         for _ in range(1 + repeat):

@@ -27,7 +27,7 @@ from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import body, score
 from raydistill.stages.runner import Stage
 from raydistill.state import Prepared, Results
-from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.sealed import Sealed
 
 OTHER = ("accuracy/", "metrics/", "time/")  # of result.json: what is no metric of the set itself
 LEFT_OUT = ("per_class", "confusion")  # of a score, to keep cells small
@@ -99,8 +99,8 @@ def together(fit: Sequence[tuple[Cell, Prepared, SetRef]]) -> Iterator[tuple[Cel
     nodes = steps.nodes_of(p)
     execute = steps.on_ray(p, nodes)
 
-    def bring(stage: Stage, name: str) -> tuple[Artifact, Manifest]:
-        return stage.artifact, runner.run(stage, execute, name).manifest
+    def bring(stage: Stage, name: str | None = None) -> Sealed:
+        return runner.run(stage, execute, name or "").sealed
 
     refs = list({ref.digest: ref for _, _, ref in fit}.values())  # rows may have made the same images
     taught = teaching.teach(p, refs, bring)

@@ -88,8 +88,7 @@ def walked(done: Results) -> dict[str, Any]:
     if v.sampling is None or v.sampling.flows or p.generator is None:
         return {}
     sampler = Walk(v.sampling.make_sampler())
-    planned = done.plans[v.config.method]
-    table = planned.artifact.read_table(planned.manifest.records[0])
+    table = done.plans[v.config.method].read()
     table = table.filter(np.asarray(table["batch"]) == 0)
     at = place(v.config.sample)
     ids = table["class_id"].to_pylist()

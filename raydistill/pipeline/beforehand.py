@@ -64,10 +64,10 @@ def first_unfinished(p: Prepared, until: Until) -> str | None:
     done = Results(p)
 
     def bring(stage: Stage, _: str | None = None) -> Sealed:
-        manifest = stage.artifact.manifest()
-        if manifest is None:
+        sealed = Sealed.found(stage.artifact)
+        if sealed is None:
             raise Unfinished(stage.name)
-        return Sealed(stage.artifact, manifest)
+        return sealed
 
     try:
         make(done, until, bring)

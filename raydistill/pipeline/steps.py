@@ -28,10 +28,9 @@ from raydistill.stages.renew import renew
 from raydistill.stages.runner import Execute, Stage
 from raydistill.stages.syntheses import check, ingest, plan, product, sample
 from raydistill.stages.syntheses.distilled_set import DistilledSet
-from raydistill.stages.syntheses.real_latents import RealLatents
 from raydistill.state import Prepared, Results, images_per_class, source_name
 from raydistill.store import seals
-from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.artifact import Record
 from raydistill.store.claims import Claim
 from raydistill.store.rundir import CONFIG
 from raydistill.store.sealed import Sealed
@@ -64,7 +63,7 @@ def run(
         done.still_ours()
         outcome = runner.run(stage, execute, name or "")
         done.computed |= not outcome.reused
-        return Sealed(stage.artifact, outcome.manifest)
+        return outcome.sealed
 
     with listening(costs.listener(p.run.root)):
         make(done, until, bring)
@@ -79,56 +78,39 @@ def make(done: Results, until: Until, bring: Bring) -> Results:
     done.latents = bring(encode.stage(p.config, p.run, train, p.vae))
     if until == "encode":
         return done
-    done.classes = bring(group.stage(p.config, p.run, done.latents.artifact, done.latents.manifest, train.classes))
+    done.classes = bring(group.stage(p.config, p.run, done.latents, train.classes))
     for v in p.variants:
         algorithm = v.config.cluster.algorithm or "kmeans"
         if algorithm not in done.prototypes and (until == "cluster" or v.method.uses_prototypes):
             done.prototypes[algorithm] = bring(
-                cluster.stage(v.config, p.run, done.classes.artifact, done.classes.manifest, train.classes, p.shape),
+                cluster.stage(v.config, p.run, done.classes, train.classes, p.shape),
                 "cluster" if algorithm == "kmeans" else f"cluster {algorithm}",
             )
     if until == "cluster":
         return done
     if p.features and features.wanted(p, until in ("evaluate", "report")):
-        done.features = bring(
-            embed.stage(p.config, p.run, done.classes.artifact, done.classes.manifest, train, p.features)
-        )
+        done.features = bring(embed.stage(p.config, p.run, done.classes, train, p.features))
     if p.given is not None and until != "plan":
         imported = bring(ingest.stage(p.config, p.run, p.given, p.vae), f"import {p.given.name}")
         done.syntheses[p.given.name] = DistilledSet((imported,))
     for v in p.variants if p.given is None else p.variants[1:]:
         name = v.config.method
-        anchors = None
-        if v.method.uses_prototypes:
-            found = done.prototypes[v.config.cluster.algorithm or "kmeans"]
-            anchors = plan.Prototypes(found.artifact, found.manifest)
+        anchors = done.prototypes[v.config.cluster.algorithm or "kmeans"] if v.method.uses_prototypes else None
         done.plans[name] = bring(
             plan.stage(
                 v,
                 p.run,
-                done.classes.artifact,
-                done.classes.manifest,
+                done.classes,
                 anchors,
                 train.classes,
                 p.shape,
-                plan.Features(done.features.artifact, done.features.manifest)
-                if done.features and features.by_features(v)
-                else None,
+                done.features if features.by_features(v) else None,
             ),
             f"plan {name}",
         )
         if until != "plan":
             sampled = bring(
-                sample.stage(
-                    v,
-                    p.run,
-                    done.plans[name].artifact,
-                    done.plans[name].manifest,
-                    RealLatents(done.classes.artifact, done.classes.manifest),
-                    train,
-                    p.vae,
-                    p.generator,
-                ),
+                sample.stage(v, p.run, done.plans[name], done.classes, train, p.vae, p.generator),
                 f"sample {name}",
             )
             done.syntheses[name] = DistilledSet((sampled,))
@@ -166,22 +148,16 @@ def judge(done: Results, bring: Bring) -> None:
     p = done.prepared
     assert done.classes is not None
     measuring = measure.asked(p.config.metrics, p.features)
-    points = {measure.LATENT: measure.Points("latent", done.classes.artifact, done.classes.manifest)}
+    points = {measure.LATENT: done.classes}
     if p.features and done.features:
-        points[p.features.architecture] = measure.Points("feature", done.features.artifact, done.features.manifest)
+        points[p.features.architecture] = done.features
     for ref in sets(done) if measuring else ():
         if ref.made is not None:  # not the whole split, which the others are measured by
             done.measured[ref.name] = bring(
                 measure.stage(p.config, p.run, ref, points, p.features, len(p.splits.train.classes)),
                 f"measure {ref.name}",
             )
-    refs = sets(done)
-
-    def labelled(stage: Stage, name: str) -> tuple[Artifact, Manifest]:
-        made = bring(stage, name)
-        return made.artifact, made.manifest
-
-    done.teaching = teaching.teach(p, refs, labelled)
+    done.teaching = teaching.teach(p, sets(done), bring)
 
 
 def on_ray(p: Prepared, nodes: Nodes) -> Execute:

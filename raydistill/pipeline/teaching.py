@@ -10,9 +10,9 @@ from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import Teaching
 from raydistill.stages.runner import Stage
 from raydistill.state import Prepared
-from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.sealed import Sealed
 
-Bring = Callable[[Stage, str], tuple[Artifact, Manifest]]  # carries a stage, by the name it is shown under, to its end
+Bring = Callable[[Stage, str], Sealed]  # carries a stage, by the name it is shown under, to its end
 
 
 def teach(p: Prepared, sets: Sequence[SetRef], bring: Bring) -> Teaching | None:
@@ -22,7 +22,7 @@ def teach(p: Prepared, sets: Sequence[SetRef], bring: Bring) -> Teaching | None:
     if not recipe.soft:
         return None
     assert p.teacher is not None
-    _, examined = bring(teacher.stage(p.config, p.run, p.splits.test, p.teacher, recipe), "teacher")
+    examined = bring(teacher.stage(p.config, p.run, p.splits.test, p.teacher, recipe), "teacher")
     accuracy = round(teacher.accuracy(examined), 6)
     say("teacher", f"{p.teacher.architecture}: {100 * accuracy:.1f} % of {examined.rows} test images are right")
     stored = {

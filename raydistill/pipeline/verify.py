@@ -18,7 +18,7 @@ from raydistill.progress import Progress, say
 from raydistill.store import seals
 from raydistill.store.artifact import Artifact
 from raydistill.store.claims import hold
-from raydistill.store.findings import Finding, Kind, Sealed
+from raydistill.store.findings import Finding, Kind, SealedFile
 from raydistill.store.location import Location
 from raydistill.store.rundir import PAGE
 from raydistill.store.verification import Contents, survey, verify
@@ -116,9 +116,9 @@ def _digest(artifact: Artifact) -> str | None:
     return manifest.digest if manifest else None
 
 
-def _lacks(contents: Contents, part: Artifact | Sealed, before: str | None) -> str:
+def _lacks(contents: Contents, part: Artifact | SealedFile, before: str | None) -> str:
     """What has not become of a part that was to be made again."""
-    if isinstance(part, Sealed):
+    if isinstance(part, SealedFile):
         whole = seals.state(part.root, part.name) is seals.State.WHOLE
         return "" if whole else f"{part.location} was not made again: it is not of the configuration of the run"
     now = _digest(part)

@@ -89,15 +89,11 @@ def embedding(done: Results) -> Embedding | None:
     if len(classes) > REAL_SHOWN:
         return None
     real, real_class = [], []
-    for bucket in done.classes.manifest.records:
-        table = done.classes.artifact.read_table(bucket, columns=["class_index", "latent"])
-        index = table["class_index"].to_numpy()
-        for c in np.unique(index):
-            rows = np.flatnonzero(index == c)
-            rows = rows[np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(int)]
-            part = schemas.tensor_numpy(table.take(pa.array(rows))["latent"])
-            real.append(part.reshape(len(part), -1).astype(np.float32))
-            real_class += [int(c)] * len(rows)
+    for class_index, table in done.classes.classes(["latent"]):
+        rows = np.linspace(0, len(table) - 1, min(each, len(table))).astype(int)
+        part = schemas.tensor_numpy(table.take(pa.array(rows))["latent"])
+        real.append(part.reshape(len(part), -1).astype(np.float32))
+        real_class += [class_index] * len(rows)
     made = _syntheses(done, ["class_index", "latent"])
     z = schemas.tensor_numpy(made["latent"])
     rows = np.linspace(0, len(z) - 1, min(MADE_SHOWN, len(z))).astype(int)

@@ -40,7 +40,7 @@ def metrics(done: Results) -> dict[str, float]:
         flat |= label_robust(rows)
     for name, sealed in done.measured.items():
         prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
-        flat |= {f"{prefix}{value}": n for value, n in measure.values(sealed.artifact, sealed.manifest).items()}
+        flat |= {f"{prefix}{value}": n for value, n in measure.values(sealed).items()}
     for name, check in done.checks.items():
         prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
         flat[f"{prefix}own_class_nearest/latent"] = round(check.share, 6)

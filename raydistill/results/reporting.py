@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +44,7 @@ def write(done: Results) -> None:
         p.config.tree(),
         done.syntheses[p.config.method].digest,
         [t.artifact.fingerprint for t in done.trainings],
-        [s.manifest.digest for s in done.measured.values()],
+        [s.digest for s in done.measured.values()],
     )
     root, of_product = p.run.root, f"{done.syntheses[p.config.method].digest}-{stamp}"
     if fresh(root, RESULT, of_product) and fresh(root, PAGE, stamp):
@@ -146,7 +147,7 @@ def data(done: Results, rows: Sequence[Score], flat: Mapping[str, float]) -> Rep
 
 def metric_rows(done: Results) -> list[MetricRow]:
     """One row a value, with the number of each set that has it."""
-    found = {name: measure.values(s.artifact, s.manifest) for name, s in done.measured.items()}
+    found = {name: measure.values(s) for name, s in done.measured.items()}
     ways = measure.better(done.prepared.config.metrics.names)
     rows = []
     for key in dict.fromkeys(k for values in found.values() for k in values):
@@ -160,13 +161,8 @@ def panels(done: Results) -> list[ClassPanel]:
     p = done.prepared
     made = done.syntheses[p.config.method].read()
     assert done.classes is not None
-    found: list[ClassPanel] = []
-    for bucket in done.classes.manifest.records:
-        table = done.classes.artifact.read_table(bucket)
-        for index in bucket.meta["classes"]:
-            if len(found) < MAX_PANELS:
-                found.append(_panel(done, index, _of(table, index), _of(made, index)))
-    return found
+    real = islice(done.classes.classes(), MAX_PANELS)
+    return [_panel(done, class_index, table, _of(made, class_index)) for class_index, table in real]
 
 
 def _of(table: pa.Table, index: int) -> pa.Table:
@@ -208,7 +204,7 @@ def _prototypes(done: Results, index: int, dimensions: int) -> np.ndarray:
     plan = done.plans.get(done.prepared.config.method)
     if plan is None:  # images of a folder, which nobody planned
         return np.zeros((0, dimensions), np.float32)
-    slots = _of(plan.artifact.read_table(plan.manifest.records[0]), index)
+    slots = _of(plan.read(), index)
     ids, first = np.unique(slots["prototype_id"].to_numpy(), return_index=True)
     found = np.zeros((max(0, ids.max() + 1), dimensions), np.float32)
     found[ids[ids >= 0]] = schemas.tensor_numpy(slots["prototype"])[first[ids >= 0]].reshape(-1, dimensions)

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from raydistill.config import Pool
 from raydistill.progress import Progress, say
 from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.sealed import Sealed
 
 
 class Work(Protocol):
@@ -49,10 +50,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Outcome:
-    manifest: Manifest
+    sealed: Sealed
     seconds: float  # spent in this run
     reused: bool  # True if nothing had to be computed
     computed: int  # units finished in this run
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.sealed.manifest
 
 
 Execute = Callable[[Stage, Sequence[str]], Iterator[Record]]
@@ -60,10 +65,10 @@ Execute = Callable[[Stage, Sequence[str]], Iterator[Record]]
 
 def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
     """Brings a stage to its manifest. Safe to repeat after any interruption. `label` is shown with the progress."""
-    manifest = stage.artifact.manifest()
-    if manifest is not None:
+    sealed = Sealed.found(stage.artifact)
+    if sealed is not None:
         say(label or stage.name, f"finished before: {stage.total} {stage.unit}")
-        return Outcome(manifest, 0.0, True, 0)
+        return Outcome(sealed, 0.0, True, 0)
     start = time.monotonic()
     found = stage.artifact.records()
     records = {k: found[k] for k in stage.keys if k in found}
@@ -77,7 +82,7 @@ def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
         done = [records[k] for k in stage.keys if k in records]
         stage.inspect(done)
         manifest = stage.artifact.seal(stage.keys, stage.summarise(done), stage.numbers(done))
-    return Outcome(manifest, time.monotonic() - start, False, progress.done)
+    return Outcome(Sealed(stage.artifact, manifest), time.monotonic() - start, False, progress.done)
 
 
 def serial(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:

@@ -23,7 +23,7 @@ FAULTS = frozenset((Kind.DAMAGED, Kind.MISSING, Kind.FOREIGN))
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SealedFile:
     """A file under a seal; `name` is relative to the folder whose seals/ holds it."""
 
     root: Location
@@ -48,7 +48,7 @@ class Finding:
     what: str
     whole: bytes | None = None
     drop: tuple[Location, ...] = ()
-    part: Artifact | Sealed | None = None
+    part: Artifact | SealedFile | None = None
 
     @property
     def is_fault(self) -> bool:

@@ -17,7 +17,7 @@ from raydistill.errors import BadInput
 from raydistill.identity import FINGERPRINT_HEX, canonical
 from raydistill.store import claims, inspection, seals
 from raydistill.store.artifact import Artifact
-from raydistill.store.findings import Finding, Kind, Sealed
+from raydistill.store.findings import Finding, Kind, SealedFile
 from raydistill.store.inspection import Seen
 from raydistill.store.location import Location, reason
 from raydistill.store.rundir import CONFIG, MARKER, PAGE, PROBE, PRODUCT, RESULT
@@ -129,10 +129,10 @@ def _marker(place: Location) -> list[Finding]:
         return [Finding(Kind.DAMAGED, place / MARKER, f"cannot be read: {reason(e)}; move it away")]
 
 
-def _sealed(root: Location) -> list[Sealed]:
+def _sealed(root: Location) -> list[SealedFile]:
     """The files that have a seal, whole or not: what people read, and the weights of students."""
     return [
-        Sealed(place, unquote(i.base_name.removesuffix(".json")))
+        SealedFile(place, unquote(i.base_name.removesuffix(".json")))
         for place in (root, root / CHECKPOINTS)
         for i in _infos(place / seals.FOLDER)
         if _is_seal(i)
@@ -146,7 +146,7 @@ def _is_seal(info: pafs.FileInfo) -> bool:
     return info.type == pafs.FileType.File and inside and info.base_name == f"{quote(name, safe='')}.json"
 
 
-def _seal(file: Sealed, seen: Seen) -> list[Finding]:
+def _seal(file: SealedFile, seen: Seen) -> list[Finding]:
     """One sealed file; a small one that nothing could make again comes back from its seal."""
     # A run that works writes the file first, and its seal next.
     look = partial(seals.look, file.root, file.name)
@@ -167,7 +167,7 @@ def _unsealed(root: Location) -> list[Finding]:
     names = {f.name for f in _sealed(root) if f.root == root}
     there = [n for n in PEOPLES if (root / n).exists()] + [f"{PRODUCT}/{i.base_name}" for i in _infos(root / PRODUCT)]
     found = []
-    for file in (Sealed(root, n) for n in there if n not in names):
+    for file in (SealedFile(root, n) for n in there if n not in names):
         if file.name in PEOPLES or SHARD.fullmatch(file.location.name):
             told = "has no seal: nobody knows whether it is whole; the same command seals it"
             found.append(Finding(Kind.UNFINISHED, file.location, told, part=file))

@@ -165,9 +165,9 @@ def test_a_class_in_pieces_gives_the_same_bytes(name: str, border: str, tmp_path
         patch.setattr(cluster, "PART", 16)
         root = Path(tempfile.mkdtemp(dir=tmp_path))
         place, upstream, infos = grouped(root, [latents().reshape(-1, *SHAPE), latents(3, seed=1).reshape(-1, *SHAPE)])
-        work = cluster.stage(asked(name), place, *upstream, infos, SHAPE).work
+        work = cluster.stage(asked(name), place, upstream, infos, SHAPE).work
         work = replace(work, clustering=make(name, border))
-        whole, parted = (replace(work, budget=b).finish(upstream[1].records[0]).sha256 for b in (2**20, 2 * 6 * 16))
+        whole, parted = (replace(work, budget=b).finish(upstream.records[0]).sha256 for b in (2**20, 2 * 6 * 16))
     assert whole == parted
 
 
@@ -176,11 +176,11 @@ def test_it_fills_the_slots_of_a_method(name: str, tmp_path: Path) -> None:
     root = Path(tempfile.mkdtemp(dir=tmp_path))
     place, upstream, infos = grouped(root, [latents(seed=c).reshape(-1, *SHAPE) for c in range(2)])
     v = resolve(asked(name, ipc=3).model_copy(update={"method": "mgd3"}))
-    stage = cluster.stage(v.config, place, *upstream, infos, SHAPE)
-    anchors = plan.Prototypes(stage.artifact, runner.run(stage, serial).manifest)
-    made = plan.stage(v, place, *upstream, anchors, infos, SHAPE)
-    slots = made.artifact.read_table(runner.run(made, serial).manifest.records[0])
-    rows = anchors.bucket("bucket-000")
+    stage = cluster.stage(v.config, place, upstream, infos, SHAPE)
+    anchors = runner.run(stage, serial).sealed
+    made = plan.stage(v, place, upstream, anchors, infos, SHAPE)
+    slots = runner.run(made, serial).sealed.read()
+    rows = anchors.read()
     for c in range(2):
         mine, held = (t.filter(pc.equal(t["class_index"], c)) for t in (slots, rows))
         found = {p.tobytes() for p in schemas.tensor_numpy(mine["prototype"])}

@@ -25,8 +25,9 @@ from raydistill.stages import runner
 from raydistill.stages.latents import encode
 from raydistill.stages.runner import Stage
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 STORE = "store"
 TRAIN, HELD = "train", "validation"
@@ -59,22 +60,22 @@ def bring(plan: Plan, run: RunDir, nodes: Nodes) -> dict[str, Stored]:
     for name, listing in ((TRAIN, plan.listing), (HELD, plan.held)):
         stage = encode.stage(plan.config, run, listing, plan.vae)
         try:
-            manifest = runner.run(stage, execute, f"encode {listing.split}"[:13]).manifest
+            latents = runner.run(stage, execute, f"encode {listing.split}"[:13]).sealed
         except BadInput as e:  # found only now: a cluster without GPUs, weights that do not load
             raise StageFailed(str(e)) from e
-        found[name] = Stored(manifest.rows, read(stage.artifact, manifest, plan.config.encode.deadline_s))
+        found[name] = Stored(latents.rows, read(latents, plan.config.encode.deadline_s))
     return found
 
 
-def read(artifact: Artifact, manifest: Manifest, deadline_s: float) -> Any:
+def read(latents: Sealed, deadline_s: float) -> Any:
     """A materialised Ray Data set of every latent, each file checked against its commit.
 
     It is whole before a fit begins: the workers of a fit hold the CPUs that reading would wait for.
     """
-    items = [{"record": pickle.dumps(r)} for r in manifest.records if r.rows]
+    items = [{"record": pickle.dumps(r)} for r in latents.records if r.rows]
 
     def load(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        table = artifact.read_table(pickle.loads(batch["record"][0]))
+        table = latents.artifact.read_table(pickle.loads(batch["record"][0]))
         return {
             IMAGE: table[IMAGE].to_numpy(),
             CLASS: table[CLASS].to_numpy(),

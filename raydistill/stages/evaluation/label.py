@@ -28,8 +28,9 @@ from raydistill.stages.runner import Stage
 from raydistill.stages.syntheses.distilled_set import Unit
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 BOX = ("top", "left", "height", "width", "flip")
 
@@ -106,9 +107,9 @@ def stage(
     return Stage("label", "labels", work.artifact, list(units), units.__getitem__, work, total, "actors", config.label)
 
 
-def read(artifact: Artifact, manifest: Manifest, images: int, views: int) -> Views:
+def read(labels: Sealed, images: int, views: int) -> Views:
     """All stored labels of a set of `images` images. Raises CorruptArtifact for a file that does not match."""
-    table = pa.concat_tables([artifact.read_table(r) for r in manifest.records])
+    table = labels.read()
     order = np.lexsort((table["row"].to_numpy(), table["view"].to_numpy()))
     assert len(order) == images * views
 

@@ -28,29 +28,20 @@ from raydistill.stages.latents.embed import embed_all
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 KEY = "metrics"
 LATENT = "latent"
 
 
-@dataclass(frozen=True)
-class Points:
-    """Where the vectors of the real images are: `column` of an artifact with a file a class bucket."""
-
-    column: str
-    artifact: Artifact
-    manifest: Manifest
-
-    def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """x (n, D) float32 and labels (n,) of one class after the other; a bucket is held at a time."""
-        for record in self.manifest.records:
-            table = self.artifact.read_table(record, columns=[self.column])
-            start = 0
-            for index, count in zip(record.meta["classes"], record.meta["counts"], strict=True):
-                yield vectors(table[self.column].slice(start, count)), np.full(count, index)
-                start += count
+def real_vectors(real: Sealed, space: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """x (n, D) float32 and labels (n,) of one class of real images after the other, of group's latents or embed's
+    features."""
+    column = "latent" if space == LATENT else "feature"
+    for class_index, table in real.classes([column]):
+        yield vectors(table[column]), np.full(len(table), class_index)
 
 
 def vectors(column: pa.ChunkedArray) -> np.ndarray:
@@ -72,7 +63,7 @@ class MeasureWork(StageWork):
 
     set: Annotated[SetRef, Keys("digest")]
     spaces: Mapping[str, str]  # metric -> space
-    points: Annotated[Mapping[str, Points], lambda points, _: [{s: p.manifest.digest for s, p in points.items()}]]
+    points: Annotated[Mapping[str, Sealed], lambda points, _: [{s: p.digest for s, p in points.items()}]]
     network: Annotated[ClassifierSpec | None, lambda network, work: [work.seen(network) if network else None]]
     code: Spread[list[Any]]  # registry.identity of the metrics
     source: Aside[SourceConfig]  # in `seen`, as is the next
@@ -123,14 +114,14 @@ class MeasureWork(StageWork):
 
     def _real(self) -> dict[str, Metric]:
         """The metrics with their real side filled: once a process, whatever the number of sets."""
-        places = [(str(p.artifact.location), p.manifest.digest) for p in self.points.values()]
+        places = [(str(p.artifact.location), p.digest) for p in self.points.values()]
         key = canonical([places, self.spaces, self.classes])
         if key not in _real:
             _real.clear()
             made = {name: self._empty(name) for name in self.spaces}
             for space, points in self.points.items():
                 mine = [made[name] for name, where in self.spaces.items() if where == space]
-                for x, y in points.parts():
+                for x, y in real_vectors(points, space):
                     for metric in mine:
                         metric.update_real(x, y)
             _real[key] = made
@@ -147,7 +138,7 @@ def stage(
     config: Config,
     run: RunDir,
     ref: SetRef,
-    points: Mapping[str, Points],
+    points: Mapping[str, Sealed],
     network: ClassifierSpec | None,
     classes: int,
 ) -> Stage:
@@ -160,9 +151,9 @@ def stage(
     return Stage("measure", "sets", work.artifact, [KEY], lambda k: k, work, 1, "actors", config.embed)
 
 
-def values(artifact: Artifact, manifest: Manifest) -> dict[str, float]:
+def values(measured: Sealed) -> dict[str, float]:
     """VALUE/SPACE -> number."""
-    return strict_json.numbers(artifact.read(manifest.records[0]))
+    return strict_json.numbers(measured.body())
 
 
 def better(names: Sequence[str]) -> dict[str, Literal["lower", "higher"] | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -22,8 +22,9 @@ from raydistill.sources.base import Listing, open_source
 from raydistill.stages.evaluation.image_sets import load_images
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
-from raydistill.store.artifact import Manifest, Record
+from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 CHUNK = 250  # images a unit
 
@@ -103,10 +104,10 @@ def least(classes: int) -> float:
     return min(2 / classes, (1 + 1 / classes) / 2)
 
 
-def accuracy(manifest: Manifest) -> float:
+def accuracy(examined: Sealed) -> float:
     """Top-1 among the classes of the set, as a fraction."""
-    return _accuracy(list(manifest.records))
+    return _accuracy(examined.records)
 
 
-def _accuracy(records: list[Record]) -> float:
+def _accuracy(records: Sequence[Record]) -> float:
     return sum(r.meta["right"] for r in records) / max(1, sum(r.meta["images"] for r in records))

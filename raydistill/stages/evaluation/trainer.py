@@ -24,8 +24,9 @@ from raydistill.sources.base import Listing
 from raydistill.stages.evaluation import label
 from raydistill.stages.evaluation.checkpoint import Kept, State, Weights, described
 from raydistill.stages.evaluation.image_sets import Loaded, SetRef, real_images, syntheses
-from raydistill.store.artifact import Artifact, Manifest
+from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
+from raydistill.store.sealed import Sealed
 
 KEY = "training"
 
@@ -59,7 +60,7 @@ class Teaching:
 
     network: ClassifierSpec
     accuracy: float
-    stored: dict[str, tuple[Artifact, Manifest]] = field(default_factory=dict)
+    stored: dict[str, Sealed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Job:
 
 def body(training: Training) -> dict[str, Any] | None:
     """What is committed of a training, or None: its score, protocol, bytes and teacher."""
-    manifest = training.artifact.manifest()
-    return None if manifest is None else strict_json.mapping(training.artifact.read(manifest.records[0]))
+    sealed = Sealed.found(training.artifact)
+    return None if sealed is None else strict_json.mapping(sealed.body())
 
 
 def score(training: Training) -> Score | None:
@@ -165,8 +166,8 @@ class Trainer:
         assert teaching is not None
         stored = teaching.stored.get(t.set.digest)
         if stored is not None:
-            views = label.read(*stored, t.set.images, t.recipe.views)
-            return Stored(views, t.recipe.temperature), sum(r.bytes for r in stored[1].records)
+            views = label.read(stored, t.set.images, t.recipe.views)
+            return Stored(views, t.recipe.temperature), sum(r.bytes for r in stored.records)
         if self.teacher is None:
             self.teacher = Classifier(teaching.network, Placement(self.device, torch.float32, self.kind))
         columns = class_columns(teaching.network, [c.class_id for c in self.job.test.classes])

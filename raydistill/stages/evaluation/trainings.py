@@ -15,8 +15,8 @@ from raydistill.sources.base import Listing
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import Teaching, Training
 from raydistill.stages.work import StageWork
-from raydistill.store.artifact import Manifest
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TrainingReads(StageWork):
     student: str
     seed: int
     teacher: ClassifierSpec | None
-    labels: Annotated[Manifest | None, lambda labels, _: [labels and labels.digest]]
+    labels: Sealed | None
     redundancy_part: Annotated[tuple[int, int] | None, Since(None)]
     dtype: Annotated[str, Since("float32")]
     code: Spread[list[Any]]  # registry.identity of student and protocol
@@ -80,7 +80,7 @@ def training(
         student,
         seed,
         teaching.network if teaching else None,
-        stored[1] if stored else None,
+        stored,
         s.redundancy_part,
         e.dtype,
         registry.identity("student", student) + registry.identity("protocol", e.protocol.name),

@@ -24,21 +24,21 @@ from raydistill.sources.images import decode
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 
 @dataclass(frozen=True)
 class EmbedWork(StageWork):
     name, folder = "embed", "features"
 
-    rows: str  # the digest of group's manifest
+    classes: Sealed
     images: str  # the digest of the listing
     network: ClassifierSpec
     embed: Annotated[EmbedConfig, Keys("batch", "dtype", "threads")]
     source: Annotated[SourceConfig, Keys("image_size", "max_pixels")]
     split: Aside[str]
-    classes: Aside[Artifact]
 
     def load(self, item: Record) -> Record:
         return item
@@ -48,7 +48,7 @@ class EmbedWork(StageWork):
         network = loaded.classifier(self.network, at)
 
         def finish(bucket: Record) -> Record:
-            table = self.classes.read_table(bucket, columns=["image_id", "class_index"])
+            table = self.classes.table(bucket.key, ["image_id", "class_index"])
             ids = np.array(table["image_id"].to_pylist(), object)
             order = np.argsort(ids, kind="stable")
             found = embed_all(network, self._pixels(ids[order].tolist()), self.embed.batch)
@@ -85,11 +85,9 @@ def embed_all(network: Classifier, pixels: Iterable[np.ndarray], batch: int) -> 
     return np.concatenate(parts)
 
 
-def stage(
-    config: Config, run: RunDir, classes: Artifact, manifest: Manifest, train: Listing, network: ClassifierSpec
-) -> Stage:
-    """The embed stage over the manifest of group."""
+def stage(config: Config, run: RunDir, classes: Sealed, train: Listing, network: ClassifierSpec) -> Stage:
+    """The embed stage over what group has made."""
     e = config.embed
-    work = EmbedWork(manifest.digest, train.digest, network, e, config.source, train.split, classes).within(run)
-    records = {r.key: r for r in manifest.records}
-    return Stage("embed", "images", work.artifact, list(records), records.__getitem__, work, manifest.rows, "actors", e)
+    work = EmbedWork(classes, train.digest, network, e, config.source, train.split).within(run)
+    records = {r.key: r for r in classes.records}
+    return Stage("embed", "images", work.artifact, list(records), records.__getitem__, work, classes.rows, "actors", e)

@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 
 from raydistill.clustering.points import CHUNK
 from raydistill.config import Config
-from raydistill.declared import Aside
 from raydistill.errors import StageFailed
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
-from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 PART = 4 * CHUNK
 
@@ -37,8 +37,7 @@ class Bucket:
 class GroupWork(StageWork):
     name, folder = "group", "classes"
 
-    shards: str  # the digest of encode's manifest
-    latents: Aside[Artifact]
+    latents: Sealed
 
     def load(self, item: Bucket) -> Bucket:
         return item
@@ -61,10 +60,10 @@ class GroupWork(StageWork):
 
     def _part(self, shard: Record, row_group: int) -> pa.Table:
         """A row group of a shard whose bytes have been checked: whole on a process's first visit, then on their own."""
-        place = (str(self.latents.location), shard.file, shard.sha256)
+        place = (str(self.latents.artifact.location), shard.file, shard.sha256)
         if place in _checked:
-            return self.latents.read_row_group(shard, row_group)
-        table = self.latents.read_table(shard, row_group)
+            return self.latents.artifact.read_row_group(shard, row_group)
+        table = self.latents.artifact.read_table(shard, row_group)
         _checked.add(place)
         return table
 
@@ -77,11 +76,11 @@ def parts(rows: Sequence[int]) -> list[int]:
 _checked: set[tuple[str, str, str]] = set()  # shards that this process has read whole and found as committed
 
 
-def stage(config: Config, run: RunDir, latents: Artifact, manifest: Manifest, classes: tuple[ClassInfo, ...]) -> Stage:
-    """The group stage over the manifest of encode. Raises StageFailed for a class that lost all its images."""
+def stage(config: Config, run: RunDir, latents: Sealed, classes: tuple[ClassInfo, ...]) -> Stage:
+    """The group stage over what encode has made. Raises StageFailed for a class that lost all its images."""
     parts: dict[int, list[tuple[Record, int]]] = {}
     present: set[int] = set()
-    for record in manifest.records:
+    for record in latents.records:
         present |= {int(c) for c in record.meta["counts"]}
         for group, bucket in enumerate(record.meta["buckets"]):
             parts.setdefault(bucket, []).append((record, group))
@@ -92,7 +91,7 @@ def stage(config: Config, run: RunDir, latents: Artifact, manifest: Manifest, cl
                 "or leave the class out with source.classes=[...]"
             )
     keys = {f"bucket-{b:03d}": tuple(p) for b, p in sorted(parts.items())}
-    work = GroupWork(manifest.digest, latents).within(run)
+    work = GroupWork(latents).within(run)
     return Stage(
         "group",
         "images",
@@ -100,6 +99,6 @@ def stage(config: Config, run: RunDir, latents: Artifact, manifest: Manifest, cl
         list(keys),
         lambda k: Bucket(k, keys[k]),
         work,
-        manifest.rows,
+        latents.rows,
         "tasks",
     )

@@ -27,8 +27,9 @@ from raydistill.stages.prototypes.pieces import Piece, Stored
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,11 @@ class ClusterWork(StageWork):
 
     name, folder = "cluster", "prototypes"
 
-    rows: str  # the digest of group's manifest
+    classes: Sealed
     algorithm: str
     clustering: Annotated[Clustering, lambda clustering, _: clustering.values()]
     chunks: Spread[list[str]]  # ["in chunks"] if the largest class is beyond what the clustering takes whole
     code: Spread[list[Any]]  # registry.identity of the clustering
-    classes: Aside[Artifact]
     class_ids: Aside[tuple[str, ...]]
     budget: Aside[int]  # bytes of float16 latents that a task may hold; changes who computes, not what
     num_cpus: Aside[float]
@@ -54,12 +54,12 @@ class ClusterWork(StageWork):
         return self.finish
 
     def finish(self, bucket: Record) -> Record:
-        self.classes.verify_once(bucket)
-        first = self.classes.read_rows(bucket, 0, 1, ["latent"])
+        self.classes.artifact.verify_once(bucket)
+        first = self.classes.artifact.read_rows(bucket, 0, 1, ["latent"])
         shape = schemas.tensor_numpy(first["latent"]).shape[1:]
         parts, start, chunked, seen = [], 0, [], {}
         for index, count in zip(bucket.meta["classes"], bucket.meta["counts"], strict=True):
-            table, of_stream = self._class(index, Piece(self.classes, bucket, start, count), shape)
+            table, of_stream = self._class(index, Piece(self.classes.artifact, bucket, start, count), shape)
             parts.append(table)
             if of_stream is not None:
                 seen[str(index)] = of_stream.tolist()
@@ -73,7 +73,7 @@ class ClusterWork(StageWork):
 
     def _class(self, index: int, piece: Piece, shape: tuple[int, ...]) -> tuple[pa.Table, np.ndarray | None]:
         """The rows of a class and, if its clustering sees points one after the other, what its stream gave each."""
-        ids = self.classes.read_rows(piece.bucket, piece.start, piece.start + piece.count, ["image_id"])["image_id"]
+        ids = piece.artifact.read_rows(piece.bucket, piece.start, piece.start + piece.count, ["image_id"])["image_id"]
         try:
             found = self.clustering.cluster(self._points(piece, int(np.prod(shape))), self.class_ids[index])
         except BadInput as e:
@@ -129,28 +129,26 @@ def tree_table(index: int, tree: Tree, ids: pa.ChunkedArray, shape: tuple[int, .
 def stage(
     config: Config,
     run: RunDir,
-    classes: Artifact,
-    manifest: Manifest,
+    classes: Sealed,
     infos: tuple[ClassInfo, ...],
     shape: tuple[int, int, int],
 ) -> Stage:
-    """One clustering of the manifest of group: `cluster.algorithm`, k-means if that is left open."""
+    """One clustering of what group has made: `cluster.algorithm`, k-means if that is left open."""
     c = config.cluster
     name = c.algorithm or "kmeans"
     clustering = registry.get("clustering", name).of(config)
-    largest = max(max(r.meta["counts"]) for r in manifest.records)
+    largest = max(max(r.meta["counts"]) for r in classes.records)
     work = ClusterWork(
-        manifest.digest,
+        classes,
         name,
         clustering,
         ["in chunks"] if clustering.by_chunks(largest, int(np.prod(shape))) else [],
         registry.identity("clustering", name),
-        classes,
         tuple(i.class_id for i in infos),
         c.memory_mb * 2**20 // 4,  # a file is read and decoded; chunks and their sums take as much again
         c.num_cpus,
     ).within(run)
-    records = {r.key: r for r in manifest.records}
+    records = {r.key: r for r in classes.records}
     return Stage(
         "cluster",
         "classes",

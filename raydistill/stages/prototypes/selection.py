@@ -14,19 +14,6 @@ from raydistill.clustering.tree import Tree
 from raydistill.config import Config
 from raydistill.errors import BadInput, StageFailed
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest, Record
-
-
-@dataclass(frozen=True)
-class Prototypes:
-    """A finished clustering."""
-
-    artifact: Artifact
-    manifest: Manifest
-
-    def bucket(self, key: str) -> pa.Table:
-        record: Record = next(r for r in self.manifest.records if r.key == key)
-        return self.artifact.read_table(record)
 
 
 @dataclass(frozen=True)

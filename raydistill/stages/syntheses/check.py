@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 
-from raydistill.declared import Aside, Keys
 from raydistill.identity import canonical
 from raydistill.metrics.own_class import OwnClass, nearest_means, warning
 from raydistill.progress import say
@@ -23,7 +21,7 @@ from raydistill.stages.runner import Stage
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
 from raydistill.store.sealed import Sealed
 
@@ -35,8 +33,7 @@ HERE = 50_000  # images of which the driver takes the means in seconds, without 
 class MeansWork(StageWork):
     name, folder = "means", "means"
 
-    rows: str  # the digest of group's manifest
-    classes: Aside[Artifact]
+    classes: Sealed
 
     def load(self, item: Record) -> Record:
         return item
@@ -46,7 +43,7 @@ class MeansWork(StageWork):
 
     def finish(self, bucket: Record) -> Record:
         """PART latents of a class are held at a time."""
-        self.classes.verify_once(bucket)
+        self.classes.artifact.verify_once(bucket)
         means, start = [], 0
         for count in bucket.meta["counts"]:
             total = sum(self._sum(bucket, i, min(i + PART, start + count)) for i in range(start, start + count, PART))
@@ -64,14 +61,14 @@ class MeansWork(StageWork):
         )
 
     def _sum(self, bucket: Record, start: int, stop: int) -> np.ndarray:
-        rows = schemas.tensor_numpy(self.classes.read_rows(bucket, start, stop, ["latent"])["latent"])
+        rows = schemas.tensor_numpy(self.classes.artifact.read_rows(bucket, start, stop, ["latent"])["latent"])
         return rows.sum(axis=0, dtype=np.float64)
 
 
-def means_stage(run: RunDir, classes: Artifact, manifest: Manifest) -> Stage:
-    """The mean latent of each class of group's manifest."""
-    work = MeansWork(manifest.digest, classes).within(run)
-    records = {r.key: r for r in manifest.records}
+def means_stage(run: RunDir, classes: Sealed) -> Stage:
+    """The mean latent of each class of what group has made."""
+    work = MeansWork(classes).within(run)
+    records = {r.key: r for r in classes.records}
     return Stage(
         "means",
         "images",
@@ -79,8 +76,8 @@ def means_stage(run: RunDir, classes: Artifact, manifest: Manifest) -> Stage:
         list(records),
         records.__getitem__,
         work,
-        manifest.rows,
-        "driver" if manifest.rows <= HERE else "tasks",
+        classes.rows,
+        "driver" if classes.rows <= HERE else "tasks",
         units=lambda r: r.meta["images"],
     )
 
@@ -89,9 +86,8 @@ def means_stage(run: RunDir, classes: Artifact, manifest: Manifest) -> Stage:
 class CheckWork(StageWork):
     name, folder = "check", "checks"
 
-    means_manifest: Annotated[Manifest, Keys("digest")]
-    made: Annotated[DistilledSet, Keys("digest")]
-    means: Aside[Artifact]
+    means: Sealed
+    made: DistilledSet
 
     def load(self, item: str) -> str:
         return item
@@ -109,24 +105,24 @@ class CheckWork(StageWork):
         return self.artifact.commit(key, text.encode(), rows=1, device="cpu", ext="json")
 
     def _means(self) -> np.ndarray:
-        tables = pa.concat_tables([self.means.read_table(r) for r in self.means_manifest.records])
-        order = np.argsort(tables["class_index"].to_numpy())
-        return schemas.tensor_numpy(tables["mean"])[order].reshape(len(order), -1)
+        table = self.means.read()
+        order = np.argsort(table["class_index"].to_numpy())
+        return schemas.tensor_numpy(table["mean"])[order].reshape(len(order), -1)
 
     def _latents(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for table in self.made.tables(["class_index", "latent"]):
             yield table["class_index"].to_numpy(), schemas.tensor_numpy(table["latent"]).reshape(len(table), -1)
 
 
-def stage(run: RunDir, means: Artifact, means_manifest: Manifest, made: DistilledSet) -> Stage:
+def stage(run: RunDir, means: Sealed, made: DistilledSet) -> Stage:
     """The check of one set of syntheses against the means of the real classes."""
-    work = CheckWork(means_manifest, made, means).within(run)
+    work = CheckWork(means, made).within(run)
     return Stage("check", "sets", work.artifact, [KEY], lambda k: k, work, 1, "driver")
 
 
-def found(artifact: Artifact, manifest: Manifest) -> OwnClass:
+def found(checked: Sealed) -> OwnClass:
     """What a check has found."""
-    kept = json.loads(artifact.read(manifest.records[0]))
+    kept = json.loads(checked.body())
     return OwnClass(np.array(kept["nearest"], np.int64).reshape(-1, 3), kept["classes"])
 
 
@@ -140,11 +136,10 @@ def check(
     """Brings the check of each set, by name, and warns, also when it was finished before. `real` is group's."""
     if not sets:
         return {}
-    means = bring(means_stage(run, real.artifact, real.manifest), "means")
+    means = bring(means_stage(run, real), "means")
     checks = {}
     for name, made in sets.items():
-        one = bring(stage(run, means.artifact, means.manifest, made), f"check {name}")
-        checks[name] = found(one.artifact, one.manifest)
+        checks[name] = found(bring(stage(run, means, made), f"check {name}"))
         text = warning(checks[name], [c.class_id for c in classes])
         if text is not None:
             say("warning", f"{name}: {text}; docs/bring-your-own.md#are-they-your-classes says what to do")

@@ -33,19 +33,23 @@ class DistilledSet:
 
     parts: tuple[Sealed, ...]
 
+    def identity(self) -> str:
+        """What it is to whatever is made of it (declared.py)."""
+        return self.digest
+
     @property
     def digest(self) -> str:
         """Of one part that of its manifest."""
-        digests = [p.manifest.digest for p in self.parts]
+        digests = [p.digest for p in self.parts]
         return digests[0] if len(digests) == 1 else identity.digest(identity.canonical(digests).encode())
 
     @property
     def rows(self) -> int:
-        return sum(p.manifest.rows for p in self.parts)
+        return sum(p.rows for p in self.parts)
 
     def devices(self) -> set[str]:
         """The kinds of device that made the images."""
-        return {r.device for p in self.parts for r in p.manifest.records}
+        return {r.device for p in self.parts for r in p.records}
 
     def numbers(self) -> Numbers:
         return Numbers.pooled([numbers.of(p) for p in self.parts])
@@ -54,7 +58,7 @@ class DistilledSet:
         """Its files in the order of its rows."""
         made, start = [], 0
         for i, part in enumerate(self.parts):
-            for record in part.manifest.records:
+            for record in part.records:
                 key = record.key if len(self.parts) == 1 else f"part-{i:03d}-{record.key}"
                 made.append(Unit(key, part.artifact, record, start))
                 start += record.rows
@@ -65,8 +69,8 @@ class DistilledSet:
         first = np.zeros(0, np.int64)  # of each class, the first slot of this part
         for part in self.parts:
             after = first
-            for record in part.manifest.records:
-                table = self._read(part, record, columns)
+            for record in part.records:
+                table = part.table(record.key, None if columns is None else list(dict.fromkeys([*columns, *PLACE])))
                 if len(self.parts) > 1:
                     label = table["class_index"].to_numpy()
                     first, after = (_long(a, int(label.max()) + 1) for a in (first, after))
@@ -79,11 +83,6 @@ class DistilledSet:
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows."""
         return pa.concat_tables(list(self.tables(columns)))
-
-    def _read(self, part: Sealed, record: Record, columns: Sequence[str] | None) -> pa.Table:
-        if columns is None:
-            return part.artifact.read_table(record)
-        return part.artifact.read_table(record, columns=[*columns, *(c for c in PLACE if c not in columns)])
 
 
 def _long(values: np.ndarray, count: int) -> np.ndarray:

@@ -14,26 +14,19 @@ import pyarrow as pa
 
 from raydistill import registry
 from raydistill.config import Config
-from raydistill.declared import Aside, Keys, Spread
+from raydistill.declared import Aside, Keys, Since, Spread
 from raydistill.errors import BadInput, StageFailed
 from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.methods.resolve import Variant
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import ClassInfo
-from raydistill.stages.prototypes.selection import Offer, Prototypes, identity, offer
+from raydistill.stages.prototypes.selection import Offer, identity, offer
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
-
-
-@dataclass(frozen=True)
-class Features:
-    """The artifact of embed with its manifest: what points are in the space of features."""
-
-    artifact: Artifact
-    manifest: Manifest
+from raydistill.store.sealed import Sealed
 
 
 @dataclass(frozen=True)
@@ -41,15 +34,14 @@ class PlanWork(StageWork):
     name, folder = "plan", "plan"
 
     method_name: str
-    manifest: Annotated[Manifest, Keys("digest")]  # group's
-    prototypes: Annotated[Prototypes | None, lambda prototypes, _: [prototypes and prototypes.manifest.digest]]
+    classes: Sealed
+    prototypes: Sealed | None
     config: Annotated[Config, Keys("ipc", "seed", "sample.batch")]
     by_class: Annotated[bool, lambda by_class, _: ["by class"] * by_class]
-    features: Annotated[Features | None, lambda features, _: [features.manifest.digest] if features else []]
+    features: Annotated[Sealed | None, Since(None)]
     choice: Spread[list[object]]  # of prototypes among those that the clustering offers
     method: Annotated[Method, lambda method, _: method.options]
     code: Spread[list[Any]]  # registry.identity of the method
-    classes: Aside[Artifact]
     infos: Aside[tuple[ClassInfo, ...]]
     shape: Aside[tuple[int, int, int]]
     increment: Annotated[int, lambda increment, _: [{"increment": increment}] if increment else []]
@@ -62,7 +54,7 @@ class PlanWork(StageWork):
 
     def finish(self, key: str) -> Record:
         rows: list[tuple[int, NoiseKey, Slot]] = []
-        for bucket in self.manifest.records:
+        for bucket in self.classes.records:
             for view, index in self._views(bucket):
                 try:
                     slots = self.method.slots(view, self.config.ipc, self.config.seed)
@@ -98,12 +90,11 @@ class PlanWork(StageWork):
         latents = self.method.uses_latents or (self.method.uses_points and self.features is None)
         by_medoid = self.prototypes is not None and self.config.hierarchy.representative == "medoid"
         columns = ["class_index", "image_id"] + ["latent"] * (latents or by_medoid)
-        rows = self.classes.read_table(bucket, columns=columns)
-        clusters = None if self.prototypes is None else self.prototypes.bucket(bucket.key)
+        rows = self.classes.table(bucket.key, columns)
+        clusters = None if self.prototypes is None else self.prototypes.table(bucket.key)
         points = None
         if self.features is not None:
-            record = next(r for r in self.features.manifest.records if r.key == bucket.key)
-            points = schemas.tensor_numpy(self.features.artifact.read_table(record, columns=["feature"])["feature"])
+            points = schemas.tensor_numpy(self.features.table(bucket.key, ["feature"])["feature"])
         nothing = np.zeros((0, *self.shape), np.float16)
         start = 0
         for index, count in zip(bucket.meta["classes"], bucket.meta["counts"], strict=True):
@@ -132,12 +123,11 @@ class PlanWork(StageWork):
 def stage(
     v: Variant,
     run: RunDir,
-    classes: Artifact,
-    manifest: Manifest,
-    prototypes: Prototypes | None,
+    classes: Sealed,
+    prototypes: Sealed | None,
     infos: tuple[ClassInfo, ...],
     shape: tuple[int, int, int],
-    features: Features | None = None,
+    features: Sealed | None = None,
     increment: int = 0,
 ) -> Stage:
     """The plan of one method at one IPC and seed. `features` are given if the method chooses by them.
@@ -147,7 +137,7 @@ def stage(
     config = v.config
     work = PlanWork(
         config.method,
-        manifest,
+        classes,
         prototypes,
         config,
         v.sampling is not None and bool(v.sampling.context),
@@ -155,7 +145,6 @@ def stage(
         identity(config) if prototypes else [],
         v.method,
         registry.identity("method", config.method),
-        classes,
         infos,
         shape,
         increment,

@@ -33,11 +33,11 @@ from raydistill.sources.images import decode, png
 from raydistill.stages.latents.encode import encode_all
 from raydistill.stages.runner import Stage
 from raydistill.stages.syntheses import numbers
-from raydistill.stages.syntheses.real_latents import RealLatents
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
-from raydistill.store.artifact import Artifact, Manifest, Record
+from raydistill.store.artifact import Artifact, Record
 from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
 
 VERSION = 2
 FLOW_VERSION = 2  # of what flow samplers leave: their traces hold `detour`
@@ -58,12 +58,12 @@ class GenerateWork(StageWork):
 
     name, folder, version = "sample", "syntheses", VERSION
 
-    plan: str  # the digest of its manifest, which holds the seed
+    plan: Sealed  # which holds the seed
     vae: VaeSpec
     pool: Annotated[SampleConfig, Keys("threads", "dtype")]
     generator: GeneratorSpec
     sampling: Annotated[SamplingPlan, identity]
-    real: Aside[RealLatents]
+    real: Aside[Sealed]  # group's, of which guidance may ask to see a class
 
     def load(self, item: Slots) -> Slots:
         asked = self.sampling.context
@@ -71,7 +71,11 @@ class GenerateWork(StageWork):
             return item
         t = item.table
         prototypes = schemas.tensor_numpy(t["prototype"])
-        return Slots(item.key, t, see(asked, self.real.of, t["class_index"].to_numpy(), t["class_id"], prototypes))
+        return Slots(item.key, t, see(asked, self.latents_of, t["class_index"].to_numpy(), t["class_id"], prototypes))
+
+    def latents_of(self, class_index: int) -> np.ndarray:
+        """The real latents of a class, (N, C, h, w) float16, by image id."""
+        return schemas.tensor_numpy(self.real.of(class_index, ["latent"])["latent"])
 
     def open(self) -> Callable[[Slots], Record]:
         made = Maker(self.sampling, self.generator, self.vae, self.pool)
@@ -189,7 +193,7 @@ class PickWork(StageWork):
 
     name, folder, version = "sample", "syntheses", VERSION
 
-    plan: str  # the digest of its manifest
+    plan: Sealed
     vae: VaeSpec
     pool: Annotated[SampleConfig, Keys("threads", "dtype")]
     source: Annotated[SourceConfig, Keys("image_size", "max_pixels")]
@@ -243,15 +247,14 @@ def commit(
 def stage(
     v: Variant,
     run: RunDir,
-    plan: Artifact,
-    manifest: Manifest,
-    real: RealLatents,
+    plan: Sealed,
+    real: Sealed,
     train: Listing,
     vae: VaeSpec,
     generator: GeneratorSpec | None,
 ) -> Stage:
     """The sample stage over a plan. The plan's file is checked here, before anything is computed from it."""
-    slots = plan.read_table(manifest.records[0])
+    slots = plan.read()
     batch = slots["batch"].to_numpy()
     bounds = {
         f"batch-{b:05d}": (int(np.searchsorted(batch, b)), int(np.searchsorted(batch, b, side="right")))
@@ -262,9 +265,9 @@ def stage(
     if v.sampling is not None:
         if generator is None:
             raise BadInput("generator.path is needed by this method")
-        work = GenerateWork(manifest.digest, vae, s, generator, v.sampling, real).within(run)
+        work = GenerateWork(plan, vae, s, generator, v.sampling, real).within(run)
     else:
-        work = PickWork(manifest.digest, vae, s, config.source, train.digest, train.split).within(run)
+        work = PickWork(plan, vae, s, config.source, train.digest, train.split).within(run)
 
     def item(key: str) -> Slots:
         start, stop = bounds[key]
@@ -280,7 +283,7 @@ def identity(sampling: SamplingPlan, work: GenerateWork) -> list[Any]:
     guidance, acting = sampling.guidance, sampling.acting
     numbers = None
     if acting is not None:
-        seen = work.real.manifest.digest if acting.context else None
+        seen = work.real.digest if acting.context else None
         numbers = [acting.told(), acting.own and acting.own.model_dump(), seen]
     parts: list[Any] = [sampling.sampler.model_dump(), guidance and guidance.name, numbers]
     parts += [sampling.own.model_dump()] if sampling.own else []
