@@ -22,7 +22,7 @@ def without_ray() -> Iterator[None]:
     """Whatever has work left is done here, one unit after the other."""
 
     def fit(job: trainer.Job, *_: Any) -> None:
-        worker = trainer.Trainer(job, torch.device("cpu"), "cpu")
+        worker = trainer.StudentTrainer(job, torch.device("cpu"), "cpu")
         for training in job.trainings:
             worker.run(training)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from raydistill.config import Config, load
-from raydistill.pretraining.data import Latents
+from raydistill.pretraining.data import TrainingLatents
 from raydistill.pretraining.origin import from_scratch
 from raydistill.pretraining.tasks import GeneratorTask
 from raydistill.sources.base import ClassInfo
@@ -28,17 +28,17 @@ def tiny(*overrides: str) -> Config:
     return load("quickstart", [*TINY, *overrides])
 
 
-def made(values: np.ndarray, labels: np.ndarray) -> Latents:
+def made(values: np.ndarray, labels: np.ndarray) -> TrainingLatents:
     """Latents in the order in which they are given."""
-    return Latents(values.astype(np.float16), labels.astype(np.int64), np.arange(len(labels)))
+    return TrainingLatents(values.astype(np.float16), labels.astype(np.int64), np.arange(len(labels)))
 
 
-def random_latents(count: int = 20, shape: tuple[int, int, int] = (2, 4, 4), seed: int = 5) -> Latents:
+def random_latents(count: int = 20, shape: tuple[int, int, int] = (2, 4, 4), seed: int = 5) -> TrainingLatents:
     rng = np.random.default_rng(seed)
     return made(rng.standard_normal((count, *shape)), np.arange(count) % 3)
 
 
-def generator_task(*overrides: str, seed: int = 0, latents: Latents | None = None) -> GeneratorTask:
+def generator_task(*overrides: str, seed: int = 0, latents: TrainingLatents | None = None) -> GeneratorTask:
     """Of three classes; the network is built for the latents (C, h, w)."""
     latents = latents or random_latents()
     config = tiny(f"seed={seed}", *overrides)

@@ -215,3 +215,14 @@ def test_no_path_of_somebodys_machine():
         if OWN_PATH.search(line)
     ]
     assert not found, "\n".join(found)
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """A reader who meets a name knows which class it is."""
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(relative(path))
+    assert len(places) > 150
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

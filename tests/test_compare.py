@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from raydistill.cli import main
-from raydistill.report.comparison import Run, differences, others, render, students
+from raydistill.report.comparison import ComparedRun, differences, others, render, students
 from raydistill.sources.images import png
 from raydistill.store import seals
 from raydistill.store.artifact import table_bytes
@@ -45,8 +45,10 @@ def test_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_only_what_differs_is_listed() -> None:
-    one = Run("a", {"fid": 1.0, "time/x_s": 3}, {"method": "mgd3", "ipc": 1, "seed": 0, "run_dir": "/a"}, {}, 1)
-    two = Run("b", {"accuracy/convnet/mean": 0.5}, {"method": "dit", "ipc": 1, "seed": 0, "run_dir": "/b"}, {}, 1)
+    one = ComparedRun("a", {"fid": 1.0, "time/x_s": 3}, {"method": "mgd3", "ipc": 1, "seed": 0, "run_dir": "/a"}, {}, 1)
+    two = ComparedRun(
+        "b", {"accuracy/convnet/mean": 0.5}, {"method": "dit", "ipc": 1, "seed": 0, "run_dir": "/b"}, {}, 1
+    )
     assert differences([one, two]) == [("method", ["mgd3", "dit"])]
     assert others([one, two]) == [("fid", ["1", "–"])]
     assert students([one, two]) == ["convnet"]

@@ -19,7 +19,7 @@ from raydistill.errors import BadInput
 from raydistill.methods.resolve import Variant, resolve
 from raydistill.stages.evaluation import trainings
 from raydistill.stages.evaluation.image_sets import SetRef
-from raydistill.stages.evaluation.trainer import Job, Trainer, Training
+from raydistill.stages.evaluation.trainer import Job, StudentTrainer, Training
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
 from raydistill.store.artifact import Artifact
@@ -152,7 +152,7 @@ class TestTrainings:
         assert self.fingerprint(tiny, told) == self.fingerprint(tiny, config)
         place = Location.of(str(tmp_path))
         job = Job((t,), told.source, tiny.train, tiny.test, told.evaluate, place, place)
-        Trainer(job, torch.device("cpu"), "cpu").run(t)
+        StudentTrainer(job, torch.device("cpu"), "cpu").run(t)
         plural = {"evaluate.students", "evaluate.seeds", "evaluate.redundancy_parts", "evaluate.keep_weights"}
         read = {k for k in log.keys if "." in k and k.rpartition(".")[2] not in ELSEWHERE} - plural
         assert {"evaluate.width", "source.image_size", "evaluate.dtype"} <= read

@@ -258,7 +258,7 @@ def test_a_whole_run_judges_it_beside_the_baselines(tmp_path: Path, monkeypatch:
     """All stages but on Ray: three sets are trained on, the page and the metrics are drawn, no product is claimed."""
 
     def fit(job: trainer.Job, *_: Any) -> None:
-        worker = trainer.Trainer(job, torch.device("cpu"), "cpu")
+        worker = trainer.StudentTrainer(job, torch.device("cpu"), "cpu")
         for training in job.trainings:
             worker.run(training)
 

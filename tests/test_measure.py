@@ -157,7 +157,7 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def fit(job: worker.Job, *_: object) -> None:
         import torch
 
-        trainer = worker.Trainer(job, torch.device("cpu"), "cpu")
+        trainer = worker.StudentTrainer(job, torch.device("cpu"), "cpu")
         for t in job.trainings:
             trainer.run(t)
 

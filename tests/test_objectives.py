@@ -13,7 +13,7 @@ from scipy import stats
 from raydistill.config import SourceConfig
 from raydistill.errors import StageFailed
 from raydistill.models.parametrisation import OfFlow
-from raydistill.pretraining.data import Latents, held_for_validation
+from raydistill.pretraining.data import TrainingLatents, held_for_validation
 from raydistill.pretraining.objectives import levels, objective
 from raydistill.pretraining.origin import from_scratch
 from raydistill.sources.digits import Digits
@@ -123,7 +123,7 @@ def test_bfloat16_changes_the_arithmetic_and_not_the_weights():
 # ---- latents -------------------------------------------------------------------------------------------------------
 
 
-def batches(latents: Latents, cuts: list[int]) -> list[dict[str, np.ndarray]]:
+def batches(latents: TrainingLatents, cuts: list[int]) -> list[dict[str, np.ndarray]]:
     rows = np.split(np.arange(len(latents)), cuts)
     names = np.array([f"image-{i:03d}" for i in range(len(latents))], dtype=object)
     return [{"image_id": names[r], "class_index": latents.classes[r], "latent": latents.values[r]} for r in rows]
@@ -131,14 +131,14 @@ def batches(latents: Latents, cuts: list[int]) -> list[dict[str, np.ndarray]]:
 
 def test_latents_come_in_any_order_and_any_pieces():
     given = random_latents()
-    there = Latents.collect(batches(given, [3, 11]), 20)
-    back = Latents.collect(reversed(batches(given, [7, 8, 15])), 20)
+    there = TrainingLatents.collect(batches(given, [3, 11]), 20)
+    back = TrainingLatents.collect(reversed(batches(given, [7, 8, 15])), 20)
     rows = np.array([19, 0, 7, 7])
     for a, b, c in zip(given.take(rows), there.take(rows), back.take(rows), strict=True):
         assert torch.equal(a, b) and torch.equal(a, c)
     assert there.deviation() == back.deviation() == pytest.approx(given.values.astype(np.float64).std(), rel=1e-12)
     with pytest.raises(StageFailed, match="16 of 20 latents"):
-        Latents.collect(batches(given, [16])[:1], 20)
+        TrainingLatents.collect(batches(given, [16])[:1], 20)
 
 
 def test_the_network_sees_latents_of_unit_deviation():

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from raydistill.config import load
 from raydistill.models.checkpoint import WEIGHTS
-from raydistill.pretraining.data import Latents
+from raydistill.pretraining.data import TrainingLatents
 from raydistill.pretraining.group import ALONE
 from raydistill.pretraining.plan import Plan, make_plan
 from raydistill.pretraining.trainer import Trainer
@@ -99,7 +99,7 @@ def registered(out: Path) -> bool:
         return False
 
 
-def latents(plan: Plan, listing: Listing, folder: Path) -> Latents:
+def latents(plan: Plan, listing: Listing, folder: Path) -> TrainingLatents:
     """Encoded and read without Ray."""
     assert plan.vae is not None
     stage = encode.stage(plan.config, RunDir(str(folder)), listing, plan.vae)
@@ -107,7 +107,7 @@ def latents(plan: Plan, listing: Listing, folder: Path) -> Latents:
     tables = [stage.artifact.read_table(r) for r in manifest.records]
     columns = [{n: np.asarray(t[n]) for n in ("image_id", "class_index")} for t in tables]
     batches = [c | {"latent": schemas.tensor_numpy(t["latent"])} for c, t in zip(columns, tables, strict=True)]
-    return Latents.collect(batches, manifest.rows)
+    return TrainingLatents.collect(batches, manifest.rows)
 
 
 def alone(folder: Path) -> tuple[Trainer, list[float]]:

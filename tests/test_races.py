@@ -22,7 +22,7 @@ from raydistill.exporters.write import MARKER as EXPORT
 from raydistill.exporters.write import PARTIAL
 from raydistill.exporters.write import export as write_export
 from raydistill.sources import imagefolder
-from raydistill.stages.evaluation.checkpoint import State
+from raydistill.stages.evaluation.checkpoint import TrainingState
 from raydistill.store import location, processes, seals
 from raydistill.store.artifact import Manifest
 from raydistill.store.location import Location, infos
@@ -102,7 +102,7 @@ def test_a_commit_that_is_removed_after_it_was_listed_is_none(
 def test_a_state_that_another_attempt_forgets_after_it_was_listed_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = State(Location.of(str(tmp_path)))
+    state = TrainingState(Location.of(str(tmp_path)))
     state.save(1, {"step": torch.tensor(1)})
     earlier = {p: p.read_bytes() for p in tmp_path.iterdir()}
     state.save(2, {"step": torch.tensor(2)})

@@ -29,7 +29,7 @@ class TestRedundancy:
     @pytest.fixture
     def done(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> state.Results:
         def fit(job: trainer.Job, *_: object) -> None:
-            worker = trainer.Trainer(job, CPU, "cpu")
+            worker = trainer.StudentTrainer(job, CPU, "cpu")
             for t in job.trainings:
                 worker.run(t)
 

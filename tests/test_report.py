@@ -13,7 +13,17 @@ import pytest
 from PIL import Image
 
 from raydistill.report import page, plots, text
-from raydistill.report.data import FULL, RANDOM, ClassPanel, Item, MetricRow, Projection, ReportData, Score, StageCost
+from raydistill.report.data import (
+    FULL,
+    RANDOM,
+    ClassPanel,
+    MetricRow,
+    PanelImage,
+    Projection,
+    ReportData,
+    ScoreRow,
+    StageCost,
+)
 from raydistill.report.page import render
 from raydistill.report.projection import project
 from raydistill.report.verdict import verdicts
@@ -32,7 +42,7 @@ def panel(index: int, items: int, name: str = "") -> ClassPanel:
     rng = np.random.default_rng(index)
     shades = [(7 * index + s) % 256 for s in range(items)]
     made = tuple(
-        Item(s, png(v), 1.25 + s, s, png(255 - v), f"real/{index}_{s}.png", 3.5 + s) for s, v in enumerate(shades)
+        PanelImage(s, png(v), 1.25 + s, s, png(255 - v), f"real/{index}_{s}.png", 3.5 + s) for s, v in enumerate(shades)
     )
     return ClassPanel(
         f"n{index:08d}",
@@ -43,11 +53,11 @@ def panel(index: int, items: int, name: str = "") -> ClassPanel:
     )
 
 
-def scores(main: float = 0.521, std: float = 0.008, seeds: int = 3) -> tuple[Score, ...]:
+def scores(main: float = 0.521, std: float = 0.008, seeds: int = 3) -> tuple[ScoreRow, ...]:
     return (
-        Score("mgd3", "convnet", seeds, main, std, main + 0.013, 0.006, 6, True),
-        Score(RANDOM, "convnet", seeds, 0.458, 0.011, 0.472, 0.009, 6, False),
-        Score(FULL, "convnet", seeds, 0.852, 0.003, 0.861, 0.002, 80, False),
+        ScoreRow("mgd3", "convnet", seeds, main, std, main + 0.013, 0.006, 6, True),
+        ScoreRow(RANDOM, "convnet", seeds, 0.458, 0.011, 0.472, 0.009, 6, False),
+        ScoreRow(FULL, "convnet", seeds, 0.852, 0.003, 0.861, 0.002, 80, False),
     )
 
 

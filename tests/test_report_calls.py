@@ -7,7 +7,7 @@ import re
 import pytest
 
 from raydistill.report.calls import charts, draw
-from raydistill.report.comparison import Run, render
+from raydistill.report.comparison import ComparedRun, render
 
 ODD = "<b>mgd3</b>"
 
@@ -58,8 +58,8 @@ def test_points_of_a_line_are_joined_and_named_once() -> None:
 
 
 def test_compared_runs_are_drawn_by_their_methods() -> None:
-    def run(name: str, method: str, numbers: dict[str, float]) -> Run:
-        return Run(name, numbers, {"method": method, "ipc": 1, "seed": 0}, {}, 1)
+    def run(name: str, method: str, numbers: dict[str, float]) -> ComparedRun:
+        return ComparedRun(name, numbers, {"method": method, "ipc": 1, "seed": 0}, {}, 1)
 
     page = render([run("one", "pgfm", flat(8, 0.4)), run("two", "mgd3", flat(50, 0.3))])
     assert "What it costs to sample" in page and "two: 50 calls, 30.0 %" in page

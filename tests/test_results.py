@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from raydistill.report.data import FULL, RANDOM, Score
+from raydistill.report.data import FULL, RANDOM, ScoreRow
 from raydistill.results.numbers import label_robust, network_calls, of_sets
 from raydistill.state import Results
 
 
-def row(name: str, last: float, main: bool = False, student: str = "convnet") -> Score:
-    return Score(name, student, 3, last, 0.0, last, 0.0, 10, main)
+def row(name: str, last: float, main: bool = False, student: str = "convnet") -> ScoreRow:
+    return ScoreRow(name, student, 3, last, 0.0, last, 0.0, 10, main)
 
 
 def test_dd_rankings_score_needs_the_set_random_images_and_all_of_them() -> None:

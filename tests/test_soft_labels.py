@@ -20,7 +20,7 @@ from raydistill.distributed import students
 from raydistill.errors import BadInput, StageFailed
 from raydistill.evaluation.colour import normalise
 from raydistill.evaluation.recipe import Recipe
-from raydistill.evaluation.stored import Stored, quantise, view_boxes
+from raydistill.evaluation.stored import StoredTargets, quantise, view_boxes
 from raydistill.evaluation.targets import Live, loss
 from raydistill.evaluation.train import Student
 from raydistill.models.checkpoint import read_header
@@ -118,7 +118,7 @@ def go(asked: Any, tiny: TinyRun, sets: list[Any], out: Path, teaching: Any = No
     """Evaluation with one process in place of Ray Train; artifacts under `out`."""
 
     def fit(job: trainer.Job, *_: object) -> None:
-        worker = trainer.Trainer(job, torch.device("cpu"), "cpu")
+        worker = trainer.StudentTrainer(job, torch.device("cpu"), "cpu")
         for t in job.trainings:
             worker.run(t)
 
@@ -286,7 +286,7 @@ class TestTold:
     ) -> None:
         tiny = TinyRun(finished)
         views = label.read(labelled(tiny, taught, tmp_path)[1], 6, 3)
-        targets, rows = Stored(views, 20.0), np.array([4, 0])
+        targets, rows = StoredTargets(views, 20.0), np.array([4, 0])
         for epoch in range(5):
             view = epoch % 3
             logits = views.low[view, rows, None] + views.step[view, rows, None] * views.codes[view, rows]

@@ -245,7 +245,7 @@ class TestEvaluate:
         done: list[str] = []
 
         def fit(job: trainer.Job, *_: object) -> None:
-            worker = trainer.Trainer(job, torch.device("cpu"), "cpu")
+            worker = trainer.StudentTrainer(job, torch.device("cpu"), "cpu")
             for t in job.trainings:
                 worker.run(t)
 

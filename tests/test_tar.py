@@ -14,7 +14,7 @@ from samples import config, refusal, tar_samples, write_tar
 
 from raydistill.errors import BadInput
 from raydistill.sources.base import open_source
-from raydistill.sources.tar import TarFault, Window, members
+from raydistill.sources.tar import ReadWindow, TarFault, members
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
@@ -181,7 +181,7 @@ class TestAgainstTheStandardLibrary:
                     file.seek(offset)
                     return file.read(length)
 
-            window = Window(File(), path.stat().st_size, 700)
+            window = ReadWindow(File(), path.stat().st_size, 700)
             assert [(m.name, m.start, m.data, m.size) for m in members(window)] == expected
 
     def test_random_bytes_never_do_more_than_be_refused(self) -> None:
@@ -198,7 +198,7 @@ class TestAgainstTheStandardLibrary:
                     return held[offset : offset + length]
 
             try:
-                for m in members(Window(File(), len(data), 512)):
+                for m in members(ReadWindow(File(), len(data), 512)):
                     assert m.data + m.size <= len(data)
             except TarFault as e:
                 assert "\n" not in str(e)

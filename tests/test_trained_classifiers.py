@@ -58,7 +58,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def fit(job: trainer.Job, *_: object) -> None:
         for t in job.trainings:
             trained.append(t.label)
-            trainer.Trainer(job, torch.device("cpu"), "cpu").run(t)
+            trainer.StudentTrainer(job, torch.device("cpu"), "cpu").run(t)
 
     monkeypatch.setattr(students, "fit", fit)
     return trained

@@ -15,7 +15,7 @@ from raydistill import registry
 from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.score import Score
 from raydistill.evaluation.train import Student, train_student
-from raydistill.stages.evaluation.checkpoint import State
+from raydistill.stages.evaluation.checkpoint import TrainingState
 from raydistill.store import faults
 from raydistill.store.location import Location
 
@@ -45,7 +45,7 @@ class Stopped(BaseException):
     pass
 
 
-def go(student: str, r: Recipe, state: State | None = None) -> tuple[Score, dict[str, Tensor]]:
+def go(student: str, r: Recipe, state: TrainingState | None = None) -> tuple[Score, dict[str, Tensor]]:
     score, net = train_student(
         Student(student, 8, 2, 3), r, images(40, contrast=6.0), images(60, 2, 9, 6.0), CPU, keeper=state
     )
@@ -69,7 +69,7 @@ def test_it_ends_as_an_undisturbed_one(
     """SGD and AdamW, in the middle of an epoch; the state is gone through a file."""
     r = hard_labels(recipe(visits=260, evaluations=4, **{**FULL, **more}))
     undisturbed, weights = go(student, r)
-    state = State(Location.of(str(tmp_path / "state")))
+    state = TrainingState(Location.of(str(tmp_path / "state")))
     steps = [5, 10, 15]  # of 20, three an epoch
     stop_at(str(steps[test]), monkeypatch)
     with pytest.raises(Stopped):
@@ -87,7 +87,7 @@ def hard_labels(r: Recipe) -> Recipe:
 
 
 def test_a_torn_state_is_passed_over(tmp_path: Path) -> None:
-    state = State(Location.of(str(tmp_path)))
+    state = TrainingState(Location.of(str(tmp_path)))
     state.save(5, {"step": 5})
     whole = next(tmp_path.iterdir())
     (tmp_path / whole.name.replace("step-000000005", "step-000000009")).write_bytes(whole.read_bytes()[:-7])
@@ -97,7 +97,7 @@ def test_a_torn_state_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_only_the_latest_state_is_kept_and_then_none(tmp_path: Path) -> None:
-    state = State(Location.of(str(tmp_path / "state")))
+    state = TrainingState(Location.of(str(tmp_path / "state")))
     for step in (5, 10, 15):
         state.save(step, {"step": step})
     assert len(list((tmp_path / "state").iterdir())) == 1 and state.load() == {"step": 15}

@@ -17,7 +17,7 @@ from raydistill.stages import runner
 from raydistill.stages.evaluation import label, measure, trainings
 from raydistill.stages.evaluation.image_sets import SetRef, syntheses
 from raydistill.stages.evaluation.measure import LATENT
-from raydistill.stages.evaluation.trainer import Job, Trainer, body
+from raydistill.stages.evaluation.trainer import Job, StudentTrainer, body
 from raydistill.stages.runner import Stage, serial
 from raydistill.stages.syntheses import plan, product, sample
 from raydistill.stages.syntheses.distilled_set import DistilledSet
@@ -145,7 +145,7 @@ class TestUnion:
         (one, *_) = trainings.trainings(tiny.config, tiny.run, [ref], tiny.test)
         place, e = Location.of(str(tmp_path)), tiny.config.evaluate
         job = Job((one,), tiny.config.source, tiny.train, tiny.test, e, place, place)
-        Trainer(job, torch.device("cpu"), "cpu").run(one)
+        StudentTrainer(job, torch.device("cpu"), "cpu").run(one)
         one.artifact.seal(["training"])
         found = body(one)
         assert found is not None and found["bytes"]["images"] == whole.bytes

@@ -15,7 +15,7 @@ from samples import config, refusal, rows, tar_samples, tar_set, write_tar
 from raydistill.errors import StageFailed
 from raydistill.sources import webdataset
 from raydistill.sources.base import Listing, open_source, open_splits
-from raydistill.sources.tar import Window, member_at, members
+from raydistill.sources.tar import ReadWindow, member_at, members
 
 
 def listed(path: Path, split: str = "train") -> Listing:
@@ -225,11 +225,11 @@ class TestReading:
                 return self.getbuffer()[offset : offset + length].tobytes()
 
         data = path.read_bytes()
-        archive = Window(Counted(data), len(data), webdataset.AHEAD)
+        archive = ReadWindow(Counted(data), len(data), webdataset.AHEAD)
         found = list(members(archive))
         assert len(found) == 400 and Counted.asked < len(data) / 5
         Counted.asked = 0
-        member = member_at(Window(Counted(data), len(data), webdataset.AHEAD), found[301].start)
+        member = member_at(ReadWindow(Counted(data), len(data), webdataset.AHEAD), found[301].start)
         assert member == found[301] and Counted.asked <= webdataset.AHEAD
 
     @pytest.mark.parametrize("change", ["moved", "cut", "replaced", "gone"])

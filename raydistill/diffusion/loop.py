@@ -29,7 +29,7 @@ class Sampler(Protocol):
     def step(self, pred: Prediction, mean_shift: Tensor | None, noise: Tensor | None) -> Tensor: ...
 
 
-class Guidance(Protocol):
+class GuidanceTerm(Protocol):
     """Returns what is to be added in `space`: to the posterior mean ("mean") or to the noise estimate ("epsilon").
 
     `guidance/base.py` is what implements it. `measured`: delta, and numbers by name, (B,) each.
@@ -89,7 +89,7 @@ def sample(
     denoise: Denoise,
     steps: Sequence[Step],
     sampler: Sampler,
-    guidance: Guidance | None,
+    guidance: GuidanceTerm | None,
     batch: Batch,
     watch: Watch | None = None,
     start: Start = NOISE,
@@ -118,7 +118,7 @@ def sample(
     return x
 
 
-def measured(guidance: Guidance, pred: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def measured(guidance: GuidanceTerm, pred: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """What a guidance adds, and its numbers. Always among them `push`: |delta| / |the network's part of this step|.
 
     The network's part is eps_hat itself for a shift of the noise estimate, and the term of eps_hat in the posterior

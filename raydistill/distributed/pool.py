@@ -48,7 +48,7 @@ class Worker:
 
 
 @dataclass
-class Job:
+class Assignment:
     key: str
     actor: Any
     started: float
@@ -69,7 +69,7 @@ class Team:
         self.size = pool_size(self.reservation, stage.pool.threads, units)
         self.idle = [Idle(actor, time.monotonic()) for actor in take(stage.pool, self.reservation, self.size)]
         self.starting: dict[Any, Any] = {}  # what an actor answers when it is up -> the actor
-        self.running: dict[Any, Job] = {}
+        self.running: dict[Any, Assignment] = {}
         self.lost, self.moved = 0, time.monotonic()
 
     def ready(self) -> bool:
@@ -156,7 +156,7 @@ def actors(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
         while waiting or team.running:
             while waiting and team.ready():
                 actor, key = team.idle.pop().actor, waiting.popleft()
-                team.running[actor.run.remote(name, work, stage.items(key))] = Job(key, actor, time.monotonic())
+                team.running[actor.run.remote(name, work, stage.items(key))] = Assignment(key, actor, time.monotonic())
             team.fill(len(waiting))
             done = team.wait()
             now = time.monotonic()

@@ -19,7 +19,7 @@ from raydistill.progress import Progress, say
 from raydistill.sources.base import Listing
 from raydistill.stages.evaluation.checkpoint import Kept
 from raydistill.stages.evaluation.image_sets import SetRef
-from raydistill.stages.evaluation.trainer import KEY, Job, Teaching, Trainer, Training
+from raydistill.stages.evaluation.trainer import KEY, Job, StudentTrainer, Teaching, Training
 from raydistill.stages.evaluation.trainings import everything, unfinished
 from raydistill.store.rundir import RunDir
 
@@ -34,7 +34,7 @@ def train_loop(payload: dict[str, bytes]) -> None:
     torch.set_num_threads(job.evaluate.threads)
     context = ray.train.get_context()
     cuda = on_cuda(job.evaluate.device, job.evaluate.num_gpus)
-    trainer = Trainer(job, torch.device("cuda" if cuda else "cpu"), device_kind(cuda))
+    trainer = StudentTrainer(job, torch.device("cuda" if cuda else "cpu"), device_kind(cuda))
     for t in job.trainings[context.get_world_rank() :: context.get_world_size()]:
         trainer.run(t)
         node_log.keep(job.logs, t.artifact, {KEY: node_log.here()})

@@ -48,7 +48,7 @@ class Views:
         return epoch % len(self.boxes)
 
 
-class Stored:
+class StoredTargets:
     """Targets out of `views`: the epochs go through them in order. CutMix mixes the labels of the two images."""
 
     of_mixed = False

@@ -19,7 +19,7 @@ from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.optimiser import optimiser, set_rate
 from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.score import CONFUSION_CLASSES, PLAIN, TOP5_CLASSES, Answers, Score, examine
-from raydistill.evaluation.stored import Stored
+from raydistill.evaluation.stored import StoredTargets
 from raydistill.evaluation.targets import Hard, Targets, loss
 from raydistill.seeding import generator
 
@@ -48,7 +48,7 @@ class Keeper(Protocol):
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """What has been found out so far."""
 
     step: int = 0
@@ -101,7 +101,7 @@ def train_student(
     opt = optimiser(net, recipe)
     train, test_on = train.to(device), test_on.to(device)
     targets = targets or Hard(train.labels, student.classes)
-    augment = Augment(train, recipe, student.seed, targets.views if isinstance(targets, Stored) else None)
+    augment = Augment(train, recipe, student.seed, targets.views if isinstance(targets, StoredTargets) else None)
     steps = count_steps(len(train), recipe.batch, recipe.visits)
     tests = exam_steps(recipe, steps)
     has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
@@ -171,7 +171,7 @@ def _torch_seed(*key: object) -> int:
     return int(generator(*key).integers(2**62))
 
 
-def _state(net: nn.Module, opt: torch.optim.Optimizer, found: Progress) -> dict[str, Any]:
+def _state(net: nn.Module, opt: torch.optim.Optimizer, found: TrainingProgress) -> dict[str, Any]:
     latest = found.latest
     assert latest is not None
     return {
@@ -183,11 +183,11 @@ def _state(net: nn.Module, opt: torch.optim.Optimizer, found: Progress) -> dict[
     }
 
 
-def _continue(net: nn.Module, opt: torch.optim.Optimizer, keeper: Keeper | None) -> Progress:
+def _continue(net: nn.Module, opt: torch.optim.Optimizer, keeper: Keeper | None) -> TrainingProgress:
     """Puts what was kept into the network and the optimiser; a new beginning if there is nothing."""
     state = keeper.load() if keeper is not None else None
     if state is None:
-        return Progress()
+        return TrainingProgress()
     net.load_state_dict(state["net"])
     opt.load_state_dict(state["optimiser"])
-    return Progress(**state["found"], latest=Answers(state["confusion"], state["top5"]))
+    return TrainingProgress(**state["found"], latest=Answers(state["confusion"], state["top5"]))

@@ -34,7 +34,7 @@ class TangentNeighbours(Neighbours):
         return f"manifold.nearest={self.needed}"
 
 
-class Variant(Guidance):
+class ManifoldVariant(Guidance):
     """What the two readings share."""
 
     section: ClassVar[tuple[str, type[Section]] | None] = ("manifold", ManifoldConfig)
@@ -43,7 +43,7 @@ class Variant(Guidance):
         return self.measured(pred, batch)[0]
 
 
-class TangentProjection(Variant):
+class TangentProjection(ManifoldVariant):
     """The paper: the pull to the prototype c loses its part normal to the manifold of the real latents.
 
         g  = grad log k(x0_hat, c)                                         (RBF of width 1: MGD3's c - x0_hat)
@@ -112,7 +112,7 @@ class TangentProjection(Variant):
         return x.flatten(1) / s.alpha_bar**0.5
 
 
-class NormalCorrection(Variant):
+class NormalCorrection(ManifoldVariant):
     """The release: the mode pull, plus a pull of x_t onto the plane through points of a synthetic cloud around c.
 
         P = c + rho u, unit u; half of the radii rho evenly spread from 0.1 to r, half uniform in [0, r]
@@ -163,14 +163,14 @@ class NormalCorrection(Variant):
         return s.alpha_bar**0.5 * p + (1 - s.alpha_bar) ** 0.5 * xi
 
 
-VARIANTS: dict[str, type[Variant]] = {
+VARIANTS: dict[str, type[ManifoldVariant]] = {
     "tangent_projection": TangentProjection,
     "normal_correction": NormalCorrection,
 }
 
 
 @register("guidance", "manifold")
-class Manifold(Variant):
+class Manifold(ManifoldVariant):
     """The variant that `manifold.variant` names."""
 
     @classmethod

@@ -279,14 +279,14 @@ def read_classes(path: Path) -> list[str]:
     return ids
 
 
-class Parser(argparse.ArgumentParser):
+class ConvertParser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         raise BadInput(f"{message} (see --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0, 1 (could not be written) or 2 (bad input, nothing written)."""
-    p = Parser(
+    p = ConvertParser(
         prog="python -m raydistill.models.convert",
         description="A checkpoint of DiT's or SiT's release, as safetensors -> a directory for generator.path.",
         allow_abbrev=False,

@@ -46,7 +46,7 @@ def load_pixels(
 
 
 @dataclass(frozen=True)
-class Latents:
+class TrainingLatents:
     """VAE-scaled latents as they came: `values` (N, C, h, w) float16, `classes` (N,) int64, indices into the listing's.
 
     `order` (N,) int64 sorts them by image id: what is drawn depends neither on how images were cut into chunks nor on
@@ -58,7 +58,7 @@ class Latents:
     order: np.ndarray
 
     @classmethod
-    def collect(cls, batches: Iterable[dict[str, np.ndarray]], count: int) -> Latents:
+    def collect(cls, batches: Iterable[dict[str, np.ndarray]], count: int) -> TrainingLatents:
         """From batches with the columns of `schemas.latents`, `count` rows in all. Raises StageFailed for fewer."""
         values, classes, names, done = np.empty(0, np.float16), np.empty(count, np.int64), list[np.ndarray](), 0
         for batch in batches:

@@ -19,7 +19,7 @@ from raydistill.errors import BadInput, one_line
 from raydistill.identity import fingerprint
 from raydistill.models import hub
 from raydistill.models.vae import VaeSpec
-from raydistill.pretraining.data import Latents, held_for_validation, load_pixels
+from raydistill.pretraining.data import TrainingLatents, held_for_validation, load_pixels
 from raydistill.pretraining.networks import build_vae
 from raydistill.pretraining.origin import Origin, from_checkpoint, from_scratch
 from raydistill.pretraining.output import MARKER, common_record, spoiled, write_generator, write_vae
@@ -134,7 +134,7 @@ class Plan:
         pixels, _ = load_pixels(self.source, self.listing, self.config.source, warn)
         return VaeTask(self.config.pretrain, self.config.seed, pixels, device)
 
-    def generator_task(self, latents: Latents, device: torch.device | str) -> GeneratorTask:
+    def generator_task(self, latents: TrainingLatents, device: torch.device | str) -> GeneratorTask:
         """Builds the network on `device`, to be trained on `latents`."""
         c, origin = self.config, self.origin
         assert origin is not None

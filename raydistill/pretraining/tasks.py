@@ -10,7 +10,7 @@ from torch import nn
 
 from raydistill.config import PretrainConfig
 from raydistill.models.device import mixed
-from raydistill.pretraining.data import Latents
+from raydistill.pretraining.data import TrainingLatents
 from raydistill.pretraining.group import ALONE, Group
 from raydistill.pretraining.losses import vae_loss
 from raydistill.pretraining.networks import build_vae
@@ -70,7 +70,7 @@ class GeneratorTask:
         seed: int,
         origin: Origin,
         net: nn.Module,
-        latents: Latents,
+        latents: TrainingLatents,
         labels: torch.Tensor,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -99,7 +99,7 @@ class GeneratorTask:
     def of(
         self,
         net: nn.Module,
-        latents: Latents,
+        latents: TrainingLatents,
         rows: np.ndarray,
         level: np.ndarray,
         dropped: np.ndarray,

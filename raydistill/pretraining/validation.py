@@ -16,7 +16,7 @@ from raydistill.diffusion import flow
 from raydistill.errors import StageFailed
 from raydistill.models.device import mixed, place
 from raydistill.models.vae import Vae, VaeSpec
-from raydistill.pretraining.data import Latents
+from raydistill.pretraining.data import TrainingLatents
 from raydistill.pretraining.group import Group
 from raydistill.pretraining.objectives import levels
 from raydistill.pretraining.tasks import GeneratorTask, normal
@@ -28,7 +28,7 @@ BATCH, STEPS, SHOWN, GAP = 64, 20, 16, 2
 class Validation:
     """`latents` are of validation images, `sampler` says the scale of classifier-free guidance for the samples."""
 
-    def __init__(self, task: GeneratorTask, latents: Latents, vae: VaeSpec, sampler: SamplerConfig) -> None:
+    def __init__(self, task: GeneratorTask, latents: TrainingLatents, vae: VaeSpec, sampler: SamplerConfig) -> None:
         self.task, self.latents, self.vae, self.sampler = task, latents, vae, sampler
 
     @torch.no_grad()

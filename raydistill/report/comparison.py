@@ -16,7 +16,7 @@ ACCURACY = "accuracy/"
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """A finished run: its flat result.json, its configuration by dotted keys, PNG bytes by class name."""
 
     name: str
@@ -26,7 +26,7 @@ class Run:
     count: int
 
 
-def render(runs: Sequence[Run]) -> str:
+def render(runs: Sequence[ComparedRun]) -> str:
     """The page as HTML text, one self-contained file."""
     classes = [c for c in dict.fromkeys(c for r in runs for c in r.images)][:MAX_CLASSES]
     shown = [b for r in runs for c in classes for b in r.images.get(c, ())[:SLOTS]]
@@ -50,13 +50,13 @@ def render(runs: Sequence[Run]) -> str:
     )
 
 
-def students(runs: Sequence[Run]) -> list[str]:
+def students(runs: Sequence[ComparedRun]) -> list[str]:
     """Students that any run has scored with its own set, in order of appearance."""
     keys = dict.fromkeys(k for r in runs for k in r.metrics)
     return [k.split("/")[1] for k in keys if k.startswith(ACCURACY) and k.count("/") == 2 and k.endswith("/mean")]
 
 
-def _score(run: Run, student: str) -> dict[str, str]:
+def _score(run: ComparedRun, student: str) -> dict[str, str]:
     """The cells of one row; a dash where the run has no such score."""
 
     def cell(kind: str) -> str:
@@ -69,18 +69,18 @@ def _score(run: Run, student: str) -> dict[str, str]:
     return {"last": cell(""), "best": cell("best_")}
 
 
-def _set(run: Run) -> tuple[str, str, bool, dict[str, float]]:
+def _set(run: ComparedRun) -> tuple[str, str, bool, dict[str, float]]:
     """A run as `calls.charts` wants it: runs of one method are one line."""
     return run.name, str(run.config.get("method", run.name)), False, run.metrics
 
 
-def others(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def others(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
     """Every metric that is neither an accuracy nor a time nor of another set, with each run's value."""
     keys = sorted({k for r in runs for k in r.metrics if not k.startswith((ACCURACY, "time/", "metrics/"))})
     return [(k, [text.number(r.metrics[k]) if k in r.metrics else "–" for r in runs]) for k in keys]
 
 
-def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def differences(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
     """Configuration keys in which the runs differ, with each run's value."""
     keys = sorted({k for r in runs for k in r.config} - {"run_dir", "artifact_dir"})
     rows = [(k, [str(r.config.get(k, "–")) for r in runs]) for k in keys]

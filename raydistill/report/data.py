@@ -12,7 +12,7 @@ FULL = "full data"
 
 
 @dataclass(frozen=True)
-class Item:
+class PanelImage:
     """One slot: its synthesis and the real image of its class that is nearest in latent space.
 
     `prototype_id` is the row of its prototype in `Projection.prototypes`, negative if it has none.
@@ -47,7 +47,7 @@ class ClassPanel:
     class_id: str
     class_name: str
     real_count: int
-    items: tuple[Item, ...]
+    items: tuple[PanelImage, ...]
     projection: Projection | None
 
 
@@ -68,7 +68,7 @@ class StageCost:
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreRow:
     """Accuracy of one student trained on one set, fractions 0..1, mean and std over training seeds.
 
     `set` is a method's name, "random" (RANDOM) or "full data" (FULL); `main` marks the distilled set of this report.
@@ -203,7 +203,7 @@ class ReportData:
     image_size: int
     panels: tuple[ClassPanel, ...]
     costs: tuple[StageCost, ...]
-    scores: tuple[Score, ...]
+    scores: tuple[ScoreRow, ...]
     chance: float
     config_yaml: str
     command: str

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from raydistill.report import calls, classes, lines, plots, text
-from raydistill.report.data import FULL, ClassPanel, Curves, GuidanceTrace, Item, ReportData, Score, StageCost
+from raydistill.report.data import FULL, ClassPanel, Curves, GuidanceTrace, PanelImage, ReportData, ScoreRow, StageCost
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.verdict import verdicts
 
@@ -27,7 +27,7 @@ IMAGE_BUDGET = 16 * 2**20
 class _Picture:
     """An item as it is shown."""
 
-    item: Item
+    item: PanelImage
     image: str
     nearest: str | None
 
@@ -107,7 +107,7 @@ def _facts(data: ReportData) -> list[tuple[str, str]]:
     ]
 
 
-def _by_student(scores: tuple[Score, ...]) -> list[list[Score]]:
+def _by_student(scores: tuple[ScoreRow, ...]) -> list[list[ScoreRow]]:
     """One list a student, in order of appearance; the distilled set first, the rest as they come."""
     students = dict.fromkeys(s.student for s in scores)
     return [sorted((s for s in scores if s.student == name), key=lambda s: not s.main) for name in students]

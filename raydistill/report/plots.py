@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from raydistill.report.data import FULL, Item, Projection, Score
+from raydistill.report.data import FULL, PanelImage, Projection, ScoreRow
 from raydistill.report.projection import spread as evenly
 from raydistill.report.text import percent, spread
 from raydistill.report.verdict import find
@@ -26,7 +26,7 @@ _ROW, _HEAD, _AXIS = 46, 30, 34
 # ---- accuracy ------------------------------------------------------------------------------------------------------
 
 
-def accuracy(scores: Sequence[Score], chance: float) -> Markup:
+def accuracy(scores: Sequence[ScoreRow], chance: float) -> Markup:
     """Bars of the last accuracy with its std, a ring at the best, lines at chance and at the full-data bound."""
     shown = tuple(s for s in scores if math.isfinite(s.last_mean))
     if not shown:
@@ -51,13 +51,13 @@ def accuracy(scores: Sequence[Score], chance: float) -> Markup:
     )
 
 
-def axis_top(scores: Sequence[Score], chance: float) -> float:
+def axis_top(scores: Sequence[ScoreRow], chance: float) -> float:
     """End of the axis: the next tenth above everything that is drawn, at most 1."""
     values = [chance] + [v for s in scores for v in (s.last_mean + _std(s), s.best_mean) if math.isfinite(v)]
     return min(1.0, math.ceil(max(values) * 10 + 0.2) / 10)
 
 
-def _bar(s: Score, top: float, y: int, marks: dict[str, float]) -> str:
+def _bar(s: ScoreRow, top: float, y: int, marks: dict[str, float]) -> str:
     """One set: name and value above; below them bar, error bar, ring, and a line at each of `marks` (kind -> share)."""
     kind = "main" if s.main else "other"
     mean, low, high = (_across(v / top) for v in (s.last_mean, s.last_mean - _std(s), s.last_mean + _std(s)))
@@ -99,7 +99,7 @@ def _across(share: float) -> str:
     return f"{100 * min(1.0, max(0.0, share)):.2f}%"
 
 
-def _std(s: Score) -> float:
+def _std(s: ScoreRow) -> float:
     """Shown spread: none for one seed."""
     return s.last_std if s.seeds > 1 and math.isfinite(s.last_std) else 0.0
 
@@ -107,7 +107,7 @@ def _std(s: Score) -> float:
 # ---- scatter -------------------------------------------------------------------------------------------------------
 
 
-def scatter(projection: Projection, items: Sequence[Item], name: str) -> Markup:
+def scatter(projection: Projection, items: Sequence[PanelImage], name: str) -> Markup:
     """Real images as dots (at most MAX_POINTS), prototypes hollow, syntheses filled and tied to their prototype."""
     real = projection.real[evenly(len(projection.real), MAX_POINTS)]
     place = _Frame.around(real, projection.prototypes, projection.syntheses)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from raydistill.report.data import FULL, RANDOM, ReportData, Score
+from raydistill.report.data import FULL, RANDOM, ReportData, ScoreRow
 from raydistill.report.text import count, percent, plural, spread
 
 Tone = Literal["better", "same", "worse", "open"]
@@ -27,12 +27,12 @@ def verdicts(data: ReportData) -> list[Verdict]:
     return [_verdict(main, data) for main in data.scores if main.main]
 
 
-def find(scores: tuple[Score, ...], name: str, student: str) -> Score | None:
+def find(scores: tuple[ScoreRow, ...], name: str, student: str) -> ScoreRow | None:
     """The score of a baseline set for a student."""
     return next((s for s in scores if s.set == name and s.student == student and not s.main), None)
 
 
-def _verdict(main: Score, data: ReportData) -> Verdict:
+def _verdict(main: ScoreRow, data: ReportData) -> Verdict:
     rand = find(data.scores, RANDOM, main.student) if main.set != RANDOM else None
     full = find(data.scores, FULL, main.student)
     tone, claim = _against_random(main, rand)
@@ -49,7 +49,7 @@ def _verdict(main: Score, data: ReportData) -> Verdict:
     return Verdict(main.student, tone, claim, " ".join(filter(None, detail)))
 
 
-def _against_random(main: Score, rand: Score | None) -> tuple[Tone, str]:
+def _against_random(main: ScoreRow, rand: ScoreRow | None) -> tuple[Tone, str]:
     """A difference counts once it exceeds the two standard deviations, added in quadrature."""
     name = main.set
     if rand is None:
@@ -68,23 +68,23 @@ def _against_random(main: Score, rand: Score | None) -> tuple[Tone, str]:
     return "worse", f"{name} does not beat random images: it is {points} below them"
 
 
-def _against_chance(main: Score, chance: float) -> str:
+def _against_chance(main: ScoreRow, chance: float) -> str:
     if main.last_mean - main.last_std <= chance:
         return f"This cannot be told from chance ({percent(chance)} %)."
     return f"Chance is {percent(chance)} %."
 
 
-def _kept(main: Score, full: Score) -> str:
+def _kept(main: ScoreRow, full: ScoreRow) -> str:
     if not (full.last_mean > 0 and math.isfinite(main.last_mean)):
         return ""
     return f", of which the distilled set keeps {100 * main.last_mean / full.last_mean:.0f} %"
 
 
-def _value(score: Score) -> str:
+def _value(score: ScoreRow) -> str:
     """'52.1 ± 0.8 %', which no line break parts."""
     return f"{spread(score.last_mean, score.last_std, score.seeds)} %".replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _seeds(score: Score) -> str:
+def _seeds(score: ScoreRow) -> str:
     spread_over = f"mean ± std over {score.seeds} seeds" if score.seeds > 1 else "one seed"
     return f"(end of training, {spread_over})"

@@ -12,7 +12,7 @@ import yaml
 
 from raydistill.errors import BadInput
 from raydistill.exporters.base import AGAIN, numbers, tables
-from raydistill.report.comparison import SLOTS, Run, render
+from raydistill.report.comparison import SLOTS, ComparedRun, render
 from raydistill.store import seals
 from raydistill.store.location import Location
 from raydistill.store.rundir import CONFIG, RESULT
@@ -33,7 +33,7 @@ def compare(places: Sequence[str], out: str) -> str:
     return str(path)
 
 
-def read(place: str, name: str) -> Run:
+def read(place: str, name: str) -> ComparedRun:
     """A run directory: its configuration, result.json and the first images of each class in distilled/.
 
     Raises BadInput for what is no finished run, CorruptArtifact for a file that is not as it was sealed.
@@ -52,7 +52,7 @@ def read(place: str, name: str) -> Run:
         count += len(table)
         for row in table.filter(pa.compute.less(table["slot"], SLOTS)).to_pylist():
             images.setdefault(row["class_name"], []).append(row["image"]["bytes"])
-    return Run(name, flat, dict(_flat(config)), images, count)
+    return ComparedRun(name, flat, dict(_flat(config)), images, count)
 
 
 def _there(file: Location) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from raydistill.metrics.ddranking import lrs
 from raydistill.metrics.redundancy import redundancy
-from raydistill.report.data import FULL, RANDOM, Score
+from raydistill.report.data import FULL, RANDOM, ScoreRow
 from raydistill.results import costs
 from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation.trainer import body, score
@@ -54,7 +54,7 @@ def metrics(done: Results) -> dict[str, float]:
     return json.loads(json.dumps(flat))
 
 
-def label_robust(rows: Sequence[Score]) -> dict[str, float]:
+def label_robust(rows: Sequence[ScoreRow]) -> dict[str, float]:
     """hlr, ior and lrs of DD-Ranking (docs/metrics.md) for students trained on the set, random images and all of them.
 
     Under hard labels, where a set's own labels are hard ones: the two accuracies of the set are one.
@@ -119,7 +119,7 @@ def storage(done: Results) -> dict[str, float]:
     return {} if own is None else {f"{kind}/bytes": size for kind, size in own["bytes"].items()}
 
 
-def score_rows(done: Results) -> list[Score]:
+def score_rows(done: Results) -> list[ScoreRow]:
     """One row a set and student: mean and std over training seeds of the last and the best accuracy."""
     rows: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
     for t in done.trainings:
@@ -130,7 +130,7 @@ def score_rows(done: Results) -> list[Score]:
     for (name, student), found in rows.items():
         last, best = np.array([f[0] for f in found]), np.array([f[1] for f in found])
         made.append(
-            Score(
+            ScoreRow(
                 name,
                 student,
                 len(found),

@@ -15,7 +15,7 @@ from raydistill.identity import canonical, digest, fingerprint
 from raydistill.metrics.own_class import warning
 from raydistill.progress import say
 from raydistill.report.calls import charts
-from raydistill.report.data import ClassPanel, Item, MetricRow, Projection, ReportData, Score, StageCost
+from raydistill.report.data import ClassPanel, MetricRow, PanelImage, Projection, ReportData, ScoreRow, StageCost
 from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
 from raydistill.results import costs, detail
@@ -76,7 +76,7 @@ def _sealed(html: bytes, stamp: str) -> bytes:
     return html + MARK + f"{stamp} {digest(html)} -->\n".encode()
 
 
-def table(rows: Sequence[Score]) -> None:
+def table(rows: Sequence[ScoreRow]) -> None:
     """The verdict, on standard error."""
     for r in rows:
         say(
@@ -86,7 +86,7 @@ def table(rows: Sequence[Score]) -> None:
         )
 
 
-def data(done: Results, rows: Sequence[Score], flat: Mapping[str, float]) -> ReportData:
+def data(done: Results, rows: Sequence[ScoreRow], flat: Mapping[str, float]) -> ReportData:
     """The page's content; `flat` is result.json."""
     p = done.prepared
     c = p.config
@@ -181,7 +181,7 @@ def _panel(done: Results, index: int, real: pa.Table, made: pa.Table) -> ClassPa
     s = p.config.source
     pictures = [png(decode(b, s.image_size, s.max_pixels)) for b in p.splits.source.read(p.splits.train.split, ids)]
     items = tuple(
-        Item(slot, image, weight, prototype, picture, name, float(d))
+        PanelImage(slot, image, weight, prototype, picture, name, float(d))
         for slot, image, weight, prototype, picture, name, d in zip(
             made["slot"].to_pylist(),
             made["image"].to_pylist(),

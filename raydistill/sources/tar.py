@@ -56,7 +56,7 @@ class Member:
         return self.data + _padded(self.size)
 
 
-class Window:
+class ReadWindow:
     """Random access to a file of `size` bytes; each request is for `ahead` bytes or more, and the last one is kept."""
 
     def __init__(self, file: Any, size: int, ahead: int) -> None:
@@ -73,7 +73,7 @@ class Window:
         return self.held[begin : begin + length]
 
 
-def members(archive: Window) -> Iterator[Member]:
+def members(archive: ReadWindow) -> Iterator[Member]:
     """Every plain file, in the order of the archive. Raises TarFault for the first thing that is wrong."""
     check_format(archive)
     offset = 0
@@ -85,7 +85,7 @@ def members(archive: Window) -> Iterator[Member]:
             return
 
 
-def member_at(archive: Window, start: int) -> Member:
+def member_at(archive: ReadWindow, start: int) -> Member:
     """The plain file whose headers begin at `start`. Raises TarFault if there is none."""
     found, _ = _next(archive, start)
     if found is None:
@@ -93,7 +93,7 @@ def member_at(archive: Window, start: int) -> Member:
     return found
 
 
-def check_format(archive: Window) -> None:
+def check_format(archive: ReadWindow) -> None:
     """Raises TarFault for what is no plain tar by its first bytes."""
     begin = archive.read(0, BLOCK)
     if not begin:
@@ -103,7 +103,7 @@ def check_format(archive: Window) -> None:
             raise TarFault(f"it is {what}, not a plain tar; unpack it and pack plain tar shards")
 
 
-def _next(archive: Window, start: int) -> tuple[Member | None, int]:
+def _next(archive: ReadWindow, start: int) -> tuple[Member | None, int]:
     """The file at `start`, or None for a folder or the end, and where to look next: -1 after the end."""
     offset, long_name, pax = start, None, {}
     for _ in range(EXTENDED + 1):
@@ -145,7 +145,7 @@ def _next(archive: Window, start: int) -> tuple[Member | None, int]:
     return member, member.end
 
 
-def _check_end(archive: Window, offset: int) -> None:
+def _check_end(archive: ReadWindow, offset: int) -> None:
     """Nothing but padding follows the end: of archives strung together, others would read the first alone."""
     if any(archive.read(offset, PADDING)):
         raise TarFault(f"more follows its end at byte {offset}; pack one archive, not several strung together")
@@ -170,7 +170,7 @@ def _size(header: bytes) -> int:
     return int(text, 8) if text else 0
 
 
-def _extended(archive: Window, data: int, size: int) -> bytes:
+def _extended(archive: ReadWindow, data: int, size: int) -> bytes:
     if size > MAX_EXTENDED:
         raise TarFault(f"an extended header declares {size} bytes, more than {MAX_EXTENDED}; pack it again")
     content = archive.read(data, size)

@@ -19,7 +19,7 @@ from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.registry import register
 from raydistill.sources.base import Listing
 from raydistill.sources.layout import no_split, numbered_classes, open_root, required_path
-from raydistill.sources.tar import Member, TarFault, Window, member_at, members
+from raydistill.sources.tar import Member, ReadWindow, TarFault, member_at, members
 from raydistill.store.location import Location, infos, reason
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -88,7 +88,7 @@ class WebDataset:
         for name, wanted in groupby(map(_split_id, ids), key=lambda parts: parts[0]):
             try:
                 with fs.open_input_file(f"{base}/{name}") as file:
-                    archive = Window(file, file.size(), _ahead(root))
+                    archive = ReadWindow(file, file.size(), _ahead(root))
                     for _, key, start in wanted:
                         yield _image(archive, key, start)
             except (pa.ArrowException, OSError, TarFault) as e:
@@ -115,7 +115,7 @@ def _split_id(image_id: str) -> tuple[str, str, int]:
     return name, key, int(start)
 
 
-def _image(archive: Window, key: str, start: int) -> bytes:
+def _image(archive: ReadWindow, key: str, start: int) -> bytes:
     member = member_at(archive, start)
     if _parts(member.name)[0] != key:
         raise TarFault(f"{member.name!r} lies where {key!r} was; fetch it again")
@@ -220,7 +220,7 @@ def _shard(fs: pafs.FileSystem, base: str, info: pafs.FileInfo, ahead: int) -> S
     ids, labels, seen = [], [], set()
     try:
         with fs.open_input_file(info.path) as file:
-            archive = Window(file, file.size(), ahead)
+            archive = ReadWindow(file, file.size(), ahead)
             for sample in _samples(archive):
                 if sample.key in seen:
                     raise TarFault(f"the key {sample.key!r} is there twice, apart; keep the files of a sample together")
@@ -234,7 +234,7 @@ def _shard(fs: pafs.FileSystem, base: str, info: pafs.FileInfo, ahead: int) -> S
     return Shard(pa.array(ids, pa.string()), np.array(labels, np.int64), f"{info.size}:{info.mtime_ns}")
 
 
-def _samples(archive: Window) -> Iterator[Sample]:
+def _samples(archive: ReadWindow) -> Iterator[Sample]:
     """Neighbours of one key. Files without a suffix and hidden ones belong to no sample."""
     current: Sample | None = None
     for member in members(archive):
@@ -257,7 +257,7 @@ def _parts(name: str) -> tuple[str, str]:
     return (folder + slash + stem, suffix.lower()) if stem and dot else ("", "")
 
 
-def _put(archive: Window, sample: Sample, suffix: str, member: Member) -> None:
+def _put(archive: ReadWindow, sample: Sample, suffix: str, member: Member) -> None:
     if suffix in IMAGES:
         sample.images.append(member)
     elif suffix not in ("cls", "json"):

@@ -16,7 +16,7 @@ from raydistill import strict_json
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput, one_line
 from raydistill.sources.base import Listing
-from raydistill.sources.tar import TarFault, Window, members
+from raydistill.sources.tar import ReadWindow, TarFault, members
 from raydistill.store.location import Location
 
 TABLES = ("metadata.jsonl", "metadata.csv", "weights.csv")  # with the columns file_name and weight
@@ -108,7 +108,7 @@ def _of_tars(root: Location, split: str, ids: list[str]) -> dict[str, Any] | Non
     of_key = {i.rpartition("@")[0]: i for i in ids}
     for name in dict.fromkeys(i.partition("#")[0] for i in ids):
         with fs.open_input_file(f"{base}/{name}") as file:
-            archive = Window(file, file.size(), AHEAD)
+            archive = ReadWindow(file, file.size(), AHEAD)
             try:
                 for member in members(archive):
                     image = of_key.get(f"{name}#{member.name[:-5]}") if member.name.endswith(".json") else None

@@ -21,7 +21,7 @@ from raydistill.distributed import fits
 from raydistill.distributed.failures import keep_traceback
 from raydistill.distributed.nodes import Nodes, joins
 from raydistill.distributed.pretrain import latents
-from raydistill.distributed.pretrain.latents import Stored
+from raydistill.distributed.pretrain.latents import StoredLatents
 from raydistill.distributed.pretrain.loop import STATE, Board, News, loop
 from raydistill.distributed.process_group import for_gradients
 from raydistill.distributed.resources import SCHEDULING, Room, check_room, lack_of_trainers, local_room, of_pool
@@ -115,7 +115,7 @@ def _resources(config: Config) -> bool:
     return room.gpus > 0
 
 
-def _fit(plan: Plan, stored: Mapping[str, Stored], gpu: bool) -> dict[str, Any]:
+def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str, Any]:
     """Runs or continues the fit; the state after its last step. Raises StageFailed naming the last good checkpoint."""
     from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer

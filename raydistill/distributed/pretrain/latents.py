@@ -19,7 +19,7 @@ from raydistill.distributed import executors
 from raydistill.distributed.failures import translate
 from raydistill.distributed.nodes import Nodes
 from raydistill.errors import BadInput, StageFailed
-from raydistill.pretraining.data import BLOCK, CLASS, IMAGE, LATENT, Latents
+from raydistill.pretraining.data import BLOCK, CLASS, IMAGE, LATENT, TrainingLatents
 from raydistill.pretraining.plan import WORK, Plan
 from raydistill.stages import runner
 from raydistill.stages.latents import encode
@@ -35,7 +35,7 @@ BLOCKS = 256
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredLatents:
     """A split's latents, committed, and in Ray's object store: columns of `schemas.latents`."""
 
     rows: int
@@ -47,7 +47,7 @@ def place(plan: Plan) -> RunDir:
     return RunDir(str(plan.out / WORK / STORE), plan.config.artifact_dir)
 
 
-def bring(plan: Plan, run: RunDir, nodes: Nodes) -> dict[str, Stored]:
+def bring(plan: Plan, run: RunDir, nodes: Nodes) -> dict[str, StoredLatents]:
     """Encodes what is not yet encoded, then reads all of it. Raises StageFailed, CorruptArtifact."""
     on_ray = executors.on_ray(plan.config.ray)
 
@@ -63,7 +63,7 @@ def bring(plan: Plan, run: RunDir, nodes: Nodes) -> dict[str, Stored]:
             latents = runner.run(stage, execute, f"encode {listing.split}"[:13]).sealed
         except BadInput as e:  # found only now: a cluster without GPUs, weights that do not load
             raise StageFailed(str(e)) from e
-        found[name] = Stored(latents.rows, read(latents, plan.config.encode.deadline_s))
+        found[name] = StoredLatents(latents.rows, read(latents, plan.config.encode.deadline_s))
     return found
 
 
@@ -99,9 +99,9 @@ def read(latents: Sealed, deadline_s: float) -> Any:
         pool.shutdown(wait=False)
 
 
-def collect(name: str, rows: int) -> Latents:
+def collect(name: str, rows: int) -> TrainingLatents:
     """Inside a Ray Train worker: all of a data set, in this worker's memory."""
     import ray.train
 
     shard = ray.train.get_dataset_shard(name)
-    return Latents.collect(shard.iter_batches(batch_size=BLOCK, batch_format="numpy"), rows)
+    return TrainingLatents.collect(shard.iter_batches(batch_size=BLOCK, batch_format="numpy"), rows)

@@ -9,7 +9,7 @@ from raydistill.evaluation.students.layers import he_init, instance_norm, requir
 from raydistill.registry import register
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two conv3x3, the first with the stride, beside the identity or a strided conv1x1."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -51,7 +51,10 @@ class ResNet18(nn.Module):
         blocks: list[nn.Module] = []
         for stage in range(4):
             outputs = base << stage
-            blocks += [Block(max(base, outputs // 2), outputs, 2 if stage else 1), Block(outputs, outputs, 1)]
+            blocks += [
+                ResidualBlock(max(base, outputs // 2), outputs, 2 if stage else 1),
+                ResidualBlock(outputs, outputs, 1),
+            ]
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(base * 8, classes)
         he_init(self)

@@ -10,7 +10,7 @@ from raydistill.evaluation.students.pooling import relu_avg_pool
 from raydistill.registry import register
 
 
-class Block(nn.Module):
+class PooledBlock(nn.Module):
     """Two conv3x3 of stride 1, the first one's output pooled, beside the identity or a pooled conv1x1."""
 
     def __init__(self, inputs: int, outputs: int, pool: int) -> None:
@@ -49,7 +49,9 @@ class ResNetAP10(nn.Module):
         if pool > 1:
             stem.append(nn.AvgPool2d(pool))
         self.stem = nn.Sequential(*stem)
-        self.blocks = nn.Sequential(*(Block(max(base, (base << i) // 2), base << i, 2 if i else 1) for i in range(4)))
+        self.blocks = nn.Sequential(
+            *(PooledBlock(max(base, (base << i) // 2), base << i, 2 if i else 1) for i in range(4))
+        )
         self.head = nn.Linear(base * 8, classes)
         he_init(self)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from raydistill.registry import register
 
 
-class Block(nn.Module):
+class CifarBlock(nn.Module):
     """Two 3x3 convolutions; the shortcut drops every other pixel and pads channels with zeros (option A)."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
@@ -39,9 +39,9 @@ class CifarResNet(nn.Module):
         n = (self.depth - 2) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(*[Block(16, 16, 1) for _ in range(n)])
-        self.layer2 = nn.Sequential(Block(16, 32, 2), *[Block(32, 32, 1) for _ in range(n - 1)])
-        self.layer3 = nn.Sequential(Block(32, 64, 2), *[Block(64, 64, 1) for _ in range(n - 1)])
+        self.layer1 = nn.Sequential(*[CifarBlock(16, 16, 1) for _ in range(n)])
+        self.layer2 = nn.Sequential(CifarBlock(16, 32, 2), *[CifarBlock(32, 32, 1) for _ in range(n - 1)])
+        self.layer3 = nn.Sequential(CifarBlock(32, 64, 2), *[CifarBlock(64, 64, 1) for _ in range(n - 1)])
         self.linear = nn.Linear(64, classes)
 
     def features_of(self, x: Tensor) -> Tensor:

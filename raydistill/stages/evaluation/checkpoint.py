@@ -25,7 +25,7 @@ WEIGHTS = "model"  # the key of a kept student's file
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """States of one training: step-NUMBER~HASH.pt under `folder`. A torn file does not match its name's hash."""
 
     folder: Location

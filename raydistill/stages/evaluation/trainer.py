@@ -14,7 +14,7 @@ from raydistill.config import EvaluateConfig, SourceConfig
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe, title
 from raydistill.evaluation.score import Score, examine
-from raydistill.evaluation.stored import Stored
+from raydistill.evaluation.stored import StoredTargets
 from raydistill.evaluation.targets import Live, Targets
 from raydistill.evaluation.train import Student, train_student
 from raydistill.metrics.redundancy import redundancy_parts
@@ -22,7 +22,7 @@ from raydistill.models.classifier import Classifier, ClassifierSpec, class_colum
 from raydistill.models.device import Placement, halves, mixed
 from raydistill.sources.base import Listing
 from raydistill.stages.evaluation import label
-from raydistill.stages.evaluation.checkpoint import Kept, State, Weights, described
+from raydistill.stages.evaluation.checkpoint import Kept, TrainingState, Weights, described
 from raydistill.stages.evaluation.image_sets import Loaded, SetRef, real_images, syntheses
 from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
@@ -46,8 +46,8 @@ class Training:
     def label(self) -> str:
         return f"{self.set.name}/{self.student}/seed{self.seed}"
 
-    def state(self, checkpoints: Location) -> State:
-        return State(checkpoints / "trainings" / self.artifact.fingerprint)
+    def state(self, checkpoints: Location) -> TrainingState:
+        return TrainingState(checkpoints / "trainings" / self.artifact.fingerprint)
 
     def kept(self, checkpoints: Location) -> Kept:
         name = re.sub(r"[^\w.-]", "_", f"{self.set.name}-{self.student}-seed{self.seed}")
@@ -89,7 +89,7 @@ def score(training: Training) -> Score | None:
     return None if found is None else Score.of(found)
 
 
-class Trainer:
+class StudentTrainer:
     """Runs trainings in one process; images of a set are loaded once while they are needed."""
 
     def __init__(self, job: Job, device: torch.device, kind: str) -> None:
@@ -167,7 +167,7 @@ class Trainer:
         stored = teaching.stored.get(t.set.digest)
         if stored is not None:
             views = label.read(stored, t.set.images, t.recipe.views)
-            return Stored(views, t.recipe.temperature), sum(r.bytes for r in stored.records)
+            return StoredTargets(views, t.recipe.temperature), sum(r.bytes for r in stored.records)
         if self.teacher is None:
             self.teacher = Classifier(teaching.network, Placement(self.device, torch.float32, self.kind))
         columns = class_columns(teaching.network, [c.class_id for c in self.job.test.classes])

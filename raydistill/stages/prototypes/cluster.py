@@ -23,7 +23,7 @@ from raydistill.declared import Aside, Spread
 from raydistill.errors import BadInput, StageFailed
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.latents.group import PART
-from raydistill.stages.prototypes.pieces import Piece, Stored
+from raydistill.stages.prototypes.pieces import Piece, PointsInFile
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
@@ -85,7 +85,7 @@ class ClusterWork(StageWork):
     def _points(self, piece: Piece, dim: int) -> Points:
         if 2 * piece.count * dim <= self.budget:
             return Whole(piece.read())
-        return Stored(piece, dim, max(1, self.budget // (2 * dim * PART)) * PART, self.num_cpus)
+        return PointsInFile(piece, dim, max(1, self.budget // (2 * dim * PART)) * PART, self.num_cpus)
 
 
 def prototype_table(index: int, found: Clusters, ids: pa.ChunkedArray, shape: tuple[int, ...]) -> pa.Table:

@@ -38,7 +38,7 @@ _held: dict[tuple[str, str, int, int], np.ndarray] = {}
 
 
 @dataclass(frozen=True)
-class Stored:
+class PointsInFile:
     """The points (clustering/points.py) of a class that stay in a bucket's file; `rows` of them go to a task.
 
     `rows` is a multiple of CHUNK: it changes who computes a chunk, and nothing else.
