@@ -29,7 +29,7 @@ from raydistill.seeding import NoiseKey
 from raydistill.sources.base import open_splits
 from raydistill.sources.images import decode
 from raydistill.stages.evaluation.image_sets import real_images
-from raydistill.stages.prototypes.selection import offer
+from raydistill.stages.prototypes.selection import class_candidates
 from raydistill.stages.syntheses import ingest
 from raydistill.stages.syntheses.sample import Maker, Trace, see
 from raydistill.state import Results
@@ -112,20 +112,22 @@ class Run:
         found = self._results.prototypes.get(v.config.cluster.algorithm or "kmeans")
         clusters = _made(found, f"prototypes of method {v.config.method}", "cluster")
         classes = _made(self._results.classes, "prototypes", "cluster")
-        offers, labels = [], []
+        candidates, labels = [], []
         for record in classes.records:
             table, start = classes.table(record.key), 0
             for index, count in zip(record.meta["classes"], record.meta["counts"], strict=True):
                 mine = table.slice(start, count)
                 latents, ids = schemas.tensor_numpy(mine["latent"]), mine["image_id"]
-                offers.append(offer(clusters.table(record.key), index, self.class_ids[index], ids, latents, v.config))
-                labels.append(np.full(len(offers[-1].sizes), index, np.int32))
+                candidates.append(
+                    class_candidates(clusters.table(record.key), index, self.class_ids[index], ids, latents, v.config)
+                )
+                labels.append(np.full(len(candidates[-1].sizes), index, np.int32))
                 start += count
         return Prototypes(
-            np.concatenate([o.centroids for o in offers]),
+            np.concatenate([o.centroids for o in candidates]),
             np.concatenate(labels),
-            np.concatenate([o.sizes for o in offers]),
-            [m for o in offers for m in o.medoids],
+            np.concatenate([o.sizes for o in candidates]),
+            [m for o in candidates for m in o.medoids],
             self.class_ids,
         )
 

@@ -81,7 +81,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     monkeypatch.setattr(fits.steps, "start_run", lambda p: seen.runs.append((FULL, "start")))
     monkeypatch.setattr(fits.steps, "on_ray", lambda p, nodes: None)
     monkeypatch.setattr(fits.steps, "nodes_of", lambda p: SimpleNamespace(prove=None))
-    monkeypatch.setattr(fits.teaching, "teach", lambda p, refs, bring: None)
+    monkeypatch.setattr(fits.teaching, "teach", lambda p, refs, run_stage: None)
     monkeypatch.setattr(fits.students, "evaluate", evaluate)
     return seen
 

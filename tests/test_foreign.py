@@ -195,7 +195,7 @@ class TestRefusals:
         mine = folders(tmp_path / "mine")
         (mine / "n02" / "1.png").write_bytes(image(1, 1)[:200])
         with pytest.raises(StageFailed, match=r"n02/1\.png cannot be used"):
-            bring(tmp_path, mine)
+            imported(tmp_path, mine)
 
 
 def weighted(root: Path, kind: str, weights: list[Any]) -> Path:
@@ -219,7 +219,7 @@ def test_weights_reach_their_images(tmp_path: Path, kind: str) -> None:
     assert found.weights.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]
 
 
-def bring(tmp_path: Path, mine: Path, **more: Any) -> tuple[ingest.Foreign, runner.Outcome, Any]:
+def imported(tmp_path: Path, mine: Path, **more: Any) -> tuple[ingest.Foreign, runner.Outcome, Any]:
     config = settings(mine, **({"sample.batch": 4} | more))
     given = ingest.find(config, THREE)
     stage = ingest.stage(config, RunDir(str(tmp_path / "run")), given, VaeSpec(None))
@@ -229,7 +229,7 @@ def bring(tmp_path: Path, mine: Path, **more: Any) -> tuple[ingest.Foreign, runn
 class TestImport:
     def test_students_see_the_images_as_they_are(self, tmp_path: Path) -> None:
         """32 px images at source.image_size 32 are not touched; labels and weights go with them."""
-        _, outcome, stage = bring(tmp_path, weighted(tmp_path / "mine", "jsonl", [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]))
+        _, outcome, stage = imported(tmp_path, weighted(tmp_path / "mine", "jsonl", [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]))
         assert outcome.manifest.rows == 6 and len(stage.keys) == 2
         source = settings(tmp_path / "mine").source
         made = syntheses(SetRef.of("mine", DistilledSet((outcome.sealed,))), source, SIZE).images
@@ -241,17 +241,17 @@ class TestImport:
         tables = []
         for layout, make in LAYOUTS.items():
             folder = tmp_path / layout.replace("/", "-").replace(" ", "-")
-            _, outcome, stage = bring(folder, make(folder / "mine"))
+            _, outcome, stage = imported(folder, make(folder / "mine"))
             table = pa.concat_tables([stage.artifact.read_table(r) for r in outcome.manifest.records])
             tables.append(table.drop_columns(["image_id"]))
         assert all(t.equals(tables[0]) for t in tables)
 
     def test_again_it_is_found_and_changed_images_are_another_set(self, tmp_path: Path) -> None:
         mine = folders(tmp_path / "mine")
-        assert not bring(tmp_path, mine)[1].reused and bring(tmp_path, mine)[1].reused
+        assert not imported(tmp_path, mine)[1].reused and imported(tmp_path, mine)[1].reused
         (mine / "n01" / "0.png").write_bytes(image(2, 5))
-        assert not bring(tmp_path, mine)[1].reused
-        assert not bring(tmp_path, weighted(tmp_path / "w" / "mine", "csv", [2.0] * 6))[1].reused
+        assert not imported(tmp_path, mine)[1].reused
+        assert not imported(tmp_path, weighted(tmp_path / "w" / "mine", "csv", [2.0] * 6))[1].reused
 
 
 def test_a_whole_run_judges_it_beside_the_baselines(tmp_path: Path, monkeypatch: Any) -> None:

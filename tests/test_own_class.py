@@ -156,16 +156,16 @@ class TestTheStages:
         run = type(tiny.run)(str(tiny.run.root), f"{tiny.root}-apart")
         real, sets = tiny.sealed("group"), {GENERATED: tiny.made(GENERATED)}
 
-        def bring(stage: runner.Stage, label: str) -> Sealed:
+        def run_stage(stage: runner.Stage, label: str) -> Sealed:
             return runner.run(stage, serial, label).sealed
 
-        first = check.check(run, real, sets, tiny.train.classes, bring)[GENERATED]
+        first = check.check(run, real, sets, tiny.train.classes, run_stage)[GENERATED]
         said = capsys.readouterr().err
         warned = [line for line in said.splitlines() if line.startswith("warning ")]
         assert len(warned) == 1 and "mgd3: 3 of 6 syntheses lie nearest" in warned[0]
         monkeypatch.setattr(check.CheckWork, "finish", lambda *_: pytest.fail("read again"))
         monkeypatch.setattr(check.MeansWork, "finish", lambda *_: pytest.fail("read again"))
-        again = check.check(run, real, sets, tiny.train.classes, bring)[GENERATED]
+        again = check.check(run, real, sets, tiny.train.classes, run_stage)[GENERATED]
         assert again.hits == first.hits == 3 and warned[0] in capsys.readouterr().err
 
     def test_without_a_set_that_was_made_nothing_is_computed(self, tiny: TinyRun) -> None:

@@ -159,7 +159,7 @@ class TestFormerly:
     @pytest.fixture
     def former(self, tiny: TinyRun) -> Kept:
         t = classifiers.planned(tiny.config, tiny.run, everything(tiny), splits(tiny), "convnet", 0)
-        students.bring(tiny.config, tiny.run, [t], tiny.train, tiny.test, lambda: None)
+        students.train_missing(tiny.config, tiny.run, [t], tiny.train, tiny.test, lambda: None)
         kept = t.kept(tiny.run.root / "checkpoints")
         net = Student("convnet", 8, 2, 5).build(SIZE)
         kept.former.write(net.state_dict(), described("convnet", 8, ["3", "7"], SIZE, t.artifact.fingerprint))

@@ -99,11 +99,11 @@ def together(fit: Sequence[tuple[Cell, Prepared, SetRef]]) -> Iterator[tuple[Cel
     nodes = steps.nodes_of(p)
     execute = steps.on_ray(p, nodes)
 
-    def bring(stage: Stage, name: str | None = None) -> Sealed:
+    def run_stage(stage: Stage, name: str | None = None) -> Sealed:
         return runner.run(stage, execute, name or "").sealed
 
     refs = list({ref.digest: ref for _, _, ref in fit}.values())  # rows may have made the same images
-    taught = teaching.teach(p, refs, bring)
+    taught = teaching.teach(p, refs, run_stage)
     every, _ = students.evaluate(p.config, p.run, refs, p.splits.train, p.splits.test, nodes.prove, taught)
     for cell, own, ref in fit:
         if ref.made is not None:

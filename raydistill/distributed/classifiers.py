@@ -34,7 +34,7 @@ def train(
     An interrupted training goes on at its last test. Raises StageFailed.
     """
     t = planned(config, run, trained_on, splits, student, seed)
-    students.bring(keeping(config), run, [t], splits.train, splits.test, prove)
+    students.train_missing(keeping(config), run, [t], splits.train, splits.test, prove)
     return t.kept(run.root / "checkpoints")
 
 

@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from raydistill.config import RayConfig
 from raydistill.distributed.failures import translate
 from raydistill.distributed.fan_out import over_tasks
-from raydistill.distributed.node_log import here
+from raydistill.distributed.node_log import node_id
 from raydistill.distributed.pool import actors, make_room
 from raydistill.distributed.resources import SCHEDULING, of_pool
 from raydistill.distributed.runtime import cores, ensure_ray, may_grow, pool_size
@@ -95,7 +95,7 @@ class StreamActor:
         self.finish = work.open()
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, Any]:
-        return {"record": pickle.dumps(self.finish(pickle.loads(row["payload"]))), "node": here()}
+        return {"record": pickle.dumps(self.finish(pickle.loads(row["payload"]))), "node": node_id()}
 
 
 def _watched(rows: Any, stage: Stage) -> Iterator[Any]:
@@ -153,4 +153,4 @@ def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
 @ray.remote
 def _run_unit(work: Work, item: Any) -> tuple[Record, str]:
     fan_out.use(over_tasks)
-    return work.open()(work.load(item)), here()
+    return work.open()(work.load(item)), node_id()

@@ -10,7 +10,7 @@ from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
 
 
-def here() -> str:
+def node_id() -> str:
     """This worker's node, as IP/ID with Ray's whole node id."""
     import ray
 

@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 
 from raydistill.config import Pool
 from raydistill.distributed.failures import cause, translate
-from raydistill.distributed.node_log import here
+from raydistill.distributed.node_log import node_id
 from raydistill.distributed.resources import SCHEDULING, Reservation, Room, of_pool
 from raydistill.distributed.runtime import fitting, may_grow, pool_size, room
 from raydistill.errors import StageFailed
@@ -44,7 +44,7 @@ class Worker:
     def run(self, stage: str, work: Work, item: Any) -> tuple[Record, str]:
         if self.finish is None or stage != self.stage:
             self.stage, self.finish = stage, work.open()
-        return self.finish(work.load(item)), here()
+        return self.finish(work.load(item)), node_id()
 
 
 @dataclass

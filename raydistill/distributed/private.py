@@ -52,8 +52,8 @@ def start(**options: Any) -> None:
 
 def folder() -> Path | None:
     """That of the private cluster this process uses, None if it has joined one or none is up."""
-    here = Path(ray._private.worker._global_node.temp_dir).parent if ray.is_initialized() else None
-    return here if here in _folders else None
+    folder_of_ray = Path(ray._private.worker._global_node.temp_dir).parent if ray.is_initialized() else None
+    return folder_of_ray if folder_of_ray in _folders else None
 
 
 def loopback_environment() -> dict[str, str]:

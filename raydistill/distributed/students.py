@@ -37,7 +37,7 @@ def train_loop(payload: dict[str, bytes]) -> None:
     trainer = StudentTrainer(job, torch.device("cuda" if cuda else "cpu"), device_kind(cuda))
     for t in job.trainings[context.get_world_rank() :: context.get_world_size()]:
         trainer.run(t)
-        node_log.keep(job.logs, t.artifact, {KEY: node_log.here()})
+        node_log.keep(job.logs, t.artifact, {KEY: node_log.node_id()})
 
 
 def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None], progress: Progress) -> None:
@@ -114,10 +114,10 @@ def evaluate(
     `prove` is called with Ray up and before the fit: it raises if a node does not see what it needs.
     """
     every = everything(config, run, sets, test, teaching)
-    return every, bring(config, run, every, train, test, prove, teaching)
+    return every, train_missing(config, run, every, train, test, prove, teaching)
 
 
-def bring(
+def train_missing(
     config: Config,
     run: RunDir,
     every: Sequence[Training],

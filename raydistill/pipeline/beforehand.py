@@ -63,17 +63,17 @@ def first_unfinished(p: Prepared, until: Until) -> str | None:
     """
     done = Results(p)
 
-    def bring(stage: Stage, _: str | None = None) -> Sealed:
+    def run_stage(stage: Stage, _: str | None = None) -> Sealed:
         sealed = Sealed.found(stage.artifact)
         if sealed is None:
             raise Unfinished(stage.name)
         return sealed
 
     try:
-        make(done, until, bring)
+        make(done, until, run_stage)
         if until not in ("evaluate", "report"):
             return None
-        judge(done, bring)
+        judge(done, run_stage)
     except Unfinished as e:
         return str(e)
     every = trainings.everything(p.config, p.run, sets(done), p.splits.test, done.teaching)

@@ -38,7 +38,7 @@ from raydistill.store.sealed import Sealed
 Until = Literal["encode", "cluster", "plan", "sample", "evaluate", "report"]
 
 
-class Bring(Protocol):
+class RunStage(Protocol):
     """Carries a stage, by the name it is shown under, to its end."""
 
     def __call__(self, stage: Stage, name: str | None = None, /) -> Sealed: ...
@@ -59,44 +59,44 @@ def run(
     execute = execute or on_ray(p, nodes)
     done.computed = start_run(p)
 
-    def bring(stage: Stage, name: str | None = None) -> Sealed:
+    def run_stage(stage: Stage, name: str | None = None) -> Sealed:
         done.still_ours()
         outcome = runner.run(stage, execute, name or "")
         done.computed |= not outcome.reused
         return outcome.sealed
 
     with listening(costs.listener(p.run.root)):
-        make(done, until, bring)
+        make(done, until, run_stage)
         if until not in ("encode", "cluster", "plan"):
-            finish(done, until, bring, nodes)
+            finish(done, until, run_stage, nodes)
     return done
 
 
-def make(done: Results, until: Until, bring: Bring) -> Results:
+def make(done: Results, until: Until, run_stage: RunStage) -> Results:
     """The stages up to the syntheses, in order."""
     p, train = done.prepared, done.prepared.splits.train
-    done.latents = bring(encode.stage(p.config, p.run, train, p.vae))
+    done.latents = run_stage(encode.stage(p.config, p.run, train, p.vae))
     if until == "encode":
         return done
-    done.classes = bring(group.stage(p.config, p.run, done.latents, train.classes))
+    done.classes = run_stage(group.stage(p.config, p.run, done.latents, train.classes))
     for v in p.variants:
         algorithm = v.config.cluster.algorithm or "kmeans"
         if algorithm not in done.prototypes and (until == "cluster" or v.method.uses_prototypes):
-            done.prototypes[algorithm] = bring(
+            done.prototypes[algorithm] = run_stage(
                 cluster.stage(v.config, p.run, done.classes, train.classes, p.shape),
                 "cluster" if algorithm == "kmeans" else f"cluster {algorithm}",
             )
     if until == "cluster":
         return done
     if p.features and features.wanted(p, until in ("evaluate", "report")):
-        done.features = bring(embed.stage(p.config, p.run, done.classes, train, p.features))
+        done.features = run_stage(embed.stage(p.config, p.run, done.classes, train, p.features))
     if p.given is not None and until != "plan":
-        imported = bring(ingest.stage(p.config, p.run, p.given, p.vae), f"import {p.given.name}")
+        imported = run_stage(ingest.stage(p.config, p.run, p.given, p.vae), f"import {p.given.name}")
         done.syntheses[p.given.name] = DistilledSet((imported,))
     for v in p.variants if p.given is None else p.variants[1:]:
         name = v.config.method
         anchors = done.prototypes[v.config.cluster.algorithm or "kmeans"] if v.method.uses_prototypes else None
-        done.plans[name] = bring(
+        done.plans[name] = run_stage(
             plan.stage(
                 v,
                 p.run,
@@ -109,7 +109,7 @@ def make(done: Results, until: Until, bring: Bring) -> Results:
             f"plan {name}",
         )
         if until != "plan":
-            sampled = bring(
+            sampled = run_stage(
                 sample.stage(v, p.run, done.plans[name], done.classes, train, p.vae, p.generator),
                 f"sample {name}",
             )
@@ -117,19 +117,19 @@ def make(done: Results, until: Until, bring: Bring) -> Results:
     return done
 
 
-def finish(done: Results, until: Until, bring: Bring, nodes: Nodes) -> None:
+def finish(done: Results, until: Until, run_stage: RunStage, nodes: Nodes) -> None:
     """What becomes of the syntheses: their check, the product, the trainings, the report."""
     p = done.prepared
     assert done.classes is not None
     made = {v.config.method for v in p.variants if v.method.generates} | ({p.given.name} if p.given else set())
     made_sets = {name: s for name, s in done.syntheses.items() if name in made}
-    done.checks = check.check(p.run, done.classes, made_sets, p.splits.train.classes, bring)
+    done.checks = check.check(p.run, done.classes, made_sets, p.splits.train.classes, run_stage)
     if p.given is None:  # the product is what this run made
         done.still_ours()
         done.computed |= assemble(p, p.variants[0], done.syntheses[p.config.method])
     if until == "sample":
         return
-    judge(done, bring)
+    judge(done, run_stage)
     refs, train = sets(done), p.splits.train
     every, seconds = students.evaluate(p.config, p.run, refs, train, p.splits.test, nodes.prove, done.teaching)
     done.trainings = [t for t in every if t.set.redundancy_part is None]
@@ -143,7 +143,7 @@ def finish(done: Results, until: Until, bring: Bring, nodes: Nodes) -> None:
         reporting.write(done)
 
 
-def judge(done: Results, bring: Bring) -> None:
+def judge(done: Results, run_stage: RunStage) -> None:
     """The metrics of every set, and its soft labels if the protocol asks for them."""
     p = done.prepared
     assert done.classes is not None
@@ -153,11 +153,11 @@ def judge(done: Results, bring: Bring) -> None:
         points[p.features.architecture] = done.features
     for ref in sets(done) if measuring else ():
         if ref.made is not None:  # not the whole split, which the others are measured by
-            done.measured[ref.name] = bring(
+            done.measured[ref.name] = run_stage(
                 measure.stage(p.config, p.run, ref, points, p.features, len(p.splits.train.classes)),
                 f"measure {ref.name}",
             )
-    done.teaching = teaching.teach(p, sets(done), bring)
+    done.teaching = teaching.teach(p, sets(done), run_stage)
 
 
 def on_ray(p: Prepared, nodes: Nodes) -> Execute:

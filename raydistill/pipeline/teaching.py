@@ -12,21 +12,21 @@ from raydistill.stages.runner import Stage
 from raydistill.state import Prepared
 from raydistill.store.sealed import Sealed
 
-Bring = Callable[[Stage, str], Sealed]  # carries a stage, by the name it is shown under, to its end
+RunStage = Callable[[Stage, str], Sealed]  # carries a stage, by the name it is shown under, to its end
 
 
-def teach(p: Prepared, sets: Sequence[SetRef], bring: Bring) -> Teaching | None:
+def teach(p: Prepared, sets: Sequence[SetRef], run_stage: RunStage) -> Teaching | None:
     """Nothing for hard labels. Raises StageFailed for a teacher that knows too little."""
     classes = p.splits.test.classes
     recipe = trainings.recipe(p.config, len(classes), p.config.evaluate.students[0])
     if not recipe.soft:
         return None
     assert p.teacher is not None
-    examined = bring(teacher.stage(p.config, p.run, p.splits.test, p.teacher, recipe), "teacher")
+    examined = run_stage(teacher.stage(p.config, p.run, p.splits.test, p.teacher, recipe), "teacher")
     accuracy = round(teacher.accuracy(examined), 6)
     say("teacher", f"{p.teacher.architecture}: {100 * accuracy:.1f} % of {examined.rows} test images are right")
     stored = {
-        s.digest: bring(label.stage(p.config, p.run, s, classes, p.teacher, recipe), f"label {s.name}")
+        s.digest: run_stage(label.stage(p.config, p.run, s, classes, p.teacher, recipe), f"label {s.name}")
         for s in sets
         if recipe.labels == "stored" and s.made is not None
     }

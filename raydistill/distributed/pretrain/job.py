@@ -85,7 +85,7 @@ def _trained(plan: Plan) -> dict[str, Any]:
         models["pretrain.init"] = plan.origin.spec.path
     nodes = Nodes(plan.config.ray, lambda: needs(run, plan.config.source, [plan.listing, plan.held], models))
     nodes.prove()
-    return _fit(plan, latents.bring(plan, run, nodes) if plan.vae is not None else {}, gpu)
+    return _fit(plan, latents.encode_and_read(plan, run, nodes) if plan.vae is not None else {}, gpu)
 
 
 def check(plan: Plan) -> None:

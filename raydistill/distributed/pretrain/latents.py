@@ -47,7 +47,7 @@ def place(plan: Plan) -> RunDir:
     return RunDir(str(plan.out / WORK / STORE), plan.config.artifact_dir)
 
 
-def bring(plan: Plan, run: RunDir, nodes: Nodes) -> dict[str, StoredLatents]:
+def encode_and_read(plan: Plan, run: RunDir, nodes: Nodes) -> dict[str, StoredLatents]:
     """Encodes what is not yet encoded, then reads all of it. Raises StageFailed, CorruptArtifact."""
     on_ray = executors.on_ray(plan.config.ray)
 

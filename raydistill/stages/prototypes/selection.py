@@ -1,4 +1,4 @@
-"""What a class's clustering offers its slots: clusters as they are, or the nodes that are selected from its tree."""
+"""The candidates for a class's slots: its clusters as they are, or the nodes that are selected from its tree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from raydistill.store import schemas
 
 
 @dataclass(frozen=True)
-class Offer:
+class Candidates:
     """Prototypes of a class in the order of the slots: centroids (K, C, h, w), sizes (K,), medoids (K,), the tree."""
 
     centroids: np.ndarray
@@ -26,9 +26,9 @@ class Offer:
     tree: Tree | None = None
 
 
-def offer(
+def class_candidates(
     clusters: pa.Table, index: int, class_id: str, ids: pa.ChunkedArray, latents: np.ndarray, config: Config
-) -> Offer:
+) -> Candidates:
     """What a bucket's clusters hold for class `index`, whose image ids and latents (N, C, h, w) these are.
 
     Latents are needed for medoids only. Raises StageFailed if its tree cannot serve.
@@ -41,7 +41,7 @@ def offer(
     centroids = schemas.tensor_numpy(mine["centroid"])
     if h.representative == "medoid":
         centroids = latents[_rows(mine["medoid"], ids)].astype(np.float32)
-    return Offer(centroids, mine["size"].to_numpy(), mine["medoid"].to_pylist(), tree)
+    return Candidates(centroids, mine["size"].to_numpy(), mine["medoid"].to_pylist(), tree)
 
 
 def identity(config: Config) -> list[object]:

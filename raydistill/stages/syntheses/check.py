@@ -131,15 +131,15 @@ def check(
     real: Sealed,
     sets: Mapping[str, DistilledSet],
     classes: Sequence[ClassInfo],
-    bring: Callable[[Stage, str], Sealed],
+    run_stage: Callable[[Stage, str], Sealed],
 ) -> dict[str, OwnClass]:
     """Brings the check of each set, by name, and warns, also when it was finished before. `real` is group's."""
     if not sets:
         return {}
-    means = bring(means_stage(run, real), "means")
+    means = run_stage(means_stage(run, real), "means")
     checks = {}
     for name, made in sets.items():
-        checks[name] = found(bring(stage(run, means, made), f"check {name}"))
+        checks[name] = found(run_stage(stage(run, means, made), f"check {name}"))
         text = warning(checks[name], [c.class_id for c in classes])
         if text is not None:
             say("warning", f"{name}: {text}; docs/bring-your-own.md#are-they-your-classes says what to do")

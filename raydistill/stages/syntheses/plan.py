@@ -20,7 +20,7 @@ from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.methods.resolve import Variant
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import ClassInfo
-from raydistill.stages.prototypes.selection import Offer, identity, offer
+from raydistill.stages.prototypes.selection import Candidates, class_candidates, identity
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
@@ -103,18 +103,18 @@ class PlanWork(StageWork):
             start += count
             class_id, ids = self.infos[index].class_id, mine["image_id"]
             z = schemas.tensor_numpy(mine["latent"]) if "latent" in columns else nothing
-            given = Offer(nothing.astype(np.float32), np.zeros(0, np.int64), [])
+            candidates = Candidates(nothing.astype(np.float32), np.zeros(0, np.int64), [])
             if clusters is not None:
-                given = offer(clusters, index, class_id, ids, z, self.config)
+                candidates = class_candidates(clusters, index, class_id, ids, z, self.config)
             view = ClassView(
                 class_id,
                 ids.to_pylist(),
-                given.centroids,
-                given.sizes,
-                given.medoids,
+                candidates.centroids,
+                candidates.sizes,
+                candidates.medoids,
                 z if latents else nothing,
                 features,
-                given.tree,
+                candidates.tree,
                 self.increment,
             )
             yield view, index
