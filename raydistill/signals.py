@@ -19,6 +19,7 @@ ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 GONE_S = 5.0  # how long killed processes may take to disappear
 FAREWELL_S = 2.0  # how long what has to be said to others first may take
 GUARD_S = 0.005
+LAST = 200  # looks, a hundredth of a second apart, after which children are killed though this process is still listed
 ASK = b"\0"  # no signal has this number
 
 _watched: list[signal.Signals] = []
@@ -28,6 +29,7 @@ _descriptors = threading.Lock()
 _ending = threading.Event()
 _farewells: list[Callable[[], object]] = []
 _litter: list[str] = []
+_stopped: list[int] = []  # processes that this one has stopped and not killed yet
 
 
 def line(number: int) -> str:
@@ -122,7 +124,7 @@ def _answer(told: int, out: int) -> None:
     number = _next(told)
     threading.Thread(target=_end, args=(number, out), daemon=True).start()
     _next(told, first=False)  # a second signal does not wait
-    os._exit(128 + number)
+    _exit(number)
 
 
 def _next(told: int, first: bool = True) -> int:
@@ -155,33 +157,54 @@ def _end(number: int, out: int) -> None:
         for folder in _litter:
             shutil.rmtree(folder, ignore_errors=True)
     finally:
+        _exit(number)
+
+
+def _exit(number: int) -> None:
+    """Ends the program; what it has stopped and not killed is killed by a shell once it is gone."""
+    left = " ".join(map(str, _stopped))
+    wait = f"n=0; while kill -0 {os.getpid()} 2>/dev/null && [ $n -lt {LAST} ]; do sleep 0.01; n=$((n+1)); done"
+    last = f"trap '' HUP INT TERM; {wait}; kill -9 {left}"
+    try:
+        if left:  # in a process group of its own: a second Ctrl-C of the terminal is not for the shell
+            os.posix_spawn("/bin/sh", ["sh", "-c", last], {"PATH": os.defpath}, setpgroup=0)
+    except OSError:  # no shell here
+        for pid in _stopped:
+            _send(pid, signal.SIGKILL)
+    finally:
         os._exit(128 + number)
 
 
 def kill_descendants() -> None:
-    """Kills every process that this one has started, and all that they have. Waits until they are gone, GONE_S at most.
+    """Stops every process that this one has started, and all that they have, and kills all but its own children. Waits
+    until they are gone, GONE_S at most.
 
-    On a cluster that was joined there are none: it ends our actors and tasks when it loses sight of us.
+    Children go last, when this process is gone itself: while the main thread waits for Ray's object store, which is one
+    of them, its death would end the program there and then, with another exit code. On a cluster that was joined there
+    are none: it ends our actors and tasks when it loses sight of us.
     """
-    found = _stopped_below(os.getpid())
-    for pid in found:
+    children = _stop_below(os.getpid())
+    others = [pid for pid in _stopped if pid not in children]
+    for pid in others:
         _send(pid, signal.SIGKILL)
+    _stopped[:] = children
     deadline = time.monotonic() + GONE_S
-    while any(map(_runs, found)) and time.monotonic() < deadline:
+    while any(map(_runs, others)) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
-def _stopped_below(top: int) -> list[int]:
-    """All descendants, each stopped before its children are listed, so that none is born unseen."""
-    found: list[int] = []
+def _stop_below(top: int) -> list[int]:
+    """Stops all descendants, each before its children are listed, so that none is born unseen. Returns the children."""
     waiting = [top]
+    children: list[int] = []
     while waiting:
         above = waiting.pop()
-        for pid in [child for child, parent in _parents().items() if parent == above and child not in found]:
+        for pid in [child for child, parent in _parents().items() if parent == above and child not in _stopped]:
+            _stopped.append(pid)
             _send(pid, signal.SIGSTOP)
-            found.append(pid)
             waiting.append(pid)
-    return found
+            children += [pid] if above == top else []
+    return children
 
 
 def _parents() -> dict[int, int]:

@@ -101,7 +101,28 @@ def test_children_and_what_they_started_end_whatever_they_think_of_it() -> None:
     while len(family := driver.children(recursive=True)) < 2:
         time.sleep(0.05)
     assert told(process, signal.SIGTERM)[0] == 143
-    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert not psutil.wait_procs(family, timeout=10)[1], "children go when their parent has gone"
+
+
+def test_the_store_outlives_the_program_that_waits_for_it() -> None:
+    """A main thread that waits for one of its children ends the program itself, as soon as that child is gone."""
+    waits = "import subprocess; child = subprocess.Popen(['sleep', '60']); "
+    code = f"{ON}{waits}{READY}child.wait(); os._exit(1)"
+    for _ in range(5):
+        process = started(f"import os; {code}")
+        (child,) = psutil.Process(process.pid).children()
+        assert told(process, signal.SIGTERM)[0] == 143
+        assert not psutil.wait_procs([child], timeout=10)[1]
+
+
+def test_a_second_signal_leaves_nothing_behind_that_was_stopped() -> None:
+    slow = "signals._farewells.append(lambda: time.sleep(60)); signals.FAREWELL_S = 60; "
+    process = started(f"{ON}{slow}import subprocess; child = subprocess.Popen(['sleep', '60']); {READY}time.sleep(60)")
+    (child,) = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGTERM)
+    while child.status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
+    assert told(process, signal.SIGINT)[0] == 143 and not psutil.wait_procs([child], timeout=10)[1]
 
 
 def test_a_second_signal_does_not_wait() -> None:
