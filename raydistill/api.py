@@ -24,7 +24,7 @@ from raydistill.evaluation.score import Score
 from raydistill.evaluation.train import Student, train_student
 from raydistill.methods.resolve import SamplingPlan, Variant, resolve
 from raydistill.models.device import mixed, on_cuda
-from raydistill.pipeline import classifiers, preflight, steps
+from raydistill.pipeline import classifiers, job, preflight
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import open_splits
 from raydistill.sources.images import decode
@@ -155,15 +155,15 @@ class Run:
         return variants[name]
 
 
-def run(config: Config, until: steps.Until = "sample") -> Run:
+def run(config: Config, until: job.Until = "sample") -> Run:
     """Carries a run to a stage as the command line does, on Ray; what is there already is found and kept.
 
     Raises BadInput before anything is written, and StageFailed on the way: the same call goes on.
     """
-    known = steps.Until.__args__  # type: ignore[attr-defined]
+    known = job.Until.__args__  # type: ignore[attr-defined]
     if until not in known:
         raise BadInput(f"until={until!r} is no stage; one of {', '.join(known)}")
-    return Run(steps.carry(config, until))
+    return Run(job.carry(config, until))
 
 
 def sample(

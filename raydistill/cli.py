@@ -139,7 +139,7 @@ def run(name: str, argv: Sequence[str]) -> int:
 
         print(pretrain(config))
         return 0
-    from raydistill.pipeline.steps import main as pipeline
+    from raydistill.pipeline.job import main as pipeline
 
     print(pipeline(config, VERBS[name].until, given))  # type: ignore[arg-type]
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from raydistill.config import Config
@@ -52,7 +51,6 @@ class Results:
     teaching: Teaching | None = None
     trainings: list[Training] = field(default_factory=list)
     on_parts: list[Training] = field(default_factory=list)  # on parts of the sets, for redundancy
-    still_ours: Callable[[], None] = lambda: None  # raises StageFailed once another run has the run directory
     computed: bool = False  # whether anything was done in this run
 
 

@@ -14,7 +14,7 @@ from running import finish
 from samples import write_folder
 
 from raydistill import cli
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.store.artifact import Manifest
 
 settings.register_profile("raydistill", deadline=None, max_examples=50)  # machines differ in speed
@@ -50,7 +50,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(steps, "run", lambda *_, **__: pytest.fail("work began"))
+    monkeypatch.setattr(job, "run", lambda *_, **__: pytest.fail("work began"))
 
     def call(*argv: str) -> str:
         placed = argv[0] == "pretrain" or any(a.startswith(("run_dir=", "--run")) for a in argv)

@@ -19,9 +19,9 @@ from samples import write_student
 from raydistill import cli
 from raydistill.config import Config, leaves, load
 from raydistill.config.loading import _flat
-from raydistill.distributed.pretrain import job
+from raydistill.distributed import pretrain
 from raydistill.exporters import write
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 
 LINES, BLOCKS = 1000, 10
 FIELDS = {key: _flat(field.annotation) for key, field in leaves(Config)}
@@ -91,7 +91,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def reached(*_: Any, **__: Any) -> NoReturn:
         raise AssertionError("work would begin")
 
-    for module, name in ((steps, "run"), (steps, "prove_nodes"), (job, "_trained"), (write, "export")):
+    for module, name in ((job, "run"), (job, "prove_nodes"), (pretrain.job, "_trained"), (write, "export")):
         monkeypatch.setattr(module, name, reached)
     return here
 

@@ -10,7 +10,7 @@ import pytest
 
 from raydistill import cli
 from raydistill import config as configuration
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.pretraining.plan import make_plan
 from raydistill.state import Results
 from raydistill.store.rundir import RunDir
@@ -98,8 +98,8 @@ def test_a_thousand_random_command_lines_end_in_one_line_or_in_work(
 ) -> None:
     """Everything but the work itself happens: what validates is checked against the world as well."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(steps, "run", lambda prepared, *_, **__: Results(prepared, computed=True))
-    monkeypatch.setattr(steps, "prove_nodes", lambda *_: None)
+    monkeypatch.setattr(job, "run", lambda prepared, *_, **__: Results(prepared, computed=True))
+    monkeypatch.setattr(job, "prove_nodes", lambda *_: None)
     monkeypatch.setattr(RunDir, "at_work", lambda *_: nullcontext())
     monkeypatch.setattr("raydistill.distributed.pretrain.job.pretrain", lambda config: str(make_plan(config).out))
     rng, codes = random.Random(20), {0: 0, 2: 0}

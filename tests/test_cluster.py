@@ -21,7 +21,7 @@ from raydistill.config import Config
 from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import fingerprint
 from raydistill.methods.resolve import resolve
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import ClassInfo
 from raydistill.stages import runner
@@ -167,10 +167,10 @@ def test_a_run_clusters_once_for_every_algorithm_that_its_methods_ask_for(tiny_f
         manifold={"nearest": 4, "tangent_dim": 2},
         evaluate={**config().evaluate.model_dump(), "baselines": ["mgd3", "kmeans", "random"]},
     )
-    done = steps.run(prepare(asked, generate=False), "plan", serial)
+    done = job.run(prepare(asked, generate=False), "plan", serial)
     assert set(done.prototypes) == {"divisive", "kmeans"}
     assert set(done.plans) == {"manifoldgd", "mgd3", "kmeans", "random"}
-    alone = steps.run(prepare(asked, evaluate=False, generate=False), "cluster", serial)
+    alone = job.run(prepare(asked, evaluate=False, generate=False), "cluster", serial)
     assert set(alone.prototypes) == {"divisive"} and not alone.computed
 
 

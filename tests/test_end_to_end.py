@@ -24,7 +24,7 @@ from raydistill.config import Config, RayConfig
 from raydistill.distributed import executors
 from raydistill.distributed.runtime import ensure_ray
 from raydistill.models import denoiser, vae
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.stages.runner import Execute, Stage, serial
 from raydistill.state import Results
@@ -93,7 +93,7 @@ class TestAFinishedRun:
             monkeypatch.setattr(module, "load_network", lambda *_: pytest.fail("a network was loaded"))
         before = traces(run)
         nothing: Execute = lambda stage, todo: pytest.fail(f"{stage.name} was done again")  # noqa: E731
-        done = steps.run(prepare(configuration.load(str(run / "config.yaml"))), execute=nothing)
+        done = job.run(prepare(configuration.load(str(run / "config.yaml"))), execute=nothing)
         assert not done.computed and traces(run) == before
 
     def test_shares_its_stages_with_another_that_differs_later(self, reference: Reference, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ class TestAFinishedRun:
             return serial(stage, todo)
 
         overrides = [*TINY, "guidance.scale=0.3", f"run_dir={run}"]
-        done = steps.run(prepare(configuration.load("quickstart", overrides)), "sample", here)
+        done = job.run(prepare(configuration.load("quickstart", overrides)), "sample", here)
         assert asked == ["sample", "check"] and done.computed
         after = traces(run)
         assert all(after[k] == v for k, v in before.items() if "/commits/" in k or "/data/" in k)
@@ -127,7 +127,7 @@ class TestBytes:
     def before(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """A run directory that has everything up to the prototypes."""
         run = tmp_path_factory.mktemp("before") / "run"
-        steps.run(prepare(self.config(run, 1)), "cluster", lambda stage, todo: serial(stage, todo))
+        job.run(prepare(self.config(run, 1)), "cluster", lambda stage, todo: serial(stage, todo))
         return run
 
     def config(self, run: Path, batch: int, *more: str) -> Config:
@@ -137,7 +137,7 @@ class TestBytes:
 
     def sampled(self, before: Path, run: Path, batch: int, actors: int, execute: Execute) -> Results:
         shutil.copytree(before, run)
-        return steps.run(prepare(self.config(run, batch, f"sample.actors={actors}")), "sample", execute)
+        return job.run(prepare(self.config(run, batch, f"sample.actors={actors}")), "sample", execute)
 
     def shuffled(self, seed: int, ray_too: bool) -> Execute:
         """Units in an order of chance."""

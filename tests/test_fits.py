@@ -66,9 +66,16 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
         made: Any = SimpleNamespace(digest=digest, rows=2)
         return Results(p, syntheses={p.config.method: made})
 
-    def evaluate(config: Any, run: Any, refs: Any, *other: Any) -> Any:
-        seen.fits.append((config.evaluate.protocol.name, config.evaluate.seeds, [r.name for r in refs]))
-        return [SimpleNamespace(set=r) for r in refs], 1.0
+    class Steps:
+        def __init__(self, p: Any) -> None:
+            self.evaluate = p.config.evaluate
+
+        def trainings(self, refs: Any) -> Any:
+            seen.fits.append((self.evaluate.protocol.name, self.evaluate.seeds, [r.name for r in refs]))
+            return [SimpleNamespace(set=r) for r in refs]
+
+        def teaching(self, refs: Any) -> None:
+            return None
 
     def numbers(done: Any) -> dict[str, Any]:
         rows = [{"student": "convnet", "last": 0.2, "best": 0.3}]
@@ -77,12 +84,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
     monkeypatch.setattr(fits, "prepare", prepare)
     monkeypatch.setattr(fits, "numbers", numbers)
-    monkeypatch.setattr(fits.steps, "run", run)
-    monkeypatch.setattr(fits.steps, "start_run", lambda p: seen.runs.append((FULL, "start")))
-    monkeypatch.setattr(fits.steps, "on_ray", lambda p, nodes: None)
-    monkeypatch.setattr(fits.steps, "nodes_of", lambda p: SimpleNamespace(prove=None))
-    monkeypatch.setattr(fits.teaching, "teach", lambda p, refs, run_stage: None)
-    monkeypatch.setattr(fits.students, "evaluate", evaluate)
+    monkeypatch.setattr(fits, "Steps", Steps)
+    monkeypatch.setattr(fits.job, "run", run)
+    monkeypatch.setattr(fits.job, "start_run", lambda p: seen.runs.append((FULL, "start")))
     return seen
 
 

@@ -23,7 +23,7 @@ from raydistill.distributed import students
 from raydistill.errors import BadInput, StageFailed
 from raydistill.exporters.write import export
 from raydistill.models.vae import VaeSpec
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import ClassInfo
 from raydistill.sources.images import decode
@@ -269,7 +269,7 @@ def test_a_whole_run_judges_it_beside_the_baselines(tmp_path: Path, monkeypatch:
         "evaluate.protocol.visits": 32, "evaluate.protocol.evaluations": 1, "run_dir": tmp_path / "run",
         "source.kind": "imagefolder", "source.path": write_digits(tmp_path / "real", train=3, val=1),
     })  # fmt: skip
-    done = steps.run(prepare(config), "report", runner.serial)
+    done = job.run(prepare(config), "report", runner.serial)
     assert list(done.syntheses) == ["mine", "random", "kmeans"]
     assert {s.rows for s in done.syntheses.values()} == {20}
     found = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -278,7 +278,7 @@ def test_a_whole_run_judges_it_beside_the_baselines(tmp_path: Path, monkeypatch:
     assert "mine" in (tmp_path / "run" / "report.html").read_text()
     assert not (tmp_path / "run" / "distilled").exists()
     again = configuration.load(str(tmp_path / "run" / "config.yaml"))
-    assert not steps.run(prepare(again), "report", runner.serial).computed
+    assert not job.run(prepare(again), "report", runner.serial).computed
 
 
 class TestCommandLine:
@@ -286,7 +286,7 @@ class TestCommandLine:
         monkeypatch.chdir(tmp_path)
         mine = write_digits(tmp_path / "mine", train=3)
         seen: list[Any] = []
-        monkeypatch.setattr(steps, "run", lambda p, *_, **__: seen.append(p) or state.Results(p))
+        monkeypatch.setattr(job, "run", lambda p, *_, **__: seen.append(p) or state.Results(p))
         assert cli.main(["evaluate", "--images", "mine", "seeds=2", "full=false"]) == 0
         (prepared,) = seen
         c = prepared.config

@@ -26,7 +26,7 @@ from raydistill.models import loaded
 from raydistill.models.classifier import Classifier, ClassifierSpec, unit_images
 from raydistill.models.device import Placement
 from raydistill.models.vae import Vae, VaeSpec
-from raydistill.pipeline import preflight, steps, unread
+from raydistill.pipeline import preflight, product, steps, unread
 from raydistill.sources.images import decode
 from raydistill.stages import runner
 from raydistill.stages.runner import serial
@@ -203,7 +203,7 @@ class TestOnTheWay:
         p = self.prepared(tmp_path)
         assert {f.what for f in steps.nodes_of(p).needs().files} >= {"teacher.path"}
         weights = p.variants[0].sampling.networks["teacher"].identity()["weights"]
-        assert steps.provenance(p, p.variants[0])["teacher"] == weights[:16]
+        assert product.provenance(p, p.variants[0])["teacher"] == weights[:16]
         travelled = pickle.loads(pickle.dumps(p.variants[0].sampling))
         assert travelled.networks["teacher"].identity()["weights"] == weights, "as it comes to an actor"
 

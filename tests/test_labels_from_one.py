@@ -10,7 +10,7 @@ from samples import coloured_png, write_parquet
 
 from raydistill import config as configuration
 from raydistill.errors import BadInput
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import open_splits
 from raydistill.stages.runner import serial
@@ -90,7 +90,7 @@ def test_images_of_the_class_beside_are_seen_after_sampling(
         write_parquet(tmp_path / f"{split}-0.parquet", rows, names=None)
     given = ("method=dit", "sampler.steps=20", "sample.device=cpu", "encode.device=cpu")
     for _ in range(2):  # finished, it says so again
-        done = steps.run(prepared(tmp_path, *given), "sample", serial)
+        done = job.run(prepared(tmp_path, *given), "sample", serial)
         warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning ")]
         if first == 0:
             assert not warned and done.checks["dit"].hits >= 6

@@ -14,7 +14,7 @@ from tiny_run import GENERATED, TinyRun, config
 from raydistill import registry
 from raydistill.errors import BadInput, StageFailed
 from raydistill.models import loaded
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import open_source
 from raydistill.sources.images import decode, png
@@ -170,7 +170,7 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             "sampler": asked.sampler.model_copy(update={"cfg_scale": 2.0}),
         }
     )
-    done = steps.run(prepare(asked), execute=serial)
+    done = job.run(prepare(asked), execute=serial)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     own = {k for k in result if k.endswith("/latent") and not k.startswith("metrics/")}
     assert own - {OWN} == {f"{v}/latent" for v in ("l2", "precision", "recall", "density", "coverage")}
@@ -183,5 +183,5 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert f"{GENERATED}: {done.checks[GENERATED].hits} of 6 " in page and list(done.checks) == [GENERATED]
     assert list(done.measured) == [GENERATED, "random"], "the whole split is what they are measured by"
 
-    again = steps.run(prepare(asked), execute=lambda stage, todo: pytest.fail(f"{stage.name} has work"))
+    again = job.run(prepare(asked), execute=lambda stage, todo: pytest.fail(f"{stage.name} has work"))
     assert not again.computed

@@ -16,7 +16,7 @@ from tiny_run import STAGES, TinyRun, watched
 from raydistill import config as configuration
 from raydistill.distributed.visibility import laid_out, look, needs, unanswered
 from raydistill.errors import BadInput, CorruptArtifact
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import open_source, open_splits
 from raydistill.stages.runner import serial
@@ -184,7 +184,7 @@ class TestRuns:
                 "encode.batch=4",
                 "evaluate.baselines=[]",
             ]
-            steps.run(
+            job.run(
                 prepare(configuration.load("quickstart", overrides), evaluate=False),
                 "sample",
                 lambda stage, todo: serial(stage, todo),

@@ -31,7 +31,7 @@ from raydistill.models.denoiser import Denoiser, GeneratorSpec
 from raydistill.models.device import Placement
 from raydistill.models.vae import Vae, VaeSpec
 from raydistill.pipeline.preflight import prepare
-from raydistill.pipeline.steps import provenance
+from raydistill.pipeline.product import provenance
 from raydistill.seeding import NoiseKey
 from raydistill.stages import runner
 from raydistill.stages.syntheses import plan

@@ -9,7 +9,7 @@ import torch
 
 from raydistill.config import load
 from raydistill.identity import digest
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.stages.runner import serial
 
@@ -33,6 +33,6 @@ def test_the_distilled_digits_are_what_they_were(tmp_path: Path) -> None:
     if here() != MADE_ON:
         pytest.skip(f"the digests were taken with {MADE_ON}, and this is {here()}")
     asked = load("quickstart", [f"run_dir={tmp_path / 'run'}", "evaluate.baselines=[]"])
-    steps.run(prepare(asked, evaluate=False), "sample", execute=serial)
+    job.run(prepare(asked, evaluate=False), "sample", execute=serial)
     found = {p.name: digest(p.read_bytes()) for p in (tmp_path / "run" / "distilled").iterdir()}
     assert found == DISTILLED

@@ -14,7 +14,7 @@ from raydistill.errors import BadInput
 from raydistill.evaluation.score import examine
 from raydistill.evaluation.train import Student, train_student
 from raydistill.metrics.redundancy import redundancy_parts
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.results.numbers import metrics
 from raydistill.stages.evaluation import image_sets, trainer
@@ -36,7 +36,7 @@ class TestRedundancy:
         monkeypatch.setattr(students, "fit", fit)
         asked = config(run_dir=str(tmp_path / "run"), metrics={"names": []}, encode={"chunk": 400, "batch": 50})
         parts = asked.evaluate.model_copy(update={"seeds": 2, "redundancy_parts": 3})
-        return steps.run(prepare(asked.model_copy(update={"evaluate": parts})), execute=serial)
+        return job.run(prepare(asked.model_copy(update={"evaluate": parts})), execute=serial)
 
     def test_it_is_the_mean_accuracy_on_the_other_parts(self, done: state.Results) -> None:
         found = metrics(done)

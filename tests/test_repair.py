@@ -18,7 +18,7 @@ from tiny_run import STAGES, TinyRun
 
 from raydistill import cli
 from raydistill import config as configuration
-from raydistill.pipeline import steps
+from raydistill.pipeline import job, steps
 from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.verify import mend
 from raydistill.stages.runner import serial
@@ -118,7 +118,7 @@ class TestTheRunsCommand:
         small = ["method=kmeans", "ipc=2", "encode.chunk=5", "encode.batch=4", "evaluate.baselines=[]"]
         source = ["source.kind=imagefolder", f"source.path={place / 'set'}", f"run_dir={place / 'run'}"]
         p = prepare(configuration.load("quickstart", [*source, *small, *overrides]), evaluate=False)
-        steps.run(p, "sample", serial)
+        job.run(p, "sample", serial)
 
     @pytest.mark.parametrize("spoil", [flip, cut, Path.unlink], ids=["flip", "cut", "gone"])
     @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ class TestTheRunsCommand:
         sorted(made.glob("latents/*/commits/*"))[0].unlink()
         flip(made / "config.yaml")
         (made / f"{PROBE}abc").write_text("secret")
-        monkeypatch.setattr(steps, "run", lambda *_, **__: pytest.fail("work began"))
+        monkeypatch.setattr(job, "run", lambda *_, **__: pytest.fail("work began"))
         assert cli.main(["verify", str(made), "--repair"]) == 0
         assert files(made) == before
 

@@ -25,7 +25,7 @@ from raydistill import cli
 from raydistill import config as configuration
 from raydistill.distributed import executors
 from raydistill.errors import BadInput
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.stages import runner
 from raydistill.store import location
 from raydistill.store.location import Location
@@ -81,7 +81,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(steps, "run", lambda *_, **__: pytest.fail("work began"))
+    monkeypatch.setattr(job, "run", lambda *_, **__: pytest.fail("work began"))
     yield folder
     assert not list(folder.iterdir())
 

@@ -57,7 +57,7 @@ from cells import (
 )
 from fits import compute, configured, machine
 
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.results import costs as costs_kept
 from raydistill.stages.syntheses import sample
@@ -91,7 +91,7 @@ def costs(args: argparse.Namespace, wanted: Sequence[Row]) -> None:
     first = Cell(Row("shared", wanted[0].overrides), args.ipc, args.seeds[0])
     place, artifacts = cost_path(args, first.row), args.work / "costs" / "artifacts"
     if not place.exists():
-        done = steps.run(prepare(configured(args, first, args.work / "costs" / "shared", artifacts)), "cluster")
+        done = job.run(prepare(configured(args, first, args.work / "costs" / "shared", artifacts)), "cluster")
         write(place, {"stages": seconds(done), "machine": machine(done.prepared.config)})
     for row in wanted:
         place = cost_path(args, row)
@@ -100,7 +100,7 @@ def costs(args: argparse.Namespace, wanted: Sequence[Row]) -> None:
         folder = args.work / "costs" / place.stem
         config = configured(args, Cell(row, args.ipc, args.seeds[0]), folder, artifacts)
         cold()
-        done = steps.run(prepare(config), "sample")
+        done = job.run(prepare(config), "sample")
         made = {"row": row.name, "ipc": args.ipc, "stages": seconds(done), **timed(done, args.repeat)}
         write(place, made | {"machine": machine(config)})
         print(f"COST {row.name}: {made['s_an_image']:.3f} s an image, {sum(made['stages'].values()):.1f} s", flush=True)

@@ -16,18 +16,15 @@ from typing import Any
 from cells import DIVERGED, Cell, accuracy, metric, shown, write
 
 from raydistill.config import Config, load
-from raydistill.distributed import students
 from raydistill.errors import StageFailed
-from raydistill.pipeline import steps, teaching
+from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
+from raydistill.pipeline.steps import Steps
 from raydistill.report.data import FULL
 from raydistill.results.numbers import metrics
-from raydistill.stages import runner
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import body, score
-from raydistill.stages.runner import Stage
 from raydistill.state import Prepared, Results
-from raydistill.store.sealed import Sealed
 
 OTHER = ("accuracy/", "metrics/", "time/")  # of result.json: what is no metric of the set itself
 LEFT_OUT = ("per_class", "confusion")  # of a score, to keep cells small
@@ -75,10 +72,10 @@ def about(cell: Cell) -> dict[str, Any]:
 def sampled(args: argparse.Namespace, cell: Cell, p: Prepared) -> SetRef | None:
     """The set that a cell trains on. None if its samples ran off; then the cell is written here."""
     if cell.row.name == FULL:
-        steps.start_run(p)
-        return SetRef(FULL, p.splits.train.digest, len(p.splits.train), None)
+        job.start_run(p)
+        return SetRef.full(p.splits.train)
     try:
-        made = steps.run(p, "sample").syntheses[p.config.method]
+        made = job.run(p, "sample").syntheses[p.config.method]
     except StageFailed as e:
         if "non-finite" not in str(e):
             raise
@@ -95,21 +92,14 @@ def fit_of(config: Config) -> str:
 
 def together(fit: Sequence[tuple[Cell, Prepared, SetRef]]) -> Iterator[tuple[Cell, Results]]:
     """Trains on all sets in one fit, whose trainings the runs of the cells then find by fingerprint."""
-    p = fit[0][1]
-    nodes = steps.nodes_of(p)
-    execute = steps.on_ray(p, nodes)
-
-    def run_stage(stage: Stage, name: str | None = None) -> Sealed:
-        return runner.run(stage, execute, name or "").sealed
-
+    steps = Steps(fit[0][1])
     refs = list({ref.digest: ref for _, _, ref in fit}.values())  # rows may have made the same images
-    taught = teaching.teach(p, refs, run_stage)
-    every, _ = students.evaluate(p.config, p.run, refs, p.splits.train, p.splits.test, nodes.prove, taught)
+    every = steps.trainings(refs)
     for cell, own, ref in fit:
         if ref.made is not None:
-            yield cell, steps.run(own, "evaluate")
+            yield cell, job.run(own, "evaluate")
         else:
-            yield cell, Results(own, teaching=taught, trainings=[t for t in every if t.set == ref])
+            yield cell, Results(own, teaching=steps.teaching(refs), trainings=[t for t in every if t.set == ref])
 
 
 def numbers(done: Results) -> dict[str, Any]:

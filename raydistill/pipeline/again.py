@@ -8,9 +8,9 @@ from raydistill import config as configuration
 from raydistill.config import Config
 from raydistill.config import text as yaml
 from raydistill.errors import BadInput, StageFailed, one_line
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
+from raydistill.pipeline.job import Until
 from raydistill.pipeline.preflight import prepare
-from raydistill.pipeline.steps import Until
 from raydistill.stages.latents import encode
 from raydistill.store import seals
 from raydistill.store.location import Location
@@ -42,7 +42,7 @@ class Command:
 
     def run(self) -> None:
         """Raises what the pipeline raises; the run can then be continued by its own command."""
-        steps.main(self.config, self.until)
+        job.main(self.config, self.until)
 
     def _check(self, contents: Contents) -> None:
         """Refuses to make another run of it: of images or a VAE that are not what they were."""

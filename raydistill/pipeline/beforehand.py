@@ -24,10 +24,11 @@ from raydistill.distributed.resources import (
 from raydistill.errors import RaydistillError
 from raydistill.models.checkpoint import packaged
 from raydistill.pipeline import features
-from raydistill.pipeline.steps import Until, judge, make, sets
+from raydistill.pipeline.job import JUDGED, Until, judge, make, sets
+from raydistill.pipeline.steps import Steps
 from raydistill.stages.evaluation import trainings
 from raydistill.stages.runner import Stage
-from raydistill.state import Prepared, Results
+from raydistill.state import Prepared
 from raydistill.store.sealed import Sealed
 
 LATER = {"encode": 0, "group": 1, "cluster": 2, "embed": 3, "import": 4, "plan": 4, "sample": 4, "measure": 5}
@@ -35,7 +36,7 @@ LATER = {"encode": 0, "group": 1, "cluster": 2, "embed": 3, "import": 4, "plan":
 
 def reservations(p: Prepared, until: Until) -> list[tuple[str, Reservation]]:
     """What the stages of a run reserve, in their order, by the name of the stage."""
-    c, judged = p.config, until in ("evaluate", "report")
+    c, judged = p.config, until in JUDGED
     found = [("encode", of_pool("encode", c.encode))]
     if until == "encode":
         return found
@@ -56,24 +57,27 @@ class Unfinished(Exception):
     """A stage, by its name, has no manifest."""
 
 
-def first_unfinished(p: Prepared, until: Until) -> str | None:
-    """The name of the first stage that is not sealed; None if all are. Reads only.
+class Reading(Steps):
+    """Steps that find what is finished, and compute nothing."""
 
-    Raises RaydistillError for a finished one that is damaged.
-    """
-    done = Results(p)
-
-    def run_stage(stage: Stage, _: str | None = None) -> Sealed:
+    def _carry(self, stage: Stage, name: str) -> Sealed:
         sealed = Sealed.found(stage.artifact)
         if sealed is None:
             raise Unfinished(stage.name)
         return sealed
 
+
+def first_unfinished(p: Prepared, until: Until) -> str | None:
+    """The name of the first stage that is not sealed; None if all are. Reads only.
+
+    Raises RaydistillError for a finished one that is damaged.
+    """
+    steps = Reading(p)
     try:
-        make(done, until, run_stage)
-        if until not in ("evaluate", "report"):
+        done = make(steps, until)
+        if until not in JUDGED:
             return None
-        judge(done, run_stage)
+        judge(steps, done)
     except Unfinished as e:
         return str(e)
     every = trainings.everything(p.config, p.run, sets(done), p.splits.test, done.teaching)

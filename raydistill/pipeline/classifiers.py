@@ -12,7 +12,6 @@ from raydistill.distributed.visibility import needs
 from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.pipeline import preflight
 from raydistill.progress import say
-from raydistill.report.data import FULL
 from raydistill.sources.base import open_splits
 from raydistill.stages.evaluation import trainer, trainings
 from raydistill.stages.evaluation.image_sets import SetRef
@@ -32,7 +31,7 @@ def train_classifier(config: Config, student: str, seed: int, epochs: int | None
     run = RunDir(config.run_dir or "", config.artifact_dir)
     check(config, run, student)
     splits = open_splits(config.source)
-    everything = SetRef(FULL, splits.train.digest, len(splits.train), None)
+    everything = SetRef.full(splits.train)
     planned = classifiers.planned(config, run, everything, splits, student, seed)
     if not joins(config.ray) and trainings.unfinished(classifiers.keeping(config), run, [planned]):
         check_room(of_students(e), local_room(config.ray))

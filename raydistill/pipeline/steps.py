@@ -1,163 +1,169 @@
-"""The main job: the stages in order, for the run's method and its baselines, from images to the report."""
+"""The stages of a prepared run, one by one: each brings what it needs first, and none is brought twice.
+
+A plain run calls them in its order (job.py). A curriculum calls them an increment at a time with trainings in between,
+a sweep calls them for variants of its own: what these agree in has one fingerprint, and so is one artifact.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
-from raydistill.config import Config
 from raydistill.distributed import node_log, students
-from raydistill.distributed.failures import keep_traceback
-from raydistill.distributed.nodes import Nodes, joins
+from raydistill.distributed.nodes import Nodes
 from raydistill.distributed.visibility import needs
-from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.methods.resolve import Variant
-from raydistill.models.checkpoint import licence
+from raydistill.metrics.own_class import OwnClass
 from raydistill.pipeline import features, teaching
-from raydistill.pipeline.preflight import prepare
-from raydistill.progress import listening, say
-from raydistill.report.card import card
-from raydistill.report.data import FULL
-from raydistill.results import costs
 from raydistill.stages import runner
 from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.evaluation.trainer import Teaching, Training
 from raydistill.stages.latents import embed, encode, group
 from raydistill.stages.prototypes import cluster
-from raydistill.stages.renew import renew
 from raydistill.stages.runner import Execute, Stage
-from raydistill.stages.syntheses import check, ingest, plan, product, sample
+from raydistill.stages.syntheses import check, ingest, plan, sample
 from raydistill.stages.syntheses.distilled_set import DistilledSet
-from raydistill.state import Prepared, Results, images_per_class, source_name
-from raydistill.store import seals
+from raydistill.state import Prepared
 from raydistill.store.artifact import Record
-from raydistill.store.claims import Claim
-from raydistill.store.rundir import CONFIG
 from raydistill.store.sealed import Sealed
 
-Until = Literal["encode", "cluster", "plan", "sample", "evaluate", "report"]
+T = TypeVar("T")
 
 
-class RunStage(Protocol):
-    """Carries a stage, by the name it is shown under, to its end."""
+class Steps:
+    """What each stage of a run gives, carried to its end when it is first asked for.
 
-    def __call__(self, stage: Stage, name: str | None = None, /) -> Sealed: ...
+    Finished work is found and skipped; Ray starts with the first stage that has work. All raise StageFailed and
+    CorruptArtifact, and what `still_ours` raises once another run has the run directory.
+    """
 
+    def __init__(
+        self,
+        prepared: Prepared,
+        execute: Execute | None = None,
+        nodes: Nodes | None = None,
+        still_ours: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.prepared = prepared
+        self.nodes = nodes or nodes_of(prepared)
+        self.still_ours = still_ours
+        self.computed = False  # whether anything was done
+        self._execute = execute or on_ray(prepared, self.nodes)
+        self._kept: dict[object, object] = {}
 
-def run(
-    prepared: Prepared,
-    until: Until = "report",
-    execute: Execute | None = None,
-    nodes: Nodes | None = None,
-    claim: Claim | None = None,
-) -> Results:
-    """Carries a run to `until`. Finished work is found and skipped; Ray starts with the first stage that has work."""
-    p, done = prepared, Results(prepared)
-    if claim is not None:
-        done.still_ours = claim.check
-    nodes = nodes or nodes_of(p)
-    execute = execute or on_ray(p, nodes)
-    done.computed = start_run(p)
+    # -- what all variants share -----------------------------------------------------------------------------------
 
-    def run_stage(stage: Stage, name: str | None = None) -> Sealed:
-        done.still_ours()
-        outcome = runner.run(stage, execute, name or "")
-        done.computed |= not outcome.reused
+    def latents(self) -> Sealed:
+        """Of every usable training image."""
+        p = self.prepared
+        return self._once("latents", lambda: self.run_stage(encode.stage(p.config, p.run, p.splits.train, p.vae)))
+
+    def classes(self) -> Sealed:
+        """The latents class by class."""
+        p = self.prepared
+        return self._once(
+            "classes", lambda: self.run_stage(group.stage(p.config, p.run, self.latents(), p.splits.train.classes))
+        )
+
+    def features(self) -> Sealed:
+        """What the network of features.path, which must be given, makes of the images, class by class."""
+        p = self.prepared
+        assert p.features is not None
+        network = p.features
+        return self._once(
+            "features", lambda: self.run_stage(embed.stage(p.config, p.run, self.classes(), p.splits.train, network))
+        )
+
+    def imported(self) -> Sealed:
+        """The images of the judged folder, in place of syntheses."""
+        p = self.prepared
+        assert p.given is not None
+        return self.run_stage(ingest.stage(p.config, p.run, p.given, p.vae), f"import {p.given.name}")
+
+    # -- of a variant, and an increment of it ----------------------------------------------------------------------
+
+    def prototypes(self, v: Variant) -> Sealed:
+        p, algorithm = self.prepared, v.config.cluster.algorithm or "kmeans"
+        return self.run_stage(
+            cluster.stage(v.config, p.run, self.classes(), p.splits.train.classes, p.shape),
+            "cluster" if algorithm == "kmeans" else f"cluster {algorithm}",
+        )
+
+    def plan(self, v: Variant, increment: int = 0) -> Sealed:
+        """The slots, with their prototypes and noise."""
+        p = self.prepared
+        stage = plan.stage(
+            v,
+            p.run,
+            self.classes(),
+            self.prototypes(v) if v.method.uses_prototypes else None,
+            p.splits.train.classes,
+            p.shape,
+            self.features() if features.by_features(v) else None,
+            increment,
+        )
+        return self.run_stage(stage, shown("plan", v, increment))
+
+    def syntheses(self, v: Variant, increment: int = 0) -> Sealed:
+        """The images, one a slot."""
+        p = self.prepared
+        slots = self.plan(v, increment)
+        stage = sample.stage(v, p.run, slots, self.classes(), p.splits.train, p.vae, p.generator)
+        return self.run_stage(stage, shown("sample", v, increment))
+
+    # -- of sets ---------------------------------------------------------------------------------------------------
+
+    def checks(self, sets: Mapping[str, DistilledSet]) -> dict[str, OwnClass]:
+        """Whether what was made is of its classes, by the name of the set."""
+        p = self.prepared
+        return check.check(p.run, self.classes(), sets, p.splits.train.classes, self.run_stage)
+
+    def measured(self, ref: SetRef) -> Sealed:
+        """The metrics of a set, which metrics.names must ask for."""
+        p = self.prepared
+        points = {measure.LATENT: self.classes()}
+        if p.features and p.features.architecture in measure.asked(p.config.metrics, p.features).values():
+            points[p.features.architecture] = self.features()
+        stage = measure.stage(p.config, p.run, ref, points, p.features, len(p.splits.train.classes))
+        return self.run_stage(stage, f"measure {ref.name}")
+
+    def teaching(self, sets: Sequence[SetRef]) -> Teaching | None:
+        """The teacher with its labels of these sets; None for hard labels."""
+        key = ("teaching", *(s.digest for s in sets))
+        return self._once(key, lambda: teaching.teach(self.prepared, sets, self.run_stage))
+
+    def trainings(self, sets: Sequence[SetRef]) -> list[Training]:
+        """Every student and seed on every set, and on its parts if they are asked for, in one fit over what is left."""
+        p, taught = self.prepared, self.teaching(sets)
+        every, seconds = students.evaluate(
+            p.config, p.run, sets, p.splits.train, p.splits.test, self.nodes.prove, taught
+        )
+        self.computed |= seconds > 0
+        return every
+
+    # -- how -------------------------------------------------------------------------------------------------------
+
+    def run_stage(self, stage: Stage, name: str | None = None) -> Sealed:
+        """Any stage, shown under this name."""
+        key = (stage.artifact.stage, stage.artifact.fingerprint)
+        return self._once(key, lambda: self._carry(stage, name or stage.name))
+
+    def _carry(self, stage: Stage, name: str) -> Sealed:
+        self.still_ours()
+        outcome = runner.run(stage, self._execute, name)
+        self.computed |= not outcome.reused
         return outcome.sealed
 
-    with listening(costs.listener(p.run.root)):
-        make(done, until, run_stage)
-        if until not in ("encode", "cluster", "plan"):
-            finish(done, until, run_stage, nodes)
-    return done
+    def _once(self, key: object, make: Callable[[], T]) -> T:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]  # type: ignore[return-value]
 
 
-def make(done: Results, until: Until, run_stage: RunStage) -> Results:
-    """The stages up to the syntheses, in order."""
-    p, train = done.prepared, done.prepared.splits.train
-    done.latents = run_stage(encode.stage(p.config, p.run, train, p.vae))
-    if until == "encode":
-        return done
-    done.classes = run_stage(group.stage(p.config, p.run, done.latents, train.classes))
-    for v in p.variants:
-        algorithm = v.config.cluster.algorithm or "kmeans"
-        if algorithm not in done.prototypes and (until == "cluster" or v.method.uses_prototypes):
-            done.prototypes[algorithm] = run_stage(
-                cluster.stage(v.config, p.run, done.classes, train.classes, p.shape),
-                "cluster" if algorithm == "kmeans" else f"cluster {algorithm}",
-            )
-    if until == "cluster":
-        return done
-    if p.features and features.wanted(p, until in ("evaluate", "report")):
-        done.features = run_stage(embed.stage(p.config, p.run, done.classes, train, p.features))
-    if p.given is not None and until != "plan":
-        imported = run_stage(ingest.stage(p.config, p.run, p.given, p.vae), f"import {p.given.name}")
-        done.syntheses[p.given.name] = DistilledSet((imported,))
-    for v in p.variants if p.given is None else p.variants[1:]:
-        name = v.config.method
-        anchors = done.prototypes[v.config.cluster.algorithm or "kmeans"] if v.method.uses_prototypes else None
-        done.plans[name] = run_stage(
-            plan.stage(
-                v,
-                p.run,
-                done.classes,
-                anchors,
-                train.classes,
-                p.shape,
-                done.features if features.by_features(v) else None,
-            ),
-            f"plan {name}",
-        )
-        if until != "plan":
-            sampled = run_stage(
-                sample.stage(v, p.run, done.plans[name], done.classes, train, p.vae, p.generator),
-                f"sample {name}",
-            )
-            done.syntheses[name] = DistilledSet((sampled,))
-    return done
-
-
-def finish(done: Results, until: Until, run_stage: RunStage, nodes: Nodes) -> None:
-    """What becomes of the syntheses: their check, the product, the trainings, the report."""
-    p = done.prepared
-    assert done.classes is not None
-    made = {v.config.method for v in p.variants if v.method.generates} | ({p.given.name} if p.given else set())
-    made_sets = {name: s for name, s in done.syntheses.items() if name in made}
-    done.checks = check.check(p.run, done.classes, made_sets, p.splits.train.classes, run_stage)
-    if p.given is None:  # the product is what this run made
-        done.still_ours()
-        done.computed |= assemble(p, p.variants[0], done.syntheses[p.config.method])
-    if until == "sample":
-        return
-    judge(done, run_stage)
-    refs, train = sets(done), p.splits.train
-    every, seconds = students.evaluate(p.config, p.run, refs, train, p.splits.test, nodes.prove, done.teaching)
-    done.trainings = [t for t in every if t.set.redundancy_part is None]
-    done.on_parts = [t for t in every if t.set.redundancy_part is not None]
-    if seconds:
-        done.computed = True
-    if until == "report":
-        from raydistill.results import reporting
-
-        done.still_ours()
-        reporting.write(done)
-
-
-def judge(done: Results, run_stage: RunStage) -> None:
-    """The metrics of every set, and its soft labels if the protocol asks for them."""
-    p = done.prepared
-    assert done.classes is not None
-    measuring = measure.asked(p.config.metrics, p.features)
-    points = {measure.LATENT: done.classes}
-    if p.features and done.features:
-        points[p.features.architecture] = done.features
-    for ref in sets(done) if measuring else ():
-        if ref.made is not None:  # not the whole split, which the others are measured by
-            done.measured[ref.name] = run_stage(
-                measure.stage(p.config, p.run, ref, points, p.features, len(p.splits.train.classes)),
-                f"measure {ref.name}",
-            )
-    done.teaching = teaching.teach(p, sets(done), run_stage)
+def shown(kind: str, v: Variant, increment: int) -> str:
+    """What the stage of a variant is called on the way."""
+    return f"{kind} {v.config.method}" + (f" {increment}" if increment else "")
 
 
 def on_ray(p: Prepared, nodes: Nodes) -> Execute:
@@ -182,113 +188,3 @@ def nodes_of(p: Prepared) -> Nodes:
     specs |= {f"{role}.path": n for v in p.variants if v.sampling for role, n in v.sampling.networks.items()}
     models = {key: spec.path for key, spec in specs.items() if spec is not None}
     return Nodes(p.config.ray, lambda: needs(p.run, p.config.source, [p.splits.train, p.splits.test], models))
-
-
-def prove_nodes(p: Prepared, nodes: Nodes) -> None:
-    """Asks the nodes of a cluster that is joined before a new run writes anything. Raises BadInput.
-
-    A run that has its latents is asked by the stages, as nodes are that join later (`Nodes.watch`).
-    """
-    if joins(p.config.ray) and encode.stage(p.config, p.run, p.splits.train, p.vae).artifact.manifest() is None:
-        from raydistill.distributed.runtime import ensure_ray
-
-        ensure_ray(p.config.ray)
-        nodes.prove()
-
-
-def start_run(p: Prepared) -> bool:
-    """Claims the run directory and keeps the configuration in it; an earlier, different one goes to the logs.
-
-    True if something that a run keeps there had to be mended.
-    """
-    p.run.claim()
-    sealed = seals.find(p.run.root, CONFIG) is not None
-    spoiled = sealed and seals.state(p.run.root, CONFIG) is not seals.State.WHOLE
-    text = p.config.yaml()
-    copy = text if len(text) < seals.MAX_COPY else ""  # verify writes it again from its seal
-    renew(p.run.root, CONFIG, text.encode(), aside="logs/config-{}.yaml", copy=copy)
-    return costs.settle(p.run.root) or spoiled
-
-
-def sets(done: Results) -> list[SetRef]:
-    """The training sets that are compared: the run's own, its baselines, and the whole split if asked for."""
-    p = done.prepared
-    refs = [SetRef.of(name, made) for name, made in done.syntheses.items()]
-    if p.config.evaluate.full:
-        refs.append(SetRef(FULL, p.splits.train.digest, len(p.splits.train), None))
-    return refs
-
-
-def provenance(p: Prepared, v: Variant) -> dict[str, Any]:
-    """What an image came from, free of host and time: the same on every machine."""
-    c = v.config
-    made: dict[str, Any] = {"vae": p.vae.identity()["weights"][:16]}
-    if v.sampling is not None and p.generator is not None:
-        made |= {"generator": p.generator.identity()["weights"][:16], "sampler": v.sampling.sampler.model_dump()}
-        guidance = v.sampling.guidance
-        if guidance is not None:
-            own = {} if guidance.own is None else guidance.own.model_dump()
-            made |= {"guidance": {"name": guidance.name, **guidance.told(), **own}}
-        made |= {role: network.identity()["weights"][:16] for role, network in v.sampling.networks.items()}
-    if v.method.uses_prototypes and c.cluster.algorithm not in (None, "kmeans"):
-        made["prototypes"] = {"algorithm": c.cluster.algorithm, **c.hierarchy.model_dump()}
-    return made
-
-
-def terms(p: Prepared, v: Variant) -> dict[str, str | None]:
-    """The licence of each thing that the images of a variant are made from, None where nobody states it."""
-    found: dict[str, str | None] = {"images": p.config.source.licence}
-    if v.method.generates and p.generator is not None:
-        found |= {"generator": licence(p.generator.path), "VAE": licence(p.vae.path)}
-    return found
-
-
-def assemble(p: Prepared, v: Variant, syntheses: DistilledSet) -> bool:
-    """Writes distilled/; True if that changed anything."""
-    c, made = v.config, provenance(p, v)
-    text = card(
-        title=f"{source_name(c)} distilled by {c.method}, {images_per_class(c.ipc)}",
-        method=c.method,
-        ipc=c.ipc,
-        seed=c.seed,
-        classes=p.splits.train.classes,
-        image_size=c.source.image_size,
-        source_kind=c.source.kind,
-        generator=made.get("generator"),
-        fields=made,
-        terms=terms(p, v),
-    )
-    changed = product.assemble(p.run.root, syntheses, p.splits.train.classes, c.method, made, text)
-    if changed:
-        say("assemble", f"{syntheses.rows} images in {p.run.root / 'distilled'}")
-    return changed
-
-
-def carry(config: Config, until: Until = "report", given: Sequence[str] = ()) -> Results:
-    """Checks everything and carries a run to `until`; `given` are the keys of a command line.
-
-    Raises BadInput for what can be known beforehand, with nothing written, and StageFailed for all that comes later.
-    """
-    from raydistill.pipeline import beforehand, unread
-
-    prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
-    unread.check(prepared, given)
-    beforehand.check(prepared, until)
-    nodes = nodes_of(prepared)
-    prove_nodes(prepared, nodes)
-    with prepared.run.at_work(prepared.config.yaml()) as claim:
-        try:
-            done = run(prepared, until, nodes=nodes, claim=claim)
-        except RaydistillError as e:
-            keep_traceback(prepared.run.root)
-            if isinstance(e, BadInput):  # found only now (weights that do not load, a cluster without GPUs)
-                raise StageFailed(str(e)) from e
-            raise
-    if not done.computed:
-        say("done", "nothing was left to do")
-    return done
-
-
-def main(config: Config, until: Until = "report", given: Sequence[str] = ()) -> str:
-    """Entry of the command line: returns the run directory."""
-    return str(carry(config, until, given).prepared.run.root)

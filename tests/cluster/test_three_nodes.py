@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 from running import TINY, finish, product, start
 
 from raydistill import config as configuration
-from raydistill.pipeline import steps
+from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.stages.runner import serial
 
@@ -75,7 +75,7 @@ def test_a_node_that_is_lost_while_it_samples_changes_nothing(
     (survivor,) = gpu_nodes(cluster)
     assert survivor in placed(lost, folder.parent.name).values()
     overrides = [*TINY, *many, f"run_dir={whole}"]
-    steps.run(prepare(configuration.load("quickstart", overrides)), "sample", serial)
+    job.run(prepare(configuration.load("quickstart", overrides)), "sample", serial)
     assert product(lost) == product(whole) != product(spread[0])
 
 

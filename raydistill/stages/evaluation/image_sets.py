@@ -12,6 +12,7 @@ from PIL import Image
 from raydistill.config import SourceConfig
 from raydistill.errors import BrokenImage, StageFailed
 from raydistill.evaluation.images import ImageSet
+from raydistill.report.data import FULL
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
 from raydistill.stages.syntheses.distilled_set import DistilledSet
@@ -33,6 +34,10 @@ class SetRef:
     @classmethod
     def of(cls, name: str, made: DistilledSet) -> SetRef:
         return cls(name, made.digest, made.rows, made)
+
+    @classmethod
+    def full(cls, train: Listing) -> SetRef:
+        return cls(FULL, train.digest, len(train), None)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,161 @@
+"""The main job: a run from its configuration to its end, its stages in their order (steps.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from raydistill.config import Config
+from raydistill.distributed.failures import keep_traceback
+from raydistill.distributed.nodes import Nodes, joins
+from raydistill.errors import BadInput, RaydistillError, StageFailed
+from raydistill.pipeline import features, product
+from raydistill.pipeline.preflight import prepare
+from raydistill.pipeline.steps import Steps, nodes_of
+from raydistill.progress import listening, say
+from raydistill.results import costs
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.latents import encode
+from raydistill.stages.renew import renew
+from raydistill.stages.runner import Execute
+from raydistill.stages.syntheses.distilled_set import DistilledSet
+from raydistill.state import Prepared, Results
+from raydistill.store import seals
+from raydistill.store.claims import Claim
+from raydistill.store.rundir import CONFIG
+
+Until = Literal["encode", "cluster", "plan", "sample", "evaluate", "report"]
+JUDGED = ("evaluate", "report")
+
+
+def run(
+    prepared: Prepared,
+    until: Until = "report",
+    execute: Execute | None = None,
+    nodes: Nodes | None = None,
+    claim: Claim | None = None,
+) -> Results:
+    """Carries a run to `until`."""
+    steps = Steps(prepared, execute, nodes, *([claim.check] if claim else []))
+    steps.computed = start_run(prepared)
+    with listening(costs.listener(prepared.run.root)):
+        done = make(steps, until)
+        if until not in ("encode", "cluster", "plan"):
+            finish(steps, done, until)
+    done.computed |= steps.computed
+    return done
+
+
+def make(steps: Steps, until: Until) -> Results:
+    """The stages up to the syntheses, in order."""
+    p, done = steps.prepared, Results(steps.prepared)
+    done.latents = steps.latents()
+    if until == "encode":
+        return done
+    done.classes = steps.classes()
+    for v in p.variants:
+        if until == "cluster" or v.method.uses_prototypes:
+            done.prototypes[v.config.cluster.algorithm or "kmeans"] = steps.prototypes(v)
+    if until == "cluster":
+        return done
+    if features.wanted(p, until in JUDGED):
+        done.features = steps.features()
+    if p.given is not None and until != "plan":
+        done.syntheses[p.given.name] = DistilledSet((steps.imported(),))
+    for v in p.variants if p.given is None else p.variants[1:]:
+        done.plans[v.config.method] = steps.plan(v)
+        if until != "plan":
+            done.syntheses[v.config.method] = DistilledSet((steps.syntheses(v),))
+    return done
+
+
+def finish(steps: Steps, done: Results, until: Until) -> None:
+    """What becomes of the syntheses: their check, the product, the trainings, the report."""
+    p = done.prepared
+    made = {v.config.method for v in p.variants if v.method.generates} | ({p.given.name} if p.given else set())
+    done.checks = steps.checks({name: s for name, s in done.syntheses.items() if name in made})
+    if p.given is None:  # the product is what this run made
+        steps.still_ours()
+        done.computed |= product.assemble(p, p.variants[0], done.syntheses[p.config.method])
+    if until == "sample":
+        return
+    judge(steps, done)
+    every = steps.trainings(sets(done))
+    done.trainings = [t for t in every if t.set.redundancy_part is None]
+    done.on_parts = [t for t in every if t.set.redundancy_part is not None]
+    if until == "report":
+        from raydistill.results import reporting
+
+        steps.still_ours()
+        reporting.write(done)
+
+
+def judge(steps: Steps, done: Results) -> None:
+    """The metrics of every set but the whole split, by which they are measured, and the soft labels of all."""
+    for ref in sets(done) if done.prepared.config.metrics.names else ():
+        if ref.made is not None:
+            done.measured[ref.name] = steps.measured(ref)
+    done.teaching = steps.teaching(sets(done))
+
+
+def sets(done: Results) -> list[SetRef]:
+    """The training sets that are compared: the run's own, its baselines, and the whole split if asked for."""
+    p = done.prepared
+    refs = [SetRef.of(name, made) for name, made in done.syntheses.items()]
+    return [*refs, SetRef.full(p.splits.train)] if p.config.evaluate.full else refs
+
+
+def prove_nodes(p: Prepared, nodes: Nodes) -> None:
+    """Asks the nodes of a cluster that is joined before a new run writes anything. Raises BadInput.
+
+    A run that has its latents is asked by the stages, as nodes are that join later (`Nodes.watch`).
+    """
+    if joins(p.config.ray) and encode.stage(p.config, p.run, p.splits.train, p.vae).artifact.manifest() is None:
+        from raydistill.distributed.runtime import ensure_ray
+
+        ensure_ray(p.config.ray)
+        nodes.prove()
+
+
+def start_run(p: Prepared) -> bool:
+    """Claims the run directory and keeps the configuration in it; an earlier, different one goes to the logs.
+
+    True if something that a run keeps there had to be mended.
+    """
+    p.run.claim()
+    sealed = seals.find(p.run.root, CONFIG) is not None
+    spoiled = sealed and seals.state(p.run.root, CONFIG) is not seals.State.WHOLE
+    text = p.config.yaml()
+    copy = text if len(text) < seals.MAX_COPY else ""  # verify writes it again from its seal
+    renew(p.run.root, CONFIG, text.encode(), aside="logs/config-{}.yaml", copy=copy)
+    return costs.settle(p.run.root) or spoiled
+
+
+def carry(config: Config, until: Until = "report", given: Sequence[str] = ()) -> Results:
+    """Checks everything and carries a run to `until`; `given` are the keys of a command line.
+
+    Raises BadInput for what can be known beforehand, with nothing written, and StageFailed for all that comes later.
+    """
+    from raydistill.pipeline import beforehand, unread
+
+    prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
+    unread.check(prepared, given)
+    beforehand.check(prepared, until)
+    nodes = nodes_of(prepared)
+    prove_nodes(prepared, nodes)
+    with prepared.run.at_work(prepared.config.yaml()) as claim:
+        try:
+            done = run(prepared, until, nodes=nodes, claim=claim)
+        except RaydistillError as e:
+            keep_traceback(prepared.run.root)
+            if isinstance(e, BadInput):  # found only now (weights that do not load, a cluster without GPUs)
+                raise StageFailed(str(e)) from e
+            raise
+    if not done.computed:
+        say("done", "nothing was left to do")
+    return done
+
+
+def main(config: Config, until: Until = "report", given: Sequence[str] = ()) -> str:
+    """Entry of the command line: returns the run directory."""
+    return str(carry(config, until, given).prepared.run.root)

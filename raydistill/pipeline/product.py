@@ -1,0 +1,58 @@
+"""What a run leaves for others: distilled/ with its card, and where its images come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raydistill.methods.resolve import Variant
+from raydistill.models.checkpoint import licence
+from raydistill.progress import say
+from raydistill.report.card import card
+from raydistill.stages.syntheses import product
+from raydistill.stages.syntheses.distilled_set import DistilledSet
+from raydistill.state import Prepared, images_per_class, source_name
+
+
+def provenance(p: Prepared, v: Variant) -> dict[str, Any]:
+    """What an image came from, free of host and time: the same on every machine."""
+    c = v.config
+    made: dict[str, Any] = {"vae": p.vae.identity()["weights"][:16]}
+    if v.sampling is not None and p.generator is not None:
+        made |= {"generator": p.generator.identity()["weights"][:16], "sampler": v.sampling.sampler.model_dump()}
+        guidance = v.sampling.guidance
+        if guidance is not None:
+            own = {} if guidance.own is None else guidance.own.model_dump()
+            made |= {"guidance": {"name": guidance.name, **guidance.told(), **own}}
+        made |= {role: network.identity()["weights"][:16] for role, network in v.sampling.networks.items()}
+    if v.method.uses_prototypes and c.cluster.algorithm not in (None, "kmeans"):
+        made["prototypes"] = {"algorithm": c.cluster.algorithm, **c.hierarchy.model_dump()}
+    return made
+
+
+def terms(p: Prepared, v: Variant) -> dict[str, str | None]:
+    """The licence of each thing that the images of a variant are made from, None where nobody states it."""
+    found: dict[str, str | None] = {"images": p.config.source.licence}
+    if v.method.generates and p.generator is not None:
+        found |= {"generator": licence(p.generator.path), "VAE": licence(p.vae.path)}
+    return found
+
+
+def assemble(p: Prepared, v: Variant, syntheses: DistilledSet) -> bool:
+    """Writes distilled/; True if that changed anything."""
+    c, made = v.config, provenance(p, v)
+    text = card(
+        title=f"{source_name(c)} distilled by {c.method}, {images_per_class(c.ipc)}",
+        method=c.method,
+        ipc=c.ipc,
+        seed=c.seed,
+        classes=p.splits.train.classes,
+        image_size=c.source.image_size,
+        source_kind=c.source.kind,
+        generator=made.get("generator"),
+        fields=made,
+        terms=terms(p, v),
+    )
+    changed = product.assemble(p.run.root, syntheses, p.splits.train.classes, c.method, made, text)
+    if changed:
+        say("assemble", f"{syntheses.rows} images in {p.run.root / 'distilled'}")
+    return changed
