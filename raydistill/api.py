@@ -220,10 +220,10 @@ def measure(
     Without labels, (n,) and (m,) integers, all is one class; weights (m,) are equal if None. Raises BadInput.
     """
     kind = registry.get("metric", metric)
-    given = [_vectors(name, a) for name, a in (("real", real), ("synthetic", synthetic))]
+    arrays = [_vectors(name, a) for name, a in (("real", real), ("synthetic", synthetic))]
     if (real_labels is None) != (labels is None):
         raise BadInput(f"metric {metric}: give the labels of both sets or of none")
-    x, made = (a.reshape(len(a), -1) for a in given)
+    x, made = (a.reshape(len(a), -1) for a in arrays)
     y, own = (np.zeros(len(a), np.int64) if n is None else np.asarray(n) for a, n in ((x, real_labels), (made, labels)))
     try:
         found = kind(1 + max((int(a.max()) for a in (y, own) if a.size), default=0))
@@ -246,14 +246,14 @@ def train(folder: str, config: Config | None = None, student: str = "convnet", s
     preflight.check_students(config)
     splits = open_splits(config.source)
     classes = splits.train.classes
-    given = ingest.find(config, classes)
-    recipe = resolve_recipe(e.protocol, Setting(given.ipc, len(classes), e.protocol.image_size, student))
+    judged = ingest.find(config, classes)
+    recipe = resolve_recipe(e.protocol, Setting(judged.ipc, len(classes), e.protocol.image_size, student))
     if recipe.soft:
         raise BadInput(f"evaluate.protocol.name={e.protocol.name} trains on a teacher's labels; choose hard")
-    made = real_images(given.source, given.listing, recipe.image_size)
+    made = real_images(judged.source, judged.listing, recipe.image_size)
     if made.broken:
         raise BadInput(f"{folder}: {one_line(made.broken[0])}; mend it or take it out")
-    weights = torch.from_numpy(given.weights.astype(np.float32))
+    weights = torch.from_numpy(judged.weights.astype(np.float32))
     test = real_images(config.source, splits.test, recipe.image_size, recipe.test_crop)
     device = torch.device("cuda" if on_cuda(e.device, e.num_gpus) else "cpu")
     who = Student(student, e.width, len(classes), seed)

@@ -129,8 +129,8 @@ def run(name: str, argv: Sequence[str]) -> int:
         config = configuration.load(f"{place}/{CONFIG}", [*overrides, f"run_dir={place}"])
     else:
         config = configuration.load(DEFAULT if args.config is None else args.config, overrides)
-    given = reads.keys(overrides)
-    reads.check(name, given, config)
+    command_keys = reads.keys(overrides)
+    reads.check(name, command_keys, config)
     if args.print_config:
         print(config.yaml(), end="")
         return 0
@@ -141,7 +141,7 @@ def run(name: str, argv: Sequence[str]) -> int:
         return 0
     from raydistill.pipeline.job import main as pipeline
 
-    print(pipeline(config, VERBS[name].until, given))  # type: ignore[arg-type]
+    print(pipeline(config, VERBS[name].until, command_keys))  # type: ignore[arg-type]
     return 0
 
 
@@ -219,21 +219,21 @@ def verify(argv: Sequence[str]) -> int:
 WITHOUT_CONFIG = {"export": export, "verify": verify}
 
 
-def _run_place(given: str) -> Location:
-    place = Location.of(given)
+def _run_place(run_dir: str) -> Location:
+    place = Location.of(run_dir)
     if not _readable(place):
-        raise BadInput(f"--run {given}: no {CONFIG} there; give the directory that distill printed")
+        raise BadInput(f"--run {run_dir}: no {CONFIG} there; give the directory that distill printed")
     return place
 
 
-def check_config(run: Location, given: str) -> None:
+def check_config(run: Location, run_dir: str) -> None:
     """Raises BadInput unless config.yaml is as it was sealed, or of a run without seals: an older version made it."""
     state = seals.state(run, CONFIG)
     if state is State.WHOLE or (state is State.UNSEALED and not seals.names(run)):
         return
     what = "has no seal" if state is State.UNSEALED else "is not what was written"
     raise BadInput(
-        f"--run {given}: {CONFIG} {what}; run the original command again, which writes it anew, or, if you mean it as "
+        f"--run {run_dir}: {CONFIG} {what}; run the original command again, which writes it anew, or, if you mean it as "
         f"it is, give --config {run / CONFIG}"
     )
 

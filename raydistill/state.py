@@ -13,7 +13,7 @@ from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Splits
 from raydistill.stages.evaluation.trainer import Teaching, Training
 from raydistill.stages.syntheses.distilled_set import DistilledSet
-from raydistill.stages.syntheses.ingest import Foreign
+from raydistill.stages.syntheses.ingest import JudgedFolder
 from raydistill.store.location import Location
 from raydistill.store.rundir import RunDir
 from raydistill.store.sealed import Sealed
@@ -31,7 +31,7 @@ class Prepared:
     generator: GeneratorSpec | None
     variants: tuple[Variant, ...]
     features: ClassifierSpec | None = None
-    given: Foreign | None = None  # in place of the own method's images, those of a folder
+    judged: JudgedFolder | None = None  # in place of the own method's images, those of a folder
     teacher: ClassifierSpec | None = None
 
 

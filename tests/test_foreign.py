@@ -78,7 +78,7 @@ def settings(images: Path, **more: Any) -> configuration.Config:
     return configuration.load("quickstart", [f"evaluate.images={images}", *(f"{k}={v}" for k, v in more.items())])
 
 
-def find(images: Path, classes: tuple[ClassInfo, ...] = THREE) -> ingest.Foreign:
+def find(images: Path, classes: tuple[ClassInfo, ...] = THREE) -> ingest.JudgedFolder:
     return ingest.find(settings(images), classes)
 
 
@@ -219,7 +219,7 @@ def test_weights_reach_their_images(tmp_path: Path, kind: str) -> None:
     assert found.weights.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]
 
 
-def imported(tmp_path: Path, mine: Path, **more: Any) -> tuple[ingest.Foreign, runner.Outcome, Any]:
+def imported(tmp_path: Path, mine: Path, **more: Any) -> tuple[ingest.JudgedFolder, runner.Outcome, Any]:
     config = settings(mine, **({"sample.batch": 4} | more))
     given = ingest.find(config, THREE)
     stage = ingest.stage(config, RunDir(str(tmp_path / "run")), given, VaeSpec(None))
@@ -295,7 +295,7 @@ class TestCommandLine:
         assert {v.config.ipc for v in prepared.variants} == {3} and prepared.generator is None
         assert c.run_dir == str(tmp_path / "runs" / "quickstart-images") and c.evaluate.images == str(mine)
         again = prepare(configuration.build(c.tree()))
-        assert again.config == c and again.given is not None, "config.yaml continues the run"
+        assert again.config == c and again.judged is not None, "config.yaml continues the run"
 
     @pytest.mark.parametrize(("more", "says"), [
         (["--run", "."], "exclude each other"), (["ipc=3"], "ipc is the folder's own"),

@@ -162,10 +162,10 @@ class TinyRun:
         own = self.config.model_copy(update={"evaluate": e.model_copy(update={"protocol": soft})})
         return trainings.recipe(own, len(self.train.classes), "convnet")
 
-    def judged(self) -> ingest.Foreign:
+    def judged(self) -> ingest.JudgedFolder:
         """Five of the training images, as if they had been found in a folder."""
         listing = few(self.train, 5)
-        return ingest.Foreign("mine", self.config.source, listing, np.ones(len(listing)))
+        return ingest.JudgedFolder("mine", self.config.source, listing, np.ones(len(listing)))
 
     def finish(self, names: Sequence[str] = STAGES) -> dict[str, Manifest]:
         return {name: runner.run(self.stage(name), serial).manifest for name in names}

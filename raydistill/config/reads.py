@@ -32,9 +32,9 @@ def keys(overrides: Sequence[str]) -> list[str]:
     return [o.partition("=")[0] for o in overrides]
 
 
-def check(verb: str, given: Sequence[str], config: Config) -> None:
-    """Raises BadInput for the first of the keys `given` that the verb never reads."""
-    for key in given:
+def check(verb: str, command_keys: Sequence[str], config: Config) -> None:
+    """Raises BadInput for the first of the keys `command_keys` that the verb never reads."""
+    for key in command_keys:
         if verb != "pretrain" and key.partition(".")[0] == "pretrain":
             raise BadInput(f"{key}: {verb} does not read it, pretrain does; leave it out")
         if verb == "pretrain" and not pretraining(key, config):

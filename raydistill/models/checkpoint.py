@@ -128,9 +128,9 @@ def load_network(kind: Any, directory: Path, key: str) -> Any:
     except Exception as e:  # diffusers raises many kinds for weights that do not fit their config
         raise BadInput(f"{key}: {directory} cannot be loaded: {one_line(e)}") from None
     tables = {name for name, _ in net.named_buffers()}  # recomputed, whether a file holds them or not
-    lacking, foreign = (sorted(set(info[k]) - tables) for k in ("missing_keys", "unexpected_keys"))
-    if lacking or foreign:
-        odd = f"has no weight {lacking[0]}" if lacking else f"has a weight {foreign[0]} too many"
+    lacking, surplus = (sorted(set(info[k]) - tables) for k in ("missing_keys", "unexpected_keys"))
+    if lacking or surplus:
+        odd = f"has no weight {lacking[0]}" if lacking else f"has a weight {surplus[0]} too many"
         raise BadInput(f"{key}: {directory} cannot be loaded: by its config.json, {WEIGHTS} {odd}; mend one of the two")
     return net
 

@@ -175,7 +175,7 @@ class ClassifierSpec:
 
         misfit = fits.check(build, self.weights, f"{self.key}.path", self.architecture, _counters)
         count = len(self.class_ids)
-        for name, (got, wanted) in misfit.shapes.items() if not misfit.lacking and not misfit.foreign else ():
+        for name, (got, wanted) in misfit.shapes.items() if not misfit.lacking and not misfit.surplus else ():
             if wanted[:1] == (count,) and got[1:] == wanted[1:]:
                 raise BadInput(
                     f"{self.key}.classes: {count} classes are given, but {self.weights} has a head of {got[0]} "

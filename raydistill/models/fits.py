@@ -25,15 +25,15 @@ class Misfit:
     """What a file lacks, has too many, and has of another shape (name -> shape in the file, shape in the network)."""
 
     lacking: tuple[str, ...]
-    foreign: tuple[str, ...]
+    surplus: tuple[str, ...]
     shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
     def __bool__(self) -> bool:
-        return bool(self.lacking or self.foreign or self.shapes)
+        return bool(self.lacking or self.surplus or self.shapes)
 
     def __str__(self) -> str:
         said = [f"it has no {_some(self.lacking)}"] if self.lacking else []
-        said += [f"it has {_some(self.foreign)} too many"] if self.foreign else []
+        said += [f"it has {_some(self.surplus)} too many"] if self.surplus else []
         wrong = [f"{n} has shape {list(got)} instead of {list(wanted)}" for n, (got, wanted) in self.shapes.items()]
         return "; ".join(said + ([_some(wrong)] if wrong else []))
 
@@ -67,8 +67,8 @@ def check(
             f"{key}: {weights}: {_some(odd)}; write its weights as float32, float16 or bfloat16 (F32, F16, BF16)"
         )
     shapes = {n: (have[n], tuple(t.shape)) for n, t in wanted.items() if n in have and have[n] != tuple(t.shape)}
-    foreign = [n for n in have if n not in wanted and n not in free]
-    return Misfit(tuple(sorted(lacking)), tuple(sorted(foreign)), shapes)
+    surplus = [n for n in have if n not in wanted and n not in free]
+    return Misfit(tuple(sorted(lacking)), tuple(sorted(surplus)), shapes)
 
 
 def check_diffusers(kind: Any, config: Mapping[str, Any], weights: Path, key: str) -> None:

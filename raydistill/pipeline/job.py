@@ -60,9 +60,9 @@ def make(steps: Steps, until: Until) -> Results:
         return done
     if features.wanted(p, until in JUDGED):
         done.features = steps.features()
-    if p.given is not None and until != "plan":
-        done.syntheses[p.given.name] = DistilledSet((steps.imported(),))
-    for v in p.variants if p.given is None else p.variants[1:]:
+    if p.judged is not None and until != "plan":
+        done.syntheses[p.judged.name] = DistilledSet((steps.imported(),))
+    for v in p.variants if p.judged is None else p.variants[1:]:
         done.plans[v.config.method] = steps.plan(v)
         if until != "plan":
             done.syntheses[v.config.method] = DistilledSet((steps.syntheses(v),))
@@ -72,9 +72,9 @@ def make(steps: Steps, until: Until) -> Results:
 def finish(steps: Steps, done: Results, until: Until) -> None:
     """What becomes of the syntheses: their check, the product, the trainings, the report."""
     p = done.prepared
-    made = {v.config.method for v in p.variants if v.method.generates} | ({p.given.name} if p.given else set())
+    made = {v.config.method for v in p.variants if v.method.generates} | ({p.judged.name} if p.judged else set())
     done.checks = steps.checks({name: s for name, s in done.syntheses.items() if name in made})
-    if p.given is None:  # the product is what this run made
+    if p.judged is None:  # the product is what this run made
         steps.still_ours()
         done.computed |= product.assemble(p, p.variants[0], done.syntheses[p.config.method])
     if until == "sample":

@@ -48,15 +48,15 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     if evaluate:
         check_students(config)
     splits = open_splits(config.source)
-    given = ingest.find(config, splits.train.classes) if config.evaluate.images else None
-    if given is not None:
-        config = config.model_copy(update={"method": given.name, "ipc": given.ipc})
-        variants = [resolve(v.config.model_copy(update={"ipc": given.ipc})) for v in variants]
+    judged = ingest.find(config, splits.train.classes) if config.evaluate.images else None
+    if judged is not None:
+        config = config.model_copy(update={"method": judged.name, "ipc": judged.ipc})
+        variants = [resolve(v.config.model_copy(update={"ipc": judged.ipc})) for v in variants]
     check_counts(config, splits, variants)
     if evaluate:
-        check_redundancy_parts(config, config.ipc if given is None else int(given.listing.counts.min()))
-    if given is not None:
-        variants = [Variant(config, ingest.Given(), None), *variants]
+        check_redundancy_parts(config, config.ipc if judged is None else int(judged.listing.counts.min()))
+    if judged is not None:
+        variants = [Variant(config, ingest.JudgedMethod(), None), *variants]
     vae = find_vae(config)
     shape = vae.latent_shape(config.source.image_size)
     generator = None
@@ -74,7 +74,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     if evaluate:
         asked(config.metrics, features)
     teacher = find_teacher(config, [c.class_id for c in splits.train.classes]) if evaluate else None
-    return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features, given, teacher)
+    return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features, judged, teacher)
 
 
 def find_teacher(config: Config, class_ids: list[str]) -> ClassifierSpec | None:

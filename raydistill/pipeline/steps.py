@@ -78,8 +78,8 @@ class Steps:
     def imported(self) -> Sealed:
         """The images of the judged folder, in place of syntheses."""
         p = self.prepared
-        assert p.given is not None
-        return self.run_stage(ingest.stage(p.config, p.run, p.given, p.vae), f"import {p.given.name}")
+        assert p.judged is not None
+        return self.run_stage(ingest.stage(p.config, p.run, p.judged, p.vae), f"import {p.judged.name}")
 
     # -- of a variant, and an increment of it ----------------------------------------------------------------------
 

@@ -10,13 +10,13 @@ from raydistill.stages.evaluation.trainings import recipe
 from raydistill.state import Prepared
 
 
-def check(p: Prepared, given: Sequence[str]) -> None:
+def check(p: Prepared, command_keys: Sequence[str]) -> None:
     """Raises BadInput for teacher.* and label.* with hard labels, and for features.* that nobody asks for, unless
     a guidance asks the classifier of that section."""
     name, students = p.config.evaluate.protocol.name, p.config.evaluate.students
     soft = any(recipe(p.config, len(p.splits.test.classes), s).soft for s in students)
     guiding = {role for v in p.variants if v.sampling is not None for role in v.sampling.roles}
-    for key in given:
+    for key in command_keys:
         section = key.partition(".")[0]
         if section in guiding:
             continue

@@ -38,12 +38,12 @@ class Read:
             self.progress.advance(-(-self.bytes // self.scale) - self.progress.done)
 
 
-def main(given: str, readers: int = 16, repair: bool = False) -> tuple[str, int]:
+def main(run_dir: str, readers: int = 16, repair: bool = False) -> tuple[str, int]:
     """Prints a line for each finding. Returns the place and the exit code: 1 if something is damaged, missing, foreign.
 
     Raises BadInput for what is no run. Before it touches anything, StageFailed if what is lost cannot be made again.
     """
-    contents = survey(Location.of(given))
+    contents = survey(Location.of(run_dir))
     findings = look(contents, readers)
     lost: list[str] = []
     if repair and any(f.mends or f.part for f in findings):

@@ -39,11 +39,11 @@ READ = {
 class Plan:
     """A checked training. `out` is absolute; checkpoints live in out/.train until the training is written.
 
-    `given` is the configuration as it was given, `config` the same with absolute paths, for workers elsewhere. `vae`,
+    `as_given` is the configuration as it was given, `config` the same with absolute paths, for workers elsewhere. `vae`,
     its digest and `origin` are of a generator; `held` are the images that it is validated on.
     """
 
-    given: Config
+    as_given: Config
     config: Config
     out: Path
     source: Source
@@ -147,7 +147,10 @@ class Plan:
         `state` is that of a trainer after the last step.
         """
         c, losses = self.config, state["losses"]
-        record = {"fingerprint": self.fingerprint, **common_record(self.given, self.listing, losses, state["seconds"])}
+        record = {
+            "fingerprint": self.fingerprint,
+            **common_record(self.as_given, self.listing, losses, state["seconds"]),
+        }
         if self.origin is None:
             pixels, _ = load_pixels(self.source, self.listing, c.source)
             write_vae(self.out, net, pixels, record, losses, c.pretrain.kl_weight)
@@ -168,7 +171,7 @@ class Plan:
 
 def make_plan(config: Config) -> Plan:
     """Checks everything that can be known beforehand. Raises BadInput; writes nothing."""
-    given, config = config, _absolute(config)
+    as_given, config = config, _absolute(config)
     p = config.pretrain
     if p.out is None:
         raise BadInput("pretrain.out is not set; give the directory to write, for example pretrain.out=models/vae")
@@ -186,7 +189,7 @@ def make_plan(config: Config) -> Plan:
     _check_writable(out)
     splits = open_splits(config.source)
     plan = Plan(
-        given, config, out, splits.source, splits.train, held_for_validation(splits.test), left_out=splits.left_out
+        as_given, config, out, splits.source, splits.train, held_for_validation(splits.test), left_out=splits.left_out
     )
     if p.target == "generator":
         plan = _with_generator(plan)

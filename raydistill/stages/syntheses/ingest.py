@@ -45,7 +45,7 @@ from raydistill.store.rundir import RunDir
 TRAIN = "train"
 
 
-class Given(Method):
+class JudgedMethod(Method):
     """Stands where a run's own method does: its images are there already, so it makes none."""
 
     summary: ClassVar[str] = "images of a folder"
@@ -56,7 +56,7 @@ class Given(Method):
 
 
 @dataclass(frozen=True)
-class Foreign:
+class JudgedFolder:
     """The folder's images: labels (N,) of `listing` index the training classes; weights (N,) float64."""
 
     name: str
@@ -75,39 +75,39 @@ class Foreign:
         return [s.kind, self.listing.digest, digest(self.weights.tobytes()), s.image_size, s.max_pixels]
 
 
-def find(config: Config, classes: Sequence[ClassInfo]) -> Foreign:
+def find(config: Config, classes: Sequence[ClassInfo]) -> JudgedFolder:
     """The folder evaluate.images, held against the training classes. Raises BadInput; writes nothing."""
-    given = config.evaluate.images or ""
+    folder = config.evaluate.images or ""
     try:
-        check_ours(_root(given))
-        source = _layout(given, config.source)
-        listing = _match(_list(source), classes, _class_ids(given, source))
+        check_ours(_root(folder))
+        source = _layout(folder, config.source)
+        listing = _match(_list(source), classes, _class_ids(folder, source))
         weights = read_weights(source, listing)
         side = _one_size(source, listing)
     except BadInput as e:
-        raise BadInput(f"--images {given}: {e}") from None
+        raise BadInput(f"--images {folder}: {e}") from None
     low, high = int(listing.counts.min()), int(listing.counts.max())
     each = f"{high}" if low == high else f"{low} to {high}"
-    say("images", f"{len(listing)} images of {side} in {len(classes)} classes, {each} per class, from {given}")
-    return Foreign(_name(given), source, listing, np.ones(len(listing)) if weights is None else weights)
+    say("images", f"{len(listing)} images of {side} in {len(classes)} classes, {each} per class, from {folder}")
+    return JudgedFolder(_name(folder), source, listing, np.ones(len(listing)) if weights is None else weights)
 
 
-def _name(given: str) -> str:
+def _name(folder: str) -> str:
     """The folder's name, told apart from the sets that it is compared with."""
-    name = given.rstrip("/").rpartition("/")[2]
+    name = folder.rstrip("/").rpartition("/")[2]
     return f"{name} (images)" if name in (*registry.names("method"), FULL) else name
 
 
 # ---- what lies there -------------------------------------------------------------------------------------------------
 
 
-def _root(given: str) -> Location:
-    return Location.of(given if "://" in given else os.path.realpath(os.path.expanduser(given)))
+def _root(folder: str) -> Location:
+    return Location.of(folder if "://" in folder else os.path.realpath(os.path.expanduser(folder)))
 
 
-def _layout(given: str, like: SourceConfig) -> SourceConfig:
+def _layout(folder: str, like: SourceConfig) -> SourceConfig:
     """Shards of either kind, class folders under train/, or class folders: the source that reads it."""
-    root = _root(given)
+    root = _root(folder)
     try:
         fs, inside = root.filesystem()
         if fs.get_file_info(inside).type != pafs.FileType.Directory:
@@ -142,9 +142,9 @@ def _list(source: SourceConfig) -> Listing:
     return listing
 
 
-def _class_ids(given: str, source: SourceConfig) -> dict[str, str]:
+def _class_ids(folder: str, source: SourceConfig) -> dict[str, str]:
     """Folder -> class id, where a classes.json of raydistill's exports says that folders had to be named otherwise."""
-    for root in dict.fromkeys((source.path or "", given)):
+    for root in dict.fromkeys((source.path or "", folder)):
         try:
             tree = strict_json.mapping((Location.of(root) / CLASSES).read())
             ids = dict(zip(tree["dirs"], tree["class_ids"], strict=True))
@@ -222,14 +222,14 @@ class ImportWork(StageWork):
 
     name, folder = "foreign", "syntheses"
 
-    given: Annotated[Foreign, lambda given, _: given.parts()]
+    judged: Annotated[JudgedFolder, lambda judged, _: judged.parts()]
     vae: VaeSpec
     pool: Annotated[SampleConfig, Keys("batch", "threads", "dtype")]
 
     def load(self, item: Slots) -> tuple[Slots, np.ndarray]:
-        s, ids = self.given.source, item.table["image_id"].to_pylist()
+        s, ids = self.judged.source, item.table["image_id"].to_pylist()
         pixels = np.empty((len(ids), s.image_size, s.image_size, 3), np.uint8)
-        for i, data in enumerate(open_source(s).read(self.given.listing.split, ids)):
+        for i, data in enumerate(open_source(s).read(self.judged.listing.split, ids)):
             try:
                 pixels[i] = decode(data, s.image_size, s.max_pixels)
             except BrokenImage as e:
@@ -241,7 +241,7 @@ class ImportWork(StageWork):
     def open(self) -> Callable[[tuple[Slots, np.ndarray]], Record]:
         at = place(self.pool)
         vae = loaded.vae(self.vae, at)
-        shape = self.vae.latent_shape(self.given.source.image_size)
+        shape = self.vae.latent_shape(self.judged.source.image_size)
 
         def finish(payload: tuple[Slots, np.ndarray]) -> Record:
             slots, pixels = payload
@@ -250,15 +250,15 @@ class ImportWork(StageWork):
         return finish
 
 
-def stage(config: Config, run: RunDir, given: Foreign, vae: VaeSpec) -> Stage:
+def stage(config: Config, run: RunDir, judged: JudgedFolder, vae: VaeSpec) -> Stage:
     """The import stage: an artifact of syntheses like a method's, so that all that follows takes it as one."""
-    s, listing = config.sample, given.listing
+    s, listing = config.sample, judged.listing
     shape = vae.latent_shape(config.source.image_size)
     keys = [f"batch-{n:05d}" for n in range(-(-len(listing) // s.batch))]
     order = np.argsort(listing.labels, kind="stable")
     labels = listing.labels[order]
     slot = np.arange(len(labels)) - np.searchsorted(labels, labels)  # the number of the image within its class
-    ids, weights = listing.ids.take(pa.array(order)), given.weights[order]
+    ids, weights = listing.ids.take(pa.array(order)), judged.weights[order]
 
     def item(key: str) -> Slots:
         start = keys.index(key) * s.batch
@@ -279,6 +279,6 @@ def stage(config: Config, run: RunDir, given: Foreign, vae: VaeSpec) -> Stage:
             ),
         )
 
-    work = ImportWork(given, vae, s).within(run)
+    work = ImportWork(judged, vae, s).within(run)
     count = partial(numbers.summary, work.artifact)
     return Stage("import", "images", work.artifact, keys, item, work, len(listing), "driver", s, numbers=count)
