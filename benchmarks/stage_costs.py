@@ -28,7 +28,7 @@ class Accounts:
         self.path = path
         self.seen: dict[str, tuple[float, dict[str, float]]] = {}
 
-    def look(self, now: float) -> None:
+    def probe(self, now: float) -> None:
         try:
             costs = json.loads(self.path.read_text())
         except (FileNotFoundError, ValueError):
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     accounts = Accounts(run / "logs" / "costs.json")
     name = args.config if not Path(args.config).is_file() else str(Path(args.config).resolve())
     command = job("distill", "--config", name, *args.overrides, f"run_dir={run}")
-    done = watch(command, args.work / "whole.log", memory_every=args.every, tick=accounts.look)
+    done = watch(command, args.work / "whole.log", memory_every=args.every, tick=accounts.probe)
     found = costs(done, accounts)
     head = ["stage", "seconds", "CPU s", "units", "ms a unit", "peak, MiB"]
     text = table(head, [row(stage, cost) for stage, cost in found.items()])

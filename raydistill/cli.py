@@ -195,7 +195,7 @@ the run it is refused."""
 
 
 def verify(argv: Sequence[str]) -> int:
-    from raydistill.pipeline.verify import main as look
+    from raydistill.pipeline.verify import main as probe
 
     verb = VERBS["verify"]
     p = Parser(
@@ -211,7 +211,7 @@ def verify(argv: Sequence[str]) -> int:
     args = p.parse_args(argv)
     if not 1 <= args.readers <= 1024:
         raise BadInput(f"--readers {args.readers}: give a number from 1 to 1024")
-    place, code = look(args.run, args.readers, args.repair)
+    place, code = probe(args.run, args.readers, args.repair)
     print(place)
     return code
 
@@ -233,8 +233,8 @@ def check_config(run: Location, run_dir: str) -> None:
         return
     what = "has no seal" if state is State.UNSEALED else "is not what was written"
     raise BadInput(
-        f"--run {run_dir}: {CONFIG} {what}; run the original command again, which writes it anew, or, if you mean it as "
-        f"it is, give --config {run / CONFIG}"
+        f"--run {run_dir}: {CONFIG} {what}; run the original command again, which writes it anew, or, if you mean it "
+        f"as it is, give --config {run / CONFIG}"
     )
 
 

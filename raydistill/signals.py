@@ -40,14 +40,14 @@ def line(number: int) -> str:
 
 def watch() -> None:
     """Begins to watch, in the main thread of a program of its own. A signal that is ignored, as by nohup, stays so."""
-    _pipe[:] = told, tell = os.pipe()
+    _pipe[:] = read_end, tell = os.pipe()
     os.set_blocking(tell, False)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     _watched[:] = [s for s in ENDING if signal.getsignal(s) is not signal.SIG_IGN]
     take_back()
     atexit.register(_wait_for_the_end)  # the first to be registered is the last to be called
     out = os.dup(2)  # the descriptor itself is pointed elsewhere while Ray starts
-    threading.Thread(target=_answer, args=(told, out), daemon=True, name="signals").start()
+    threading.Thread(target=_answer, args=(read_end, out), daemon=True, name="signals").start()
 
 
 def take_back() -> None:
@@ -120,17 +120,17 @@ def _leave_it_to_the_thread(number: int, frame: object) -> None:
     """The signal is in the pipe already."""
 
 
-def _answer(told: int, out: int) -> None:
-    number = _next(told)
+def _answer(read_end: int, out: int) -> None:
+    number = _next(read_end)
     threading.Thread(target=_end, args=(number, out), daemon=True).start()
-    _next(told, first=False)  # a second signal does not wait
+    _next(read_end, first=False)  # a second signal does not wait
     _exit(number)
 
 
-def _next(told: int, first: bool = True) -> int:
+def _next(read_end: int, first: bool = True) -> int:
     """Waits for a watched signal: Python may handle others, which come through the same pipe."""
     while True:
-        byte = os.read(told, 1)
+        byte = os.read(read_end, 1)
         if byte == ASK and first:
             _calm.set()
         elif byte[0] in _watched:

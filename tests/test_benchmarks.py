@@ -74,7 +74,7 @@ def test_stage_costs_add_up() -> None:
     """Encode's account appears at 20 s and claims 10 of them; what no stage claims is `other`."""
     done = Watched(0.0, 30.0, cpu=[(0.0, 0.0), (30.0, 60.0)], pss=[(5.0, 100), (15.0, 300), (25.0, 200)])
     accounts = stage_costs.Accounts(Path("nowhere"))
-    accounts.look(1.0)
+    accounts.probe(1.0)
     assert accounts.seen == {}
     accounts.seen = {"encode": (20.0, {"seconds": 10.0, "units": 50, "unit": "images"})}  # type: ignore[dict-item]
     found = stage_costs.costs(done, accounts)

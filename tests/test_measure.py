@@ -147,7 +147,7 @@ class TestConfiguration:
     def test_every_default_is_a_metric(self) -> None:
         from raydistill.config import Config
 
-        assert measure.asked(Config().metrics, None) == dict.fromkeys(Config().metrics.names, LATENT)
+        assert measure.requested_spaces(Config().metrics, None) == dict.fromkeys(Config().metrics.names, LATENT)
 
 
 def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from samples import config, parquet_set, tar_set, write_folder
 from tiny_run import STAGES, TinyRun, watched
 
 from raydistill import config as configuration
-from raydistill.distributed.visibility import laid_out, look, needs, unanswered
+from raydistill.distributed.visibility import laid_out, needs, probe, unanswered
 from raydistill.errors import BadInput, CorruptArtifact
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
@@ -86,10 +86,10 @@ class TestRunDirectories:
         splits = open_splits(source)
         it = needs(RunDir(folder), source, [splits.train, splits.test], {})
         with laid_out(it, ["node"]):
-            assert look(it, "node") == [] and unanswered(it, "node") == []
+            assert probe(it, "node") == [] and unanswered(it, "node") == []
             assert unanswered(it, "other") == [f"run_dir {folder}"]
         assert store.files(folder) == {}
-        assert look(it, "node") == [f"run_dir {folder}"]
+        assert probe(it, "node") == [f"run_dir {folder}"]
 
 
 class TestArtifacts:

@@ -239,9 +239,8 @@ def test_workers_are_told_absolute_paths_and_the_record_what_was_given(tmp_path,
     shutil.copytree(packaged("generator"), "models/generator")
     plan = make_plan(tiny("pretrain.out=out", "vae.path=models/vae", "pretrain.init=models/generator"))
     assert plan.vae.path.is_absolute() and plan.origin.spec.path.is_absolute()
-    assert "vae.path=models/vae" in command(plan.as_given) and "pretrain.init=models/generator" in command(
-        plan.as_given
-    )
+    words = command(plan.as_given)
+    assert "vae.path=models/vae" in words and "pretrain.init=models/generator" in words
 
 
 def test_the_command_repeats_the_training():

@@ -74,7 +74,7 @@ def test_a_written_generator_loads_here_and_in_diffusers(objective, tmp_path):
     scheduler = getattr(diffusers, name).from_pretrained(str(out / "scheduler"))
     if objective == "flow":
         assert (name, scheduler.config.shift) == ("FlowMatchEulerDiscreteScheduler", 1.0)
-        assert spec.predicts.own_times is None and spec.predicts.told(0.25) == 750
+        assert spec.predicts.own_times is None and spec.predicts.timestep(0.25) == 750
     else:
         assert scheduler.config.prediction_type == {"epsilon": "epsilon", "v": "v_prediction"}[objective]
         assert np.allclose(scheduler.alphas_cumprod, spec.alphas_bar, rtol=1e-4)

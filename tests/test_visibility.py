@@ -13,7 +13,7 @@ from tiny_run import TinyRun
 from raydistill.config import RayConfig, SourceConfig
 from raydistill.distributed import nodes
 from raydistill.distributed.nodes import Nodes, complaint
-from raydistill.distributed.visibility import SAMPLE, Needs, laid_out, look, needs, sample_of, unanswered
+from raydistill.distributed.visibility import SAMPLE, Needs, laid_out, needs, probe, sample_of, unanswered
 from raydistill.errors import BadInput, StageFailed
 from raydistill.sources.base import open_splits
 from raydistill.store.artifact import Record
@@ -49,19 +49,19 @@ def asked(tmp_path: Path, tiny_folder: Path, model: Path) -> Needs:
 class TestWhoSeesEverything:
     def test_says_nothing_and_answers(self, asked: Needs) -> None:
         with laid_out(asked, [NODE]):
-            assert look(asked, NODE) == [] and unanswered(asked, NODE) == []
+            assert probe(asked, NODE) == [] and unanswered(asked, NODE) == []
 
     @pytest.mark.parametrize("kind", SETS)
     def test_reads_both_ends_of_every_kind_of_source(self, kind: str, tmp_path: Path) -> None:
         it = wanted(tmp_path / "run", config(kind, SETS[kind](tmp_path / "set")))
         assert len(it.images) == 4 and len({(i.split, i.image_id) for i in it.images}) == 4
         with laid_out(it, [NODE]):
-            assert look(it, NODE) == []
+            assert probe(it, NODE) == []
 
     def test_leaves_no_trace_of_the_question(self, asked: Needs, tmp_path: Path) -> None:
         before = sorted(tmp_path.rglob("*"))
         with laid_out(asked, [NODE]):
-            look(asked, NODE)
+            probe(asked, NODE)
             assert len(list((tmp_path / "run").iterdir())) == 2, "the token and the answer"
         assert sorted(tmp_path.rglob("*")) == before, "not even the run directory, which was not there before"
 
@@ -84,7 +84,7 @@ class TestWhoLooksElsewhere:
         (token,) = asked.tokens
         other = dataclasses.replace(token, folder=token.folder / "other")
         with laid_out(asked, [NODE]):
-            assert look(dataclasses.replace(asked, tokens=(other,)), NODE) == [f"run_dir {tmp_path}/run/other"]
+            assert probe(dataclasses.replace(asked, tokens=(other,)), NODE) == [f"run_dir {tmp_path}/run/other"]
             assert not (tmp_path / "run" / "other").exists()
 
     def test_does_not_pass_with_a_copy_of_the_run_directory(self, asked: Needs, tmp_path: Path) -> None:
@@ -93,28 +93,28 @@ class TestWhoLooksElsewhere:
         copy = dataclasses.replace(token, folder=RunDir(str(tmp_path / "copy")).root)
         there = dataclasses.replace(asked, tokens=(copy,))
         with laid_out(asked, [NODE]), laid_out(there, [NODE]):
-            assert look(there, NODE) == []
+            assert probe(there, NODE) == []
             assert unanswered(asked, NODE) == [f"run_dir {tmp_path}/run"]
 
     def test_does_not_see_the_token_of_another_question(self, asked: Needs, tmp_path: Path) -> None:
         (token,) = asked.tokens
         other = dataclasses.replace(asked, tokens=(dataclasses.replace(token, secret="another"),))
         with laid_out(other, [NODE]):
-            assert look(asked, NODE) == [f"run_dir {tmp_path}/run"]
+            assert probe(asked, NODE) == [f"run_dir {tmp_path}/run"]
 
     @pytest.mark.parametrize("kind", SETS)
     def test_does_not_see_the_source(self, kind: str, tmp_path: Path) -> None:
         it = wanted(tmp_path / "run", config(kind, SETS[kind](tmp_path / "set")))
         elsewhere = dataclasses.replace(it, source=it.source.model_copy(update={"path": str(tmp_path / "no")}))
         with laid_out(it, [NODE]):
-            (missing,) = look(elsewhere, NODE)
+            (missing,) = probe(elsewhere, NODE)
         assert missing.startswith(f"source.path {tmp_path}/no (split train, ")
 
     def test_does_not_see_a_source_that_was_copied_half(self, asked: Needs, tiny_folder: Path) -> None:
         last = sorted((tiny_folder / "val" / "red").iterdir())[-1]
         last.unlink()
         with laid_out(asked, [NODE]):
-            assert look(asked, NODE) == [f"source.path {tiny_folder} (split val, red/{last.name})"]
+            assert probe(asked, NODE) == [f"source.path {tiny_folder} (split val, red/{last.name})"]
 
     @pytest.mark.parametrize("at", [0, 3 * SAMPLE - 1])
     def test_does_not_see_the_weights_if_one_byte_at_an_end_differs(self, asked: Needs, model: Path, at: int) -> None:
@@ -123,10 +123,10 @@ class TestWhoLooksElsewhere:
         data[at] ^= 1
         file.write_bytes(data)
         with laid_out(asked, [NODE]):
-            assert look(asked, NODE) == [f"vae.path {file} (it has another file there)"]
+            assert probe(asked, NODE) == [f"vae.path {file} (it has another file there)"]
         file.unlink()
         with laid_out(asked, [NODE]):
-            assert look(asked, NODE) == [f"vae.path {file}"]
+            assert probe(asked, NODE) == [f"vae.path {file}"]
 
 
 def test_a_sample_knows_a_file_by_its_size_and_ends(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_what_a_run_needs_is_small_and_holds_its_models(tmp_path: Path) -> None:
     names = {Path(f.path).name for f in it.files}
     assert {"config.json", "diffusion_pytorch_model.safetensors", "training.json"} <= names
     with laid_out(it, [NODE]):
-        assert look(it, NODE) == []
+        assert probe(it, NODE) == []
 
 
 class Growing(Nodes):

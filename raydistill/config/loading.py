@@ -141,9 +141,9 @@ def nearest_key(key: str) -> str | None:
     """The known key most like `key`, by its whole path or else by its last part; without a section the other way."""
     paths = {k: k for k, _ in leaves(Config)}
     tails = {k.rsplit(".", 1)[-1]: k for k in paths}
-    ways = [(key, paths), (key.rsplit(".", 1)[-1], tails)]
-    for asked, known in ways if "." in key else reversed(ways):
-        if nearest := difflib.get_close_matches(asked, list(known), n=1, cutoff=0.6):
+    searches = [(key, paths), (key.rsplit(".", 1)[-1], tails)]
+    for requested, known in searches if "." in key else reversed(searches):
+        if nearest := difflib.get_close_matches(requested, list(known), n=1, cutoff=0.6):
             return known[nearest[0]]
     return None
 

@@ -10,20 +10,20 @@ from typing import Any
 import ray
 
 
-def fit(trainer: Any, look: Callable[[], None], every_s: float) -> Any:
-    """What the trainer's fit returns or raises. `look` is called every so many seconds, and once when it has ended.
+def fit(trainer: Any, probe: Callable[[], None], every_s: float) -> Any:
+    """What the trainer's fit returns or raises. `probe` is called every so many seconds, and once when it has ended.
 
-    If `look` raises, or Ctrl-C does, Ray is ended and the fit with it: its workers would hold what they have for ever.
+    If `probe` raises, or Ctrl-C does, Ray is ended and the fit with it: its workers would hold what they have for ever.
     """
     outcome: Future[Any] = Future()
     threading.Thread(target=_run, args=(trainer, outcome), daemon=True, name="fit").start()
     try:
         while not wait([outcome], every_s).done:
-            look()
+            probe()
     except BaseException:
         ray.shutdown()
         raise
-    look()
+    probe()
     return outcome.result()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from raydistill.config import RayConfig
-from raydistill.distributed.visibility import Needs, laid_out, look, unanswered
+from raydistill.distributed.visibility import Needs, laid_out, probe, unanswered
 from raydistill.errors import BadInput, RaydistillError, one_line
 from raydistill.progress import say
 from raydistill.store.artifact import Record
@@ -77,23 +77,23 @@ class Nodes:
 
         wanted, found = self.needs(), list[tuple[str, list[str]]]()
         with laid_out(wanted, list(new)):
-            ask = ray.remote(look)
-            asked = {
+            ask = ray.remote(probe)
+            node_of = {
                 ask.options(
                     num_cpus=0, max_retries=2, scheduling_strategy=NodeAffinitySchedulingStrategy(i, soft=False)
                 ).remote(wanted, i): i
                 for i in new
             }
-            done, late = ray.wait(list(asked), num_returns=len(asked), timeout=self.config.nodes_deadline_s)
+            done, late = ray.wait(list(node_of), num_returns=len(node_of), timeout=self.config.nodes_deadline_s)
             for ref in done:
                 try:
-                    missing = ray.get(ref) or unanswered(wanted, asked[ref])
+                    missing = ray.get(ref) or unanswered(wanted, node_of[ref])
                 except RayError as e:
                     missing = [f"this program, or cannot run it ({last_line(e)})"]
-                found.append((asked[ref], missing))
+                found.append((node_of[ref], missing))
             for ref in late:
                 ray.cancel(ref, force=True)
-                found.append((asked[ref], [f"the driver: no answer for {self.config.nodes_deadline_s:g} s"]))
+                found.append((node_of[ref], [f"the driver: no answer for {self.config.nodes_deadline_s:g} s"]))
         alive = living()
         return [(new[i], missing) for i, missing in found if missing and i in alive]
 
@@ -114,13 +114,13 @@ def complaint(blind: Sequence[tuple[str, list[str]]]) -> str:
     by_things: dict[tuple[str, ...], list[str]] = {}
     for node, missing in blind:
         by_things.setdefault(tuple(missing), []).append(node)
-    told = []
+    sentences = []
     for things, named in by_things.items():
         more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         verb = "does" if len(named) == 1 else "do"
-        told.append(f"{', '.join(named[:SHOWN])}{more} {verb} not see {', '.join(things)}")
+        sentences.append(f"{', '.join(named[:SHOWN])}{more} {verb} not see {', '.join(things)}")
     remedy = "mount it there under the same path, give an s3:// or gs:// URI, or take the node out of the cluster"
-    return f"nodes: {'; '.join(told)}; {remedy}"
+    return f"nodes: {'; '.join(sentences)}; {remedy}"
 
 
 def last_line(e: BaseException) -> str:

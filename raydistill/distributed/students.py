@@ -23,7 +23,7 @@ from raydistill.stages.evaluation.trainer import KEY, Job, StudentTrainer, Teach
 from raydistill.stages.evaluation.trainings import everything, unfinished
 from raydistill.store.rundir import RunDir
 
-LOOK_S = 2.0
+PROBE_S = 2.0
 
 
 def train_loop(payload: dict[str, bytes]) -> None:
@@ -69,7 +69,7 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None], pro
         ),
     )
     try:
-        fits.fit(trainer, Watch(job.trainings, e.deadline_s, progress).look, LOOK_S)
+        fits.fit(trainer, Watch(job.trainings, e.deadline_s, progress).probe, PROBE_S)
     except StageFailed:
         raise
     except Exception as error:  # Ray Train wraps whatever a worker raised
@@ -83,7 +83,7 @@ class Watch:
         self.open, self.deadline_s, self.progress = list(trainings), deadline_s, progress
         self.moved = time.monotonic()
 
-    def look(self) -> None:
+    def probe(self) -> None:
         """Raises StageFailed when no training has finished for the deadline."""
         done = []
         with contextlib.suppress(OSError):  # a store that does not answer now may answer at the next look

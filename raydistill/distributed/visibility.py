@@ -101,7 +101,7 @@ def sample_of(path: str | Path) -> str:
         return digest(str(size).encode() + b"\n" + head + f.read(SAMPLE))
 
 
-def look(wanted: Needs, node: str) -> list[str]:
+def probe(wanted: Needs, node: str) -> list[str]:
     """What `node`, on which this runs, does not see, in the user's words; empty if it sees everything.
 
     Answers each token that it finds. Where it finds none it writes nothing.

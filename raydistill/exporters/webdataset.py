@@ -30,11 +30,11 @@ def _tar(product: Product, items: Sequence[Item]) -> bytes:
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for item in items:
             key, info = f"{item.label:05d}-{item.slot:05d}", product.classes[item.label]
-            told = {"label": item.label, "class_id": info.class_id, "class_name": info.class_name, **item.fields}
+            record = {"label": item.label, "class_id": info.class_id, "class_name": info.class_name, **item.fields}
             for suffix, data in (
                 ("png", item.image),
                 ("cls", str(item.label).encode()),
-                ("json", json.dumps(told).encode()),
+                ("json", json.dumps(record).encode()),
             ):
                 member = tarfile.TarInfo(f"{key}.{suffix}")  # no time, owner 0, mode 644: the same bytes anywhere
                 member.size = len(data)

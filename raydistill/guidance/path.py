@@ -73,16 +73,16 @@ class Path(Guidance):
     def measured(self, pred: FlowPrediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Delta, and per sample: `push` |Delta| / |v|, `trusted` share of it that the trust regions leave, `ahead` the
         distance of the network's predicted image to the prototype, per sqrt(D)."""
-        way = batch.prototype - pred.x1_hat
-        delta = self.weight(pred.t) / (1 - pred.t) * way
-        asked, size = norm(delta), norm(pred.v_hat).clamp(min=1e-12)
-        trusted = torch.ones_like(asked)
+        to_prototype = batch.prototype - pred.x1_hat
+        delta = self.weight(pred.t) / (1 - pred.t) * to_prototype
+        requested, size = norm(delta), norm(pred.v_hat).clamp(min=1e-12)
+        trusted = torch.ones_like(requested)
         for room in self.regions(pred, batch, size):
-            trusted = torch.minimum(trusted, room / asked.clamp(min=1e-12))
+            trusted = torch.minimum(trusted, room / requested.clamp(min=1e-12))
         if (self.own.tau, self.own.rho) != (None, None):
             delta = delta * trusted.view(-1, *[1] * (delta.ndim - 1))
-        ahead = norm(way) / way[0].numel() ** 0.5
-        return delta, {"push": asked * trusted / size, "trusted": trusted, "ahead": ahead}
+        ahead = norm(to_prototype) / to_prototype[0].numel() ** 0.5
+        return delta, {"push": requested * trusted / size, "trusted": trusted, "ahead": ahead}
 
     def regions(self, pred: FlowPrediction, batch: Batch, size: Tensor) -> Iterator[Tensor]:
         """The longest Delta that each trust region allows, (B,). `size` is |v|."""

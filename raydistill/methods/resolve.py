@@ -48,7 +48,7 @@ class GuidancePlan:
     def make(self) -> Guidance:
         return self.kind.make(self.numbers, self.space, self.own)
 
-    def told(self) -> dict[str, Any]:
+    def numbers_read(self) -> dict[str, Any]:
         """The numbers that it reads of section `guidance`, for fingerprints and provenance. Flows read the form."""
         read = self.numbers.model_dump()
         return {"form": self.space} if self.space == "velocity" else read
@@ -135,11 +135,11 @@ def resolve(config: Config) -> Variant:
 
 def _start(config: Config, method: Method, guidance: GuidancePlan | None) -> Start:
     """Where the guidance begins if it has a start of its own, otherwise what `start` says, otherwise the method."""
-    asked, own = config.start, method.start
-    if asked.strength is not None:
-        own = Start(1.0 - asked.strength)
-    elif asked.snr is not None:
-        own = Start(snr=asked.snr)
+    requested, own = config.start, method.start
+    if requested.strength is not None:
+        own = Start(1.0 - requested.strength)
+    elif requested.snr is not None:
+        own = Start(snr=requested.snr)
     if own.noised and not method.uses_prototypes:
         raise BadInput(
             f"start begins at prototypes, and method {config.method} has none; leave start.strength and start.snr out, "

@@ -59,7 +59,7 @@ class ModeCoverage(Metric):
         alive, own = np.unique(squared_distances(x, found).argmin(axis=1), return_inverse=True)
         found = found[alive]
         nearest = squared_distances(z, found).argmin(axis=1)
-        far, asked = pair_distances(x, found[own]), pair_distances(z, found[nearest])
-        radius = np.array([np.percentile(far[own == mode], self.percentile) for mode in range(len(found))])
-        inside = nearest[asked <= radius[nearest]]
+        distance, to_nearest = pair_distances(x, found[own]), pair_distances(z, found[nearest])
+        radius = np.array([np.percentile(distance[own == mode], self.percentile) for mode in range(len(found))])
+        inside = nearest[to_nearest <= radius[nearest]]
         return len(np.unique(inside)) / len(found), len(np.unique(nearest)) / len(found)

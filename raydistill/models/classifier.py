@@ -102,8 +102,8 @@ class ClassifierSpec:
             raise BadInput(f"{key}: {pickled(self.path, 'safetensors')}")
         return self.path
 
-    def _architecture(self, given: str | None, config: dict[str, Any]) -> str:
-        name = self._agreed("architecture", given, config.get("architecture"))
+    def _architecture(self, requested: str | None, config: dict[str, Any]) -> str:
+        name = self._agreed("architecture", requested, config.get("architecture"))
         known = [*registry.names("classifier"), *registry.names("student")]
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
@@ -111,13 +111,13 @@ class ClassifierSpec:
             raise BadInput(f"{self.key}.architecture: unknown architecture {name!r}{hint} (known: {', '.join(known)})")
         return name
 
-    def _classes(self, given: Sequence[str] | str | None, config: dict[str, Any]) -> list[str]:
+    def _classes(self, requested: Sequence[str] | str | None, config: dict[str, Any]) -> list[str]:
         key = f"{self.key}.classes"
-        told = config.get("classes")
+        stated = config.get("classes")
         ids = self._agreed(
             "classes",
-            None if given is None else self._listed(given),
-            None if told is None else self._listed(told),
+            None if requested is None else self._listed(requested),
+            None if stated is None else self._listed(stated),
         )
         if not ids:
             raise BadInput(f"{key}: no class is given; list the class id of each column")
@@ -141,14 +141,14 @@ class ClassifierSpec:
             raise BadInput(f"{self.key}.classes: {value!r} is neither a list of ids nor the name of a class list")
         return [str(c) for c in value]
 
-    def _agreed(self, name: str, given: Any, told: Any) -> Any:
-        if given is None and told is None:
+    def _agreed(self, name: str, requested: Any, stated: Any) -> Any:
+        if requested is None and stated is None:
             where = f"{self.about} {'does not' if self.path.is_dir() else 'cannot'}"
             raise BadInput(f"{self.key}.{name} is not given, and {where} say it; it is never guessed")
-        if given is not None and told is not None and given != told:
-            shown = f" ({given} and {told})" if isinstance(given, str) else ""
+        if requested is not None and stated is not None and requested != stated:
+            shown = f" ({requested} and {stated})" if isinstance(requested, str) else ""
             raise BadInput(f"{self.key}.{name} and {self.about} do not agree{shown}; leave {self.key}.{name} out")
-        return told if given is None else given
+        return stated if requested is None else requested
 
     def _image_size(self, config: dict[str, Any], own: Any) -> int:
         if own is not None and "image_size" not in config:

@@ -253,18 +253,18 @@ class Denoiser:
         out, _ = self._asked(*self.spec.predicts.on_path(x, t), class_index)
         return self.spec.predicts.velocity(x, t, out)
 
-    def _asked(self, x: Tensor, told: int | float, class_index: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _asked(self, x: Tensor, timestep: int | float, class_index: Tensor) -> tuple[Tensor, Tensor | None]:
         """The network's answer (B, C, h, w) and its variance channels. CFG: out = null + s (cond - null).
 
         All that networks predict is affine in eps_hat at a given x, so CFG may come before any conversion.
         """
         channels = x.shape[1]
         if self.calls_per_step == 1:
-            answer = self._network(x, told, class_index)
+            answer = self._network(x, timestep, class_index)
             out = answer[:, :channels]
         else:
             null = torch.full_like(class_index, self.spec.null_class)
-            both = self._network(torch.cat([x, x]), told, torch.cat([class_index, null]))
+            both = self._network(torch.cat([x, x]), timestep, torch.cat([class_index, null]))
             answer, other = both.chunk(2)
             out, out_null = answer[:, :channels], other[:, :channels]
             out = torch.cat(
@@ -276,7 +276,7 @@ class Denoiser:
             )
         if not torch.isfinite(out).all():
             raise StageFailed(
-                f"generator: {self.spec.path} gave a non-finite prediction at t={told:g} in {self.place.dtype}; "
+                f"generator: {self.spec.path} gave a non-finite prediction at t={timestep:g} in {self.place.dtype}; "
                 "try sample.dtype=float32"
             )
         return out, answer[:, channels:] if self.spec.learned_variance else None

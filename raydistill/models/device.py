@@ -40,10 +40,10 @@ def on_cuda(device: str, num_gpus: float) -> bool:
     if device == "cpu" or (device == "auto" and num_gpus == 0):
         return False
     if not torch.cuda.is_available():
-        asked = "device=cuda was asked for" if device == "cuda" else f"num_gpus={num_gpus:g} is reserved"
+        requested = "device=cuda was asked for" if device == "cuda" else f"num_gpus={num_gpus:g} is reserved"
         raise BadInput(
-            f"{asked}, but torch {torch.__version__} sees no CUDA device on {platform.node()}; install torch with CUDA "
-            "and the driver there, or set device=cpu"
+            f"{requested}, but torch {torch.__version__} sees no CUDA device on {platform.node()}; install torch "
+            "with CUDA and the driver there, or set device=cpu"
         )
     return True
 

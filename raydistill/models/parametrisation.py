@@ -113,12 +113,12 @@ class OfFlow:
     own_times = None
     predicts: ClassVar[Literal["flow"]] = "flow"
 
-    def told(self, t: float) -> float:
+    def timestep(self, t: float) -> float:
         return self.steps * (1 - t) if self.steps else t
 
     def noised(self, x_t: Tensor, step: Step) -> tuple[Tensor, float]:
         c = step.alpha_bar**0.5 + (1 - step.alpha_bar) ** 0.5
-        return x_t / c, self.told(step.alpha_bar**0.5 / c)
+        return x_t / c, self.timestep(step.alpha_bar**0.5 / c)
 
     def estimates(self, x_t: Tensor, step: Step, out: Tensor) -> tuple[Tensor, Tensor]:
         c = step.alpha_bar**0.5 + (1 - step.alpha_bar) ** 0.5
@@ -126,7 +126,7 @@ class OfFlow:
         return x - t * v, x + (1 - t) * v
 
     def on_path(self, x: Tensor, t: float) -> tuple[Tensor, float]:
-        return x, self.told(t)
+        return x, self.timestep(t)
 
     def velocity(self, x: Tensor, t: float, out: Tensor) -> Tensor:
         return self.sign * out
@@ -171,9 +171,9 @@ def _of_flow(training: dict[str, Any], scheduler: dict[str, Any], path: Path) ->
     steps = scheduler.get("num_train_timesteps", 1000)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise BadInput(f"generator.path: {path} gives num_train_timesteps={steps!r} in its scheduler; it is a count")
-    velocity, told = training.get("velocity", "noise - data"), training.get("timestep", f"{steps} * sigma")
+    velocity, timestep = training.get("velocity", "noise - data"), training.get("timestep", f"{steps} * sigma")
     signs, times = {"noise - data": -1, "data - noise": 1}, {f"{steps} * sigma": steps, "t": 0}
-    for key, value, known in (("velocity", velocity, signs), ("timestep", told, times)):
+    for key, value, known in (("velocity", velocity, signs), ("timestep", timestep, times)):
         if not isinstance(value, str) or value not in known:
             raise BadInput(
                 f"generator.path: {path / 'training.json'} gives {key}={value!r}; "
@@ -181,4 +181,4 @@ def _of_flow(training: dict[str, Any], scheduler: dict[str, Any], path: Path) ->
             )
     if training["learned_variance"]:
         raise BadInput(f"generator.path: {path} is a flow with learned_variance=true; a flow has no variance to learn")
-    return OfFlow(signs[velocity], times[told], alphas_bar(DIT_BETAS))
+    return OfFlow(signs[velocity], times[timestep], alphas_bar(DIT_BETAS))

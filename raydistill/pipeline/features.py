@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raydistill.methods.resolve import Variant
-from raydistill.stages.evaluation.measure import asked
+from raydistill.stages.evaluation.measure import requested_spaces
 from raydistill.state import Prepared
 
 
@@ -14,7 +14,7 @@ def by_features(v: Variant) -> bool:
 
 def wanted(p: Prepared, evaluate: bool) -> bool:
     """Whether a method, or with `evaluate` a metric, asks for them."""
-    measuring = asked(p.config.metrics, p.features) if evaluate and p.features else {}
+    measuring = requested_spaces(p.config.metrics, p.features) if evaluate and p.features else {}
     return any(map(by_features, p.variants)) or (
         p.features is not None and p.features.architecture in measuring.values()
     )

@@ -23,7 +23,7 @@ from raydistill.models.vae import VaeSpec
 from raydistill.progress import say
 from raydistill.report.text import plural
 from raydistill.sources.base import ClassInfo, Splits, open_splits
-from raydistill.stages.evaluation.measure import asked
+from raydistill.stages.evaluation.measure import requested_spaces
 from raydistill.stages.syntheses import ingest
 from raydistill.state import Prepared
 from raydistill.store.rundir import RunDir
@@ -72,7 +72,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     if config.selection.space == "feature" and features is None:
         raise BadInput("selection.space=feature needs a network: give features.path, or choose selection.space=latent")
     if evaluate:
-        asked(config.metrics, features)
+        requested_spaces(config.metrics, features)
     teacher = find_teacher(config, [c.class_id for c in splits.train.classes]) if evaluate else None
     return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features, judged, teacher)
 

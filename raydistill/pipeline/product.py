@@ -22,7 +22,7 @@ def provenance(p: Prepared, v: Variant) -> dict[str, Any]:
         guidance = v.sampling.guidance
         if guidance is not None:
             own = {} if guidance.own is None else guidance.own.model_dump()
-            made |= {"guidance": {"name": guidance.name, **guidance.told(), **own}}
+            made |= {"guidance": {"name": guidance.name, **guidance.numbers_read(), **own}}
         made |= {role: network.identity()["weights"][:16] for role, network in v.sampling.networks.items()}
     if v.method.uses_prototypes and c.cluster.algorithm not in (None, "kmeans"):
         made["prototypes"] = {"algorithm": c.cluster.algorithm, **c.hierarchy.model_dump()}

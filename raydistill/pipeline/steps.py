@@ -123,7 +123,7 @@ class Steps:
         """The metrics of a set, which metrics.names must ask for."""
         p = self.prepared
         points = {measure.LATENT: self.classes()}
-        if p.features and p.features.architecture in measure.asked(p.config.metrics, p.features).values():
+        if p.features and p.features.architecture in measure.requested_spaces(p.config.metrics, p.features).values():
             points[p.features.architecture] = self.features()
         stage = measure.stage(p.config, p.run, ref, points, p.features, len(p.splits.train.classes))
         return self.run_stage(stage, f"measure {ref.name}")

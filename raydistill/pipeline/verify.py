@@ -44,17 +44,17 @@ def main(run_dir: str, readers: int = 16, repair: bool = False) -> tuple[str, in
     Raises BadInput for what is no run. Before it touches anything, StageFailed if what is lost cannot be made again.
     """
     contents = survey(Location.of(run_dir))
-    findings = look(contents, readers)
+    findings = probe(contents, readers)
     lost: list[str] = []
     if repair and any(f.mends or f.part for f in findings):
         lost = bring_back(contents, findings)
-        findings = look(survey(contents.root), readers)
+        findings = probe(survey(contents.root), readers)
         for line in lost:
             print(line)
     return str(contents.root), 1 if lost or any(f.is_fault for f in findings) else 0
 
 
-def look(contents: Contents, readers: int) -> list[Finding]:
+def probe(contents: Contents, readers: int) -> list[Finding]:
     """Reads everything, and prints what is found when it is found."""
     if contents.artifacts != contents.root:
         say("verify", f"its artifacts are in {contents.artifacts}")
@@ -64,8 +64,8 @@ def look(contents: Contents, readers: int) -> list[Finding]:
             print(finding, flush=True)
             findings.append(finding)
     counts = Counter(f.kind for f in findings)
-    told = ", ".join(f"{counts[k]} {k}" for k in Kind if counts[k]) or "nothing is wrong"
-    say("verify", f"{read.files} files, {read.bytes / read.scale:.3g} {read.progress.unit}: {told}")
+    counted = ", ".join(f"{counts[k]} {k}" for k in Kind if counts[k]) or "nothing is wrong"
+    say("verify", f"{read.files} files, {read.bytes / read.scale:.3g} {read.progress.unit}: {counted}")
     return findings
 
 

@@ -47,9 +47,9 @@ class Group:
         """What went wrong with the first worker that something went wrong with: all give up together or none does."""
         if self.count == 1:
             return mine
-        told: list[str | None] = [None] * self.count
-        torch.distributed.all_gather_object(told, mine)
-        return next(filter(None, told), None)
+        errors: list[str | None] = [None] * self.count
+        torch.distributed.all_gather_object(errors, mine)
+        return next(filter(None, errors), None)
 
 
 ALONE = Group()

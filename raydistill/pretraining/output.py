@@ -153,8 +153,8 @@ def _save_scheduler(origin: Origin, out: Path) -> None:
         return
     import diffusers
 
-    given = dict(origin.scheduler)
-    getattr(diffusers, given.pop("_class_name"))(**given).save_pretrained(str(out))
+    scheduler = dict(origin.scheduler)
+    getattr(diffusers, scheduler.pop("_class_name"))(**scheduler).save_pretrained(str(out))
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -39,8 +39,8 @@ READ = {
 class Plan:
     """A checked training. `out` is absolute; checkpoints live in out/.train until the training is written.
 
-    `as_given` is the configuration as it was given, `config` the same with absolute paths, for workers elsewhere. `vae`,
-    its digest and `origin` are of a generator; `held` are the images that it is validated on.
+    `as_given` is the configuration as it was, `config` the same with absolute paths, for workers elsewhere. `vae`, its
+    digest and `origin` are of a generator; `held` are the images that it is validated on.
     """
 
     as_given: Config

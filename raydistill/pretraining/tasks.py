@@ -110,9 +110,9 @@ class GeneratorTask:
         z = half.to(self.device).float() * self.scale
         at = torch.from_numpy(level).to(self.device)
         labels = torch.where(torch.from_numpy(dropped), self.origin.null, self.labels[classes]).to(self.device)
-        x, told = self.objective.shown(z, noise, at)
+        x, timestep = self.objective.shown(z, noise, at)
         with mixed(self.config.dtype, self.device):
-            out = net(x, timestep=told, class_labels=labels).sample
+            out = net(x, timestep=timestep, class_labels=labels).sample
         return self.objective.loss(out.float(), z, noise, at)
 
 

@@ -69,13 +69,13 @@ class Validation:
             raise StageFailed("pretrain: the samples are not finite; lower pretrain.lr")
         return x
 
-    def guided(self, net: nn.Module, x: Tensor, told: int | float, labels: Tensor) -> Tensor:
+    def guided(self, net: nn.Module, x: Tensor, timestep: int | float, labels: Tensor) -> Tensor:
         """The network's answer with classifier-free guidance, without its variance."""
         channels, scale = x.shape[1], self.sampler.cfg_scale
         act = 3 if self.sampler.cfg_channels == "first3" else channels
         null = torch.full_like(labels, self.task.origin.null)
-        kind = torch.long if isinstance(told, int) else torch.float32
-        times = torch.full((2 * len(x),), told, dtype=kind, device=x.device)
+        kind = torch.long if isinstance(timestep, int) else torch.float32
+        times = torch.full((2 * len(x),), timestep, dtype=kind, device=x.device)
         with mixed(self.task.config.dtype, self.task.device):
             both = net(torch.cat([x, x]), timestep=times, class_labels=torch.cat([labels, null])).sample
         out, free = both.float()[:, :channels].chunk(2)

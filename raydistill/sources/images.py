@@ -76,8 +76,8 @@ def _white(grey: np.ndarray, floats: bool) -> float:
         return 1.0 if high <= 1 else 255.0
     if not floats and low >= 0 and high <= 65535:
         return 255.0 if high <= 255 else 65535.0
-    asked = "floats of 0 to 1 or 0 to 255" if floats else "integers of 0 to 255 or 0 to 65535"
-    raise BrokenImage(f"pixels from {low:g} to {high:g}, which are no {asked}; scale them")
+    expected = "floats of 0 to 1 or 0 to 255" if floats else "integers of 0 to 255 or 0 to 65535"
+    raise BrokenImage(f"pixels from {low:g} to {high:g}, which are no {expected}; scale them")
 
 
 def _upright(image: Image.Image) -> Image.Image:

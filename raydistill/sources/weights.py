@@ -112,9 +112,9 @@ def _of_tars(root: Location, split: str, ids: list[str]) -> dict[str, Any] | Non
             try:
                 for member in members(archive):
                     image = of_key.get(f"{name}#{member.name[:-5]}") if member.name.endswith(".json") else None
-                    told = strict_json.parse(archive.read(member.data, member.size), finite=False) if image else None
-                    if image and isinstance(told, dict) and "weight" in told:
-                        found[image] = told["weight"]
+                    record = strict_json.parse(archive.read(member.data, member.size), finite=False) if image else None
+                    if image and isinstance(record, dict) and "weight" in record:
+                        found[image] = record["weight"]
             except (TarFault, ValueError) as e:
                 raise BadInput(f"{root / name} cannot be read: {one_line(e)}; pack it again") from None
     return found or None

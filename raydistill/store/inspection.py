@@ -80,8 +80,8 @@ def inspect(artifact: Artifact, pool: Executor, seen: Seen) -> list[Finding]:
             standing.setdefault(c.key, c.record)
         torn = any(f.place.name == MANIFEST for f in findings)
         if not torn and (names or files):
-            told = f"{len(standing)} keys have been committed; the same command goes on"
-            findings.append(Finding(Kind.UNFINISHED, artifact.location, told, part=artifact))
+            text = f"{len(standing)} keys have been committed; the same command goes on"
+            findings.append(Finding(Kind.UNFINISHED, artifact.location, text, part=artifact))
     findings += _second(artifact, whole, standing, sealed is not None)
     ours = {i.base_name: i.type == pafs.FileType.File for i in files}
     checked = pool.map(
@@ -94,14 +94,14 @@ def inspect(artifact: Artifact, pool: Executor, seen: Seen) -> list[Finding]:
     return findings
 
 
-def steady(look: Callable[[], T], is_whole: Callable[[T], bool]) -> T:
+def steady(probe: Callable[[], T], is_whole: Callable[[T], bool]) -> T:
     """What a look sees if it is whole, or else what two looks agree on: damage stays, what a run writes changes."""
-    seen = look()
+    seen = probe()
     for _ in range(LOOKS):
         if is_whole(seen):
             break
         time.sleep(AGAIN_S)
-        before, seen = seen, look()
+        before, seen = seen, probe()
         if seen == before:
             break
     return seen

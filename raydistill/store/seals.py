@@ -90,10 +90,10 @@ def find(root: Location, name: str) -> Seal | None:
 
 def state(root: Location, name: str) -> State:
     """What has become of a file since it was sealed; its bytes are read."""
-    return look(root, name)[0]
+    return probe(root, name)[0]
 
 
-def look(root: Location, name: str) -> tuple[State, Seal | None, tuple[int, str] | None]:
+def probe(root: Location, name: str) -> tuple[State, Seal | None, tuple[int, str] | None]:
     """As state; also the seal if it is whole, and the size and SHA-256 of the file if it can be read."""
     seal = find(root, name)
     try:

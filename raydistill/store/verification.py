@@ -70,8 +70,8 @@ def survey(place: Location) -> Contents:
 def verify(contents: Contents, readers: int = 16, seen: Seen = lambda size: None) -> Iterator[Finding]:
     """What is wrong, part by part; `seen` is told the bytes of every file that was read, by several threads."""
     root, artifacts = contents.root, contents.artifacts
-    with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(readers) as looking:
-        looks: list[Callable[[], list[Finding]]] = [
+    with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(readers) as probing:
+        probes: list[Callable[[], list[Finding]]] = [
             *(partial(_marker, place) for place in dict.fromkeys((root, artifacts))),
             *(partial(inspection.inspect, a, reading, seen) for a in contents.parts),
             *(partial(_seal, file, seen) for file in _sealed(root)),
@@ -81,10 +81,10 @@ def verify(contents: Contents, readers: int = 16, seen: Seen = lambda size: None
             *(partial(_strangers, place) for place in dict.fromkeys((root, artifacts))),
         ]
         try:
-            for findings in looking.map(lambda look: look(), looks):
+            for findings in probing.map(lambda probe: probe(), probes):
                 yield from findings
         finally:
-            looking.shutdown(cancel_futures=True)
+            probing.shutdown(cancel_futures=True)
             reading.shutdown(cancel_futures=True)
 
 
@@ -149,8 +149,8 @@ def _is_seal(info: pafs.FileInfo) -> bool:
 def _seal(file: SealedFile, seen: Seen) -> list[Finding]:
     """One sealed file; a small one that nothing could make again comes back from its seal."""
     # A run that works writes the file first, and its seal next.
-    look = partial(seals.look, file.root, file.name)
-    state, seal, _ = inspection.steady(look, lambda seen: seen[0] is State.WHOLE)
+    probe = partial(seals.probe, file.root, file.name)
+    state, seal, _ = inspection.steady(probe, lambda seen: seen[0] is State.WHOLE)
     if seal is None and state is State.MISSING:
         return [Finding(Kind.LEFT_OVER, file.seal, "is a torn seal of a file that is not there", drop=(file.seal,))]
     if seal is None:
@@ -169,8 +169,8 @@ def _unsealed(root: Location) -> list[Finding]:
     found = []
     for file in (SealedFile(root, n) for n in there if n not in names):
         if file.name in PEOPLES or SHARD.fullmatch(file.location.name):
-            told = "has no seal: nobody knows whether it is whole; the same command seals it"
-            found.append(Finding(Kind.UNFINISHED, file.location, told, part=file))
+            text = "has no seal: nobody knows whether it is whole; the same command seals it"
+            found.append(Finding(Kind.UNFINISHED, file.location, text, part=file))
         else:
             found.append(_stranger(file.location))
     for place in (root / seals.FOLDER, root / CHECKPOINTS / seals.FOLDER):

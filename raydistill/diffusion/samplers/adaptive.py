@@ -39,7 +39,7 @@ class Adaptive:
     def solved(self, field: Field, x: Tensor, step: FlowStep) -> Tensor:
         most = field.calls[0] + self.own.calls
 
-        def asked(t: float, y: np.ndarray) -> np.ndarray:
+        def velocity_at(t: float, y: np.ndarray) -> np.ndarray:
             if field.calls[0] == most:
                 raise StageFailed(
                     f"sampler adaptive: not done after {self.own.calls} network calls between t={step.t:.4g} and "
@@ -49,7 +49,7 @@ class Adaptive:
             return field(at, min(float(t), LAST)).double().cpu().numpy().ravel()
 
         made = solve_ivp(
-            asked,
+            velocity_at,
             (step.t, step.t_next),
             x.double().cpu().numpy().ravel(),
             self.own.solver,

@@ -139,7 +139,7 @@ def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str
         dataset_config=DataConfig(datasets_to_split=[]),  # each worker holds all, and draws from all
     )
     try:
-        result = fits.fit(trainer, Reader(board, plan.config.pretrain.steps).look, POLL_S)
+        result = fits.fit(trainer, Reader(board, plan.config.pretrain.steps).probe, POLL_S)
     except (TrainingFailedError, ray.exceptions.RayError) as e:
         raise StageFailed(
             f"pretrain: Ray Train gave up after {RETRIES} retries: {one_line(e)[:300]}; the traceback is in "
@@ -162,14 +162,14 @@ class Reader:
 
     def __init__(self, board: Any, steps: int) -> None:
         self.board, self.steps = board, steps
-        self.told, self.seen, self.shown = 0, 0, 0.0
+        self.lines_read, self.seen, self.shown = 0, 0, 0.0
 
-    def look(self) -> None:
+    def probe(self) -> None:
         try:
-            latest, lines = ray.get(self.board.read.remote(self.told), timeout=READ_S)
+            latest, lines = ray.get(self.board.read.remote(self.lines_read), timeout=READ_S)
         except ray.exceptions.RayError:  # a busy machine, and the numbers are only late; or the fit tells what is wrong
             return
-        self.told += len(lines)
+        self.lines_read += len(lines)
         for line in lines:
             say("pretrain", line)
         last = latest is not None and latest.step == self.steps

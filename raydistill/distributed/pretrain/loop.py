@@ -48,18 +48,18 @@ class Board:
     def say(self, line: str) -> None:
         self.lines.append(line)
 
-    def read(self, told: int) -> tuple[News | None, list[str]]:
-        """The latest numbers, and the lines after the first `told`."""
-        return self.latest, self.lines[told:]
+    def read(self, shown: int) -> tuple[News | None, list[str]]:
+        """The latest numbers, and the lines after the first `shown`."""
+        return self.latest, self.lines[shown:]
 
 
-def loop(given: dict[str, Any]) -> dict[str, Any]:
+def loop(job: dict[str, Any]) -> dict[str, Any]:
     """Continues from Ray's checkpoint to the last step. Expected errors are returned: Ray would retry what is raised.
 
     An error is one of all workers (a loss that is not finite) or is made one: a worker alone in a sum waits for ever.
     """
     try:
-        _train(given["plan"], given["rows"], given["board"])
+        _train(job["plan"], job["rows"], job["board"])
     except RaydistillError as e:
         advice = "; lower pretrain.lr" if isinstance(e, NonFiniteLoss) else ""
         return {"failed": f"{e}{advice}"}

@@ -49,7 +49,7 @@ def vectors(column: pa.ChunkedArray) -> np.ndarray:
     return schemas.tensor_numpy(column).reshape(len(column), -1).astype(np.float32)
 
 
-def asked(config: MetricsConfig, network: ClassifierSpec | None) -> dict[str, str]:
+def requested_spaces(config: MetricsConfig, network: ClassifierSpec | None) -> dict[str, str]:
     """Metric -> the space in which it is computed. Raises BadInput for a name that is unknown or comes twice."""
     if len(set(config.names)) != len(config.names):
         raise BadInput(f"metrics.names: {config.names} names a metric twice")
@@ -143,7 +143,7 @@ def stage(
     classes: int,
 ) -> Stage:
     """The metrics of one set. `points` are the real images by space: latent, and the network's if there is one."""
-    spaces = asked(config.metrics, network)
+    spaces = requested_spaces(config.metrics, network)
     used = {space: p for space, p in points.items() if space in spaces.values()}
     network = network if network and network.architecture in used else None
     code = [part for name in spaces for part in registry.identity("metric", name)]

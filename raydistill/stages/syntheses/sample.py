@@ -66,12 +66,14 @@ class GenerateWork(StageWork):
     real: Aside[Sealed]  # group's, of which guidance may ask to see a class
 
     def load(self, item: Slots) -> Slots:
-        asked = self.sampling.context
-        if not asked:
+        requested = self.sampling.context
+        if not requested:
             return item
         t = item.table
         prototypes = schemas.tensor_numpy(t["prototype"])
-        return Slots(item.key, t, see(asked, self.latents_of, t["class_index"].to_numpy(), t["class_id"], prototypes))
+        return Slots(
+            item.key, t, see(requested, self.latents_of, t["class_index"].to_numpy(), t["class_id"], prototypes)
+        )
 
     def latents_of(self, class_index: int) -> np.ndarray:
         """The real latents of a class, (N, C, h, w) float16, by image id."""
@@ -98,8 +100,8 @@ class Maker:
         sampler = sampling.sampler
         self.denoiser = loaded.generator(generator, self.at, sampler.cfg_scale, sampler.cfg_channels)
         self.vae = loaded.vae(vae, self.at)
-        asked = {role: loaded.classifier(spec, self.at) for role, spec in sampling.networks.items()}
-        self.networks = Networks(generator.latent_scale, generator.class_ids, self.vae, asked)
+        classifiers = {role: loaded.classifier(spec, self.at) for role, spec in sampling.networks.items()}
+        self.networks = Networks(generator.latent_scale, generator.class_ids, self.vae, classifiers)
         self.generate = self.trajectories()
         self.label = {c: i for i, c in enumerate(generator.class_ids)}
 
@@ -111,17 +113,17 @@ class Maker:
         Returns pixels (B, S, S, 3) uint8, latents (B, C, h, w) in VAE-scaled space, and network calls, of every slot or
         of each, (B,).
         """
-        scale, device, asked = self.model.latent_scale, self.at.device, self.sampling.context
+        scale, device, requested = self.model.latent_scale, self.at.device, self.sampling.context
         seen = {
-            name: torch.from_numpy(values).to(device) * (scale if asked[name].scales else 1)
+            name: torch.from_numpy(values).to(device) * (scale if requested[name].scales else 1)
             for name, values in context.items()
         }
         index = torch.tensor([self.label[k.class_id] for k in keys], device=device)
         batch = Batch(index, (torch.from_numpy(prototypes) * scale).to(device), keys, seen)
         with torch.inference_mode():
-            z, asks = self.generate(batch, trace)
+            z, calls = self.generate(batch, trace)
             z = z / scale
-        return self.vae.decode(z).numpy(), z.cpu().numpy(), asks * self.denoiser.calls_per_step
+        return self.vae.decode(z).numpy(), z.cpu().numpy(), calls * self.denoiser.calls_per_step
 
     def trajectories(self) -> Callable[[Batch, Trace], tuple[torch.Tensor, int | np.ndarray]]:
         """From noise to z in generator space, and how often the network is asked for each slot: by diffusion's loop or
@@ -141,25 +143,25 @@ class Maker:
 
 
 def see(
-    asked: Mapping[str, Context],
+    requested: Mapping[str, Context],
     latents_of: Callable[[int], np.ndarray],
     index: np.ndarray,
     class_ids: pa.ChunkedArray | Sequence[str],
     prototypes: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """What guidance asks to see, (B, ...) by name, for slots of classes index (B,). Raises as `look` does."""
+    """What guidance asks to see, (B, ...) by name, for slots of classes index (B,). Raises as `context_values` does."""
     seen: dict[str, np.ndarray] = {}
     for c in np.unique(index):
         latents, rows = latents_of(int(c)), np.flatnonzero(index == c)
         class_id = str(class_ids[int(rows[0])])
-        for name, context in asked.items():
-            values = look(context, latents, prototypes[rows], class_id)
+        for name, context in requested.items():
+            values = context_values(context, latents, prototypes[rows], class_id)
             whole = seen.setdefault(name, np.empty((len(index), *values.shape[1:]), values.dtype))
             whole[rows] = values
     return seen
 
 
-def look(context: Context, latents: np.ndarray, prototypes: np.ndarray, class_id: str) -> np.ndarray:
+def context_values(context: Context, latents: np.ndarray, prototypes: np.ndarray, class_id: str) -> np.ndarray:
     """What a context sees for the prototypes (B, C, h, w) of a class. Raises StageFailed for a class that lacks it."""
     about = f"sample: class {class_id!r} has {len(latents)} usable images"
     if len(latents) < context.least:
@@ -284,7 +286,7 @@ def identity(sampling: SamplingPlan, work: GenerateWork) -> list[Any]:
     numbers = None
     if acting is not None:
         seen = work.real.digest if acting.context else None
-        numbers = [acting.told(), acting.own and acting.own.model_dump(), seen]
+        numbers = [acting.numbers_read(), acting.own and acting.own.model_dump(), seen]
     parts: list[Any] = [sampling.sampler.model_dump(), guidance and guidance.name, numbers]
     parts += [sampling.own.model_dump()] if sampling.own else []
     parts += [FLOW_VERSION] if sampling.flows else []
