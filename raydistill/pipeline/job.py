@@ -131,15 +131,15 @@ def start_run(p: Prepared) -> bool:
     return costs.settle(p.run.root) or spoiled
 
 
-def carry(config: Config, until: Until = "report", given: Sequence[str] = ()) -> Results:
-    """Checks everything and carries a run to `until`; `given` are the keys of a command line.
+def carry(config: Config, until: Until = "report", command_keys: Sequence[str] = ()) -> Results:
+    """Checks everything and carries a run to `until`; `command_keys` are those of a command line.
 
     Raises BadInput for what can be known beforehand, with nothing written, and StageFailed for all that comes later.
     """
     from raydistill.pipeline import beforehand, unread
 
     prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
-    unread.check(prepared, given)
+    unread.check(prepared, command_keys)
     beforehand.check(prepared, until)
     nodes = nodes_of(prepared)
     prove_nodes(prepared, nodes)
@@ -156,6 +156,6 @@ def carry(config: Config, until: Until = "report", given: Sequence[str] = ()) ->
     return done
 
 
-def main(config: Config, until: Until = "report", given: Sequence[str] = ()) -> str:
+def main(config: Config, until: Until = "report", command_keys: Sequence[str] = ()) -> str:
     """Entry of the command line: returns the run directory."""
-    return str(carry(config, until, given).prepared.run.root)
+    return str(carry(config, until, command_keys).prepared.run.root)
