@@ -125,8 +125,7 @@ class TestEnds:
     def of(self, traces: list, landing: list[float | None]) -> dict[str, tuple[float, float]]:
         nfe = pa.array([2] * len(traces), pa.int32())
         table = pa.table({"landing": pa.array(landing, pa.float32()), "trace": pa.array(traces, schemas.TRACE)})
-        kept = counted(table.append_column("nfe", nfe)).tree()
-        made = SimpleNamespace(manifest=SimpleNamespace(numbers=kept))
+        made = SimpleNamespace(numbers=lambda: counted(table.append_column("nfe", nfe)))
         config = SimpleNamespace(method="pgfm")
         done = SimpleNamespace(syntheses={"pgfm": made}, prepared=SimpleNamespace(config=config))
         return {e.name: (e.mean, e.std) for e in detail.ends(done)}  # type: ignore[arg-type]

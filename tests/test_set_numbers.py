@@ -12,7 +12,7 @@ import pytest
 from tiny_run import GENERATED, REAL, TinyRun
 
 from raydistill.stages.syntheses import numbers
-from raydistill.stages.syntheses.numbers import Numbers, Spread, counted
+from raydistill.stages.syntheses.numbers import MeanStd, Numbers, counted
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact
 from raydistill.store.sealed import Sealed
@@ -42,18 +42,18 @@ class TestCounting:
     def test_they_are_means_and_deviations_over_the_slots(self) -> None:
         table = rows(0, 7)
         found = counted(table)
-        assert found.nfe == Spread(7, table["nfe"].to_numpy().mean(), table["nfe"].to_numpy().std())
+        assert found.nfe == MeanStd(7, table["nfe"].to_numpy().mean(), table["nfe"].to_numpy().std())
         assert found.landing is not None and found.landing.count == 6, "a slot without a prototype landed nowhere"
         assert list(found.curves()) == ["push", "detour"] and [s for s, _ in found.curves()["detour"]] == [0, 1]
-        for (name, step), spread in found.trace.items():
+        for (name, step), value in found.trace.items():
             values = of(table, name, step)
-            assert spread == Spread(7, values.mean(), values.std())
+            assert value == MeanStd(7, values.mean(), values.std())
         assert found.detour == found.trace["detour", 0]
 
     def test_of_picked_images_there_is_no_trace(self) -> None:
         bare = {"nfe": pa.array([0, 0], pa.int32()), "landing": pa.array([None, None], pa.float32())}
         found = counted(pa.table({**bare, "trace": pa.array([[], []], schemas.TRACE)}))
-        assert found == Numbers(Spread(2, 0.0, 0.0), None, {}) and found.detour is None
+        assert found == Numbers(MeanStd(2, 0.0, 0.0), None, {}) and found.detour is None
 
     def test_pooled_parts_are_their_rows_together(self) -> None:
         parts = [rows(1, 3), rows(2, 8), rows(3, 2)]
@@ -69,7 +69,7 @@ class TestCounting:
     def test_they_survive_their_text_to_the_bit(self) -> None:
         found = counted(rows(4, 9))
         assert Numbers.of_tree(json.loads(json.dumps(found.tree(), allow_nan=False))) == found
-        lost = Spread.of_tree(json.loads(json.dumps(Spread(2, math.nan, math.inf).tree(), allow_nan=False)))
+        lost = MeanStd.of_tree(json.loads(json.dumps(MeanStd(2, math.nan, math.inf).tree(), allow_nan=False)))
         assert lost.count == 2 and math.isnan(lost.mean) and math.isnan(lost.std)
 
 

@@ -28,7 +28,7 @@ from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.latents import embed, encode, group
 from raydistill.stages.prototypes import cluster
 from raydistill.stages.runner import Execute, Outcome, Stage, Work, serial
-from raydistill.stages.syntheses import check, ingest, plan, sample
+from raydistill.stages.syntheses import check, ingest, plan, sample, weigh
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store.artifact import Manifest, Record
 from raydistill.store.rundir import RunDir
@@ -52,7 +52,8 @@ STAGES = (
     f"measure {GENERATED}",
 )
 IMPORT, TEACHER, LABEL = "import", "teacher", f"label {GENERATED}"  # of a folder's images, and for soft labels
-EVERY = (*STAGES, IMPORT, TEACHER, LABEL)
+WEIGH = f"weigh {GENERATED}"
+EVERY = (*STAGES, IMPORT, TEACHER, LABEL, WEIGH)
 UPSTREAM = {
     "encode": (),
     "group": ("encode",),
@@ -98,7 +99,7 @@ class TinyRun:
         """`root` may be a URI; then `beside` is a local folder for the network that features are made with."""
         self.root = root
         self.run = RunDir(str(root))
-        self.config = config(selection={"space": "feature"})
+        self.config = config(selection={"space": "feature"}, weights={"mode": "density"})
         splits = open_splits(self.config.source)
         self.train = few(splits.train, 21)
         self.test = few(splits.test, 12)
@@ -144,6 +145,9 @@ class TinyRun:
             anchors = self.sealed("cluster") if v.method.uses_prototypes else None
             features = self.sealed("embed") if by_features(v) else None
             return plan.stage(v, self.run, self.sealed("group"), anchors, self.train.classes, self.shape, features)
+        if kind == "weigh":
+            above = (self.sealed(name) for name in (f"plan {method_name}", "cluster", "group"))
+            return weigh.stage(v.config, self.run, *above)
         if kind == "measure":
             ref = self.ref(method_name)
             points = {measure.LATENT: self.sealed("group"), self.network.architecture: self.sealed("embed")}

@@ -196,6 +196,23 @@ class SelectionConfig(Section):
     ] = "latent"
 
 
+class WeightsConfig(Section):
+    """What the images of a set weigh in the loss, of the masses of their prototypes."""
+
+    mode: Annotated[
+        Literal["uniform", "density"] | None,
+        Field(
+            description=("uniform: all the same; density: the images of its cluster; null = what the method prescribes")
+        ),
+    ] = None
+    norm: Annotated[
+        Literal["mean", "sum"],
+        Field(
+            description="mean: 1 in each class, as without weights; sum: 1 in each class, as the objective is printed"
+        ),
+    ] = "mean"
+
+
 class SampleConfig(Pool):
     batch: Annotated[int, Field(ge=1, le=4096, description="slots a batch, the unit of commit")] = 20
 
@@ -237,6 +254,7 @@ class Config(Section):
     path: PathConfig = PathConfig()
     adaptive: AdaptiveConfig = AdaptiveConfig()
     sample: SampleConfig = SampleConfig()
+    weights: WeightsConfig = WeightsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     teacher: ClassifierConfig = ClassifierConfig()
     label: LabelConfig = LabelConfig()

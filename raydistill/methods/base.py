@@ -73,6 +73,7 @@ class Method(ABC):
     guidance: ClassVar[str | None] = None
     form: ClassVar[Space | None] = None
     steps: ClassVar[int] = 50
+    weights: ClassVar[str | None] = None  # as weights.mode has it; None = those of its slots
     start: ClassVar[Start] = NOISE
     options: tuple[object, ...] = ()  # what `of` took from the configuration; part of the plan's fingerprint
 

@@ -118,6 +118,8 @@ def resolve(config: Config) -> Variant:
     method: Method = registry.get("method", config.method).of(config)
     if method.uses_prototypes:
         config = _with_prototypes(config, method)
+    weights = config.weights.model_copy(update={"mode": config.weights.mode or method.weights})
+    config = config.model_copy(update={"weights": weights})
     if not method.generates:
         return Variant(config, method, None)
     name = config.sampler.name or method.sampler

@@ -31,7 +31,17 @@ from raydistill.stages.runner import Stage
 from raydistill.state import Prepared
 from raydistill.store.sealed import Sealed
 
-LATER = {"encode": 0, "group": 1, "cluster": 2, "embed": 3, "import": 4, "plan": 4, "sample": 4, "measure": 5}
+LATER = {
+    "encode": 0,
+    "group": 1,
+    "cluster": 2,
+    "embed": 3,
+    "import": 4,
+    "plan": 4,
+    "sample": 4,
+    "weigh": 5,
+    "measure": 5,
+}
 
 
 def reservations(p: Prepared, until: Until) -> list[tuple[str, Reservation]]:

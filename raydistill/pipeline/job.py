@@ -18,7 +18,6 @@ from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.latents import encode
 from raydistill.stages.renew import renew
 from raydistill.stages.runner import Execute
-from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.state import Prepared, Results
 from raydistill.store import seals
 from raydistill.store.claims import Claim
@@ -61,11 +60,11 @@ def make(steps: Steps, until: Until) -> Results:
     if features.wanted(p, until in JUDGED):
         done.features = steps.features()
     if p.judged is not None and until != "plan":
-        done.syntheses[p.judged.name] = DistilledSet((steps.imported(),))
+        done.syntheses[p.judged.name] = steps.weighed(p.variants[0], steps.imported(), steps.imported())
     for v in p.variants if p.judged is None else p.variants[1:]:
         done.plans[v.config.method] = steps.plan(v)
         if until != "plan":
-            done.syntheses[v.config.method] = DistilledSet((steps.syntheses(v),))
+            done.syntheses[v.config.method] = steps.weighed(v, steps.syntheses(v), done.plans[v.config.method])
     return done
 
 

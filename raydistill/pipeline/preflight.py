@@ -15,6 +15,7 @@ from raydistill.evaluation import recipe
 from raydistill.guidance.networks import ROLES
 from raydistill.methods.base import Method
 from raydistill.methods.resolve import SamplingPlan, Variant, resolve
+from raydistill.methods.weighting import MODES
 from raydistill.models import hub
 from raydistill.models.checkpoint import packaged
 from raydistill.models.classifier import ClassifierSpec, class_columns
@@ -57,6 +58,8 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
         check_redundancy_parts(config, config.ipc if judged is None else int(judged.listing.counts.min()))
     if judged is not None:
         variants = [Variant(config, ingest.JudgedMethod(), None), *variants]
+    for v in variants:
+        check_masses(v)
     vae = find_vae(config)
     shape = vae.latent_shape(config.source.image_size)
     generator = None
@@ -164,8 +167,8 @@ def check_steps(sampling: SamplingPlan, generator: GeneratorSpec) -> None:
 
 
 def _own(config: Config, name: str) -> dict[str, object]:
-    """A baseline keeps steps and CFG of the run but takes the sampler, the form of guidance and the clustering that its
-    own method prescribes.
+    """A baseline keeps steps and CFG of the run but takes the sampler, the form of guidance, the clustering and the
+    weights that its own method prescribes.
 
     Beside a flow sampler a method of diffusion takes its own steps too, and the other way round: they count otherwise.
     """
@@ -181,6 +184,7 @@ def _own(config: Config, name: str) -> dict[str, object]:
         "guidance": config.guidance.model_copy(update={"form": None}),
         "start": StartConfig(),
         "cluster": config.cluster.model_copy(update={"algorithm": None}),
+        "weights": config.weights.model_copy(update={"mode": None}),
     }
 
 
@@ -251,6 +255,16 @@ def check_redundancy_parts(config: Config, least: int) -> None:
             f"evaluate.redundancy_parts={e.redundancy_parts} goes with hard labels, and "
             f"evaluate.protocol.name={e.protocol.name} "
             "trains on soft ones; choose evaluate.protocol.name=hard"
+        )
+
+
+def check_masses(v: Variant) -> None:
+    """Refuses weights of masses where there are no prototypes to have any."""
+    mode = v.config.weights.mode
+    if mode is not None and MODES[mode].needs_masses and not v.method.uses_prototypes:
+        raise BadInput(
+            f"weights.mode={mode} weighs by the masses of prototypes, and {v.config.method} has none; choose "
+            "weights.mode=uniform, or a method that has prototypes"
         )
 
 

@@ -40,6 +40,8 @@ def terms(p: Prepared, v: Variant) -> dict[str, str | None]:
 def assemble(p: Prepared, v: Variant, syntheses: DistilledSet) -> bool:
     """Writes distilled/; True if that changed anything."""
     c, made = v.config, provenance(p, v)
+    if syntheses.weights:
+        made["weights"] = c.weights.model_dump()
     text = card(
         title=f"{source_name(c)} distilled by {c.method}, {images_per_class(c.ipc)}",
         method=c.method,

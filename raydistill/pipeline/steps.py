@@ -22,7 +22,7 @@ from raydistill.stages.evaluation.trainer import Teaching, Training
 from raydistill.stages.latents import embed, encode, group
 from raydistill.stages.prototypes import cluster
 from raydistill.stages.runner import Execute, Stage
-from raydistill.stages.syntheses import check, ingest, plan, sample
+from raydistill.stages.syntheses import check, ingest, plan, sample, weigh
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.state import Prepared
 from raydistill.store.artifact import Record
@@ -111,6 +111,18 @@ class Steps:
         slots = self.plan(v, increment)
         stage = sample.stage(v, p.run, slots, self.classes(), p.splits.train, p.vae, p.generator)
         return self.run_stage(stage, shown("sample", v, increment))
+
+    def weighed(self, v: Variant, made: Sealed, slots: Sealed) -> DistilledSet:
+        """A variant's images as a set, with weights if it asks for others than they have.
+
+        `slots` are its plan; of images that nobody planned, the images.
+        """
+        p = self.prepared
+        if v.config.weights.mode is None:
+            return DistilledSet((made,))
+        anchors = self.prototypes(v) if v.method.uses_prototypes else None
+        stage = weigh.stage(v.config, p.run, slots, anchors, self.classes())
+        return DistilledSet((made,)).weighing(self.run_stage(stage, f"weigh {v.config.method}"))
 
     # -- of sets ---------------------------------------------------------------------------------------------------
 

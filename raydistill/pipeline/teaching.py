@@ -26,7 +26,7 @@ def teach(p: Prepared, sets: Sequence[SetRef], run_stage: RunStage) -> Teaching 
     accuracy = round(teacher.accuracy(examined), 6)
     say("teacher", f"{p.teacher.architecture}: {100 * accuracy:.1f} % of {examined.rows} test images are right")
     stored = {
-        s.digest: run_stage(label.stage(p.config, p.run, s, classes, p.teacher, recipe), f"label {s.name}")
+        s.images_digest: run_stage(label.stage(p.config, p.run, s, classes, p.teacher, recipe), f"label {s.name}")
         for s in sets
         if recipe.labels == "stored" and s.made is not None
     }

@@ -20,6 +20,8 @@ def check(p: Prepared, command_keys: Sequence[str]) -> None:
         section = key.partition(".")[0]
         if section in guiding:
             continue
+        if key == "weights.norm" and p.config.weights.mode is None:
+            raise BadInput(f"{key}: no weights.mode is given, and {p.config.method} prescribes none; leave it out")
         if section in ("teacher", "label") and not soft:
             raise BadInput(
                 f"{key}: evaluate.protocol.name={name} trains on hard labels and asks no teacher; leave it out, or "

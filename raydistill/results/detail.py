@@ -116,7 +116,7 @@ def guidance(done: Results) -> tuple[GuidanceTrace, ...]:
     for name, steps in _numbers(done).curves().items():
         title, meaning = MEANINGS.get(name, (name, ""))
         x = np.array([s for s, _ in steps], np.float64)
-        mean, std = (np.array([getattr(spread, of) for _, spread in steps]) for of in ("mean", "std"))
+        mean, std = (np.array([getattr(value, of) for _, value in steps]) for of in ("mean", "std"))
         made.append(GuidanceTrace(title, meaning, Line(name, x, mean, std, True)))
     return tuple(made)
 

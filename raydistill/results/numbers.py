@@ -44,6 +44,10 @@ def metrics(done: Results) -> dict[str, float]:
     for name, check in done.checks.items():
         prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
         flat[f"{prefix}own_class_nearest/latent"] = round(check.share, 6)
+    for name, made in done.syntheses.items():
+        if (size := made.effective_sample_size) is not None:
+            prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
+            flat[f"{prefix}effective_sample_size"] = round(size, 6)
     flat |= redundancies(done)
     flat |= network_calls(done)
     flat |= storage(done)

@@ -96,6 +96,9 @@ def data(done: Results, rows: Sequence[ScoreRow], flat: Mapping[str, float]) -> 
     notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
     devices = sorted(set().union(*(s.devices() for s in done.syntheses.values())))
     notes.append("Images were made on: " + ", ".join(devices))
+    for name_of, made_set in done.syntheses.items():
+        if (size := made_set.effective_sample_size) is not None:
+            notes.append(f"{name_of}: images weigh unequally, and vary as {size:.3g} of equal weight in a class would")
     for made, check in done.checks.items():
         text = warning(check, [info.class_id for info in classes])
         notes.append(

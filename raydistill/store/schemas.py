@@ -33,6 +33,7 @@ def tensor_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     return flat.reshape((len(array), *shape))
 
 
+PLACE = ("class_index", "slot")  # which image of a set a row is of
 TRACE = pa.list_(pa.struct([("step", pa.int32()), ("name", pa.string()), ("value", pa.float32())]))
 
 
@@ -125,6 +126,11 @@ def plan(shape: Sequence[int]) -> pa.Schema:
             ("prototype", tensor_type(shape, pa.float32())),
         ]
     )
+
+
+def weights() -> pa.Schema:
+    """weigh: one row an image of a set, by class and slot."""
+    return pa.schema([("class_index", pa.int32()), ("slot", pa.int32()), ("weight", pa.float64())])
 
 
 def syntheses(shape: Sequence[int]) -> pa.Schema:

@@ -39,6 +39,11 @@ class SetRef:
     def full(cls, train: Listing) -> SetRef:
         return cls(FULL, train.digest, len(train), None)
 
+    @property
+    def images_digest(self) -> str:
+        """What its soft labels are of: weights are not in it."""
+        return self.digest if self.made is None else self.made.images_digest
+
 
 @dataclass(frozen=True)
 class Loaded:

@@ -39,7 +39,7 @@ BOX = ("top", "left", "height", "width", "flip")
 class LabelWork(StageWork):
     name, folder = "label", "labels"
 
-    set: str  # its digest
+    set: str  # the digest of its images
     network: ClassifierSpec
     class_ids: tuple[str, ...]
     recipe: Annotated[Recipe, Keys("views", "image_size", "crop_scale", "flip")]
@@ -101,7 +101,7 @@ def stage(
     """The soft labels of one set of syntheses."""
     assert ref.made is not None
     ids = tuple(c.class_id for c in classes)
-    work = LabelWork(ref.digest, network, ids, recipe, config.source, config.label).within(run)
+    work = LabelWork(ref.images_digest, network, ids, recipe, config.source, config.label).within(run)
     units = {unit.key: unit for unit in ref.made.units()}
     total = ref.images * recipe.views
     return Stage("label", "labels", work.artifact, list(units), units.__getitem__, work, total, "actors", config.label)

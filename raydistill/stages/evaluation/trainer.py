@@ -56,7 +56,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Teaching:
-    """A teacher, how good it is itself, and by the digest of a set its stored labels."""
+    """A teacher, how good it is itself, and by the digest of a set's images its stored labels."""
 
     network: ClassifierSpec
     accuracy: float
@@ -164,7 +164,7 @@ class StudentTrainer:
             return None, 0
         teaching = self.job.teaching
         assert teaching is not None
-        stored = teaching.stored.get(t.set.digest)
+        stored = teaching.stored.get(t.set.images_digest)
         if stored is not None:
             views = label.read(stored, t.set.images, t.recipe.views)
             return StoredTargets(views, t.recipe.temperature), sum(r.bytes for r in stored.records)

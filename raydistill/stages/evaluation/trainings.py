@@ -70,7 +70,7 @@ def training(
     own = recipe(config, len(test.classes), student, s.redundancy_part[1] if s.redundancy_part else 1)
     if s.made is None and e.full_epochs is not None:
         own = replace(own, visits=e.full_epochs * s.images)
-    stored = teaching.stored.get(s.digest) if teaching else None
+    stored = teaching.stored.get(s.images_digest) if teaching else None
     reads = TrainingReads(
         own,
         e,

@@ -33,15 +33,22 @@ def class_candidates(
 
     Latents are needed for medoids only. Raises StageFailed if its tree cannot serve.
     """
-    mine = clusters.filter(pc.equal(clusters["class_index"], index))
-    h, tree = config.hierarchy, None
-    if "node" in mine.column_names:
-        tree = read_tree(mine, ids)
-        mine = mine.take(pa.array(_nodes(tree, class_id, config)))
+    mine, tree = chosen(clusters, index, class_id, ids, config)
     centroids = schemas.tensor_numpy(mine["centroid"])
-    if h.representative == "medoid":
+    if config.hierarchy.representative == "medoid":
         centroids = latents[_rows(mine["medoid"], ids)].astype(np.float32)
     return Candidates(centroids, mine["size"].to_numpy(), mine["medoid"].to_pylist(), tree)
+
+
+def chosen(
+    clusters: pa.Table, index: int, class_id: str, ids: pa.ChunkedArray, config: Config
+) -> tuple[pa.Table, Tree | None]:
+    """The rows of class `index` in the order of the slots, and its tree if it has one. Raises as `offer` does."""
+    mine = clusters.filter(pc.equal(clusters["class_index"], index))
+    if "node" not in mine.column_names:
+        return mine, None
+    tree = read_tree(mine, ids)
+    return mine.take(pa.array(_nodes(tree, class_id, config))), tree
 
 
 def identity(config: Config) -> list[object]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 
+from raydistill.declared import Keys
 from raydistill.identity import canonical
 from raydistill.metrics.own_class import OwnClass, nearest_means, warning
 from raydistill.progress import say
@@ -87,7 +89,7 @@ class CheckWork(StageWork):
     name, folder = "check", "checks"
 
     means: Sealed
-    made: DistilledSet
+    made: Annotated[DistilledSet, Keys("images_digest")]
 
     def load(self, item: str) -> str:
         return item

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +13,9 @@ import pyarrow as pa
 from raydistill import identity
 from raydistill.stages.syntheses import numbers
 from raydistill.stages.syntheses.numbers import Numbers
+from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Record
 from raydistill.store.sealed import Sealed
-
-PLACE = ("class_index", "slot")
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,18 @@ class Unit:
 
 @dataclass(frozen=True)
 class DistilledSet:
-    """`parts` are syntheses; of each class the slots of a part go on where those of the parts before it end."""
+    """`parts` are syntheses; of each class the slots of a part go on where those of the parts before it end.
+
+    `weights`, one of each part, are what its images weigh (stage weigh) in the place of what stands in their rows.
+    """
 
     parts: tuple[Sealed, ...]
+    weights: tuple[Sealed | None, ...] = ()
+
+    def weighing(self, weights: Sealed) -> DistilledSet:
+        """The set of one part with these weights; the same set if its images have just these already."""
+        (part,) = self.parts
+        return self if weights.manifest.summary["as_before"] else DistilledSet((part,), (weights,))
 
     def identity(self) -> str:
         """What it is to whatever is made of it (declared.py)."""
@@ -39,9 +49,22 @@ class DistilledSet:
 
     @property
     def digest(self) -> str:
-        """Of one part that of its manifest."""
+        """Of images and weights. Of one part without weights it is that of its manifest."""
+        own = [w.digest if w else None for w in self.weights]
+        return _digest([self.images_digest, own]) if own else self.images_digest
+
+    @property
+    def images_digest(self) -> str:
+        """Of the images alone."""
         digests = [p.digest for p in self.parts]
-        return digests[0] if len(digests) == 1 else identity.digest(identity.canonical(digests).encode())
+        return digests[0] if len(digests) == 1 else _digest(digests)
+
+    @property
+    def effective_sample_size(self) -> float | None:
+        """(sum w)^2 / sum w^2, its mean over the classes; None of a set without weights, or of several parts."""
+        if len(self.weights) != 1 or self.weights[0] is None:
+            return None
+        return self.weights[0].manifest.summary["effective_sample_size"]
 
     @property
     def rows(self) -> int:
@@ -67,10 +90,13 @@ class DistilledSet:
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Its rows, a file at a time, with the slots that they have in the set."""
         first = np.zeros(0, np.int64)  # of each class, the first slot of this part
-        for part in self.parts:
-            after = first
+        for part, weights in zip_longest(self.parts, self.weights):
+            after, own = first, None if weights is None else weights.read()
             for record in part.records:
-                table = part.table(record.key, None if columns is None else list(dict.fromkeys([*columns, *PLACE])))
+                wanted = None if columns is None else list(dict.fromkeys([*columns, *schemas.PLACE]))
+                table = part.table(record.key, wanted)
+                if own is not None and "weight" in table.column_names:
+                    table = _weighed(table, own)
                 if len(self.parts) > 1:
                     label = table["class_index"].to_numpy()
                     first, after = (_long(a, int(label.max()) + 1) for a in (first, after))
@@ -83,6 +109,19 @@ class DistilledSet:
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows."""
         return pa.concat_tables(list(self.tables(columns)))
+
+
+def _weighed(table: pa.Table, weights: pa.Table) -> pa.Table:
+    """The rows with the weights of their images."""
+    place, own = (t["class_index"].to_numpy().astype(np.int64) << 32 | t["slot"].to_numpy() for t in (table, weights))
+    order = np.argsort(own)
+    rows = order[np.searchsorted(own, place, sorter=order)]
+    assert np.array_equal(own[rows], place), "every image has a weight"
+    return table.set_column(table.column_names.index("weight"), "weight", weights["weight"].take(pa.array(rows)))
+
+
+def _digest(parts: list[Any]) -> str:
+    return identity.digest(identity.canonical(parts).encode())
 
 
 def _long(values: np.ndarray, count: int) -> np.ndarray:

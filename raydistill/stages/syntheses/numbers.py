@@ -21,7 +21,7 @@ COLUMNS = ("nfe", "landing", "trace")
 
 
 @dataclass(frozen=True)
-class Spread:
+class MeanStd:
     """Mean and standard deviation (of the whole, not of a sample) of `count` values; NaN where they are not finite."""
 
     count: int
@@ -29,24 +29,24 @@ class Spread:
     std: float
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Spread:
+    def of(cls, values: np.ndarray) -> MeanStd:
         return cls(len(values), float(values.mean()), float(values.std()))
 
     @classmethod
-    def pooled(cls, spreads: Sequence[Spread]) -> Spread:
+    def pooled(cls, several: Sequence[MeanStd]) -> MeanStd:
         """Of the values of all; of one it is that one, to the bit."""
-        if len(spreads) == 1:
-            return spreads[0]
-        count = sum(s.count for s in spreads)
-        mean = sum(s.count * s.mean for s in spreads) / count
-        square = sum(s.count * (s.std**2 + (s.mean - mean) ** 2) for s in spreads) / count
+        if len(several) == 1:
+            return several[0]
+        count = sum(s.count for s in several)
+        mean = sum(s.count * s.mean for s in several) / count
+        square = sum(s.count * (s.std**2 + (s.mean - mean) ** 2) for s in several) / count
         return cls(count, mean, math.sqrt(square))
 
     def tree(self) -> list[Any]:
         return [self.count, *(v if math.isfinite(v) else None for v in (self.mean, self.std))]
 
     @classmethod
-    def of_tree(cls, tree: Sequence[Any]) -> Spread:
+    def of_tree(cls, tree: Sequence[Any]) -> MeanStd:
         return cls(tree[0], *(math.nan if v is None else v for v in tree[1:]))
 
 
@@ -57,20 +57,20 @@ class Numbers:
     Names come in the order in which they were traced, each with its steps in ascending order.
     """
 
-    nfe: Spread
-    landing: Spread | None
-    trace: dict[tuple[str, int], Spread]
+    nfe: MeanStd
+    landing: MeanStd | None
+    trace: dict[tuple[str, int], MeanStd]
 
     @property
-    def detour(self) -> Spread | None:
+    def detour(self) -> MeanStd | None:
         """Of flows, the length of the whole way over the straight line from its start."""
         return self.trace.get(("detour", 0))
 
-    def curves(self) -> dict[str, list[tuple[int, Spread]]]:
+    def curves(self) -> dict[str, list[tuple[int, MeanStd]]]:
         """The trace by name."""
-        made: dict[str, list[tuple[int, Spread]]] = {}
-        for (name, step), spread in self.trace.items():
-            made.setdefault(name, []).append((step, spread))
+        made: dict[str, list[tuple[int, MeanStd]]] = {}
+        for (name, step), values in self.trace.items():
+            made.setdefault(name, []).append((step, values))
         return made
 
     @classmethod
@@ -80,20 +80,20 @@ class Numbers:
         names = dict.fromkeys(name for p in parts for name, _ in p.trace)
         keys = [k for n in names for k in sorted({k for p in parts for k in p.trace if k[0] == n})]
         return cls(
-            Spread.pooled([p.nfe for p in parts]),
-            Spread.pooled(landed) if landed else None,
-            {k: Spread.pooled([p.trace[k] for p in parts if k in p.trace]) for k in keys},
+            MeanStd.pooled([p.nfe for p in parts]),
+            MeanStd.pooled(landed) if landed else None,
+            {k: MeanStd.pooled([p.trace[k] for p in parts if k in p.trace]) for k in keys},
         )
 
     def tree(self) -> dict[str, Any]:
-        trace = [[name, step, *spread.tree()] for (name, step), spread in self.trace.items()]
+        trace = [[name, step, *values.tree()] for (name, step), values in self.trace.items()]
         return {"nfe": self.nfe.tree(), "landing": self.landing and self.landing.tree(), "trace": trace}
 
     @classmethod
     def of_tree(cls, tree: dict[str, Any]) -> Numbers:
         landing = tree["landing"]
-        trace = {(name, step): Spread.of_tree(rest) for name, step, *rest in tree["trace"]}
-        return cls(Spread.of_tree(tree["nfe"]), landing and Spread.of_tree(landing), trace)
+        trace = {(name, step): MeanStd.of_tree(rest) for name, step, *rest in tree["trace"]}
+        return cls(MeanStd.of_tree(tree["nfe"]), landing and MeanStd.of_tree(landing), trace)
 
 
 def counted(table: pa.Table) -> Numbers:
@@ -106,8 +106,8 @@ def counted(table: pa.Table) -> Numbers:
     order = np.lexsort((step, code))
     ends = np.flatnonzero(np.diff(code[order]) | np.diff(step[order])) + 1
     groups = np.split(order, ends) if len(order) else []
-    trace = {(coded.dictionary[int(code[g[0]])].as_py(), int(step[g[0]])): Spread.of(value[g]) for g in groups}
-    return Numbers(Spread.of(table["nfe"].to_numpy()), Spread.of(landed) if len(landed) else None, trace)
+    trace = {(coded.dictionary[int(code[g[0]])].as_py(), int(step[g[0]])): MeanStd.of(value[g]) for g in groups}
+    return Numbers(MeanStd.of(table["nfe"].to_numpy()), MeanStd.of(landed) if len(landed) else None, trace)
 
 
 def summary(artifact: Artifact, records: Sequence[Record]) -> dict[str, Any]:

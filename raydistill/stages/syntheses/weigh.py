@@ -1,0 +1,97 @@
+"""weigh: what the images of a set weigh in the loss, once they are there: nothing is sampled or labelled anew for it.
+
+Masses are those of the prototypes that the plan gave to the slots. Made whole, in the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+
+from raydistill.config import Config
+from raydistill.declared import Aside, Keys
+from raydistill.errors import StageFailed
+from raydistill.methods.weighting import MODES, effective_sample_size, shared, weigh
+from raydistill.stages.prototypes.selection import chosen
+from raydistill.stages.runner import Stage
+from raydistill.stages.work import StageWork
+from raydistill.store import schemas
+from raydistill.store.artifact import Record
+from raydistill.store.rundir import RunDir
+from raydistill.store.sealed import Sealed
+
+KEY = "weights"
+
+
+@dataclass(frozen=True)
+class WeighWork(StageWork):
+    name, folder = "weigh", "weights"
+
+    slots: Sealed  # plan's; of images that nobody planned, the images themselves
+    prototypes: Sealed | None
+    config: Annotated[Config, Keys("weights.mode", "weights.norm")]
+    classes: Aside[Sealed]  # group's, which the prototypes are of
+
+    def load(self, item: str) -> str:
+        return item
+
+    def open(self) -> Callable[[str], Record]:
+        return self.finish
+
+    def finish(self, key: str) -> Record:
+        slots = self.slots.read([*schemas.PLACE, "prototype_id", "weight", *(["class_id"] if self.prototypes else [])])
+        slots = slots.sort_by([(name, "ascending") for name in schemas.PLACE])
+        label = slots["class_index"].to_numpy()
+        masses, (mode, norm) = np.ones(len(slots)), (self.config.weights.mode or "", self.config.weights.norm)
+        for rows, sizes in self._sizes(slots, label):
+            masses[rows] = shared(sizes, slots["prototype_id"].to_numpy()[rows])
+        parts = [weigh(masses[label == c], mode, norm) for c in np.unique(label)]
+        weights = np.concatenate(parts)
+        table = slots.select(schemas.PLACE).append_column("weight", pa.array(weights))
+        meta = {
+            "effective_sample_size": float(np.mean([effective_sample_size(w) for w in parts])),
+            "as_before": bool(np.array_equal(weights, slots["weight"].to_numpy())),
+        }
+        return self.artifact.commit_table(key, table.cast(schemas.weights()), device="driver", meta=meta)
+
+    def _sizes(self, slots: pa.Table, label: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of each class the rows of its slots, and how many images each prototype that was offered to them has."""
+        if self.prototypes is None:
+            return
+        for bucket in self.classes.records:
+            clusters, start = self.prototypes.table(bucket.key), 0
+            ids = self.classes.table(bucket.key, ["image_id"])["image_id"]
+            for index, count in zip(bucket.meta["classes"], bucket.meta["counts"], strict=True):
+                rows = np.flatnonzero(label == index)
+                class_id = slots["class_id"][int(rows[0])].as_py()
+                offered, _ = chosen(clusters, index, class_id, ids.slice(start, count), self.config)
+                start += count
+                of = slots["prototype_id"].to_numpy()[rows]
+                if of.min() < 0 or of.max() >= len(offered):
+                    raise StageFailed(
+                        f"weigh: class {class_id!r} has slots without a prototype, so without a mass; choose "
+                        "weights.mode=uniform"
+                    )
+                yield rows, offered["size"].to_numpy()
+
+
+def stage(config: Config, run: RunDir, slots: Sealed, prototypes: Sealed | None, classes: Sealed) -> Stage:
+    """The weights of the slots of a plan (or of imported images), by the resolved `config.weights`."""
+    masses = MODES[config.weights.mode or ""].needs_masses
+    work = WeighWork(slots, prototypes if masses else None, config, classes).within(run)
+    total = slots.manifest.rows
+    return Stage(
+        "weigh",
+        "images",
+        work.artifact,
+        [KEY],
+        lambda k: k,
+        work,
+        total,
+        "driver",
+        summarise=lambda records: records[0].meta,
+    )

@@ -1,0 +1,249 @@
+"""Weights of the images of a set: closed forms, where they come from, and what changes with them and what does not."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from finished import without_ray
+from tiny_run import GENERATED, WEIGH, TinyRun, config
+
+from raydistill import registry
+from raydistill.config import Config, WeightsConfig, load
+from raydistill.errors import BadInput, StageFailed
+from raydistill.exporters.base import open_product
+from raydistill.methods.resolve import resolve
+from raydistill.methods.weighting import MODES, NORMS, effective_sample_size, shared, weigh
+from raydistill.pipeline import job, unread
+from raydistill.pipeline.preflight import prepare
+from raydistill.results.numbers import metrics
+from raydistill.stages import runner
+from raydistill.stages.evaluation import label, trainings
+from raydistill.stages.evaluation.image_sets import SetRef, syntheses
+from raydistill.stages.evaluation.trainer import Job, StudentTrainer, body
+from raydistill.stages.runner import Stage, serial
+from raydistill.stages.syntheses import check
+from raydistill.stages.syntheses import weigh as weigh_stage
+from raydistill.stages.syntheses.distilled_set import DistilledSet
+from raydistill.state import Results
+from raydistill.store import schemas
+from raydistill.store.artifact import Artifact
+from raydistill.store.location import Location
+from raydistill.store.sealed import Sealed
+
+
+class TestFormulas:
+    def test_they_are_those_of_the_configuration(self) -> None:
+        mode, norm = (WeightsConfig.model_fields[name].annotation for name in ("mode", "norm"))
+        assert typing.get_args(typing.get_args(mode)[0]) == tuple(MODES) and typing.get_args(norm) == tuple(NORMS)
+
+    def test_density_is_the_mass(self) -> None:
+        assert weigh(np.array([1, 2, 3]), "density", "mean").tolist() == [0.5, 1.0, 1.5]
+        assert weigh(np.array([1, 2, 5]), "density", "sum").tolist() == [0.125, 0.25, 0.625]
+
+    @pytest.mark.parametrize("masses", [[1, 2, 3], [49] * 10, [7] * 3])
+    def test_equal_ones_are_one_to_the_bit(self, masses: list[int]) -> None:
+        assert set(weigh(np.array(masses), "uniform", "mean")) == {1.0}
+        assert len(set(masses)) > 1 or set(weigh(np.array(masses), "density", "mean")) == {1.0}
+
+    def test_slots_that_share_a_prototype_share_its_mass(self) -> None:
+        assert shared(np.array([6, 2, 9]), np.array([0, 1, 0])).tolist() == [3.0, 2.0, 3.0]
+
+    def test_effective_sample_size(self) -> None:
+        assert effective_sample_size(np.full(7, 0.3)) == pytest.approx(7)
+        assert effective_sample_size(np.array([0.0, 5.0])) == 1 and effective_sample_size(np.array([1.0, 3.0])) == 1.6
+
+
+def done(stage: Stage) -> Sealed:
+    return runner.run(stage, serial).sealed
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    made = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
+    made.finish(["encode", "group", "cluster", f"plan {GENERATED}", f"sample {GENERATED}"])
+    return made
+
+
+def sizes(tiny: TinyRun) -> dict[tuple[int, int], int]:
+    """(class, slot) -> images of the cluster or node whose centroid the slot has, found by the centroid itself."""
+    slots, clusters = (tiny.sealed(name).read() for name in (f"plan {GENERATED}", "cluster"))
+    centroids, anchors = (schemas.tensor_numpy(t[c]) for t, c in ((clusters, "centroid"), (slots, "prototype")))
+    found = {}
+    for i, (c, s) in enumerate(zip(slots["class_index"].to_pylist(), slots["slot"].to_pylist(), strict=True)):
+        same = [j for j, z in enumerate(centroids) if np.array_equal(z, anchors[i])]
+        (row,) = [j for j in same if clusters["class_index"][j].as_py() == c]
+        found[c, s] = clusters["size"][row].as_py()
+    return found
+
+
+class TestStage:
+    @pytest.mark.parametrize("algorithm", ["kmeans", "divisive"])
+    def test_masses_are_those_of_the_prototypes_that_the_plan_gave(self, algorithm: str, tmp_path: Path) -> None:
+        tiny = TinyRun(tmp_path / "run")
+        tiny.config = config(weights={"mode": "density"}, cluster={"algorithm": algorithm, "leaves": 12, "restarts": 1})
+        tiny.finish(["encode", "group", "cluster", f"plan {GENERATED}", WEIGH])
+        rows = tiny.sealed(WEIGH).read().to_pylist()
+        assert [(r["class_index"], r["slot"]) for r in rows] == [(c, s) for c in (0, 1) for s in range(3)]
+        masses = sizes(tiny)
+        for r in rows:
+            total = sum(masses[r["class_index"], s] for s in range(3))
+            assert r["weight"] == pytest.approx(masses[r["class_index"], r["slot"]] * 3 / total)
+        assert len({r["weight"] for r in rows}) > 2
+        size = np.mean([effective_sample_size(np.array([r["weight"] for r in rows[i : i + 3]])) for i in (0, 3)])
+        assert tiny.sealed(WEIGH).manifest.summary == {"effective_sample_size": pytest.approx(size), "as_before": False}
+
+    def test_of_images_that_nobody_planned_uniform_ones_can_be_had(self, tiny: TinyRun) -> None:
+        """Those of a folder with weights of its own, say."""
+        artifact = Artifact(tiny.run.artifacts, "syntheses", "2" * 16)
+        columns = {"class_index": [1, 0, 0], "slot": [0, 1, 0], "prototype_id": [-1] * 3, "weight": [2.0, 1.0, 4.0]}
+        artifact.commit_table("batch", pa.table(columns), device="driver")
+        imported = Sealed(artifact, artifact.seal(["batch"]))
+        asked = config(weights={"mode": "uniform"})
+        weights = done(weigh_stage.stage(asked, tiny.run, imported, None, tiny.sealed("group")))
+        assert DistilledSet((imported,)).weighing(weights).read(["weight"])["weight"].to_pylist() == [1.0] * 3
+        assert weights.manifest.summary == {"effective_sample_size": 1.5, "as_before": False}
+
+    def test_a_slot_without_a_prototype_has_no_mass(self, tiny: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
+        stage = tiny.stage(WEIGH)
+        read = Sealed.read
+
+        def bare(self: Sealed, columns: typing.Any = None) -> pa.Table:
+            table = read(self, columns)
+            at = table.column_names.index("prototype_id")
+            return table.set_column(at, "prototype_id", pa.array([-1] * len(table), pa.int32()))
+
+        monkeypatch.setattr(Sealed, "read", bare)
+        with pytest.raises(StageFailed, match=r"weigh: class '3' has slots without a prototype.*weights\.mode=uniform"):
+            stage.work.open()("weights")
+
+
+class TestSet:
+    @pytest.fixture(scope="class")
+    def weighed(self, tiny: TinyRun) -> DistilledSet:
+        return tiny.made(GENERATED).weighing(done(tiny.stage(WEIGH)))
+
+    def test_its_images_have_the_weights_of_their_slots(self, tiny: TinyRun, weighed: DistilledSet) -> None:
+        expected = {(r["class_index"], r["slot"]): r["weight"] for r in done(tiny.stage(WEIGH)).read().to_pylist()}
+        plain, table = tiny.made(GENERATED).read(), weighed.read()
+        assert len(set(expected.values())) > 2 and table.schema == plain.schema
+        assert {(r["class_index"], r["slot"]): r["weight"] for r in table.to_pylist()} == expected
+        for name in set(table.column_names) - {"weight"}:
+            assert table[name] == plain[name], name
+        assert weighed.read(["weight"])["weight"] == table["weight"] and weighed.read(["image"]).column_names == [
+            "image"
+        ]
+
+    def test_in_a_union_each_part_keeps_its_own(self, tiny: TinyRun, weighed: DistilledSet) -> None:
+        (part,), own = weighed.parts, weighed.read(["weight"])["weight"].to_pylist()
+        union = DistilledSet((part, part), (*weighed.weights, None))
+        assert union.read(["weight"])["weight"].to_pylist() == own + [1.0] * 6
+        assert union.read(["slot"])["slot"].to_pylist() == DistilledSet((part, part)).read(["slot"])["slot"].to_pylist()
+
+    def test_labels_and_checks_are_of_the_images_and_trainings_of_the_weights_too(
+        self, tiny: TinyRun, weighed: DistilledSet
+    ) -> None:
+        plain, refs = tiny.made(GENERATED), {}
+        for name, made in (("plain", plain), ("weighed", weighed)):
+            ref = SetRef.of(GENERATED, made)
+            refs[name] = (
+                label.stage(tiny.config, tiny.run, ref, tiny.train.classes, tiny.network, tiny.recipe()),
+                check.stage(tiny.run, tiny.sealed("group"), made),
+                trainings.trainings(tiny.config, tiny.run, [ref], tiny.test)[0],
+            )
+        same = [a.artifact.fingerprint == b.artifact.fingerprint for a, b in zip(*refs.values(), strict=True)]
+        assert same == [True, True, False]
+
+    def test_equal_weights_train_as_none_to_the_bit(self, tiny: TinyRun, weighed: DistilledSet, tmp_path: Path) -> None:
+        (part,) = weighed.parts
+        place = part.read(schemas.PLACE)
+        ones = Artifact(Location.of(str(tmp_path)), "weights", "1" * 16)
+        ones.commit_table("weights", place.append_column("weight", pa.array(np.ones(6))), device="driver")
+        equal = DistilledSet((part,), (Sealed(ones, ones.seal(["weights"])),))
+
+        def result(made: DistilledSet) -> dict | None:
+            (t, *_) = trainings.trainings(tiny.config, tiny.run, [SetRef.of(GENERATED, made)], tiny.test)
+            job = Job((t,), tiny.config.source, tiny.train, tiny.test, tiny.config.evaluate, *[ones.location] * 2)
+            StudentTrainer(job, torch.device("cpu"), "cpu").run(t)
+            t.artifact.seal(["training"])
+            return body(t)
+
+        assert equal.digest != tiny.made(GENERATED).digest
+        assert result(equal) == result(tiny.made(GENERATED)) != result(weighed)
+        loaded = syntheses(SetRef.of(GENERATED, weighed), tiny.config.source, 16).images
+        assert loaded.weights.tolist() == pytest.approx(weighed.read(["weight"])["weight"].to_pylist())
+
+
+def small(tmp_path: Path, *overrides: str) -> Config:
+    given = ("source.classes=[3,7]", "ipc=3", "sampler.steps=2", "cluster.restarts=1", "metrics.names=[l2]")
+    given = (*given, "evaluate.baselines=[random]", "evaluate.full=false")
+    short = ("evaluate.seeds=1", "evaluate.width=8", "evaluate.protocol.visits=32", "evaluate.protocol.batch=8")
+    return load("quickstart", [*given, *short, f"run_dir={tmp_path / 'run'}", *overrides])
+
+
+def digests(done: Results) -> dict[str, tuple[str, str]]:
+    """Of each set, of its images and of all of it."""
+    return {name: (made.images_digest, made.digest) for name, made in done.syntheses.items()}
+
+
+class TestRun:
+    def test_a_change_of_weights_samples_nothing_and_is_in_all_that_leaves(self, tmp_path: Path) -> None:
+        with without_ray():
+            plain = job.run(prepare(small(tmp_path)), execute=serial)
+            worked = []
+
+            def watched(stage: Stage, todo: typing.Any) -> typing.Any:
+                worked.append(stage.name)
+                return serial(stage, todo)
+
+            same = job.run(prepare(small(tmp_path, "weights.mode=uniform")), execute=watched)
+            assert worked == ["weigh"], "equal weights are those that the images have: what was finished stays so"
+            assert digests(same) == digests(plain) and "effective_sample_size" not in metrics(same)
+            worked.clear()
+            heavy = job.run(prepare(small(tmp_path, "weights.mode=density")), execute=watched)
+            assert worked == ["weigh", "measure"]
+        one, other = digests(heavy), digests(plain)
+        assert one["random"] == other["random"], "a baseline has what its own method prescribes"
+        assert one["mgd3"][0] == other["mgd3"][0] and one["mgd3"][1] != other["mgd3"][1]
+        assert 1 <= metrics(heavy)["effective_sample_size"] < 3
+        assert metrics(heavy)["l2/latent"] != metrics(plain)["l2/latent"]
+        table = heavy.syntheses["mgd3"].read(["class_index", "slot", "weight"]).to_pylist()
+        expected = {(r["class_index"], r["slot"]): r["weight"] for r in table}
+        assert len(set(expected.values())) > 2
+        distilled = pq.read_table(tmp_path / "run/distilled/train-00000-of-00001.parquet").to_pylist()
+        assert {(r["label"], r["slot"]): r["weight"] for r in distilled} == expected
+        assert all('"weights":{"mode":"density","norm":"mean"}' in r["provenance"] for r in distilled)
+        items = open_product(Location.of(str(tmp_path / "run"))).items()
+        assert {(i.label, i.slot): i.fields["weight"] for i in items} == expected
+        assert "images weigh unequally" in (tmp_path / "run/report.html").read_text()
+
+    def test_a_method_may_prescribe_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(registry.get("method", "mgd3"), "weights", "density")
+        assert resolve(small(tmp_path)).config.weights == WeightsConfig(mode="density")
+        assert resolve(small(tmp_path, "weights.mode=uniform")).config.weights == WeightsConfig(mode="uniform")
+        prepared = prepare(small(tmp_path, "weights.mode=uniform", "evaluate.baselines=[mgd3_ddim,random]"))
+        assert [v.config.weights.mode for v in prepared.variants] == ["uniform", "density", None]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("method", ["random", "herding", "dit"])
+    def test_masses_of_a_method_that_has_none(self, method: str, tmp_path: Path) -> None:
+        with pytest.raises(BadInput, match=f"weights.mode=density .* {method} has none; choose weights.mode=uniform"):
+            prepare(small(tmp_path, "weights.mode=density", f"method={method}"))
+        assert prepare(small(tmp_path, "weights.mode=uniform", f"method={method}")), "the remedy"
+        assert not (tmp_path / "run").exists()
+
+    def test_a_norm_of_no_mode(self, tmp_path: Path) -> None:
+        with pytest.raises(BadInput, match=r"weights\.norm: no weights\.mode is given"):
+            unread.check(prepare(small(tmp_path, "weights.norm=sum")), ["weights.norm"])
+        unread.check(prepare(small(tmp_path, "weights.norm=sum", "weights.mode=density")), ["weights.norm"])
+
+    @pytest.mark.parametrize("override", ["weights.mode=densty", "weights.norm=max", "weights.mod=density"])
+    def test_another_word(self, override: str, tmp_path: Path) -> None:
+        with pytest.raises(BadInput, match=r"weights\.mod" if "norm" not in override else r"weights\.norm"):
+            small(tmp_path, override)
