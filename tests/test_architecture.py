@@ -39,6 +39,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("distributed", "state"),
     ("results",),
     ("pipeline",),
+    ("tune",),
     ("api", "cli"),
     ("entry",),
 ]

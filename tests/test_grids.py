@@ -7,18 +7,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cells
 import efficiency
-import fits
+import grids
 import pytest
 import stability
-from cells import Cell, Row
+from tiny_run import TinyRun
 
 from raydistill.config import load
 from raydistill.errors import BadInput
 from raydistill.methods.resolve import resolve
 from raydistill.results import costs
+from raydistill.state import Results
 from raydistill.store.rundir import RunDir
+from raydistill.tune import cells
+from raydistill.tune.cells import Cell, Row
 
 SCRIPTS = [efficiency, stability]
 
@@ -70,7 +72,7 @@ class TestBoth:
         made = script.rows(args)
         assert len({r.name for r in made}) == len(made) >= 5
         for row in made:
-            resolve(fits.configured(args, Cell(row, 10, 3), tmp_path))
+            resolve(grids.study(args).configured(Cell(row, 10, 3), tmp_path))
 
     def test_one_generator_alone_makes_its_own_rows(self, script: Any, tmp_path: Path) -> None:
         assert {r.name.split()[0] for r in script.rows(arguments(tmp_path, noise=None))} == {"pgfm"}
@@ -100,8 +102,8 @@ class TestBoth:
 class TestCells:
     def test_over_seeds_or_over_trainings(self) -> None:
         two = [{"rows": [{"last": 0.3}, {"last": 0.5}]}, {"rows": [{"last": 0.44}, {"last": 0.44}]}]
-        assert cells.accuracy(two, "last") == "42.0 ± 2.8" and cells.accuracy(two[:1], "last") == "40.0 ± 14.1"
-        assert cells.accuracy([{"rows": [{"last": 0.3}]}], "last") == "30.0", "one number has no spread"
+        assert grids.accuracy(two, "last") == "42.0 ± 2.8" and grids.accuracy(two[:1], "last") == "40.0 ± 14.1"
+        assert grids.accuracy([{"rows": [{"last": 0.3}]}], "last") == "30.0", "one number has no spread"
 
     def test_samples_that_ran_off_stand_below_the_table(self, tmp_path: Path) -> None:
         args = arguments(tmp_path, seeds=[0])
@@ -113,10 +115,10 @@ class TestCells:
 
     def test_only_takes_rows_in_their_order(self, tmp_path: Path) -> None:
         rows = efficiency.rows(arguments(tmp_path))
-        taken = cells.chosen(arguments(tmp_path, only=["mgd3 50", "pgfm 4"]), rows)
+        taken = grids.chosen(arguments(tmp_path, only=["mgd3 50", "pgfm 4"]), rows)
         assert [r.name for r in taken] == ["pgfm 4", "mgd3 50"]
         with pytest.raises(BadInput, match="--only: 'pgfm' is no row; rows are 'pgfm 4', 'pgfm 8'"):
-            cells.chosen(arguments(tmp_path, only=["pgfm"]), rows)
+            grids.chosen(arguments(tmp_path, only=["pgfm"]), rows)
 
 
 class TestEfficiency:
@@ -192,16 +194,31 @@ class TestStability:
             sampling = resolve(load("quickstart", row.overrides)).sampling
             assert (sampling.acting is not None) == (not row.name.endswith(" 0"))
 
-    def test_the_way_of_diffusion_is_that_of_the_sampler(self, tmp_path: Path) -> None:
-        """Of the slots of the first batch of a plan, and longer with DDPM's noise than its shortest."""
-        from tiny_run import TinyRun
+    def test_the_way_of_a_flow_is_in_its_trace(self) -> None:
+        prepared: Any = SimpleNamespace(variants=[resolve(load("quickstart", ["method=pgfm"]))])
+        assert stability.walked(Results(prepared)) == {}
 
-        from raydistill.state import Results
 
+class TestTheFirstBatch:
+    """Four of the six slots of a plan, sampled again by what samples a run."""
+
+    @pytest.fixture
+    def done(self, tmp_path: Path) -> Results:
         tiny = TinyRun(tmp_path / "run")
         tiny.finish(("encode", "group", "cluster", "plan mgd3"))
-        prepared: Any = SimpleNamespace(variants=[resolve(tiny.config)], generator=tiny.generator)
-        done = Results(prepared, plans={"mgd3": tiny.sealed("plan mgd3")})
+        prepared: Any = SimpleNamespace(
+            variants=[resolve(tiny.config)],
+            generator=tiny.generator,
+            vae=tiny.vae,
+            splits=SimpleNamespace(train=tiny.train),
+        )
+        return Results(prepared, classes=tiny.sealed("group"), plans={"mgd3": tiny.sealed("plan mgd3")})
+
+    def test_the_way_of_diffusion_is_that_of_the_sampler(self, done: Results) -> None:
+        """Longer with DDPM's noise than its shortest."""
         assert stability.walked(done)["detour"] > 1
-        prepared.variants = [resolve(load("quickstart", ["method=pgfm"]))]
-        assert stability.walked(done) == {}, "the trace has it"
+
+    def test_it_is_timed_and_leaves_nothing(self, done: Results, tmp_path: Path) -> None:
+        timed = efficiency.timed(done, 2)
+        assert timed["batch"] == 4 and timed["s_an_image"] > 0
+        assert not (tmp_path / "run" / "syntheses").exists()

@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cells
 import pytest
 import table
 import yaml
-from cells import Cell, Row
 
 from raydistill.config import load
 from raydistill.methods.resolve import resolve
 from raydistill.report.data import FULL
+from raydistill.tune import cells
+from raydistill.tune.cells import Cell, Row
 
 
 def arguments(out: Path, **more: Any) -> argparse.Namespace:

@@ -27,42 +27,40 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import figure
-from cells import (
-    METRICS,
-    Cell,
-    Row,
+from grids import (
+    OVER,
     accuracies,
     accuracy,
     carry,
+    compute,
     diverged,
-    found,
+    first_batch,
     grid,
     markdown,
     metric,
-    parsed,
+    over,
     parser,
     spread,
-    write,
+    study,
+    two_generators,
+    with_cells,
+    with_generators,
 )
-from fits import compute, configured, machine
 
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.results import costs as costs_kept
-from raydistill.stages.syntheses import sample
 from raydistill.state import Results
-from raydistill.store.rundir import RunDir
+from raydistill.tune.cells import Cell, Row, write
+from raydistill.tune.kept import machine
 
 REFERENCE = "mgd3"
 SHARED = ("encode", "group", "cluster")
@@ -91,14 +89,14 @@ def costs(args: argparse.Namespace, wanted: Sequence[Row]) -> None:
     first = Cell(Row("shared", wanted[0].overrides), args.ipc, args.seeds[0])
     place, artifacts = cost_path(args, first.row), args.work / "costs" / "artifacts"
     if not place.exists():
-        done = job.run(prepare(configured(args, first, args.work / "costs" / "shared", artifacts)), "cluster")
+        done = job.run(prepare(study(args).configured(first, args.work / "costs" / "shared", artifacts)), "cluster")
         write(place, {"stages": seconds(done), "machine": machine(done.prepared.config)})
     for row in wanted:
         place = cost_path(args, row)
         if place.exists():
             continue
         folder = args.work / "costs" / place.stem
-        config = configured(args, Cell(row, args.ipc, args.seeds[0]), folder, artifacts)
+        config = study(args).configured(Cell(row, args.ipc, args.seeds[0]), folder, artifacts)
         cold()
         done = job.run(prepare(config), "sample")
         made = {"row": row.name, "ipc": args.ipc, "stages": seconds(done), **timed(done, args.repeat)}
@@ -121,17 +119,11 @@ def seconds(done: Results) -> dict[str, float]:
 
 def timed(done: Results, repeat: int) -> dict[str, Any]:
     """Seconds an image of one batch of the plan, warm, by one process with the threads of an actor."""
-    p, v = done.prepared, done.prepared.variants[0]
-    planned, classes = done.plans[v.config.method], done.classes
-    assert classes is not None
-    torch.set_num_threads(v.config.sample.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        made = sample.stage(v, RunDir(folder), planned, classes, p.splits.train, p.vae, p.generator)
-        finish, item = made.work.open(), made.items(made.keys[0])
-        taken = []
+    v, taken = done.prepared.variants[0], []
+    with first_batch(done, v) as sampled:
         for _ in range(1 + repeat):
             start = time.perf_counter()
-            size = finish(made.work.load(item)).rows
+            size = sampled().rows
             taken.append((time.perf_counter() - start) / size)
     return {"s_an_image": statistics.median(taken[1:]), "batch": size, "threads": v.config.sample.threads}
 
@@ -152,7 +144,7 @@ def summary(args: argparse.Namespace) -> str:
     every = rows(args)
     base = next((c for r in every if r.name.startswith(f"{REFERENCE} ") and (c := cost(args, r))), None)
     lines = []
-    for row, cells in found(args, every, args.ipc):
+    for row, cells in with_cells(args, every, args.ipc):
         took = cost(args, row)
         own = took["stages"] if took else {}
         whole = None if common is None or took is None else common + sum(own.get(s, 0.0) for s in ("plan", "sample"))
@@ -163,21 +155,20 @@ def summary(args: argparse.Namespace) -> str:
             f"{own['sample']:.0f}" if "sample" in own else "–",
             f"{whole:.0f}" if whole is not None else "–",
             *(spread([100 * v for v in metric(cells, name)]) for name in COVERAGES),
-            accuracy(cells, "last"), accuracy(cells, "best"), f"{len(cells)} x {len(cells[0]['rows'])}",
+            accuracy(cells, "last"), accuracy(cells, "best"), over(cells),
         ])  # fmt: skip
     lost = diverged(args, every, [args.ipc])
     if not lines:
         return lost.strip()
     head = ["set", "calls", "s an image", f"x {REFERENCE}", "sample, s", "end to end, s", "coverage near, %",
-            "coverage, %", "near, M = 50", "M = 50", "last top-1, %", "best top-1, %",
-            "generation x training seeds"]  # fmt: skip
+            "coverage, %", "near, M = 50", "M = 50", "last top-1, %", "best top-1, %", OVER]  # fmt: skip
     return f"{args.ipc} images a class.\n\n" + markdown(head, lines) + lost
 
 
 def plot(args: argparse.Namespace, path: Path) -> None:
     """Accuracy and coverage against network calls: a line for each method with several numbers of calls."""
     drawn: dict[str, list[tuple[float, list[float], list[float]]]] = {}
-    for row, cells in found(args, rows(args), args.ipc):
+    for row, cells in with_cells(args, rows(args), args.ipc):
         coverage = [100 * v for v in metric(cells, COVERAGES[0])]
         point = (statistics.mean(c["calls"] for c in cells), accuracies(cells, "last"), coverage)
         drawn.setdefault(row.name.replace(f" {dict(row.numbers)['steps']}", ""), []).append(point)
@@ -207,8 +198,7 @@ def plot(args: argparse.Namespace, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = parser(__doc__, "efficiency", "efficiency-CONFIG")
-    p.add_argument("--flow", type=Path, help="generator directory of a flow, for pgfm")
-    p.add_argument("--noise", type=Path, help="generator directory of a noise model, for dit and mgd3")
+    two_generators(p, "dit and mgd3")
     p.add_argument("--calls", nargs="*", type=int, default=[4, 6, 8, 12, 20], help="network calls of pgfm")
     p.add_argument("--noise-calls", nargs="*", type=int, default=[], help="of pgfm on the noise model, taken as a flow")
     p.add_argument("--steps", nargs="*", type=int, default=[50], help="DDPM steps of dit and mgd3")
@@ -216,11 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--ipc", type=int, default=10)
     p.add_argument("--parts", nargs="+", choices=["scores", "costs"], default=["scores", "costs"])
     p.add_argument("--repeat", type=int, default=3, help="timed batches a row")
-    args = parsed(p, argv)
-    if args.flow is None and args.noise is None:
-        p.error("give --flow DIR, --noise DIR or both")
-    args.flow, args.noise = (g and g.resolve() for g in (args.flow, args.noise))
-    args.overrides = [METRICS, *args.overrides]
+    args = with_generators(p, argv)
 
     def work(wanted: list[Row]) -> None:
         if "scores" in args.parts:

@@ -24,42 +24,38 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import figure
-from cells import (
-    METRICS,
-    Row,
+from grids import (
+    OVER,
     accuracies,
     accuracy,
     carry,
+    compute,
     diverged,
-    found,
+    first_batch,
     grid,
     markdown,
     mean,
     metric,
-    parsed,
+    over,
     parser,
     shown,
+    two_generators,
+    with_cells,
+    with_generators,
 )
-from fits import compute
 
-from raydistill.diffusion import loop
-from raydistill.diffusion.loop import Batch
-from raydistill.diffusion.schedule import path
 from raydistill.diffusion.walk import Walk
-from raydistill.models.denoiser import Denoiser
-from raydistill.models.device import place
-from raydistill.seeding import NoiseKey
 from raydistill.state import Results
-from raydistill.store import schemas
+from raydistill.tune.cells import Row
 
 OWN, OTHER = "pgfm", "mgd3"
 FARTHEST = -0.5  # pull: what is below it is not drawn
@@ -84,25 +80,23 @@ def row(method: str, strength: float, generator: Path, own: list[str]) -> Row:
 
 def walked(done: Results) -> dict[str, Any]:
     """The way of diffusion's samples, over again for the first batch: no artifact holds it. Of flows the trace does."""
-    p, v = done.prepared, done.prepared.variants[0]
-    if v.sampling is None or v.sampling.flows or p.generator is None:
+    v = done.prepared.variants[0]
+    if v.sampling is None or v.sampling.flows:
         return {}
-    sampler = Walk(v.sampling.make_sampler())
-    table = done.plans[v.config.method].read()
-    table = table.filter(np.asarray(table["batch"]) == 0)
-    at = place(v.config.sample)
-    ids = table["class_id"].to_pylist()
-    batch = Batch(
-        torch.tensor([p.generator.class_ids.index(c) for c in ids], device=at.device),
-        torch.from_numpy(np.array(schemas.tensor_numpy(table["prototype"]))).to(at.device) * p.generator.latent_scale,
-        [NoiseKey.of(text) for text in table["seed_key"].to_pylist()],
-    )
-    guide = v.sampling.acting.make() if v.sampling.acting else None
-    denoiser = Denoiser(p.generator, at, v.config.sampler.cfg_scale, v.config.sampler.cfg_channels)
-    steps = path(p.generator.alphas_bar, v.config.sampler.grid, v.sampling.steps, v.sampling.start)
-    with torch.inference_mode():
-        loop.sample(denoiser, steps, sampler, guide, batch, start=v.sampling.start)
-    return {"detour": mean(sampler.detour.cpu().numpy())}
+    walk = Walk(v.sampling.make_sampler())
+    with first_batch(done, replace(v, sampling=replace(v.sampling, kind=Once(walk), own=None))) as sampled:
+        sampled()
+    return {"detour": mean(walk.detour.cpu().numpy())}
+
+
+class Once:
+    """In place of a class of samplers: a walk around the one that samples."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk, self.spaces = walk, walk.spaces
+
+    def __call__(self) -> Walk:
+        return self.walk
 
 
 def pulls(cells: Sequence[dict[str, Any]], free: Sequence[dict[str, Any]]) -> list[float]:
@@ -122,7 +116,7 @@ def values(cells: Sequence[dict[str, Any]], measure: str) -> list[float]:
 def curves(args: argparse.Namespace, ipc: int) -> dict[str, list[dict[str, Any]]]:
     """Of each method its rows with their pull, in the order of it; those without an unguided cell are left out."""
     made: dict[str, list[dict[str, Any]]] = {}
-    there = list(found(args, rows(args), ipc))
+    there = list(with_cells(args, rows(args), ipc))
     for method in (OWN, OTHER):
         free = next((cells for r, cells in there if r.name == f"{method} 0"), [])
         for r, cells in there:
@@ -152,7 +146,7 @@ def summary(args: argparse.Namespace) -> str:
                 lines.append([
                     str(ipc), p["row"].name, f"{p['pull']:.2f}", shown(values(c, "landing"), 3),
                     shown(values(c, "detour")), shown(values(c, "diversity"), 3),
-                    accuracy(c, "last"), accuracy(c, "best"), f"{len(c)} x {len(c[0]['rows'])}",
+                    accuracy(c, "last"), accuracy(c, "best"), over(c),
                 ])  # fmt: skip
         for p in by_method.get(OWN, []) if OTHER in by_method else ():
             if dict(p["row"].numbers)["strength"] == 0:
@@ -165,8 +159,7 @@ def summary(args: argparse.Namespace) -> str:
     lost = diverged(args, rows(args), args.ipc)
     if not lines:
         return lost.strip()
-    head = ["ipc", "set", "pull", "landing", "way", "diversity", "last top-1, %", "best top-1, %",
-            "generation x training seeds"]  # fmt: skip
+    head = ["ipc", "set", "pull", "landing", "way", "diversity", "last top-1, %", "best top-1, %", OVER]  # fmt: skip
     text = markdown(head, lines)
     if pairs:
         heads = ["ipc", "pull", "set", *(f"{m}, {w}" for m in ("last top-1", "way", "diversity") for w in (OWN, OTHER))]
@@ -206,16 +199,11 @@ def plot(args: argparse.Namespace, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = parser(__doc__, "stability", "stability-CONFIG")
-    p.add_argument("--flow", type=Path, help="generator directory of a flow, for pgfm")
-    p.add_argument("--noise", type=Path, help="generator directory of a noise model, for mgd3")
+    two_generators(p, "mgd3")
     p.add_argument("--pgfm", nargs="*", type=float, default=[0, 0.15, 0.3, 0.6, 1], help="path.w_max")
     p.add_argument("--mgd3", nargs="*", type=float, default=[0, 0.02, 0.05, 0.1, 0.15], help="guidance.scale")
     p.add_argument("--ipc", nargs="+", type=int, default=[1, 10])
-    args = parsed(p, argv)
-    if args.flow is None and args.noise is None:
-        p.error("give --flow DIR, --noise DIR or both")
-    args.flow, args.noise = (g and g.resolve() for g in (args.flow, args.noise))
-    args.overrides = [METRICS, *args.overrides]
+    args = with_generators(p, argv)
     return carry(args, rows(args), lambda wanted: compute(args, grid(args, wanted, args.ipc), walked), summary, plot)
 
 

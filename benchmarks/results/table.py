@@ -29,11 +29,11 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cells import Row, accuracies, carry, diverged, found, grid, markdown, parsed, parser, spread
-from fits import compute
+from grids import accuracies, carry, compute, diverged, grid, markdown, parsed, parser, spread, with_cells
 
 from raydistill import registry
 from raydistill.report.data import FULL
+from raydistill.tune.cells import Row
 
 NO_DICE = ("herding", "kcenter")  # a generation seed changes nothing in their sets, so they get training seeds
 
@@ -65,7 +65,7 @@ def summary(args: argparse.Namespace) -> str:
     """A Markdown table a protocol, of the cells that are there."""
     tables = []
     for protocol in args.protocols:
-        there = [(ipc, row, cells) for ipc in args.ipc for row, cells in found(args, rows(args), ipc, protocol)]
+        there = [(ipc, row, cells) for ipc in args.ipc for row, cells in with_cells(args, rows(args), ipc, protocol)]
         lines = heading(there[0][2][0], args.metrics) if there else []
         lines += [line(ipc, row.name, cells, args.metrics) for ipc, row, cells in there]
         tables.append(("\n".join(lines) + diverged(args, rows(args), args.ipc, protocol)).strip())

@@ -8,18 +8,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cells
-import fits
+import grids
 import pyarrow as pa
 import pytest
 import table
-from cells import Cell, Row
 
 from raydistill.errors import StageFailed
 from raydistill.report.data import FULL
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.state import Results
 from raydistill.store import schemas
+from raydistill.tune import cells, kept, study
+from raydistill.tune.cells import Cell, Row
 
 
 def arguments(tmp_path: Path, **more: Any) -> argparse.Namespace:
@@ -32,7 +32,7 @@ def arguments(tmp_path: Path, **more: Any) -> argparse.Namespace:
 
 
 def compute(args: argparse.Namespace, **more: Any) -> None:
-    fits.compute(args, cells.grid(args, table.rows(args), args.ipc, args.protocols), **more)
+    grids.compute(args, grids.grid(args, table.rows(args), args.ipc, args.protocols), **more)
 
 
 class Images:
@@ -82,18 +82,18 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
         return {"calls": 0.0, "landing": None, "rows": rows, "metrics": {}, "images": 10, "bytes": {"images": 1000},
                 "teacher": None, "protocol_name": "hard", "sets": [t.set.name for t in done.trainings]}  # fmt: skip
 
-    monkeypatch.setattr(fits, "prepare", prepare)
-    monkeypatch.setattr(fits, "numbers", numbers)
-    monkeypatch.setattr(fits, "Steps", Steps)
-    monkeypatch.setattr(fits.job, "run", run)
-    monkeypatch.setattr(fits.job, "start_run", lambda p: seen.runs.append((FULL, "start")))
+    monkeypatch.setattr(study, "prepare", prepare)
+    monkeypatch.setattr(study, "numbers", numbers)
+    monkeypatch.setattr(study, "Steps", Steps)
+    monkeypatch.setattr(study.job, "run", run)
+    monkeypatch.setattr(study.job, "start_run", lambda p: seen.runs.append((FULL, "start")))
     return seen
 
 
 def test_what_is_finished_is_left_alone(seen: Seen, tmp_path: Path) -> None:
     """Of two cells the one on disk is neither prepared nor run, nor is it written again."""
     args = arguments(tmp_path)
-    done, left = cells.grid(args, table.rows(args), [10], ["hard"])
+    done, left = grids.grid(args, table.rows(args), [10], ["hard"])
     cells.write(done.path(args.out), {"rows": []})
     before = done.path(args.out).read_bytes()
     compute(args, more=lambda done: {"more": 7})
@@ -129,7 +129,7 @@ def test_full_data_needs_no_samples(seen: Seen, tmp_path: Path) -> None:
     cell = Cell(table.rows(args)[0], 10, 0, "hard")
     assert (cell.read(args.out) or {})["sets"] == [FULL]
     full = Results(SimpleNamespace(config=SimpleNamespace(method="random")))  # type: ignore[arg-type]
-    assert fits.ended(full) == {"landing": None, "detour": None}
+    assert kept.ended(full) == {"landing": None, "detour": None}
 
 
 def test_samples_that_run_off_are_a_result_and_other_failures_are_not(seen: Seen, tmp_path: Path) -> None:
@@ -154,14 +154,14 @@ def test_landing_is_of_slots_that_have_a_prototype_and_detour_of_whole_ways() ->
     columns = {"nfe": [4, 4], "landing": pa.array([0.2, None]), "trace": pa.array([trace] * 2, schemas.TRACE)}
     made: Any = SimpleNamespace(read=lambda _: pa.table(columns), manifest=SimpleNamespace(numbers={}))
     done = Results(SimpleNamespace(config=SimpleNamespace(method="pgfm")), syntheses={"pgfm": DistilledSet((made,))})  # type: ignore[arg-type]
-    assert fits.ended(done) == {"landing": 0.2, "detour": 1.5}
+    assert kept.ended(done) == {"landing": 0.2, "detour": 1.5}
 
 
 def test_a_row_wins_over_what_all_cells_have_and_the_protocol_over_both(tmp_path: Path) -> None:
     args = arguments(tmp_path, overrides=["sampler.steps=99", "evaluate.baselines=[random]", "sample.actors=2"])
     row = Row("x", ("sampler.steps=4", "evaluate.protocol.name=hard"))
-    config = fits.configured(args, Cell(row, 10, 1, "fkd"), tmp_path)
+    config = grids.study(args).configured(Cell(row, 10, 1, "fkd"), tmp_path)
     assert (config.sampler.steps, config.sample.actors, config.seed, config.ipc) == (4, 2, 1, 10)
     assert config.evaluate.baselines == [] and config.artifact_dir == str(args.artifacts)
     assert config.evaluate.protocol.name == "fkd"
-    assert fits.configured(args, Cell(row, 10, 1), tmp_path).evaluate.protocol.name == "hard"
+    assert grids.study(args).configured(Cell(row, 10, 1), tmp_path).evaluate.protocol.name == "hard"

@@ -1,60 +1,32 @@
-"""What the grids of results share: rows, cells that stay on disk, the command line, and how cells become a table.
-
-A cell is one run of the ordinary pipeline for one row (a name and its overrides), IPC, protocol and generation seed,
-with its stage outputs in a folder that all cells share (fits.py computes it). A row whose samples run off to infinity
-has a cell that says so: that is a result, too.
-"""
+"""What the grids of results share: the command line, how their cells (raydistill/tune) become a table, and a batch."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import product
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from raydistill.errors import BadInput, RaydistillError
+from raydistill.methods.resolve import Variant
+from raydistill.stages.syntheses import sample
+from raydistill.state import Results
+from raydistill.store.artifact import Record
+from raydistill.store.rundir import RunDir
+from raydistill.tune import cells
+from raydistill.tune.cells import DIVERGED, Cell, Row
+from raydistill.tune.study import Study
 
 HERE = Path(__file__).resolve().parent
 METRICS = "metrics.names=[mode_coverage,diversity]"  # what grids of generated sets show
-DIVERGED = "diverged"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table: a name and the overrides that make it. `numbers` are what the grid knows of it, `seeds` its
-    generation seeds where they are not those of the grid. The row FULL trains on all images and samples nothing."""
-
-    name: str
-    overrides: tuple[str, ...]
-    numbers: tuple[tuple[str, Any], ...] = ()
-    seeds: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Cell:
-    row: Row
-    ipc: int
-    seed: int
-    protocol: str = ""  # where it is not that of the configuration
-
-    def __str__(self) -> str:
-        return ", ".join(filter(None, (f"ipc {self.ipc}", self.protocol, self.row.name, f"seed {self.seed}")))
-
-    def path(self, out: Path) -> Path:
-        name = re.sub(r"[^A-Za-z0-9.]+", "_", self.row.name)
-        return out / ("-".join(filter(None, (f"ipc{self.ipc}", self.protocol, name, f"seed{self.seed}"))) + ".json")
-
-    def read(self, out: Path) -> dict[str, Any] | None:
-        path = self.path(out)
-        return json.loads(path.read_text()) if path.exists() else None
+OVER = "generation x training seeds"
 
 
 def parser(about: str | None, name: str, folder: str) -> argparse.ArgumentParser:
@@ -79,6 +51,44 @@ def parsed(p: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.N
     args.artifacts = (args.artifacts or args.work / "artifacts").resolve()
     args.out = args.out or HERE / args.folder.replace("CONFIG", Path(args.config).stem)
     return args
+
+
+def two_generators(p: argparse.ArgumentParser, of_noise: str) -> None:
+    """The arguments of a grid that compares methods of a flow with those of a noise model, `of_noise`."""
+    p.add_argument("--flow", type=Path, help="generator directory of a flow, for pgfm")
+    p.add_argument("--noise", type=Path, help=f"generator directory of a noise model, for {of_noise}")
+
+
+def with_generators(p: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parsed arguments of such a grid, whose cells show METRICS."""
+    args = parsed(p, argv)
+    if args.flow is None and args.noise is None:
+        p.error("give --flow DIR, --noise DIR or both")
+    args.flow, args.noise = (g and g.resolve() for g in (args.flow, args.noise))
+    args.overrides = [METRICS, *args.overrides]
+    return args
+
+
+def study(args: argparse.Namespace) -> Study:
+    return Study(args.config, args.work, args.artifacts, args.out, tuple(args.overrides), args.training_seeds)
+
+
+def compute(
+    args: argparse.Namespace, asked: Sequence[Cell], more: Callable[[Results], dict[str, Any]] = lambda done: {}
+) -> None:
+    """Brings cells to disk, a line each."""
+    for cell, kept in study(args).compute(asked, more):
+        print(f"CELL {cell}: {line(kept)}", flush=True)
+
+
+def line(kept: dict[str, Any]) -> str:
+    """A cell in a few words."""
+    if DIVERGED in kept:
+        return DIVERGED
+    scores = [f"{accuracy([kept], k)} % {k}" for k in ("last", "best")]
+    coverage = shown(metric([kept], "mode_coverage_ipc_nearest"))
+    landing = shown([kept["landing"]] if kept["landing"] is not None else [], 3)
+    return f"{kept['calls']:g} calls, {', '.join(scores)}, coverage {coverage}, landing {landing}"
 
 
 def carry(
@@ -117,10 +127,7 @@ def chosen(args: argparse.Namespace, rows: Sequence[Row]) -> list[Row]:
 def grid(
     args: argparse.Namespace, rows: Sequence[Row], ipcs: Sequence[int], protocols: Sequence[str] = ("",)
 ) -> list[Cell]:
-    """All cells, in the order in which they are computed: every row of a seed before the next seed."""
-    seeds = dict.fromkeys(s for r in rows for s in r.seeds or args.seeds)
-    every = product(ipcs, protocols, seeds, rows)
-    return [Cell(r, ipc, seed, protocol) for ipc, protocol, seed, r in every if seed in (r.seeds or args.seeds)]
+    return cells.grid(rows, args.seeds, ipcs, protocols)
 
 
 def mean(values: Sequence[float] | np.ndarray) -> float | None:
@@ -152,29 +159,40 @@ def accuracy(cells: Sequence[dict[str, Any]], key: str) -> str:
     return spread(values) if len(values) > 1 else shown(values, 1)
 
 
-def write(path: Path, made: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
-    path.with_suffix(".tmp").rename(path)
+def over(kept: Sequence[dict[str, Any]]) -> str:
+    """How many generation and training seeds (the column OVER)."""
+    return f"{len(kept)} x {len(kept[0]['rows'])}"
 
 
-def found(
+def with_cells(
     args: argparse.Namespace, rows: Iterable[Row], ipc: int, protocol: str = ""
 ) -> Iterator[tuple[Row, list[dict[str, Any]]]]:
     """The rows that have cells at an IPC, with those that did not diverge."""
     for row in rows:
-        cells = [c for cell in grid(args, [row], [ipc], [protocol]) if (c := cell.read(args.out)) is not None]
-        if cells := [c for c in cells if DIVERGED not in c]:
-            yield row, cells
+        if kept := cells.finished(grid(args, [row], [ipc], [protocol]), args.out):
+            yield row, kept
 
 
 def diverged(args: argparse.Namespace, rows: Sequence[Row], ipcs: Sequence[int], protocol: str = "") -> str:
     """A line below a table with the cells that have no numbers, if there are any."""
-    lost = [c for c in grid(args, rows, ipcs, [protocol]) if DIVERGED in (c.read(args.out) or {})]
+    lost = cells.diverged(grid(args, rows, ipcs, [protocol]), args.out)
     named = [f"{c.row.name} (ipc {c.ipc}, seed {c.seed})" for c in lost]
     return f"\n\nThe network's predictions became infinite: {', '.join(named)}." if named else ""
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(["| " + " | ".join(r) + " |" for r in (head, ["---"] * len(head), *lines)])
+
+
+@contextmanager
+def first_batch(done: Results, v: Variant) -> Iterator[Callable[[], Record]]:
+    """Samples the first batch of the plan of a run's own method, in this process by the stage's own work, as often as
+    it is called; nothing of it is kept."""
+    p = done.prepared
+    assert done.classes is not None
+    torch.set_num_threads(v.config.sample.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        slots = done.plans[v.config.method]
+        stage = sample.stage(v, RunDir(folder), slots, done.classes, p.splits.train, p.vae, p.generator)
+        finish, batch = stage.work.open(), stage.items(stage.keys[0])
+        yield lambda: finish(stage.work.load(batch))

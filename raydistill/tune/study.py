@@ -1,0 +1,120 @@
+"""Computes cells: samples what they ask for, and trains on the sets of all that differ in their rows alone in one fit.
+
+Finished cells are left alone. Of an interrupted fit the finished trainings are found again by their fingerprints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from raydistill.config import Config, load
+from raydistill.errors import StageFailed
+from raydistill.pipeline import job
+from raydistill.pipeline.preflight import prepare
+from raydistill.pipeline.steps import Steps
+from raydistill.report.data import FULL
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.state import Prepared, Results
+from raydistill.tune.cells import DIVERGED, Cell, write
+from raydistill.tune.kept import numbers
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A cell that has its set."""
+
+    cell: Cell
+    prepared: Prepared
+    ref: SetRef
+
+
+@dataclass(frozen=True)
+class Study:
+    """Cells of one configuration, a preset or a YAML file, each in a run directory of its own under `work`.
+
+    They share stage outputs in `artifacts`, so that what their rows do not change is computed once. `overrides` are of
+    all cells; source.search_split among them scores on training images held out, and not on the test images.
+    """
+
+    config: str
+    work: Path
+    artifacts: Path
+    out: Path  # where cells are kept
+    overrides: tuple[str, ...] = ()
+    training_seeds: int = 1
+
+    def configured(self, cell: Cell, run_dir: Path | None = None, artifacts: Path | None = None) -> Config:
+        """A row wins over what all cells have. Raises BadInput."""
+        return load(
+            self.config,
+            [
+                f"evaluate.seeds={self.training_seeds}",
+                *self.overrides,
+                *cell.row.overrides,
+                *([f"evaluate.protocol.name={cell.protocol}"] if cell.protocol else []),
+                f"ipc={cell.ipc}",
+                f"seed={cell.seed}",
+                "evaluate.baselines=[]",
+                "evaluate.full=false",
+                f"artifact_dir={artifacts or self.artifacts}",
+                f"run_dir={run_dir or self.work / cell.path(self.out).stem}",
+            ],
+        )
+
+    def compute(
+        self, cells: Iterable[Cell], more: Callable[[Results], dict[str, Any]] = lambda done: {}
+    ) -> Iterator[tuple[Cell, dict[str, Any]]]:
+        """Brings the cells to disk and gives each that was not there with what it keeps; `more` adds numbers of a run.
+
+        In their order, but that all of a fit come together. Raises what the pipeline raises; the rest is for next time.
+        """
+        for _, group in groupby(cells, lambda c: (c.ipc, c.protocol, c.seed)):
+            left = [c for c in group if not c.path(self.out).exists()]
+            ready = [(c, prepare(self.configured(c))) for c in left]
+            fits: dict[str, list[Sampled]] = {}
+            for cell, p in ready:
+                try:
+                    ref = sample(cell, p)
+                except StageFailed as e:
+                    if "non-finite" not in str(e):
+                        raise
+                    yield cell, self.keep(cell, {DIVERGED: str(e)})
+                else:
+                    fits.setdefault(fit_of(p.config), []).append(Sampled(cell, p, ref))
+            for fit in fits.values():
+                for cell, done in together(fit):
+                    yield cell, self.keep(cell, numbers(done) | more(done))
+
+    def keep(self, cell: Cell, results: dict[str, Any]) -> dict[str, Any]:
+        write(cell.path(self.out), kept := cell.about() | results)
+        return kept
+
+
+def sample(cell: Cell, p: Prepared) -> SetRef:
+    """The set that a cell trains on. Raises StageFailed."""
+    if cell.row.name == FULL:
+        job.start_run(p)
+        return SetRef.full(p.splits.train)
+    return SetRef.of(cell.row.name, job.run(p, "sample").syntheses[p.config.method])
+
+
+def fit_of(config: Config) -> str:
+    """What a fit has one of: where these differ (another number of training seeds, say) trainings need another fit."""
+    return config.model_dump_json(include={"ipc", "source", "evaluate", "teacher", "label"})
+
+
+def together(fit: Sequence[Sampled]) -> Iterator[tuple[Cell, Results]]:
+    """Trains on all sets in one fit, whose trainings the runs of the cells then find by fingerprint."""
+    steps = Steps(fit[0].prepared)
+    refs = list({s.ref.digest: s.ref for s in fit}.values())  # rows may have made the same images
+    every = steps.trainings(refs)
+    for s in fit:
+        if s.ref.made is not None:
+            yield s.cell, job.run(s.prepared, "evaluate")
+        else:
+            trained = [t for t in every if t.set == s.ref]
+            yield s.cell, Results(s.prepared, teaching=steps.teaching(refs), trainings=trained)
