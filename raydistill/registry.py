@@ -119,7 +119,7 @@ def get(kind: str, name: str) -> Any:
     family, colon, member = name.partition(":")
     if member and family + colon in _entries[kind]:
         return _entries[kind][family + colon](member)
-    near = difflib.get_close_matches(name, names(kind), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    alike = difflib.get_close_matches(name, names(kind), n=1)
+    hint = f"; did you mean {alike[0]!r}?" if alike else ""
     known = names(kind) + sorted(f"{n}NAME" for n in _entries[kind] if n.endswith(":"))
     raise BadInput(f"unknown {kind} {name!r}{hint} (known: {', '.join(known)})")

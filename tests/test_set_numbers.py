@@ -48,12 +48,12 @@ class TestCounting:
         for (name, step), value in found.trace.items():
             values = of(table, name, step)
             assert value == MeanStd(7, values.mean(), values.std())
-        assert found.detour == found.trace["detour", 0]
+        assert found.path_ratio == found.trace["detour", 0]
 
     def test_of_picked_images_there_is_no_trace(self) -> None:
         bare = {"nfe": pa.array([0, 0], pa.int32()), "landing": pa.array([None, None], pa.float32())}
         found = counted(pa.table({**bare, "trace": pa.array([[], []], schemas.TRACE)}))
-        assert found == Numbers(MeanStd(2, 0.0, 0.0), None, {}) and found.detour is None
+        assert found == Numbers(MeanStd(2, 0.0, 0.0), None, {}) and found.path_ratio is None
 
     def test_pooled_parts_are_their_rows_together(self) -> None:
         parts = [rows(1, 3), rows(2, 8), rows(3, 2)]

@@ -24,7 +24,7 @@ from raydistill.models.device import Placement
 from raydistill.pipeline import preflight
 from raydistill.sources.base import Splits, open_source
 from raydistill.stages.evaluation import image_sets, trainer, trainings
-from raydistill.stages.evaluation.checkpoint import Kept, described
+from raydistill.stages.evaluation.checkpoint import Checkpoint, described
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.store import faults
 from raydistill.store.rundir import RunDir
@@ -76,7 +76,7 @@ def syntheses(tiny: TinyRun) -> SetRef:
     return tiny.ref(GENERATED)
 
 
-def train(tiny: TinyRun, on: SetRef | None = None, seed: int = 0) -> Kept:
+def train(tiny: TinyRun, on: SetRef | None = None, seed: int = 0) -> Checkpoint:
     return classifiers.train(tiny.config, tiny.run, on or everything(tiny), splits(tiny), "convnet", seed)
 
 
@@ -93,7 +93,7 @@ class TestTrained:
         assert fitted == ["full data/convnet/seed0"] and train(tiny).path == path
         keeping = classifiers.keeping(tiny.config)
         every, seconds = students.evaluate(keeping, tiny.run, [everything(tiny)], tiny.train, tiny.test)
-        assert len(fitted) == 1 and seconds == 0 and every[0].kept(tiny.run.root / "checkpoints").path == path
+        assert len(fitted) == 1 and seconds == 0 and every[0].checkpoint(tiny.run.root / "checkpoints").path == path
         elsewhere = RunDir(str(Path(tiny.root).parent / "other"), str(tiny.root))
         assert classifiers.train(tiny.config, elsewhere, everything(tiny), splits(tiny), "convnet").path == path
         assert len(fitted) == 1
@@ -111,7 +111,7 @@ class TestTrained:
         for _ in range(2):
             every, _seconds = students.evaluate(keeping, tiny.run, sets, tiny.train, tiny.test)
         assert fitted == ["mine/convnet/seed0"] * 2
-        paths = {t.kept(tiny.run.root / "checkpoints").path for t in every}
+        paths = {t.checkpoint(tiny.run.root / "checkpoints").path for t in every}
         assert len(paths) == 2 and all(Path(p).is_file() for p in paths)
 
     @pytest.mark.parametrize(
@@ -157,27 +157,29 @@ class TestFormerly:
     """Earlier versions kept a student in a folder by the name of its set."""
 
     @pytest.fixture
-    def former(self, tiny: TinyRun) -> Kept:
+    def former(self, tiny: TinyRun) -> Checkpoint:
         t = classifiers.planned(tiny.config, tiny.run, everything(tiny), splits(tiny), "convnet", 0)
         students.train_missing(tiny.config, tiny.run, [t], tiny.train, tiny.test, lambda: None)
-        kept = t.kept(tiny.run.root / "checkpoints")
+        kept = t.checkpoint(tiny.run.root / "checkpoints")
         net = Student("convnet", 8, 2, 5).build(SIZE)
         kept.former.write(net.state_dict(), described("convnet", 8, ["3", "7"], SIZE, t.artifact.fingerprint))
         return kept
 
-    def test_it_is_found_there_and_read(self, tiny: TinyRun, former: Kept, fitted: list[str]) -> None:
+    def test_it_is_found_there_and_read(self, tiny: TinyRun, former: Checkpoint, fitted: list[str]) -> None:
         fitted.clear()
         path = train(tiny).path
         assert path.endswith("checkpoints/students/full_data-convnet-seed0") and fitted == []
         assert ClassifierSpec(path).class_ids == ["3", "7"]
 
-    def test_a_damaged_one_is_made_again_where_it_was(self, tiny: TinyRun, former: Kept, fitted: list[str]) -> None:
+    def test_a_damaged_one_is_made_again_where_it_was(
+        self, tiny: TinyRun, former: Checkpoint, fitted: list[str]
+    ) -> None:
         file = Path(train(tiny).path) / "model.safetensors"
         file.unlink()
         assert Path(train(tiny).path) == file.parent and file.exists() and former.former.there()
         assert not (Path(tiny.root) / "classifiers").exists()
 
-    def test_one_of_another_training_is_left_alone(self, tiny: TinyRun, former: Kept, fitted: list[str]) -> None:
+    def test_one_of_another_training_is_left_alone(self, tiny: TinyRun, former: Checkpoint, fitted: list[str]) -> None:
         """The same name, seed and student, another set: it was written over."""
         before = {p.name: p.read_bytes() for p in Path(train(tiny).path).iterdir()}
         folder, path = Path(train(tiny).path), train(tiny, replace(syntheses(tiny), name="full data")).path

@@ -39,7 +39,7 @@ class TestWalk:
 
         walk = Walk(Heun())
         ends = [flow.sample(MODES.velocity, flow.path(6), s, None, batch(3))[0] for s in (Heun(), walk)]
-        assert torch.equal(*ends) and (walk.detour >= 1).all() and walk.spaces == ("velocity",)
+        assert torch.equal(*ends) and (walk.path_ratio >= 1).all() and walk.spaces == ("velocity",)
         lengths = []
         for kind in (Ddim, Ddpm):
             walk = Walk(kind())

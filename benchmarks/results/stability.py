@@ -86,7 +86,7 @@ def walked(done: Results) -> dict[str, Any]:
     walk = Walk(v.sampling.make_sampler())
     with first_batch(done, replace(v, sampling=replace(v.sampling, kind=Once(walk), own=None))) as sampled:
         sampled()
-    return {"detour": mean(walk.detour.cpu().numpy())}
+    return {"detour": mean(walk.path_ratio.cpu().numpy())}
 
 
 class Once:

@@ -167,11 +167,13 @@ class _Growth:
         if len(places) == 1:
             return Cluster(places, weight, total, kernel, size, 0.0, int(places[0]))
         if kernel is not None:
-            far = np.maximum(kernel.distances(), 0)
+            distance = np.maximum(kernel.distances(), 0)
         else:
-            far = distances(self.points, self.rows[places], total / size)
-        nearest = np.flatnonzero(far <= far.min() + 1e-9 * far.max())[0]  # of equally near ones the first
-        return Cluster(places, weight, total, kernel, size, float(weight @ far), int(places[nearest]))
+            distance = distances(self.points, self.rows[places], total / size)
+        nearest = np.flatnonzero(distance <= distance.min() + 1e-9 * distance.max())[
+            0
+        ]  # of equally near ones the first
+        return Cluster(places, weight, total, kernel, size, float(weight @ distance), int(places[nearest]))
 
 
 def _weighted(x: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -78,11 +78,11 @@ def _plus_plus(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
 
 def _squared(x: np.ndarray, point: np.ndarray) -> np.ndarray:
     """Squared distances (N,) float64, few rows at a time so that the differences stay in the cache."""
-    far, room = np.empty(len(x)), np.empty((ROWS, x.shape[1]), np.float32)
+    distance, room = np.empty(len(x)), np.empty((ROWS, x.shape[1]), np.float32)
     for i in range(0, len(x), ROWS):
-        apart = np.subtract(x[i : i + ROWS], point, out=room[: len(x) - i])
-        np.square(apart, out=apart).sum(axis=1, dtype=np.float64, out=far[i : i + ROWS])
-    return far
+        offset = np.subtract(x[i : i + ROWS], point, out=room[: len(x) - i])
+        np.square(offset, out=offset).sum(axis=1, dtype=np.float64, out=distance[i : i + ROWS])
+    return distance
 
 
 def _lloyd(x: np.ndarray, start: np.ndarray, iterations: int) -> Clusters:

@@ -69,8 +69,8 @@ def plus_plus(
     chosen = [pick(points, rows[np.minimum(first, len(rows) - 1)])]
     nearest = np.full((len(rows), restarts), np.inf)
     for j in range(1, k):
-        far = np.concatenate(list(points.map(partial(_cross, centres=chosen[-1]), rows)))
-        nearest = np.minimum(nearest, far)
+        distance = np.concatenate(list(points.map(partial(_cross, centres=chosen[-1]), rows)))
+        nearest = np.minimum(nearest, distance)
         chosen.append(pick(points, rows[weighted_draw(nearest * weight[:, None], draws[j])]))
     return np.stack(chosen, axis=1)
 
@@ -122,9 +122,9 @@ def clusters_of(
     rank = np.full(k, -1, np.int64)
     rank[kept[order]] = np.arange(len(kept))
     labels, centroids = rank[labels], centroids[order]
-    far = distances_to_own(points, rows, labels, centroids)
-    sse = np.bincount(labels, weights=far * weight, minlength=len(kept))
-    medoid = [int(rows[m[far[m].argmin()]]) for m in (np.flatnonzero(labels == j) for j in range(len(kept)))]
+    distance = distances_to_own(points, rows, labels, centroids)
+    sse = np.bincount(labels, weights=distance * weight, minlength=len(kept))
+    medoid = [int(rows[m[distance[m].argmin()]]) for m in (np.flatnonzero(labels == j) for j in range(len(kept)))]
     given = None if seen is None else seen[kept][order]
     return Clusters(centroids, labels[of], size[kept][order], sse, np.array(medoid, np.int64), given)
 
@@ -178,8 +178,8 @@ def _cross(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _apart(x: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    apart = float64(x) - centre
-    return np.einsum("nd,nd->n", apart, apart)
+    offset = float64(x) - centre
+    return np.einsum("nd,nd->n", offset, offset)
 
 
 def _own(x: np.ndarray, labels: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -25,8 +25,8 @@ def herding(x: np.ndarray, k: int) -> np.ndarray:
     total = np.zeros_like(mean)
     picks = []
     for count in range(1, k + 1):
-        far = np.where(free, squared(x, count * mean - total), np.inf)
-        picks.append(int(far.argmin()))
+        distance = np.where(free, squared(x, count * mean - total), np.inf)
+        picks.append(int(distance.argmin()))
         free[picks[-1]] = False
         total += x[picks[-1]]
     return np.array(picks, np.int64)
@@ -51,11 +51,11 @@ def kcenter(x: np.ndarray, k: int) -> np.ndarray:
 def squared(x: np.ndarray, point: np.ndarray) -> np.ndarray:
     """Squared distances (N,) float64 of the rows of x (N, D) to point (D,)."""
     point = point.astype(np.float64)
-    far = np.empty(len(x))
+    distance = np.empty(len(x))
     for i in range(0, len(x), ROWS):
-        apart = x[i : i + ROWS] - point
-        far[i : i + ROWS] = np.einsum("nd,nd->n", apart, apart)
-    return far
+        offset = x[i : i + ROWS] - point
+        distance[i : i + ROWS] = np.einsum("nd,nd->n", offset, offset)
+    return distance
 
 
 def _points(x: np.ndarray, k: int) -> np.ndarray:

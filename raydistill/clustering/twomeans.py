@@ -48,9 +48,9 @@ class Kernel:
         first = np.searchsorted(np.cumsum(self.weight), draws[0] * self.weight.sum(), side="right")
         first = np.minimum(first, len(self.weight) - 1)
         square = self.k.diagonal()
-        far = np.maximum(square[:, None] + square[first] - 2 * self.k[:, first], 0)
-        far[first, np.arange(restarts)] = 0
-        return np.stack([first, weighted_draw(far * self.weight[:, None], draws[1])])
+        distance = np.maximum(square[:, None] + square[first] - 2 * self.k[:, first], 0)
+        distance[first, np.arange(restarts)] = 0
+        return np.stack([first, weighted_draw(distance * self.weight[:, None], draws[1])])
 
     def two_means(self, starts: np.ndarray, iterations: int) -> np.ndarray | None:
         """The second of the two clusters of the best restart as a mask (n,), or None if none has two clusters.
@@ -59,8 +59,8 @@ class Kernel:
         """
         square, mass = self.k.diagonal(), self.weight.sum()
         whole = self.weight @ self.own
-        near = self.k[:, starts] - 0.5 * square[starts]  # x c - |c|^2 / 2, larger is nearer
-        side = near[:, 1] > near[:, 0]
+        closeness = self.k[:, starts] - 0.5 * square[starts]  # x c - |c|^2 / 2, larger is nearer
+        side = closeness[:, 1] > closeness[:, 0]
         for _ in range(iterations):
             member = side * self.weight[:, None]
             second = self.k @ member  # x times the sum of the second cluster

@@ -64,8 +64,8 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
     own = {key: value for key, value in tree.items() if key in brought.model_fields}
     rest = {key: value for key, value in tree.items() if key not in own}
     for key in (*_unknown(rest, Config), *_unknown(own, brought)):
-        near = nearest_key(key)
-        raise BadInput(f"unknown configuration key {key!r}" + (f"; did you mean {near!r}?" if near else ""))
+        alike = nearest_key(key)
+        raise BadInput(f"unknown configuration key {key!r}" + (f"; did you mean {alike!r}?" if alike else ""))
     try:
         config = Config.model_validate(rest).model_copy(update={"brought": dict(brought.model_validate(own))})
     except ValidationError as e:
@@ -157,8 +157,8 @@ def _read(config: str) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as e:
             raise BadInput(f"--config {config}: cannot be read: {one_line(e)}") from None
     else:
-        near = difflib.get_close_matches(config, presets(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        alike = difflib.get_close_matches(config, presets(), n=1)
+        hint = f"; did you mean {alike[0]!r}?" if alike else ""
         raise BadInput(f"--config {config}: neither a preset nor a file{hint} (presets: {', '.join(presets())})")
     try:
         tree = read(text)

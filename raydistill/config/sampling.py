@@ -58,10 +58,16 @@ class GuidanceConfig(Section):
             )
         ),
     ] = None
-    start: Annotated[Fraction, Field(description="window start as a fraction of the noise path, 1 = pure noise")] = 1.0
+    start: Annotated[
+        Fraction,
+        Field(
+            description="window start as a fraction of the noise path, counted down from 1 = pure noise to 0 = image: "
+            "the reverse of diffusers"
+        ),
+    ] = 1.0
     stop: Annotated[
         Fraction,
-        Field(description="window stop; guidance acts while stop < fraction <= start"),
+        Field(description="window stop, counted as start is: guidance acts while stop < fraction <= start"),
         Search(0.0, 0.9),
     ] = 0.5
 

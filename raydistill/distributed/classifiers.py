@@ -7,7 +7,7 @@ from collections.abc import Callable
 from raydistill.config import Config
 from raydistill.distributed import students
 from raydistill.sources.base import Splits
-from raydistill.stages.evaluation.checkpoint import Kept
+from raydistill.stages.evaluation.checkpoint import Checkpoint
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import Training
 from raydistill.stages.evaluation.trainings import training
@@ -27,15 +27,15 @@ def train(
     student: str,
     seed: int = 0,
     prove: Callable[[], None] = lambda: None,
-) -> Kept:
+) -> Checkpoint:
     """Trains a student with hard labels on a set in a fit of Ray Train, unless that is done.
 
-    Returns its weights, sealed under the fingerprint of the training: `Kept.path` is what a ClassifierSpec takes.
+    Returns its weights, sealed under the fingerprint of the training: `Checkpoint.path` is what a ClassifierSpec takes.
     An interrupted training goes on at its last test. Raises StageFailed.
     """
     t = planned(config, run, trained_on, splits, student, seed)
     students.train_missing(keeping(config), run, [t], splits.train, splits.test, prove)
-    return t.kept(run.root / "checkpoints")
+    return t.checkpoint(run.root / "checkpoints")
 
 
 def keeping(config: Config) -> Config:

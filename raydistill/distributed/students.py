@@ -17,7 +17,7 @@ from raydistill.identity import fingerprint
 from raydistill.models.device import device_kind, on_cuda
 from raydistill.progress import Progress, say
 from raydistill.sources.base import Listing
-from raydistill.stages.evaluation.checkpoint import Kept
+from raydistill.stages.evaluation.checkpoint import Checkpoint
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import KEY, Job, StudentTrainer, Teaching, Training
 from raydistill.stages.evaluation.trainings import everything, unfinished
@@ -131,8 +131,8 @@ def train_missing(
     left = unfinished(config, run, every)
     if len(left) < len(every):
         say("evaluate", f"{len(every) - len(left)} of {len(every)} trainings found finished")
-    start, kept = time.monotonic(), [t.kept(checkpoints) for t in every if config.evaluate.keep_weights]
-    todo = [t for t in left if KEY not in t.artifact.records() or lacks(config, t.kept(checkpoints))]
+    start, networks = time.monotonic(), [t.checkpoint(checkpoints) for t in every if config.evaluate.keep_weights]
+    todo = [t for t in left if KEY not in t.artifact.records() or lacks(config, t.checkpoint(checkpoints))]
     if todo:
         logs = run.root / "logs"
         job = Job(tuple(todo), config.source, train, test, config.evaluate, logs, checkpoints, teaching)
@@ -141,10 +141,10 @@ def train_missing(
             progress.advance(len(todo) - progress.done)  # those that were not seen to finish
     elif left:
         say("evaluate", f"{len(left)} trainings were finished before; their manifests are written again")
-    for network in kept:
+    for network in networks:
         network.seal()
     manifests = [t.artifact.seal([KEY]) for t in left]
-    for t, network in zip(every, kept, strict=False):
+    for t, network in zip(every, networks, strict=False):
         say("evaluate", f"{t.label} is kept: {network.path}")
     left_out = sorted({b for m in manifests for b in m.records[0].meta.get("left_out", [])})
     if left_out:
@@ -152,6 +152,6 @@ def train_missing(
     return time.monotonic() - start if todo else 0.0
 
 
-def lacks(config: Config, network: Kept) -> bool:
+def lacks(config: Config, network: Checkpoint) -> bool:
     """Whether a network that is to be kept has not been committed."""
     return config.evaluate.keep_weights and not network.there()

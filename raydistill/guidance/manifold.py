@@ -95,11 +95,11 @@ class TangentProjection(ManifoldVariant):
         allowed[:, : own.nearest] = True
         at = self.place(pred, batch)
         if own.noise != "independent":
-            near, _ = nearest(points, at, own.nearest, allowed, lengths)
+            closest, _ = nearest(points, at, own.nearest, allowed, lengths)
         else:
             xi = batch.noise("manifold", s.index, points.shape[1]).flatten(2).to(points.dtype)
-            near, _ = nearest(points + (1 / s.alpha_bar - 1) ** 0.5 * xi, at, own.nearest, allowed)
-        return plane(near, own.tangent_dim)
+            closest, _ = nearest(points + (1 / s.alpha_bar - 1) ** 0.5 * xi, at, own.nearest, allowed)
+        return plane(closest, own.tangent_dim)
 
     def place(self, pred: Prediction, batch: Batch) -> Tensor:
         """x_t / sqrt(alpha_bar) (B, D), less the noise that all latents share, taken from both sides."""
@@ -128,11 +128,11 @@ class NormalCorrection(ManifoldVariant):
         s, own = pred.step, self.own
         g = pull(own.kernel, pred.x0_hat, batch.prototype, own.kernel_width)
         x = pred.x_t.flatten(1)
-        near, far = nearest(self.cloud(pred, batch), x, own.nearest)
-        local = plane(near, own.tangent_dim)
+        closest, distance = nearest(self.cloud(pred, batch), x, own.nearest)
+        local = plane(closest, own.tangent_dim)
         away = local.normal(x - local.mean)
         unit = -away / norm(away).clamp(min=1e-12).unsqueeze(1)
-        strength = own.correction_scale * torch.tanh(far[:, :1] / own.bandwidth) * (self.scale > 0)
+        strength = own.correction_scale * torch.tanh(distance[:, :1] / own.bandwidth) * (self.scale > 0)
         correction = (strength * unit).view_as(g)
         seen = {
             "cosine": norm(local.tangent(g.flatten(1))) / norm(g.flatten(1)).clamp(min=1e-12),

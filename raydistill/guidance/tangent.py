@@ -46,13 +46,13 @@ def nearest(
     lengths of the points, distances come from one matrix product and a rounding error that only tells near ties apart.
     """
     if lengths is None:
-        far = torch.linalg.vector_norm(points - x.unsqueeze(1), dim=2)
+        distance = torch.linalg.vector_norm(points - x.unsqueeze(1), dim=2)
     else:
         inner = (points @ x.unsqueeze(2)).squeeze(2)
-        far = (lengths - 2 * inner + x.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
+        distance = (lengths - 2 * inner + x.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
     if allowed is not None:
-        far = far.masked_fill(~allowed, torch.inf)
-    distance, index = far.topk(k, dim=1, largest=False, sorted=True)
+        distance = distance.masked_fill(~allowed, torch.inf)
+    distance, index = distance.topk(k, dim=1, largest=False, sorted=True)
     return torch.gather(points, 1, index.unsqueeze(2).expand(-1, -1, points.shape[2])), distance
 
 

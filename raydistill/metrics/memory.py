@@ -45,11 +45,11 @@ class Moments:
                 self.scatter = np.zeros((self.width, self.width))
         whole = self.total + total
         if total > 0:
-            apart = mean - self.mean
+            shift = mean - self.mean
             if self.scatter is not None and scatter is not None:
                 self.scatter += scatter
-                self.scatter += np.outer(apart * (self.total * total / whole), apart)
-            self.mean = self.mean + apart * (total / whole)
+                self.scatter += np.outer(shift * (self.total * total / whole), shift)
+            self.mean = self.mean + shift * (total / whole)
         self.count, self.total, self.squares = self.count + count, whole, self.squares + squares
 
     @property

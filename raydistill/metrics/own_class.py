@@ -98,8 +98,8 @@ def warning(found: OwnClass, class_ids: Sequence[str]) -> str | None:
     )
     if not (shift or found.tells):
         return f"{text}too few to tell whether they are of these classes"
-    strange = sorted((-n, own, near) for own, near, n in found.pairs.tolist() if own != near)[:SHOWN]
-    named = ", ".join(f"{class_ids[own]!r} to {class_ids[near]!r} ({-n})" for n, own, near in strange)
+    strange = sorted((-n, own, nearest) for own, nearest, n in found.pairs.tolist() if own != nearest)[:SHOWN]
+    named = ", ".join(f"{class_ids[own]!r} to {class_ids[nearest]!r} ({-n})" for n, own, nearest in strange)
     text += f"they may not be of the images' classes; most often they lie nearest from {named}"
     if shift:
         text += f"; {counts[by]} lie one class {'on' if by > 0 else 'back'}, as if the numbers began elsewhere"

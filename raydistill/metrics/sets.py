@@ -44,8 +44,8 @@ def pair_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Squared distances (n,) float64 of row i of a (n, D) to row i of b, without the rounding of a product."""
     found = np.empty(len(a))
     for i in range(0, len(a), 256):
-        apart = a[i : i + 256].astype(np.float64) - b[i : i + 256]
-        found[i : i + 256] = np.einsum("nd,nd->n", apart, apart)
+        difference = a[i : i + 256].astype(np.float64) - b[i : i + 256]
+        found[i : i + 256] = np.einsum("nd,nd->n", difference, difference)
     return found
 
 

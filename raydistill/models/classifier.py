@@ -106,8 +106,8 @@ class ClassifierSpec:
         name = self._agreed("architecture", requested, config.get("architecture"))
         known = [*registry.names("classifier"), *registry.names("student")]
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            alike = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {alike[0]!r}?" if alike else ""
             raise BadInput(f"{self.key}.architecture: unknown architecture {name!r}{hint} (known: {', '.join(known)})")
         return name
 
@@ -130,8 +130,8 @@ class ClassifierSpec:
         """Ids from a list of them, or from the name of a class list."""
         if isinstance(value, str):
             if value not in class_lists():
-                near = difflib.get_close_matches(value, class_lists(), n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                alike = difflib.get_close_matches(value, class_lists(), n=1)
+                hint = f"; did you mean {alike[0]!r}?" if alike else ""
                 raise BadInput(
                     f"{self.key}.classes: there is no class list {value!r}{hint} (known: {', '.join(class_lists())}); "
                     "or list the ids in the order of the columns"

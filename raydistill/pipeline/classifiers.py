@@ -38,7 +38,7 @@ def train_classifier(config: Config, student: str, seed: int, epochs: int | None
     nodes = Nodes(config.ray, lambda: needs(run, config.source, [splits.train, splits.test], {}))
     with run.at_work(config.yaml()):
         try:
-            kept = classifiers.train(config, run, everything, splits, student, seed, nodes.prove)
+            checkpoint = classifiers.train(config, run, everything, splits, student, seed, nodes.prove)
         except RaydistillError as error:
             keep_traceback(run.root)
             if isinstance(error, BadInput):  # found only now: a cluster without GPUs
@@ -47,7 +47,7 @@ def train_classifier(config: Config, student: str, seed: int, epochs: int | None
     score = trainer.score(planned)
     assert score is not None
     say("classifier", f"{student}: {100 * score.last:.1f} % of the test images are right")
-    return kept.path
+    return checkpoint.path
 
 
 def check(config: Config, run: RunDir, student: str) -> None:

@@ -131,7 +131,11 @@ def ends(done: Results) -> tuple[GuidanceEnd, ...]:
         return ()
     found = [
         ("Landing", "distance of the result to its prototype, a latent entry", counted.landing),
-        ("Length of the way", "over the straight distance from noise to image; 1 = a straight line", counted.detour),
+        (
+            "Length of the way",
+            "over the straight distance from noise to image; 1 = a straight line",
+            counted.path_ratio,
+        ),
     ]
     return tuple(GuidanceEnd(name, meaning, v.mean, v.std) for name, meaning, v in found if v is not None)
 

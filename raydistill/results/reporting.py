@@ -179,8 +179,8 @@ def _panel(done: Results, index: int, real: pa.Table, made: pa.Table) -> ClassPa
     z_real = schemas.tensor_numpy(real["latent"]).reshape(len(real), -1).astype(np.float32)
     z_made = schemas.tensor_numpy(made["latent"]).reshape(len(made), -1)
     prototypes = _prototypes(done, index, z_real.shape[1])
-    near, distance = nearest(z_made, z_real)
-    ids = real["image_id"].take(pa.array(near)).to_pylist()
+    nearest_rows, distance = nearest(z_made, z_real)
+    ids = real["image_id"].take(pa.array(nearest_rows)).to_pylist()
     s = p.config.source
     pictures = [png(decode(b, s.image_size, s.max_pixels)) for b in p.splits.source.read(p.splits.train.split, ids)]
     items = tuple(

@@ -109,8 +109,8 @@ def select_classes(listing: Listing, wanted: Sequence[str] | None) -> Listing:
     for name in wanted:
         if name not in index:
             known = ", ".join(c.class_id for c in listing.classes[:12])
-            near = difflib.get_close_matches(name, class_lists(), n=1) if len(wanted) == 1 else []
-            hint = f"; did you mean the list {near[0]!r}?" if near else ""
+            alike = difflib.get_close_matches(name, class_lists(), n=1) if len(wanted) == 1 else []
+            hint = f"; did you mean the list {alike[0]!r}?" if alike else ""
             raise BadInput(
                 f"source.classes: {name!r} is not a class of the {listing.split} split (it has {known}...){hint}"
             )

@@ -15,10 +15,10 @@ from pyarrow import fs as pafs
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput, StageFailed
 from raydistill.registry import register
-from raydistill.sources.apart import check_folders, check_images
 from raydistill.sources.base import ClassInfo, Listing
 from raydistill.sources.labelfile import label_file, read_labels
 from raydistill.sources.layout import class_names, no_split, open_root, required_path
+from raydistill.sources.leakage import check_folders, check_images
 from raydistill.store.location import Location, infos, reason
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")

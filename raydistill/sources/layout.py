@@ -113,6 +113,6 @@ def _texts(value: object) -> bool:
 
 def no_split(root: Location, split: str, have: Sequence[str]) -> BadInput:
     """The error for a split that is not there; names the splits that are."""
-    near = difflib.get_close_matches(split, have, n=1)
-    advice = f"did you mean {near[0]!r}?" if near else "set source.train and source.val to names that exist"
+    alike = difflib.get_close_matches(split, have, n=1)
+    advice = f"did you mean {alike[0]!r}?" if alike else "set source.train and source.val to names that exist"
     return BadInput(f"source: {root} has no split {split!r} (it has {', '.join(have[:12]) or 'none'}); {advice}")

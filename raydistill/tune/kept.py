@@ -45,7 +45,7 @@ def ended(done: Results) -> dict[str, Any]:
     if made is None:  # all images, as they are
         return {"landing": None, "detour": None}
     counted = made.numbers()
-    return {name: s and round(s.mean, 6) for name, s in (("landing", counted.landing), ("detour", counted.detour))}
+    return {name: s and round(s.mean, 6) for name, s in (("landing", counted.landing), ("detour", counted.path_ratio))}
 
 
 def portable(tree: dict[str, Any]) -> dict[str, Any]:

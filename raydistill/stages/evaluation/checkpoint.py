@@ -75,7 +75,7 @@ def described(student: str, width: int, class_ids: Sequence[str], image_size: in
 
 
 @dataclass(frozen=True)
-class Kept:
+class Checkpoint:
     """A trained student as a classifier: an artifact of one safetensors file, whose header says what it is.
 
     `former`: earlier versions kept it in a folder by the name of its set, where it is still found, and made again.

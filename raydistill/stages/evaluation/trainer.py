@@ -22,7 +22,7 @@ from raydistill.models.classifier import Classifier, ClassifierSpec, class_colum
 from raydistill.models.device import Placement, halves, mixed
 from raydistill.sources.base import Listing
 from raydistill.stages.evaluation import label
-from raydistill.stages.evaluation.checkpoint import Kept, TrainingState, Weights, described
+from raydistill.stages.evaluation.checkpoint import Checkpoint, TrainingState, Weights, described
 from raydistill.stages.evaluation.image_sets import Loaded, SetRef, real_images, syntheses
 from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
@@ -49,9 +49,9 @@ class Training:
     def state(self, checkpoints: Location) -> TrainingState:
         return TrainingState(checkpoints / "trainings" / self.artifact.fingerprint)
 
-    def kept(self, checkpoints: Location) -> Kept:
+    def checkpoint(self, checkpoints: Location) -> Checkpoint:
         name = re.sub(r"[^\w.-]", "_", f"{self.set.name}-{self.student}-seed{self.seed}")
-        return Kept(self.classifier, Weights(checkpoints, f"students/{name}", self.artifact.fingerprint))
+        return Checkpoint(self.classifier, Weights(checkpoints, f"students/{name}", self.artifact.fingerprint))
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ class StudentTrainer:
     def run(self, t: Training) -> None:
         """Trains and commits, unless that is done already; an interrupted training continues at its last test."""
         e, checkpoints = self.job.evaluate, self.job.checkpoints
-        kept = t.kept(checkpoints) if e.keep_weights else None
+        checkpoint = t.checkpoint(checkpoints) if e.keep_weights else None
         done = KEY in t.artifact.records()
-        if done and (kept is None or kept.there()):
+        if done and (checkpoint is None or checkpoint.there()):
             return
         loaded, test = self.images(t.set, t.recipe.image_size), self.test(t.recipe)
         train, parts = loaded.images, self.parts(t.set, loaded.images)
@@ -123,9 +123,9 @@ class StudentTrainer:
             "teacher": teaching and {"architecture": teaching.network.architecture, "accuracy": teaching.accuracy},
             "increments": [examine(net, p.to(self.device), len(class_ids), arithmetic).accuracy for p in parts],
         }
-        if kept is not None:
+        if checkpoint is not None:
             network = described(t.student, e.width, class_ids, t.recipe.image_size, t.artifact.fingerprint)
-            kept.write(net, network, self.kind)
+            checkpoint.write(net, network, self.kind)
         if not done:  # a GPU may not repeat itself to the bit: what stands is not committed again
             data = json.dumps(result.tree() | about, sort_keys=True).encode()
             meta = {"left_out": test.broken + loaded.broken}

@@ -111,7 +111,7 @@ def everything(
 
 def lacks_weights(config: Config, run: RunDir, t: Training) -> bool:
     """Whether its student is to be kept and is not there."""
-    return config.evaluate.keep_weights and not t.kept(run.root / "checkpoints").sealed()
+    return config.evaluate.keep_weights and not t.checkpoint(run.root / "checkpoints").sealed()
 
 
 def unfinished(config: Config, run: RunDir, every: Sequence[Training]) -> list[Training]:

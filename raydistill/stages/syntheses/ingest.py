@@ -186,8 +186,8 @@ def _match(found: Listing, wanted: Sequence[ClassInfo], ids: dict[str, str]) -> 
 
 def _unknown(name: str, wanted: Sequence[ClassInfo]) -> str:
     known = [t for c in wanted for t in (c.class_id, c.class_name)]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    alike = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {alike[0]!r}? " if alike else ""
     return (
         f"its class {name!r} is none of the {len(wanted)} training classes ({', '.join(known[:12:2])}...); {hint}"
         "name it by class id or class name, or give a classes.json that does"

@@ -62,7 +62,7 @@ class Numbers:
     trace: dict[tuple[str, int], MeanStd]
 
     @property
-    def detour(self) -> MeanStd | None:
+    def path_ratio(self) -> MeanStd | None:
         """Of flows, the length of the whole way over the straight line from its start."""
         return self.trace.get(("detour", 0))
 

@@ -236,9 +236,9 @@ def commit(
     table = slots.table.select(["class_index", "slot", "prototype_id", "weight", "seed_key", "image_id"])
     table = table.append_column("nfe", pa.array(np.broadcast_to(nfe, len(table)).astype(np.int32)))
     anchors = schemas.tensor_numpy(slots.table["prototype"])
-    far = np.sqrt(np.square(z - anchors).reshape(len(z), -1).mean(axis=1))
+    landing = np.sqrt(np.square(z - anchors).reshape(len(z), -1).mean(axis=1))
     lacks = slots.table["prototype_id"].to_numpy() < 0
-    table = table.append_column("landing", pa.array(far.astype(np.float32), mask=lacks))
+    table = table.append_column("landing", pa.array(landing.astype(np.float32), mask=lacks))
     seen = (trace or Trace()).rows(len(table))
     table = table.append_column("trace", pa.array(seen, schemas.TRACE))
     table = table.append_column("image", pa.array([png(p) for p in pixels], pa.binary()))
