@@ -42,6 +42,10 @@ def another(v: Variant, **sampler: Any) -> Variant:
     return resolve(v.config.model_copy(update={"sampler": v.config.sampler.model_copy(update=sampler)}))
 
 
+def weighing(v: Variant, mode: str) -> Variant:
+    return resolve(v.config.model_copy(update={"weights": v.config.weights.model_copy(update={"mode": mode})}))
+
+
 def test_a_plain_run_takes_them_in_this_order(steps: Watched) -> None:
     done = job.make(steps, "evaluate")
     job.judge(steps, done)
@@ -80,6 +84,15 @@ def test_variants_of_one_method_are_told_apart(steps: Watched) -> None:
     made = [steps.syntheses(v) for v in (own, another(own, steps=3), own)]
     assert made[0] == made[2] != made[1]
     assert steps.began[3:] == ["plan mgd3", "sample mgd3", "sample mgd3"]
+
+
+def test_weights_are_of_the_images_as_they_are(steps: Watched) -> None:
+    """As a sweep over weights calls them: the images are made once."""
+    own, _ = steps.prepared.variants
+    plain = steps.weighed(own)
+    other = steps.weighed(weighing(own, "density"))
+    assert other.parts == plain.parts and other.digest != plain.digest
+    assert steps.began[3:] == ["plan mgd3", "sample mgd3", "weigh mgd3"]
 
 
 def test_nothing_begins_once_another_run_has_the_directory(steps: Watched) -> None:

@@ -60,11 +60,11 @@ def make(steps: Steps, until: Until) -> Results:
     if features.wanted(p, until in JUDGED):
         done.features = steps.features()
     if p.judged is not None and until != "plan":
-        done.syntheses[p.judged.name] = steps.weighed(p.variants[0], steps.imported(), steps.imported())
+        done.syntheses[p.judged.name] = steps.imported()
     for v in p.variants if p.judged is None else p.variants[1:]:
         done.plans[v.config.method] = steps.plan(v)
         if until != "plan":
-            done.syntheses[v.config.method] = steps.weighed(v, steps.syntheses(v), done.plans[v.config.method])
+            done.syntheses[v.config.method] = steps.weighed(v)
     return done
 
 

@@ -75,11 +75,12 @@ class Steps:
             "features", lambda: self.run_stage(embed.stage(p.config, p.run, self.classes(), p.splits.train, network))
         )
 
-    def imported(self) -> Sealed:
-        """The images of the judged folder, in place of syntheses."""
+    def imported(self) -> DistilledSet:
+        """The images of the judged folder, which nobody planned, as a set."""
         p = self.prepared
         assert p.judged is not None
-        return self.run_stage(ingest.stage(p.config, p.run, p.judged, p.vae), f"import {p.judged.name}")
+        images = self.run_stage(ingest.stage(p.config, p.run, p.judged, p.vae), f"import {p.judged.name}")
+        return self._weighed(p.variants[0], images, images, f"weigh {p.judged.name}")
 
     # -- of a variant, and an increment of it ----------------------------------------------------------------------
 
@@ -112,17 +113,10 @@ class Steps:
         stage = sample.stage(v, p.run, slots, self.classes(), p.splits.train, p.vae, p.generator)
         return self.run_stage(stage, shown("sample", v, increment))
 
-    def weighed(self, v: Variant, made: Sealed, slots: Sealed) -> DistilledSet:
-        """A variant's images as a set, with weights if it asks for others than they have.
-
-        `slots` are its plan; of images that nobody planned, the images.
-        """
-        p = self.prepared
-        if v.config.weights.mode is None:
-            return DistilledSet((made,))
-        anchors = self.prototypes(v) if v.method.uses_prototypes else None
-        stage = weigh.stage(v.config, p.run, slots, anchors, self.classes())
-        return DistilledSet((made,)).weighing(self.run_stage(stage, f"weigh {v.config.method}"))
+    def weighed(self, v: Variant, increment: int = 0) -> DistilledSet:
+        """The images as a set, with weights if the variant asks for others than they have."""
+        slots = self.plan(v, increment)
+        return self._weighed(v, self.syntheses(v, increment), slots, shown("weigh", v, increment))
 
     # -- of sets ---------------------------------------------------------------------------------------------------
 
@@ -160,6 +154,13 @@ class Steps:
         """Any stage, shown under this name."""
         key = (stage.artifact.stage, stage.artifact.fingerprint)
         return self._once(key, lambda: self._carry(stage, name or stage.name))
+
+    def _weighed(self, v: Variant, images: Sealed, slots: Sealed, name: str) -> DistilledSet:
+        if v.config.weights.mode is None:
+            return DistilledSet((images,))
+        anchors = self.prototypes(v) if v.method.uses_prototypes else None
+        stage = weigh.stage(v.config, self.prepared.run, slots, anchors, self.classes())
+        return DistilledSet((images,)).weighing(self.run_stage(stage, name))
 
     def _carry(self, stage: Stage, name: str) -> Sealed:
         self.still_ours()
