@@ -125,8 +125,8 @@ def clusters_of(
     distance = distances_to_own(points, rows, labels, centroids)
     sse = np.bincount(labels, weights=distance * weight, minlength=len(kept))
     medoid = [int(rows[m[distance[m].argmin()]]) for m in (np.flatnonzero(labels == j) for j in range(len(kept)))]
-    given = None if seen is None else seen[kept][order]
-    return Clusters(centroids, labels[of], size[kept][order], sse, np.array(medoid, np.int64), given)
+    seen_by_cluster = None if seen is None else seen[kept][order]
+    return Clusters(centroids, labels[of], size[kept][order], sse, np.array(medoid, np.int64), seen_by_cluster)
 
 
 def _means(points: Points, rows: np.ndarray, weight: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:

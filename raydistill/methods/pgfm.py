@@ -35,12 +35,12 @@ class Pgfm(Mgd3):
 
         `random` leaves them in their order, of which noise knows nothing.
         """
-        given = super().slots(view, ipc, seed)
+        slots = super().slots(view, ipc, seed)
         if self.pairing == "random":
-            return given
+            return slots
         noise = seeding.normal(view.keys(ipc, seed), view.centroids.shape[1:])
-        order = pair(noise, np.stack([view.centroids[s.prototype_id] for s in given]))
-        return [given[k] for k in order]
+        order = pair(noise, np.stack([view.centroids[s.prototype_id] for s in slots]))
+        return [slots[k] for k in order]
 
 
 def pair(noise: np.ndarray, prototypes: np.ndarray) -> np.ndarray:

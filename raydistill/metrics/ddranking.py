@@ -42,7 +42,7 @@ def _squashed(x: float) -> float:
     return (math.exp(x) - math.exp(-1)) / (math.e - math.exp(-1))
 
 
-def _shares(**given: float) -> None:
-    for name, value in given.items():
+def _shares(**shares: float) -> None:
+    for name, value in shares.items():
         if not 0 <= value <= 1:
             raise ValueError(f"ddranking: {name}={value} must lie between 0 and 1")

@@ -33,14 +33,14 @@ class Wasserstein(Metric):
     def evaluate(self) -> dict[str, float | None]:
         x, yx, _ = self.real.get()
         z, yz, w = self.synthetic.get()
-        given: list[float | None] = []
+        weighted: list[float | None] = []
         voronoi: list[float | None] = []
         for r, s in zip(by_class(yx, self.classes), by_class(yz, self.classes), strict=True):
             s = s[w[s] > 0]
             cost = squared_distances(x[r], z[s]).astype(np.float64) if len(r) and len(s) else None
-            given.append(None if cost is None else transport(cost, w[s]))
+            weighted.append(None if cost is None else transport(cost, w[s]))
             voronoi.append(None if cost is None else float(cost.min(axis=1).mean()))
-        return {"w2_squared": class_mean(given), "w2_squared_voronoi": class_mean(voronoi)}
+        return {"w2_squared": class_mean(weighted), "w2_squared_voronoi": class_mean(voronoi)}
 
 
 def transport(cost: np.ndarray, weights: np.ndarray) -> float:

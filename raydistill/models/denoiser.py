@@ -158,11 +158,11 @@ class GeneratorSpec:
     def check_vae(self, vae: VaeSpec) -> None:
         """Raises BadInput if training.json says that the generator learned the latents of another VAE."""
         if isinstance(self.vae, str) and DIGEST.fullmatch(self.vae):
-            given = vae.identity()["weights"]
-            if given != self.vae:
+            weights = vae.identity()["weights"]
+            if weights != self.vae:
                 raise BadInput(
                     f"generator.path: {self.path} was trained on latents of another VAE (digest {self.vae[:16]}) than "
-                    f"vae.path {vae.path} ({given[:16]}); give the VAE that it was trained with, or take `vae` out of "
+                    f"vae.path {vae.path} ({weights[:16]}); give the VAE that it was trained with, or take `vae` out of "
                     "its training.json if the two are the same"
                 )
         # An AutoencoderTiny gives latents that are scaled already, whatever factor the VAE that it imitates has.

@@ -134,23 +134,23 @@ class OfFlow:
 
 def parametrisation(training: dict[str, Any], scheduler: dict[str, Any], path: Path) -> Parametrisation:
     """By training.json and scheduler_config.json of the generator in `path`. Raises BadInput if they disagree."""
-    given = training["prediction"]
-    predicts = NAMES.get(given) if isinstance(given, str) else None
+    prediction = training["prediction"]
+    predicts = NAMES.get(prediction) if isinstance(prediction, str) else None
     if predicts is None:
         raise BadInput(
-            f"generator.path: {path} predicts {given!r}; training.json must give prediction as epsilon, v or flow"
+            f"generator.path: {path} predicts {prediction!r}; training.json must give prediction as epsilon, v or flow"
         )
     kind, said = str(scheduler.get("_class_name", "")), scheduler.get("prediction_type", "epsilon")
     if ("FlowMatch" in kind) != (predicts == "flow"):
         raise BadInput(
-            f"generator.path: {path} predicts {given!r} but its scheduler is {kind!r}; a flow goes with "
+            f"generator.path: {path} predicts {prediction!r} but its scheduler is {kind!r}; a flow goes with "
             "FlowMatchEulerDiscreteScheduler and nothing else does: correct one of the two"
         )
     if predicts == "flow":
         return _of_flow(training, scheduler, path)
     if said != {"epsilon": "epsilon", "v": "v_prediction"}[predicts]:
         raise BadInput(
-            f"generator.path: {path} predicts {given!r} by training.json, but its scheduler says "
+            f"generator.path: {path} predicts {prediction!r} by training.json, but its scheduler says "
             f"prediction_type={said!r}; correct one of the two"
         )
     return OfDiffusion(predicts, alphas_bar(scheduler))

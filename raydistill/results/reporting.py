@@ -151,11 +151,11 @@ def data(done: Results, rows: Sequence[ScoreRow], flat: Mapping[str, float]) -> 
 def metric_rows(done: Results) -> list[MetricRow]:
     """One row a value, with the number of each set that has it."""
     found = {name: measure.values(s) for name, s in done.measured.items()}
-    ways = measure.better(done.prepared.config.metrics.names)
+    better = measure.better(done.prepared.config.metrics.names)
     rows = []
     for key in dict.fromkeys(k for values in found.values() for k in values):
         value, _, space = key.rpartition("/")
-        rows.append(MetricRow(value, space, ways[value], tuple(values.get(key) for values in found.values())))
+        rows.append(MetricRow(value, space, better[value], tuple(values.get(key) for values in found.values())))
     return rows
 
 

@@ -144,8 +144,8 @@ def open_splits(config: SourceConfig) -> Splits:
         held = _held_out(train, config.search_split)
         train, test = train.take(~held), train.take(held)
     else:
-        given = select_classes(source.list(config.val), config.classes)
-        test, left_out = _match(given, train), _without(given, train)
+        validation = select_classes(source.list(config.val), config.classes)
+        test, left_out = _match(validation, train), _without(validation, train)
     for listing, use in ((train, "train"), (test, "test")):
         empty = np.flatnonzero(listing.counts == 0)
         if len(empty):

@@ -94,8 +94,8 @@ def _artifact_dir(root: Location) -> Location:
         tree = text.read((root / CONFIG).read().decode())
     except (OSError, ValueError):
         return root
-    given = tree.get("artifact_dir") if isinstance(tree, dict) else None
-    return Location.of(given) if isinstance(given, str) and given else root
+    artifact_dir = tree.get("artifact_dir") if isinstance(tree, dict) else None
+    return Location.of(artifact_dir) if isinstance(artifact_dir, str) and artifact_dir else root
 
 
 def _parts(artifacts: Location) -> Iterator[str]:

@@ -28,7 +28,7 @@ from raydistill.store.rundir import RunDir
 from raydistill.store.sealed import Sealed
 
 KEY = "check"
-HERE = 50_000  # images of which the driver takes the means in seconds, without waking tasks
+IN_DRIVER = 50_000  # images of which the driver takes the means in seconds, without waking tasks
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def means_stage(run: RunDir, classes: Sealed) -> Stage:
         records.__getitem__,
         work,
         classes.rows,
-        "driver" if classes.rows <= HERE else "tasks",
+        "driver" if classes.rows <= IN_DRIVER else "tasks",
         units=lambda r: r.meta["images"],
     )
 
