@@ -51,7 +51,7 @@ LONGEST_FUNCTION = 60
 LONGEST_ENTRY_POINT = 30
 LONGEST_INIT = 40
 
-# Names that say nothing of what they hold. The field has words for it: run_stage, candidates, timestep or numbers, probe,
+# Names that say nothing of what they hold. The field has words: run_stage, candidates, timestep or numbers, probe,
 # node_id, nearest and distance, path length, requested, entry point, leakage, judged folder.
 PRIVATE_WORDS = {
     *("bring", "offer", "told", "look", "here", "near", "far", "way", "ways", "detour", "dice", "asked", "asks"),
