@@ -162,8 +162,8 @@ class GeneratorSpec:
             if weights != self.vae:
                 raise BadInput(
                     f"generator.path: {self.path} was trained on latents of another VAE (digest {self.vae[:16]}) than "
-                    f"vae.path {vae.path} ({weights[:16]}); give the VAE that it was trained with, or take `vae` out of "
-                    "its training.json if the two are the same"
+                    f"vae.path {vae.path} ({weights[:16]}); give the VAE that it was trained with, or take `vae` out "
+                    "of its training.json if the two are the same"
                 )
         # An AutoencoderTiny gives latents that are scaled already, whatever factor the VAE that it imitates has.
         factor = self.vae_scaling_factor
