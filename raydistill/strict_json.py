@@ -51,6 +51,14 @@ def numbers(data: bytes) -> dict[str, float]:
     return tree
 
 
+def strings(data: bytes) -> list[str]:
+    """As parse, for text that must hold a list of strings."""
+    value = parse(data)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError("it holds no list of strings")
+    return value
+
+
 def _refuse(constant: str) -> Any:
     raise ValueError(f"it holds {constant}, which is no JSON")
 

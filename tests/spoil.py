@@ -12,7 +12,15 @@ from raydistill.store.location import Location
 from raydistill.store.rundir import RunDir
 from raydistill.store.verification import survey, verify
 
-SEALED = ("config.yaml", "result.json", "report.html", "logs/costs.json", "distilled/train-00000-of-00001.parquet")
+SEALED = (
+    "config.yaml",
+    "result.json",
+    "report.html",
+    "logs/costs.json",
+    "logs/artifacts.json",
+    "distilled/train-00000-of-00001.parquet",
+)
+CONTENT = {"config.yaml": b"ipc: 2\n", "logs/artifacts.json": f'["encode/{FINGERPRINT}"]'.encode()}
 STAGE = f"encode/{FINGERPRINT}"
 
 
@@ -21,7 +29,7 @@ def small_run(root: Path) -> Path:
     RunDir(str(root)).claim()
     work(at(root))
     for name in SEALED:
-        seals.write(Location.of(str(root)), name, b"{}" if name != "config.yaml" else b"ipc: 2\n")
+        seals.write(Location.of(str(root)), name, CONTENT.get(name, b"{}"))
     return root
 
 

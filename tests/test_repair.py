@@ -143,6 +143,14 @@ class TestTheRunsCommand:
         assert all(".mine-" in n or n.startswith("logs/") for n in set(after) - set(before))
         assert {kind for kind, _ in told(made)} <= {"not ours"}
 
+    @pytest.mark.parametrize("stage", ["latents", "classes", "prototypes", "plan", "syntheses"])
+    def test_gives_a_whole_stage_back(self, stage: str, made: Path) -> None:
+        before = made_once(made)
+        shutil.rmtree(made / stage)
+        assert [kind for kind, _ in told(made)] == ["missing"]
+        assert cli.main(["verify", str(made), "--repair"]) == 0
+        assert made_once(made) == before and told(made) == []
+
     def test_takes_away_what_was_copied_from_another_stage(self, made: Path) -> None:
         before = made_once(made)
         (latents,), (classes,) = made.glob("latents/*"), made.glob("classes/*")

@@ -151,6 +151,8 @@ def test_every_signal_at_every_moment(reference: Reference, tmp_path: Path, numb
         shutil.rmtree(run / gone)
     else:
         (run / gone).unlink()
+    for notes in run.glob("checkpoints/evaluate-*"):  # of the fit before
+        shutil.rmtree(notes)
     process = start(run)
     moments: dict[str, Callable[[], bool]] = {
         "fit": lambda: in_fit(run),

@@ -61,6 +61,11 @@ def test_every_spoiled_file_is_named(
         assert told(run) == [(kind, name)]
 
 
+def test_an_artifact_that_is_gone_whole_is_missed(run: Path) -> None:
+    shutil.rmtree(run / STAGE)
+    assert told(run) == [("missing", STAGE)]
+
+
 @pytest.mark.parametrize("bit", range(0, 8 * 30, 17))
 def test_every_flipped_bit_of_data_is_seen(run: Path, bit: int) -> None:
     content = bytearray(data(run, "c").read_bytes())

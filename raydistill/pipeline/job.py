@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Literal
 
+from raydistill import strict_json
 from raydistill.config import Config
 from raydistill.distributed.failures import keep_traceback
 from raydistill.distributed.nodes import Nodes, joins
-from raydistill.errors import BadInput, RaydistillError, StageFailed
+from raydistill.errors import BadInput, CorruptArtifact, RaydistillError, StageFailed
+from raydistill.identity import canonical
 from raydistill.pipeline import features, product
 from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps, nodes_of
@@ -21,7 +24,7 @@ from raydistill.stages.runner import Execute
 from raydistill.state import Prepared, Results
 from raydistill.store import seals
 from raydistill.store.claims import Claim
-from raydistill.store.rundir import CONFIG
+from raydistill.store.rundir import CONFIG, PARTS
 
 Until = Literal["encode", "cluster", "plan", "sample", "evaluate", "report"]
 JUDGED = ("evaluate", "report")
@@ -41,8 +44,23 @@ def run(
         done = make(steps, until)
         if until not in ("encode", "cluster", "plan"):
             finish(steps, done, until)
+    keep_parts(steps, done)
     done.computed |= steps.computed
     return done
+
+
+def keep_parts(steps: Steps, done: Results) -> None:
+    """Keeps in the run directory which artifacts it stands on, so that one that is gone is missed (verify).
+
+    A run that ends earlier than the one before stands on less, and takes nothing away.
+    """
+    root, parts = steps.prepared.run.root, steps.stands_on([*done.trainings, *done.on_parts])
+    with contextlib.suppress(CorruptArtifact, ValueError):  # it is written now
+        known = strict_json.strings(seals.read(root, PARTS, ""))
+        parts = known if set(known) >= set(parts) else parts
+    listed = canonical(parts)
+    copy = listed if len(listed) < seals.MAX_COPY else ""
+    done.computed |= renew(root, PARTS, listed.encode(), copy=copy)
 
 
 def make(steps: Steps, until: Until) -> Results:

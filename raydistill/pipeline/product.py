@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from raydistill.diffusion.start import NOISE
 from raydistill.methods.resolve import Variant
 from raydistill.models.checkpoint import licence
 from raydistill.progress import say
@@ -20,6 +22,8 @@ def provenance(p: Prepared, v: Variant) -> dict[str, Any]:
     if v.sampling is not None and p.generator is not None:
         made |= {"generator": p.generator.identity()["weights"][:16], "sampler": v.sampling.sampler.model_dump()}
         guidance = v.sampling.guidance
+        if v.sampling.start != (NOISE if guidance is None else guidance.begins):
+            made["start"] = {k: value for k, value in asdict(v.sampling.start).items() if value}
         if guidance is not None:
             own = {} if guidance.own is None else guidance.own.model_dump()
             made |= {"guidance": {"name": guidance.name, **guidance.numbers_read(), **own}}

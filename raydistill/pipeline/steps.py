@@ -148,6 +148,11 @@ class Steps:
         self.computed |= seconds > 0
         return every
 
+    def stands_on(self, trainings: Sequence[Training]) -> list[str]:
+        """STAGE/FINGERPRINT of all that was brought, and of these trainings."""
+        parts = [made.artifact for made in self._kept.values() if isinstance(made, Sealed)]
+        return sorted({f"{a.stage}/{a.fingerprint}" for a in [*parts, *(t.artifact for t in trainings)]})
+
     # -- how -------------------------------------------------------------------------------------------------------
 
     def run_stage(self, stage: Stage, name: str | None = None) -> Sealed:

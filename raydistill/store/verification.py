@@ -12,24 +12,26 @@ from urllib.parse import quote, unquote
 
 from pyarrow import fs as pafs
 
+from raydistill import strict_json
 from raydistill.config import text
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, CorruptArtifact
 from raydistill.identity import FINGERPRINT_HEX, canonical
 from raydistill.store import claims, inspection, seals
 from raydistill.store.artifact import Artifact
 from raydistill.store.findings import Finding, Kind, SealedFile
 from raydistill.store.inspection import Seen
 from raydistill.store.location import Location, reason
-from raydistill.store.rundir import CONFIG, MARKER, PAGE, PROBE, PRODUCT, RESULT
+from raydistill.store.rundir import CONFIG, MARKER, PAGE, PARTS, PROBE, PRODUCT, RESULT
 from raydistill.store.seals import State
 
 FINGERPRINT = re.compile(rf"[0-9a-f]{{{FINGERPRINT_HEX}}}")
 SHARD = re.compile(r"train-\d{5,}-of-\d{5,}\.parquet|README\.md")
 KEPT_CONFIG = re.compile(r"config-([0-9a-f]{8})\.yaml")
 STATE = re.compile(r"step-\d{9,}~([0-9a-f]{16})\.pt")
+PART = re.compile(rf"[a-z]+/{FINGERPRINT.pattern}")
 FITS = re.compile(rf"evaluate-{FINGERPRINT.pattern}")  # Ray Train's own notes on its fits
 CHECKPOINTS = "checkpoints"
-PEOPLES = (CONFIG, RESULT, PAGE, "logs/costs.json")
+PEOPLES = (CONFIG, RESULT, PAGE, "logs/costs.json", PARTS)
 GIVE = "give the directory that distill printed"
 FOLDERS = (PRODUCT, CHECKPOINTS, "logs", seals.FOLDER, claims.FOLDER)
 
@@ -75,6 +77,7 @@ def verify(contents: Contents, readers: int = 16, seen: Seen = lambda size: None
             *(partial(_marker, place) for place in dict.fromkeys((root, artifacts))),
             *(partial(inspection.inspect, a, reading, seen) for a in contents.parts),
             *(partial(_seal, file, seen) for file in _sealed(root)),
+            partial(_gone, contents),
             partial(_unsealed, root),
             partial(_checkpoints, root, {a.fingerprint for a in contents.parts if _committed(a)}),
             partial(_logs, root),
@@ -176,6 +179,21 @@ def _unsealed(root: Location) -> list[Finding]:
     for place in (root / seals.FOLDER, root / CHECKPOINTS / seals.FOLDER):
         found += [_stranger(place / i.base_name) for i in _infos(place) if not _is_seal(i)]
     return found
+
+
+def _gone(contents: Contents) -> list[Finding]:
+    """Artifacts that the run stands on, by its own list, of which nothing is there."""
+    try:
+        listed = strict_json.strings(seals.read(contents.root, PARTS, "")) if contents.is_run else []
+    except (CorruptArtifact, ValueError):  # it has a finding of its own, or is of a run that has not come so far
+        return []
+    there = {f"{a.stage}/{a.fingerprint}" for a in contents.parts}
+    gone = [Artifact(contents.artifacts, *name.split("/", 1)) for name in listed if PART.fullmatch(name)]
+    return [
+        Finding(Kind.MISSING, a.location, "is gone, and the run stands on it", part=a)
+        for a in gone
+        if f"{a.stage}/{a.fingerprint}" not in there
+    ]
 
 
 def _committed(artifact: Artifact) -> bool:
