@@ -185,8 +185,8 @@ def sample(
     if plan is None:
         raise BadInput(f"method {v.config.method} generates no images; give a guidance or another method")
     vae = preflight.find_vae(v.config)
-    generator = preflight.find_generator(v.config, v.method)
     shape, ids = vae.latent_shape(v.config.source.image_size), [str(c) for c in class_ids]
+    generator = preflight.find_generator(v.config, v.method, {c: c for c in ids})
     generator.check_fits(shape, list(dict.fromkeys(ids)))
     generator.check_vae(vae)
     preflight.check_steps(plan, generator)

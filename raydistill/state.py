@@ -8,7 +8,7 @@ from raydistill.config import Config
 from raydistill.methods.resolve import Variant
 from raydistill.metrics.own_class import OwnClass
 from raydistill.models.classifier import ClassifierSpec
-from raydistill.models.denoiser import GeneratorSpec
+from raydistill.models.generator import Generator
 from raydistill.models.vae import VaeSpec
 from raydistill.sources.base import Splits
 from raydistill.stages.evaluation.trainer import Teaching, Training
@@ -28,7 +28,7 @@ class Prepared:
     splits: Splits
     vae: VaeSpec
     shape: tuple[int, int, int]
-    generator: GeneratorSpec | None
+    generator: Generator | None
     variants: tuple[Variant, ...]
     features: ClassifierSpec | None = None
     judged: JudgedFolder | None = None  # in place of the own method's images, those of a folder

@@ -132,7 +132,13 @@ class HierarchyConfig(Section):
 
 class GeneratorConfig(Section):
     path: Annotated[
-        str | None, Field(description="diffusers directory holding transformer/ and scheduler/, or OWNER/NAME")
+        str | None,
+        Field(
+            description=(
+                "diffusers directory holding transformer/ and scheduler/, or a pipeline of Stable Diffusion, or "
+                "OWNER/NAME"
+            )
+        ),
     ] = None
     revision: Annotated[str | None, Field(description="branch, tag or commit of it on the hub; null = main")] = None
     objective: Annotated[
@@ -144,6 +150,12 @@ class GeneratorConfig(Section):
             )
         ),
     ] = None
+    prompt: Annotated[
+        str, Field(description="what Stable Diffusion is asked of a class; {name} = its name, from classes.json")
+    ] = "{name}"
+    negative_prompt: Annotated[
+        str, Field(description="what its classifier-free guidance leads away from, in place of nothing (D4M's)")
+    ] = "cartoon, anime, painting"
 
 
 class ClassifierConfig(Section):

@@ -33,7 +33,7 @@ class Step:
     fraction: float  # index / n; windows are given in it (1 = pure noise)
     t: int  # training time step that the network is told
     alpha_bar: float
-    alpha_bar_prev: float  # of the next cleaner step, 1 at the last
+    alpha_bar_prev: float  # of the next cleaner step, 1 at the last or what the scheduler ends at
     count: int  # n
 
     @property
@@ -74,27 +74,39 @@ def alphas_bar(scheduler: dict[str, Any]) -> np.ndarray:
     return np.cumprod(1.0 - betas)
 
 
-def timesteps(grid: str, steps: int, train_steps: int) -> np.ndarray:
-    """Training times (steps,) int64, ascending.
+def timesteps(grid: str, steps: int, train_steps: int, offset: int = 0) -> np.ndarray:
+    """Training times (steps,) int64, ascending. Raises BadInput for more steps than there are times.
 
     `released` = `linspace`: evenly spread over [0, T-1] and rounded, DiT's respacing "50" and diffusers' linspace.
-    `leading`: multiples of T // steps from 0, DiT's "ddim50" and diffusers' default.
+    `leading`: multiples of T // steps from `offset`, DiT's "ddim50" and diffusers' default.
     """
     if steps > train_steps:
         raise BadInput(f"sampler.steps={steps} is more than the generator's {train_steps} training steps")
     if grid == "leading":
-        return np.arange(steps, dtype=np.int64) * (train_steps // steps)
+        times = np.arange(steps, dtype=np.int64) * (train_steps // steps) + offset
+        if times[-1] >= train_steps:
+            raise BadInput(
+                f"sampler.steps={steps} begin at t={times[-1]} by the scheduler's steps_offset={offset}, beyond the "
+                f"generator's {train_steps} training steps; take fewer, or another sampler.grid"
+            )
+        return times
     if steps == 1:
         return np.array([train_steps - 1], np.int64)
     return np.linspace(0, train_steps - 1, steps).round().astype(np.int64)
 
 
-def path(alpha_bar: np.ndarray, grid: str, steps: int, start: Start = NOISE) -> tuple[Step, ...]:
-    """The steps in sampling order, noisiest first; those that a start leaves, counted among themselves."""
-    times = timesteps(grid, steps, len(alpha_bar))
+def path(
+    alpha_bar: np.ndarray, grid: str, steps: int, start: Start = NOISE, offset: int = 0, last: float = 1.0
+) -> tuple[Step, ...]:
+    """The steps in sampling order, noisiest first; those that a start leaves, counted among themselves.
+
+    `offset` of the grid `leading`, and `last`, the alpha_bar at which the last step ends, are the scheduler's
+    steps_offset, and 1 or by set_alpha_to_one=false the first alpha_bar. Raises as `timesteps` does.
+    """
+    times = timesteps(grid, steps, len(alpha_bar), offset)
     times = times[: start.steps(alpha_bar[times])]
     steps = len(times)
-    previous = np.concatenate([[1.0], alpha_bar[times[:-1]]])
+    previous = np.concatenate([[last], alpha_bar[times[:-1]]])
     made = [
         Step(i, i / steps, int(t), float(alpha_bar[t]), float(p), steps)
         for i, (t, p) in enumerate(zip(times, previous, strict=True))

@@ -7,18 +7,12 @@ Inside, everything is eps_hat and x0_hat, or v_hat = data - noise; whatever a ne
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from raydistill.diffusion.flow import FlowStep
-from raydistill.diffusion.flow import path as flow_path
 from raydistill.diffusion.prediction import Prediction, log_variance
 from raydistill.diffusion.schedule import Step
 from raydistill.errors import BadInput, StageFailed
@@ -34,24 +28,17 @@ from raydistill.models.checkpoint import (
     weights_digest,
 )
 from raydistill.models.device import Placement, quiet_libraries
+from raydistill.models.generator import CPU, Generator
 from raydistill.models.onednn import linear_by_onednn
 from raydistill.models.parametrisation import parametrisation, time_shift
-from raydistill.models.vae import VaeSpec
 
 NETWORK = "DiTTransformer2DModel"
 OLDER = ("Transformer2DModel", "ada_norm_zero")  # class and norm_type by which diffusers 0.12 wrote the same network
-DIGEST = re.compile("[0-9a-f]{64}")
 FILES = ["transformer/config.json", f"transformer/{WEIGHTS}", "scheduler/scheduler_config.json", "training.json"]
 
 
-def _some(class_ids: Sequence[str]) -> str:
-    """The first and the last of many class ids."""
-    shown = [repr(c) for c in class_ids]
-    return ", ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-2:]])
-
-
-class GeneratorSpec:
-    """What is known of a generator directory without loading its weights. Raises BadInput rather than guess.
+class GeneratorSpec(Generator):
+    """A class-conditional generator in diffusers layout. Raises BadInput rather than guess.
 
     training.json must give: prediction, latent_scale, class_ids (in the order of the network's labels),
     null_class_index, learned_variance. It may give timestep_freq_shift: the frequencies of the time embedding are
@@ -80,7 +67,7 @@ class GeneratorSpec:
         ids = training["class_ids"]
         if not isinstance(ids, list) or len({str(c) for c in ids}) != len(ids) or not ids:
             raise BadInput(f"generator.path: class_ids in {file} must be a list that names each class once")
-        self.class_ids: list[str] = [str(c) for c in ids]
+        self.class_ids = [str(c) for c in ids]
         self.null_class = integer(training, "null_class_index", file, "generator.path")
         self.learned_variance = bool(training["learned_variance"])
         self.latent_scale = number(training, "latent_scale", file, "generator.path")
@@ -127,61 +114,6 @@ class GeneratorSpec:
                 )
         return training
 
-    @property
-    def alphas_bar(self) -> np.ndarray:
-        """(T,) float64: what DDPM and DDIM go along. A flow is taken along DiT's linear betas."""
-        return self.predicts.alphas_bar
-
-    def times(self, count: int, t0: float, grid: str) -> tuple[FlowStep, ...]:
-        """The path of a flow sampler from t0: a flow's even one, or through a diffusion model's own times."""
-        return flow_path(count, t0, self.predicts.own_times, self.time_shift, grid)
-
-    def check_fits(self, latent_shape: tuple[int, int, int], class_ids: Sequence[str]) -> None:
-        """Raises BadInput if the latents or a class are not what the generator was trained on."""
-        if latent_shape != self.latent_shape:
-            raise BadInput(
-                f"the VAE gives latents of shape {latent_shape} but the generator takes {self.latent_shape} "
-                f"({self.path}); change source.image_size, vae.path or generator.path"
-            )
-        known = set(self.class_ids)
-        unknown = [c for c in class_ids if c not in known]
-        if unknown:
-            remedy = "leave it out with source.classes=[...] or give another generator.path"
-            if "0" in known and "0" not in class_ids and all(c.isdecimal() for c in class_ids):
-                remedy = "if they count from 1, give them its ids: docs/bring-your-own.md#labels-that-are-numbers"
-            others = f", nor {'is' if len(unknown) == 2 else 'are'} {len(unknown) - 1} more" if unknown[1:] else ""
-            raise BadInput(
-                f"class {unknown[0]!r} is not one of the generator's {len(known)} classes{others}: it knows "
-                f"{_some(self.class_ids)} ({self.path}), and the images are of {_some(class_ids)}; {remedy}"
-            )
-
-    def check_vae(self, vae: VaeSpec) -> None:
-        """Raises BadInput if training.json says that the generator learned the latents of another VAE."""
-        if isinstance(self.vae, str) and DIGEST.fullmatch(self.vae):
-            weights = vae.identity()["weights"]
-            if weights != self.vae:
-                raise BadInput(
-                    f"generator.path: {self.path} was trained on latents of another VAE (digest {self.vae[:16]}) than "
-                    f"vae.path {vae.path} ({weights[:16]}); give the VAE that it was trained with, or take `vae` out "
-                    "of its training.json if the two are the same"
-                )
-        # An AutoencoderTiny gives latents that are scaled already, whatever factor the VAE that it imitates has.
-        factor = self.vae_scaling_factor
-        if factor is not None and vae.kind == "AutoencoderKL" and not math.isclose(vae.scaling_factor, factor):
-            raise BadInput(
-                f"generator.path: {self.path} was trained on latents scaled by {factor:g}, but the VAE {vae.path} "
-                f"scales by {vae.scaling_factor:g}; give the VAE that it was trained with, or correct "
-                "vae_scaling_factor in its training.json"
-            )
-
-    def check_objective(self, wanted: str | None) -> None:
-        """Raises BadInput if `generator.objective` is given and is not what the checkpoint predicts."""
-        if wanted is not None and wanted != self.predicts.predicts:
-            raise BadInput(
-                f"generator.objective={wanted} does not fit the checkpoint: {self.path} predicts "
-                f"{self.predicts.predicts}; leave it out, or give another generator.path"
-            )
-
     def check_network(self) -> None:
         """Raises BadInput for weights that do not fit config.json. Imports diffusers, which takes seconds."""
         quiet_libraries()
@@ -191,7 +123,7 @@ class GeneratorSpec:
         config = read_config(folder / "config.json", "generator.path")
         fits.check_diffusers(DiTTransformer2DModel, config, folder / WEIGHTS, "generator.path")
 
-    def network(self) -> Any:
+    def network(self, device: torch.device = CPU) -> Any:
         """diffusers' network with the checkpoint's weights in float32, told times as in training. Raises BadInput."""
         quiet_libraries()
         from diffusers import DiTTransformer2DModel
@@ -206,9 +138,9 @@ class GeneratorSpec:
         return {"weights": weights_digest(self.path, FILES, self.texts)}
 
 
-def network(spec: GeneratorSpec, place: Placement) -> Any:
+def network(spec: Generator, place: Placement) -> Any:
     """The network that a denoiser asks, loaded and placed."""
-    net = spec.network().eval().requires_grad_(False).to(place.device, place.dtype)
+    net = spec.network(place.device).eval().requires_grad_(False).to(place.device, place.dtype)
     if place.device.type == "cpu" and place.dtype == torch.float32:
         linear_by_onednn(net)
     return net
@@ -222,7 +154,7 @@ class Denoiser:
 
     def __init__(
         self,
-        spec: GeneratorSpec,
+        spec: Generator,
         place: Placement,
         cfg_scale: float,
         cfg_channels: Literal["all", "first3"],

@@ -13,8 +13,9 @@ import torch
 from raydistill.identity import fingerprint
 from raydistill.models import denoiser
 from raydistill.models.classifier import Classifier, ClassifierSpec
-from raydistill.models.denoiser import Denoiser, GeneratorSpec
+from raydistill.models.denoiser import Denoiser
 from raydistill.models.device import Placement
+from raydistill.models.generator import Generator
 from raydistill.models.vae import Vae, VaeSpec
 
 MOST = 4  # generator, VAE, a network of features and a teacher
@@ -29,17 +30,13 @@ def classifier(spec: ClassifierSpec, place: Placement) -> Classifier:
     return _once(spec, place, lambda: Classifier(spec, place), spec.key)
 
 
-def generator(
-    spec: GeneratorSpec, place: Placement, cfg_scale: float, cfg_channels: Literal["all", "first3"]
-) -> Denoiser:
+def generator(spec: Generator, place: Placement, cfg_scale: float, cfg_channels: Literal["all", "first3"]) -> Denoiser:
     """A denoiser of its own, by the network that all guidance scales share."""
     net = _once(spec, place, lambda: denoiser.network(spec, place))
     return Denoiser(spec, place, cfg_scale, cfg_channels, net)
 
 
-def _once(
-    spec: VaeSpec | ClassifierSpec | GeneratorSpec, place: Placement, load: Callable[[], Any], key: str = ""
-) -> Any:
+def _once(spec: VaeSpec | ClassifierSpec | Generator, place: Placement, load: Callable[[], Any], key: str = "") -> Any:
     """What was loaded for the same spec, which errors name by its path and `key`; room is made before it is loaded."""
     names = type(spec).__name__, str(spec.path), key
     what = fingerprint(*names, spec.identity(), str(place.device), place.kind, torch.get_num_threads())

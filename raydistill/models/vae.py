@@ -29,11 +29,13 @@ FILES = ["config.json", WEIGHTS]
 class VaeSpec:
     """What is known of a VAE directory without loading it. Raises BadInput where it would have to guess.
 
-    `name` is the id on the hub by which the directory was found, if it was.
+    Of a whole pipeline its vae/ is meant. `name` is the id on the hub by which the directory was found, if it was.
     """
 
     def __init__(self, path: str | None, name: str | None = None) -> None:
         self.path, self.name = Path(path) if path else Path(packaged("vae")), name
+        if (self.path / "vae").is_dir() and not (self.path / "config.json").exists():
+            self.path = self.path / "vae"
         config = read_config(self.path / "config.json", "vae.path") if self.path.is_dir() else {}
         check_weights(self.path, "vae.path")
         self.kind = str(config.get("_class_name"))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from raydistill import registry
 from raydistill.config import Config, StartConfig
-from raydistill.diffusion.schedule import path as diffusion_path
 from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
 from raydistill.guidance.networks import ROLES
@@ -20,6 +19,8 @@ from raydistill.models import hub
 from raydistill.models.checkpoint import packaged
 from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.denoiser import GeneratorSpec
+from raydistill.models.generator import Generator
+from raydistill.models.text_generator import TextGeneratorSpec, is_pipeline
 from raydistill.models.vae import VaeSpec
 from raydistill.progress import say
 from raydistill.report.text import plural
@@ -64,7 +65,8 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     shape = vae.latent_shape(config.source.image_size)
     generator = None
     if generate and any(v.method.generates for v in variants):
-        generator = find_generator(config, next(v.method for v in variants if v.method.generates))
+        called = {c.class_id: c.class_name for c in splits.train.classes}
+        generator = find_generator(config, next(v.method for v in variants if v.method.generates), called)
         generator.check_fits(shape, [c.class_id for c in splits.train.classes])
         generator.check_vae(vae)
         for v in variants:
@@ -127,27 +129,29 @@ def find_vae(config: Config) -> VaeSpec:
     return VaeSpec(found.folder, found.name)
 
 
-def find_generator(config: Config, method: Method) -> GeneratorSpec:
-    """As find_vae. Of the two that ship, a method of flows gets the flow, unless generator.objective says otherwise."""
+def find_generator(config: Config, method: Method, classes: Mapping[str, str]) -> Generator:
+    """As find_vae; `classes` are names by class id. Of the two that ship, a method of flows gets the flow, unless
+    generator.objective says otherwise."""
     found = hub.find("generator", config.generator.path, config.generator.revision)
     if found.name:
         say("generator", str(found))
     wanted = config.generator.objective or ("flow" if _flows(method.sampler) else "epsilon")
-    spec = GeneratorSpec(found.folder or packaged("flow" if wanted == "flow" else "generator"), found.name)
+    folder = found.folder or packaged("flow" if wanted == "flow" else "generator")
+    spec: Generator
+    if is_pipeline(folder):
+        spec = TextGeneratorSpec(folder, classes, config.generator.prompt, config.generator.negative_prompt)
+    else:
+        spec = GeneratorSpec(folder, found.name)
     spec.check_objective(config.generator.objective)
     return spec
 
 
-def check_steps(sampling: SamplingPlan, generator: GeneratorSpec) -> None:
+def check_steps(sampling: SamplingPlan, generator: Generator) -> None:
     """Raises BadInput if the sampler asks for more times than the generator has, or if no step would be guided."""
     name, count = sampling.sampler.name, sampling.steps
     if not sampling.flows:
-        if count > len(generator.alphas_bar):
-            raise BadInput(
-                f"sampler.steps={count} is more than the generator's {len(generator.alphas_bar)} training steps"
-            )
+        run = generator.steps(sampling.sampler.grid, count, sampling.start)
         if sampling.acting is not None:
-            run = diffusion_path(generator.alphas_bar, sampling.sampler.grid, count, sampling.start)
             sampling.acting.window.check(len(run))
         return
     if sampling.kind.any_time and generator.predicts.own_times is not None:

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raydistill.errors import BadInput
+from raydistill.models.text_generator import TextGeneratorSpec
 from raydistill.pipeline import features
 from raydistill.stages.evaluation.trainings import recipe
 from raydistill.state import Prepared
 
 
 def check(p: Prepared, command_keys: Sequence[str]) -> None:
-    """Raises BadInput for teacher.* and label.* with hard labels, and for features.* that nobody asks for, unless
-    a guidance asks the classifier of that section."""
+    """Raises BadInput for teacher.* and label.* with hard labels, for features.* that nobody asks for, unless
+    a guidance asks the classifier of that section, and for prompts of a generator that is told none."""
     name, students = p.config.evaluate.protocol.name, p.config.evaluate.students
     soft = any(recipe(p.config, len(p.splits.test.classes), s).soft for s in students)
     guiding = {role for v in p.variants if v.sampling is not None for role in v.sampling.roles}
+    told_text = isinstance(p.generator, TextGeneratorSpec)
     for key in command_keys:
         section = key.partition(".")[0]
+        if key in ("generator.prompt", "generator.negative_prompt") and p.generator is not None and not told_text:
+            raise BadInput(
+                f"{key}: {p.generator.path} is told labels and no text; leave it out, or give Stable Diffusion as "
+                "generator.path (docs/bring-your-own.md#stable-diffusion)"
+            )
         if section in guiding:
             continue
         if key == "weights.norm" and p.config.weights.mode is None:

@@ -16,7 +16,7 @@ from raydistill.config import SampleConfig, SourceConfig
 from raydistill.declared import Aside, Keys
 from raydistill.diffusion import flow, loop
 from raydistill.diffusion.loop import Batch
-from raydistill.diffusion.schedule import Placed, path
+from raydistill.diffusion.schedule import Placed
 from raydistill.diffusion.start import NOISE
 from raydistill.diffusion.walk import Walk
 from raydistill.errors import BadInput, StageFailed
@@ -24,8 +24,8 @@ from raydistill.guidance.context import Context
 from raydistill.guidance.networks import Networks
 from raydistill.methods.resolve import SamplingPlan, Variant
 from raydistill.models import loaded
-from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.device import place
+from raydistill.models.generator import Generator
 from raydistill.models.vae import VaeSpec
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import Listing, open_source
@@ -61,7 +61,7 @@ class GenerateWork(StageWork):
     plan: Sealed  # which holds the seed
     vae: VaeSpec
     pool: Annotated[SampleConfig, Keys("threads", "dtype")]
-    generator: GeneratorSpec
+    generator: Generator
     sampling: Annotated[SamplingPlan, identity]
     real: Aside[Sealed]  # group's, of which guidance may ask to see a class
 
@@ -95,7 +95,7 @@ class GenerateWork(StageWork):
 class Maker:
     """A loaded generator and VAE that make images of a plan."""
 
-    def __init__(self, sampling: SamplingPlan, generator: GeneratorSpec, vae: VaeSpec, pool: SampleConfig) -> None:
+    def __init__(self, sampling: SamplingPlan, generator: Generator, vae: VaeSpec, pool: SampleConfig) -> None:
         self.at, self.sampling, self.model = place(pool), sampling, generator
         sampler = sampling.sampler
         self.denoiser = loaded.generator(generator, self.at, sampler.cfg_scale, sampler.cfg_channels)
@@ -138,7 +138,7 @@ class Maker:
             return lambda batch, trace: flow.sample(
                 denoiser.velocity, times, Walk(sampler, trace), guide, batch, trace, start
             )
-        steps = path(model.alphas_bar, grid, plan.steps, start)
+        steps = model.steps(grid, plan.steps, start)
         return lambda batch, trace: (loop.sample(denoiser, steps, sampler, guide, batch, trace, start), len(steps))
 
 
@@ -253,7 +253,7 @@ def stage(
     real: Sealed,
     train: Listing,
     vae: VaeSpec,
-    generator: GeneratorSpec | None,
+    generator: Generator | None,
 ) -> Stage:
     """The sample stage over a plan. The plan's file is checked here, before anything is computed from it."""
     slots = plan.read()
