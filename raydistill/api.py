@@ -177,7 +177,8 @@ def sample(
 
     `config` (the quickstart's if None) has generator, VAE, sampler, seed and the numbers of guidance; `guidance` names
     another than that of its method. `real` is what a guidance looks at that asks for the latents of the classes.
-    Images come in the order of the prototypes; slots count the images of a class. Raises BadInput.
+    Images come in the order of the prototypes; slots count the images of a class. A generator that is told text takes
+    the class ids for names. Raises BadInput.
     """
     config = preflight.absolute(config or load())
     v = resolve(config.model_copy(update={"method": _method(config, guidance)}))

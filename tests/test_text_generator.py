@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tiny_pipeline import LIMIT, tiny_pipeline, write_tokenizer
-from tiny_run import config, few
+from tiny_run import TinyRun, config
 
 from raydistill.diffusion import loop
 from raydistill.diffusion.loop import Batch
@@ -24,13 +24,8 @@ from raydistill.models.device import Placement
 from raydistill.models.text_generator import TextGeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.pipeline import preflight, unread
+from raydistill.pretraining.origin import from_checkpoint
 from raydistill.seeding import NoiseKey
-from raydistill.stages import runner
-from raydistill.stages.latents import encode, group
-from raydistill.stages.prototypes import cluster
-from raydistill.stages.runner import serial
-from raydistill.stages.syntheses import plan, sample
-from raydistill.stages.syntheses.real_latents import RealLatents
 
 pytest.importorskip("transformers")
 
@@ -83,6 +78,14 @@ def slots(classes: list[int]) -> Batch:
 
 class TestNumbers:
     """Against StableDiffusionPipeline and StableDiffusionImg2ImgPipeline of diffusers with its DDIM."""
+
+    @pytest.fixture(autouse=True)
+    def one_thread(self) -> Iterator[None]:
+        """Threads of so small networks wait for each other, and longest on a busy machine."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(before)
 
     @pytest.fixture(scope="class", params=["epsilon", "v_prediction"])
     def written(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -248,21 +251,20 @@ class TestRefusals:
 
 def test_d4m_makes_its_images_through_the_stages(folder: Path, tmp_path: Path) -> None:
     chosen = {"name": "ddim", "grid": "leading", "steps": 10, "cfg_scale": 8.0}
-    models = {"vae": {"path": str(folder)}, "generator": {"path": str(folder)}}
-    p = preflight.prepare(config(method="d4m", sampler=chosen, run_dir=str(tmp_path), **models), evaluate=False)
-    v, train, c = p.variants[0], few(p.splits.train, 21), p.config
+    models = {"vae": {"path": str(folder)}, "generator": {"path": str(folder)}, "cluster": {"algorithm": "minibatch"}}
+    asked = config(method="d4m", sampler=chosen, run_dir=str(tmp_path / "run"), **models)
+    p = preflight.prepare(asked, evaluate=False)
     assert isinstance(p.generator, TextGeneratorSpec) and p.generator.prompts == ["three", "seven", NEGATIVE]
     p.generator.check_network()
     p.vae.check_network()
     unread.check(p, ["generator.prompt"])
-
-    def sealed(stage: runner.Stage) -> Any:
-        return stage.artifact, runner.run(stage, serial).manifest
-
-    latents = sealed(encode.stage(c, p.run, train, p.vae))
-    classes = sealed(group.stage(c, p.run, *latents, train.classes))
-    atoms = plan.Prototypes(*sealed(cluster.stage(c, p.run, *classes, train.classes, p.shape)))
-    planned = sealed(plan.stage(v, p.run, *classes, atoms, train.classes, p.shape, None))
-    made = sealed(sample.stage(v, p.run, *planned, RealLatents(*classes), train, p.vae, p.generator))
-    rows = [row for record in made[1].records for row in made[0].read_table(record).to_pylist()]
+    run = TinyRun(tmp_path / "run")
+    run.config, run.vae, run.generator, run.shape = p.config, p.vae, p.generator, p.shape
+    run.finish(["encode", "group", "cluster", "plan d4m", "sample d4m"])
+    rows = run.sealed("sample d4m").read().to_pylist()
     assert len(rows) == 2 * 3 and {row["nfe"] for row in rows} == {2 * 8}, "from t=701 on, twice for guidance"
+
+
+def test_such_a_folder_is_not_trained(folder: Path) -> None:
+    with pytest.raises(BadInput, match=r"^pretrain\.init: .* is told text, and what is trained here is told labels"):
+        from_checkpoint(str(folder), None, VaeSpec(str(folder)), (4, 8, 8), [])

@@ -18,6 +18,7 @@ from raydistill.models import hub
 from raydistill.models.checkpoint import WEIGHTS
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.parametrisation import DIT_BETAS, Parametrisation, parametrisation
+from raydistill.models.text_generator import is_pipeline
 from raydistill.models.vae import VaeSpec
 from raydistill.pretraining.losses import BETA_END, BETA_START, TRAIN_STEPS
 from raydistill.pretraining.networks import build_generator
@@ -144,6 +145,10 @@ def from_checkpoint(
     """The checkpoint `pretrain.init`, a directory or an id on the hub. Raises BadInput for one that does not fit."""
     with _of_init():
         found = hub.find("generator", path, None)
+        if is_pipeline(found.folder):
+            raise BadInput(
+                f"generator.path: {path} is told text, and what is trained here is told labels; give another"
+            )
         spec = GeneratorSpec(found.folder, found.name)
         spec.check_objective(objective)
         spec.check_fits(latent_shape, [c.class_id for c in classes])
