@@ -71,8 +71,8 @@ class TextGeneratorSpec(Generator):
             raise BadInput(
                 f"{KEY}: {self.path / SCHEDULER} gives prediction_type={kind!r}; supported: {', '.join(PREDICTIONS)}"
             )
-        told = {"prediction": PREDICTIONS[kind], "learned_variance": False}
-        self.predicts = parametrisation(told, self.scheduler, self.path)
+        training = {"prediction": PREDICTIONS[kind], "learned_variance": False}
+        self.predicts = parametrisation(training, self.scheduler, self.path)
         self.steps_offset = self._offset()
         # Without the key, as diffusers' DDIM reads the configuration of the scheduler that wrote it.
         to_one = self.scheduler.get("set_alpha_to_one", self.scheduler.get("_class_name") != "PNDMScheduler")
@@ -192,8 +192,8 @@ class TextGeneratorSpec(Generator):
     def identity(self) -> dict[str, Any]:
         """Of the networks by their files; of tokenizer and prompts by the tokens of each class, which is all of them
         that the networks see."""
-        asked = [[*self.class_ids, None], self.tokens]
-        return {"weights": weights_digest(self.path, LEARNED, {}), "tokens": digest(canonical(asked).encode())}
+        requested = [[*self.class_ids, None], self.tokens]
+        return {"weights": weights_digest(self.path, LEARNED, {}), "tokens": digest(canonical(requested).encode())}
 
 
 def prompts(classes: Mapping[str, str], prompt: str) -> list[str]:
