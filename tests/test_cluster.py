@@ -237,8 +237,8 @@ class TestLargeClass:
         run, upstream, infos = large(tmp_path)
         asked = config({"algorithm": algorithm, "leaves": 9, "iterations": 5, "split_restarts": 3})
         stored: list[int] = []
-        original = cluster.Stored
-        monkeypatch.setattr(cluster, "Stored", lambda *a: (stored.append(a[2]), original(*a))[1])
+        original = cluster.PointsInFile
+        monkeypatch.setattr(cluster, "PointsInFile", lambda *a: (stored.append(a[2]), original(*a))[1])
         stage = cluster.stage(asked, run, upstream, infos, SHAPE)
         made = [
             replace(stage.work, budget=budget).finish(upstream.records[0]).sha256
