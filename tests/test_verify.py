@@ -27,7 +27,6 @@ from raydistill.store.location import Location
 from raydistill.store.rundir import PROBE, RunDir
 from raydistill.store.verification import survey, verify
 
-
 AGAIN_S = inspection.AGAIN_S
 
 
