@@ -128,7 +128,7 @@ def go(asked: Any, tiny: TinyRun, sets: list[Any], out: Path, teaching: Any = No
 
 
 def kept(training: trainer.Training, out: Path) -> Path:
-    return Path(training.kept(Location.of(str(out / "run" / "checkpoints"))).path)
+    return Path(training.checkpoint(Location.of(str(out / "run" / "checkpoints"))).path)
 
 
 def spec(path: Path) -> ClassifierSpec:
