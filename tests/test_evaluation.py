@@ -16,7 +16,7 @@ from raydistill.config import EvaluateConfig, ProtocolConfig
 from raydistill.errors import StageFailed
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe, Setting, resolve
-from raydistill.evaluation.score import Score, examine
+from raydistill.evaluation.score import Score, examine, packed, unpacked
 from raydistill.evaluation.train import Student, batches, count_steps, exam_steps, train_student
 from raydistill.models.device import halves, mixed
 
@@ -218,6 +218,36 @@ class TestScore:
         data = self.answering([3, 7, 9, 10], [3, 8, 9, 0], 16)
         data.pixels[1, 0, 0, 8] = 200
         assert examine(self.Says(11), data, 11).top5 >= 3 and examine(self.Says(10), data, 10).top5 == 0
+
+    def test_answers_are_kept_a_bit_an_image_class_by_class(self) -> None:
+        """Each class in the order of the test images, whatever order the labels come in and however many batches."""
+        answers, labels = [0, 0, 1, 2, 2, 2, 0] * 100, [0, 1, 1, 2, 0, 2, 0] * 100
+        found = examine(self.Says(3), self.answering(answers, labels, SIZE), 3)
+        expected = [[a == c for a, y in zip(answers, labels, strict=True) if y == c] for c in range(3)]
+        assert [bits.tolist() for bits in unpacked(packed(found.right.numpy()), [300, 200, 200])] == expected
+        assert len(packed(found.right.numpy())) == 4 * -(-88 // 3), "700 bits in base64"
+
+    def test_a_training_keeps_its_answers_and_the_mean_over_classes(self) -> None:
+        score = train(images(48, 3), images(90, 3, 99), classes=3, visits=480)
+        kept = score.answers()
+        assert kept is not None and [len(bits) for bits in kept] == score.tested == [30, 30, 30]
+        assert [float(bits.mean()) for bits in kept] == pytest.approx(score.per_class, abs=1e-6)
+        assert sum(int(bits.sum()) for bits in kept) / 90 == score.last
+        assert score.balanced == pytest.approx(np.mean(score.per_class))
+
+    def test_what_an_older_version_committed_is_read_without_answers(self) -> None:
+        score = train(images(16), visits=64)
+        older = {k: v for k, v in json.loads(json.dumps(score.tree())).items() if k not in ("tested", "right")}
+        found = Score.of(older)
+        assert found.answers() is None and replace(found, tested=score.tested, right=score.right) == score
+        assert found.balanced == pytest.approx(np.mean(score.per_class))
+        with pytest.raises(KeyError):
+            Score.of({k: v for k, v in older.items() if k != "last"})
+
+    def test_a_constant_student_is_right_on_one_class(self) -> None:
+        data = self.answering([1] * 40, [0] * 10 + [1] * 30, SIZE)
+        found = examine(self.Says(2), data, 2)
+        assert found.accuracy == 0.75 and found.per_class.tolist() == [0.0, 1.0]
 
     def test_a_score_survives_json(self) -> None:
         score = train(images(16), visits=64)

@@ -7,6 +7,7 @@ import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from raydistill.report.data import (
     FULL,
     RANDOM,
     ClassPanel,
+    Difference,
+    Judgement,
     MetricRow,
     PanelImage,
     Projection,
@@ -26,7 +29,6 @@ from raydistill.report.data import (
 )
 from raydistill.report.page import render
 from raydistill.report.projection import project
-from raydistill.report.verdict import verdicts
 
 NAUGHTY = '<b>&"/, {{ 7*7 }}'
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -53,12 +55,30 @@ def panel(index: int, items: int, name: str = "") -> ClassPanel:
     )
 
 
+def judged(*differences: Difference, scored: tuple[ScoreRow, ...] | None = None, **more: Any) -> Judgement:
+    return Judgement(scores() if scored is None else scored, 0.1, differences, **more)
+
+
 def scores(main: float = 0.521, std: float = 0.008, seeds: int = 3) -> tuple[ScoreRow, ...]:
     return (
-        ScoreRow("mgd3", "convnet", seeds, main, std, main + 0.013, 0.006, 6, True),
-        ScoreRow(RANDOM, "convnet", seeds, 0.458, 0.011, 0.472, 0.009, 6, False),
-        ScoreRow(FULL, "convnet", seeds, 0.852, 0.003, 0.861, 0.002, 80, False),
+        ScoreRow("mgd3", "convnet", seeds, main, _std(std, seeds), main + 0.013, _std(0.006, seeds), 6, True, main),
+        ScoreRow(RANDOM, "convnet", seeds, 0.458, _std(0.011, seeds), 0.472, _std(0.009, seeds), 6, False, 0.458),
+        ScoreRow(FULL, "convnet", seeds, 0.852, _std(0.003, seeds), 0.861, _std(0.002, seeds), 80, False, 0.852),
     )
+
+
+def _std(value: float, seeds: int) -> float | None:
+    return value if seeds > 1 else None
+
+
+def between(a: str, b: str, gap: float, half: float, tested: float = 0.0, **more: Any) -> Difference:
+    """Set `a` minus set `b` over three training seeds, with an interval of `half` and one with the test images."""
+    outer = tested or half
+    plain = Difference(
+        a, b, "convnet", "top-1", gap, 3, 3, 1, float(gap > 0),
+        low=gap - half, high=gap + half, tested_low=gap - outer, tested_high=gap + outer, p=0.01, holm=0.02, needed=9,
+    )  # fmt: skip
+    return replace(plain, **more)
 
 
 def report(**changes: object) -> ReportData:
@@ -74,8 +94,7 @@ def report(**changes: object) -> ReportData:
             StageCost("group", 0.4, 2, "buckets", True),
             StageCost("sample", 93.0, 6, "images", False),
         ),
-        scores=scores(),
-        chance=0.1,
+        judgement=judged(between("mgd3", RANDOM, 0.063, 0.02)),
         config_yaml="ipc: 3\nmethod: mgd3\n",
         command="python jobs/distill.py ipc=3 seed=7",
         notes=("1 image was skipped: a<b.png",),
@@ -152,7 +171,7 @@ def test_markup_in_names_survives_as_text() -> None:
             panels=(panel(0, 2, NAUGHTY), panel(1, 2)),
             command=NAUGHTY,
             method=NAUGHTY,
-            scores=(replace(scores()[0], set=NAUGHTY, student=NAUGHTY),),
+            judgement=judged(scored=(replace(scores()[0], set=NAUGHTY, student=NAUGHTY),)),
         )
     )
     read = Reader(html)
@@ -210,9 +229,9 @@ def test_totals_can_be_given() -> None:
 
 def test_without_scores_costs_notes_or_projection() -> None:
     bare = tuple(replace(p, projection=None) for p in report().panels)
-    words = Reader(render(report(scores=(), costs=(), notes=(), panels=bare))).text
+    words = Reader(render(report(judgement=judged(scored=()), costs=(), notes=(), panels=bare))).text
     assert "Not evaluated" in words and "Accuracy" not in words and "Notes" not in words and "prototype" not in words
-    assert "0 distilled" in Reader(render(report(panels=(), scores=()))).text
+    assert "0 distilled" in Reader(render(report(panels=(), judgement=judged(scored=())))).text
 
 
 def test_missing_nearest_image() -> None:
@@ -239,32 +258,6 @@ def test_heavy_images_are_shown_as_small_copies(monkeypatch: pytest.MonkeyPatch)
 # ---- words ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("main", "std", "seeds", "tone", "said"),
-    [
-        (0.521, 0.008, 3, "better", "beats random images by 6.3 points"),
-        (0.461, 0.008, 3, "same", "does not measurably beat random images"),
-        (0.441, 0.008, 3, "worse", "does not beat random images: it is 1.7 points below"),
-        (0.521, 0.0, 1, "open", "on one seed"),
-        (float("nan"), 0.0, 3, "open", "no valid accuracy"),
-    ],
-)
-def test_verdict_is_honest(main: float, std: float, seeds: int, tone: str, said: str) -> None:
-    data = report(scores=scores(main, std, seeds))
-    (found,) = verdicts(data)
-    assert found.tone == tone and said in found.claim
-    assert found.claim in " ".join(Reader(render(data)).text.split())
-
-
-def test_verdict_names_chance_and_keeps_one_seed_without_spread() -> None:
-    (found,) = verdicts(report(scores=scores(0.104, 0.01)))
-    assert "cannot be told from chance" in found.detail
-    (found,) = verdicts(report(scores=scores(seeds=1)))
-    assert "±" not in found.detail and "one seed" in found.detail
-    (found,) = verdicts(report(scores=(replace(scores()[1], main=True), scores()[2])))
-    assert found.tone == "open" and "keeps 54 %" in found.detail
-
-
 def test_accuracy_plot_says_what_it_shows() -> None:
     svg = str(plots.accuracy(scores(), 0.1))
     assert "mgd3, convnet: 52.1 ± 0.8 %" in svg and "Chance: 10.0 %" in svg
@@ -288,9 +281,3 @@ def test_numbers_in_words() -> None:
     assert {s: text.duration(s) for s in said} == said
     assert [text.number(v) for v in (0.07894, 12.0, 1234.5, float("inf"))] == ["0.0789", "12", "1,234", "–"]
     assert StageCost("a", 0.0, 5, "x", False).rate is None and StageCost("a", 2.0, 5, "x", True).rate is None
-
-
-# ---- projection ----------------------------------------------------------------------------------------------------
-
-
-# ---- card ----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from raydistill.evaluation.cutmix import cutmix
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.optimiser import optimiser, set_rate
 from raydistill.evaluation.recipe import Recipe
-from raydistill.evaluation.score import CONFUSION_CLASSES, PLAIN, TOP5_CLASSES, Answers, Score, examine
+from raydistill.evaluation.score import CONFUSION_CLASSES, PLAIN, TOP5_CLASSES, Answers, Score, examine, packed
 from raydistill.evaluation.stored import StoredTargets
 from raydistill.evaluation.targets import Hard, Targets, loss
 from raydistill.seeding import generator
@@ -75,6 +75,8 @@ class TrainingProgress:
             confusion=counts.tolist() if len(counts) <= CONFUSION_CLASSES else None,
             top5_best=max(self.top5) if len(counts) > TOP5_CLASSES else None,
             top5_last=self.top5[-1] if len(counts) > TOP5_CLASSES else None,
+            tested=counts.sum(1).tolist(),
+            right=packed(self.latest.right.numpy()),
         )
 
 
@@ -172,14 +174,10 @@ def _torch_seed(*key: object) -> int:
 
 
 def _state(net: nn.Module, opt: torch.optim.Optimizer, found: TrainingProgress) -> dict[str, Any]:
-    latest = found.latest
-    assert latest is not None
     return {
         "net": net.state_dict(),
         "optimiser": opt.state_dict(),
-        "found": {k: v for k, v in vars(found).items() if k != "latest"},
-        "confusion": latest.confusion,
-        "top5": latest.top5,
+        "found": {k: v for k, v in vars(found).items() if k != "latest"},  # the last step is a test, which has its own
     }
 
 
@@ -190,4 +188,4 @@ def _continue(net: nn.Module, opt: torch.optim.Optimizer, keeper: Keeper | None)
         return TrainingProgress()
     net.load_state_dict(state["net"])
     opt.load_state_dict(state["optimiser"])
-    return TrainingProgress(**state["found"], latest=Answers(state["confusion"], state["top5"]))
+    return TrainingProgress(**state["found"])

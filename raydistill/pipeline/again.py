@@ -14,7 +14,7 @@ from raydistill.pipeline.preflight import prepare
 from raydistill.stages.latents import encode
 from raydistill.store import seals
 from raydistill.store.location import Location
-from raydistill.store.rundir import CONFIG, PAGE, PRODUCT, RESULT
+from raydistill.store.rundir import CONFIG, PAGE, PRODUCT, RESULT, TRAININGS
 from raydistill.store.verification import Contents
 
 
@@ -58,7 +58,7 @@ def reached(root: Location) -> Until:
     """The last step that has left something in the run directory."""
     names = {*root.list(), *seals.names(root)}
     steps: list[tuple[Until, set[str]]] = [
-        ("report", {PAGE, RESULT, "evaluations"}),
+        ("report", {PAGE, RESULT, TRAININGS, "evaluations"}),
         ("sample", {PRODUCT, "syntheses"}),
         ("plan", {"plan"}),
         ("cluster", {"prototypes"}),

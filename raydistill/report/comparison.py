@@ -76,7 +76,9 @@ def _set(run: ComparedRun) -> tuple[str, str, bool, dict[str, float]]:
 
 def others(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
     """Every metric that is neither an accuracy nor a time nor of another set, with each run's value."""
-    keys = sorted({k for r in runs for k in r.metrics if not k.startswith((ACCURACY, "time/", "metrics/"))})
+    keys = sorted(
+        {k for r in runs for k in r.metrics if not k.startswith((ACCURACY, "time/", "metrics/", "difference/"))}
+    )
     return [(k, [text.number(r.metrics[k]) if k in r.metrics else "–" for r in runs]) for k in keys]
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 RANDOM = "random"
 FULL = "full data"
+FULL_BALANCED = "full data, classes alike"  # in batches that draw all classes equally often
+BOUNDS = (FULL, FULL_BALANCED)  # what no distilled set is measured among
+Measure = Literal["top-1", "balanced"]
 
 
 @dataclass(frozen=True)
@@ -69,20 +73,110 @@ class StageCost:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """Accuracy of one student trained on one set, fractions 0..1, mean and std over training seeds.
+    """Accuracy of one student trained on one set, fractions 0..1, mean and std over its `seeds` trainings.
 
     `set` is a method's name, "random" (RANDOM) or "full data" (FULL); `main` marks the distilled set of this report.
+    A single training has no spread: its std are None. `balanced` is the mean over classes, at the end of training.
     """
 
     set: str
     student: str
     seeds: int
     last_mean: float
-    last_std: float
+    last_std: float | None
     best_mean: float
-    best_std: float
+    best_std: float | None
     images: int
     main: bool
+    balanced_mean: float = math.nan
+    balanced_std: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more the set `a` teaches a student than `b`: fractions, from paired trainings on the same test images.
+
+    `units` of the `pairs` are independent: generation seeds if `generations` > 1, otherwise trainings. `low` and `high`
+    are the 95 % interval over them, None for a single pair; `tested_low` and `tested_high` also hold the error of the
+    test images, None where nobody kept the answers. `t_low` and `t_high` are the check by paired t, whose p is `p`;
+    `holm` is p among all pairs of the table. Of a single pair of trainings the interval is of the test images alone,
+    and p is McNemar's. `ahead` is P(A > B), `needed` how many units would tell one point from nothing.
+    """
+
+    a: str
+    b: str
+    student: str
+    measure: Measure
+    mean: float
+    pairs: int
+    units: int
+    generations: int
+    ahead: float
+    low: float | None = None
+    high: float | None = None
+    t_low: float | None = None
+    t_high: float | None = None
+    tested_low: float | None = None
+    tested_high: float | None = None
+    p: float | None = None
+    holm: float | None = None
+    needed: int | None = None
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval over seeds says that `a` is better or worse, 0 where it cannot tell."""
+        return _side(self.low, self.high)
+
+    @property
+    def tested_sign(self) -> int:
+        """The same with the error of the test images; that of the seeds where it is not known."""
+        return self.sign if self.tested_low is None else _side(self.tested_low, self.tested_high)
+
+    def turned(self) -> Difference:
+        """`b` minus `a`."""
+
+        def minus(value: float | None) -> float | None:
+            return None if value is None else -value
+
+        return replace(
+            self,
+            a=self.b,
+            b=self.a,
+            mean=-self.mean,
+            ahead=1 - self.ahead,
+            low=minus(self.high),
+            high=minus(self.low),
+            t_low=minus(self.t_high),
+            t_high=minus(self.t_low),
+            tested_low=minus(self.tested_high),
+            tested_high=minus(self.tested_low),
+        )
+
+
+def _side(low: float | None, high: float | None) -> int:
+    if low is None or high is None:
+        return 0
+    return int(low > 0) - int(high < 0)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was measured of all sets, and what can be told of it. `chance` is top-1 of the best student that looks at
+    nothing; `measure` is what sets are compared by, over classes where these are uneven. `counts` and `tested` are the
+    real training images and the test images of each class; `generations` the seeds by which each set was drawn.
+    """
+
+    scores: tuple[ScoreRow, ...]
+    chance: float
+    differences: tuple[Difference, ...] = ()
+    measure: Measure = "top-1"
+    generations: int = 1
+    counts: tuple[int, ...] = ()
+    tested: tuple[int, ...] = ()
+
+    @property
+    def balanced_chance(self) -> float:
+        return 1 / len(self.tested) if self.tested else self.chance
 
 
 @dataclass(frozen=True)
@@ -203,8 +297,7 @@ class ReportData:
     image_size: int
     panels: tuple[ClassPanel, ...]
     costs: tuple[StageCost, ...]
-    scores: tuple[ScoreRow, ...]
-    chance: float
+    judgement: Judgement
     config_yaml: str
     command: str
     notes: tuple[str, ...]

@@ -9,7 +9,7 @@ from functools import cache
 import jinja2
 from markupsafe import Markup
 
-from raydistill.report import calls, classes, lines, plots, text
+from raydistill.report import calls, classes, lines, plots, text, told
 from raydistill.report.data import FULL, ClassPanel, Curves, GuidanceTrace, PanelImage, ReportData, ScoreRow, StageCost
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.verdict import verdicts
@@ -54,7 +54,7 @@ class _Cost:
 
 def render(data: ReportData) -> str:
     """The whole page as HTML text. Equal data give equal text."""
-    panels = data.panels[:MAX_PANELS]
+    panels, judged = data.panels[:MAX_PANELS], data.judgement
     limit = min(MAX_ITEMS, max(OPEN_ITEMS, MAX_PAIRS // max(1, len(panels))))
     compact = _image_bytes(panels, limit) > IMAGE_BUDGET
     encode = display_copy if compact else data_uri
@@ -64,10 +64,10 @@ def render(data: ReportData) -> str:
         .render(
             data=data,
             facts=_facts(data),
-            verdicts=verdicts(data),
-            students=_by_student(data.scores),
-            bounded=any(s.set == FULL for s in data.scores),
-            accuracy=plots.accuracy([s for rows in _by_student(data.scores) for s in rows], data.chance),
+            verdicts=verdicts(judged),
+            students=_by_student(judged.scores),
+            bounded=any(s.set == FULL for s in judged.scores),
+            accuracy=plots.accuracy([s for rows in _by_student(judged.scores) for s in rows], judged.chance),
             panels=[_panel(p, encode, limit) for p in panels],
             small=all(len(p.items) <= SMALL_ITEMS for p in panels),
             pixelated=data.image_size < PIXELATED_BELOW,
@@ -81,6 +81,7 @@ def render(data: ReportData) -> str:
             colours=classes.colours(data.embedding.names) if data.embedding else [],
             guidance=[(g, _trace(g)) for g in data.guidance],
             calls=[(c.title, calls.draw(c)) for c in data.calls],
+            differences=_differences(data),
             total=text.duration(sum(c.seconds for c in data.costs if not c.reused)),
         )
     )
@@ -94,6 +95,14 @@ def _curves(curves: Curves) -> tuple[str, Markup, Markup]:
 
 def _trace(g: GuidanceTrace) -> Markup:
     return lines.chart([g.line], f"{g.name} at each guided step: {g.meaning}", text.number, "step", falling=True)
+
+
+def _differences(data: ReportData) -> list[tuple[list[told.Row], bool]]:
+    """Those with the run's own set, and the others behind a fold."""
+    found, name = data.judgement.differences, data.method
+    own = [d for d in found if name in (d.a, d.b)]
+    made = [(told.rows(own), False), (told.rows([d for d in found if d not in own]), True)]
+    return made if found else []
 
 
 def _facts(data: ReportData) -> list[tuple[str, str]]:

@@ -42,7 +42,7 @@ def accuracy(scores: Sequence[ScoreRow], chance: float) -> Markup:
         body += [_bar(s, top, y + _HEAD + i * _ROW, marks) for i, s in enumerate(rows)]
         y += _HEAD + _ROW * len(rows)
     body.append(_axis(top, y))
-    said = "; ".join(f"{s.set}, {s.student}: {spread(s.last_mean, s.last_std, s.seeds)} %" for s in shown)
+    said = "; ".join(f"{s.set}, {s.student}: {spread(s.last_mean, s.last_std)} %" for s in shown)
     label = f"Bar chart of accuracy. {said}. Chance: {percent(chance)} %."
     return Markup(
         f'<svg class="accuracy" role="img" width="100%" height="{y + _AXIS}" aria-label="{escape(label)}">'
@@ -64,7 +64,7 @@ def _bar(s: ScoreRow, top: float, y: int, marks: dict[str, float]) -> str:
     mid = y + 32
     parts = [
         f'<text class="name {kind}" x="0" y="{y + 17}">{escape(s.set)}</text>',
-        f'<text class="value {kind}" x="100%" y="{y + 17}">{spread(s.last_mean, s.last_std, s.seeds)} %</text>',
+        f'<text class="value {kind}" x="100%" y="{y + 17}">{spread(s.last_mean, s.last_std)} %</text>',
         f'<rect class="{kind}" x="0" y="{mid - 6}" width="{mean}" height="12" rx="2"/>',
     ]
     parts += [_upright(kind, _across(share), mid, 9) for kind, share in marks.items()]
@@ -100,8 +100,8 @@ def _across(share: float) -> str:
 
 
 def _std(s: ScoreRow) -> float:
-    """Shown spread: none for one seed."""
-    return s.last_std if s.seeds > 1 and math.isfinite(s.last_std) else 0.0
+    """Shown spread: none for one training."""
+    return s.last_std if s.last_std is not None and math.isfinite(s.last_std) else 0.0
 
 
 # ---- scatter -------------------------------------------------------------------------------------------------------

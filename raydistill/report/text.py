@@ -18,9 +18,9 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}" if math.isfinite(fraction) else "–"
 
 
-def spread(mean: float, std: float, seeds: int) -> str:
-    """'52.1 ± 0.8'; one seed has no spread, so none is shown."""
-    if seeds < 2 or not math.isfinite(mean) or not math.isfinite(std):
+def spread(mean: float, std: float | None) -> str:
+    """'52.1 ± 0.8'; one training has no spread (None), so none is shown."""
+    if std is None or not math.isfinite(mean) or not math.isfinite(std):
         return percent(mean)
     return f"{percent(mean)} ± {percent(std)}"
 

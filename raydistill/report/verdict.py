@@ -1,4 +1,4 @@
-"""What the accuracies say, in words: against random images at equal IPC, against the full data, against chance."""
+"""What the accuracies say, in words: which set is best, and the run's own against random images, all and chance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from raydistill.report.data import FULL, RANDOM, ReportData, ScoreRow
+from scipy import stats
+
+from raydistill.report import told
+from raydistill.report.data import BOUNDS, FULL, RANDOM, Difference, Judgement, Measure, ScoreRow
 from raydistill.report.text import count, percent, plural, spread
 
 Tone = Literal["better", "same", "worse", "open"]
@@ -14,17 +17,23 @@ Tone = Literal["better", "same", "worse", "open"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One student's result. `claim` is the short statement, `detail` gives its numbers and their limits."""
+    """One student's result. `claim` is the short statement, `best` one on the best of all sets where there are more
+    than the run's own and random images; `detail` gives the numbers and their limits."""
 
     student: str
     tone: Tone
     claim: str
+    best: str
     detail: str
 
+    @property
+    def claims(self) -> list[str]:
+        return [c for c in (self.best, self.claim) if c]
 
-def verdicts(data: ReportData) -> list[Verdict]:
+
+def verdicts(judged: Judgement) -> list[Verdict]:
     """One a student that was trained on the distilled set, in the order of the scores."""
-    return [_verdict(main, data) for main in data.scores if main.main]
+    return [_verdict(main, judged) for main in judged.scores if main.main]
 
 
 def find(scores: tuple[ScoreRow, ...], name: str, student: str) -> ScoreRow | None:
@@ -32,57 +41,112 @@ def find(scores: tuple[ScoreRow, ...], name: str, student: str) -> ScoreRow | No
     return next((s for s in scores if s.set == name and s.student == student and not s.main), None)
 
 
-def _verdict(main: ScoreRow, data: ReportData) -> Verdict:
-    rand = find(data.scores, RANDOM, main.student) if main.set != RANDOM else None
-    full = find(data.scores, FULL, main.student)
-    tone, claim = _against_random(main, rand)
+def between(judged: Judgement, a: str, b: str, student: str) -> Difference | None:
+    """Set `a` minus set `b` by the measure that leads; None where their trainings were not compared."""
+    for d in judged.differences:
+        if d.student == student and d.measure == judged.measure and {d.a, d.b} == {a, b}:
+            return d if d.a == a else d.turned()
+    return None
+
+
+def value(score: ScoreRow, measure: Measure) -> float:
+    return score.balanced_mean if measure == "balanced" else score.last_mean
+
+
+def _verdict(main: ScoreRow, judged: Judgement) -> Verdict:
+    rand = find(judged.scores, RANDOM, main.student) if main.set != RANDOM else None
+    full = find(judged.scores, FULL, main.student)
+    tone, claim = _against_random(main, rand, judged)
     detail = [
         f"Trained on the {plural(main.images, 'distilled image')}, {main.student} reaches "
-        f"{_value(main)} {_seeds(main)}."
+        f"{_value(main, judged)} {_seeds(main)}."
     ]
     if rand:
         equal = "at equal IPC" if rand.images == main.images else f"({count(rand.images)} of them)"
-        detail.append(f"Random real images {equal} give {_value(rand)}.")
+        detail.append(f"Random real images {equal} give {_value(rand, judged)}.")
     if full:
-        detail.append(f"The full data give {_value(full)}{_kept(main, full)}.")
-    detail.append(_against_chance(main, data.chance))
-    return Verdict(main.student, tone, claim, " ".join(filter(None, detail)))
+        detail.append(f"The full data give {_value(full, judged)}{_kept(main, full, judged.measure)}.")
+    detail.append(_against_chance(main, judged))
+    return Verdict(main.student, tone, claim, _best(main, judged), " ".join(filter(None, detail)))
 
 
-def _against_random(main: ScoreRow, rand: ScoreRow | None) -> tuple[Tone, str]:
-    """A difference counts once it exceeds the two standard deviations, added in quadrature."""
-    name = main.set
+def _against_random(main: ScoreRow, rand: ScoreRow | None, judged: Judgement) -> tuple[Tone, str]:
+    """Better or worse only where the interval of the paired difference says so."""
+    name = _this(main, judged)
     if rand is None:
-        return "open", f"{name}: {_value(main)}, not compared with random images"
+        return "open", f"{name}: {_value(main, judged)}, not compared with random images"
     if not math.isfinite(main.last_mean - rand.last_mean):
         return "open", f"{name}: no valid accuracy to compare"
-    gap = main.last_mean - rand.last_mean
-    points = f"{percent(abs(gap))} points"
-    side = "above" if gap > 0 else "below"
-    if min(main.seeds, rand.seeds) < 2:
-        return "open", f"{name} is {points} {side} random images, on one seed: the spread is unknown"
-    if abs(gap) <= math.hypot(main.last_std, rand.last_std):
-        return "same", f"{name} does not measurably beat random images: {points} {side}, within the spread over seeds"
-    if gap > 0:
-        return "better", f"{name} beats random images by {points}"
-    return "worse", f"{name} does not beat random images: it is {points} below them"
+    d = between(judged, main.set, RANDOM, main.student)
+    if d is None:
+        return "open", f"{name} and random images have no seeds in common: not compared"
+    side = "above" if d.mean > 0 else "below"
+    if d.sign > 0:
+        return "better", f"{name} beats random images by {_told(d)}"
+    if d.sign < 0:
+        return "worse", f"{name} does not beat random images: it is {_told(d.turned())} below them"
+    shown = told.size(d if d.mean >= 0 else d.turned())
+    if d.low is None:
+        return "open", f"{name} is {shown} {side} random images: {told.conclusion(d)}"
+    return "same", f"{name} does not measurably beat random images: {shown} {side}, {told.conclusion(d)}"
 
 
-def _against_chance(main: ScoreRow, chance: float) -> str:
-    if main.last_mean - main.last_std <= chance:
+def _best(main: ScoreRow, judged: Judgement) -> str:
+    """The best of all sets by its mean, against the run's own, or against the next where that is the best."""
+    rows = [s for s in judged.scores if s.student == main.student and s.set not in BOUNDS]
+    rows = sorted((s for s in rows if math.isfinite(value(s, judged.measure))), key=lambda s: -value(s, judged.measure))
+    if len(rows) < 2 or {s.set for s in rows} == {main.set, RANDOM} or main not in rows:
+        return ""
+    best = rows[0]
+    other = main if best is not main else rows[1]
+    d = between(judged, best.set, other.set, main.student)
+    head = f"Best of {len(rows)} sets: {best.set}, {_value(best, judged)}"
+    if d is None:
+        return head
+    if d.sign > 0:
+        return f"{head}, {_told(d)} better than {other.set}"
+    return f"{head}, {told.size(d)} ahead of {other.set}: {told.conclusion(d)}"
+
+
+def _told(d: Difference) -> str:
+    """The size of a difference that the interval shows, with what it depends on."""
+    return told.size(d) + told.conclusion(d).removeprefix("better")
+
+
+def _this(main: ScoreRow, judged: Judgement) -> str:
+    """One draw is this set; a method is judged over several."""
+    return main.set if judged.generations > 1 else f"This {main.set} set"
+
+
+def _against_chance(main: ScoreRow, judged: Judgement) -> str:
+    """Above chance only where neither the seeds nor the test images can be what lifts it."""
+    if not math.isfinite(main.last_mean):
+        return ""
+    mean, std = main.last_mean, main.last_std
+    if judged.measure == "balanced":
+        mean, std = main.balanced_mean, main.balanced_std
+    chance = judged.balanced_chance if judged.measure == "balanced" else judged.chance
+    over_seeds = 0.0 if std is None else float(stats.t.ppf(0.975, main.seeds - 1)) * std / math.sqrt(main.seeds)
+    images = sum(judged.tested)
+    over_images = 1.96 * math.sqrt(chance * (1 - chance) / images) if images else 0.0
+    if mean - math.hypot(over_seeds, over_images) <= chance:
         return f"This cannot be told from chance ({percent(chance)} %)."
     return f"Chance is {percent(chance)} %."
 
 
-def _kept(main: ScoreRow, full: ScoreRow) -> str:
-    if not (full.last_mean > 0 and math.isfinite(main.last_mean)):
+def _kept(main: ScoreRow, full: ScoreRow, measure: Measure) -> str:
+    mine, all_of_it = value(main, measure), value(full, measure)
+    if not (all_of_it > 0 and math.isfinite(mine)):
         return ""
-    return f", of which the distilled set keeps {100 * main.last_mean / full.last_mean:.0f} %"
+    return f", of which the distilled set keeps {100 * mine / all_of_it:.0f} %"
 
 
-def _value(score: ScoreRow) -> str:
-    """'52.1 ± 0.8 %', which no line break parts."""
-    return f"{spread(score.last_mean, score.last_std, score.seeds)} %".replace(" ", "\N{NO-BREAK SPACE}")
+def _value(score: ScoreRow, judged: Judgement) -> str:
+    """'52.1 ± 0.8 %', which no line break parts; with the mean over classes where it leads."""
+    top1 = f"{spread(score.last_mean, score.last_std)} %"
+    if judged.measure == "balanced":
+        top1 = f"{spread(score.balanced_mean, score.balanced_std)} % a class ({percent(score.last_mean)} % an image)"
+    return top1.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _seeds(score: ScoreRow) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from raydistill.metrics.ddranking import lrs
 from raydistill.metrics.redundancy import redundancy
-from raydistill.report.data import FULL, RANDOM, ScoreRow
+from raydistill.report.data import FULL, RANDOM, Difference, ScoreRow
 from raydistill.results import costs
 from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation.trainer import body, score
@@ -30,12 +30,15 @@ def metrics(done: Results) -> dict[str, float]:
         flat |= {"accuracy/mean_over_students": round(sum(own) / len(own), 6), "accuracy/worst_student": min(own)}
     for s in rows:
         prefix = f"accuracy/{s.student}" if s.main else f"accuracy/{s.set.replace(' ', '_')}/{s.student}"
-        flat |= {
-            f"{prefix}/mean": s.last_mean,
-            f"{prefix}/std": s.last_std,
-            f"{prefix}/best_mean": s.best_mean,
-            f"{prefix}/best_std": s.best_std,
+        values = {
+            "mean": s.last_mean,
+            "std": s.last_std,
+            "best_mean": s.best_mean,
+            "best_std": s.best_std,
+            "balanced_mean": s.balanced_mean,
+            "balanced_std": s.balanced_std,
         }
+        flat |= {f"{prefix}/{k}": v for k, v in values.items() if v is not None}
     if done.teaching is None:
         flat |= label_robust(rows)
     for name, sealed in done.measured.items():
@@ -123,30 +126,34 @@ def storage(done: Results) -> dict[str, float]:
     return {} if own is None else {f"{kind}/bytes": size for kind, size in own["bytes"].items()}
 
 
+def difference_numbers(found: Sequence[Difference]) -> dict[str, float]:
+    """difference/A/B/STUDENT/KEY of each pair of sets, A minus B; difference/A/B/STUDENT/balanced/KEY over classes."""
+    flat: dict[str, float] = {}
+    for d in found:
+        names = [d.a.replace(" ", "_"), d.b.replace(" ", "_"), d.student]
+        prefix = "/".join(["difference", *names, *(["balanced"] if d.measure == "balanced" else [])])
+        values = {k: v for k, v in vars(d).items() if k not in ("a", "b", "student", "measure") and v is not None}
+        flat |= {f"{prefix}/{k}": round(v, 6) for k, v in values.items()}
+    return flat
+
+
 def score_rows(done: Results) -> list[ScoreRow]:
-    """One row a set and student: mean and std over training seeds of the last and the best accuracy."""
-    rows: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
+    """One row a set and student: mean and std over trainings of the last, best and balanced accuracy."""
+    rows: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    images: dict[str, int] = {}
     for t in done.trainings:
         result = score(t)
         if result is not None:
-            rows.setdefault((t.set.name, t.student), []).append((result.last, result.best, t.set.images))
+            rows.setdefault((t.set.name, t.student), []).append((result.last, result.best, result.balanced))
+            images[t.set.name] = t.set.images
     made = []
     for (name, student), found in rows.items():
-        last, best = np.array([f[0] for f in found]), np.array([f[1] for f in found])
-        made.append(
-            ScoreRow(
-                name,
-                student,
-                len(found),
-                *_mean_std(last),
-                *_mean_std(best),
-                found[0][2],
-                name == done.prepared.config.method,
-            )
-        )
+        last, best, balanced = (_mean_std(np.array(values)) for values in zip(*found, strict=True))
+        main = name == done.prepared.config.method
+        made.append(ScoreRow(name, student, len(found), *last, *best, images[name], main, *balanced))
     return made
 
 
-def _mean_std(values: np.ndarray) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 for one value), rounded to 6 digits."""
-    return round(float(values.mean()), 6), round(float(values.std(ddof=1)) if len(values) > 1 else 0.0, 6)
+def _mean_std(values: np.ndarray) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (None for one value, which has none), rounded to 6 digits."""
+    return round(float(values.mean()), 6), round(float(values.std(ddof=1)), 6) if len(values) > 1 else None

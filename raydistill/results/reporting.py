@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 
 import numpy as np
@@ -15,11 +15,15 @@ from raydistill.identity import canonical, digest, fingerprint
 from raydistill.metrics.own_class import warning
 from raydistill.progress import say
 from raydistill.report.calls import charts
-from raydistill.report.data import ClassPanel, MetricRow, PanelImage, Projection, ReportData, ScoreRow, StageCost
+from raydistill.report.data import ClassPanel, Judgement, MetricRow, PanelImage, Projection, ReportData, StageCost
 from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
+from raydistill.report.text import plural, spread
+from raydistill.report.verdict import verdicts
 from raydistill.results import costs, detail
-from raydistill.results.numbers import metrics, of_sets, score_rows
+from raydistill.results.judgement import judgement
+from raydistill.results.numbers import difference_numbers, metrics, of_sets
+from raydistill.results.outcomes import outcomes, written
 from raydistill.sources.images import decode, png
 from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation.trainer import body
@@ -27,17 +31,18 @@ from raydistill.stages.renew import fresh, renew
 from raydistill.state import Results, images_per_class, source_name
 from raydistill.store import faults, schemas
 from raydistill.store.location import Location
-from raydistill.store.rundir import PAGE, RESULT
+from raydistill.store.rundir import PAGE, RESULT, TRAININGS
 
-VERSION = 4
+VERSION = 5
 MARK = b"<!-- raydistill "
 SHOWN = 200  # real latents drawn in a class's projection
 
 
 def write(done: Results) -> None:
-    """Writes result.json and report.html unless they are whole and belong to exactly these results."""
+    """Writes trainings.json, result.json and the page unless they are whole and belong to exactly these results."""
     p = done.prepared
-    rows = score_rows(done)
+    trained = outcomes(done)
+    judged = judgement(done, trained)
     stamp = fingerprint(
         "report",
         VERSION,
@@ -47,17 +52,19 @@ def write(done: Results) -> None:
         [s.digest for s in done.measured.values()],
     )
     root, of_product = p.run.root, f"{done.syntheses[p.config.method].digest}-{stamp}"
-    if fresh(root, RESULT, of_product) and fresh(root, PAGE, stamp):
-        table(rows)
+    if all(fresh(root, name, of_product) for name in (TRAININGS, RESULT)) and fresh(root, PAGE, stamp):
+        table(judged)
         return
-    flat = metrics(done)
+    faults.reach("report", "before_write", TRAININGS)
+    done.computed |= renew(root, TRAININGS, written(trained), of_product)
+    flat = metrics(done) | difference_numbers(judged.differences)
     faults.reach("report", "before_write", RESULT)
     done.computed |= renew(root, RESULT, canonical(flat).encode(), of_product)
     if not fresh(root, PAGE, stamp):
-        html = _drawn(root, stamp) or _sealed(render(data(done, rows, flat)).encode(), stamp)
+        html = _drawn(root, stamp) or _sealed(render(data(done, judged, flat)).encode(), stamp)
         faults.reach("report", "before_write", PAGE)
         done.computed |= renew(root, PAGE, html, stamp)
-    table(rows)
+    table(judged)
     say("report", str(root / PAGE))
 
 
@@ -76,17 +83,21 @@ def _sealed(html: bytes, stamp: str) -> bytes:
     return html + MARK + f"{stamp} {digest(html)} -->\n".encode()
 
 
-def table(rows: Sequence[ScoreRow]) -> None:
-    """The verdict, on standard error."""
-    for r in rows:
+def table(judged: Judgement) -> None:
+    """The accuracies and what they say, on standard error."""
+    for r in judged.scores:
         say(
             "accuracy",
-            f"{r.student:<10} on {r.set:<12} {r.images:>6} images: {100 * r.last_mean:5.1f} ± {100 * r.last_std:.1f} % "
-            f"(best over the training {100 * r.best_mean:.1f} ± {100 * r.best_std:.1f}; {r.seeds} seeds)",
+            f"{r.student:<10} on {r.set:<12} {r.images:>6} images: {spread(r.last_mean, r.last_std):>11} % "
+            f"({spread(r.balanced_mean, r.balanced_std)} a class, best over the training "
+            f"{spread(r.best_mean, r.best_std)}; {plural(r.seeds, 'seed')})",
         )
+    for v in verdicts(judged):
+        for claim in v.claims:
+            say("accuracy", f"{v.student:<10} {' '.join(claim.split())}")
 
 
-def data(done: Results, rows: Sequence[ScoreRow], flat: Mapping[str, float]) -> ReportData:
+def data(done: Results, judged: Judgement, flat: Mapping[str, float]) -> ReportData:
     """The page's content; `flat` is result.json."""
     p = done.prepared
     c = p.config
@@ -124,8 +135,7 @@ def data(done: Results, rows: Sequence[ScoreRow], flat: Mapping[str, float]) -> 
         image_size=c.source.image_size,
         panels=tuple(panels(done)),
         costs=tuple(StageCost(name, v.seconds, v.units, v.unit, False) for name, v in costs.read(p.run.root).items()),
-        scores=tuple(rows),
-        chance=1 / len(classes),
+        judgement=judged,
         config_yaml=c.yaml(),
         command=f"python jobs/distill.py --config {shlex.quote(str(p.run.root / 'config.yaml'))}",
         notes=tuple(notes),

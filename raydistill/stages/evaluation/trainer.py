@@ -121,6 +121,7 @@ class StudentTrainer:
             "protocol_name": title(e.protocol) + (" in bfloat16" if halves(e.dtype, self.device) else ""),
             "bytes": {"images": loaded.bytes, "labels": label_bytes},
             "teacher": teaching and {"architecture": teaching.network.architecture, "accuracy": teaching.accuracy},
+            "test": self.job.test.digest,
             "increments": [examine(net, p.to(self.device), len(class_ids), arithmetic).accuracy for p in parts],
         }
         if checkpoint is not None:

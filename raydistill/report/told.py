@@ -1,0 +1,96 @@
+"""A difference between two sets in words: how large, between what, and whether it can be told from noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raydistill.report.data import Difference
+from raydistill.report.text import count, percent, plural
+
+HOLDS = 0.05  # of p after Holm
+MEASURES = {"top-1": "an image", "balanced": "a class"}
+
+
+def points(value: float) -> str:
+    """0.0214 -> '2.1', with a true minus."""
+    return percent(value).replace("-", "\N{MINUS SIGN}") if round(1000 * value) else "0.0"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """'[0.5, 3.7]' in points; '–' where there is none."""
+    return "–" if low is None or high is None else f"[{points(low)}, {points(high)}]".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def size(d: Difference) -> str:
+    """'2.1 points [0.5, 3.7]' of a difference: its interval over seeds, of a single pair that of the test images."""
+    bounds = (d.low, d.high) if d.low is not None else (d.tested_low, d.tested_high)
+    return " ".join(filter(None, (f"{points(d.mean)} points", interval(*bounds) if bounds[0] is not None else "")))
+
+
+def seeds(d: Difference, value: int | None = None) -> str:
+    """'3 training seeds', or another number of them."""
+    kind = "generation seed" if d.generations > 1 else "training seed"
+    return plural(d.units if value is None else value, kind)
+
+
+def conclusion(d: Difference) -> str:
+    """What the interval says: better, worse, or how many seeds it would take. What it depends on stands in brackets."""
+    if d.low is None:
+        known = " on these test images" if d.tested_sign else ""
+        return f"one pair of trainings{known}: another seed may turn it"
+    if not d.sign:
+        if d.mean == 0 and d.low == d.high:
+            return "no difference"
+        return f"cannot be told apart at {seeds(d)}; {needed(d)}"
+    limits = []
+    if not d.tested_sign:
+        limits.append("on these test images")
+    if d.holm is not None and d.holm >= HOLDS:
+        limits.append(f"taken alone: p = {d.holm:.2g} among all pairs")
+    return ("better" if d.sign > 0 else "worse") + (f" ({'; '.join(limits)})" if limits else "")
+
+
+def needed(d: Difference) -> str:
+    return f"{'no number' if d.needed is None else count(d.needed)} would resolve one point"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A difference as a line of a table."""
+
+    a: str
+    b: str
+    note: str  # student and measure, where there are several
+    mean: str
+    over_seeds: str
+    over_images: str
+    ahead: str
+    holm: str
+    pairs: str
+    needed: str
+    words: str
+
+
+def rows(found: Sequence[Difference]) -> list[Row]:
+    """Lines of a table; the larger set stands first."""
+    several = len({d.student for d in found}) > 1, len({d.measure for d in found}) > 1
+    made = []
+    for d in (d if d.mean >= 0 else d.turned() for d in found):
+        notes = [d.student if several[0] else "", MEASURES[d.measure] if several[1] else ""]
+        made.append(
+            Row(
+                d.a,
+                d.b,
+                ", ".join(filter(None, notes)),
+                points(d.mean),
+                interval(d.low, d.high),
+                interval(d.tested_low, d.tested_high),
+                f"{d.ahead:.2f}",
+                "–" if d.holm is None else f"{d.holm:.2g}",
+                f"{d.pairs}" if d.units == d.pairs else f"{d.units} x {d.pairs // d.units}",
+                "–" if d.needed is None else count(d.needed),
+                conclusion(d),
+            )
+        )
+    return made

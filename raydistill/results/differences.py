@@ -1,0 +1,87 @@
+"""Every pair of sets against each other, for every student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+
+from raydistill.report.data import Difference, Measure
+from raydistill.results import over_images
+from raydistill.results import statistics as st
+from raydistill.results.pairing import Outcome, Pair, matched
+
+
+def table(outcomes: Sequence[Outcome], measures: Sequence[Measure] = ("top-1",)) -> list[Difference]:
+    """All pairs of sets in the order in which they come, by student and measure; Holm over the pairs of each."""
+    found = []
+    for student in dict.fromkeys(o.student for o in outcomes):
+        sets: dict[str, list[Outcome]] = {}
+        for o in outcomes:
+            if o.student == student:
+                sets.setdefault(o.set, []).append(o)
+        for measure in measures:
+            pairs = (difference(a, b, measure) for a, b in combinations(sets.values(), 2))
+            found += adjusted([d for d in pairs if d is not None])
+    return found
+
+
+def adjusted(family: Sequence[Difference]) -> list[Difference]:
+    """The differences of one table with their p after Holm."""
+    tested = [d for d in family if d.p is not None]
+    holm = dict(zip(map(id, tested), st.holm([d.p for d in tested if d.p is not None]), strict=True))
+    return [replace(d, holm=holm.get(id(d))) for d in family]
+
+
+def difference(a: Sequence[Outcome], b: Sequence[Outcome], measure: Measure = "top-1") -> Difference | None:
+    """Set `a` minus set `b` for their student; None where no trainings belong together."""
+    paired = matched(a, b)
+    pairs = [pair for cluster in paired for pair in cluster]
+    if not pairs or any(x.test != y.test for x, y in pairs):
+        return None
+    clusters = [np.array([x.value(measure) - y.value(measure) for x, y in cluster]) for cluster in paired]
+    centre = st.mean(clusters)
+    plain = Difference(
+        pairs[0][0].set,
+        pairs[0][1].set,
+        pairs[0][0].student,
+        measure,
+        centre,
+        pairs=len(pairs),
+        units=len(st.units(clusters)),
+        generations=len(clusters),
+        ahead=st.ahead(clusters),
+    )
+    interval, check = st.bootstrap(clusters), st.paired_t(clusters)
+    if interval is None or check is None:
+        return _of_one_pair(plain, pairs[0])
+    tested = _with_images(interval, centre, pairs, measure)
+    return replace(
+        plain,
+        low=interval.low,
+        high=interval.high,
+        t_low=check[0].low,
+        t_high=check[0].high,
+        tested_low=None if tested is None else tested.low,
+        tested_high=None if tested is None else tested.high,
+        p=check[1],
+        needed=st.seeds_for(clusters),
+    )
+
+
+def _of_one_pair(plain: Difference, pair: Pair) -> Difference:
+    a, b = (o.answers for o in pair)
+    if a is None or b is None:
+        return plain
+    tested = over_images.bootstrap(a, b, plain.measure == "balanced")
+    return replace(plain, tested_low=tested.low, tested_high=tested.high, p=over_images.mcnemar(a, b))
+
+
+def _with_images(interval: st.Interval, centre: float, pairs: Sequence[Pair], measure: Measure) -> st.Interval | None:
+    answers = [(x.answers, y.answers) for x, y in pairs]
+    known = [(x, y) for x, y in answers if x is not None and y is not None]
+    if len(known) < len(answers):
+        return None
+    return interval.widened(centre, over_images.error(known, measure == "balanced"))

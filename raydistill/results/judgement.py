@@ -1,0 +1,43 @@
+"""Whether sets can be told apart, and what they are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from raydistill.report.data import Judgement, Measure
+from raydistill.results import differences
+from raydistill.results.numbers import score_rows
+from raydistill.results.pairing import Outcome
+from raydistill.state import Results
+
+
+def judgement(done: Results, found: Sequence[Outcome]) -> Judgement:
+    """`found` are the outcomes of its trainings."""
+    splits = done.prepared.splits
+    compared = measures(splits.train.counts, splits.test.counts)
+    return Judgement(
+        scores=tuple(score_rows(done)),
+        chance=chance(splits.test.counts),
+        differences=tuple(differences.table(found, compared)),
+        measure=compared[0],
+        generations=len({o.generation for o in found} - {None}),
+        counts=tuple(splits.train.counts.tolist()),
+        tested=tuple(splits.test.counts.tolist()),
+    )
+
+
+def measures(*counts: np.ndarray) -> tuple[Measure, ...]:
+    """What sets are compared by. Where classes differ by more than half it is the mean over them that leads."""
+    return ("balanced", "top-1") if any(map(uneven, counts)) else ("top-1",)
+
+
+def uneven(counts: Sequence[int] | np.ndarray) -> bool:
+    """Whether the largest class has more than twice the images of the smallest."""
+    return bool(2 * min(counts) < max(counts))
+
+
+def chance(tested: np.ndarray) -> float:
+    """Top-1 of the best student that looks at nothing: 1 / classes, or the share of the largest class."""
+    return float(max(1 / len(tested), tested.max() / tested.sum()))

@@ -1,0 +1,60 @@
+"""What came of every training of a run, kept beside result.json so that runs can be compared in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from raydistill import strict_json
+from raydistill.evaluation.score import Score, packed, unpacked
+from raydistill.identity import canonical
+from raydistill.results.pairing import Outcome
+from raydistill.stages.evaluation.trainer import body
+from raydistill.state import Results
+
+
+def outcomes(done: Results) -> list[Outcome]:
+    """One a finished training, in their order."""
+    return [
+        Outcome(
+            set=t.set.name,
+            digest=t.set.digest,
+            student=t.student,
+            generation=None if t.set.made is None else done.prepared.config.seed,
+            training=t.seed,
+            top1=score.last,
+            balanced=round(score.balanced, 6),
+            test=found.get("test", ""),
+            answers=score.answers(),
+        )
+        for t in done.trainings
+        if (found := body(t)) is not None and (score := Score.of(found))
+    ]
+
+
+def written(found: Sequence[Outcome]) -> bytes:
+    """The text of trainings.json; answers are a bit an image in base64, `tested` counts the images of each class."""
+    return canonical([_tree(o) for o in found]).encode()
+
+
+def read(data: bytes) -> list[Outcome]:
+    """The opposite of `written`. Raises ValueError for what is none."""
+    tree = strict_json.parse(data)
+    try:
+        return [_outcome(row) for row in tree]
+    except (KeyError, TypeError, AttributeError) as e:
+        raise ValueError(f"it holds no trainings: {e}") from None
+
+
+def _tree(o: Outcome) -> dict[str, Any]:
+    tree = {k: v for k, v in vars(o).items() if k != "answers"}
+    if o.answers is not None:
+        tree |= {"tested": [len(a) for a in o.answers], "right": packed(np.concatenate(o.answers))}
+    return tree
+
+
+def _outcome(tree: dict[str, Any]) -> Outcome:
+    tested, right = tree.pop("tested", None), tree.pop("right", None)
+    return Outcome(**tree, answers=None if tested is None else unpacked(right, tested))

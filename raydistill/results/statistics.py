@@ -1,0 +1,144 @@
+"""What differences between trained students are worth: intervals, tests and how many seeds it would take.
+
+Differences come as clusters: an array of them a generation seed, a number a training in it. Where there is one
+generation seed the trainings are the units, and all that is said is of these sets; where there are several, each seed
+is one unit, however often it was trained on. Pure numpy and scipy; every draw is fixed, so equal numbers give equal
+intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from raydistill.seeding import generator
+
+LEVEL = 0.95
+RESAMPLES = 10_000
+POWER = 0.8  # with which `seeds_for` would see a difference
+MOST = 1_000_000  # seeds: more is never
+Z = float(stats.norm.ppf((1 + LEVEL) / 2))
+Clusters = Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Interval:
+    low: float
+    high: float
+
+    def excludes(self, value: float) -> bool:
+        return not self.low <= value <= self.high
+
+    def widened(self, centre: float, error: float) -> Interval:
+        """With an independent standard error on top."""
+        extra = Z * error
+        return Interval(centre - math.hypot(centre - self.low, extra), centre + math.hypot(self.high - centre, extra))
+
+
+def mean(clusters: Clusters) -> float:
+    """The mean over clusters of their means."""
+    return float(np.mean([c.mean() for c in clusters]))
+
+
+def units(clusters: Clusters) -> np.ndarray:
+    """What counts as independent: the mean of each generation seed, or with one of those its trainings."""
+    return np.array([c.mean() for c in clusters]) if len(clusters) > 1 else np.asarray(clusters[0], np.float64)
+
+
+def resampled(clusters: Clusters, draws: int = RESAMPLES) -> np.ndarray:
+    """(draws,) means of the hierarchical bootstrap: generation seeds first, then the trainings of each drawn."""
+    sizes = np.array([len(c) for c in clusters])
+    values = np.zeros((len(clusters), sizes.max()))
+    for row, c in zip(values, clusters, strict=True):
+        row[: len(c)] = c
+    rng = generator("results.bootstrap", sizes.tolist(), draws)
+    seeds = rng.integers(len(clusters), size=(draws, len(clusters)))
+    many = sizes[seeds][..., None]
+    trainings = (rng.random((*seeds.shape, sizes.max())) * many).astype(np.int64)
+    drawn = np.arange(sizes.max()) < many  # a cluster that is smaller than the largest gives as many as it has
+    sums = (values[seeds[..., None], trainings] * drawn).sum(-1)
+    return (sums / many[..., 0]).mean(1)
+
+
+def bootstrap(clusters: Clusters, draws: int = RESAMPLES) -> Interval | None:
+    """The 95 % interval of the mean by the hierarchical bootstrap; None for a single unit, which has no spread.
+
+    Resampling n units gives too narrow an interval (of three, never one beyond the three), and two levels count the
+    spread within a seed twice. So the interval is stretched about the mean to the width of Student's t over the units,
+    which is right for few of them; how it leans is the bootstrap's.
+    """
+    each, centre = units(clusters), mean(clusters)
+    if len(each) < 2:
+        return None
+    low, high = (float(q) for q in np.quantile(resampled(clusters, draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    if high == low:
+        return Interval(centre, centre)
+    stretch = 2 * _quantile(len(each)) * _standard_error(each) / (high - low)
+    return Interval(centre + stretch * (low - centre), centre + stretch * (high - centre))
+
+
+def paired_t(clusters: Clusters) -> tuple[Interval, float] | None:
+    """The interval and the two-sided p of the paired t test over units; None for a single one."""
+    each, centre = units(clusters), mean(clusters)
+    if len(each) < 2:
+        return None
+    error = _standard_error(each)
+    half = _quantile(len(each)) * error
+    if error == 0:
+        return Interval(centre, centre), 1.0 if centre == 0 else 0.0
+    return Interval(centre - half, centre + half), float(2 * stats.t.sf(abs(centre) / error, len(each) - 1))
+
+
+def ahead(clusters: Clusters) -> float:
+    """P(A > B): the share of pairs in which A is ahead, a tie one half, mean over generation seeds."""
+    return float(np.mean([np.mean((c > 0) + 0.5 * (c == 0)) for c in clusters]))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p of a family of tests after Holm, in their order: below 0.05 holds although so many were asked."""
+    order = np.argsort(p, kind="stable")
+    adjusted, running = [0.0] * len(p), 0.0
+    for rank, i in enumerate(order):
+        running = max(running, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+def power(n: int, deviation: float, difference: float) -> float:
+    """The chance that n pairs of this standard deviation give an interval on the right side of 0."""
+    return float(stats.nct.sf(_quantile(n), n - 1, difference * math.sqrt(n) / deviation))
+
+
+def seeds_for(clusters: Clusters, difference: float = 0.01) -> int | None:
+    """How many units would tell such a difference from 0 in four of five cases, by the spread that was found.
+
+    None for a single unit, or where a million would not do.
+    """
+    each = units(clusters)
+    if len(each) < 2:
+        return None
+    deviation = float(each.std(ddof=1))
+    if deviation == 0:
+        return 2
+    high = 2
+    while power(high, deviation, difference) < POWER:
+        high *= 2
+        if high > MOST:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle, deviation, difference) >= POWER else (middle, high)
+    return max(2, high)
+
+
+def _standard_error(each: np.ndarray) -> float:
+    return float(each.std(ddof=1)) / math.sqrt(len(each))
+
+
+def _quantile(n: int) -> float:
+    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1))

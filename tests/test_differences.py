@@ -1,0 +1,113 @@
+"""Which trainings are compared with which, and what is said of two sets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from raydistill.report.data import Difference
+from raydistill.results.differences import adjusted, difference, table
+from raydistill.results.pairing import Outcome, matched
+
+IMAGES = 200
+
+
+def outcome(name: str, generation: int | None, training: int, top1: float, digest: str = "") -> Outcome:
+    right = np.arange(IMAGES) < round(top1 * IMAGES)
+    digest = digest or f"{name} {generation}"
+    return Outcome(name, digest, "convnet", generation, training, top1, top1, "test", (right[::2], right[1::2]))
+
+
+def a_set(name: str, values: dict[tuple[int | None, int], float], digest: str = "") -> list[Outcome]:
+    return [outcome(name, g, t, v, digest) for (g, t), v in values.items()]
+
+
+def units(a: list[Outcome], b: list[Outcome]) -> list[list[tuple]]:
+    return [[((x.generation, x.training), (y.generation, y.training)) for x, y in c] for c in matched(a, b)]
+
+
+class TestPairs:
+    def test_share_generation_and_training_seed(self) -> None:
+        a = a_set("a", {(g, t): 0.5 for g in (0, 1) for t in (0, 1)})
+        b = a_set("b", {(0, 0): 0.4, (0, 1): 0.4, (1, 1): 0.4, (2, 0): 0.4})
+        assert units(a, b) == [[((0, 0), (0, 0)), ((0, 1), (0, 1))], [((1, 1), (1, 1))]]
+
+    def test_of_two_single_draws_are_by_training_seed_whatever_drew_them(self) -> None:
+        a, b = a_set("a", {(0, 0): 0.5, (0, 1): 0.5}), a_set("b", {(7, 1): 0.4, (7, 2): 0.4})
+        assert units(a, b) == [[((0, 1), (7, 1))]]
+
+    def test_of_what_nothing_was_drawn_for_are_used_once(self) -> None:
+        """Three draws of two trainings each beside four trainings on the full data: two seeds, not one twice."""
+        drawn = a_set("a", {(g, t): 0.5 for g in (0, 1, 2) for t in (0, 1)})
+        fixed = a_set("full", {(None, t): 0.8 for t in range(4)})
+        found = units(drawn, fixed)
+        assert [[y for _, y in c] for c in found] == [[(None, 0), (None, 1)], [(None, 2), (None, 3)]]
+        assert [[(y, x) for x, y in c] for c in found] == units(fixed, drawn)
+
+    def test_seeds_that_made_the_same_images_are_one(self) -> None:
+        same = a_set("kmeans", {(g, 0): 0.137 for g in (0, 1, 2)}, digest="one and the same")
+        other = a_set("herding", {(None, t): 0.1 for t in range(3)})
+        assert len(units(same, other)) == 1 and len(units(same, other)[0]) == 1
+
+
+class TestDifference:
+    def test_is_of_units_that_are_generation_seeds(self) -> None:
+        rng = np.random.default_rng(0)
+        values = {(g, t): float(v) for g in range(4) for t, v in enumerate(rng.normal(0.5, 0.01, 2))}
+        found = difference(a_set("a", values), a_set("b", {k: v - 0.05 for k, v in values.items()}))
+        assert found is not None
+        assert (found.pairs, found.units, found.generations, found.ahead) == (8, 4, 4, 1.0)
+        assert found.mean == pytest.approx(0.05) and found.sign == 1
+
+    def test_is_wider_with_the_error_of_the_test_images(self) -> None:
+        a = a_set("a", {(0, t): v for t, v in enumerate((0.50, 0.51, 0.52))})
+        b = a_set("b", {(0, t): v for t, v in enumerate((0.48, 0.485, 0.51))})
+        found = difference(a, b)
+        assert found and found.low and found.high and found.tested_low and found.tested_high and found.t_low
+        assert found.tested_low < found.low < found.mean < found.high < found.tested_high
+        assert found.t_low == pytest.approx(found.low, abs=0.01), "the check by paired t"
+        older = difference([replace(o, answers=None) for o in a], b)
+        assert older and older.low == found.low and older.tested_low is None
+
+    def test_of_one_pair_is_told_from_the_test_images_alone(self) -> None:
+        found = difference(a_set("a", {(0, 0): 0.6}), a_set("b", {(0, 0): 0.4}))
+        assert found and (found.low, found.needed, found.sign) == (None, None, 0)
+        assert found.tested_low and found.tested_low > 0 and found.p and found.p < 1e-6
+
+    def test_needs_the_same_test_images(self) -> None:
+        a, b = a_set("a", {(0, 0): 0.6}), a_set("b", {(0, 0): 0.4})
+        assert difference(a, [replace(b[0], test="others")]) is None
+
+    def test_turned_around_says_the_opposite(self) -> None:
+        a = a_set("a", {(0, t): v for t, v in enumerate((0.6, 0.62, 0.59))})
+        b = a_set("b", {(0, t): v for t, v in enumerate((0.4, 0.41, 0.43))})
+        one, two = difference(a, b), difference(b, a)
+        assert one and two and (one.sign, two.sign) == (1, -1)
+        turned = one.turned()
+        for key in ("a", "b", "mean", "low", "high", "tested_low", "tested_high", "t_low", "t_high", "ahead", "p"):
+            left, right = getattr(turned, key), getattr(two, key)
+            assert left == (right if isinstance(right, str) else pytest.approx(right, abs=2e-3)), key
+
+
+class TestTable:
+    def test_holds_every_pair_of_every_student_and_holm_is_over_those_of_one(self) -> None:
+        rows = [
+            replace(o, student=student)
+            for student in ("x", "y")
+            for name, level in (("a", 0.5), ("b", 0.45), ("c", 0.449))
+            for o in a_set(name, {(0, t): level + 0.01 * (t - 1) ** 2 + 0.001 * t * len(name + "b") for t in range(3)})
+        ]
+        rows = [replace(o, top1=o.top1 + 0.002 * (ord(o.set) * o.training % 3)) for o in rows]
+        found = table(rows)
+        assert [(d.student, d.a, d.b) for d in found] == [
+            (s, a, b) for s in ("x", "y") for a, b in (("a", "b"), ("a", "c"), ("b", "c"))
+        ]
+        assert all(d.holm is not None and d.p is not None and d.p <= d.holm <= 3 * d.p + 1e-12 for d in found)
+        assert any(d.p and d.holm and d.holm > 2.9 * d.p for d in found)
+
+    def test_a_pair_that_cannot_be_tested_is_in_no_family(self) -> None:
+        plain = Difference("a", "b", "x", "top-1", 0.1, 1, 1, 1, 1.0)
+        found = adjusted([plain, replace(plain, p=0.03)])
+        assert [d.holm for d in found] == [None, 0.03]

@@ -1,0 +1,124 @@
+"""Intervals and tests against what is known in closed form, and simulated with fixed seeds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from raydistill.results import over_images, statistics
+from raydistill.results.statistics import Interval, ahead, bootstrap, holm, paired_t, power, resampled, seeds_for
+
+
+def clusters(generations: int, trainings: int, between: float, within: float, rng: np.random.Generator) -> list:
+    drawn = between * rng.normal(size=(generations, 1)) + within * rng.normal(size=(generations, trainings))
+    return list(drawn)
+
+
+class TestInterval:
+    @pytest.mark.parametrize(
+        ("generations", "trainings", "between"),
+        [(3, 1, 1.0), (1, 5, 0.0), (3, 3, 1.0), (3, 3, 0.0), (8, 2, 0.3)],
+    )
+    def test_covers_the_truth_as_often_as_it_says(self, generations: int, trainings: int, between: float) -> None:
+        """400 experiments whose difference is 0: 95 % of the intervals hold it, within three standard errors."""
+        rng = np.random.default_rng(8)
+        within = 1.0 if generations == 1 or trainings > 1 else 0.0
+        made = [bootstrap(clusters(generations, trainings, between, within, rng), draws=1000) for _ in range(400)]
+        covered = np.mean([i is not None and not i.excludes(0.0) for i in made])
+        assert covered == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 400))
+
+    def test_of_many_normal_units_is_that_of_the_normal(self) -> None:
+        each = stats.norm.ppf((np.arange(200) + 0.5) / 200) + 0.3
+        found = bootstrap([np.array([v]) for v in each])
+        half = stats.t.ppf(0.975, 199) * each.std(ddof=1) / math.sqrt(200)
+        assert found is not None
+        assert (found.low, found.high) == pytest.approx((0.3 - half, 0.3 + half), abs=0.01)
+
+    def test_resampled_means_have_the_variance_of_two_levels(self) -> None:
+        """One cluster: that of n values drawn again, (n-1)/n of the unbiased one over n."""
+        values = np.array([0.0, 1.0, 4.0, 9.0])
+        assert resampled([values], 200_000).var() == pytest.approx(values.var() / 4, rel=0.02)
+        two = [np.array([0.0, 2.0]), np.array([10.0, 14.0, 18.0])]
+        between = np.var([1.0, 14.0]) / 2
+        within = (np.var([0.0, 2.0]) / 2 + np.var([10.0, 14.0, 18.0]) / 3) / 2 / 2
+        assert resampled(two, 200_000).var() == pytest.approx(between + within, rel=0.02)
+
+    def test_is_the_same_every_time_and_one_unit_has_none(self) -> None:
+        made = clusters(3, 2, 1.0, 1.0, np.random.default_rng(0))
+        assert bootstrap(made) == bootstrap(made)
+        assert bootstrap([np.array([0.3])]) is None and paired_t([np.array([0.3])]) is None
+        assert bootstrap([np.zeros(3)]) == Interval(0.0, 0.0)
+
+    def test_errors_add_up_in_quadrature(self) -> None:
+        wider = Interval(-3.0, 3.0).widened(0.0, 4.0 / statistics.Z)
+        assert (wider.low, wider.high) == pytest.approx((-5.0, 5.0))
+
+
+class TestPairedT:
+    def test_is_scipys_over_generation_seeds(self) -> None:
+        a, b = np.array([0.41, 0.44, 0.40, 0.47]), np.array([0.38, 0.43, 0.36, 0.42])
+        expected = stats.ttest_rel(a, b)
+        found = paired_t([np.array([d, d]) for d in a - b])
+        assert found is not None and found[1] == pytest.approx(expected.pvalue)
+        low, high = expected.confidence_interval(0.95)
+        assert (found[0].low, found[0].high) == pytest.approx((low, high))
+
+
+class TestHolm:
+    def test_steps_down(self) -> None:
+        """The textbook's: 0.01 x 4, 0.02 x 3 = 0.06, 0.03 x 2 = 0.06, 0.04: never below an earlier one, at most 1."""
+        assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+        assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+class TestSeeds:
+    @pytest.mark.parametrize("deviation", [0.005, 0.01, 0.017, 0.04])
+    def test_as_many_as_four_of_five_experiments_take(self, deviation: float) -> None:
+        """Simulated: with that many pairs a true point is seen in 80 %, and hardly with a quarter of them."""
+        values = stats.norm.ppf((np.arange(100) + 0.5) / 100)
+        values *= deviation / values.std(ddof=1)
+        needed = seeds_for([values])
+        assert needed is not None
+        drawn = np.random.default_rng(1).normal(0.01, deviation, (4000, needed))
+        half = stats.t.ppf(0.975, needed - 1) * drawn.std(1, ddof=1) / math.sqrt(needed)
+        seen = float(np.mean(drawn.mean(1) - half > 0))
+        assert 0.77 < seen < 0.95
+        assert needed == 2 or power(needed - 1, deviation, 0.01) < 0.8
+
+    def test_without_a_spread_there_is_no_telling_and_noise_never_ends(self) -> None:
+        assert seeds_for([np.array([0.1])]) is None
+        assert seeds_for([np.array([-400.0, 400.0])]) is None
+        assert seeds_for([np.full(3, 0.02)]) == 2
+
+
+def test_ahead_is_the_share_of_pairs_and_a_tie_is_half() -> None:
+    assert ahead([np.array([1.0, -1.0]), np.array([2.0, 0.0])]) == pytest.approx((0.5 + 0.75) / 2)
+
+
+class TestImages:
+    """`a` right on 60 % and `b` on 50 % of the images of two classes, 40 and 360 of them."""
+
+    A = (np.arange(40) < 24, np.arange(360) < 216)
+    B = (np.arange(40) < 20, np.arange(360) < 180)
+
+    def test_mcnemar_is_the_binomial_of_the_images_on_which_they_differ(self) -> None:
+        a, b = (np.array([True] * 9 + [False] * 3 + [True] * 50),), (np.array([False] * 9 + [True] * 53),)
+        assert over_images.mcnemar(a, b) == pytest.approx(stats.binomtest(9, 12).pvalue)
+        assert over_images.mcnemar(b, a) == over_images.mcnemar(a, b)
+        assert over_images.mcnemar(a, a) == 1.0
+
+    @pytest.mark.parametrize("balanced", [False, True])
+    def test_the_interval_of_a_pair_is_that_of_its_known_error(self, balanced: bool) -> None:
+        """A tenth of each class is won and nothing lost: variance 0.1 x 0.9 over the images of a class."""
+        share = (0.5, 0.5) if balanced else (0.1, 0.9)
+        error = math.sqrt(sum(s**2 * 0.09 / n for s, n in zip(share, (40, 360), strict=True)))
+        found = over_images.bootstrap(self.A, self.B, balanced)
+        assert (found.low, found.high) == pytest.approx((0.1 - 1.96 * error, 0.1 + 1.96 * error), abs=0.006)
+        assert over_images.error([(self.A, self.B)], balanced) == pytest.approx(error, rel=0.02)
+
+    def test_more_trainings_do_not_remove_the_error_of_the_images(self) -> None:
+        one = over_images.error([(self.A, self.B)])
+        assert over_images.error([(self.A, self.B)] * 9) == pytest.approx(one)

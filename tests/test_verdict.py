@@ -1,0 +1,147 @@
+"""What the page and the terminal say of the accuracies: better only where an interval says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from test_report import Reader, between, judged, report, scores
+
+from raydistill.report import told
+from raydistill.report.data import RANDOM, Difference, ScoreRow
+from raydistill.report.page import render
+from raydistill.report.verdict import verdicts
+
+NAN = float("nan")
+
+
+def plain(text: str) -> str:
+    """With spaces that may break, as a reader of the page collects them."""
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("difference", "tone", "says"),
+    [
+        (between("mgd3", RANDOM, 0.063, 0.02), "better", "beats random images by 6.3 points [4.3, 8.3]"),
+        (
+            between(RANDOM, "mgd3", 0.017, 0.01),
+            "worse",
+            "does not beat random images: it is 1.7 points [0.7, 2.7] below",
+        ),
+        (
+            between("mgd3", RANDOM, 0.013, 0.02),
+            "same",
+            "1.3 points [−0.7, 3.3] above, cannot be told apart at 3 training seeds; 9 would resolve one point",
+        ),
+        (
+            between("mgd3", RANDOM, -0.013, 0.02, needed=None),
+            "same",
+            "1.3 points [−0.7, 3.3] below, cannot be told apart at 3 training seeds; no number would resolve one point",
+        ),
+        (between("mgd3", RANDOM, 0.03, 0.02, tested=0.04), "better", "by 3.0 points [1.0, 5.0] (on these test images)"),
+        (
+            between("mgd3", RANDOM, 0.03, 0.02, holm=0.21),
+            "better",
+            "by 3.0 points [1.0, 5.0] (taken alone: p = 0.21 among all pairs)",
+        ),
+        (
+            Difference(
+                "mgd3", RANDOM, "convnet", "top-1", 0.1, 1, 1, 1, 1.0, tested_low=0.05, tested_high=0.15, p=0.01
+            ),
+            "open",
+            "is 10.0 points [5.0, 15.0] above random images: one pair of trainings on these test images:",
+        ),
+    ],
+)
+def test_a_claim_is_what_its_interval_says(difference: Difference, tone: str, says: str) -> None:
+    data = report(judgement=judged(difference))
+    (found,) = verdicts(data.judgement)
+    assert found.tone == tone and found.claim.startswith("This mgd3 set ")
+    assert says in plain(found.claim)
+    assert found.best == "", "with random images alone there is nothing else to name"
+    assert plain(found.claim) in Reader(render(data)).text
+
+
+def test_what_was_not_compared_is_open() -> None:
+    (found,) = verdicts(judged())
+    assert found.tone == "open" and "no seeds in common" in found.claim
+    (found,) = verdicts(judged(scored=scores(NAN)))
+    assert found.tone == "open" and "no valid accuracy" in found.claim
+
+
+def more(*others: tuple[str, float]) -> tuple[ScoreRow, ...]:
+    return *scores(), *(replace(scores()[1], set=name, last_mean=v, balanced_mean=v) for name, v in others)
+
+
+class TestBest:
+    """The headline names the best of all sets, whichever is the run's own."""
+
+    def best(self, difference: Difference, *others: tuple[str, float], **change: object) -> str:
+        made = judged(between("mgd3", RANDOM, 0.063, 0.02), difference, scored=more(*others), **change)
+        (found,) = verdicts(made)
+        assert found.claims == [found.best, found.claim]
+        assert plain(found.best) in Reader(render(report(judgement=made))).text
+        return plain(found.best)
+
+    def test_is_another_set(self) -> None:
+        said = self.best(between("kmeans", "mgd3", 0.019, 0.01), ("kmeans", 0.54), ("dit", 0.5))
+        assert said == "Best of 4 sets: kmeans, 54.0 ± 1.1 %, 1.9 points [0.9, 2.9] better than mgd3"
+
+    def test_is_another_set_that_may_be_no_better(self) -> None:
+        said = self.best(between("mgd3", "kmeans", -0.019, 0.03), ("kmeans", 0.54))
+        assert "kmeans, 54.0 ± 1.1 %, 1.9 points [−1.1, 4.9] ahead of mgd3: cannot be told apart at 3 training" in said
+
+    def test_is_the_runs_own_against_the_next(self) -> None:
+        said = self.best(between("mgd3", "kmeans", 0.02, 0.01), ("kmeans", 0.501))
+        assert said == "Best of 3 sets: mgd3, 52.1 ± 0.8 %, 2.0 points [1.0, 3.0] better than kmeans"
+
+    def test_is_never_a_bound(self) -> None:
+        assert "full data" not in self.best(between("mgd3", "kmeans", 0.02, 0.01), ("kmeans", 0.501))
+
+
+class TestChance:
+    def test_needs_more_than_noise_over_it(self) -> None:
+        def detail(last: float, std: float | None, images: int, seeds: int = 3) -> str:
+            row = replace(scores(last)[0], seeds=seeds, last_std=std)
+            (found,) = verdicts(judged(scored=(row,), tested=(images // 10,) * 10))
+            return found.detail
+
+        assert "cannot be told from chance (10.0 %)" in detail(0.104, 0.01, 1000)
+        assert "cannot be told from chance" in detail(0.12, 0.001, 100), "within the error of a hundred test images"
+        assert "cannot be told from chance" in detail(0.15, 0.03, 10_000), "within the spread over seeds"
+        assert "Chance is 10.0 %" in detail(0.2, 0.01, 1000)
+        assert "cannot be told from chance" in detail(0.11, None, 1000, 1)
+        assert "Chance is 10.0 %" in detail(0.2, None, 1000, 1)
+
+    def test_one_seed_has_no_spread(self) -> None:
+        (found,) = verdicts(judged(scored=scores(seeds=1)))
+        assert "±" not in found.detail and "one seed" in found.detail
+
+
+class TestUneven:
+    """Over uneven classes it is the mean over classes that leads."""
+
+    def test_sets_are_told_apart_a_class(self) -> None:
+        rows = tuple(replace(s, balanced_mean=s.last_mean - 0.2, balanced_std=0.01) for s in scores())
+        found = [between("mgd3", RANDOM, 0.063, 0.02), between("mgd3", RANDOM, 0.001, 0.02, measure="balanced")]
+        made = judged(*found, scored=rows, measure="balanced", tested=(10, 40))
+        (one,) = verdicts(made)
+        assert one.tone == "same" and "0.1 points" in one.claim
+        assert "32.1 ± 1.0 % a class (52.1 % an image)" in plain(one.detail)
+        assert "keeps 49 %" in one.detail, "of 65.2 a class, and not of 85.2 an image"
+
+
+def test_a_table_puts_the_larger_set_first() -> None:
+    (row,) = told.rows([between("mgd3", RANDOM, -0.02, 0.01)])
+    assert (row.a, row.b, row.mean) == (RANDOM, "mgd3", "2.0")
+    assert plain(row.over_seeds) == "[1.0, 3.0]" and row.words == "better" and row.needed == "9"
+
+
+def test_the_page_has_a_table_of_every_pair() -> None:
+    others = [between("kmeans", "mgd3", 0.019, 0.01), between("kmeans", RANDOM, 0.08, 0.01)]
+    made = judged(between("mgd3", RANDOM, 0.063, 0.02), *others, scored=more(("kmeans", 0.54)))
+    words = Reader(render(report(judgement=made))).text
+    assert "mgd3 − random 6.3 [4.3, 8.3]" in words
+    assert "1 further pair" in words and words.index("kmeans − mgd3") < words.index("1 further pair")
+    assert "What can be told apart" not in Reader(render(report(judgement=judged()))).text
