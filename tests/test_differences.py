@@ -9,22 +9,22 @@ import pytest
 
 from raydistill.report.data import Difference
 from raydistill.results.differences import adjusted, difference, table
-from raydistill.results.pairing import Outcome, matched
+from raydistill.results.pairing import TrainingOutcome, matched
 
 IMAGES = 200
 
 
-def outcome(name: str, generation: int | None, training: int, top1: float, digest: str = "") -> Outcome:
+def outcome(name: str, generation: int | None, training: int, top1: float, digest: str = "") -> TrainingOutcome:
     right = np.arange(IMAGES) < round(top1 * IMAGES)
     digest = digest or f"{name} {generation}"
-    return Outcome(name, digest, "convnet", generation, training, top1, top1, "test", (right[::2], right[1::2]))
+    return TrainingOutcome(name, digest, "convnet", generation, training, top1, top1, "test", (right[::2], right[1::2]))
 
 
-def a_set(name: str, values: dict[tuple[int | None, int], float], digest: str = "") -> list[Outcome]:
+def a_set(name: str, values: dict[tuple[int | None, int], float], digest: str = "") -> list[TrainingOutcome]:
     return [outcome(name, g, t, v, digest) for (g, t), v in values.items()]
 
 
-def units(a: list[Outcome], b: list[Outcome]) -> list[list[tuple]]:
+def units(a: list[TrainingOutcome], b: list[TrainingOutcome]) -> list[list[tuple]]:
     return [[((x.generation, x.training), (y.generation, y.training)) for x, y in c] for c in matched(a, b)]
 
 

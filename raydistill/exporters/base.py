@@ -26,7 +26,6 @@ CARD = "README.md"
 AGAIN = "run the command that made it again, which takes seconds"
 PARQUET_SECTIONS = ("Load it", "Train on it", "Columns")  # of the card
 SHARD = re.compile(r"train-\d{5}-of-(\d{5})\.parquet")
-LEFT_OUT = ("time/", "difference/")  # of result.json: what is of the run and not of the set
 CARRIED = ("weight", "slot", "prototype_id", "method", "seed_key", "provenance", "soft_label")  # columns that travel
 
 
@@ -50,7 +49,7 @@ class Product:
     run: Location
     classes: tuple[ClassInfo, ...]
     shards: tuple[str, ...]
-    metrics: dict[str, float]  # of result.json without LEFT_OUT; empty before the run is evaluated
+    metrics: dict[str, float]  # of result.json, times left out; empty before the run is evaluated
 
     @property
     def root(self) -> Location:
@@ -97,8 +96,9 @@ def open_product(run: Location) -> Product:
     names = shards(run)
     if not names:
         raise BadInput(f"--run {run}: it has no images in {PRODUCT}/; run distill (or sample) to its end first")
-    told = {k: v for k, v in sorted(numbers(run).items()) if not k.startswith(LEFT_OUT)}
-    flat = told if _judged(run, names[0]) else {}
+    flat = (
+        {k: v for k, v in sorted(numbers(run).items()) if not k.startswith("time/")} if _judged(run, names[0]) else {}
+    )
     product = Product(run, (), names, flat)
     for name in (*names, CARD):
         product.read(name)

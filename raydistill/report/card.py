@@ -217,7 +217,8 @@ def with_metrics(text: str, metrics: Mapping[str, float]) -> str:
     """
     if not metrics:
         return text
-    rows = _rows([(name, f"{value:.6g}") for name, value in sorted(metrics.items())])
+    shown = sorted((k, v) for k, v in metrics.items() if not k.startswith("difference/"))  # of the run, not of the set
+    rows = _rows([(name, f"{value:.6g}") for name, value in shown])
     table = (
         "## Metrics\n\nTop-1 accuracies are fractions, mean and standard deviation over training seeds, tested on "
         "real images: `accuracy/STUDENT` after training on this set, `accuracy/SET/STUDENT` on another set of "

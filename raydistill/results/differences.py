@@ -11,14 +11,14 @@ import numpy as np
 from raydistill.report.data import Difference, Measure
 from raydistill.results import over_images
 from raydistill.results import statistics as st
-from raydistill.results.pairing import Outcome, Pair, matched
+from raydistill.results.pairing import Pair, TrainingOutcome, matched
 
 
-def table(outcomes: Sequence[Outcome], measures: Sequence[Measure] = ("top-1",)) -> list[Difference]:
+def table(outcomes: Sequence[TrainingOutcome], measures: Sequence[Measure] = ("top-1",)) -> list[Difference]:
     """All pairs of sets in the order in which they come, by student and measure; Holm over the pairs of each."""
     found = []
     for student in dict.fromkeys(o.student for o in outcomes):
-        sets: dict[str, list[Outcome]] = {}
+        sets: dict[str, list[TrainingOutcome]] = {}
         for o in outcomes:
             if o.student == student:
                 sets.setdefault(o.set, []).append(o)
@@ -35,7 +35,9 @@ def adjusted(family: Sequence[Difference]) -> list[Difference]:
     return [replace(d, holm=holm.get(id(d))) for d in family]
 
 
-def difference(a: Sequence[Outcome], b: Sequence[Outcome], measure: Measure = "top-1") -> Difference | None:
+def difference(
+    a: Sequence[TrainingOutcome], b: Sequence[TrainingOutcome], measure: Measure = "top-1"
+) -> Difference | None:
     """Set `a` minus set `b` for their student; None where no trainings belong together."""
     paired = matched(a, b)
     pairs = [pair for cluster in paired for pair in cluster]

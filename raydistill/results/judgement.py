@@ -9,11 +9,11 @@ import numpy as np
 from raydistill.report.data import Judgement, Measure
 from raydistill.results import differences
 from raydistill.results.numbers import score_rows
-from raydistill.results.pairing import Outcome
+from raydistill.results.pairing import TrainingOutcome
 from raydistill.state import Results
 
 
-def judgement(done: Results, found: Sequence[Outcome]) -> Judgement:
+def judgement(done: Results, found: Sequence[TrainingOutcome]) -> Judgement:
     """`found` are the outcomes of its trainings."""
     splits = done.prepared.splits
     compared = measures(splits.train.counts, splits.test.counts)

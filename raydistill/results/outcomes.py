@@ -10,15 +10,15 @@ import numpy as np
 from raydistill import strict_json
 from raydistill.evaluation.score import Score, packed, unpacked
 from raydistill.identity import canonical
-from raydistill.results.pairing import Outcome
+from raydistill.results.pairing import TrainingOutcome
 from raydistill.stages.evaluation.trainer import body
 from raydistill.state import Results
 
 
-def outcomes(done: Results) -> list[Outcome]:
+def outcomes(done: Results) -> list[TrainingOutcome]:
     """One a finished training, in their order."""
     return [
-        Outcome(
+        TrainingOutcome(
             set=t.set.name,
             digest=t.set.digest,
             student=t.student,
@@ -34,12 +34,12 @@ def outcomes(done: Results) -> list[Outcome]:
     ]
 
 
-def written(found: Sequence[Outcome]) -> bytes:
+def written(found: Sequence[TrainingOutcome]) -> bytes:
     """The text of trainings.json; answers are a bit an image in base64, `tested` counts the images of each class."""
     return canonical([_tree(o) for o in found]).encode()
 
 
-def read(data: bytes) -> list[Outcome]:
+def read(data: bytes) -> list[TrainingOutcome]:
     """The opposite of `written`. Raises ValueError for what is none."""
     tree = strict_json.parse(data)
     try:
@@ -48,13 +48,13 @@ def read(data: bytes) -> list[Outcome]:
         raise ValueError(f"it holds no trainings: {e}") from None
 
 
-def _tree(o: Outcome) -> dict[str, Any]:
+def _tree(o: TrainingOutcome) -> dict[str, Any]:
     tree = {k: v for k, v in vars(o).items() if k != "answers"}
     if o.answers is not None:
         tree |= {"tested": [len(a) for a in o.answers], "right": packed(np.concatenate(o.answers))}
     return tree
 
 
-def _outcome(tree: dict[str, Any]) -> Outcome:
+def _outcome(tree: dict[str, Any]) -> TrainingOutcome:
     tested, right = tree.pop("tested", None), tree.pop("right", None)
-    return Outcome(**tree, answers=None if tested is None else unpacked(right, tested))
+    return TrainingOutcome(**tree, answers=None if tested is None else unpacked(right, tested))

@@ -13,7 +13,7 @@ from raydistill.report.data import Measure
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """What came of one training. `digest` says which images it was on, `generation` by which seed they were made.
 
     `generation` is None for a set without one, such as the full data. `test` says on which images it was tested, and
@@ -34,11 +34,11 @@ class Outcome:
         return self.top1 if measure == "top-1" else self.balanced
 
 
-Pair = tuple[Outcome, Outcome]
-Seeds = Mapping[int | None, Mapping[int, Outcome]]  # generation seed -> training seed -> outcome
+Pair = tuple[TrainingOutcome, TrainingOutcome]
+Seeds = Mapping[int | None, Mapping[int, TrainingOutcome]]  # generation seed -> training seed -> outcome
 
 
-def matched(a: Sequence[Outcome], b: Sequence[Outcome]) -> list[list[Pair]]:
+def matched(a: Sequence[TrainingOutcome], b: Sequence[TrainingOutcome]) -> list[list[Pair]]:
     """The pairs of two sets for one student, a list a generation seed; none where they have no seeds in common.
 
     Two sets of one draw each are paired by training seed, whatever seeds made them. A set that every generation seed
@@ -60,16 +60,16 @@ def matched(a: Sequence[Outcome], b: Sequence[Outcome]) -> list[list[Pair]]:
     return [pairs for pairs in clusters if pairs]
 
 
-def seeds(outcomes: Sequence[Outcome]) -> Seeds:
+def seeds(outcomes: Sequence[TrainingOutcome]) -> Seeds:
     """By generation and training seed. Seeds that made the same images are one: nothing was drawn."""
     same = len({o.digest for o in outcomes}) == 1
-    found: dict[int | None, dict[int, Outcome]] = {}
+    found: dict[int | None, dict[int, TrainingOutcome]] = {}
     for o in outcomes:
         found.setdefault(None if same else o.generation, {})[o.training] = o
     return found
 
 
-def _beside(drawn: Seeds, fixed: Mapping[int, Outcome]) -> list[list[Pair]]:
+def _beside(drawn: Seeds, fixed: Mapping[int, TrainingOutcome]) -> list[list[Pair]]:
     """Each outcome of the drawn sets with that of its training seed, or with the next one that is left."""
     left = dict(sorted(fixed.items()))
     clusters: list[list[Pair]] = []
