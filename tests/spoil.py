@@ -14,6 +14,7 @@ from raydistill.store.verification import survey, verify
 
 SEALED = (
     "config.yaml",
+    "trainings.json",
     "result.json",
     "report.html",
     "logs/costs.json",

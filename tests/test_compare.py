@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from test_report import Reader
 
 from raydistill.cli import main
 from raydistill.report.comparison import ComparedRun, differences, others, render, students
+from raydistill.results.outcomes import read, written
+from raydistill.results.pairing import TrainingOutcome
 from raydistill.sources.images import png
 from raydistill.store import seals
 from raydistill.store.artifact import table_bytes
@@ -19,14 +25,23 @@ from raydistill.store.location import Location
 ODD = "cat, <b>tom</b>"
 
 
-def run(path: Path, method: str, accuracy: float, **metrics: float) -> Path:
-    import numpy as np
+def trained(method: str, generation: int, training: int, top1: float) -> TrainingOutcome:
+    right = np.arange(100) < round(100 * top1)
+    return TrainingOutcome(
+        method, f"{method} {generation}", "convnet", generation, training, top1, top1, "t", (right[::2], right[1::2])
+    )
 
+
+def run(
+    path: Path, method: str, accuracy: float, values: Sequence[float] = (), seed: int = 0, **metrics: float
+) -> Path:
     root = Location.of(str(path))
     tree = {"method": method, "ipc": 2, "seed": 0, "run_dir": str(path), "source": {"image_size": 8, "path": "/x/set"}}
     seals.write(root, "config.yaml", yaml.safe_dump(tree).encode())
     flat = {"accuracy/convnet/mean": accuracy, "accuracy/convnet/std": 0.01, "accuracy/convnet/best_mean": accuracy}
     seals.write(root, "result.json", json.dumps(flat | metrics).encode())
+    if values:
+        seals.write(root, "trainings.json", written([trained(method, seed, t, v) for t, v in enumerate(values)]))
     picture = png(np.full((8, 8, 3), int(255 * accuracy), np.uint8))
     image = {"bytes": picture, "path": "a.png"}
     rows = [{"image": image, "class_name": c, "slot": s} for c in ("dog", ODD) for s in range(2)]
@@ -42,6 +57,43 @@ def test_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "50.0 ± 1.0" in page and "25.0 ± 1.0" in page and "12.5" in page
     assert page.count("<img") == 8 and "&lt;b&gt;tom" in page and "<b>tom" not in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+class TestPairs:
+    """Runs are compared in the pairs of their trainings, as the sets of one run are."""
+
+    @staticmethod
+    def page(tmp_path: Path, *runs: Path) -> str:
+        assert main(["report", *map(str, runs), "--out", str(tmp_path / "page.html")]) == 0
+        return Reader((tmp_path / "page.html").read_text()).text
+
+    def test_the_best_is_named_and_better_only_if_the_interval_says_so(self, tmp_path: Path) -> None:
+        a = run(tmp_path / "a", "mgd3", 0.5, (0.5, 0.51, 0.49))
+        b = run(tmp_path / "b", "mgd3", 0.6, (0.6, 0.61, 0.6), seed=1)
+        c = run(tmp_path / "c", "dit", 0.59, (0.55, 0.64, 0.58))
+        words = self.page(tmp_path, a, b, c)
+        assert "Best of 3 runs: b, 60.0 ± 1.0 %, 1.3 points [" in words
+        assert "ahead of c: cannot be told apart at 3 training seeds; " in words
+        assert "b − a 10.3 [" in words and "better" in words
+
+    def test_a_run_of_an_older_version_is_shown_and_not_compared(self, tmp_path: Path) -> None:
+        a, b = run(tmp_path / "a", "mgd3", 0.5, (0.5, 0.51, 0.49)), run(tmp_path / "b", "random", 0.25)
+        words = self.page(tmp_path, a, b)
+        assert "Best of 2 runs: a, 50.0 ± 1.0 % " in words and "What can be told apart" not in words
+
+    def test_what_are_no_trainings_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        a, b = run(tmp_path / "a", "mgd3", 0.5), run(tmp_path / "b", "random", 0.25)
+        seals.write(Location.of(str(b)), "trainings.json", b"[1]")
+        assert main(["report", str(a), str(b), "--out", str(tmp_path / "page.html")]) == 1
+        assert "trainings.json does not hold the trainings of a run" in capsys.readouterr().err
+
+    def test_outcomes_survive_their_file(self) -> None:
+        one = trained("mgd3", 0, 1, 0.37)
+        (back,) = read(written([one]))
+        assert back.answers is not None and one.answers is not None
+        assert [a.tolist() for a in back.answers] == [a.tolist() for a in one.answers]
+        older = replace(one, answers=None)
+        assert replace(back, answers=None) == older and read(written([older])) == [older]
 
 
 def test_only_what_differs_is_listed() -> None:

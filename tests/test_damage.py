@@ -56,6 +56,7 @@ VERBS = ("distill", "compare", "export", "--run")
 TABLE = {
     "config.yaml": ("rebuilt/named", "named", "unread/unread", "named"),
     "result.json": ("rebuilt/named", "named", "named", "unread"),
+    "trainings.json": ("rebuilt/named", "named", "unread", "unread"),
     "report.html": ("rebuilt/named", "unread", "unread", "unread"),
     "logs/costs.json": ("rebuilt/named", "unread", "unread", "unread"),
     "logs/artifacts.json": ("rebuilt/named", "unread", "unread", "unread"),
@@ -63,6 +64,7 @@ TABLE = {
     "distilled/*.parquet": ("rebuilt/named", "named", "named", "unread"),
     "seals/config.yaml.json": ("rebuilt/named", "named", "unread", "named"),
     "seals/result.json.json": ("rebuilt/named", "named", "named", "unread"),
+    "seals/trainings.json.json": ("rebuilt/named", "named", "unread", "unread"),
     "seals/report.html.json": ("rebuilt/named", "unread", "unread", "unread"),
     "seals/logs*costs.json.json": ("rebuilt/named", "unread", "unread", "unread"),
     "seals/logs*artifacts.json.json": ("rebuilt/named", "unread", "unread", "unread"),

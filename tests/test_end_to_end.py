@@ -62,8 +62,10 @@ class TestARun:
 
     def test_leaves_numbers_and_a_page_that_needs_nothing_else(self, reference: Reference) -> None:
         flat = json.loads((reference[0] / "result.json").read_text())
-        for key in ("accuracy/convnet/mean", "accuracy/convnet/std", "accuracy/random/convnet/mean"):
+        for key in ("accuracy/convnet/mean", "accuracy/convnet/balanced_mean", "accuracy/random/convnet/mean"):
             assert 0 <= flat[key] <= 1
+        assert "difference/mgd3/random/convnet/mean" in flat
+        assert not any(key.endswith("std") for key in flat if key.startswith("accuracy/")), "one seed has no spread"
         assert flat["network_calls"] == 3
         assert {"time/encode_s", "time/sample_mgd3_s", "time/evaluate_s"} <= set(flat)
         page = (reference[0] / "report.html").read_text()

@@ -182,7 +182,8 @@ def test_a_product_or_page_that_was_cut_short_is_made_whole(reference: Reference
     shutil.rmtree(run / "distilled")
     (run / "report.html").unlink()
     shards = [n for n in product(plain) if n.endswith(".parquet")]
-    points = [f"distilled:before_write:{name}" for name in (*shards, "README.md")] + ["report:before_write:result.json"]
+    points = [f"distilled:before_write:{name}" for name in (*shards, "README.md")]
+    points += [f"report:before_write:{name}" for name in ("trainings.json", "result.json")]
     for i, point in enumerate(points):
         faults = Faults(tmp_path / f"fault-{i}", point)
         assert finish(run, **NOWHERE, **faults.env).returncode == -signal.SIGKILL and faults.left() == []

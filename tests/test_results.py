@@ -6,7 +6,6 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from raydistill.report.data import FULL, RANDOM, ScoreRow
@@ -39,8 +38,8 @@ def test_calls_are_those_of_an_image_and_a_doubled_batch_is_one(scale: float, ca
         config = SimpleNamespace(method=name, sampler=SimpleNamespace(cfg_scale=scale))
         return SimpleNamespace(config=config, method=SimpleNamespace(generates=generates))
 
-    slots = pa.table({"nfe": [8, 12]})
-    made: Any = SimpleNamespace(read=lambda columns: slots)
+    slots = SimpleNamespace(nfe=SimpleNamespace(mean=10.0))
+    made: Any = SimpleNamespace(numbers=lambda: slots)
     variants = (variant("pgfm"), variant("dit"), variant(RANDOM, generates=False))
     prepared: Any = SimpleNamespace(config=variants[0].config, variants=variants)
     done = Results(prepared, syntheses=dict.fromkeys(("pgfm", "dit", RANDOM), made))

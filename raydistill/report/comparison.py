@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raydistill.report import calls, text
+from raydistill.report import calls, text, told
+from raydistill.report.data import Difference, Judgement, Measure, ScoreRow
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.page import IMAGE_BUDGET, environment
+from raydistill.report.verdict import best
 
 MAX_CLASSES = 20
 SLOTS = 6
@@ -26,8 +29,9 @@ class ComparedRun:
     count: int
 
 
-def render(runs: Sequence[ComparedRun]) -> str:
-    """The page as HTML text, one self-contained file."""
+def render(runs: Sequence[ComparedRun], found: Sequence[Difference] = (), measure: Measure = "top-1") -> str:
+    """The page as HTML text, one self-contained file. `found` are the differences of the runs' own sets, by run."""
+    judged = Judgement(tuple(s for r in runs for s in _rows(r)), 0.0, tuple(found), measure)
     classes = [c for c in dict.fromkeys(c for r in runs for c in r.images)][:MAX_CLASSES]
     shown = [b for r in runs for c in classes for b in r.images.get(c, ())[:SLOTS]]
     encode = display_copy if sum(map(len, shown)) > IMAGE_BUDGET else data_uri
@@ -40,6 +44,8 @@ def render(runs: Sequence[ComparedRun]) -> str:
         .render(
             runs=runs,
             students=[(s, [_score(r, s) for r in runs]) for s in students(runs)],
+            claims=[(s, claim) for s in students(runs) if (claim := best(judged, s, what="runs"))],
+            apart=[(told.rows(found), False)] if found else [],
             others=others(runs),
             differences=differences(runs),
             calls=[(c.title, calls.draw(c)) for c in calls.charts([_set(r) for r in runs])],
@@ -66,7 +72,18 @@ def _score(run: ComparedRun, student: str) -> dict[str, str]:
             return "–"
         return text.percent(mean) if not std else f"{text.percent(mean)} ± {text.percent(std)}"
 
-    return {"last": cell(""), "best": cell("best_")}
+    return {"last": cell(""), "balanced": cell("balanced_"), "best": cell("best_")}
+
+
+def _rows(run: ComparedRun) -> list[ScoreRow]:
+    """What its own set is worth to each student, under the name of the run."""
+    found = []
+    for student in students([run]):
+        own = {k.removeprefix(f"{ACCURACY}{student}/"): v for k, v in run.metrics.items()}
+        mean, balanced = own["mean"], own.get("balanced_mean", math.nan)
+        last = (mean, own.get("std"), own.get("best_mean", mean), own.get("best_std"))
+        found.append(ScoreRow(run.name, student, 0, *last, run.count, False, balanced, own.get("balanced_std")))
+    return found
 
 
 def _set(run: ComparedRun) -> tuple[str, str, bool, dict[str, float]]:

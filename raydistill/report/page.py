@@ -81,7 +81,7 @@ def render(data: ReportData) -> str:
             colours=classes.colours(data.embedding.names) if data.embedding else [],
             guidance=[(g, _trace(g)) for g in data.guidance],
             calls=[(c.title, calls.draw(c)) for c in data.calls],
-            differences=_differences(data),
+            apart=_apart(data),
             total=text.duration(sum(c.seconds for c in data.costs if not c.reused)),
         )
     )
@@ -97,7 +97,7 @@ def _trace(g: GuidanceTrace) -> Markup:
     return lines.chart([g.line], f"{g.name} at each guided step: {g.meaning}", text.number, "step", falling=True)
 
 
-def _differences(data: ReportData) -> list[tuple[list[told.Row], bool]]:
+def _apart(data: ReportData) -> list[tuple[list[told.Row], bool]]:
     """Those with the run's own set, and the others behind a fold."""
     found, name = data.judgement.differences, data.method
     own = [d for d in found if name in (d.a, d.b)]

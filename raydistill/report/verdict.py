@@ -91,21 +91,27 @@ def _against_random(main: ScoreRow, rand: ScoreRow | None, judged: Judgement) ->
     return "same", f"{name} does not measurably beat random images: {shown} {side}, {told.conclusion(d)}"
 
 
-def _best(main: ScoreRow, judged: Judgement) -> str:
-    """The best of all sets by its mean, against the run's own, or against the next where that is the best."""
-    rows = [s for s in judged.scores if s.student == main.student and s.set not in BOUNDS]
+def best(judged: Judgement, student: str, main: ScoreRow | None = None, what: str = "sets") -> str:
+    """The best of all by its mean: against `main`, or where that is the best or there is none, against the next."""
+    rows = [s for s in judged.scores if s.student == student and s.set not in BOUNDS]
     rows = sorted((s for s in rows if math.isfinite(value(s, judged.measure))), key=lambda s: -value(s, judged.measure))
-    if len(rows) < 2 or {s.set for s in rows} == {main.set, RANDOM} or main not in rows:
+    if len(rows) < 2 or (main is not None and main not in rows):
         return ""
-    best = rows[0]
-    other = main if best is not main else rows[1]
-    d = between(judged, best.set, other.set, main.student)
-    head = f"Best of {len(rows)} sets: {best.set}, {_value(best, judged)}"
+    first = rows[0]
+    other = rows[1] if main is None or first is main else main
+    d = between(judged, first.set, other.set, student)
+    head = f"Best of {len(rows)} {what}: {first.set}, {_value(first, judged)}"
     if d is None:
         return head
     if d.sign > 0:
         return f"{head}, {_told(d)} better than {other.set}"
     return f"{head}, {told.size(d)} ahead of {other.set}: {told.conclusion(d)}"
+
+
+def _best(main: ScoreRow, judged: Judgement) -> str:
+    """Empty where there is nothing to name beside the run's own set and random images."""
+    names = {s.set for s in judged.scores if s.student == main.student and s.set not in BOUNDS}
+    return "" if names <= {main.set, RANDOM} else best(judged, main.student, main)
 
 
 def _told(d: Difference) -> str:

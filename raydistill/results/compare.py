@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import yaml
 
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, CorruptArtifact
 from raydistill.exporters.base import AGAIN, numbers, tables
 from raydistill.report.comparison import SLOTS, ComparedRun, render
+from raydistill.results import differences, outcomes
+from raydistill.results.judgement import measures
+from raydistill.results.pairing import TrainingOutcome
 from raydistill.store import seals
 from raydistill.store.location import Location
-from raydistill.store.rundir import CONFIG, RESULT
+from raydistill.store.rundir import CONFIG, RESULT, TRAININGS
 
 
 def compare(places: Sequence[str], out: str) -> str:
     """Writes the page of several runs to the file `out`; returns its path. Raises BadInput for what is no run."""
     names = short_names(places)
     runs = [read(place, name) for place, name in zip(places, names, strict=True)]
+    trained = [o for place, run in zip(places, runs, strict=True) for o in own_trainings(place, run)]
+    tested = [len(a) for o in trained for a in o.answers or ()]
+    compared = measures(np.array(tested)) if tested else ("top-1",)
     path = Path(out).expanduser().absolute()
     if path.is_dir() or not path.parent.is_dir():
         raise BadInput(f"--out {out}: must be a file in a folder that exists")
-    text = render(runs)
+    text = render(runs, differences.table(trained, compared), compared[0])
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as e:
@@ -53,6 +61,21 @@ def read(place: str, name: str) -> ComparedRun:
         for row in table.filter(pa.compute.less(table["slot"], SLOTS)).to_pylist():
             images.setdefault(row["class_name"], []).append(row["image"]["bytes"])
     return ComparedRun(name, flat, dict(_flat(config)), images, count)
+
+
+def own_trainings(place: str, run: ComparedRun) -> list[TrainingOutcome]:
+    """What came of the trainings on a run's own set, under the name of the run; none of a run of an older version.
+
+    Raises CorruptArtifact.
+    """
+    root = Location.of(place)
+    if seals.find(root, TRAININGS) is None and not _there(root / TRAININGS):
+        return []
+    try:
+        found = outcomes.read(seals.read(root, TRAININGS, AGAIN))
+    except ValueError as e:
+        raise CorruptArtifact(f"{root / TRAININGS} does not hold the trainings of a run: {e}; {AGAIN}") from None
+    return [replace(o, set=run.name) for o in found if o.set == run.config["method"]]
 
 
 def _there(file: Location) -> bool:
