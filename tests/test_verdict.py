@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from test_report import Reader, between, judged, report, scores
 
-from raydistill.report import told
+from raydistill.report import wording
 from raydistill.report.data import RANDOM, Difference, ScoreRow
 from raydistill.report.page import render
 from raydistill.report.verdict import verdicts
@@ -133,7 +133,7 @@ class TestUneven:
 
 
 def test_a_table_puts_the_larger_set_first() -> None:
-    (row,) = told.rows([between("mgd3", RANDOM, -0.02, 0.01)])
+    (row,) = wording.rows([between("mgd3", RANDOM, -0.02, 0.01)])
     assert (row.a, row.b, row.mean) == (RANDOM, "mgd3", "2.0")
     assert plain(row.over_seeds) == "[1.0, 3.0]" and row.words == "better" and row.needed == "9"
 

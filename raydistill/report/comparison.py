@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raydistill.report import calls, text, told
+from raydistill.report import calls, text, wording
 from raydistill.report.data import Difference, Judgement, Measure, ScoreRow
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.page import IMAGE_BUDGET, environment
@@ -45,7 +45,7 @@ def render(runs: Sequence[ComparedRun], found: Sequence[Difference] = (), measur
             runs=runs,
             students=[(s, [_score(r, s) for r in runs]) for s in students(runs)],
             claims=[(s, claim) for s in students(runs) if (claim := best(judged, s, what="runs"))],
-            apart=[(told.rows(found), False)] if found else [],
+            pairs_of_sets=[(wording.rows(found), False)] if found else [],
             others=others(runs),
             differences=differences(runs),
             calls=[(c.title, calls.draw(c)) for c in calls.charts([_set(r) for r in runs])],

@@ -9,7 +9,7 @@ from functools import cache
 import jinja2
 from markupsafe import Markup
 
-from raydistill.report import calls, classes, lines, plots, text, told
+from raydistill.report import calls, classes, lines, plots, text, wording
 from raydistill.report.data import FULL, ClassPanel, Curves, GuidanceTrace, PanelImage, ReportData, ScoreRow, StageCost
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.verdict import verdicts
@@ -81,7 +81,7 @@ def render(data: ReportData) -> str:
             colours=classes.colours(data.embedding.names) if data.embedding else [],
             guidance=[(g, _trace(g)) for g in data.guidance],
             calls=[(c.title, calls.draw(c)) for c in data.calls],
-            apart=_apart(data),
+            pairs_of_sets=_pairs_of_sets(data),
             total=text.duration(sum(c.seconds for c in data.costs if not c.reused)),
         )
     )
@@ -97,11 +97,11 @@ def _trace(g: GuidanceTrace) -> Markup:
     return lines.chart([g.line], f"{g.name} at each guided step: {g.meaning}", text.number, "step", falling=True)
 
 
-def _apart(data: ReportData) -> list[tuple[list[told.Row], bool]]:
+def _pairs_of_sets(data: ReportData) -> list[tuple[list[wording.DifferenceRow], bool]]:
     """Those with the run's own set, and the others behind a fold."""
     found, name = data.judgement.differences, data.method
     own = [d for d in found if name in (d.a, d.b)]
-    made = [(told.rows(own), False), (told.rows([d for d in found if d not in own]), True)]
+    made = [(wording.rows(own), False), (wording.rows([d for d in found if d not in own]), True)]
     return made if found else []
 
 

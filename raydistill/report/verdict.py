@@ -8,7 +8,7 @@ from typing import Literal
 
 from scipy import stats
 
-from raydistill.report import told
+from raydistill.report import wording
 from raydistill.report.data import BOUNDS, FULL, RANDOM, Difference, Judgement, Measure, ScoreRow
 from raydistill.report.text import count, percent, plural, spread
 
@@ -85,10 +85,10 @@ def _against_random(main: ScoreRow, rand: ScoreRow | None, judged: Judgement) ->
         return "better", f"{name} beats random images by {_told(d)}"
     if d.sign < 0:
         return "worse", f"{name} does not beat random images: it is {_told(d.turned())} below them"
-    shown = told.size(d if d.mean >= 0 else d.turned())
+    shown = wording.size(d if d.mean >= 0 else d.turned())
     if d.low is None:
-        return "open", f"{name} is {shown} {side} random images: {told.conclusion(d)}"
-    return "same", f"{name} does not measurably beat random images: {shown} {side}, {told.conclusion(d)}"
+        return "open", f"{name} is {shown} {side} random images: {wording.conclusion(d)}"
+    return "same", f"{name} does not measurably beat random images: {shown} {side}, {wording.conclusion(d)}"
 
 
 def best(judged: Judgement, student: str, main: ScoreRow | None = None, what: str = "sets") -> str:
@@ -105,7 +105,7 @@ def best(judged: Judgement, student: str, main: ScoreRow | None = None, what: st
         return head
     if d.sign > 0:
         return f"{head}, {_told(d)} better than {other.set}"
-    return f"{head}, {told.size(d)} ahead of {other.set}: {told.conclusion(d)}"
+    return f"{head}, {wording.size(d)} ahead of {other.set}: {wording.conclusion(d)}"
 
 
 def _best(main: ScoreRow, judged: Judgement) -> str:
@@ -116,7 +116,7 @@ def _best(main: ScoreRow, judged: Judgement) -> str:
 
 def _told(d: Difference) -> str:
     """The size of a difference that the interval shows, with what it depends on."""
-    return told.size(d) + told.conclusion(d).removeprefix("better")
+    return wording.size(d) + wording.conclusion(d).removeprefix("better")
 
 
 def _this(main: ScoreRow, judged: Judgement) -> str:

@@ -56,7 +56,7 @@ def needed(d: Difference) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
+class DifferenceRow:
     """A difference as a line of a table."""
 
     a: str
@@ -72,14 +72,14 @@ class Row:
     words: str
 
 
-def rows(found: Sequence[Difference]) -> list[Row]:
+def rows(found: Sequence[Difference]) -> list[DifferenceRow]:
     """Lines of a table; the larger set stands first."""
     several = len({d.student for d in found}) > 1, len({d.measure for d in found}) > 1
     made = []
     for d in (d if d.mean >= 0 else d.turned() for d in found):
         notes = [d.student if several[0] else "", MEASURES[d.measure] if several[1] else ""]
         made.append(
-            Row(
+            DifferenceRow(
                 d.a,
                 d.b,
                 ", ".join(filter(None, notes)),
