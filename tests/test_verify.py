@@ -254,7 +254,7 @@ def test_odd_arguments_are_refused(argv: list[str], run: Path, capsys: pytest.Ca
 def test_the_command_line_says_all_of_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", str(run), "--readers", "2"]) == 0
     out, err = capsys.readouterr()
-    assert out == f"{run}\n" and "8 files" in err and "nothing is wrong" in err
+    assert out == f"{run}\n" and "10 files" in err and "nothing is wrong" in err
     flip(data(run))
     assert cli.main(["verify", str(run)]) == 1
     out, err = capsys.readouterr()
