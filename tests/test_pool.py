@@ -115,6 +115,16 @@ def test_a_fit_takes_back_only_what_it_needs(cluster: Pretended) -> None:
     assert len(cluster.alive) == 2
 
 
+@pytest.mark.parametrize("up", [True, False])
+def test_released_none_is_warm(cluster: Pretended, monkeypatch: pytest.MonkeyPatch, up: bool) -> None:
+    """Also where Ray has ended, and they with it."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: up)
+    cluster.warm(2, num_cpus=1)
+    cluster.warm(1, num_cpus=0.5)
+    pool.release()
+    assert len(cluster.alive) == (0 if up else 3) and not team(9, num_cpus=1).idle
+
+
 def test_a_share_of_a_gpu_is_in_the_way_of_whoever_needs_a_whole_one(cluster: Pretended) -> None:
     cluster.joined, cluster.resources = False, {"CPU": 8.0, "GPU": 2.0}
     cluster.warm(2, num_cpus=0.5, num_gpus=0.5)

@@ -205,6 +205,14 @@ def make_room(reservation: Reservation, workers: int) -> None:
             del _warm[shape]
 
 
+def release() -> None:
+    """Ends all actors that stages left warm: what is timed next starts its own."""
+    if ray.is_initialized():
+        for actor in [a for shape, idle in _warm.items() if shape[0] == _session() for a in idle]:
+            ray.kill(actor)
+    _warm.clear()
+
+
 def _beside_warm(have: Room) -> Room:
     """What warm actors leave free; a share of a GPU counts as a whole one, since the shares may lie on several."""
     held = [(cpus, math.ceil(gpus), len(warm)) for (_, cpus, gpus), warm in _warm.items()]
