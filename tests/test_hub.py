@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hub_server import Hub, Server, cached, tree
 from huggingface_hub import constants
+from safetensors.numpy import save
 
 from raydistill import config as configuration
 from raydistill.errors import BadInput
-from raydistill.models import hub
+from raydistill.models import denoiser, hub
 from raydistill.models.checkpoint import WEIGHTS, packaged
 from raydistill.models.denoiser import GeneratorSpec
+from raydistill.models.text_generator import is_pipeline
 from raydistill.models.vae import VaeSpec
 from raydistill.pipeline.preflight import prepare
 from raydistill.pretraining.plan import make_plan
@@ -117,8 +120,25 @@ class TestFetching:
     def test_a_generator_is_its_network_scheduler_and_training(self, served: Hub) -> None:
         served.push("me/dit", GENERATOR | {"vae/" + WEIGHTS: b"", "transformer/diffusion_pytorch_model.bin": b""})
         found = hub.find("generator", "me/dit", None)
-        assert served.fetched() == set(hub.FILES["generator"])
+        assert served.fetched() == set(denoiser.FILES)
         assert GeneratorSpec(found.folder, found.name).identity() == GeneratorSpec(None).identity()
+
+    def test_a_pipeline_of_text_is_a_generator_and_its_vae_is_a_vae(self, served: Hub) -> None:
+        """By the layout of Stable Diffusion 1.5: each section fetches what it reads, and no half precision."""
+        weights = {f"unet/{WEIGHTS}", "text_encoder/model.safetensors", f"vae/{WEIGHTS}"}
+        text = {"model_index.json", "unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json"}
+        text |= {f"tokenizer/{n}" for n in ("tokenizer_config.json", "vocab.json", "merges.txt")}
+        extra = {"unet/diffusion_pytorch_model.fp16.safetensors", "safety_checker/model.safetensors", "v1-5.ckpt"}
+        files = {n: save({n: np.zeros(1)}) for n in weights} | {n: json.dumps({"of": n}).encode() for n in text | extra}
+        served.push("me/sd", files | {f"vae/{n}": VAE[n] for n in ("config.json", WEIGHTS)})
+        found = hub.find("generator", "me/sd", None)
+        assert served.fetched() == text | weights - {f"vae/{WEIGHTS}"} | {"vae/config.json"}
+        assert is_pipeline(found.folder)
+        found = hub.find("vae", "me/sd", None)
+        assert f"vae/{WEIGHTS}" in served.fetched()
+        assert VaeSpec(found.folder, found.name).identity() == VaeSpec(None).identity()
+        served.asked.clear()
+        assert hub.find("generator", "me/sd", None).commit == found.commit and not served.asked
 
     def test_a_revision_is_kept_to(self, served: Hub) -> None:
         old = served.push("me/vae", VAE)
@@ -171,7 +191,8 @@ class TestRefusals:
         assert f"is no folder here ({Path.cwd() / 'models' / 'vae'})" in said
         assert f"not in the cache {constants.HF_HUB_CACHE}" in said
         assert ("HF_HUB_OFFLINE is set" if how == "offline" else f"{constants.ENDPOINT} cannot be reached (") in said
-        assert f"`hf download models/vae --revision v2 --include config.json --include {WEIGHTS}`" in said
+        both = f"config.json --include {WEIGHTS} --include vae/config.json --include vae/{WEIGHTS}"
+        assert f"`hf download models/vae --revision v2 --include {both}`" in said
         assert "any local folder with vae.path=DIR" in said
 
     @pytest.mark.parametrize("how", ["offline", "unreachable"])
@@ -231,6 +252,21 @@ class TestRefusals:
         found = hub.find("generator", "me/dit", None)
         with pytest.raises(BadInput, match=r"training.json is missing; .*: copy me/dit to a folder and add it there"):
             GeneratorSpec(found.folder, found.name)
+
+    def test_a_pipeline_whose_vae_is_known_by_its_id(self, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(packaged("vae"), tmp_path / "sd" / "vae")).parent
+        config = json.loads((folder / "vae" / "config.json").read_text())
+        del config["scaling_factor"]
+        (folder / "vae" / "config.json").write_text(json.dumps(config))
+        with pytest.raises(BadInput, match="does not give scaling_factor"):
+            VaeSpec(str(folder))
+        assert VaeSpec(str(folder), "stable-diffusion-v1-5/stable-diffusion-v1-5").scaling_factor == 0.18215
+
+    def test_a_part_of_a_pipeline_of_another_kind(self, served: Hub) -> None:
+        names = ["unet/config.json", "model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json"]
+        files = {f"unet/{WEIGHTS}": VAE[WEIGHTS], "text_encoder/pytorch_model.bin": b"x"}
+        served.push("me/sd", files | dict.fromkeys(names, b"{}"))
+        assert "in me/sd, text_encoder/pytorch_model.bin is a pickle" in refusal("generator", "me/sd")
 
 
 class TestPrepare:

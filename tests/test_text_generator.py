@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_pipeline import LIMIT, tiny_pipeline, write_tokenizer
 from tiny_run import TinyRun, config
 
@@ -174,6 +175,15 @@ class TestIdentity:
         assert spec(copy).identity() == spec(folder).identity()
 
 
+def test_a_text_encoder_may_be_named_as_in_the_releases(folder: Path, copy: Path) -> None:
+    """Theirs begin with text_model and hold a table of positions; today's library writes neither."""
+    file = copy / "text_encoder" / "model.safetensors"
+    weights = {f"text_model.{n.removeprefix('text_model.')}": t for n, t in load_file(file).items()}
+    save_file(weights | {"text_model.embeddings.position_ids": torch.arange(LIMIT)[None]}, file, {"format": "pt"})
+    released, today = (spec(f).network().embeddings for f in (copy, folder))
+    assert torch.equal(released, today) and released.std() > 0.1
+
+
 class TestRefusals:
     def test_a_class_without_a_name(self, folder: Path) -> None:
         for name in ("7", "n01440764", " "):
@@ -225,8 +235,6 @@ class TestRefusals:
         assert part in refusal(copy)
 
     def test_weights_that_lack_something(self, copy: Path) -> None:
-        from safetensors.torch import load_file, save_file
-
         file = copy / "text_encoder" / "model.safetensors"
         weights = load_file(file)
         gone = next(n for n in weights if "final_layer_norm" in n)

@@ -8,17 +8,43 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from raydistill.errors import BadInput, one_line
-from raydistill.models import denoiser, published, vae
-from raydistill.models.checkpoint import WEIGHTS, check_weights, odd_weights
+from raydistill.models import denoiser, published, text_generator, vae
+from raydistill.models.checkpoint import check_weights, odd_weights
 
 ID = re.compile(r"(?=.{3,96}$)(?!.*(?:--|\.\.|\.git$))\b[\w.-]+\b/\b[\w.-]+\b", re.ASCII)  # as the hub does
-FILES = {"vae": vae.FILES, "generator": denoiser.FILES}
-MAY_LACK = {"training.json"}  # the spec says what to do without it
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Files of one way in which a model lies in a repository, which is known by the first of them.
+
+    The spec says what to do without those that it `may_lack`.
+    """
+
+    files: tuple[str, ...]
+    may_lack: frozenset[str] = frozenset()
+
+    @property
+    def weights(self) -> list[str]:
+        return [f for f in self.files if f.endswith(".safetensors")]
+
+    def lacks(self, folder: Path) -> list[str]:
+        return [f for f in self.files if f not in self.may_lack and not (folder / f).is_file()]
+
+
+LAYOUTS = {
+    "vae": (Layout(tuple(vae.FILES)), Layout(tuple(f"vae/{f}" for f in vae.FILES))),
+    "generator": (
+        Layout(tuple(denoiser.FILES), frozenset({"training.json"})),
+        Layout(tuple(text_generator.FILES), frozenset(text_generator.EITHER)),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -65,12 +91,14 @@ class Repository:
     def find(self) -> Found:
         """Raises BadInput."""
         folder = self._cached()
-        if folder is None or self._lacks(folder):
+        if folder is None or self._layout(folder).lacks(folder):
             folder = self._fetched()
+        layout = self._layout(folder)
         try:
-            check_weights((folder / self._weights).parent, self._key)
+            for file in layout.weights:
+                check_weights((folder / file).parent, self._key, os.path.basename(file))
         except BadInput as e:
-            raise BadInput(f"{e}: {self._command} --force-download") from None
+            raise BadInput(f"{e}: {self._command(layout.files)} --force-download") from None
         return Found(str(folder), self.name, folder.name)
 
     @property
@@ -78,26 +106,25 @@ class Repository:
         return f"{self.section}.path"
 
     @property
-    def _weights(self) -> str:
-        return next(f for f in FILES[self.section] if f.endswith(WEIGHTS))
+    def _files(self) -> list[str]:
+        """Of all layouts: which one it is shows when they are there."""
+        return list(dict.fromkeys(f for layout in LAYOUTS[self.section] for f in layout.files))
 
-    @property
-    def _command(self) -> str:
+    def _layout(self, folder: Path) -> Layout:
+        layouts = LAYOUTS[self.section]
+        return next((layout for layout in layouts if (folder / layout.files[0]).is_file()), layouts[0])
+
+    def _command(self, files: Sequence[str]) -> str:
         """The command that fills the cache."""
         words = ["hf", "download", self.name]
         words += ["--revision", self.revision] if self.revision else []
-        return shlex.join([*words, *(w for f in FILES[self.section] for w in ("--include", f))])
-
-    def _lacks(self, folder: Path) -> list[str]:
-        return [f for f in FILES[self.section] if f not in MAY_LACK and not (folder / f).is_file()]
+        return shlex.join([*words, *(w for f in files for w in ("--include", f))])
 
     def _snapshot(self, local: bool) -> Path:
         from huggingface_hub import snapshot_download
 
         return Path(
-            snapshot_download(
-                self.name, revision=self.revision, allow_patterns=FILES[self.section], local_files_only=local
-            )
+            snapshot_download(self.name, revision=self.revision, allow_patterns=self._files, local_files_only=local)
         )
 
     def _cached(self) -> Path | None:
@@ -117,7 +144,8 @@ class Repository:
             folder = self._snapshot(local=False)
         except Exception as e:  # the client raises its own kinds, those of its HTTP library, and those of the disk
             self._refuse(e)
-        lacks = self._lacks(folder)
+        layout = self._layout(folder)
+        lacks = layout.lacks(folder)
         if not lacks:
             return folder
         try:
@@ -125,12 +153,14 @@ class Repository:
         except Exception as e:  # without a network the client may hand out an unfinished copy
             self._refuse_without_network(f"without {lacks[0]} in", e)
         files = [f.rfilename for f in listed]
-        odd = odd_weights(f for f in files if os.path.dirname(f) == os.path.dirname(self._weights))
-        if self._weights in lacks and odd:
-            raise BadInput(
-                f"{self._key}: in {self._called}, {odd}, and give the folder with {self._key}=DIR, or a "
-                f"{self.section}.revision that holds one (conversions are often offered as refs/pr/N)"
-            )
+        for file in (f for f in layout.weights if f in lacks):
+            beside = [f for f in files if os.path.dirname(f) == os.path.dirname(file)]
+            odd = odd_weights(beside, os.path.basename(file))
+            if odd:
+                raise BadInput(
+                    f"{self._key}: in {self._called}, {odd}, and give the folder with {self._key}=DIR, or a "
+                    f"{self.section}.revision that holds one (conversions are often offered as refs/pr/N)"
+                )
         raise BadInput(
             f"{self._key}: {self._called} holds no {lacks[0]}, so it is no model of the layout that is needed "
             "(docs/bring-your-own.md); give another"
@@ -178,6 +208,6 @@ class Repository:
             why = f"{constants.ENDPOINT} cannot be reached ({one_line(cause)})"
         raise BadInput(
             f"{self._key}={self._called} is no folder here ({os.path.abspath(self.name)}), and as an id on the hub it "
-            f"is {cached} the cache {constants.HF_HUB_CACHE} while {why}; run `{self._command}` where the hub can be "
-            f"reached and bring the cache (HF_HOME), or give any local folder with {self._key}=DIR"
+            f"is {cached} the cache {constants.HF_HUB_CACHE} while {why}; run `{self._command(self._files)}` where the "
+            f"hub can be reached and bring the cache (HF_HOME), or give any local folder with {self._key}=DIR"
         ) from None

@@ -13,7 +13,10 @@ import json
 from raydistill.config import class_list
 
 SCALING_FACTOR = 0.18215
-VAES = ("stabilityai/sd-vae-ft-mse", "stabilityai/sd-vae-ft-ema")
+VAES = (
+    *("stabilityai/sd-vae-ft-mse", "stabilityai/sd-vae-ft-ema"),
+    *("stable-diffusion-v1-5/stable-diffusion-v1-5", "CompVis/stable-diffusion-v1-4"),  # with the VAE in vae/
+)
 DITS = ("facebook/DiT-XL-2-256", "facebook/DiT-XL-2-512")
 
 # `main` holds the weights as a pickle, which is never opened; this revision the same as safetensors.
