@@ -24,7 +24,7 @@ from raydistill.stages.evaluation.checkpoint import Weights, described
 from raydistill.store import inspection, seals
 from raydistill.store.findings import Kind
 from raydistill.store.location import Location
-from raydistill.store.rundir import PROBE, RunDir
+from raydistill.store.rundir import PARTS, PROBE, RunDir
 from raydistill.store.verification import survey, verify
 
 AGAIN_S = inspection.AGAIN_S
@@ -137,6 +137,7 @@ class TestLeftOver:
         body["stage"] = "evaluations"
         sealed = canonical(body | {"digest": digest(canonical(body).encode())})
         (run / "evaluations" / FINGERPRINT / "manifest.json").write_text(sealed)
+        seals.write(Location.of(str(run)), PARTS, canonical([f"evaluations/{FINGERPRINT}"]).encode())
         states = run / "checkpoints" / "trainings"
         for name in (FINGERPRINT, "fedcba9876543210"):
             (states / name).mkdir(parents=True)
