@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from raydistill import config, registry
 from raydistill.cli import VERBS, methods
 from raydistill.config import SourceConfig
+from raydistill.diffusion.start import Start
 from raydistill.errors import BadInput
 from raydistill.methods.resolve import resolve
 
@@ -114,6 +115,12 @@ class TestExtend:
         after = {kind: set(registry.names(kind)) - before[kind] for kind in registry.PACKAGES}
         assert after == {kind: {n for k, n in map(str.split, title.split(", ")) if k == kind} for kind in after}
         assert registry.get(*entry).__module__ == "example"
+
+    def test_a_method_takes_weights_and_a_start_by_naming_them(self, execute) -> None:
+        execute(EXAMPLES["method medoids_weighed"])
+        v = resolve(config.load("quickstart", ["method=medoids_weighed", "ipc=3"]))
+        assert (v.config.weights.mode, v.config.weights.norm) == ("density", "mean")
+        assert v.sampling is not None and v.sampling.start == Start(0.5)
 
     @pytest.mark.parametrize(
         ("title", "entry"),

@@ -191,6 +191,13 @@ class TestRefusals:
     def test_an_image_without_a_weight_among_others(self, tmp_path: Path, kind: str) -> None:
         assert "has no weight" in refused(weighted(tmp_path / "mine", kind, [1.0, 1.0, "none", 1.0, 1.0, 1.0]))
 
+    @pytest.mark.parametrize("kind", ["jsonl", "csv"])
+    def test_weights_of_more_images_than_there_are(self, tmp_path: Path, kind: str) -> None:
+        mine = weighted(tmp_path / "mine", kind, [1.0] * 6)
+        (mine / "n02" / "1.png").unlink()
+        line = refused(mine)
+        assert "has weights of 6 images, and of n02/1.png there is none" in line
+
     def test_an_image_that_breaks_off_is_named_by_the_import(self, tmp_path: Path) -> None:
         mine = folders(tmp_path / "mine")
         (mine / "n02" / "1.png").write_bytes(image(1, 1)[:200])

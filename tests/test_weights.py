@@ -46,10 +46,32 @@ class TestFormulas:
         assert weigh(np.array([1, 2, 3]), "density", "mean").tolist() == [0.5, 1.0, 1.5]
         assert weigh(np.array([1, 2, 5]), "density", "sum").tolist() == [0.125, 0.25, 0.625]
 
-    @pytest.mark.parametrize("masses", [[1, 2, 3], [49] * 10, [7] * 3])
-    def test_equal_ones_are_one_to_the_bit(self, masses: list[int]) -> None:
-        assert set(weigh(np.array(masses), "uniform", "mean")) == {1.0}
-        assert len(set(masses)) > 1 or set(weigh(np.array(masses), "density", "mean")) == {1.0}
+    def test_sqrt_is_its_root_and_power_is_between_uniform_and_beyond(self) -> None:
+        masses = np.array([1, 4, 9, 2])
+        assert weigh(masses[:3], "sqrt", "mean") == pytest.approx([0.5, 1.0, 1.5])
+        for gamma, mode in ((0.0, "uniform"), (0.5, "sqrt"), (1.0, "density")):
+            assert weigh(masses, "power", "mean", gamma) == pytest.approx(weigh(masses, mode, "mean"))
+        assert weigh(masses, "power", "sum", 2.0) == pytest.approx(masses**2 / 102)
+
+    def test_norms_differ_by_a_factor(self) -> None:
+        masses = np.array([3.0, 5.0, 11.0, 2.0])
+        mean, total, root = (weigh(masses, "sqrt", norm) for norm in ("mean", "sum", "inv_sqrt_k"))
+        assert (mean.mean(), total.sum(), root.mean()) == pytest.approx((1.0, 1.0, 0.5))
+        assert root == pytest.approx(2 * np.sqrt(masses) / np.sqrt(masses).sum()), "sqrt(K) sqrt(n) / sum of sqrt(n)"
+        assert mean / total == pytest.approx(4.0)
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("masses", [[49] * 10, [7] * 3, [0.1] * 7])
+    def test_equal_ones_are_one_to_the_bit(self, masses: list[float], mode: str) -> None:
+        if mode != "density" or masses[0] >= 1:  # masses are counts
+            assert set(weigh(np.array(masses), mode, "mean", 0.3)) == {1.0}
+        assert set(weigh(np.array([1, 2, 3]), "uniform", "mean")) == {1.0}
+
+    @pytest.mark.parametrize("mass", [0.0, -1.0, np.nan, np.inf])
+    @pytest.mark.parametrize("mode", MODES)
+    def test_no_weight_comes_of_an_empty_cell(self, mode: str, mass: float) -> None:
+        with pytest.raises(ValueError, match="the mass of slot 1 is"):
+            weigh(np.array([2.0, mass]), mode, "mean", 0.5)
 
     def test_slots_that_share_a_prototype_share_its_mass(self) -> None:
         assert shared(np.array([6, 2, 9]), np.array([0, 1, 0])).tolist() == [3.0, 2.0, 3.0]
@@ -205,8 +227,13 @@ class TestRun:
             assert worked == ["weigh"], "equal weights are those that the images have: what was finished stays so"
             assert digests(same) == digests(plain) and "effective_sample_size" not in metrics(same)
             worked.clear()
+            root = job.run(prepare(small(tmp_path, "weights.mode=sqrt")), execute=watched)
+            assert worked == ["weigh", "measure"], "one set of images and labels for all weights"
+            worked.clear()
             heavy = job.run(prepare(small(tmp_path, "weights.mode=density")), execute=watched)
             assert worked == ["weigh", "measure"]
+        assert root.syntheses["mgd3"].images_digest == heavy.syntheses["mgd3"].images_digest
+        assert metrics(heavy)["effective_sample_size"] < metrics(root)["effective_sample_size"] < 3
         one, other = digests(heavy), digests(plain)
         assert one["random"] == other["random"], "a baseline has what its own method prescribes"
         assert one["mgd3"][0] == other["mgd3"][0] and one["mgd3"][1] != other["mgd3"][1]
@@ -237,6 +264,32 @@ class TestRefusals:
             prepare(small(tmp_path, "weights.mode=density", f"method={method}"))
         assert prepare(small(tmp_path, "weights.mode=uniform", f"method={method}")), "the remedy"
         assert not (tmp_path / "run").exists()
+
+    def test_ddoq_has_roots_and_its_baseline_has_equal_ones(self, tmp_path: Path) -> None:
+        prepared = prepare(small(tmp_path, "method=ddoq", "evaluate.baselines=[d4m]"))
+        assert [v.config.weights for v in prepared.variants] == [WeightsConfig(mode=m) for m in ("sqrt", "uniform")]
+
+    @pytest.mark.parametrize(
+        ("overrides", "line"),
+        [
+            (["weights.mode=power"], "needs an exponent; give weights.gamma"),
+            (["weights.mode=sqrt", "weights.gamma=0.3"], "is for weights.mode=power, not for sqrt"),
+            (["weights.gamma=0.3"], "is for weights.mode=power, not for none"),
+            (["weights.mode=power", "weights.gamma=-1"], "weights.gamma"),
+        ],
+    )
+    def test_an_exponent_goes_with_a_power_and_a_power_with_an_exponent(
+        self, overrides: list[str], line: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(BadInput, match=line):
+            prepare(small(tmp_path, *overrides))
+        both = prepare(small(tmp_path, "weights.mode=power", "weights.gamma=0.3"))
+        assert both.variants[0].config.weights.gamma == 0.3 and both.variants[1].config.weights.gamma is None
+
+    def test_a_method_with_weights_that_there_are_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(registry.get("method", "mgd3"), "weights", "cubic")
+        with pytest.raises(BadInput, match=r"prescribes weights='cubic', which is no mode \(uniform, density, sqrt"):
+            resolve(small(tmp_path))
 
     def test_a_norm_of_no_mode(self, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"weights\.norm: no weights\.mode is given"):

@@ -50,6 +50,10 @@ class ProtocolConfig(Section):
     bn_pass: Annotated[
         bool | None, Field(description="one more forward pass a step, for BatchNorm statistics, as RDED's script does")
     ] = None
+    weighting: Annotated[
+        Literal["loss", "sampling"] | None,
+        Field(description="weights of images multiply their loss, or images are drawn in proportion to them"),
+    ] = None
     evaluations: Annotated[
         int | None, Field(ge=1, le=1000, description="times the student is tested; best and last are reported")
     ] = None

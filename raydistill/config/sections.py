@@ -212,17 +212,26 @@ class WeightsConfig(Section):
     """What the images of a set weigh in the loss, of the masses of their prototypes."""
 
     mode: Annotated[
-        Literal["uniform", "density"] | None,
+        Literal["uniform", "density", "sqrt", "power"] | None,
         Field(
-            description=("uniform: all the same; density: the images of its cluster; null = what the method prescribes")
+            description=(
+                "uniform: all the same; density: the images of its cluster; sqrt: their root; power: to gamma; "
+                "null = what the method prescribes"
+            )
         ),
     ] = None
     norm: Annotated[
-        Literal["mean", "sum"],
+        Literal["mean", "sum", "inv_sqrt_k"],
         Field(
-            description="mean: 1 in each class, as without weights; sum: 1 in each class, as the objective is printed"
+            description=(
+                "mean: 1 in each class, as without weights; sum: 1 in each class, as the objective is printed; "
+                "inv_sqrt_k: mean 1 / sqrt(ipc), as DDOQ is said to have it"
+            )
         ),
     ] = "mean"
+    gamma: Annotated[float | None, Field(ge=0, le=8, description="exponent of the masses, for weights.mode=power")] = (
+        None
+    )
 
 
 class SampleConfig(Pool):

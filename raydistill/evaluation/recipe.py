@@ -31,6 +31,7 @@ class Recipe:
     area (1 = none); flip; brightness, contrast and saturation jitter in random order; PCA lighting; CutMix for a share
     `cutmix` of the batches, its image's share drawn from Beta(beta, beta).
     `labels`: "hard", "teacher" (every mixed batch on the fly) or "stored" (per image and view; `views` of each).
+    `weighting`: a weight multiplies the loss of its image, or "sampling": images are drawn in proportion to it.
     Tested `evaluations` times at even distances after the share `tested_from` of the training; a test image is cut to
     the middle `test_crop` of its side. `bn_pass`: one more forward pass a step, which moves BatchNorm statistics alone;
     it sees the mixed batch, because RDED's script mixes in place.
@@ -60,13 +61,15 @@ class Recipe:
     test_crop: float = 1.0
     image_size: int = 224
     visits: int = 0
+    weighting: Literal["loss", "sampling"] = "loss"
 
     @property
     def soft(self) -> bool:
         return self.labels != "hard"
 
     def tree(self) -> dict[str, Any]:
-        return asdict(self)
+        """All values; `weighting`, which came later, where it is not what was there before."""
+        return {k: v for k, v in asdict(self).items() if (k, v) != ("weighting", "loss")}
 
 
 def resolve(config: ProtocolConfig, setting: Setting) -> Recipe:
@@ -122,7 +125,8 @@ def describe(recipe: Recipe) -> str:
         f"CutMix {r.cutmix:g}" if r.cutmix else "",
     ]
     kind = {"sgd": "SGD", "adamw": "AdamW"}[r.optimiser]
+    drawn = " drawn in proportion to weights" if r.weighting == "sampling" else ""
     return (
-        f"{labels}, {r.visits:,} image visits in batches of {r.batch}, {kind} {r.lr:g} ({steps}), "
+        f"{labels}, {r.visits:,} image visits{drawn} in batches of {r.batch}, {kind} {r.lr:g} ({steps}), "
         f"weight decay {r.weight_decay:g}; {', '.join(filter(None, seen)) or 'no augmentation'}"
     )

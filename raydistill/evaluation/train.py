@@ -15,6 +15,7 @@ from raydistill import registry
 from raydistill.errors import StageFailed
 from raydistill.evaluation.augment import Augment
 from raydistill.evaluation.cutmix import cutmix
+from raydistill.evaluation.drawing import by_chance, in_proportion
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.optimiser import optimiser, set_rate
 from raydistill.evaluation.recipe import Recipe
@@ -109,7 +110,9 @@ def train_student(
     has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
     found = _continue(net, opt, keeper)
     summed, since = torch.zeros((), device=device), found.step
-    for step, (epoch, rows, seen) in enumerate(batches(len(train), recipe, student.seed, found.step), found.step + 1):
+    weights, chances = by_chance(train.weights) if recipe.weighting == "sampling" else (train.weights, None)
+    order = batches(len(train), recipe, student.seed, found.step, chances)
+    for step, (epoch, rows, seen) in enumerate(order, found.step + 1):
         torch.manual_seed(_torch_seed("student.dropout", student.seed, step))
         set_rate(opt, recipe, seen)
         x = augment(epoch, rows)
@@ -119,7 +122,7 @@ def train_student(
         if recipe.bn_pass and has_statistics:
             with torch.no_grad(), arithmetic:
                 net(x)
-        weight = mix.of(train.weights[torch.from_numpy(rows).to(device)])
+        weight = mix.of(weights[torch.from_numpy(rows).to(device)])
         with arithmetic:
             logits = net(x)
         value = (loss(logits.float(), target, recipe.soft, recipe.temperature) * weight).mean()
@@ -158,12 +161,20 @@ def exam_steps(recipe: Recipe, steps: int) -> set[int]:
     return {max(1, round(steps * (first + (1 - first) * (i + 1) / count))) for i in range(count)}
 
 
-def batches(n: int, recipe: Recipe, seed: int, done: int = 0) -> Iterator[tuple[int, np.ndarray, int]]:
-    """(epoch, rows (b,) int64, visits before) of every step after the first `done`; an epoch is a permutation."""
+def batches(
+    n: int, recipe: Recipe, seed: int, done: int = 0, weights: np.ndarray | None = None
+) -> Iterator[tuple[int, np.ndarray, int]]:
+    """(epoch, rows (b,) int64, visits before) of every step after the first `done`.
+
+    An epoch is a permutation; with weights (n,) one of n rows drawn in proportion to them.
+    """
     a_epoch = -(-n // recipe.batch)
     epoch, skip = divmod(done, a_epoch)
     while epoch * n < recipe.visits:
-        order = generator("student.order", seed, epoch).permutation(n)[: recipe.visits - epoch * n]
+        order = generator("student.order", seed, epoch).permutation(n)
+        if weights is not None:
+            order = in_proportion(weights, generator("student.drawn", seed, epoch))[order]
+        order = order[: recipe.visits - epoch * n]
         for start in range(skip * recipe.batch, len(order), recipe.batch):
             yield epoch, order[start : start + recipe.batch], epoch * n + start
         epoch, skip = epoch + 1, 0

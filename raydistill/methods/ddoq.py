@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from raydistill.diffusion.start import Start
 from raydistill.methods.base import ClassView, Method, Slot, in_turn
 from raydistill.registry import register
@@ -14,10 +16,11 @@ D4M_SNR = 0.0892
 class Ddoq(Method):
     """CLVQ's atoms, each the beginning of one image (DDOQ, arXiv 2501.07681, algorithm 1)."""
 
-    summary = "optimal quantisation: atoms of a stream, noised and denoised, weighed by their masses"
+    summary = "optimal quantisation: atoms of a stream, noised and denoised, weighed by the roots of their masses"
     uses_prototypes = True
     clustering = "clvq"
     start = Start(snr=D4M_SNR)
+    weights: ClassVar[str | None] = "sqrt"
 
     def slots(self, view: ClassView, ipc: int, seed: int) -> list[Slot]:
         return in_turn(view, ipc)
@@ -29,3 +32,4 @@ class D4m(Ddoq):
 
     summary = "mini-batch k-means, centroids noised and denoised (D4M)"
     clustering = "minibatch"
+    weights = "uniform"

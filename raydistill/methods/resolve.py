@@ -8,13 +8,14 @@ from typing import Any
 
 from raydistill import registry
 from raydistill.clustering.hierarchy import leaves_needed
-from raydistill.config import Config, GuidanceConfig, SamplerConfig, Section, Space
+from raydistill.config import Config, GuidanceConfig, SamplerConfig, Section, Space, WeightsConfig
 from raydistill.diffusion.schedule import Window
 from raydistill.diffusion.start import NOISE, Start
 from raydistill.errors import BadInput
 from raydistill.guidance.base import Guidance
 from raydistill.guidance.context import Context
 from raydistill.methods.base import Method
+from raydistill.methods.weighting import MODES
 from raydistill.models.classifier import ClassifierSpec
 
 
@@ -118,8 +119,7 @@ def resolve(config: Config) -> Variant:
     method: Method = registry.get("method", config.method).of(config)
     if method.uses_prototypes:
         config = _with_prototypes(config, method)
-    weights = config.weights.model_copy(update={"mode": config.weights.mode or method.weights})
-    config = config.model_copy(update={"weights": weights})
+    config = config.model_copy(update={"weights": _weights(config, method)})
     if not method.generates:
         return Variant(config, method, None)
     name = config.sampler.name or method.sampler
@@ -133,6 +133,21 @@ def resolve(config: Config) -> Variant:
     numbers = config.guidance.model_copy(update={"form": form}) if guidance is None else guidance.numbers
     config = config.model_copy(update={"sampler": sampler, "guidance": numbers})
     return Variant(config, method, SamplingPlan(sampler, kind, section(config, kind), start, guidance))
+
+
+def _weights(config: Config, method: Method) -> WeightsConfig:
+    weights = config.weights.model_copy(update={"mode": config.weights.mode or method.weights})
+    mode, gamma = weights.mode, weights.gamma
+    if mode is not None and mode not in MODES:
+        raise BadInput(f"method {config.method} prescribes weights={mode!r}, which is no mode ({', '.join(MODES)})")
+    needed = mode is not None and MODES[mode].needs_gamma
+    if needed and gamma is None:
+        raise BadInput(f"weights.mode={mode} needs an exponent; give weights.gamma (0.5 is sqrt, 1 is density)")
+    if not needed and gamma is not None:
+        raise BadInput(
+            f"weights.gamma={gamma:g} is for weights.mode=power, not for {mode or 'none'}; leave out one of the two"
+        )
+    return weights
 
 
 def _start(config: Config, method: Method, guidance: GuidancePlan | None) -> Start:

@@ -188,7 +188,7 @@ def _own(config: Config, name: str) -> dict[str, object]:
         "guidance": config.guidance.model_copy(update={"form": None}),
         "start": StartConfig(),
         "cluster": config.cluster.model_copy(update={"algorithm": None}),
-        "weights": config.weights.model_copy(update={"mode": None}),
+        "weights": config.weights.model_copy(update={"mode": None, "gamma": None}),
     }
 
 

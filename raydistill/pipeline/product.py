@@ -45,7 +45,7 @@ def assemble(p: Prepared, v: Variant, syntheses: DistilledSet) -> bool:
     """Writes distilled/; True if that changed anything."""
     c, made = v.config, provenance(p, v)
     if syntheses.weights:
-        made["weights"] = c.weights.model_dump()
+        made["weights"] = c.weights.model_dump(exclude_none=True)
     text = card(
         title=f"{source_name(c)} distilled by {c.method}, {images_per_class(c.ipc)}",
         method=c.method,

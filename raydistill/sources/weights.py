@@ -63,6 +63,9 @@ def _of_folder(root: Location, split: str, ids: list[str]) -> dict[str, Any] | N
         if name in found:
             raise BadInput(f"{place} names {name} twice; keep one row")
         found[name] = row["weight"]
+    unknown = min(found.keys() - set(ids), default=None)
+    if unknown is not None:
+        raise BadInput(f"{place} has weights of {len(found)} images, and of {unknown} there is none; make it fit")
     return found
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydistill.config import Config
-from raydistill.declared import Aside, Keys
+from raydistill.declared import Aside, Keys, Since
 from raydistill.errors import StageFailed
 from raydistill.methods.weighting import MODES, effective_sample_size, shared, weigh
 from raydistill.stages.prototypes.selection import chosen
@@ -35,6 +35,7 @@ class WeighWork(StageWork):
     prototypes: Sealed | None
     config: Annotated[Config, Keys("weights.mode", "weights.norm")]
     classes: Aside[Sealed]  # group's, which the prototypes are of
+    gamma: Annotated[float | None, Since(None)]
 
     def load(self, item: str) -> str:
         return item
@@ -49,7 +50,7 @@ class WeighWork(StageWork):
         masses, (mode, norm) = np.ones(len(slots)), (self.config.weights.mode or "", self.config.weights.norm)
         for rows, sizes in self._sizes(slots, label):
             masses[rows] = shared(sizes, slots["prototype_id"].to_numpy()[rows])
-        parts = [weigh(masses[label == c], mode, norm) for c in np.unique(label)]
+        parts = [self._class(int(c), masses[label == c], mode, norm) for c in np.unique(label)]
         weights = np.concatenate(parts)
         table = slots.select(schemas.PLACE).append_column("weight", pa.array(weights))
         meta = {
@@ -57,6 +58,14 @@ class WeighWork(StageWork):
             "as_before": bool(np.array_equal(weights, slots["weight"].to_numpy())),
         }
         return self.artifact.commit_table(key, table.cast(schemas.weights()), device="driver", meta=meta)
+
+    def _class(self, index: int, masses: np.ndarray, mode: str, norm: str) -> np.ndarray:
+        try:
+            return weigh(masses, mode, norm, self.gamma)
+        except ValueError as e:  # a clustering of one's own that leaves cells empty
+            raise StageFailed(
+                f"weigh: class {index}: {e}; choose weights.mode=uniform or mend the clustering"
+            ) from None
 
     def _sizes(self, slots: pa.Table, label: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Of each class the rows of its slots, and how many images each prototype that was offered to them has."""
@@ -82,7 +91,7 @@ class WeighWork(StageWork):
 def stage(config: Config, run: RunDir, slots: Sealed, prototypes: Sealed | None, classes: Sealed) -> Stage:
     """The weights of the slots of a plan (or of imported images), by the resolved `config.weights`."""
     masses = MODES[config.weights.mode or ""].needs_masses
-    work = WeighWork(slots, prototypes if masses else None, config, classes).within(run)
+    work = WeighWork(slots, prototypes if masses else None, config, classes, config.weights.gamma).within(run)
     total = slots.manifest.rows
     return Stage(
         "weigh",
