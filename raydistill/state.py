@@ -51,6 +51,7 @@ class Results:
     teaching: Teaching | None = None
     trainings: list[Training] = field(default_factory=list)
     on_parts: list[Training] = field(default_factory=list)  # on parts of the sets, for redundancy
+    students: dict[str, list[Training]] = field(default_factory=dict)  # of curricula, on their first increments
     computed: bool = False  # whether anything was done in this run
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from raydistill import registry
 from raydistill.config import Config, build, describe, leaves, load, nearest_key, presets
 from raydistill.errors import BadInput
 
 KEYS = [key for key, _ in leaves(Config)]
+BROUGHT = {key: kind for key, kind in registry.sections().items() if key not in Config.model_fields}
 
 
 def refused(*overrides: str, base: str = "quickstart") -> str:
@@ -202,9 +204,23 @@ class TestLoading:
             load().ipc = 3  # type: ignore[misc]
 
     def test_the_help_mentions_every_key_with_its_default(self) -> None:
+        """Those that entries bring with them come last."""
+        brought = [f"{name}.{key}" for name, kind in BROUGHT.items() for key, _ in leaves(kind)]
+        assert {"lgd.candidates", "learnability.scale"} <= set(brought)
         lines = describe().splitlines()
-        assert len(lines) == len(KEYS)
-        assert all(line.strip().startswith(f"{key}=") for key, line in zip(KEYS, lines, strict=True))
+        assert all(line.strip().startswith(f"{key}=") for key, line in zip([*KEYS, *brought], lines, strict=True))
+
+    def test_a_file_may_hold_values_for_one_method(self, tmp_path: Path) -> None:
+        """They stand over its own and below those that are given."""
+        file = tmp_path / "mine.yaml"
+        own = "{ipc: 4, sampler: {steps: 9}, lgd: {candidates: 2}}"
+        file.write_text(f"method: dit\nipc: 2\nsampler: {{cfg_scale: 2.0}}\nmethods: {{lgd: {own}}}\n")
+        plain, lgd = load(str(file)), load(str(file), ["method=lgd", "lgd.round=2"])
+        assert (plain.ipc, plain.sampler.steps, plain.brought) == (2, None, {})
+        assert (lgd.ipc, lgd.sampler.steps, lgd.sampler.cfg_scale) == (4, 9, 2.0)
+        assert (lgd.brought["lgd"].candidates, lgd.brought["lgd"].round) == (2, 2)  # type: ignore[attr-defined]
+        assert load(str(file), ["method=lgd", "ipc=6"]).ipc == 6
+        assert build(yaml.safe_load(lgd.yaml())) == lgd, "and its own file says it all"
 
     def test_every_key_is_nearest_to_itself(self) -> None:
         assert all(nearest_key(key) == key for key in KEYS)

@@ -15,6 +15,8 @@ from samples import write_student
 
 from raydistill.config import Config, build
 from raydistill.evaluation.recipe import Recipe
+from raydistill.guidance.learnability import CURRENT, REFERENCE
+from raydistill.methods.lgd import LgdConfig
 from raydistill.methods.resolve import resolve
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.denoiser import GeneratorSpec
@@ -28,7 +30,7 @@ from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.latents import embed, encode, group
 from raydistill.stages.prototypes import cluster
 from raydistill.stages.runner import Execute, Outcome, Stage, Work, serial
-from raydistill.stages.syntheses import check, ingest, plan, sample, weigh
+from raydistill.stages.syntheses import check, increment, ingest, plan, sample, weigh
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store.artifact import Manifest, Record
 from raydistill.store.rundir import RunDir
@@ -52,8 +54,8 @@ STAGES = (
     f"measure {GENERATED}",
 )
 IMPORT, TEACHER, LABEL = "import", "teacher", f"label {GENERATED}"  # of a folder's images, and for soft labels
-WEIGH = f"weigh {GENERATED}"
-EVERY = (*STAGES, IMPORT, TEACHER, LABEL, WEIGH)
+WEIGH, INCREMENT = f"weigh {GENERATED}", f"increment {GENERATED}"  # of a curriculum whose base this is
+EVERY = (*STAGES, IMPORT, TEACHER, LABEL, WEIGH, INCREMENT)
 UPSTREAM = {
     "encode": (),
     "group": ("encode",),
@@ -139,6 +141,8 @@ class TinyRun:
         if kind == "label":
             classes = self.train.classes
             return label.stage(self.config, self.run, self.ref(method_name), classes, self.network, self.recipe())
+        if kind == "increment":
+            return self.increment(method_name)
         v = resolve(self.config.model_copy(update={"method": method_name}))
         v = find_networks(v, [c.class_id for c in self.train.classes])
         if kind == "plan":
@@ -154,6 +158,15 @@ class TinyRun:
             return measure.stage(v.config, self.run, ref, points, self.network, len(self.train.classes))
         above = self.sealed(f"plan {method_name}")
         return sample.stage(v, self.run, above, self.sealed("group"), self.train, self.vae, self.generator)
+
+    def increment(self, base: str) -> Stage:
+        """As if the syntheses of a method were what there is so far, and `network` the judge of what to add."""
+        own = LgdConfig(base=base, candidates=2, memory_scope="all")
+        growth = resolve(self.config.model_copy(update={"method": "lgd", "brought": {"lgd": own}})).growth
+        assert growth is not None
+        judges = dict.fromkeys((CURRENT, REFERENCE), self.network)
+        v, slots, real = growth.next.with_networks(judges), self.sealed(f"plan {base}"), self.sealed("group")
+        return increment.stage(v, growth.how, self.run, slots, real, self.vae, self.generator, judges, self.made(base))
 
     def ref(self, method_name: str) -> SetRef:
         """The syntheses of a method as a training set."""

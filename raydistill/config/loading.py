@@ -45,13 +45,16 @@ def load(config: str = "quickstart", overrides: Sequence[str] = (), suffix: str 
 
     Without a run_dir it is runs/NAME and the suffix.
     """
-    tree = _read(config)
+    tree, values = _read(config), {}
     for item in overrides:
         key, sep, text = item.partition("=")
         if not sep or not key:
             raise BadInput(f"override {item!r} is not key=value (for example ipc=10 or guidance.scale=0.1)")
         refuse_secrets(f"configuration key {key}", text)
-        _put(tree, key, _value(key, text))
+        values[key] = _value(key, text)
+    tree = _of_method(tree, values.get("method", tree.get("method")))
+    for key, value in values.items():
+        _put(tree, key, value)
     name = config if config in presets() else Path(config).stem
     return build(tree, default_run=f"runs/{name}{suffix}")
 
@@ -89,6 +92,22 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
             if why := unusable(text) or (_too_long(text) if key in PATHS else None):
                 raise BadInput(f"configuration key {key}: {why}")
     return config if config.run_dir else config.model_copy(update={"run_dir": default_run})
+
+
+def _of_method(tree: dict[str, Any], method: Any) -> dict[str, Any]:
+    """The tree of a preset or a file with what it holds under `methods` for this method in the place of its own."""
+    own = tree.pop("methods", None)
+    return _over(tree, own.get(method, {})) if isinstance(own, dict) and isinstance(method, str) else tree
+
+
+def _over(tree: dict[str, Any], more: Any) -> dict[str, Any]:
+    """The tree with the values of another put over its own, section by section."""
+    if not isinstance(more, dict):
+        return tree
+    both = {
+        k: _over(tree[k], v) if isinstance(tree.get(k), dict) and isinstance(v, dict) else v for k, v in more.items()
+    }
+    return tree | both
 
 
 def _without_old_names(tree: dict[str, Any]) -> dict[str, Any]:

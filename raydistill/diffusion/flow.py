@@ -15,7 +15,7 @@ from torch import Tensor
 
 from raydistill.diffusion.loop import Batch, Watch
 from raydistill.diffusion.prediction import FlowPrediction
-from raydistill.diffusion.schedule import Window, timesteps
+from raydistill.diffusion.schedule import Opening, timesteps
 from raydistill.diffusion.start import NOISE, Start, mixed
 from raydistill.errors import BadInput
 
@@ -44,7 +44,9 @@ class FlowGuidance(Protocol):
     """
 
     space: str
-    window: Window
+
+    @property
+    def window(self) -> Opening: ...
 
     def delta(self, pred: FlowPrediction, batch: Batch) -> Tensor: ...
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from raydistill import seeding
 from raydistill.diffusion.prediction import Prediction
-from raydistill.diffusion.schedule import Placed, Step, Window
+from raydistill.diffusion.schedule import Opening, Placed, Step
 from raydistill.diffusion.start import NOISE, Start, mixed
 from raydistill.seeding import NoiseKey
 
@@ -36,7 +36,9 @@ class GuidanceTerm(Protocol):
     """
 
     space: str
-    window: Window
+
+    @property
+    def window(self) -> Opening: ...
 
     def delta(self, pred: Prediction, batch: Batch) -> Tensor: ...
 

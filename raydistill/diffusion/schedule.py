@@ -25,6 +25,12 @@ class Placed(Protocol):
     def fraction(self) -> float: ...
 
 
+class Opening(Protocol):
+    """Where guidance acts."""
+
+    def active(self, step: Placed) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Step:
     """One denoising step from x_t to x_{t-1} of the respaced process. All numbers are Python floats (float64)."""
@@ -135,6 +141,16 @@ class Window:
                 f"guidance: the window ({self.start}, {self.stop}] holds none of the {steps} steps "
                 f"(fractions 0 to {(steps - 1) / steps:.3g}); widen it or take more steps"
             )
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Of several terms of guidance: open where any is."""
+
+    each: tuple[Window, ...]
+
+    def active(self, step: Placed) -> bool:
+        return any(window.active(step) for window in self.each)
 
 
 def active_indices(window: Window, steps: Sequence[Step]) -> list[int]:

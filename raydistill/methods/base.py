@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -60,6 +60,29 @@ class Slot:
     weight: float = 1.0
 
 
+@dataclass(frozen=True)
+class Curriculum:
+    """How a set grows out of increments of `increment` images a class: the first by method `seed`, the others led by
+    what was trained on those before them, the best of `candidates` a slot.
+
+    What is chosen enters the memory of its class at the end of a round of `round` slots; with `remember_all` the memory
+    begins with all earlier increments. `student` is what is trained, with seed `training_seed`; the reference is a
+    student too, trained on all real images for `reference_epochs`, or teacher.path's network. `omega` weighs its loss
+    where candidates are chosen.
+    """
+
+    increment: int
+    seed: str
+    candidates: int
+    round: int
+    remember_all: bool
+    omega: float
+    reference: Literal["trained", "teacher"]
+    reference_epochs: int
+    student: str
+    training_seed: int
+
+
 class Method(ABC):
     """Subclass, set the class variables, register. Everything else of the pipeline is shared by all methods."""
 
@@ -75,6 +98,8 @@ class Method(ABC):
     steps: ClassVar[int] = 50
     weights: ClassVar[str | None] = None  # as weights.mode has it; None = those of its slots
     start: ClassVar[Start] = NOISE
+    terms: ClassVar[tuple[str, ...]] = ()  # guidances beside `guidance`, each in a window of its own
+    curriculum: Curriculum | None = None  # what it fills are increments of a set, and this is how it grows
     options: tuple[object, ...] = ()  # what `of` took from the configuration; part of the plan's fingerprint
 
     @classmethod

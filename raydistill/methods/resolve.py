@@ -8,22 +8,23 @@ from typing import Any
 
 from raydistill import registry
 from raydistill.clustering.hierarchy import leaves_needed
-from raydistill.config import Config, GuidanceConfig, SamplerConfig, Section, Space, WeightsConfig
+from raydistill.config import Config, GuidanceConfig, SamplerConfig, Section, Space, StartConfig, WeightsConfig
 from raydistill.diffusion.schedule import Window
 from raydistill.diffusion.start import NOISE, Start
 from raydistill.errors import BadInput
 from raydistill.guidance.base import Guidance
+from raydistill.guidance.combined import Combined
 from raydistill.guidance.context import Context
-from raydistill.methods.base import Method
+from raydistill.methods.base import Curriculum, Method
 from raydistill.methods.weighting import MODES
 from raydistill.models.classifier import ClassifierSpec
 
 
 @dataclass(frozen=True)
 class GuidancePlan:
-    """The guidance of a method with its numbers. `acts`: whether it does anything with them.
+    """A guidance of a method with its numbers. `acts`: whether it does anything with them.
 
-    `context` and `roles` are what it asks for if it acts; `networks` holds a classifier a role once they are found.
+    `context` and `roles` are what it asks for if it acts.
     """
 
     name: str
@@ -34,7 +35,6 @@ class GuidancePlan:
     acts: bool
     context: Mapping[str, Context]
     roles: tuple[str, ...] = ()
-    networks: Mapping[str, ClassifierSpec] = field(default_factory=dict)
 
     @property
     def begins(self) -> Start:
@@ -43,8 +43,7 @@ class GuidancePlan:
 
     @property
     def window(self) -> Window:
-        """In which it acts, of the section that guidance of diffusion shares."""
-        return Window(self.numbers.start, self.numbers.stop)
+        return self.make().window
 
     def make(self) -> Guidance:
         return self.kind.make(self.numbers, self.space, self.own)
@@ -57,13 +56,18 @@ class GuidancePlan:
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """How the images of a generating method come about. `sampler` has its name and its steps."""
+    """How the images of a generating method come about. `sampler` has its name and its steps.
+
+    `terms` are guidances beside the method's own; `networks` holds a classifier a role once they are found.
+    """
 
     sampler: SamplerConfig
     kind: Any
     own: Section | None  # the sampler's
     start: Start
     guidance: GuidancePlan | None
+    terms: tuple[GuidancePlan, ...] = ()
+    networks: Mapping[str, ClassifierSpec] = field(default_factory=dict)
 
     @property
     def flows(self) -> bool:
@@ -76,47 +80,77 @@ class SamplingPlan:
         return self.sampler.steps
 
     @property
-    def acting(self) -> GuidancePlan | None:
-        """The guidance if it does anything."""
-        return self.guidance if self.guidance is not None and self.guidance.acts else None
+    def acting(self) -> tuple[GuidancePlan, ...]:
+        """The guidances that do anything, the method's own first."""
+        own = () if self.guidance is None else (self.guidance,)
+        return tuple(g for g in (*own, *self.terms) if g.acts)
 
     @property
     def context(self) -> Mapping[str, Context]:
         """What has to be seen of the real latents, by name."""
-        return self.acting.context if self.acting else {}
+        return {name: context for g in self.acting for name, context in g.context.items()}
 
     @property
     def roles(self) -> tuple[str, ...]:
         """The classifiers that guidance asks."""
-        return self.acting.roles if self.acting else ()
-
-    @property
-    def networks(self) -> Mapping[str, ClassifierSpec]:
-        """Those classifiers, by role, once they are found."""
-        return self.acting.networks if self.acting else {}
+        return tuple(dict.fromkeys(role for g in self.acting for role in g.roles))
 
     def make_sampler(self) -> Any:
         return self.kind() if self.own is None else self.kind(self.own)
 
+    def make_guidance(self) -> Guidance | Combined | None:
+        """What acts, as one."""
+        made = {g.name: g.make() for g in self.acting}
+        return Combined(made) if len(made) > 1 else next(iter(made.values()), None)
+
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with its resolved configuration: the run's own, or a baseline's. `sampling` is None for real images."""
+    """A method with its resolved configuration: the run's own, or a baseline's. `sampling` is None for real images.
+
+    A curriculum's `config` is that of the whole set, and its `growth` how an increment of it comes about.
+    """
 
     config: Config
     method: Method
     sampling: SamplingPlan | None
+    growth: Growth | None = None
 
     def with_networks(self, networks: Mapping[str, ClassifierSpec]) -> Variant:
-        """The variant whose guidance asks these classifiers, one for each of its roles."""
-        assert self.sampling is not None and self.sampling.guidance is not None
-        guidance = replace(self.sampling.guidance, networks=networks)
-        return replace(self, sampling=replace(self.sampling, guidance=guidance))
+        """The variant whose guidance asks these classifiers, by role."""
+        assert self.sampling is not None
+        return replace(self, sampling=replace(self.sampling, networks=networks))
+
+    def makers(self) -> tuple[Variant, ...]:
+        """By what its images are made: of a curriculum the variants of its increments, otherwise itself."""
+        return (self.growth.first, self.growth.next) if self.growth else (self,)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The variants of a curriculum's increments: of the first one, and of every other."""
+
+    how: Curriculum
+    first: Variant
+    next: Variant
+
+    def count(self, ipc: int) -> int:
+        """Increments of a set with so many images a class."""
+        return ipc // self.how.increment
 
 
 def resolve(config: Config) -> Variant:
     """Fills what the configuration leaves to the method, and refuses what contradicts it. Raises BadInput."""
     method: Method = registry.get("method", config.method).of(config)
+    variant = _variant(config, method)
+    if method.curriculum is None:
+        return variant
+    small = config.model_copy(update={"ipc": method.curriculum.increment})
+    first = resolve(beside(small, method.curriculum.seed, method.sampler))
+    return replace(variant, growth=Growth(method.curriculum, first, _variant(small, method)))
+
+
+def _variant(config: Config, method: Method) -> Variant:
     if method.uses_prototypes:
         config = _with_prototypes(config, method)
     config = config.model_copy(update={"weights": _weights(config, method)})
@@ -126,13 +160,44 @@ def resolve(config: Config) -> Variant:
     kind = registry.get("sampler", name)
     sampler = config.sampler.model_copy(update={"name": name, "steps": config.sampler.steps or method.steps})
     guidance = _guidance(config, method, name, kind.spaces)
+    terms = tuple(_term(config, term, guidance.space if guidance else None, kind.spaces) for term in method.terms)
     start = _start(config, method, guidance)
-    if guidance is not None and guidance.acts and guidance.space != "velocity" and start.snr is None:
-        guidance.window.check(start.share(sampler.steps or 1))
+    plan = SamplingPlan(sampler, kind, section(config, kind), start, guidance, terms)
+    for g in plan.acting:
+        if g.space != "velocity" and start.snr is None:
+            g.window.check(start.share(plan.steps))
     form = None if guidance is None else guidance.space
     numbers = config.guidance.model_copy(update={"form": form}) if guidance is None else guidance.numbers
     config = config.model_copy(update={"sampler": sampler, "guidance": numbers})
-    return Variant(config, method, SamplingPlan(sampler, kind, section(config, kind), start, guidance))
+    return Variant(config, method, plan)
+
+
+def beside(config: Config, name: str, main: str | None) -> Config:
+    """Another method beside the run's own: it keeps steps and CFG but takes the sampler, the form of guidance, the
+    clustering and the weights that it prescribes itself.
+
+    Beside a flow sampler (`main`) a method of diffusion takes its own steps too, and the other way round: they count
+    otherwise.
+    """
+    method = registry.get("method", name)
+    sampler: dict[str, object] = {"name": None if method.guidance else config.sampler.name}
+    if main is not None and flows(main) != flows(method.sampler):
+        sampler = {"name": None, "steps": None}
+    return config.model_copy(
+        update={
+            "method": name,
+            "sampler": config.sampler.model_copy(update=sampler),
+            "guidance": config.guidance.model_copy(update={"form": None}),
+            "start": StartConfig(),
+            "cluster": config.cluster.model_copy(update={"algorithm": None}),
+            "weights": config.weights.model_copy(update={"mode": None, "gamma": None}),
+        }
+    )
+
+
+def flows(sampler: str) -> bool:
+    """Whether a sampler walks a flow."""
+    return "velocity" in registry.get("sampler", sampler).spaces
 
 
 def _weights(config: Config, method: Method) -> WeightsConfig:
@@ -186,10 +251,21 @@ def _guidance(config: Config, method: Method, sampler: str, spaces: tuple[str, .
             f"guidance.form={space} does not go with sampler.name={sampler}, which accepts "
             f"{' or '.join(spaces)}; choose another of the two"
         )
+    return _planned(config, method.guidance, kind, space)
+
+
+def _term(config: Config, name: str, beside: Space | None, spaces: tuple[str, ...]) -> GuidancePlan:
+    """A guidance beside a method's own, in its space; without one, in the first of its own that the sampler takes."""
+    kind: type[Guidance] = registry.get("guidance", name)
+    own: Space = next(space for space in kind.spaces if space in spaces)
+    return _planned(config, name, kind, beside or own)
+
+
+def _planned(config: Config, name: str, kind: type[Guidance], space: Space) -> GuidancePlan:
     numbers, own = config.guidance.model_copy(update={"form": space}), section(config, kind)
     acts = kind.acts(numbers, own)
     context, roles = (kind.context(own), tuple(kind.networks(own))) if acts else ({}, ())
-    return GuidancePlan(method.guidance, kind, space, numbers, own, acts, context, roles)
+    return GuidancePlan(name, kind, space, numbers, own, acts, context, roles)
 
 
 def section(config: Config, kind: Any) -> Section | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from raydistill.config import Config
 from raydistill.distributed.nodes import joins
 from raydistill.distributed.resources import (
     Reservation,
@@ -27,6 +28,8 @@ from raydistill.pipeline import features
 from raydistill.pipeline.job import JUDGED, Until, judge, make, sets
 from raydistill.pipeline.steps import Steps
 from raydistill.stages.evaluation import trainings
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.evaluation.trainer import Training
 from raydistill.stages.runner import Stage
 from raydistill.state import Prepared
 from raydistill.store.sealed import Sealed
@@ -39,6 +42,7 @@ LATER = {
     "import": 4,
     "plan": 4,
     "sample": 4,
+    "increment": 4,
     "weigh": 5,
     "measure": 5,
 }
@@ -60,7 +64,8 @@ def reservations(p: Prepared, until: Until) -> list[tuple[str, Reservation]]:
         found.append(("measure", of_pool("measure", c.embed)))
     if judged and p.teacher:
         found.append(("teacher", of_pool("teacher", c.label)))
-    return [*found, ("evaluate", of_students(c.evaluate))] if judged else found
+    trains = judged or (until == "sample" and any(v.growth for v in p.variants))
+    return [*found, ("evaluate", of_students(c.evaluate))] if trains else found
 
 
 class Unfinished(Exception):
@@ -75,6 +80,12 @@ class Reading(Steps):
         if sealed is None:
             raise Unfinished(stage.name)
         return sealed
+
+    def tell(self, name: str, text: str) -> None:
+        pass
+
+    def _train(self, config: Config, ref: SetRef, t: Training) -> None:
+        raise Unfinished("sample")
 
 
 def first_unfinished(p: Prepared, until: Until) -> str | None:

@@ -12,7 +12,7 @@ from raydistill.distributed.failures import keep_traceback
 from raydistill.distributed.nodes import Nodes, joins
 from raydistill.errors import BadInput, CorruptArtifact, RaydistillError, StageFailed
 from raydistill.identity import canonical
-from raydistill.pipeline import features, product
+from raydistill.pipeline import curriculum, features, product
 from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps, nodes_of
 from raydistill.progress import listening, say
@@ -70,7 +70,7 @@ def make(steps: Steps, until: Until) -> Results:
     if until == "encode":
         return done
     done.classes = steps.classes()
-    for v in p.variants:
+    for v in (one for variant in p.variants for one in variant.makers()):
         if until == "cluster" or v.method.uses_prototypes:
             done.prototypes[v.config.cluster.algorithm or "kmeans"] = steps.prototypes(v)
     if until == "cluster":
@@ -80,9 +80,15 @@ def make(steps: Steps, until: Until) -> Results:
     if p.judged is not None and until != "plan":
         done.syntheses[p.judged.name] = steps.imported()
     for v in p.variants if p.judged is None else p.variants[1:]:
-        done.plans[v.config.method] = steps.plan(v)
+        name = v.config.method
+        if v.growth is not None:
+            done.plans[name] = steps.plan(v.growth.first)
+            if until != "plan":
+                done.syntheses[name], done.students[name] = curriculum.grow(steps, v)
+            continue
+        done.plans[name] = steps.plan(v)
         if until != "plan":
-            done.syntheses[v.config.method] = steps.weighed(v)
+            done.syntheses[name] = steps.weighed(v)
     return done
 
 

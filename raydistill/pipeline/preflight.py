@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from raydistill import registry
-from raydistill.config import Config, StartConfig
+from raydistill.config import Config
 from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
 from raydistill.guidance.networks import ROLES
 from raydistill.methods.base import Method
-from raydistill.methods.resolve import SamplingPlan, Variant, resolve
+from raydistill.methods.resolve import SamplingPlan, Variant, beside, flows, resolve
 from raydistill.methods.weighting import MODES
 from raydistill.models import hub
 from raydistill.models.checkpoint import packaged
@@ -43,12 +44,13 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     own = [] if config.evaluate.images else [config.method]
     names = [*own, *(b for b in config.evaluate.baselines if evaluate and b not in own)]
     variants = [
-        resolve(config.model_copy(update={"method": name, **({} if name == config.method else _own(config, name))}))
-        for name in dict.fromkeys(names)
+        resolve(beside(config, n, main(config)) if n != config.method else config) for n in dict.fromkeys(names)
     ]
     run.check()
     if evaluate:
         check_students(config)
+    for v in variants:
+        check_growth(v)
     splits = open_splits(config.source)
     judged = ingest.find(config, splits.train.classes) if config.evaluate.images else None
     if judged is not None:
@@ -59,17 +61,18 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
         check_redundancy_parts(config, config.ipc if judged is None else int(judged.listing.counts.min()))
     if judged is not None:
         variants = [Variant(config, ingest.JudgedMethod(), None), *variants]
-    for v in variants:
+    for v in (one for variant in variants for one in variant.makers()):
         check_masses(v)
     vae = find_vae(config)
     shape = vae.latent_shape(config.source.image_size)
     generator = None
-    if generate and any(v.method.generates for v in variants):
+    every = [one for v in variants for one in v.makers()]
+    if generate and any(v.method.generates for v in every):
         called = {c.class_id: c.class_name for c in splits.train.classes}
-        generator = find_generator(config, next(v.method for v in variants if v.method.generates), called)
+        generator = find_generator(config, next(v.method for v in every if v.method.generates), called)
         generator.check_fits(shape, [c.class_id for c in splits.train.classes])
         generator.check_vae(vae)
-        for v in variants:
+        for v in every:
             if v.sampling is not None:
                 check_steps(v.sampling, generator)
         variants = [find_networks(v, [c.class_id for c in splits.train.classes]) for v in variants]
@@ -78,34 +81,45 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
         raise BadInput("selection.space=feature needs a network: give features.path, or choose selection.space=latent")
     if evaluate:
         requested_spaces(config.metrics, features)
-    teacher = find_teacher(config, [c.class_id for c in splits.train.classes]) if evaluate else None
+    why = teacher_asked_by(config, variants, evaluate)
+    teacher = find_teacher(config, [c.class_id for c in splits.train.classes], why)
     return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features, judged, teacher)
 
 
-def find_teacher(config: Config, class_ids: list[str]) -> ClassifierSpec | None:
-    """What labels images, if the protocol wants soft labels. Raises BadInput for one that does not know the classes."""
+def teacher_asked_by(config: Config, variants: Sequence[Variant], evaluate: bool) -> str | None:
+    """Why a teacher is needed, and how to do without, with {} between them; None if it is not."""
     e = config.evaluate
-    setting = recipe.Setting(config.ipc, len(class_ids), e.protocol.image_size, e.students[0])
-    if not recipe.resolve(e.protocol, setting).soft:
+    setting = recipe.Setting(config.ipc, 2, e.protocol.image_size, e.students[0])
+    if evaluate and recipe.resolve(e.protocol, setting).soft:
+        return f"evaluate.protocol.name={e.protocol.name} trains on a teacher's labels{{}}evaluate.protocol.name=hard"
+    if any(v.growth is not None and v.growth.how.reference == "teacher" for v in variants):
+        return "lgd.reference=teacher judges by a teacher{}lgd.reference=trained"
+    return None
+
+
+def find_teacher(config: Config, class_ids: list[str], asked_by: str | None) -> ClassifierSpec | None:
+    """The network of teacher.path, if something asks for it. Raises BadInput for one that does not know the classes."""
+    if asked_by is None:
         return None
     if config.teacher.path is None:
-        raise BadInput(
-            f"evaluate.protocol.name={e.protocol.name} trains on a teacher's labels: give teacher.path=FILE or FOLDER "
-            "(docs/bring-your-own.md), or choose evaluate.protocol.name=hard"
-        )
+        give = ": give teacher.path=FILE or FOLDER (docs/bring-your-own.md), or choose "
+        raise BadInput(asked_by.format(give))
     spec = ClassifierSpec(**config.teacher.model_dump(), key="teacher")
     class_columns(spec, class_ids)
     return spec
 
 
 def find_networks(v: Variant, class_ids: Sequence[str]) -> Variant:
-    """The variant with the classifiers that its guidance asks. Raises BadInput where one is not given, or does not fit.
+    """The variant with the classifiers that its guidance asks, but for those that a curriculum trains on the way.
 
-    Raises ValueError for a guidance that names a role which there is not.
+    Raises BadInput where one is not given, or does not fit, and ValueError for a guidance that names a role which there
+    is not.
     """
-    if v.sampling is None or v.sampling.acting is None or not v.sampling.roles:
+    if v.growth is not None:
+        return replace(v, growth=replace(v.growth, first=find_networks(v.growth.first, class_ids)))
+    if v.sampling is None or not v.sampling.roles:
         return v
-    name, networks = v.sampling.acting.name, {}
+    name, networks = " and ".join(g.name for g in v.sampling.acting), {}
     for role in v.sampling.roles:
         if role not in ROLES:
             raise ValueError(f"guidance {name} asks for a network {role!r}, and there are {', '.join(ROLES)}")
@@ -135,7 +149,7 @@ def find_generator(config: Config, method: Method, classes: Mapping[str, str]) -
     found = hub.find("generator", config.generator.path, config.generator.revision)
     if found.name:
         say("generator", str(found))
-    wanted = config.generator.objective or ("flow" if _flows(method.sampler) else "epsilon")
+    wanted = config.generator.objective or ("flow" if flows(method.sampler) else "epsilon")
     folder = found.folder or packaged("flow" if wanted == "flow" else "generator")
     spec: Generator
     if is_pipeline(folder):
@@ -151,8 +165,8 @@ def check_steps(sampling: SamplingPlan, generator: Generator) -> None:
     name, count = sampling.sampler.name, sampling.steps
     if not sampling.flows:
         run = generator.steps(sampling.sampler.grid, count, sampling.start)
-        if sampling.acting is not None:
-            sampling.acting.window.check(len(run))
+        for guidance in sampling.acting:
+            guidance.window.check(len(run))
         return
     if sampling.kind.any_time and generator.predicts.own_times is not None:
         raise BadInput(
@@ -160,40 +174,21 @@ def check_steps(sampling: SamplingPlan, generator: Generator) -> None:
             "its training times; use euler or heun, or give a flow as generator.path"
         )
     steps = generator.times(count, sampling.start.time, sampling.sampler.grid)
-    if sampling.acting is None:
-        return
-    window = sampling.acting.make().window
-    if not any(window.active(step) for step in steps):
-        raise BadInput(
-            f"guidance {sampling.acting.name}: none of the steps, from t={steps[0].t:.3g} on, lies before t_stop="
-            f"{1 - window.stop:.3g}; raise it, or begin earlier"
-        )
+    for guidance in sampling.acting:
+        window = guidance.window
+        if not any(window.active(step) for step in steps):
+            key = "t_stop" if guidance.name == "path" else "1 - stop"
+            raise BadInput(
+                f"guidance {guidance.name}: none of the steps, from t={steps[0].t:.3g} on, lies before {key}="
+                f"{1 - window.stop:.3g}; raise it, or begin earlier"
+            )
 
 
-def _own(config: Config, name: str) -> dict[str, object]:
-    """A baseline keeps steps and CFG of the run but takes the sampler, the form of guidance, the clustering and the
-    weights that its own method prescribes.
-
-    Beside a flow sampler a method of diffusion takes its own steps too, and the other way round: they count otherwise.
-    """
-    method = registry.get("method", name)
-    sampler: dict[str, object] = {"name": None if method.guidance else config.sampler.name}
-    main = config.sampler.name
-    if main is None and not config.evaluate.images:  # a judged folder was made by no method here
-        main = registry.get("method", config.method).sampler
-    if main is not None and _flows(main) != _flows(method.sampler):
-        sampler = {"name": None, "steps": None}
-    return {
-        "sampler": config.sampler.model_copy(update=sampler),
-        "guidance": config.guidance.model_copy(update={"form": None}),
-        "start": StartConfig(),
-        "cluster": config.cluster.model_copy(update={"algorithm": None}),
-        "weights": config.weights.model_copy(update={"mode": None, "gamma": None}),
-    }
-
-
-def _flows(sampler: str) -> bool:
-    return "velocity" in registry.get("sampler", sampler).spaces
+def main(config: Config) -> str | None:
+    """The sampler of the run's own method; None where a folder is judged, which no method made, and none is given."""
+    if config.sampler.name is not None or config.evaluate.images:
+        return config.sampler.name
+    return registry.get("method", config.method).of(config).sampler
 
 
 def absolute(config: Config) -> Config:
@@ -262,6 +257,22 @@ def check_redundancy_parts(config: Config, least: int) -> None:
         )
 
 
+def check_growth(v: Variant) -> None:
+    """Refuses a curriculum that its seed ends, and a student that cannot be read back."""
+    if v.growth is None:
+        return
+    how, ipc, method, e = v.growth.how, v.config.ipc, v.config.method, v.config.evaluate
+    check_students(v.config.model_copy(update={"evaluate": e.model_copy(update={"students": [how.student]})}))
+    if v.growth.count(ipc) < 2:
+        raise BadInput(
+            f"method {method}: ipc={ipc} is a single increment of {how.increment}, which is its seed alone; raise ipc, "
+            f"or give an lgd.increment below it that divides it"
+        )
+    if how.student not in registry.names("student"):
+        registry.get("student", how.student)
+        raise BadInput(f"lgd.student={how.student} is one of a family, which cannot be read back; choose another")
+
+
 def check_masses(v: Variant) -> None:
     """Refuses weights of masses where there are no prototypes to have any."""
     mode = v.config.weights.mode
@@ -293,17 +304,17 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
         if count == 1:
             say("source", f"class {info.class_id!r} has a single image: its one prototype is that image")
     low = int(counts.argmin())
-    for v in variants:
+    for v in (one for variant in variants for one in variant.makers()):
         for context in v.sampling.context.values() if v.sampling is not None else ():
             if context.least > counts[low]:
                 raise BadInput(
                     f"{context.asked_by} needs {plural(context.least, 'image')} of a class, and class "
                     f"{train.classes[low].class_id!r} has {counts[low]}; {context.remedy}"
                 )
-        if not v.method.generates and config.ipc > counts[low]:
+        if not v.method.generates and v.config.ipc > counts[low]:
             raise BadInput(
-                f"ipc={config.ipc} is more than the {counts[low]} images of class {train.classes[low].class_id!r}, and "
-                f"method {v.config.method} picks real ones; lower ipc, or drop it from method or evaluate.baselines"
+                f"ipc={v.config.ipc} is more than the {counts[low]} images of class {train.classes[low].class_id!r}, "
+                f"and method {v.config.method} picks real ones; lower ipc, or drop it from method or evaluate.baselines"
             )
 
 

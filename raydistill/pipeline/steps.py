@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from raydistill.distributed import node_log, students
+from raydistill.config import Config
+from raydistill.distributed import classifiers, node_log, students
 from raydistill.distributed.nodes import Nodes
 from raydistill.distributed.visibility import needs
 from raydistill.methods.resolve import Variant
 from raydistill.metrics.own_class import OwnClass
+from raydistill.models.classifier import ClassifierSpec
 from raydistill.pipeline import features, teaching
+from raydistill.progress import say
 from raydistill.stages import runner
 from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation.image_sets import SetRef
@@ -23,6 +26,7 @@ from raydistill.stages.latents import embed, encode, group
 from raydistill.stages.prototypes import cluster
 from raydistill.stages.runner import Execute, Stage
 from raydistill.stages.syntheses import check, ingest, plan, sample, weigh
+from raydistill.stages.syntheses import increment as increments
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.state import Prepared
 from raydistill.store.artifact import Record
@@ -118,6 +122,28 @@ class Steps:
         slots = self.plan(v, increment)
         return self._weighed(v, self.syntheses(v, increment), slots, shown("weigh", v, increment))
 
+    def increment(
+        self, v: Variant, increment: int, judges: Mapping[str, ClassifierSpec], before: DistilledSet
+    ) -> DistilledSet:
+        """An increment of a curriculum after its first: the most learnable images of their slots, by these judges."""
+        p, growth = self.prepared, v.growth
+        assert growth is not None and p.generator is not None
+        next_one = growth.next.with_networks(judges)
+        slots = self.plan(next_one, increment)
+        stage = increments.stage(next_one, growth.how, p.run, slots, self.classes(), p.vae, p.generator, judges, before)
+        images = self.run_stage(stage, shown("increment", v, increment))
+        return self._weighed(next_one, images, slots, shown("weigh", next_one, increment))
+
+    def classifier(self, config: Config, ref: SetRef, student: str, seed: int) -> tuple[str, Training]:
+        """The file of a student that is trained on a set with hard labels, and its training."""
+        p = self.prepared
+        t = classifiers.planned(config, p.run, ref, p.splits, student, seed)
+        kept = t.checkpoint(p.run.root / "checkpoints")
+        if t.artifact.manifest() is None or not kept.sealed():
+            self._train(config, ref, t)
+        self._kept["classifier", t.artifact.fingerprint] = t
+        return kept.path, t
+
     # -- of sets ---------------------------------------------------------------------------------------------------
 
     def checks(self, sets: Mapping[str, DistilledSet]) -> dict[str, OwnClass]:
@@ -151,7 +177,12 @@ class Steps:
     def stands_on(self, trainings: Sequence[Training]) -> list[str]:
         """STAGE/FINGERPRINT of all that was brought, and of these trainings."""
         parts = [made.artifact for made in self._kept.values() if isinstance(made, Sealed)]
+        parts += [a for t in self._kept.values() if isinstance(t, Training) for a in (t.artifact, t.classifier)]
         return sorted({f"{a.stage}/{a.fingerprint}" for a in [*parts, *(t.artifact for t in trainings)]})
+
+    def tell(self, name: str, text: str) -> None:
+        """Says what was learned on the way."""
+        say(name, text)
 
     # -- how -------------------------------------------------------------------------------------------------------
 
@@ -166,6 +197,12 @@ class Steps:
         anchors = self.prototypes(v) if v.method.uses_prototypes else None
         stage = weigh.stage(v.config, self.prepared.run, slots, anchors, self.classes())
         return DistilledSet((images,)).weighing(self.run_stage(stage, name))
+
+    def _train(self, config: Config, ref: SetRef, t: Training) -> None:
+        p = self.prepared
+        self.still_ours()
+        classifiers.train(config, p.run, ref, p.splits, t.student, t.seed, self.nodes.prove)
+        self.computed = True
 
     def _carry(self, stage: Stage, name: str) -> Sealed:
         self.still_ours()
@@ -203,6 +240,7 @@ def on_ray(p: Prepared, nodes: Nodes) -> Execute:
 def nodes_of(p: Prepared) -> Nodes:
     """The nodes that will work on a run, and what they have to see."""
     specs = {"vae.path": p.vae, "generator.path": p.generator, "features.path": p.features, "teacher.path": p.teacher}
-    specs |= {f"{role}.path": n for v in p.variants if v.sampling for role, n in v.sampling.networks.items()}
+    every = [one for v in p.variants for one in v.makers()]
+    specs |= {f"{role}.path": n for v in every if v.sampling for role, n in v.sampling.networks.items()}
     models = {key: spec.path for key, spec in specs.items() if spec is not None}
     return Nodes(p.config.ray, lambda: needs(p.run, p.config.source, [p.splits.train, p.splits.test], models))

@@ -16,7 +16,9 @@ def check(p: Prepared, command_keys: Sequence[str]) -> None:
     a guidance asks the classifier of that section, and for prompts of a generator that is told none."""
     name, students = p.config.evaluate.protocol.name, p.config.evaluate.students
     soft = any(recipe(p.config, len(p.splits.test.classes), s).soft for s in students)
-    guiding = {role for v in p.variants if v.sampling is not None for role in v.sampling.roles}
+    every = [one for v in p.variants for one in v.makers()]
+    guiding = {role for v in every if v.sampling is not None for role in v.sampling.roles}
+    guiding |= {v.growth.how.reference for v in p.variants if v.growth is not None}
     told_text = isinstance(p.generator, TextGeneratorSpec)
     for key in command_keys:
         section = key.partition(".")[0]

@@ -43,6 +43,11 @@ class DistilledSet:
         (part,) = self.parts
         return self if weights.manifest.summary["as_before"] else DistilledSet((part,), (weights,))
 
+    def followed_by(self, other: DistilledSet) -> DistilledSet:
+        """Both, one after the other."""
+        weights = [w for s in (self, other) for w in (s.weights or (None,) * len(s.parts))]
+        return DistilledSet((*self.parts, *other.parts), tuple(weights) if any(weights) else ())
+
     def identity(self) -> str:
         """What it is to whatever is made of it (declared.py)."""
         return self.digest

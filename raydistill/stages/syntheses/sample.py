@@ -87,7 +87,7 @@ class GenerateWork(StageWork):
             keys = [NoiseKey.of(text) for text in t["seed_key"].to_pylist()]
             trace = Trace()
             pixels, z, nfe = made(np.array(schemas.tensor_numpy(t["prototype"])), keys, slots.context, trace)
-            return commit(self.artifact, slots, pixels, z, nfe, made.at.kind, trace)
+            return commit(self.artifact, slots, pixels, z, nfe, made.at.kind, trace.rows(len(t)))
 
         return finish
 
@@ -108,14 +108,16 @@ class Maker:
     def __call__(
         self, prototypes: np.ndarray, keys: Sequence[NoiseKey], context: Mapping[str, np.ndarray], trace: Trace
     ) -> tuple[np.ndarray, np.ndarray, int | np.ndarray]:
-        """prototypes (B, C, h, w) float32 in VAE-scaled space, one a key, and what guidance asked to see.
+        """prototypes (B, C, h, w) float32 in VAE-scaled space, one a key, and what guidance asked to see; besides that
+        other latents by name, (B, ..., C, h, w) in VAE-scaled space.
 
         Returns pixels (B, S, S, 3) uint8, latents (B, C, h, w) in VAE-scaled space, and network calls, of every slot or
         of each, (B,).
         """
         scale, device, requested = self.model.latent_scale, self.at.device, self.sampling.context
         seen = {
-            name: torch.from_numpy(values).to(device) * (scale if requested[name].scales else 1)
+            name: torch.from_numpy(values).to(device)
+            * (scale if name not in requested or requested[name].scales else 1)
             for name, values in context.items()
         }
         index = torch.tensor([self.label[k.class_id] for k in keys], device=device)
@@ -130,7 +132,7 @@ class Maker:
         by that of flows, as the sampler wants."""
         plan, model, denoiser = self.sampling, self.model, self.denoiser
         sampler, start, grid = plan.make_sampler(), plan.start, plan.sampler.grid
-        guide = plan.acting.make() if plan.acting else None
+        guide = plan.make_guidance()
         if guide is not None:
             guide.bind(self.networks)
         if plan.flows:
@@ -227,11 +229,11 @@ def commit(
     z: np.ndarray,
     nfe: int | np.ndarray,
     device: str,
-    trace: Trace | None = None,
+    traces: Sequence[list[dict[str, object]]] | None = None,
 ) -> Record:
     """pixels (B, S, S, 3) uint8 and latents z (B, C, h, w) in VAE-scaled space become the batch's rows.
 
-    `nfe` are network calls, of every slot or of each, (B,).
+    `nfe` are network calls, of every slot or of each, (B,); `traces` one of each, none of images without guidance.
     """
     table = slots.table.select(["class_index", "slot", "prototype_id", "weight", "seed_key", "image_id"])
     table = table.append_column("nfe", pa.array(np.broadcast_to(nfe, len(table)).astype(np.int32)))
@@ -239,8 +241,7 @@ def commit(
     landing = np.sqrt(np.square(z - anchors).reshape(len(z), -1).mean(axis=1))
     lacks = slots.table["prototype_id"].to_numpy() < 0
     table = table.append_column("landing", pa.array(landing.astype(np.float32), mask=lacks))
-    seen = (trace or Trace()).rows(len(table))
-    table = table.append_column("trace", pa.array(seen, schemas.TRACE))
+    table = table.append_column("trace", pa.array(traces or [[]] * len(table), schemas.TRACE))
     table = table.append_column("image", pa.array([png(p) for p in pixels], pa.binary()))
     table = table.append_column("latent", schemas.tensor_array(z.astype(np.float32)))
     return artifact.commit_table(slots.key, table.cast(schemas.syntheses(z.shape[1:])), device=device)
@@ -280,18 +281,20 @@ def stage(
     return Stage("sample", "images", work.artifact, list(bounds), item, work, len(slots), style, s, numbers=count)
 
 
-def identity(sampling: SamplingPlan, work: GenerateWork) -> list[Any]:
+def identity(sampling: SamplingPlan, work: Any) -> list[Any]:
     """What the images of a plan depend on besides the plan itself and the networks."""
-    guidance, acting = sampling.guidance, sampling.acting
+    own = sampling.guidance if sampling.guidance is not None and sampling.guidance.acts else None
     numbers = None
-    if acting is not None:
-        seen = work.real.digest if acting.context else None
-        numbers = [acting.numbers_read(), acting.own and acting.own.model_dump(), seen]
-    parts: list[Any] = [sampling.sampler.model_dump(), guidance and guidance.name, numbers]
+    if own is not None:
+        seen = work.real.digest if own.context else None
+        numbers = [own.numbers_read(), own.own and own.own.model_dump(), seen]
+    parts: list[Any] = [sampling.sampler.model_dump(), sampling.guidance and sampling.guidance.name, numbers]
     parts += [sampling.own.model_dump()] if sampling.own else []
     parts += [FLOW_VERSION] if sampling.flows else []
     parts += [[role, sampling.networks[role].identity()] for role in sampling.roles]
-    own_start = sampling.start != (NOISE if acting is None else acting.begins)
+    own_start = sampling.start != (NOISE if own is None else own.begins)
     parts += [{"start": asdict(sampling.start)}] if own_start else []
-    code = registry.identity("sampler", sampling.sampler.name or "")
-    return parts + code + (registry.identity("guidance", acting.name) if acting is not None else [])
+    terms = [g for g in sampling.acting if g is not own]
+    parts += [{"term": g.name, "space": g.space, "numbers": g.own and g.own.model_dump()} for g in terms]
+    parts += registry.identity("sampler", sampling.sampler.name or "")
+    return parts + [part for g in sampling.acting for part in registry.identity("guidance", g.name)]

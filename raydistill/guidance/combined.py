@@ -1,0 +1,48 @@
+"""Several guidances as one: terms of one space, each within its own window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raydistill.diffusion import loop
+from raydistill.diffusion.loop import Batch
+from raydistill.diffusion.schedule import Windows
+from raydistill.guidance.base import Guidance
+from raydistill.guidance.networks import Networks
+
+
+class Combined:
+    """What the terms add, added. Each sees the network's own prediction, not what the others make of it."""
+
+    def __init__(self, terms: Mapping[str, Guidance]) -> None:
+        """`terms` are by name. Raises ValueError if they act in different spaces."""
+        self.terms = terms
+        spaces = {term.space for term in terms.values()}
+        if len(spaces) != 1:
+            raise ValueError(f"terms of guidance act in one space, and {', '.join(terms)} in {sorted(spaces)}")
+        self.space = spaces.pop()
+        self.window = Windows(tuple(term.window for term in terms.values()))
+
+    def bind(self, networks: Networks) -> None:
+        for term in self.terms.values():
+            term.bind(networks)
+
+    def delta(self, pred: Any, batch: Batch) -> Tensor:
+        return self.measured(pred, batch)[0]
+
+    def measured(self, pred: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum, and the numbers of every term that acts at this step; the push of each as `push NAME`."""
+        deltas: list[Tensor] = []
+        seen: dict[str, Tensor] = {}
+        for name, term in self.terms.items():
+            if not term.window.active(pred.step):
+                continue
+            flows = self.space == "velocity"  # whose guidance tells its own push
+            delta, numbers = term.measured(pred, batch) if flows else loop.measured(term, pred, batch)
+            deltas.append(delta)
+            seen |= {f"push {name}" if key == "push" else key: value for key, value in numbers.items()}
+        return torch.stack(deltas).sum(0), seen

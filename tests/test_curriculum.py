@@ -1,0 +1,269 @@
+"""A curriculum without Ray: how a set grows out of increments, what it finds again, and what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from samples import write_student
+from tiny_run import config, few
+
+from raydistill.distributed import students
+from raydistill.errors import BadInput, StageFailed
+from raydistill.guidance.learnability import CURRENT, REFERENCE
+from raydistill.methods.resolve import resolve
+from raydistill.models.classifier import Classifier, ClassifierSpec
+from raydistill.models.device import Placement
+from raydistill.pipeline import curriculum
+from raydistill.pipeline.beforehand import first_unfinished
+from raydistill.pipeline.preflight import prepare
+from raydistill.pipeline.steps import Steps
+from raydistill.sources.images import decode
+from raydistill.stages.evaluation import trainer
+from raydistill.stages.runner import Stage, serial
+from raydistill.stages.syntheses.distilled_set import DistilledSet
+from raydistill.stages.syntheses.increment import CHOSEN, REJECTED, Judge
+from raydistill.state import Prepared
+from raydistill.store import faults, schemas
+
+CPU = Placement(torch.device("cpu"), torch.float32, "cpu")
+LEARNS = {"visits": 400, "batch": 8, "lr": 0.05, "image_size": 16, "evaluations": 1}
+EVALUATE = {"width": 8, "seeds": 1, "baselines": [], "full_epochs": 10, "protocol": LEARNS, "device": "cpu"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trained() -> Iterator[list[str]]:
+    """Labels of what was trained, in one process in place of Ray Train."""
+    labels: list[str] = []
+
+    def fit(job: trainer.Job, *_: object) -> None:
+        for t in job.trainings:
+            labels.append(t.label)
+            trainer.StudentTrainer(job, torch.device("cpu"), "cpu").run(t)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(students, "fit", fit)
+        yield labels
+
+
+@pytest.fixture
+def fitted(trained: list[str]) -> list[str]:
+    """Of this test."""
+    trained.clear()
+    return trained
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has its latents, class by class."""
+    p = prepared(tmp_path_factory.mktemp("begun") / "run")
+    p.run.claim()
+    Steps(p, serial).classes()
+    return Path(p.run.root.uri)
+
+
+@pytest.fixture
+def root(begun: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(begun, tmp_path / "run")
+
+
+def prepared(root: Path, ipc: int = 2, **more: Any) -> Prepared:
+    """With few images to learn from and to test on."""
+    own = {"increment": 1, "seed_method": "dit", "candidates": 2} | more.pop("lgd", {})
+    asked = config(method="lgd", ipc=ipc, run_dir=str(root), **{"evaluate": EVALUATE, "lgd": own} | more)
+    p = prepare(asked)
+    return replace(p, splits=replace(p.splits, train=few(p.splits.train, 41), test=few(p.splits.test, 40)))
+
+
+def grown(p: Prepared) -> tuple[DistilledSet, list[str]]:
+    """The set, and the names of the stages that had work."""
+    began: list[str] = []
+
+    class Watched(Steps):
+        def _carry(self, stage: Stage, name: str) -> Any:
+            outcome, self.computed = self.computed, False
+            sealed = super()._carry(stage, name)
+            began.extend([name] * self.computed)
+            self.computed |= outcome
+            return sealed
+
+    return curriculum.grow(Watched(p, serial), p.variants[0])[0], began
+
+
+def rows(made: DistilledSet) -> list[dict[str, Any]]:
+    return sorted(made.read().to_pylist(), key=lambda r: (r["class_index"], r["slot"]))
+
+
+def traced(row: dict[str, Any], name: str) -> float | None:
+    return next((t["value"] for t in row["trace"] if t["name"] == name), None)
+
+
+def test_more_images_go_on_from_what_is_there(root: Path, begun: Path, tmp_path: Path, fitted: list[str]) -> None:
+    """Two increments after the seed in one run are one increment twice."""
+    two, _ = grown(prepared(root))
+    assert fitted == ["full data/convnet/seed0", "lgd 1/convnet/seed0"]
+    three, began = grown(prepared(root, ipc=3))
+    assert began == ["plan lgd 2", "increment lgd 2"] and fitted[2:] == ["lgd 2/convnet/seed0"]
+    assert [p.digest for p in three.parts[:2]] == [p.digest for p in two.parts]
+    assert [r["slot"] for r in rows(three)] == [0, 1, 2, 0, 1, 2]
+    at_once, _ = grown(prepared(shutil.copytree(begun, tmp_path / "other"), ipc=3))
+    assert at_once.digest == three.digest
+    again, began = grown(prepared(root, ipc=3))
+    assert again.digest == three.digest and not began and len(fitted) == 6
+
+
+class TestKilled:
+    """Whatever was going on, run again it is the same set."""
+
+    @pytest.fixture(scope="class")
+    def undisturbed(self, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+        root = shutil.copytree(begun, tmp_path_factory.mktemp("undisturbed") / "run")
+        return root, grown(prepared(root, ipc=3, sample={"batch": 2, "device": "cpu"}))[0].digest
+
+    @pytest.mark.parametrize(
+        ("stage", "point", "key"),
+        [
+            ("syntheses", "before_commit", "classes-00001"),
+            ("syntheses", "before_manifest", ""),
+            ("classifiers", "after_commit", "model"),
+            ("evaluations", "before_write", "training"),
+        ],
+    )
+    def test_inside_an_increment(
+        self, stage: str, point: str, key: str, undisturbed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The second after the seed, whose artifacts are taken away."""
+        whole, digest = undisturbed
+        shutil.copytree(whole, tmp_path / "run")
+        p = prepared(tmp_path / "run", ipc=3, sample={"batch": 2, "device": "cpu"})
+        made, trained = curriculum.grow(Steps(p, serial), p.variants[0])
+        for artifact in (made.parts[2].artifact, trained[1].artifact, trained[1].classifier):
+            shutil.rmtree(artifact.location.uri)
+
+        def hook(*here: str) -> None:
+            if here[:2] == (stage, point) and key in ("", here[2]):
+                monkeypatch.setattr(faults, "hook", None)
+                raise Death
+
+        monkeypatch.setattr(faults, "hook", hook)
+        with pytest.raises(Death):
+            grown(p)
+        assert first_unfinished(p, "sample") in ("sample", "increment")
+        again, _ = grown(p)
+        assert again.digest == digest and first_unfinished(p, "sample") is None
+
+
+class Death(BaseException):
+    """Stands for SIGKILL: nothing that handles exceptions handles it."""
+
+
+def test_without_push_and_choice_it_is_its_base_and_trains_nothing(root: Path, fitted: list[str]) -> None:
+    p = prepared(root, lgd={"candidates": 1}, learnability={"scale": 0.0, "repulsion": 0.0})
+    made, _ = grown(p)
+    dit = resolve(p.config.model_copy(update={"method": "dit", "ipc": 1}))
+    steps = Steps(p, serial)
+    for i, part in enumerate(made.parts):
+        plain = steps.syntheses(dit, i).read(["image", "latent", "seed_key", "nfe"])
+        assert part.read(["image", "latent", "seed_key", "nfe"]).equals(plain)
+    assert fitted == []
+
+
+def test_without_a_choice_the_first_is_taken_and_nothing_is_judged(root: Path) -> None:
+    made, _ = grown(prepared(root, lgd={"candidates": 1}))
+    for row in made.parts[1].read().to_pylist():
+        assert row["seed_key"].endswith("/0/1/0") and traced(row, CHOSEN) is None and row["nfe"] == 2
+        assert traced(row, "score") is not None, "what it was led by is told step by step"
+
+
+def test_the_best_candidate_is_kept_and_pays_for_all(root: Path) -> None:
+    """Also where nothing leads them: the cheap variant."""
+    p = prepared(root, lgd={"candidates": 3}, learnability={"scale": 0.0, "repulsion": 0.0})
+    steps, v = Steps(p, serial), p.variants[0]
+    made, (trained,) = curriculum.grow(steps, v)
+    assert v.growth is not None
+    specs = {REFERENCE: curriculum.reference(steps, v.growth), CURRENT: ClassifierSpec(kept(p, trained))}
+    judge = Judge({role: Classifier(spec, CPU) for role, spec in specs.items()}, v.growth.how.omega, CPU)
+    table = made.parts[1].read().to_pylist()
+    for row in table:
+        chosen, rejected = traced(row, CHOSEN), traced(row, REJECTED)
+        own = judge(decode(row["image"], 32, 10**6)[None].copy(), [["3", "7"][row["class_index"]]])[0]
+        assert chosen == pytest.approx(own, abs=1e-5) and chosen >= rejected and row["nfe"] == 3 * 2
+    assert {row["seed_key"][-1] for row in table} != {"0"}, "somebody else than the first was best"
+
+
+def test_memory_is_frozen_for_a_round_and_may_reach_back(root: Path) -> None:
+    """Two slots an increment: the first of a class knows nobody, but with `all` the seed."""
+    strong = {"scale": 0.0, "repulsion": 0.3}
+
+    def latents(**own: Any) -> list[np.ndarray]:
+        own = {"increment": 2, "candidates": 1} | own
+        made, _ = grown(prepared(root, ipc=4, lgd=own, learnability=strong))
+        table = made.parts[1].read(["class_index", "slot", "latent"])
+        z = schemas.tensor_numpy(table["latent"])
+        order = np.lexsort((table["slot"].to_numpy(), table["class_index"].to_numpy()))
+        return list(z[order])
+
+    sequential, frozen, back = latents(), latents(round=2), latents(memory_scope="all")
+    for first, second in ((0, 1), (2, 3)):
+        assert np.allclose(sequential[first], frozen[first], atol=1e-5)
+        assert not np.allclose(sequential[second], frozen[second], atol=1e-3)
+        assert not np.allclose(sequential[first], back[first], atol=1e-3)
+
+
+def test_a_student_that_learns_nothing_stops_it(root: Path) -> None:
+    own = EVALUATE | {"protocol": LEARNS | {"lr": 1e-9}}
+    with pytest.raises(StageFailed, match=r"^reference: convnet on all real images is right on .* learned nothing"):
+        grown(prepared(root, evaluate=own))
+
+
+def test_a_given_teacher_is_examined_before_it_judges(root: Path, tmp_path: Path) -> None:
+    teacher = {"path": write_student(tmp_path / "teacher")}
+    with pytest.raises(StageFailed, match=r"^teacher: .* recognises .* less than the 75\.0 %"):
+        grown(prepared(root, lgd={"reference": "teacher"}, teacher=teacher))
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"lgd": {"candidates": 0}}, "lgd.candidates: Input should be greater than or equal to 1"),
+        ({"ipc": 4, "lgd": {"increment": 3}}, "lgd.increment=3 does not divide ipc=4"),
+        ({"ipc": 2, "lgd": {"increment": 2}}, "ipc=2 is a single increment of 2, which is its seed alone"),
+        ({"lgd": {"base": "random"}}, "lgd.base=random generates no images of its own"),
+        ({"lgd": {"seed_method": "lgd"}}, "lgd.seed_method=lgd begins nowhere"),
+        ({"lgd": {"student": "convnt"}}, "unknown student 'convnt'; did you mean 'convnet'"),
+        ({"lgd": {"reference": "teacher"}}, "lgd.reference=teacher judges by a teacher: give teacher.path=FILE"),
+        ({"learnability": {"start": 0.4, "stop": 0.3}}, r"the window \(0.4, 0.3\] holds none of the 2 steps"),
+        ({"learnability": {"start": 0.1}}, "learnability.start=0.1 must be above learnability.stop=0.18"),
+    ],
+)
+def test_what_cannot_be_is_one_line(tmp_path: Path, more: dict[str, Any], why: str) -> None:
+    with pytest.raises(BadInput, match=why) as said:
+        prepared(tmp_path / "run", **more)
+    assert "\n" not in str(said.value) and not (tmp_path / "run").exists()
+
+
+def test_a_reference_of_other_classes_is_refused(tmp_path: Path) -> None:
+    teacher = {"path": write_student(tmp_path / "teacher", classes=["3", "5"])}
+    with pytest.raises(BadInput, match="class '7' is not one of the 2 classes of the teacher"):
+        prepared(tmp_path / "run", lgd={"reference": "teacher"}, teacher=teacher)
+
+
+def test_how_many_increments_there_are_unless_it_is_said() -> None:
+    sizes = {ipc: curriculum_of(ipc) for ipc in (3, 10, 12, 50, 100)}
+    assert sizes == {3: 1, 10: 2, 12: 3, 50: 10, 100: 20}
+
+
+def curriculum_of(ipc: int) -> int:
+    growth = resolve(config(method="lgd", ipc=ipc)).growth
+    assert growth is not None
+    return growth.how.increment
+
+
+def kept(p: Prepared, training: trainer.Training) -> str:
+    return training.checkpoint(p.run.root / "checkpoints").path
