@@ -59,6 +59,11 @@ VERBS = {
         "verify runs/quickstart\n  raydistill verify s3://bucket/run --readers 64\n"
         "  raydistill verify runs/quickstart --repair",
     ),
+    "track": Verb(
+        "bring what a run keeps for MLflow to a server, now or once more",
+        "",
+        "track runs/quickstart\n  raydistill track runs/quickstart tracking.uri=http://HOST:5000",
+    ),
     "pretrain": Verb("train a VAE or a generator on the source", "", "pretrain pretrain.target=vae pretrain.out=DIR"),
 }
 DEFAULT = "quickstart"  # --config
@@ -216,7 +221,32 @@ def verify(argv: Sequence[str]) -> int:
     return code
 
 
-WITHOUT_CONFIG = {"export": export, "verify": verify}
+def track(argv: Sequence[str]) -> int:
+    from raydistill.tracking import late
+
+    verb = VERBS["track"]
+    p = Parser(
+        prog="raydistill track",
+        description=verb.summary,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"example:\n  raydistill {verb.example}",
+    )
+    p.add_argument("run", metavar="RUN", help="a run directory, or pretrain.out; a path, s3:// or gs://")
+    p.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="tracking.uri and tracking.experiment; default: the run's own"
+    )
+    args = p.parse_args(argv)
+    for override in args.overrides:
+        if override.partition("=")[0] not in ("tracking.uri", "tracking.experiment") or "=" not in override:
+            raise BadInput(f"track: {override!r} is neither tracking.uri=... nor tracking.experiment=...; leave it out")
+        refuse_secrets("track", override)
+    requested = dict(o.split("=", 1) for o in args.overrides)
+    print(late.track(args.run, requested.get("tracking.uri"), requested.get("tracking.experiment")))
+    return 0
+
+
+WITHOUT_CONFIG = {"export": export, "verify": verify, "track": track}
 
 
 def _run_place(run_dir: str) -> Location:
@@ -298,7 +328,7 @@ def overview() -> str:
     verbs = "\n".join(f"  {n:<10} {v.summary}" for n, v in VERBS.items())
     return (
         f"raydistill: distil a labelled image set into a few images per class, on Ray\n\nverbs:\n{verbs}\n\n"
-        "Each but export and verify takes --config NAME|FILE and KEY=VALUE overrides; "
+        "Each but export, verify and track takes --config NAME|FILE and KEY=VALUE overrides; "
         "`raydistill VERB --help` lists every key.\n"
         "Kill it anywhere and run the same command again: finished work is kept."
     )

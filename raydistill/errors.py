@@ -70,7 +70,8 @@ def refuse_secrets(what: str, text: str) -> None:
         raise BadInput(
             f"{what}: {text} holds credentials, and they would be kept in config.yaml and shown; give it without them "
             "and let the environment hold them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN), a "
-            "profile or a role for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://"
+            "profile or a role for s3://, GOOGLE_APPLICATION_CREDENTIALS for gs://, MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, for a tracking server"
         )
     variable = variable_in(text)
     if variable is not None:

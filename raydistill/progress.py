@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -49,7 +49,16 @@ class Finished:
     whole: bool
 
 
-Event = Started | Advanced | Finished
+@dataclass(frozen=True)
+class Measured:
+    """Numbers of a step, by name: losses of a training, for example. Nothing of it is shown on the terminal."""
+
+    stage: str
+    step: int
+    values: Mapping[str, float]
+
+
+Event = Started | Advanced | Finished | Measured
 Listener = Callable[[Event], None]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
 
@@ -62,6 +71,12 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.reset(token)
+
+
+def tell(event: Event) -> None:
+    """Tells those that listen in this thread."""
+    for listener in _listeners.get():
+        listener(event)
 
 
 class Progress:

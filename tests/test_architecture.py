@@ -34,6 +34,7 @@ LAYERS: list[tuple[str, ...]] = [
         "presets",
     ),
     ("store",),
+    ("tracking",),
     ("sources", "models", "diffusion", "clustering"),
     ("guidance", "methods", "metrics", "evaluation", "pretraining", "report", "exporters"),
     ("stages",),

@@ -13,7 +13,7 @@ from raydistill.errors import BadInput
 
 SIZES = ("layers", "heads", "head_dim", "patch")  # of a generator from scratch
 BOTH = (
-    *("ray", "source", "seed"),
+    *("ray", "source", "seed", "tracking"),
     *(
         f"pretrain.{k}"
         for k in "target out init trainable steps batch workers lr checkpoint_every ema threads".split()  # noqa: SIM905

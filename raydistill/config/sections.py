@@ -18,6 +18,7 @@ from raydistill.config.sampling import (
     StartConfig,
 )
 from raydistill.config.text import write
+from raydistill.config.tracking import TrackingConfig
 
 
 class SourceConfig(Section):
@@ -285,6 +286,7 @@ class Config(Section):
     selection: SelectionConfig = SelectionConfig()
     metrics: MetricsConfig = MetricsConfig()
     ray: RayConfig = RayConfig()
+    tracking: TrackingConfig = TrackingConfig()
     brought: Annotated[dict[str, Section], Field(exclude=True)] = {}  # sections of entries from elsewhere, by their key
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from raydistill.distributed.failures import keep_traceback
 from raydistill.distributed.nodes import Nodes, joins
 from raydistill.errors import BadInput, CorruptArtifact, RaydistillError, StageFailed
 from raydistill.identity import canonical
-from raydistill.pipeline import curriculum, features, product
+from raydistill.pipeline import curriculum, features, product, tracked
 from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps, nodes_of
 from raydistill.progress import listening, say
@@ -164,11 +164,14 @@ def carry(config: Config, until: Until = "report", command_keys: Sequence[str] =
     prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
     unread.check(prepared, command_keys)
     beforehand.check(prepared, until)
+    destination = tracked.check(prepared)
     nodes = nodes_of(prepared)
     prove_nodes(prepared, nodes)
-    with prepared.run.at_work(prepared.config.yaml()) as claim:
+    with prepared.run.at_work(prepared.config.yaml()) as claim, tracked.run(prepared, destination) as tracker:
         try:
             done = run(prepared, until, nodes=nodes, claim=claim)
+            if tracker is not None:
+                tracked.results(tracker, done)
         except RaydistillError as e:
             keep_traceback(prepared.run.root)
             if isinstance(e, BadInput):  # found only now (weights that do not load, a cluster without GPUs)

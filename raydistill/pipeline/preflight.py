@@ -30,6 +30,7 @@ from raydistill.stages.evaluation.measure import requested_spaces
 from raydistill.stages.syntheses import ingest
 from raydistill.state import Prepared
 from raydistill.store.rundir import RunDir
+from raydistill.tracking import destination
 
 
 def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Prepared:
@@ -218,6 +219,7 @@ def absolute(config: Config) -> Config:
             "features": config.features.model_copy(update={"path": full(config.features.path)}),
             "teacher": config.teacher.model_copy(update={"path": full(config.teacher.path)}),
             "evaluate": config.evaluate.model_copy(update={"images": full(config.evaluate.images)}),
+            "tracking": destination.absolute(config.tracking),
         }
     )
 

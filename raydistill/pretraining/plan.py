@@ -25,9 +25,12 @@ from raydistill.pretraining.origin import Origin, from_checkpoint, from_scratch
 from raydistill.pretraining.output import MARKER, common_record, spoiled, write_generator, write_vae
 from raydistill.pretraining.tasks import GeneratorTask, VaeTask
 from raydistill.sources.base import Listing, Source, open_splits
+from raydistill.store import seals
+from raydistill.tracking import destination, journal
 
 ALGORITHM = {"vae": 1, "generator": 2}
 WORK, SAMPLES = ".train", "samples"
+KEPT = (journal.FOLDER, seals.FOLDER)  # by who tells MLflow of it
 COMMON = ("target", "steps", "batch", "lr", "ema", "threads")
 READ = {
     "vae": (*COMMON, "kl_weight", "latent_channels", "vae_channels"),
@@ -102,7 +105,7 @@ class Plan:
 
     def finished(self) -> bool:
         """Whether `out` holds this very training. Raises BadInput if it holds anything else."""
-        names = sorted(p.name for p in self.out.iterdir()) if self.out.is_dir() else []
+        names = sorted(p.name for p in self.out.iterdir() if p.name not in KEPT) if self.out.is_dir() else []
         if MARKER in names:
             try:
                 record = strict_json.mapping((self.out / MARKER).read_bytes())
@@ -225,6 +228,7 @@ def _absolute(config: Config) -> Config:
             "source": config.source.model_copy(update={"path": full(config.source.path, model=False)}),
             "vae": config.vae.model_copy(update={"path": full(config.vae.path)}),
             "pretrain": config.pretrain.model_copy(update={"init": full(config.pretrain.init)}),
+            "tracking": destination.absolute(config.tracking),
         }
     )
 

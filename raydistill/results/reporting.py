@@ -46,7 +46,7 @@ def write(done: Results) -> None:
     stamp = fingerprint(
         "report",
         VERSION,
-        p.config.tree(),
+        {k: v for k, v in p.config.tree().items() if k != "tracking"},  # which changes nothing that is shown
         done.syntheses[p.config.method].digest,
         [t.artifact.fingerprint for t in done.trainings],
         [s.digest for s in done.measured.values()],

@@ -140,6 +140,12 @@ class Claim:
         )
 
 
+def at_work(root: Location) -> bool:
+    """Whether a driver says that it works there, and is not known to have ended. Raises CannotRead."""
+    parts = [name.rpartition(".")[0].split("~") for name in (root / FOLDER).list() if name.endswith(WORKING)]
+    return any(len(part) == 3 and processes.lives(part[1]) is not False for part in parts)
+
+
 @contextlib.contextmanager
 def hold(root: Location, key: str, config: str, alone: bool = False) -> Iterator[Claim]:
     """Works on `root`, whose configuration key is `key`, until the block ends. Raises BadInput as Claim.enter does."""

@@ -20,7 +20,9 @@ from raydistill.errors import BadInput, StageFailed, one_line, refuse_secrets
 OBJECT_STORES = ("s3", "gs", "gcs")
 PIECE = 8 * 2**20  # bytes
 # What a run was asked for, what went wrong, and the copies of both in seals: files that are made 0600.
-PRIVATE = re.compile(r"/(config\.yaml|logs/([^/]+|placement/[^/]+)|seals/(config\.yaml|logs%2F[^/]+)\.json)$")
+PRIVATE = re.compile(
+    r"/(config\.yaml|logs/([^/]+|placement/[^/]+)|tracking/[^/]+/[^/]+|seals/(config\.yaml|(logs|tracking)%2F[^/]+)\.json)$"
+)
 LOOKS = 10  # how often something is tried that another process can spoil by making or removing a folder meanwhile
 
 

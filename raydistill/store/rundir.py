@@ -19,6 +19,7 @@ MARKER = "raydistill.json"
 CONFIG, RESULT, PAGE, PRODUCT = "config.yaml", "result.json", "report.html", "distilled"
 PARTS = "logs/artifacts.json"  # STAGE/FINGERPRINT of all that the run stands on
 TRAININGS = "trainings.json"  # what came of each training, from which runs are compared in pairs
+TRACKING = "tracking"  # what is told of the run, and kept here first
 PROBE = ".raydistill-probe-"  # files by which nodes prove that they see this folder; a killed run leaves them
 
 

@@ -21,7 +21,7 @@ from raydistill.store.artifact import Artifact
 from raydistill.store.findings import Finding, Kind, SealedFile
 from raydistill.store.inspection import Seen
 from raydistill.store.location import Location, reason
-from raydistill.store.rundir import CONFIG, MARKER, PAGE, PARTS, PROBE, PRODUCT, RESULT, TRAININGS
+from raydistill.store.rundir import CONFIG, MARKER, PAGE, PARTS, PROBE, PRODUCT, RESULT, TRACKING, TRAININGS
 from raydistill.store.seals import State
 
 FINGERPRINT = re.compile(rf"[0-9a-f]{{{FINGERPRINT_HEX}}}")
@@ -33,7 +33,7 @@ FITS = re.compile(rf"evaluate-{FINGERPRINT.pattern}")  # Ray Train's own notes o
 CHECKPOINTS = "checkpoints"
 PEOPLES = (CONFIG, RESULT, TRAININGS, PAGE, "logs/costs.json", PARTS)
 GIVE = "give the directory that distill printed"
-FOLDERS = (PRODUCT, CHECKPOINTS, "logs", seals.FOLDER, claims.FOLDER)
+FOLDERS = (PRODUCT, CHECKPOINTS, "logs", TRACKING, seals.FOLDER, claims.FOLDER)
 
 
 @dataclass(frozen=True)

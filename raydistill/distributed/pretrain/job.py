@@ -20,7 +20,7 @@ from raydistill.config import Config
 from raydistill.distributed import fits
 from raydistill.distributed.failures import keep_traceback
 from raydistill.distributed.nodes import Nodes, joins
-from raydistill.distributed.pretrain import latents
+from raydistill.distributed.pretrain import latents, tracked
 from raydistill.distributed.pretrain.latents import StoredLatents
 from raydistill.distributed.pretrain.loop import STATE, Board, News, loop
 from raydistill.distributed.process_group import for_gradients
@@ -49,11 +49,16 @@ def pretrain(config: Config) -> str:
         say("source", f"{plan.left_out}: nothing is validated on their images")
     if plan.vae is not None and plan.vae.name is not None:
         say("vae", f"{plan.vae.name} in {plan.vae.path}")
-    if plan.finished():
-        say("pretrain", f"finished before: {plan.out}")
-    else:
+    finished, destination = plan.finished(), tracked.check(plan)
+    if not finished:
         check(plan)
-        _train_and_write(plan)
+    with tracked.training(plan, destination) as tracker:
+        if finished:
+            say("pretrain", f"finished before: {plan.out}")
+        else:
+            _train_and_write(plan)
+        if tracker is not None:
+            tracked.results(tracker, plan, changed=not finished)
     _drop_checkpoints(plan)
     return str(plan.out)
 
@@ -139,7 +144,7 @@ def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str
         dataset_config=DataConfig(datasets_to_split=[]),  # each worker holds all, and draws from all
     )
     try:
-        result = fits.fit(trainer, Reader(board, plan.config.pretrain.steps).probe, POLL_S)
+        result = fits.fit(trainer, Reader(board, plan).probe, POLL_S)
     except (TrainingFailedError, ray.exceptions.RayError) as e:
         raise StageFailed(
             f"pretrain: Ray Train gave up after {RETRIES} retries: {one_line(e)[:300]}; the traceback is in "
@@ -160,8 +165,8 @@ def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str
 class Reader:
     """Prints the board's lines as they come, and step, losses, rate and time left every few seconds."""
 
-    def __init__(self, board: Any, steps: int) -> None:
-        self.board, self.steps = board, steps
+    def __init__(self, board: Any, plan: Plan) -> None:
+        self.board, self.plan, self.steps = board, plan, plan.config.pretrain.steps
         self.lines_read, self.seen, self.shown = 0, 0, 0.0
 
     def probe(self) -> None:
@@ -176,6 +181,7 @@ class Reader:
         if latest and latest.step != self.seen and (last or time.monotonic() - self.shown >= SHOW_S):
             self.seen, self.shown = latest.step, time.monotonic()
             say("pretrain", _line(latest, self.steps))
+            tracked.numbers(self.plan, latest.step, latest.loss, latest.rate, latest.validation)
 
 
 def _line(latest: News, steps: int) -> str:

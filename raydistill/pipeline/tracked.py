@@ -1,0 +1,158 @@
+"""What a run tells MLflow of itself: its configuration and images at the start, its numbers and pages at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raydistill.config import Config, leaves
+from raydistill.distributed.nodes import joins
+from raydistill.identity import fingerprint
+from raydistill.progress import say
+from raydistill.results import detail
+from raydistill.results.numbers import metrics
+from raydistill.sources.base import Listing
+from raydistill.sources.images import decode, png
+from raydistill.stages.syntheses.distilled_set import DistilledSet
+from raydistill.state import Prepared, Results, images_per_class, source_name
+from raydistill.store.rundir import CONFIG, MARKER, PAGE, PRODUCT, RESULT, TRAININGS
+from raydistill.tracking import destination
+from raydistill.tracking.destination import Destination
+from raydistill.tracking.journal import FOLDER
+from raydistill.tracking.tracker import DataSet, Tracker, tracking
+
+SHARED = {"tracking", "ray", "run_dir", "artifact_dir"}  # which say where and how, and not what
+RESOURCES = {"actors", "num_cpus", "num_gpus", "deadline_s", "workers", "memory_mb"}
+GRID = 10  # classes down and images across
+SHOWN_SIDE, GAP = 64, 2  # pixels: smaller images are enlarged by a whole number
+
+
+def check(p: Prepared) -> Destination | None:
+    """Where the run is told of. Raises BadInput for what cannot be, at a new run also for what does not answer."""
+    where = destination.find(p.config.tracking)
+    if where is None:
+        return None
+    fault = destination.check(where, new=not (p.run.root / MARKER).exists())
+    if fault:
+        say("tracking", f"{where.uri}: {fault}; the run goes on and keeps its records for later")
+    if where.file is not None and joins(p.config.ray):
+        say(
+            "tracking",
+            f"{where.uri} is a file of the machine where this driver runs, and another machine would write its own; "
+            "give the address of a server if it may run elsewhere next time (tracking.uri=http://HOST:PORT)",
+        )
+    return where
+
+
+def key(config: Config) -> str:
+    """What makes it one run to MLflow: the configuration, but for where and with how much it is run."""
+    tree = {k: v for k, v in config.tree().items() if k not in SHARED}
+    kept = {k: _without_resources(v) if isinstance(v, dict) else v for k, v in tree.items()}
+    return fingerprint("tracked", kept)
+
+
+@contextmanager
+def run(p: Prepared, where: Destination | None) -> Iterator[Tracker | None]:
+    """Tells of a run while it goes on, and of its end. None if nobody wants to know."""
+    if where is None:
+        yield None
+        return
+    with tracking(where, p.run.root) as uploads, uploads.run(key(p.config), p.run.root.name) as tracker:
+        tracker.params(flat(p.config))
+        tracker.tags(
+            {
+                "raydistill.method": p.config.method,
+                "raydistill.fingerprint": key(p.config),
+                "raydistill.run_dir": str(p.run.root),
+                "mlflow.note.content": f"{source_name(p.config)}, {images_per_class(p.config.ipc)} by "
+                f"{p.config.method}, in `{p.run.root}`",
+            }
+        )
+        for listing, context in ((p.splits.train, "source"), (p.splits.test, "testing")):
+            tracker.dataset(_source(p.config, listing, context))
+        with uploads.watching(tracker):
+            yield tracker
+
+
+def results(tracker: Tracker, done: Results) -> None:
+    """Everything that a run has made by the time it ends well."""
+    p, own = done.prepared, done.syntheses.get(done.prepared.config.method)
+    tracker.metrics(metrics(done))
+    for curves in detail.curves(done):
+        for line in curves.lines:
+            for visits, accuracy in zip(line.x, line.mean, strict=True):
+                tracker.metrics({f"curve/{curves.student}/{line.name.replace(' ', '_')}": float(accuracy)}, int(visits))
+    for name, made in done.syntheses.items():
+        numbers = made.numbers()
+        tracker.metrics({f"nfe/{name}": numbers.nfe.mean, f"effective_sample_size/{name}": effective(made)})
+        if made is own:
+            for trace, steps in numbers.curves().items():
+                for step, spread in steps:
+                    tracker.metrics({f"guidance/{trace}": spread.mean}, step)
+        file = f"{FOLDER}/{tracker.journal.key}/{name.replace('/', '_')}.png"
+        (p.run.root / file).write(png(grid(p.config, made)))
+        tracker.file(file, "images")
+    if own is not None:
+        about = {"images": own.rows, "classes": len(p.splits.train.classes), "ipc": p.config.ipc}
+        name = f"{source_name(p.config)}-{p.config.method}-ipc{p.config.ipc}"
+        tracker.dataset(DataSet(name, own.digest, str(p.run.root / PRODUCT), "distilled", about))
+    for file in (CONFIG, RESULT, TRAININGS, PAGE):
+        if (p.run.root / file).exists():
+            tracker.file(file)
+    tracker.end("FINISHED", changed=done.computed)
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Every key with its value."""
+    tree, found = config.tree(), {}
+    for name, _ in leaves(Config):
+        value: Any = tree
+        for part in name.split("."):
+            value = value[part]
+        found[name] = value
+    for section in config.brought:
+        found |= {f"{section}.{name}": value for name, value in tree[section].items()}
+    return found
+
+
+def grid(config: Config, made: DistilledSet) -> np.ndarray:
+    """The first images of the first classes, a class a row; white where there is none. uint8 (H, W, 3)."""
+    tables = [t.filter(_first(t)) for t in made.tables(["class_index", "slot", "image"])]
+    table, side = pa.concat_tables(tables), config.source.image_size
+    rows, columns = int(np.max(table["class_index"])) + 1, int(np.max(table["slot"])) + 1
+    scale = -(-SHOWN_SIDE // side)
+    cell = side * scale + GAP
+    pixels = np.full((rows, columns, cell, cell, 3), 255, np.uint8)
+    for row in table.to_pylist():
+        image = decode(row["image"], side, config.source.max_pixels)
+        pixels[row["class_index"], row["slot"], GAP:, GAP:] = image.repeat(scale, 0).repeat(scale, 1)
+    return pixels.transpose(0, 2, 1, 3, 4).reshape(rows * cell, columns * cell, 3)
+
+
+def effective(made: DistilledSet) -> float:
+    """Kish's effective sample size of the weights: as many equal weights have the same variance."""
+    weights = np.concatenate([t["weight"].to_numpy() for t in made.tables(["weight"])]).astype(np.float64)
+    return float(weights.sum() ** 2 / np.square(weights).sum())
+
+
+def _first(table: pa.Table) -> pa.Array:
+    return pa.array((table["class_index"].to_numpy() < GRID) & (table["slot"].to_numpy() < GRID))
+
+
+def _source(config: Config, listing: Listing, context: str) -> DataSet:
+    where = config.source.path or f"raydistill://{config.source.kind}"
+    about = {
+        "images": len(listing),
+        "classes": len(listing.classes),
+        "split": listing.split,
+        "kind": config.source.kind,
+    }
+    return DataSet(f"{source_name(config)}-{listing.split}", listing.digest, where, context, about)
+
+
+def _without_resources(section: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in section.items() if k not in RESOURCES}

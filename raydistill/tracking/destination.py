@@ -1,0 +1,163 @@
+"""Where MLflow keeps what it is told: `tracking.uri` as it is written becomes one of MLflow's own, or is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from raydistill.config.tracking import TrackingConfig
+from raydistill.errors import BadInput, one_line
+
+LOCAL, DATABASE, ARTIFACTS = "local", "mlflow.db", "mlartifacts"
+SERVERS = ("http", "https")
+SQLITE = b"SQLite format 3\0"
+# MLflow's own answer times are two minutes and seven attempts; whoever sets these has the last word.
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "60",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # a run speaks to the server of its user, and to nobody else
+}
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A store of MLflow and an experiment in it."""
+
+    uri: str
+    experiment: str
+
+    @property
+    def name(self) -> str:
+        """By which a run's card knows it."""
+        return f"{self.uri} {self.experiment}"
+
+    @property
+    def file(self) -> Path | None:
+        """Of a store in SQLite."""
+        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+
+    @property
+    def artifacts(self) -> str | None:
+        """Where a store in SQLite keeps what runs leave; a server decides that itself."""
+        return None if self.file is None else str(self.file.parent / ARTIFACTS / _folder(self.experiment))
+
+    @property
+    def viewer(self) -> str:
+        """What a person does to see it."""
+        if self.file is not None:
+            return f"mlflow ui --backend-store-uri {self.uri}"
+        return self.uri if self.uri.startswith(SERVERS) else f"mlflow ui --backend-store-uri '{self.uri}'"
+
+    def page(self, experiment_id: str, run_id: str) -> str:
+        """The address of a run on its server, or how to look at it."""
+        if self.uri.startswith(SERVERS):
+            return f"{self.uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+        return self.viewer
+
+
+def find(config: TrackingConfig, default: str | None = None) -> Destination | None:
+    """What the section says; `default` stands for a null uri. Raises BadInput for what MLflow cannot open."""
+    requested = config.uri or default
+    if requested is None:
+        return None
+    if requested == LOCAL:
+        return Destination(f"sqlite:///{Path(DATABASE).absolute()}", config.experiment)
+    if requested.startswith("sqlite:"):
+        path = re.fullmatch(r"sqlite:///([^?#]+)", requested)
+        if path is None:
+            raise BadInput(f"tracking.uri={requested}: write sqlite:///FILE, or sqlite:////FOLDER/FILE")
+        return Destination(f"sqlite:///{os.path.abspath(path[1])}", config.experiment)
+    scheme = urlsplit(requested).scheme
+    if scheme in ("", "file") and not requested.startswith("databricks") and requested != "uc":
+        folder = requested.removeprefix("file://").rstrip("/") or "."
+        path_of = folder if folder.endswith(".db") else f"{folder}/{DATABASE}"
+        raise BadInput(
+            f"tracking.uri={requested}: MLflow writes no folders of files any more; write sqlite:///{path_of}, local "
+            f"({DATABASE} in this folder), or the address of a server, http://HOST:PORT"
+        )
+    return Destination(requested, config.experiment)
+
+
+def absolute(config: TrackingConfig) -> TrackingConfig:
+    """The section with the uri that is meant, whatever folder is the current one later. Raises BadInput as `find`."""
+    found = find(config)
+    return config if found is None else config.model_copy(update={"uri": found.uri})
+
+
+def check(destination: Destination, new: bool) -> str | None:
+    """What is wrong with reaching it, None if nothing is. Writes nothing; imports MLflow.
+
+    Raises BadInput for a scheme that MLflow does not know, a file that is no database, a deleted experiment; for a
+    `new` run also for one that does not answer.
+    """
+    fault = _fault_of_file(destination.file) if destination.file is not None else _fault_of_server(destination)
+    if fault is not None and new:
+        raise BadInput(
+            f"tracking.uri={destination.uri}: {fault}; start it or correct the address, or leave tracking.uri out and "
+            "give it to `raydistill track RUN` later"
+        )
+    return fault
+
+
+def _fault_of_file(file: Path) -> str | None:
+    try:
+        if file.exists():
+            with open(file, "rb") as f:
+                head = f.read(len(SQLITE))
+            if head not in (SQLITE, b""):
+                raise BadInput(f"tracking.uri: {file} is no SQLite database; choose another file")
+            return None if os.access(file, os.W_OK) else f"{file} is not writable"
+    except OSError as e:
+        return f"{file} cannot be read ({os.strerror(e.errno or 0)})"
+    if not file.parent.is_dir():
+        return f"there is no folder {file.parent}"
+    return None if os.access(file.parent, os.W_OK) else f"{file.parent} is not writable"
+
+
+def _fault_of_server(destination: Destination) -> str | None:
+    patient()
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+    scheme = urlsplit(destination.uri).scheme or destination.uri
+    known = sorted(name for name in _tracking_store_registry._registry if name not in ("", "file"))
+    if scheme.partition("+")[0] not in known:
+        raise BadInput(
+            f"tracking.uri={destination.uri}: MLflow knows no {scheme!r}; write local, sqlite:///FILE, "
+            f"http://HOST:PORT, or another of {', '.join(known)}"
+        )
+    try:
+        found = MlflowClient(destination.uri).get_experiment_by_name(destination.experiment)
+    except (MlflowException, OSError) as e:
+        return f"it does not answer ({reason(e)})"
+    except Exception as e:  # a driver of a database that is not installed, a client's own kinds
+        return f"it cannot be opened ({reason(e)})"
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise BadInput(
+            f"tracking.experiment={destination.experiment} was deleted in {destination.uri}; restore it there "
+            f"(mlflow experiments restore), or give another name"
+        )
+    return None
+
+
+def patient() -> None:
+    """Sets how long MLflow waits, before it is imported."""
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+
+
+def reason(error: BaseException) -> str:
+    """One short line of what a client raised: the last cause, whose words are the plainest."""
+    text = one_line(error)
+    for mark in ("Caused by ", "Response body: "):
+        text = text.rpartition(mark)[2]
+    return text[:200] or type(error).__name__
+
+
+def _folder(experiment: str) -> str:
+    return re.sub(r"[^\w.-]", "_", experiment).lstrip(".") or "_"

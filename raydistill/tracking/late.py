@@ -1,0 +1,69 @@
+"""track: brings what a run directory keeps for MLflow to a store, now or once more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raydistill.config.tracking import TrackingConfig
+from raydistill.errors import BadInput, StageFailed
+from raydistill.progress import say
+from raydistill.store import claims
+from raydistill.store.location import Location
+from raydistill.tracking import destination
+from raydistill.tracking.destination import Destination, reason
+from raydistill.tracking.journal import FOLDER, Entry, Journal, journals
+from raydistill.tracking.server import NotYet, Server
+
+WORKING = ("", ".train")  # where drivers of a run, and of a training, say that they are at work
+
+
+def track(place: str, uri: str | None, experiment: str | None) -> str:
+    """Uploads all journals, to where their runs told of themselves last unless `uri` says otherwise.
+
+    Returns where to look. Raises BadInput for a folder without records, StageFailed for a store that fails.
+    """
+    root = Location.of(place)
+    found = journals(root)
+    if not found:
+        raise BadInput(
+            f"track: {root} keeps no records of a tracked run ({root / FOLDER}); give the run's own command again with "
+            "tracking.uri=..., which computes nothing that is finished"
+        )
+    where = _destination(found, uri, experiment)
+    fault = destination.check(where, new=False)
+    if fault:
+        raise StageFailed(f"track: {where.uri}: {fault}; run the same command again when it does")
+    server, at_work = Server(where), any(claims.at_work(root / name if name else root) for name in WORKING)
+    for journal in found:
+        _upload(server, journal, at_work)
+    say("track", f"{len(found)} run{'s' * (len(found) > 1)} in {where.uri}, experiment {where.experiment}")
+    return server.page(found[0])
+
+
+def _upload(server: Server, journal: Journal, at_work: bool) -> None:
+    try:
+        server.push(journal, ended(journal.known, at_work))
+    except NotYet as e:
+        raise StageFailed(
+            f"track: {journal.place}: {e}; bring the run that it belongs to there first, or its folder back"
+        ) from None
+    except Exception as e:  # whatever a client, a driver of a database or a store of artifacts raises
+        raise StageFailed(
+            f"track: {server.destination.uri} takes nothing now ({reason(e)}); run the same command again"
+        ) from e
+
+
+def ended(entries: Sequence[Entry], at_work: bool) -> list[Entry]:
+    """The entries, with the end that a driver could not write any more if none is at work."""
+    states = [e for e in entries if e["kind"] in ("begin", "end")]
+    if at_work or not states or states[-1]["kind"] == "end":
+        return list(entries)
+    return [*entries, {"kind": "end", "time": entries[-1]["time"], "status": "KILLED"}]
+
+
+def _destination(found: Sequence[Journal], uri: str | None, experiment: str | None) -> Destination:
+    last = max((e for j in found for e in j.known if e["kind"] == "begin"), key=lambda e: e["time"])
+    requested = TrackingConfig(uri=uri or last["uri"], experiment=experiment or last["experiment"])
+    where = destination.find(requested)
+    assert where is not None
+    return where
