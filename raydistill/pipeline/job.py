@@ -171,7 +171,7 @@ def carry(config: Config, until: Until = "report", command_keys: Sequence[str] =
         try:
             done = run(prepared, until, nodes=nodes, claim=claim)
             if tracker is not None:
-                tracked.results(tracker, done)
+                tracked.results(tracker, done, until == "report")
         except RaydistillError as e:
             keep_traceback(prepared.run.root)
             if isinstance(e, BadInput):  # found only now (weights that do not load, a cluster without GPUs)

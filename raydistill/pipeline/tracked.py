@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raydistill import strict_json
 from raydistill.config import Config, leaves
 from raydistill.distributed.nodes import joins
 from raydistill.identity import fingerprint
@@ -78,10 +79,10 @@ def run(p: Prepared, where: Destination | None) -> Iterator[Tracker | None]:
             yield tracker
 
 
-def results(tracker: Tracker, done: Results) -> None:
-    """Everything that a run has made by the time it ends well."""
+def results(tracker: Tracker, done: Results, reported: bool) -> None:
+    """Everything that a run has made by the time it ends well; `reported` says that it has written its report."""
     p, own = done.prepared, done.syntheses.get(done.prepared.config.method)
-    tracker.metrics(metrics(done))
+    tracker.metrics(strict_json.mapping((p.run.root / RESULT).read()) if reported else metrics(done))
     for curves in detail.curves(done):
         for line in curves.lines:
             for visits, accuracy in zip(line.x, line.mean, strict=True):
@@ -100,9 +101,8 @@ def results(tracker: Tracker, done: Results) -> None:
         about = {"images": own.rows, "classes": len(p.splits.train.classes), "ipc": p.config.ipc}
         name = f"{source_name(p.config)}-{p.config.method}-ipc{p.config.ipc}"
         tracker.dataset(DataSet(name, own.digest, str(p.run.root / PRODUCT), "distilled", about))
-    for file in (CONFIG, RESULT, TRAININGS, PAGE):
-        if (p.run.root / file).exists():
-            tracker.file(file)
+    for file in (CONFIG, RESULT, TRAININGS, PAGE) if reported else (CONFIG,):
+        tracker.file(file)
     tracker.end("FINISHED", changed=done.computed)
 
 

@@ -72,9 +72,9 @@ class Tracker:
     def tags(self, values: Mapping[str, str]) -> None:
         self._say("tags", values={_key(k): redact(v) for k, v in values.items()})
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+    def metrics(self, values: Mapping[str, float | None], step: int = 0) -> None:
         """Those that are finite, and another than was said of this step before."""
-        new = {_key(k): float(v) for k, v in values.items() if math.isfinite(v)}
+        new = {_key(k): float(v) for k, v in values.items() if v is not None and math.isfinite(v)}
         new = {k: v for k, v in new.items() if self._said.get((k, step)) != v}
         if new:
             self._said |= {(k, step): v for k, v in new.items()}
