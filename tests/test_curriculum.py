@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,20 +17,24 @@ from tiny_run import config, few
 
 from raydistill.distributed import students
 from raydistill.errors import BadInput, StageFailed
+from raydistill.evaluation.score import examine
+from raydistill.evaluation.train import Student, train_student
 from raydistill.guidance.learnability import CURRENT, REFERENCE
 from raydistill.methods.resolve import resolve
 from raydistill.models.classifier import Classifier, ClassifierSpec
 from raydistill.models.device import Placement
-from raydistill.pipeline import curriculum
+from raydistill.pipeline import curriculum, job
 from raydistill.pipeline.beforehand import first_unfinished
 from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps
+from raydistill.results import increments
 from raydistill.sources.images import decode
-from raydistill.stages.evaluation import trainer
+from raydistill.stages.evaluation import image_sets, trainer
+from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.runner import Stage, serial
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.stages.syntheses.increment import CHOSEN, REJECTED, Judge
-from raydistill.state import Prepared
+from raydistill.state import Prepared, Results
 from raydistill.store import faults, schemas
 
 CPU = Placement(torch.device("cpu"), torch.float32, "cpu")
@@ -267,3 +272,46 @@ def curriculum_of(ipc: int) -> int:
 
 def kept(p: Prepared, training: trainer.Training) -> str:
     return training.checkpoint(p.run.root / "checkpoints").path
+
+
+class TestReport:
+    """A run to its end, whose set is cut into the increments of which it is made."""
+
+    @pytest.fixture(scope="class")
+    def done(self, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+        root = shutil.copytree(begun, tmp_path_factory.mktemp("report") / "run")
+        own = EVALUATE | {"baselines": ["dit"], "redundancy_parts": 2}
+        return job.run(prepared(root, evaluate=own, metrics={"names": []}), execute=serial)
+
+    def test_the_parts_of_the_set_are_its_increments(self, done: Results) -> None:
+        made = done.syntheses["lgd"]
+        own = [t for t in done.on_parts if t.set.digest == made.digest]
+        recipe, width = own[0].recipe, done.prepared.config.evaluate.width
+        source = done.prepared.config.source
+        parts = [
+            image_sets.syntheses(SetRef.of("part", DistilledSet((p,))), source, recipe.image_size).images
+            for p in made.parts
+        ]
+        nets = [train_student(Student("convnet", width, 2, 0), recipe, p, p, torch.device("cpu"))[1] for p in parts]
+        expected = [[examine(net, p, 2).accuracy for p in parts] for net in nets]
+        matrix = next(m for m in increments.matrices(done) if m.main)
+        assert matrix.grew and matrix.share.tolist() == expected
+        assert not next(m for m in increments.matrices(done) if m.set == "dit").grew, "whose parts are drawn"
+
+    def test_gain_and_forgetting_add_up(self, done: Results) -> None:
+        first, second = increments.growth(done)
+        assert (first.increments, first.images, first.learned) == (1, 2, None) and second.images == 4
+        assert second.learned is not None and second.forgotten is not None
+        assert second.accuracy == pytest.approx(first.accuracy + second.learned - second.forgotten)
+        whole = next(t for t in done.trainings if t.set.name == "lgd")
+        assert second.accuracy == trainer.score(whole).last  # type: ignore[union-attr]
+
+    def test_result_and_page_hold_it(self, done: Results) -> None:
+        found = json.loads((done.prepared.run.root / "result.json").read())
+        assert found["parts/convnet/1/2"] == pytest.approx(increments.matrices(done)[0].share[0, 1], abs=1e-6)
+        assert {"redundancy/convnet", "metrics/dit/redundancy/convnet", "increments/2/forgotten"} <= set(found)
+        assert found["learnability/chosen"] >= found["learnability/rejected"]
+        page = (done.prepared.run.root / "report.html").read().decode()
+        for text in ("Increment by increment", "trained on 1, tested on 2", "Score of the rejected", "<h3>Score</h3>"):
+            assert text in page, text
+        assert "<h3>Push of" not in page, "where it is alone its push needs no name"

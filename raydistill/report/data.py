@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from raydistill.report.increments import GrowthRow, PartMatrix
+
 RANDOM = "random"
 FULL = "full data"
 FULL_BALANCED = "full data, classes alike"  # in batches that draw all classes equally often
@@ -314,6 +316,8 @@ class ReportData:
     metric_sets: tuple[str, ...] = ()
     metrics: tuple[MetricRow, ...] = ()
     calls: tuple[CallChart, ...] = ()
+    parts: tuple[PartMatrix, ...] = ()
+    growth: tuple[GrowthRow, ...] = ()
 
     @property
     def classes(self) -> int:

@@ -9,7 +9,7 @@ from functools import cache
 import jinja2
 from markupsafe import Markup
 
-from raydistill.report import calls, classes, lines, plots, text, wording
+from raydistill.report import calls, classes, increments, lines, plots, text, wording
 from raydistill.report.data import FULL, ClassPanel, Curves, GuidanceTrace, PanelImage, ReportData, ScoreRow, StageCost
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.verdict import verdicts
@@ -80,6 +80,7 @@ def render(data: ReportData) -> str:
             embedding=classes.embedding(data.embedding) if data.embedding else "",
             colours=classes.colours(data.embedding.names) if data.embedding else [],
             guidance=[(g, _trace(g)) for g in data.guidance],
+            parts=[(m, increments.heat(m)) for m in data.parts],
             calls=[(c.title, calls.draw(c)) for c in data.calls],
             pairs_of_sets=_pairs_of_sets(data),
             total=text.duration(sum(c.seconds for c in data.costs if not c.reused)),

@@ -19,6 +19,8 @@ from raydistill.report.data import (
 )
 from raydistill.report.projection import plane
 from raydistill.stages.evaluation.trainer import score
+from raydistill.stages.syntheses import numbers
+from raydistill.stages.syntheses.increment import CHOSEN, REJECTED
 from raydistill.stages.syntheses.numbers import Numbers
 from raydistill.state import Results
 from raydistill.store import schemas
@@ -34,6 +36,8 @@ MEANINGS = {
     "trusted": ("Trusted", "Share of the pull to the prototype that the trust regions leave; 1 = all of it."),
     "ahead": ("Predicted end", "Distance of the predicted image to the prototype before the pull, a latent entry."),
     "detour": ("Detour", "Length of the way so far, over the straight line from its start; 1 = straight."),
+    "score": ("Score", "The current model's loss less omega times the reference's, of the predicted image."),
+    "similarity": ("Similarity", "Cosine of the predicted image and the nearest in memory."),
     "correction": ("Correction", "Length of the pull onto the plane, as a share of the sample's length."),
 }
 
@@ -114,7 +118,11 @@ def guidance(done: Results) -> tuple[GuidanceTrace, ...]:
     """The trace of the run's own method, mean and std over slots at each step."""
     made = []
     for name, steps in _numbers(done).curves().items():
+        if name in (CHOSEN, REJECTED):
+            continue
         title, meaning = MEANINGS.get(name, (name, ""))
+        if name.startswith("push "):
+            title, meaning = f"Push of {name.removeprefix('push ')}", MEANINGS["push"][1]
         x = np.array([s for s, _ in steps], np.float64)
         mean, std = (np.array([getattr(value, of) for _, value in steps]) for of in ("mean", "std"))
         made.append(GuidanceTrace(title, meaning, Line(name, x, mean, std, True)))
@@ -129,8 +137,11 @@ def ends(done: Results) -> tuple[GuidanceEnd, ...]:
     counted = _numbers(done)
     if not counted.trace:
         return ()
+    chosen, rejected = (counted.trace.get((name, 0)) for name in (CHOSEN, REJECTED))
     found = [
         ("Landing", "distance of the result to its prototype, a latent entry", counted.landing),
+        ("Score of the chosen", "the current model's loss less omega times the reference's", chosen),
+        ("Score of the rejected", "mean over the other candidates of a slot", rejected),
         (
             "Length of the way",
             "over the straight distance from noise to image; 1 = a straight line",
@@ -141,7 +152,9 @@ def ends(done: Results) -> tuple[GuidanceEnd, ...]:
 
 
 def _numbers(done: Results) -> Numbers:
-    return done.syntheses[done.prepared.config.method].numbers()
+    """Of the run's own set; of a curriculum without its first increment, which another method made."""
+    made, first = done.syntheses[done.prepared.config.method], int(done.prepared.variants[0].growth is not None)
+    return Numbers.pooled([numbers.of(part) for part in made.parts[first:]])
 
 
 def _syntheses(done: Results, columns: list[str]) -> pa.Table:

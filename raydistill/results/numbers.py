@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from raydistill.metrics.ddranking import lrs
-from raydistill.metrics.redundancy import redundancy
 from raydistill.report.data import FULL, RANDOM, Difference, ScoreRow
-from raydistill.results import costs
+from raydistill.results import costs, increments
 from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation.trainer import body, score
 from raydistill.state import Results
@@ -51,7 +50,7 @@ def metrics(done: Results) -> dict[str, float]:
         if (size := made.effective_sample_size) is not None:
             prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
             flat[f"{prefix}effective_sample_size"] = round(size, 6)
-    flat |= redundancies(done)
+    flat |= increments.numbers(done)
     flat |= network_calls(done)
     flat |= storage(done)
     if done.teaching is not None:
@@ -72,22 +71,6 @@ def label_robust(rows: Sequence[ScoreRow]) -> dict[str, float]:
         own, random, full = (last.get((student, name)) for name in ("main", RANDOM, FULL))
         if own is not None and random is not None and full is not None:
             flat |= {f"{name}/{student}": round(v, 6) for name, v in lrs(full, own, own, random).items()}
-    return flat
-
-
-def redundancies(done: Results) -> dict[str, float]:
-    """redundancy/STUDENT of the run's own set, metrics/SET/redundancy/STUDENT of others: mean over training seeds."""
-    flat: dict[str, float] = {}
-    for name, made in done.syntheses.items():
-        prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
-        rows: dict[str, dict[int, list[list[float]]]] = {}
-        for t in done.on_parts:  # in the order of the parts, for each student and seed
-            found = body(t)
-            if t.set.digest == made.digest and found is not None:
-                rows.setdefault(t.student, {}).setdefault(t.seed, []).append(found["increments"])
-        for student, seeds in rows.items():
-            value = np.mean([redundancy(np.array(matrix)) for matrix in seeds.values()])
-            flat[f"{prefix}redundancy/{student}"] = round(float(value), 6)
     return flat
 
 

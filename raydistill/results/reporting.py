@@ -20,7 +20,7 @@ from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
 from raydistill.report.text import plural, spread
 from raydistill.report.verdict import verdicts
-from raydistill.results import costs, detail
+from raydistill.results import costs, detail, increments
 from raydistill.results.judgement import judgement
 from raydistill.results.numbers import difference_numbers, metrics, of_sets
 from raydistill.results.outcomes import outcomes, written
@@ -155,6 +155,8 @@ def data(done: Results, judged: Judgement, flat: Mapping[str, float]) -> ReportD
         metric_sets=tuple(done.measured),
         metrics=tuple(metric_rows(done)),
         calls=charts(of_sets(done, flat)),
+        parts=increments.matrices(done),
+        growth=increments.growth(done),
     )
 
 

@@ -142,11 +142,15 @@ class StudentTrainer:
         return self.cached[1]
 
     def parts(self, ref: SetRef, images: ImageSet) -> list[ImageSet]:
-        """The redundancy parts of the set of which `ref` is one; none if it is a whole set."""
+        """The redundancy parts of the set of which `ref` is one, its increments if there are so many; none if it is a
+        whole set."""
         if ref.redundancy_part is None:
             return []
-        n = ref.redundancy_part[1]
-        of = torch.from_numpy(redundancy_parts(images.labels.numpy(), n, seed=0))
+        n, made = ref.redundancy_part[1], ref.made
+        if made is not None and len(made.parts) == n:
+            of = torch.repeat_interleave(torch.tensor([part.rows for part in made.parts]))
+        else:
+            of = torch.from_numpy(redundancy_parts(images.labels.numpy(), n, seed=0))
         return [images.take(of == i) for i in range(n)]
 
     def test(self, recipe: Recipe) -> Loaded:

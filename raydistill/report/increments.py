@@ -1,0 +1,64 @@
+"""How a set grew, and what its parts say of each other, with an inline SVG heat map of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from raydistill.report.text import percent
+
+MOST = 20  # parts a side with their numbers in the cells
+SIDE = 640
+
+
+@dataclass(frozen=True)
+class PartMatrix:
+    """share (S, S): accuracy of a student trained on part i and tested on part j, mean over seeds, and the mean off its
+    diagonal. `grew`: the parts are the increments of the set and not drawn at random."""
+
+    set: str
+    student: str
+    share: np.ndarray
+    redundancy: float
+    main: bool
+    grew: bool
+
+
+@dataclass(frozen=True)
+class GrowthRow:
+    """After so many increments: images, accuracy, and which shares of the test images were learned and forgotten with
+    the last of them; None with the first."""
+
+    increments: int
+    images: int
+    accuracy: float
+    learned: float | None
+    forgotten: float | None
+
+
+def heat(found: PartMatrix) -> Markup:
+    """Rows are the part that a student was trained on, columns the one that it was tested on."""
+    n = len(found.share)
+    cell, body = SIDE / n, []
+    for i in range(n):
+        for j in range(n):
+            share = float(found.share[i, j])
+            title = f"trained on {i + 1}, tested on {j + 1}: {percent(share)} %"
+            kind = "right" if i == j else "wrong"
+            body.append(
+                f'<rect class="{kind}" x="{j * cell:.1f}" y="{i * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
+                f'opacity="{0.08 + 0.92 * share:.2f}"><title>{escape(title)}</title></rect>'
+            )
+            if n <= MOST:
+                body.append(
+                    f'<text class="cell" text-anchor="middle" x="{(j + 0.5) * cell:.1f}" '
+                    f'y="{(i + 0.5) * cell + 7:.1f}">{100 * share:.0f}</text>'
+                )
+    label = f"Accuracy of {found.student} trained on one part of {found.set} and tested on another, in %."
+    return Markup(
+        f'<svg class="confusion" role="img" viewBox="0 0 {SIDE} {SIDE}" aria-label="{escape(label)}">'
+        + "".join(body)
+        + "</svg>"
+    )

@@ -1,0 +1,80 @@
+"""How a set grew, and what its parts say of each other: redundancy, gain and forgetting, what was chosen (LGD)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from raydistill.evaluation.score import unpacked
+from raydistill.metrics.redundancy import redundancy
+from raydistill.report.increments import GrowthRow, PartMatrix
+from raydistill.stages.evaluation.trainer import Training, body, score
+from raydistill.stages.syntheses.increment import CHOSEN, REJECTED
+from raydistill.state import Results
+
+
+def matrices(done: Results) -> tuple[PartMatrix, ...]:
+    """Of every set that was cut into parts and every student: trained on part i, tested on part j, mean over seeds."""
+    made = []
+    for name, distilled in done.syntheses.items():
+        rows: dict[str, dict[int, list[list[float]]]] = {}
+        for t in done.on_parts:  # in the order of the parts, for each student and seed
+            found = body(t)
+            if t.set.digest == distilled.digest and found is not None:
+                rows.setdefault(t.student, {}).setdefault(t.seed, []).append(found["increments"])
+        for student, seeds in rows.items():
+            each = np.array(list(seeds.values()))
+            value = float(np.mean([redundancy(matrix) for matrix in each]))
+            grew = len(distilled.parts) == each.shape[1]
+            made.append(PartMatrix(name, student, each.mean(0), value, name == done.prepared.config.method, grew))
+    return tuple(made)
+
+
+def growth(done: Results) -> tuple[GrowthRow, ...]:
+    """Of the run's own set, if it grew by increments: what its student knew after each."""
+    rows: list[GrowthRow] = []
+    before: np.ndarray | None = None
+    for count, t in enumerate(_students(done), 1):
+        found = score(t)
+        if found is None or found.right is None or found.tested is None:
+            continue
+        right = np.concatenate(unpacked(found.right, found.tested))
+        learned, forgotten = (None, None)
+        if before is not None:
+            learned, forgotten = float((right & ~before).mean()), float((before & ~right).mean())
+        rows.append(GrowthRow(count, t.set.images, found.last, learned, forgotten))
+        before = right
+    return tuple(rows)
+
+
+def numbers(done: Results) -> dict[str, float]:
+    """redundancy/STUDENT of every set that was cut; of the run's own, if it grew, parts/STUDENT/I/J,
+    increments/I/accuracy, learned, forgotten (shares of the test images), and learnability/chosen and rejected."""
+    flat: dict[str, float] = {}
+    for m in matrices(done):
+        prefix = "" if m.main else f"metrics/{m.set.replace(' ', '_')}/"
+        flat[f"{prefix}redundancy/{m.student}"] = round(m.redundancy, 6)
+        if m.main and m.grew:
+            cells = np.ndenumerate(m.share)
+            flat |= {f"parts/{m.student}/{i + 1}/{j + 1}": round(float(v), 6) for (i, j), v in cells}
+    for row in growth(done):
+        values = {"accuracy": row.accuracy, "learned": row.learned, "forgotten": row.forgotten}
+        flat |= {f"increments/{row.increments}/{k}": round(v, 6) for k, v in values.items() if v is not None}
+    trace = done.syntheses[done.prepared.config.method].numbers().trace
+    for key, name in (("chosen", CHOSEN), ("rejected", REJECTED)):
+        if (name, 0) in trace:
+            flat[f"learnability/{key}"] = round(trace[name, 0].mean, 6)
+    return flat
+
+
+def _students(done: Results) -> Iterator[Training]:
+    """Of the run's own curriculum, on the first increment, the first two, ..., all of them."""
+    name = done.prepared.config.method
+    trained = done.students.get(name, [])
+    yield from trained
+    last = trained[-1] if trained else None
+    for t in done.trainings:
+        whole = t.set.digest == done.syntheses[name].digest
+        if last is not None and whole and (t.student, t.seed) == (last.student, last.seed):
+            yield t
