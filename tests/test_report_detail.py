@@ -126,8 +126,8 @@ class TestEnds:
         nfe = pa.array([2] * len(traces), pa.int32())
         table = pa.table({"landing": pa.array(landing, pa.float32()), "trace": pa.array(traces, schemas.TRACE)})
         made = SimpleNamespace(numbers=lambda: counted(table.append_column("nfe", nfe)))
-        config = SimpleNamespace(method="pgfm")
-        done = SimpleNamespace(syntheses={"pgfm": made}, prepared=SimpleNamespace(config=config))
+        p = SimpleNamespace(config=SimpleNamespace(method="pgfm"), variants=[SimpleNamespace(growth=None)])
+        done = SimpleNamespace(syntheses={"pgfm": made}, prepared=p)
         return {e.name: (e.mean, e.std) for e in detail.ends(done)}  # type: ignore[arg-type]
 
     def trace(self, *found: tuple[int, str, float]) -> list[dict]:

@@ -153,8 +153,10 @@ def ends(done: Results) -> tuple[GuidanceEnd, ...]:
 
 def _numbers(done: Results) -> Numbers:
     """Of the run's own set; of a curriculum without its first increment, which another method made."""
-    made, first = done.syntheses[done.prepared.config.method], int(done.prepared.variants[0].growth is not None)
-    return Numbers.pooled([numbers.of(part) for part in made.parts[first:]])
+    made = done.syntheses[done.prepared.config.method]
+    if done.prepared.variants[0].growth is None:
+        return made.numbers()
+    return Numbers.pooled([numbers.of(part) for part in made.parts[1:]])
 
 
 def _syntheses(done: Results, columns: list[str]) -> pa.Table:

@@ -103,6 +103,42 @@ def data(done: Results, judged: Judgement, flat: Mapping[str, float]) -> ReportD
     c = p.config
     classes = p.splits.train.classes
     name = (body(done.trainings[0]) or {})["protocol_name"]
+    return ReportData(
+        title=f"{source_name(c)}, {images_per_class(c.ipc)} by {c.method}",
+        method=c.method,
+        ipc=c.ipc,
+        seed=c.seed,
+        image_size=c.source.image_size,
+        panels=tuple(panels(done)),
+        costs=tuple(StageCost(name, v.seconds, v.units, v.unit, False) for name, v in costs.read(p.run.root).items()),
+        judgement=judged,
+        config_yaml=c.yaml(),
+        command=f"python jobs/distill.py --config {shlex.quote(str(p.run.root / 'config.yaml'))}",
+        notes=tuple(notes_on(done)),
+        protocol=(
+            f"{', '.join(c.evaluate.students)} of width {c.evaluate.width} by protocol {name}: "
+            f"{describe(done.trainings[0].recipe)}; tested on {len(p.splits.test)} real images"
+        ),
+        total_classes=len(classes),
+        total_real=len(p.splits.train),
+        total_images=done.syntheses[c.method].rows,
+        curves=detail.curves(done),
+        classwise=detail.classwise(done),
+        confusions=detail.confusions(done),
+        embedding=detail.embedding(done),
+        guidance=detail.guidance(done),
+        ends=detail.ends(done),
+        metric_sets=tuple(done.measured),
+        metrics=tuple(metric_rows(done)),
+        calls=charts(of_sets(done, flat)),
+        parts=increments.matrices(done),
+        growth=increments.growth(done),
+    )
+
+
+def notes_on(done: Results) -> list[str]:
+    """What a reader must know of the images and of how they were judged."""
+    c, classes = done.prepared.config, done.prepared.splits.train.classes
     broken = done.latents.manifest.summary["broken"] if done.latents else []
     notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
     devices = sorted(set().union(*(s.devices() for s in done.syntheses.values())))
@@ -127,37 +163,7 @@ def data(done: Results, judged: Judgement, flat: Mapping[str, float]) -> ReportD
         notes.append(
             f"Scored on {c.source.search_split:g} of the training images, held out by id, not on the validation split"
         )
-    return ReportData(
-        title=f"{source_name(c)}, {images_per_class(c.ipc)} by {c.method}",
-        method=c.method,
-        ipc=c.ipc,
-        seed=c.seed,
-        image_size=c.source.image_size,
-        panels=tuple(panels(done)),
-        costs=tuple(StageCost(name, v.seconds, v.units, v.unit, False) for name, v in costs.read(p.run.root).items()),
-        judgement=judged,
-        config_yaml=c.yaml(),
-        command=f"python jobs/distill.py --config {shlex.quote(str(p.run.root / 'config.yaml'))}",
-        notes=tuple(notes),
-        protocol=(
-            f"{', '.join(c.evaluate.students)} of width {c.evaluate.width} by protocol {name}: "
-            f"{describe(done.trainings[0].recipe)}; tested on {len(p.splits.test)} real images"
-        ),
-        total_classes=len(classes),
-        total_real=len(p.splits.train),
-        total_images=done.syntheses[c.method].rows,
-        curves=detail.curves(done),
-        classwise=detail.classwise(done),
-        confusions=detail.confusions(done),
-        embedding=detail.embedding(done),
-        guidance=detail.guidance(done),
-        ends=detail.ends(done),
-        metric_sets=tuple(done.measured),
-        metrics=tuple(metric_rows(done)),
-        calls=charts(of_sets(done, flat)),
-        parts=increments.matrices(done),
-        growth=increments.growth(done),
-    )
+    return notes
 
 
 def metric_rows(done: Results) -> list[MetricRow]:
