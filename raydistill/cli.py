@@ -276,6 +276,8 @@ def _readable(run: Location) -> bool:
 
 
 def _long(override: str) -> str:
+    if override.startswith("seeds.generation="):
+        return override  # `seeds` alone is short for the training seeds
     key, sep, value = override.partition("=")
     head, dot, tail = key.partition(".")
     return SHORT.get(head, head) + dot + tail + sep + value

@@ -46,6 +46,7 @@ class Results:
     features: Sealed | None = None
     plans: dict[str, Sealed] = field(default_factory=dict)
     syntheses: dict[str, DistilledSet] = field(default_factory=dict)
+    further: dict[int, dict[str, DistilledSet]] = field(default_factory=dict)  # sets of later generation seeds
     checks: dict[str, OwnClass] = field(default_factory=dict)
     measured: dict[str, Sealed] = field(default_factory=dict)
     teaching: Teaching | None = None

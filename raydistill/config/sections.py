@@ -252,6 +252,14 @@ class RayConfig(Section):
     ] = 120.0
 
 
+class SeedsConfig(Section):
+    """How often each set is drawn. One draw is a set; a method is judged over several."""
+
+    generation: Annotated[
+        int, Field(ge=1, le=100, description="generation seeds, from `seed` on: sets of all are trained on in one fit")
+    ] = 1
+
+
 class Config(Section):
     method: Annotated[str, Field(description="what makes the images (listed above)")] = "mgd3"
     ipc: Annotated[int, Field(ge=1, le=100_000, description="images per class")] = 10
@@ -262,6 +270,7 @@ class Config(Section):
     artifact_dir: Annotated[str | None, Field(description="stage outputs shared by several runs; null = run_dir")] = (
         None
     )
+    seeds: SeedsConfig = SeedsConfig()
     source: SourceConfig = SourceConfig()
     vae: VaeConfig = VaeConfig()
     encode: EncodeConfig = EncodeConfig()

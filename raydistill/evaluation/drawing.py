@@ -16,6 +16,12 @@ def by_chance(weights: Tensor) -> tuple[Tensor, np.ndarray]:
     return weights.mean().expand(len(weights)), weights.cpu().numpy()
 
 
+def even_chances(labels: Tensor) -> np.ndarray:
+    """Weights (n,) by which every class is drawn equally often."""
+    _, of, counts = labels.unique(return_inverse=True, return_counts=True)
+    return (1 / counts[of].double()).cpu().numpy()
+
+
 def in_proportion(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Rows (n,) int64, ascending, as many as weights (n,): row i about n w_i / sum(w) times, on average just as often.
 

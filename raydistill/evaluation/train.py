@@ -15,7 +15,7 @@ from raydistill import registry
 from raydistill.errors import StageFailed
 from raydistill.evaluation.augment import Augment
 from raydistill.evaluation.cutmix import cutmix
-from raydistill.evaluation.drawing import by_chance, in_proportion
+from raydistill.evaluation.drawing import by_chance, even_chances, in_proportion
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.optimiser import optimiser, set_rate
 from raydistill.evaluation.recipe import Recipe
@@ -90,9 +90,11 @@ def train_student(
     targets: Targets | None = None,
     keeper: Keeper | None = None,
     arithmetic: AbstractContextManager[Any] = PLAIN,
+    balanced: bool = False,
 ) -> tuple[Score, nn.Module]:
     """Trains for `recipe.visits` images; `targets` None = the hard labels. Returns the score and the trained network.
 
+    `balanced` draws all classes equally often.
     The network computes in `arithmetic`, such as an autocast to bfloat16; losses and the optimiser do in float32.
 
     The loss is the mean of w_i l_i over a batch, and CutMix mixes weights as it mixes images. Deterministic in its
@@ -111,6 +113,7 @@ def train_student(
     found = _continue(net, opt, keeper)
     summed, since = torch.zeros((), device=device), found.step
     weights, chances = by_chance(train.weights) if recipe.weighting == "sampling" else (train.weights, None)
+    chances = even_chances(train.labels) if balanced else chances
     order = batches(len(train), recipe, student.seed, found.step, chances)
     for step, (epoch, rows, seen) in enumerate(order, found.step + 1):
         torch.manual_seed(_torch_seed("student.dropout", student.seed, step))

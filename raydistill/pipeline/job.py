@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from raydistill import strict_json
@@ -12,6 +13,7 @@ from raydistill.distributed.failures import keep_traceback
 from raydistill.distributed.nodes import Nodes, joins
 from raydistill.errors import BadInput, CorruptArtifact, RaydistillError, StageFailed
 from raydistill.identity import canonical
+from raydistill.methods.resolve import Variant
 from raydistill.pipeline import curriculum, features, product, tracked
 from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps, nodes_of
@@ -79,7 +81,7 @@ def make(steps: Steps, until: Until) -> Results:
         done.features = steps.features()
     if p.judged is not None and until != "plan":
         done.syntheses[p.judged.name] = steps.imported()
-    for v in p.variants if p.judged is None else p.variants[1:]:
+    for v in generated(p):
         name = v.config.method
         if v.growth is not None:
             done.plans[name] = steps.plan(v.growth.first)
@@ -89,7 +91,28 @@ def make(steps: Steps, until: Until) -> Results:
         done.plans[name] = steps.plan(v)
         if until != "plan":
             done.syntheses[name] = steps.weighed(v)
+    for draw in range(1, p.config.seeds.generation if until in JUDGED else 1):
+        again = (redrawn(v, draw) for v in generated(p))
+        done.further[draw] = {
+            v.config.method: steps.weighed(v) if v.growth is None else curriculum.grow(steps, v)[0] for v in again
+        }
     return done
+
+
+def generated(p: Prepared) -> Sequence[Variant]:
+    """The variants whose sets this run makes: all, unless a folder is judged beside them."""
+    return p.variants if p.judged is None else p.variants[1:]
+
+
+def redrawn(v: Variant, draw: int) -> Variant:
+    """The variant with the generation seed that is `draw` after its own."""
+
+    def later(variant: Variant) -> Variant:
+        config = variant.config
+        return replace(variant, config=config.model_copy(update={"seed": config.seed + draw}))
+
+    growth = v.growth and replace(v.growth, first=later(v.growth.first), next=later(v.growth.next))
+    return replace(later(v), growth=growth)
 
 
 def finish(steps: Steps, done: Results, until: Until) -> None:
@@ -116,16 +139,21 @@ def finish(steps: Steps, done: Results, until: Until) -> None:
 def judge(steps: Steps, done: Results) -> None:
     """The metrics of every set but the whole split, by which they are measured, and the soft labels of all."""
     for ref in sets(done) if done.prepared.config.metrics.names else ():
-        if ref.made is not None:
+        if ref.made is not None and not ref.draw:
             done.measured[ref.name] = steps.measured(ref)
     done.teaching = steps.teaching(sets(done))
 
 
 def sets(done: Results) -> list[SetRef]:
-    """The training sets that are compared: the run's own, its baselines, and the whole split if asked for."""
-    p = done.prepared
-    refs = [SetRef.of(name, made) for name, made in done.syntheses.items()]
-    return [*refs, SetRef.full(p.splits.train)] if p.config.evaluate.full else refs
+    """The training sets that are compared: the run's own, its baselines, those of further generation seeds, and the
+    whole split if asked for, of uneven classes also in balanced batches."""
+    p, train = done.prepared, done.prepared.splits.train
+    judged = p.judged.name if p.judged else None
+    refs = [SetRef.of(name, made, None if name == judged else 0) for name, made in done.syntheses.items()]
+    refs += [SetRef.of(name, made, draw) for draw, made_of in done.further.items() for name, made in made_of.items()]
+    if not p.config.evaluate.full:
+        return refs
+    return [*refs, SetRef.full(train), *([SetRef.full(train, balanced=True)] if train.uneven else [])]
 
 
 def prove_nodes(p: Prepared, nodes: Nodes) -> None:

@@ -294,6 +294,11 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
     )
     more = f", ... {len(counts) - 12} more" if len(counts) > 12 else ""
     say("source", f"{len(train)} training images in {len(counts)} classes ({shown}{more}); {len(test)} to test on")
+    if train.uneven:
+        say(
+            "source",
+            f"classes have {counts.min()} to {counts.max()} images: accuracies are averaged over classes, too",
+        )
     if splits.left_out:
         say("source", f"{splits.left_out}: nothing is tested on their images")
     if counted_from_one(train.classes):

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from raydistill.report.data import ClassScores, Confusion, Embedding
-from raydistill.report.text import percent
+from raydistill.report.text import count, percent
 
 MAX_ROWS = 40
 MAX_SQUARE = 50
@@ -23,7 +23,9 @@ def accuracy(scores: ClassScores) -> Markup:
     body = []
     for row, i in enumerate(order):
         y = row * _ROW + 18
-        body.append(f'<text class="name" x="0" y="{y}">{escape(_short(scores.names[i]))}</text>')
+        body.append(
+            f'<text class="name" x="0" y="{y}">{escape(_short(scores.names[i], 20))}{_images(scores, i)}</text>'
+        )
         body.append(f'<line class="grid" x1="34%" x2="100%" y1="{y - 5}" y2="{y - 5}"/>')
         for s in sorted(scores.sets, key=lambda v: v.main):
             x = f"{34 + 65 * float(np.clip(s.mean[i], 0, 1)):.2f}%"
@@ -39,6 +41,13 @@ def accuracy(scores: ClassScores) -> Markup:
     label = f"Accuracy of each class, {scores.student}, trained on {', '.join(s.name for s in scores.sets)}."
     head = f'<svg class="classes" role="img" width="100%" height="{y + 8}" aria-label="{escape(label)}">'
     return Markup(head + "".join(body) + "</svg>")
+
+
+def _images(scores: ClassScores, i: int) -> Markup:
+    """The images of a class behind its name."""
+    if not scores.counts:
+        return Markup("")
+    return Markup('<tspan class="count"> {} / {}</tspan>').format(*map(count, scores.counts[i]))
 
 
 def confusion(found: Confusion) -> Markup:
@@ -68,10 +77,10 @@ def confusion(found: Confusion) -> Markup:
     return _square("confusion", label, body)
 
 
-def mistakes(found: Confusion, count: int = 8) -> list[tuple[str, str, float]]:
+def mistakes(found: Confusion, most: int = 8) -> list[tuple[str, str, float]]:
     """The most frequent (true class, taken for, share of the true class), most frequent first."""
     off = found.share * (1 - np.eye(len(found.names)))
-    order = np.argsort(-off, axis=None, kind="stable")[:count]
+    order = np.argsort(-off, axis=None, kind="stable")[:most]
     pairs = [np.unravel_index(o, off.shape) for o in order]
     return [(found.names[i], found.names[j], float(off[i, j])) for i, j in pairs if off[i, j] > 0]
 

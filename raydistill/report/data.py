@@ -75,7 +75,9 @@ class StageCost:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """Accuracy of one student trained on one set, fractions 0..1, mean and std over its `seeds` trainings.
+    """Accuracy of one student trained on one set, fractions 0..1, over `seeds` trainings, equally many on each draw.
+
+    Mean and std are over generation seeds where there are several `generations`, otherwise over trainings.
 
     `set` is a method's name, "random" (RANDOM) or "full data" (FULL); `main` marks the distilled set of this report.
     A single training has no spread: its std are None. `balanced` is the mean over classes, at the end of training.
@@ -92,6 +94,12 @@ class ScoreRow:
     main: bool
     balanced_mean: float = math.nan
     balanced_std: float | None = None
+    generations: int = 1
+
+    @property
+    def units(self) -> int:
+        """What mean and std are over."""
+        return self.generations if self.generations > 1 else self.seeds
 
 
 @dataclass(frozen=True)
@@ -221,9 +229,12 @@ class ClassSeries:
 
 @dataclass(frozen=True)
 class ClassScores:
+    """`counts` are the real training images and the test images of each class."""
+
     student: str
     names: tuple[str, ...]
     sets: tuple[ClassSeries, ...]
+    counts: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)

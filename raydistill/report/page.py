@@ -112,9 +112,21 @@ def _facts(data: ReportData) -> list[tuple[str, str]]:
         ("Images per class", text.count(data.ipc)),
         ("Classes", text.count(data.classes)),
         ("Image size", f"{data.image_size} px"),
-        ("Seed", str(data.seed)),
+        _seed(data),
+        *_counts(data),
         ("Compression", f"{text.number(data.real / data.images)} : 1" if data.images else "–"),
     ]
+
+
+def _seed(data: ReportData) -> tuple[str, str]:
+    many = data.judgement.generations
+    return ("Seeds", f"{data.seed} to {data.seed + many - 1}") if many > 1 else ("Seed", str(data.seed))
+
+
+def _counts(data: ReportData) -> list[tuple[str, str]]:
+    """Real images a class, where classes differ."""
+    low, high = (f(data.judgement.counts, default=0) for f in (min, max))
+    return [("Real images a class", f"{text.count(low)} to {text.count(high)}")] if low < high else []
 
 
 def _by_student(scores: tuple[ScoreRow, ...]) -> list[list[ScoreRow]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from scipy import stats
 
 from raydistill.report import wording
-from raydistill.report.data import BOUNDS, FULL, RANDOM, Difference, Judgement, Measure, ScoreRow
+from raydistill.report.data import BOUNDS, RANDOM, Difference, Judgement, Measure, ScoreRow
 from raydistill.report.text import count, percent, plural, spread
 
 Tone = Literal["better", "same", "worse", "open"]
@@ -55,7 +56,7 @@ def value(score: ScoreRow, measure: Measure) -> float:
 
 def _verdict(main: ScoreRow, judged: Judgement) -> Verdict:
     rand = find(judged.scores, RANDOM, main.student) if main.set != RANDOM else None
-    full = find(judged.scores, FULL, main.student)
+    bounds = [b for name in BOUNDS if (b := find(judged.scores, name, main.student))]
     tone, claim = _against_random(main, rand, judged)
     detail = [
         f"Trained on the {plural(main.images, 'distilled image')}, {main.student} reaches "
@@ -64,8 +65,8 @@ def _verdict(main: ScoreRow, judged: Judgement) -> Verdict:
     if rand:
         equal = "at equal IPC" if rand.images == main.images else f"({count(rand.images)} of them)"
         detail.append(f"Random real images {equal} give {_value(rand, judged)}.")
-    if full:
-        detail.append(f"The full data give {_value(full, judged)}{_kept(main, full, judged.measure)}.")
+    if bounds:
+        detail.append(f"The full data give {_bounds(bounds, judged)}{_kept(main, bounds, judged.measure)}.")
     detail.append(_against_chance(main, judged))
     return Verdict(main.student, tone, claim, _best(main, judged), " ".join(filter(None, detail)))
 
@@ -132,7 +133,7 @@ def _against_chance(main: ScoreRow, judged: Judgement) -> str:
     if judged.measure == "balanced":
         mean, std = main.balanced_mean, main.balanced_std
     chance = judged.balanced_chance if judged.measure == "balanced" else judged.chance
-    over_seeds = 0.0 if std is None else float(stats.t.ppf(0.975, main.seeds - 1)) * std / math.sqrt(main.seeds)
+    over_seeds = 0.0 if std is None else float(stats.t.ppf(0.975, main.units - 1)) * std / math.sqrt(main.units)
     images = sum(judged.tested)
     over_images = 1.96 * math.sqrt(chance * (1 - chance) / images) if images else 0.0
     if mean - math.hypot(over_seeds, over_images) <= chance:
@@ -140,8 +141,13 @@ def _against_chance(main: ScoreRow, judged: Judgement) -> str:
     return f"Chance is {percent(chance)} %."
 
 
-def _kept(main: ScoreRow, full: ScoreRow, measure: Measure) -> str:
-    mine, all_of_it = value(main, measure), value(full, measure)
+def _bounds(bounds: Sequence[ScoreRow], judged: Judgement) -> str:
+    return " and, drawn evenly from the classes, ".join(_value(b, judged) for b in bounds)
+
+
+def _kept(main: ScoreRow, bounds: Sequence[ScoreRow], measure: Measure) -> str:
+    """Of the better bound."""
+    mine, all_of_it = value(main, measure), max(value(b, measure) for b in bounds)
     if not (all_of_it > 0 and math.isfinite(mine)):
         return ""
     return f", of which the distilled set keeps {100 * mine / all_of_it:.0f} %"
@@ -156,5 +162,9 @@ def _value(score: ScoreRow, judged: Judgement) -> str:
 
 
 def _seeds(score: ScoreRow) -> str:
-    spread_over = f"mean ± std over {score.seeds} seeds" if score.seeds > 1 else "one seed"
-    return f"(end of training, {spread_over})"
+    over = "one seed"
+    if score.generations > 1:
+        over = f"mean ± std over {score.generations} generation seeds, {score.seeds} trainings"
+    elif score.seeds > 1:
+        over = f"mean ± std over {score.seeds} seeds"
+    return f"(end of training, {over})"

@@ -59,12 +59,14 @@ def curves(done: Results) -> tuple[Curves, ...]:
 def classwise(done: Results) -> tuple[ClassScores, ...]:
     """Accuracy of each class for every set, where there is more than one class."""
     names = tuple(c.class_name for c in done.prepared.splits.train.classes)
-    main = done.prepared.config.method
+    main, splits = done.prepared.config.method, done.prepared.splits
+    counts = tuple(zip(splits.train.counts.tolist(), splits.test.counts.tolist(), strict=True))
     return tuple(
         ClassScores(
             student,
             names,
             tuple(ClassSeries(n, np.mean([r.per_class for r in results], 0), n == main) for n, results in sets.items()),
+            counts,
         )
         for student, sets in _results(done).items()
         if len(names) > 1

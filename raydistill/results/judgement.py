@@ -16,7 +16,7 @@ from raydistill.state import Results
 def judgement(done: Results, found: Sequence[TrainingOutcome]) -> Judgement:
     """`found` are the outcomes of its trainings."""
     splits = done.prepared.splits
-    compared = measures(splits.train.counts, splits.test.counts)
+    compared = measures(splits.train.uneven or splits.test.uneven)
     return Judgement(
         scores=tuple(score_rows(done)),
         chance=chance(splits.test.counts),
@@ -28,14 +28,9 @@ def judgement(done: Results, found: Sequence[TrainingOutcome]) -> Judgement:
     )
 
 
-def measures(*counts: np.ndarray) -> tuple[Measure, ...]:
+def measures(uneven: bool) -> tuple[Measure, ...]:
     """What sets are compared by. Where classes differ by more than half it is the mean over them that leads."""
-    return ("balanced", "top-1") if any(map(uneven, counts)) else ("top-1",)
-
-
-def uneven(counts: Sequence[int] | np.ndarray) -> bool:
-    """Whether the largest class has more than twice the images of the smallest."""
-    return bool(2 * min(counts) < max(counts))
+    return ("balanced", "top-1") if uneven else ("top-1",)
 
 
 def chance(tested: np.ndarray) -> float:

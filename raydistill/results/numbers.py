@@ -121,19 +121,21 @@ def difference_numbers(found: Sequence[Difference]) -> dict[str, float]:
 
 
 def score_rows(done: Results) -> list[ScoreRow]:
-    """One row a set and student: mean and std over trainings of the last, best and balanced accuracy."""
-    rows: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    """One row a set and student: the last, best and balanced accuracy, over the draws of the set and its trainings."""
+    rows: dict[tuple[str, str], dict[str, list[tuple[float, float, float]]]] = {}
     images: dict[str, int] = {}
     for t in done.trainings:
         result = score(t)
         if result is not None:
-            rows.setdefault((t.set.name, t.student), []).append((result.last, result.best, result.balanced))
+            draws = rows.setdefault((t.set.name, t.student), {})  # seeds that made the same images are one draw
+            draws.setdefault(t.set.digest, []).append((result.last, result.best, result.balanced))
             images[t.set.name] = t.set.images
     made = []
-    for (name, student), found in rows.items():
-        last, best, balanced = (_mean_std(np.array(values)) for values in zip(*found, strict=True))
-        main = name == done.prepared.config.method
-        made.append(ScoreRow(name, student, len(found), *last, *best, images[name], main, *balanced))
+    for (name, student), draws in rows.items():
+        units = [np.mean(v, axis=0) for v in draws.values()] if len(draws) > 1 else next(iter(draws.values()))
+        last, best, balanced = (_mean_std(np.array(values)) for values in zip(*units, strict=True))
+        main, count = name == done.prepared.config.method, sum(map(len, draws.values()))
+        made.append(ScoreRow(name, student, count, *last, *best, images[name], main, *balanced, len(draws)))
     return made
 
 

@@ -22,7 +22,7 @@ def outcomes(done: Results) -> list[TrainingOutcome]:
             set=t.set.name,
             digest=t.set.digest,
             student=t.student,
-            generation=None if t.set.made is None else done.prepared.config.seed,
+            generation=None if t.set.draw is None else done.prepared.config.seed + t.set.draw,
             training=t.seed,
             top1=score.last,
             balanced=round(score.balanced, 6),

@@ -15,7 +15,16 @@ from raydistill.identity import canonical, digest, fingerprint
 from raydistill.metrics.own_class import warning
 from raydistill.progress import say
 from raydistill.report.calls import charts
-from raydistill.report.data import ClassPanel, Judgement, MetricRow, PanelImage, Projection, ReportData, StageCost
+from raydistill.report.data import (
+    ClassPanel,
+    Judgement,
+    MetricRow,
+    PanelImage,
+    Projection,
+    ReportData,
+    ScoreRow,
+    StageCost,
+)
 from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
 from raydistill.report.text import plural, spread
@@ -83,6 +92,10 @@ def _sealed(html: bytes, stamp: str) -> bytes:
     return html + MARK + f"{stamp} {digest(html)} -->\n".encode()
 
 
+def over(r: ScoreRow) -> str:
+    return plural(r.seeds, "seed") if r.generations < 2 else f"{r.generations} generation seeds, {r.seeds} trainings"
+
+
 def table(judged: Judgement) -> None:
     """The accuracies and what they say, on standard error."""
     for r in judged.scores:
@@ -90,7 +103,7 @@ def table(judged: Judgement) -> None:
             "accuracy",
             f"{r.student:<10} on {r.set:<12} {r.images:>6} images: {spread(r.last_mean, r.last_std):>11} % "
             f"({spread(r.balanced_mean, r.balanced_std)} a class, best over the training "
-            f"{spread(r.best_mean, r.best_std)}; {plural(r.seeds, 'seed')})",
+            f"{spread(r.best_mean, r.best_std)}; {over(r)})",
         )
     for v in verdicts(judged):
         for claim in v.claims:
@@ -154,6 +167,7 @@ def notes_on(done: Results) -> list[str]:
             if text is None
             else f"Warning: {made}: {text}"
         )
+    notes += about_seeds_and_classes(done, judged)
     if done.teaching is not None:
         notes.append(
             f"Soft labels are by {done.teaching.network.architecture}, which is itself right on "
@@ -163,6 +177,24 @@ def notes_on(done: Results) -> list[str]:
         notes.append(
             f"Scored on {c.source.search_split:g} of the training images, held out by id, not on the validation split"
         )
+    return notes
+
+
+def about_seeds_and_classes(done: Results, judged: Judgement) -> list[str]:
+    """What a reader must know before a number is taken for more than it is."""
+    notes, splits = [], done.prepared.splits
+    if judged.generations < 2:
+        notes.append(
+            "One draw is not a method: what is said here is of these sets. The same command with "
+            "seeds.generation=5 draws each set by five seeds and trains on all of them in one fit"
+        )
+    for what, listing in (("real training", splits.train), ("test", splits.test)):
+        if listing.uneven:
+            few, many = listing.counts.min(), listing.counts.max()
+            notes.append(
+                f"Classes have {few} to {many} {what} images: sets are compared by the mean over classes, since "
+                "accuracies over images favour the large ones"
+            )
     return notes
 
 

@@ -53,6 +53,11 @@ class Listing:
         """Images per class, (classes,) int64."""
         return np.bincount(self.labels, minlength=len(self.classes))
 
+    @property
+    def uneven(self) -> bool:
+        """Whether the largest class has more than twice the images of the smallest."""
+        return bool(2 * self.counts.min() < self.counts.max())
+
     @cached_property
     def digest(self) -> str:
         """Identity of the listing: classes, ids, labels and tags, in order."""

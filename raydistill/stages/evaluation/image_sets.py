@@ -12,7 +12,7 @@ from PIL import Image
 from raydistill.config import SourceConfig
 from raydistill.errors import BrokenImage, StageFailed
 from raydistill.evaluation.images import ImageSet
-from raydistill.report.data import FULL
+from raydistill.report.data import FULL, FULL_BALANCED
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
 from raydistill.stages.syntheses.distilled_set import DistilledSet
@@ -22,7 +22,9 @@ from raydistill.stages.syntheses.distilled_set import DistilledSet
 class SetRef:
     """A training set by reference: syntheses, or (`made` None) all training images.
 
-    `redundancy_part` (i, S): only part i of the S into which it is split (metrics.redundancy).
+    `redundancy_part` (i, S): only part i of the S into which it is split (metrics.redundancy). `draw` counts the
+    generation seeds from the run's own, 0; None for a set that all of them share. `balanced`: batches draw all classes
+    equally often.
     """
 
     name: str
@@ -30,14 +32,17 @@ class SetRef:
     images: int
     made: DistilledSet | None
     redundancy_part: tuple[int, int] | None = None
+    draw: int | None = 0
+    balanced: bool = False
 
     @classmethod
-    def of(cls, name: str, made: DistilledSet) -> SetRef:
-        return cls(name, made.digest, made.rows, made)
+    def of(cls, name: str, made: DistilledSet, draw: int | None = 0) -> SetRef:
+        return cls(name, made.digest, made.rows, made, draw=draw)
 
     @classmethod
-    def full(cls, train: Listing) -> SetRef:
-        return cls(FULL, train.digest, len(train), None)
+    def full(cls, train: Listing, balanced: bool = False) -> SetRef:
+        name = FULL_BALANCED if balanced else FULL
+        return cls(name, train.digest, len(train), None, draw=None, balanced=balanced)
 
     @property
     def images_digest(self) -> str:

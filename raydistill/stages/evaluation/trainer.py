@@ -114,7 +114,9 @@ class StudentTrainer:
         targets, label_bytes = self.targets(t)
         state = t.state(checkpoints)
         arithmetic = mixed(e.dtype, self.device)
-        result, net = train_student(student, t.recipe, train, test.images, self.device, targets, state, arithmetic)
+        result, net = train_student(
+            student, t.recipe, train, test.images, self.device, targets, state, arithmetic, t.set.balanced
+        )
         teaching = self.job.teaching if t.recipe.soft else None
         about = {
             "protocol": t.recipe.tree(),

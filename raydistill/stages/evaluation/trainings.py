@@ -36,6 +36,7 @@ class TrainingReads(StageWork):
     labels: Sealed | None
     redundancy_part: Annotated[tuple[int, int] | None, Since(None)]
     dtype: Annotated[str, Since("float32")]
+    balanced: Annotated[bool, Since(False)]
     code: Spread[list[Any]]  # registry.identity of student and protocol
 
 
@@ -48,7 +49,7 @@ def recipe(config: Config, classes: int, student: str, parts: int = 1) -> Recipe
 def redundancy_parts(config: Config, sets: Sequence[SetRef]) -> list[SetRef]:
     """The parts of every distilled set, if they are asked for; the whole training split is not cut."""
     n = config.evaluate.redundancy_parts or 0
-    cut = [s for s in sets if s.made is not None]
+    cut = [s for s in sets if s.made is not None and not s.draw]
     return [
         replace(s, name=f"{s.name} part {i + 1} of {n}", images=s.images // n, redundancy_part=(i, n))
         for s in cut
@@ -83,6 +84,7 @@ def training(
         stored,
         s.redundancy_part,
         e.dtype,
+        s.balanced,
         registry.identity("student", student) + registry.identity("protocol", e.protocol.name),
     )
     scored = reads.within(run).artifact
@@ -92,13 +94,17 @@ def training(
 def trainings(
     config: Config, run: RunDir, sets: Sequence[SetRef], test: Listing, teaching: Teaching | None = None
 ) -> list[Training]:
-    """Every student x seed on every set, in that order of importance: all sets of a seed before the next seed."""
+    """Every student x seed on every set, in that order of importance: all sets of a seed before the next seed.
+
+    Each generation seed has training seeds of its own, which its sets share; the full data have them all.
+    """
     e = config.evaluate
     return [
         training(config, run, s, student, seed, test, teaching)
         for student in e.students
-        for seed in range(e.seeds)
+        for seed in range(e.seeds * config.seeds.generation)
         for s in sets
+        if s.draw is None or seed // e.seeds == s.draw
     ]
 
 
