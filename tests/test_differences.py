@@ -71,6 +71,13 @@ class TestDifference:
         older = difference([replace(o, answers=None) for o in a], b)
         assert older and older.low == found.low and older.tested_low is None
 
+    def test_counts_only_where_the_check_agrees(self) -> None:
+        sure = Difference(
+            "a", "b", "convnet", "top-1", 0.02, 3, 3, 1, 1.0, low=0.01, high=0.04, t_low=0.005, t_high=0.035
+        )
+        assert sure.sign == 1 and sure.turned().sign == -1
+        assert replace(sure, t_low=-0.001).sign == 0 and replace(sure, low=-0.001).sign == 0
+
     def test_of_one_pair_is_told_from_the_test_images_alone(self) -> None:
         found = difference(a_set("a", {(0, 0): 0.6}), a_set("b", {(0, 0): 0.4}))
         assert found and (found.low, found.needed, found.sign) == (None, None, 0)

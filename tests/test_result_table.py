@@ -25,10 +25,14 @@ def arguments(out: Path, **more: Any) -> argparse.Namespace:
 
 
 def write(args: argparse.Namespace, method: str, seed: int, rows: list[tuple[str, float, float]],
-          protocol: str = "hard", ipc: int = 10, labels: int = 0) -> None:  # fmt: skip
+          protocol: str = "hard", ipc: int = 10, labels: int = 0, loss: float = 0.0) -> None:  # fmt: skip
     teacher = {"architecture": "squeezenet1_0", "accuracy": 0.947} if labels else None
     made = {
-        "rows": [{"student": s, "last": last, "best": best} for s, last, best in rows],
+        "seed": seed,
+        "rows": [
+            {"student": s, "training_seed": i, "last": last, "best": best, "loss": [[64, loss or 0.1 * seed]]}
+            for i, (s, last, best) in enumerate(rows)
+        ],
         "images": 100, "bytes": {"images": 2_000_000, "labels": labels}, "teacher": teacher,
         "protocol_name": f"{protocol} x0.1, 64 px",
     }  # fmt: skip
@@ -43,6 +47,27 @@ def test_generation_seeds_are_what_the_deviation_is_over(tmp_path: Path) -> None
     text = table.summary(args)
     assert "| 10 | random | 100 | 2,000 | 42.0 ± 2.8 | 50.0 ± 0.0 | 2 generation x 2 training seeds |" in text
     assert text.startswith("Protocol hard x0.1, 64 px; hard labels; student convnet.")
+
+
+def test_every_pair_of_rows_has_its_interval_below_the_table(tmp_path: Path) -> None:
+    args = arguments(tmp_path / "cells", methods=["mgd3", "dit"], seeds=[0, 1, 2])
+    for seed, (a, b) in enumerate(((0.50, 0.40), (0.52, 0.42), (0.51, 0.40))):
+        write(args, "mgd3", seed, [("convnet", a, a)])
+        write(args, "dit", seed, [("convnet", b, b)])
+    text = table.summary(args)
+    assert text.index("| 10 | dit |") < text.index("Differences at ipc 10, in points:")
+    assert "| mgd3 − dit | 10.3 | [" in text and "| 1.00 | 0.001 | 3 | 5 | better |" in text
+
+
+def test_a_set_that_no_seed_changes_is_one_training_and_not_three(tmp_path: Path) -> None:
+    """k-means at IPC 1: the same images by every seed, and so the same training."""
+    args = arguments(tmp_path / "cells", methods=["kmeans", "random"], seeds=[0, 1, 2])
+    for seed, last in enumerate((0.10, 0.11, 0.15)):
+        write(args, "kmeans", seed, [("convnet", 0.137, 0.137)], loss=0.7)
+        write(args, "random", seed, [("convnet", last, last)])
+    text = table.summary(args)
+    assert "| kmeans | 100 | 2,000 | 13.7 | 13.7 | 1 training seed |" in text
+    assert "one pair of trainings" in text and "at 3" not in text
 
 
 def test_full_data_is_over_training_seeds(tmp_path: Path) -> None:
@@ -74,7 +99,7 @@ def test_what_is_not_there_yet_is_left_out(tmp_path: Path) -> None:
     args = arguments(tmp_path / "cells", methods=["kmeans", "random"], ipc=[1, 10], seeds=[0])
     write(args, "random", 0, [("convnet", 0.4, 0.4)], ipc=1)
     lines = [line for line in table.summary(args).splitlines() if line.startswith("| 1")]
-    assert len(lines) == 1 and lines[0].startswith("| 1 | random | 100 | 2,000 | 40.0 ± 0.0 |")
+    assert len(lines) == 1 and lines[0].startswith("| 1 | random | 100 | 2,000 | 40.0 | 40.0 |")
     assert table.summary(arguments(tmp_path / "none")) == ""
 
 

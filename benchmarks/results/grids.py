@@ -16,12 +16,15 @@ import torch
 
 from raydistill.errors import BadInput, RaydistillError
 from raydistill.methods.resolve import Variant
+from raydistill.report import wording
+from raydistill.results import differences
 from raydistill.stages.syntheses import sample
 from raydistill.state import Results
 from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
 from raydistill.tune import cells
 from raydistill.tune.cells import DIVERGED, Cell, Row
+from raydistill.tune.outcomes import distinct, outcomes
 from raydistill.tune.study import Study
 
 HERE = Path(__file__).resolve().parent
@@ -135,7 +138,11 @@ def mean(values: Sequence[float] | np.ndarray) -> float | None:
 
 
 def accuracies(cells: Sequence[dict[str, Any]], key: str, student: str | None = None) -> list[float]:
-    """In %: one a generation seed, the mean over its trainings; one a training where there is one seed."""
+    """In %: one a generation seed, the mean over its trainings; one a training where there is one seed.
+
+    Seeds that changed nothing are one: k-means at IPC 1 is a single training, however often it is counted.
+    """
+    cells = distinct(cells)
     values = [[100 * r[key] for r in c["rows"] if student is None or r["student"] == student] for c in cells]
     return values[0] if len(cells) == 1 else [statistics.mean(v) for v in values]
 
@@ -151,12 +158,12 @@ def shown(values: Sequence[float], digits: int = 2) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0:.1f}"
+    """Mean and standard deviation; a single value has none."""
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def accuracy(cells: Sequence[dict[str, Any]], key: str) -> str:
-    values = accuracies(cells, key)
-    return spread(values) if len(values) > 1 else shown(values, 1)
+    return spread(accuracies(cells, key))
 
 
 def over(kept: Sequence[dict[str, Any]]) -> str:
@@ -178,6 +185,20 @@ def diverged(args: argparse.Namespace, rows: Sequence[Row], ipcs: Sequence[int],
     lost = cells.diverged(grid(args, rows, ipcs, [protocol]), args.out)
     named = [f"{c.row.name} (ipc {c.ipc}, seed {c.seed})" for c in lost]
     return f"\n\nThe network's predictions became infinite: {', '.join(named)}." if named else ""
+
+
+def compared(ipc: int, rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
+    """Every pair of the rows of a table, each given by its cells: which can be told apart, the larger one first."""
+    found = differences.table([o for name, kept in rows for o in outcomes(name, kept)])
+    head = ["sets", "difference", "95 %, seeds", "and images", "P(A > B)", "p, Holm", "pairs", "for one point", "says"]
+    lines = [
+        [
+            f"{r.a} − {r.b}{f' ({r.note})' if r.note else ''}",
+            *(r.mean, r.over_seeds, r.over_images, r.ahead, r.holm, r.pairs, r.needed, r.words),
+        ]
+        for r in wording.rows(found)
+    ]
+    return f"Differences at ipc {ipc}, in points:\n\n{markdown(head, lines)}" if lines else ""
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

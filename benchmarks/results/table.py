@@ -7,7 +7,8 @@
 
 Run again after an interruption, it computes only the cells that are missing; the sets of a protocol, IPC and seed are
 trained on together. A cell holds the accuracies of every training; a table gives mean and standard deviation over
-generation seeds, each the mean over its training seeds. The full-data rows, and methods without dice, have no
+generation seeds, each the mean over its training seeds; below it every pair of rows has its difference with an interval
+from paired seeds (docs/statistics.md). The full-data rows, and methods without dice, have no
 generation seed: they are over training seeds. Hard and soft labels are tables of their own; a soft one says how good
 the teacher is itself. Storage is what a set takes: encoded images, and soft labels beside them. With several students
 (evaluate.students=[convnet,vgg11]) each has a column, and so have their mean and the worst of them.
@@ -29,11 +30,13 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from grids import accuracies, carry, compute, diverged, grid, markdown, parsed, parser, spread, with_cells
+from grids import accuracies, carry, compared, compute, diverged, grid, markdown, parsed, parser, spread, with_cells
 
 from raydistill import registry
 from raydistill.report.data import FULL
+from raydistill.report.text import plural
 from raydistill.tune.cells import Row
+from raydistill.tune.outcomes import distinct
 
 NO_DICE = ("herding", "kcenter")  # a generation seed changes nothing in their sets, so they get training seeds
 
@@ -69,6 +72,7 @@ def summary(args: argparse.Namespace) -> str:
         lines = heading(there[0][2][0], args.metrics) if there else []
         lines += [line(ipc, row.name, cells, args.metrics) for ipc, row, cells in there]
         tables.append(("\n".join(lines) + diverged(args, rows(args), args.ipc, protocol)).strip())
+        tables += [compared(i, [(row.name, cells) for ipc, row, cells in there if ipc == i]) for i in args.ipc]
     return "\n\n".join(filter(None, tables))
 
 
@@ -92,8 +96,9 @@ def heading(first: dict[str, Any], metrics: Sequence[str] = ()) -> list[str]:
 def line(ipc: int, method: str, cells: list[dict[str, Any]], metrics: Sequence[str] = ()) -> str:
     """One student: last and best top-1. Several: the last of each, their mean, and the worst of each seed."""
     names = students(cells[0])
-    seeds = len(cells[0]["rows"]) // len(names)
-    over = f"{seeds} training seeds" if len(cells) == 1 else f"{len(cells)} generation x {seeds} training seeds"
+    once = distinct(cells)
+    seeds = len(once[0]["rows"]) // len(names)
+    over = f"{len(once)} generation x {seeds} training seeds" if len(once) > 1 else plural(seeds, "training seed")
     stored = statistics.mean(sum(c["bytes"].values()) for c in cells) / 1000
     scores = [accuracies(cells, key) for key in ("last", "best")]
     if len(names) > 1:

@@ -134,8 +134,9 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval over seeds says that `a` is better or worse, 0 where it cannot tell."""
-        return _side(self.low, self.high)
+        """1 or -1 where the interval over seeds, and its check, say that `a` is better or worse; 0 otherwise."""
+        side = _side(self.low, self.high)
+        return side if self.t_low is None or side == _side(self.t_low, self.t_high) else 0
 
     @property
     def tested_sign(self) -> int:
