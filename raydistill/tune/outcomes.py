@@ -14,7 +14,8 @@ from raydistill.results.pairing import TrainingOutcome
 def outcomes(name: str, kept: Sequence[dict[str, Any]]) -> list[TrainingOutcome]:
     """One a training of the cells of the row of this name.
 
-    Cells whose trainings went alike to the last digit are of one set. The answers to the test images, and with them the mean over classes, are known of newer cells only.
+    Cells whose trainings went alike to the last digit are of one set. The answers to the test images, and with them
+    the mean over classes, are known of newer cells only.
     """
     return [_outcome(name, i, cell, row) for i, cell in enumerate(kept) for row in cell["rows"]]
 
