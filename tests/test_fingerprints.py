@@ -153,7 +153,13 @@ class TestTrainings:
         place = Location.of(str(tmp_path))
         job = Job((t,), told.source, tiny.train, tiny.test, told.evaluate, place, place)
         StudentTrainer(job, torch.device("cpu"), "cpu").run(t)
-        plural = {"evaluate.students", "evaluate.seeds", "evaluate.redundancy_parts", "evaluate.keep_weights"}
+        plural = {
+            "evaluate.students",
+            "evaluate.seeds",
+            "seeds.generation",
+            "evaluate.redundancy_parts",
+            "evaluate.keep_weights",
+        }
         read = {k for k in log.keys if "." in k and k.rpartition(".")[2] not in ELSEWHERE} - plural
         assert {"evaluate.width", "source.image_size", "evaluate.dtype"} <= read
         for key in sorted(k for k in read if not k.startswith("evaluate.protocol")):  # the recipe is in it whole

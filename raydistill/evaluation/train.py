@@ -94,9 +94,8 @@ def train_student(
 ) -> tuple[Score, nn.Module]:
     """Trains for `recipe.visits` images; `targets` None = the hard labels. Returns the score and the trained network.
 
-    `balanced` draws all classes equally often.
     The network computes in `arithmetic`, such as an autocast to bfloat16; losses and the optimiser do in float32.
-
+    `balanced` draws all classes equally often.
     The loss is the mean of w_i l_i over a batch, and CutMix mixes weights as it mixes images. Deterministic in its
     arguments for one thread count and kind of device: every draw is a function of the seed and of the step or the
     epoch, so a training that continues from what `keeper` holds ends with the same bits as an undisturbed one.
