@@ -60,7 +60,7 @@ class TestBalancedBatches:
 
     def test_an_epoch_holds_every_class_equally_often(self) -> None:
         chances = even_chances(self.LABELS)
-        assert [float(chances[self.LABELS == c].sum()) for c in range(3)] == pytest.approx([1, 1, 1])
+        assert [float(chances[c == self.LABELS].sum()) for c in range(3)] == pytest.approx([1, 1, 1])
         made = list(batches(48, recipe(batch=4, visits=480), 0, weights=chances))
         for epoch in range(10):
             rows = np.concatenate([rows for e, rows, _ in made if e == epoch])

@@ -111,8 +111,7 @@ def train_student(
     has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
     found = _continue(net, opt, keeper)
     summed, since = torch.zeros((), device=device), found.step
-    weights, chances = by_chance(train.weights) if recipe.weighting == "sampling" else (train.weights, None)
-    chances = even_chances(train.labels) if balanced else chances
+    weights, chances = _drawn_by(train, recipe, balanced)
     order = batches(len(train), recipe, student.seed, found.step, chances)
     for step, (epoch, rows, seen) in enumerate(order, found.step + 1):
         torch.manual_seed(_torch_seed("student.dropout", student.seed, step))
@@ -142,6 +141,13 @@ def train_student(
             if keeper is not None and step < steps:
                 keeper.save(step, _state(net, opt, found))
     return found.score(), net
+
+
+def _drawn_by(train: ImageSet, recipe: Recipe, balanced: bool) -> tuple[Tensor, np.ndarray | None]:
+    """The weights of losses, and those by which images are drawn: None for permutations."""
+    if balanced:
+        return train.weights, even_chances(train.labels)
+    return by_chance(train.weights) if recipe.weighting == "sampling" else (train.weights, None)
 
 
 def _check(summed: Tensor, student: Student, step: int) -> None:
