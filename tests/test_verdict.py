@@ -105,7 +105,7 @@ class TestChance:
         def detail(last: float, std: float | None, images: int, seeds: int = 3) -> str:
             row = replace(scores(last)[0], seeds=seeds, last_std=std)
             (found,) = verdicts(judged(scored=(row,), tested=(images // 10,) * 10))
-            return found.detail
+            return plain(found.detail)
 
         assert "cannot be told from chance (10.0 %)" in detail(0.104, 0.01, 1000)
         assert "cannot be told from chance" in detail(0.12, 0.001, 100), "within the error of a hundred test images"

@@ -137,8 +137,8 @@ def _against_chance(main: ScoreRow, judged: Judgement) -> str:
     images = sum(judged.tested)
     over_images = 1.96 * math.sqrt(chance * (1 - chance) / images) if images else 0.0
     if mean - math.hypot(over_seeds, over_images) <= chance:
-        return f"This cannot be told from chance ({percent(chance)} %)."
-    return f"Chance is {percent(chance)} %."
+        return f"This cannot be told from chance ({_percent(percent(chance))})."
+    return f"Chance is {_percent(percent(chance))}."
 
 
 def _bounds(bounds: Sequence[ScoreRow], judged: Judgement) -> str:
@@ -154,11 +154,15 @@ def _kept(main: ScoreRow, bounds: Sequence[ScoreRow], measure: Measure) -> str:
 
 
 def _value(score: ScoreRow, judged: Judgement) -> str:
-    """'52.1 ± 0.8 %', which no line break parts; with the mean over classes where it leads."""
-    top1 = f"{spread(score.last_mean, score.last_std)} %"
-    if judged.measure == "balanced":
-        top1 = f"{spread(score.balanced_mean, score.balanced_std)} % a class ({percent(score.last_mean)} % an image)"
-    return top1.replace(" ", "\N{NO-BREAK SPACE}")
+    """'52.1 ± 0.8 %', which no line break parts; where the mean over classes leads, that and the other behind it."""
+    if judged.measure == "top-1":
+        return _percent(spread(score.last_mean, score.last_std))
+    a_class = _percent(spread(score.balanced_mean, score.balanced_std))
+    return f"{a_class} a class ({_percent(percent(score.last_mean))} an image)"
+
+
+def _percent(number: str) -> str:
+    return f"{number} %".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _seeds(score: ScoreRow) -> str:

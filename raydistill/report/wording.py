@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from raydistill.report.data import Difference
 from raydistill.report.text import count, percent, plural
 
+OPEN = "cannot be told apart"
 HOLDS = 0.05  # of p after Holm
 MEASURES = {"top-1": "an image", "balanced": "a class"}
 
@@ -39,10 +40,16 @@ def conclusion(d: Difference) -> str:
     if d.low is None:
         known = " on these test images" if d.tested_sign else ""
         return f"one pair of trainings{known}: another seed may turn it"
+    short = verdict(d)
+    return f"{short} at {seeds(d)}; {needed(d)}" if short == OPEN else short
+
+
+def verdict(d: Difference) -> str:
+    """The same in the words of a table that has the numbers beside it."""
+    if d.low is None:
+        return "one pair of trainings"
     if not d.sign:
-        if d.mean == 0 and d.low == d.high:
-            return "no difference"
-        return f"cannot be told apart at {seeds(d)}; {needed(d)}"
+        return "no difference" if d.mean == 0 and d.low == d.high else OPEN
     limits = []
     if not d.tested_sign:
         limits.append("on these test images")
@@ -90,7 +97,7 @@ def rows(found: Sequence[Difference]) -> list[DifferenceRow]:
                 "–" if d.holm is None else f"{d.holm:.2g}",
                 f"{d.pairs}" if d.units == d.pairs else f"{d.units} x {d.pairs // d.units}",
                 "–" if d.needed is None else count(d.needed),
-                conclusion(d),
+                verdict(d),
             )
         )
     return made
