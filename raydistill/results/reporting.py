@@ -127,7 +127,7 @@ def data(done: Results, judged: Judgement, flat: Mapping[str, float]) -> ReportD
         judgement=judged,
         config_yaml=c.yaml(),
         command=f"python jobs/distill.py --config {shlex.quote(str(p.run.root / 'config.yaml'))}",
-        notes=tuple(notes_on(done)),
+        notes=tuple(notes_on(done, judged)),
         protocol=(
             f"{', '.join(c.evaluate.students)} of width {c.evaluate.width} by protocol {name}: "
             f"{describe(done.trainings[0].recipe)}; tested on {len(p.splits.test)} real images"
@@ -149,7 +149,7 @@ def data(done: Results, judged: Judgement, flat: Mapping[str, float]) -> ReportD
     )
 
 
-def notes_on(done: Results) -> list[str]:
+def notes_on(done: Results, judged: Judgement) -> list[str]:
     """What a reader must know of the images and of how they were judged."""
     c, classes = done.prepared.config, done.prepared.splits.train.classes
     broken = done.latents.manifest.summary["broken"] if done.latents else []
