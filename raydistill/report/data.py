@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from raydistill.report.atoms import AtomDistances
 from raydistill.report.increments import GrowthRow, PartMatrix
 
 RANDOM = "random"
@@ -330,6 +331,7 @@ class ReportData:
     calls: tuple[CallChart, ...] = ()
     parts: tuple[PartMatrix, ...] = ()
     growth: tuple[GrowthRow, ...] = ()
+    atoms: tuple[AtomDistances, ...] = ()
 
     @property
     def classes(self) -> int:

@@ -41,15 +41,12 @@ def metrics(done: Results) -> dict[str, float]:
     if done.teaching is None:
         flat |= label_robust(rows)
     for name, sealed in done.measured.items():
-        prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
-        flat |= {f"{prefix}{value}": n for value, n in measure.values(sealed).items()}
+        flat |= {f"{key_prefix(done, name)}{value}": n for value, n in measure.values(sealed).items()}
     for name, check in done.checks.items():
-        prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
-        flat[f"{prefix}own_class_nearest/latent"] = round(check.share, 6)
+        flat[f"{key_prefix(done, name)}own_class_nearest/latent"] = round(check.share, 6)
     for name, made in done.syntheses.items():
         if (size := made.effective_sample_size) is not None:
-            prefix = "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
-            flat[f"{prefix}effective_sample_size"] = round(size, 6)
+            flat[f"{key_prefix(done, name)}effective_sample_size"] = round(size, 6)
     flat |= increments.numbers(done)
     flat |= network_calls(done)
     flat |= storage(done)
@@ -58,6 +55,11 @@ def metrics(done: Results) -> dict[str, float]:
     for name, cost in sorted(costs.read(done.prepared.run.root).items()):
         flat[f"time/{name.replace(' ', '_')}_s"] = cost.seconds
     return json.loads(json.dumps(flat))
+
+
+def key_prefix(done: Results, name: str) -> str:
+    """What stands before the numbers of a set: nothing for the run's own."""
+    return "" if name == done.prepared.config.method else f"metrics/{name.replace(' ', '_')}/"
 
 
 def label_robust(rows: Sequence[ScoreRow]) -> dict[str, float]:

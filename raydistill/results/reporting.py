@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import numpy as np
@@ -14,6 +14,7 @@ from raydistill.evaluation.recipe import describe
 from raydistill.identity import canonical, digest, fingerprint
 from raydistill.metrics.own_class import warning
 from raydistill.progress import say
+from raydistill.report.atoms import AtomDistances
 from raydistill.report.calls import charts
 from raydistill.report.data import (
     ClassPanel,
@@ -22,14 +23,13 @@ from raydistill.report.data import (
     PanelImage,
     Projection,
     ReportData,
-    ScoreRow,
     StageCost,
 )
 from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
 from raydistill.report.text import plural, spread
 from raydistill.report.verdict import verdicts
-from raydistill.results import costs, detail, increments
+from raydistill.results import costs, detail, increments, quantisation
 from raydistill.results.judgement import judgement
 from raydistill.results.numbers import difference_numbers, metrics, of_sets
 from raydistill.results.outcomes import outcomes, written
@@ -66,11 +66,12 @@ def write(done: Results) -> None:
         return
     faults.reach("report", "before_write", TRAININGS)
     done.computed |= renew(root, TRAININGS, written(trained), of_product)
-    flat = metrics(done) | difference_numbers(judged.differences)
+    atoms = quantisation.atom_distances(done)
+    flat = metrics(done) | difference_numbers(judged.differences) | quantisation.numbers(done, atoms)
     faults.reach("report", "before_write", RESULT)
     done.computed |= renew(root, RESULT, canonical(flat).encode(), of_product)
     if not fresh(root, PAGE, stamp):
-        html = _drawn(root, stamp) or _sealed(render(data(done, judged, flat)).encode(), stamp)
+        html = _drawn(root, stamp) or _sealed(render(data(done, judged, flat, atoms)).encode(), stamp)
         faults.reach("report", "before_write", PAGE)
         done.computed |= renew(root, PAGE, html, stamp)
     table(judged)
@@ -110,7 +111,7 @@ def table(judged: Judgement) -> None:
             say("accuracy", f"{v.student:<10} {' '.join(claim.split())}")
 
 
-def data(done: Results, judged: Judgement, flat: Mapping[str, float]) -> ReportData:
+def data(done: Results, judged: Judgement, flat: Mapping[str, float], atoms: Sequence[AtomDistances]) -> ReportData:
     """The page's content; `flat` is result.json."""
     p = done.prepared
     c = p.config
@@ -146,6 +147,7 @@ def data(done: Results, judged: Judgement, flat: Mapping[str, float]) -> ReportD
         calls=charts(of_sets(done, flat)),
         parts=increments.matrices(done),
         growth=increments.growth(done),
+        atoms=tuple(atoms),
     )
 
 

@@ -1,0 +1,79 @@
+"""How near atoms are to their classes, with weights and without: closed forms, and what a run tells of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finished import without_ray
+from test_report import report
+
+from raydistill.config import load
+from raydistill.pipeline import job
+from raydistill.pipeline.preflight import prepare
+from raydistill.report.atoms import AtomDistances
+from raydistill.report.page import render
+from raydistill.results.quantisation import of_class
+from raydistill.stages.runner import serial
+from raydistill.store import schemas
+
+RNG = np.random.default_rng(0)
+
+
+class TestFormulas:
+    def test_a_set_is_no_way_from_itself(self) -> None:
+        x = RNG.standard_normal((40, 6)).astype(np.float32)
+        assert of_class(x, x, np.ones(40)) == (0.0, 0.0, 0.0)
+
+    def test_masses_of_the_cells_are_the_best_and_roots_are_between_them_and_none(self) -> None:
+        x, z = (RNG.standard_normal((n, 3)).astype(np.float32) for n in (300, 6))
+        mass = np.bincount(np.square(x[:, None] - z).sum(2).argmin(1), minlength=6)
+        equal, density, least = of_class(x, z, mass)
+        assert equal > of_class(x, z, np.sqrt(mass))[1] > density == pytest.approx(least, rel=1e-6)
+
+    def test_one_atom_has_all_the_mass_there_is(self) -> None:
+        x = RNG.standard_normal((30, 2)).astype(np.float32)
+        assert of_class(x, np.zeros((1, 2), np.float32), np.array([0.3])) == pytest.approx(
+            [np.square(x).sum(1).mean()] * 3
+        )
+
+    def test_over_classes_it_is_the_root_of_the_mean_square(self) -> None:
+        d = AtomDistances("ddoq", "prototypes", np.array([16.0, 48.0]), np.array([9.0, 9.0]), np.array([4.0, 0.0]))
+        assert d.overall() == pytest.approx({"equal": 32**0.5, "weighted": 3.0, "least": 2**0.5})
+        assert d.of_class(0) == (4.0, 3.0, 2.0) and d.drop == pytest.approx(1 - 3 / 32**0.5)
+
+
+def test_the_page_shows_each_set_and_class() -> None:
+    first = AtomDistances("ddoq", "prototypes", np.array([16.0, 48.0]), np.array([9.0, 9.0]), np.array([4.0, 0.0]))
+    html = render(report(atoms=(first,)))
+    assert "Atoms and the latents of their class" in html and "47.0 %" in html
+    assert "Atoms and the latents" not in render(report())
+
+
+def test_a_run_tells_how_far_its_atoms_are_before_and_after_weighting(tmp_path: Path) -> None:
+    short = ("evaluate.seeds=1", "evaluate.width=8", "evaluate.protocol.visits=16", "evaluate.full=false")
+    small = ("method=ddoq", "ipc=4", "source.classes=[3,7]", "sampler.steps=4", "metrics.names=[]")
+    asked = load("quickstart", [*small, *short, "evaluate.baselines=[d4m,random]", f"run_dir={tmp_path / 'run'}"])
+    with without_ray():
+        done = job.run(prepare(asked), execute=serial)
+    found = json.loads((tmp_path / "run/result.json").read_bytes())
+    w2 = {k: v for k, v in found.items() if "w2/" in k}
+    assert {k.partition("w2/")[0] for k in w2} == {"", "metrics/d4m/"}, "of what has atoms that are weighed"
+    for what in ("prototypes", "syntheses"):
+        equal, weighted, least = (w2[f"w2/{what}/{kind}"] for kind in ("equal", "weighted", "least"))
+        assert equal >= least and weighted >= least and equal != weighted
+        assert w2[f"metrics/d4m/w2/{what}/equal"] == w2[f"metrics/d4m/w2/{what}/weighted"]
+    assert w2["w2/prototypes/weighted"] < w2["w2/prototypes/equal"]
+    assert 3 < found["effective_sample_size"] < 4
+    plan, real = done.plans["ddoq"].read(), dict(done.classes.classes(["latent"]))
+    error = []
+    for c, table in real.items():
+        x, z = (
+            schemas.tensor_numpy(t[name]).reshape(len(t), -1).astype(np.float64)
+            for t, name in ((table, "latent"), (plan.filter(plan["class_index"].to_numpy() == c), "prototype"))
+        )
+        error.append(np.square(x[:, None] - z).sum(2).min(1).mean())
+    assert w2["w2/prototypes/least"] == pytest.approx(np.mean(error) ** 0.5, rel=1e-4)
+    assert "Atoms and the latents of their class" in (tmp_path / "run/report.html").read_text()
