@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import w2_curve
 from finished import without_ray
 from test_report import report
 
+from raydistill import api
 from raydistill.config import load
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
@@ -77,3 +79,22 @@ def test_a_run_tells_how_far_its_atoms_are_before_and_after_weighting(tmp_path: 
         error.append(np.square(x[:, None] - z).sum(2).min(1).mean())
     assert w2["w2/prototypes/least"] == pytest.approx(np.mean(error) ** 0.5, rel=1e-4)
     assert "Atoms and the latents of their class" in (tmp_path / "run/report.html").read_text()
+
+
+class TestCurve:
+    """benchmarks/results/w2_curve.py"""
+
+    def test_its_slope_is_that_of_the_rate(self) -> None:
+        ipc = [1, 2, 5, 10]
+        assert w2_curve.slope(ipc, [k ** (-2 / 7) for k in ipc]) == pytest.approx(-1 / 7)
+        assert w2_curve.slope([3], [1.0]) is None and w2_curve.slope([1, 2], [1.0, 0.0]) is None
+
+    def test_weights_bring_every_class_nearer_and_all_points_are_there_in_the_end(self) -> None:
+        x = RNG.standard_normal((40, 3, 1, 1)).astype(np.float16)
+        latents = api.Latents(x, np.repeat(np.int32([0, 1]), 20), [str(i) for i in range(40)], ["a", "b"])
+        found = w2_curve.measured(latents, load("quickstart", []), "clvq", [1, 4, 20])
+        equal, roots, density = (np.array(found["squares"][mode]) for mode in ("equal", "sqrt", "density"))
+        assert (equal[1] > roots[1]).all() and (roots[1] > density[1]).all() and equal[0] == pytest.approx(density[0])
+        assert (equal[2] == 0).all() and found["slopes"] == {"a": None, "b": None}
+        text = w2_curve.markdown([1, 4, 20], {"clvq": found}, 3)
+        assert "| clvq | all | – | – | -0.33333 |" in text and text.count("| clvq |") == 3 + 3

@@ -5,7 +5,7 @@
 
 Encodes the training images as a run does (with artifact_dir=DIR what other runs have encoded is taken), then quantises
 each class in this process, for each of --algorithms and --ipc. `equal` atoms have the mass 1/K, `sqrt` the roots of
-their cells' masses, `density` those masses, after which W2 is the quantisation error. Over classes it is the root of the
+the masses of their cells, `density` those masses: then W2 is the quantisation error. Over classes it is the root of the
 mean square. The slope is that of log W2 (density) over log K by least squares; theory has K^(-1/d) where the latents
 fill d dimensions, so that -1/slope is the dimension that they seem to have at these K.
 """
@@ -88,7 +88,16 @@ def markdown(ipc: Sequence[int], every: dict[str, dict[str, Any]], dim: int) -> 
     for algorithm, found in every.items():
         equal, roots, density = (overall(found, mode) for mode in MODES)
         for k, e, s, d in zip(ipc, equal, roots, density, strict=True):
-            rows.append([algorithm, str(k), f"{e:.4g}", f"{s:.4g}", f"{d:.4g}", f"{100 * (1 - d / e):.1f}"])
+            rows.append(
+                [
+                    algorithm,
+                    str(k),
+                    f"{e:.4g}",
+                    f"{s:.4g}",
+                    f"{d:.4g}",
+                    f"{100 * max(0.0, 1 - d / e) if e > 0 else 0:.1f}",
+                ]
+            )
     head = ["atoms", "IPC", "W2, equal", "W2, sqrt", "W2, density", "density lower by, %"]
     slopes = []
     for algorithm, found in every.items():
