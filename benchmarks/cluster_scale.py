@@ -1,6 +1,6 @@
 """The cluster stage at ImageNet-1K's size: 1,000 classes of 1,300 latents of 4,096 numbers, on Ray with two cores.
 
-    python benchmarks/cluster_scale.py --work DIR [--scale 0.05] [--algorithm divisive] [--cpus 2] [--memory-mb 1024]
+    python benchmarks/cluster_scale.py --work DIR [--scale 0.05] [--algorithm clvq] [--cpus 2] [--memory-mb 1024]
 
 Writes float16 latents into DIR as the group stage leaves them (about 10 GB; DIR must be new), clusters them on a local
 Ray cluster as a run does, reads every tree back, and deletes DIR. `--scale` takes that share of the classes, as many to
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from measure import RESULTS, machine, save, table
 
+from raydistill import registry
 from raydistill.config import build
 from raydistill.distributed.executors import on_ray
 from raydistill.sources.base import ClassInfo
@@ -126,7 +127,7 @@ def main() -> int:
     p.add_argument("--work", type=Path, required=True, help="a new folder; deleted at the end")
     p.add_argument("--scale", type=float, default=1.0, help="share of the 1,000 classes")
     p.add_argument("--images", type=int, default=IMAGES, help="images a class")
-    p.add_argument("--algorithm", default="divisive", choices=["divisive", "kmeans", "agglomerative"])
+    p.add_argument("--algorithm", default="divisive", choices=registry.names("clustering"))
     p.add_argument("--cpus", type=int, default=2)
     p.add_argument("--memory-mb", type=int, default=1024)
     p.add_argument("--out", type=Path, default=RESULTS / "cluster-scale.json")

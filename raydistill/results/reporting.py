@@ -23,6 +23,7 @@ from raydistill.report.data import (
     PanelImage,
     Projection,
     ReportData,
+    ScoreRow,
     StageCost,
 )
 from raydistill.report.page import MAX_PANELS, render
