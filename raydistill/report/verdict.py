@@ -101,9 +101,10 @@ def best(judged: Judgement, student: str, main: ScoreRow | None = None, what: st
     first = rows[0]
     other = rows[1] if main is None or first is main else main
     d = between(judged, first.set, other.set, student)
-    head = f"Best of {len(rows)} {what}: {first.set}, {_value(first, judged)}"
     if d is None:
-        return head
+        why = "other test images, other seeds, or made by an older version"
+        return f"Not compared in pairs: {first.set}, {_value(first, judged)}, and {other.set} ({why})"
+    head = f"Best of {len(rows)} {what}: {first.set}, {_value(first, judged)}"
     if d.sign > 0:
         return f"{head}, {_told(d)} better than {other.set}"
     return f"{head}, {wording.size(d)} ahead of {other.set}: {wording.conclusion(d)}"
