@@ -110,7 +110,11 @@ def test_a_run_comes_to_sqlite_whole_and_only_once(sqlite: str, root: Location) 
 
 
 @pytest.mark.slow  # the server alone takes ten seconds of CPU to start
-def test_a_run_comes_to_a_server_and_to_another_store_later(server: str, sqlite: str, root: Location) -> None:
+def test_a_run_comes_to_a_server_and_to_another_store_later(
+    server: str, sqlite: str, root: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # its first answer takes long
+    monkeypatch.setattr(uploader, "LAST_S", 120.0)
     job(server, root)
     check_whole(server, root)
     assert f"{server}/#/experiments/" in late.track(str(root), server, None)
@@ -123,7 +127,7 @@ def test_one_run_after_a_kill_that_left_a_torn_line(sqlite: str, root: Location)
     where = Destination(sqlite, EXPERIMENT)
     killed = Tracker(Journal(root, "k"), upload := uploader.Uploader(where), "mine")
     killed.metrics({"loss": 2.0}, 1)
-    assert upload.settle() == ""  # and nothing says how it ended
+    assert upload.settle(60) == ""  # and nothing says how it ended
     (lines,) = (Path(root.uri) / "tracking" / "k").glob("*.jsonl")
     lines.write_bytes(lines.read_bytes() + b'0123456789abcdef {"kind":"metr')
     assert [r.info.status for r in runs(sqlite, root)] == ["RUNNING"]
@@ -162,7 +166,7 @@ def test_the_state_in_which_a_run_ends(sqlite: str, root: Location, error: BaseE
 def test_a_signal_is_the_last_word(sqlite: str, root: Location) -> None:
     with tracking(Destination(sqlite, EXPERIMENT), root) as told, told.run("k", "mine") as run:
         run.metrics({"loss": 1.0})
-        assert told.uploader.settle() == ""
+        assert told.uploader.settle(60) == ""
         with told.watching(run):
             signals._farewells[-1]()
     assert [r.info.status for r in runs(sqlite, root)] == ["KILLED"]
@@ -183,18 +187,32 @@ def test_children_stand_below_their_parent(sqlite: str, root: Location) -> None:
         assert by_name[child].data.tags["mlflow.parentRunId"] == by_name[parent].info.run_id
 
 
-@pytest.mark.parametrize("fault", ["500", "507", "hangs", "dies", "refuses"])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("500", "it answers 500"),
+        ("507", "it answers 507"),
+        ("hangs", "no answer in time"),
+        ("dies", "the connection broke"),
+        ("refuses", "connection refused"),
+    ],
+)
 def test_a_server_that_fails_stops_no_job_and_gets_everything_later(
-    fault: str, sqlite: str, root: Location, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fault: str,
+    words: str,
+    sqlite: str,
+    root: Location,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(uploader, "LAST_S", 3.0)
+    monkeypatch.setattr(uploader, "LAST_S", 20.0)
     with failing_server("500" if fault == "refuses" else fault) as address:
         if fault != "refuses":
             job(address, root)
     if fault == "refuses":
         job(address, root)
     said = capsys.readouterr().err
-    assert said.count("not everything is in") == 1 and f"raydistill track {root}" in said
+    assert said.count("not everything is in") == 1 and f"raydistill track {root}" in said and f"({words})" in said
     assert late.track(str(root), sqlite, None)
     check_whole(sqlite, root)
 

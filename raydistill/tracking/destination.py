@@ -13,6 +13,7 @@ from raydistill.errors import BadInput, one_line
 
 LOCAL, DATABASE, ARTIFACTS = "local", "mlflow.db", "mlartifacts"
 SERVERS = ("http", "https")
+TRAININGS_VIEW = "workflowType=machine_learning"  # MLflow's pages are about chats otherwise
 SQLITE = b"SQLite format 3\0"
 # MLflow's own answer times are two minutes and seven attempts; whoever sets these has the last word.
 PATIENCE = {
@@ -21,6 +22,15 @@ PATIENCE = {
     "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "60",
     "MLFLOW_DISABLE_TELEMETRY": "true",  # a run speaks to the server of its user, and to nobody else
 }
+
+PLAINLY = (
+    (r"(?i)timed out", "no answer in time"),
+    (r"Connection refused", "connection refused"),
+    (r"(?i)failed to resolve|name resolution|Name or service not known", "no such host"),
+    (r"too many (\d+) error responses", "it answers {}"),
+    (r"failed with error code (\d+)", "it answers {}"),
+    (r"(?i)IncompleteRead|Connection aborted|Connection broken|Remote end closed", "the connection broke"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class Destination:
     def page(self, experiment_id: str, run_id: str) -> str:
         """The address of a run on its server, or how to look at it."""
         if self.uri.startswith(SERVERS):
-            return f"{self.uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+            return f"{self.uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{TRAININGS_VIEW}"
         return self.viewer
 
 
@@ -152,10 +162,11 @@ def patient() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """One short line of what a client raised: the last cause, whose words are the plainest."""
+    """A few words on what a client raised, which is nested several times over."""
     text = one_line(error)
-    for mark in ("Caused by ", "Response body: "):
-        text = text.rpartition(mark)[2]
+    for pattern, words in PLAINLY:
+        if found := re.search(pattern, text):
+            return words.format(*found.groups())
     return text[:200] or type(error).__name__
 
 

@@ -23,7 +23,7 @@ from raydistill.identity import canonical
 from raydistill.progress import Event, Finished, Measured, Started, listening, say
 from raydistill.redact import redact
 from raydistill.store.location import Location
-from raydistill.tracking import origin
+from raydistill.tracking import origin, uploader
 from raydistill.tracking.destination import Destination
 from raydistill.tracking.journal import FOLDER, Entry, Journal, now
 from raydistill.tracking.system import MachineWatch
@@ -172,7 +172,7 @@ def tracking(destination: Destination, root: Location) -> Iterator[Tracking]:
     try:
         yield runs
     finally:
-        why = runs.uploader.settle()
+        why = runs.uploader.settle(uploader.LAST_S)
         runs.uploader.close()
         if why:
             say(

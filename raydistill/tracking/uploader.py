@@ -36,7 +36,7 @@ class Uploader:
                 self._thread.start()
         self._news.set()
 
-    def settle(self, patience_s: float = LAST_S) -> str:
+    def settle(self, patience_s: float) -> str:
         """Waits until all is uploaded or one more try has failed; says why not all of it is, "" if it is."""
         failures, deadline = self._failures, time.monotonic() + patience_s
         self._closing.set()
