@@ -59,6 +59,11 @@ class Guidance(ABC):
         """The classifiers that it asks, by their roles: `teacher` (knows the classes), `features`."""
         return ()
 
+    @classmethod
+    def decoder(cls, own: Any) -> str | None:
+        """The folder of what decodes for it in the place of the VAE, as its section's key `decoder` names it."""
+        return None
+
     def bind(self, networks: Networks) -> None:
         """Gives it the VAE and the classifiers that it named."""
         self.bound = networks

@@ -62,6 +62,10 @@ class LearnabilityConfig(Section):
     stop: Annotated[
         Fraction, Field(description="window stop; it acts while stop < fraction <= start"), Search(0.0, 0.8)
     ] = 0.18
+    decoder: Annotated[
+        str | None,
+        Field(description="diffusers directory of a tiny VAE that decodes for the score; null = the VAE itself"),
+    ] = None
     micro_batch: Annotated[int, Field(ge=1, le=4096, description="images whose gradients are in memory at once")] = 8
     checkpointing: Annotated[bool, Field(description="gradients in less memory and more time")] = False
 
@@ -102,6 +106,10 @@ class Learnability(Guidance):
     @classmethod
     def networks(cls, own: LearnabilityConfig) -> Sequence[str]:
         return roles(own.omega) if own.scale > 0 else ()
+
+    @classmethod
+    def decoder(cls, own: LearnabilityConfig) -> str | None:
+        return own.decoder if own.scale > 0 else None
 
     @classmethod
     def examples(cls, scale: float, start: float, stop: float) -> Iterator[tuple[GuidanceConfig, Any]]:

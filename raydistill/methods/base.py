@@ -62,8 +62,8 @@ class Slot:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """How a set grows out of increments of `increment` images a class: the first by method `seed`, the others led by
-    what was trained on those before them, the best of `candidates` a slot.
+    """How a set grows out of increments of `increment` images a class: the first by method `seed`, the others by method
+    `base`, led by what was trained on those before them, the best of `candidates` a slot.
 
     What is chosen enters the memory of its class at the end of a round of `round` slots; with `remember_all` the memory
     begins with all earlier increments. `student` is what is trained, with seed `training_seed`; the reference is a
@@ -73,6 +73,7 @@ class Curriculum:
 
     increment: int
     seed: str
+    base: str
     candidates: int
     round: int
     remember_all: bool

@@ -104,6 +104,7 @@ def curriculum(config: Config, own: LgdConfig) -> Curriculum:
     return Curriculum(
         increment=size,
         seed=own.seed_method,
+        base=own.base,
         candidates=own.candidates,
         round=min(own.round, size),
         remember_all=own.memory_scope == "all" and guiding.repulsion > 0,

@@ -18,6 +18,7 @@ from raydistill.guidance.context import Context
 from raydistill.methods.base import Curriculum, Method
 from raydistill.methods.weighting import MODES
 from raydistill.models.classifier import ClassifierSpec
+from raydistill.models.vae import VaeSpec
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,17 @@ class GuidancePlan:
     def window(self) -> Window:
         return self.make().window
 
+    @property
+    def decoder(self) -> str | None:
+        """The folder of what decodes for it, if it acts and the VAE does not."""
+        return self.kind.decoder(self.own) if self.acts else None
+
     def make(self) -> Guidance:
         return self.kind.make(self.numbers, self.space, self.own)
+
+    def own_read(self) -> dict[str, Any] | None:
+        """Its section, for fingerprints and provenance; a decoder is known by its weights and not by its path."""
+        return None if self.own is None else self.own.model_dump(exclude={"decoder"})
 
     def numbers_read(self) -> dict[str, Any]:
         """The numbers that it reads of section `guidance`, for fingerprints and provenance. Flows read the form."""
@@ -68,6 +78,7 @@ class SamplingPlan:
     guidance: GuidancePlan | None
     terms: tuple[GuidancePlan, ...] = ()
     networks: Mapping[str, ClassifierSpec] = field(default_factory=dict)
+    decoder: VaeSpec | None = None  # by which guidance sees pixels, if another than that of the images
 
     @property
     def flows(self) -> bool:
@@ -121,6 +132,11 @@ class Variant:
         assert self.sampling is not None
         return replace(self, sampling=replace(self.sampling, networks=networks))
 
+    def with_decoder(self, decoder: VaeSpec) -> Variant:
+        """The variant whose guidance sees pixels by this decoder."""
+        assert self.sampling is not None
+        return replace(self, sampling=replace(self.sampling, decoder=decoder))
+
     def makers(self) -> tuple[Variant, ...]:
         """By what its images are made: of a curriculum the variants of its increments, otherwise itself."""
         return (self.growth.first, self.growth.next) if self.growth else (self,)
@@ -146,7 +162,7 @@ def resolve(config: Config) -> Variant:
     if method.curriculum is None:
         return variant
     small = config.model_copy(update={"ipc": method.curriculum.increment})
-    first = resolve(beside(small, method.curriculum.seed, method.sampler))
+    first = resolve(beside(small, method.curriculum.seed, config.sampler.name or method.sampler))
     return replace(variant, growth=Growth(method.curriculum, first, _variant(small, method)))
 
 
@@ -179,7 +195,7 @@ def beside(config: Config, name: str, main: str | None) -> Config:
     Beside a flow sampler (`main`) a method of diffusion takes its own steps too, and the other way round: they count
     otherwise.
     """
-    method = registry.get("method", name)
+    method: Method = registry.get("method", name).of(config)
     sampler: dict[str, object] = {"name": None if method.guidance else config.sampler.name}
     if main is not None and flows(main) != flows(method.sampler):
         sampler = {"name": None, "steps": None}

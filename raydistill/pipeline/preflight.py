@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 
@@ -12,7 +11,6 @@ from raydistill import registry
 from raydistill.config import Config
 from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
-from raydistill.guidance.networks import ROLES
 from raydistill.methods.base import Method
 from raydistill.methods.resolve import SamplingPlan, Variant, beside, flows, resolve
 from raydistill.methods.weighting import MODES
@@ -23,6 +21,7 @@ from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.generator import Generator
 from raydistill.models.text_generator import TextGeneratorSpec, is_pipeline
 from raydistill.models.vae import VaeSpec
+from raydistill.pipeline.guiding import find_decoder, find_networks
 from raydistill.progress import say
 from raydistill.report.text import plural
 from raydistill.sources.base import ClassInfo, Splits, open_splits
@@ -77,6 +76,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
             if v.sampling is not None:
                 check_steps(v.sampling, generator)
         variants = [find_networks(v, [c.class_id for c in splits.train.classes]) for v in variants]
+        variants = [find_decoder(v, vae) for v in variants]
     features = ClassifierSpec(**config.features.model_dump(), key="features") if config.features.path else None
     if config.selection.space == "feature" and features is None:
         raise BadInput("selection.space=feature needs a network: give features.path, or choose selection.space=latent")
@@ -108,32 +108,6 @@ def find_teacher(config: Config, class_ids: list[str], asked_by: str | None) -> 
     spec = ClassifierSpec(**config.teacher.model_dump(), key="teacher")
     class_columns(spec, class_ids)
     return spec
-
-
-def find_networks(v: Variant, class_ids: Sequence[str]) -> Variant:
-    """The variant with the classifiers that its guidance asks, but for those that a curriculum trains on the way.
-
-    Raises BadInput where one is not given, or does not fit, and ValueError for a guidance that names a role which there
-    is not.
-    """
-    if v.growth is not None:
-        return replace(v, growth=replace(v.growth, first=find_networks(v.growth.first, class_ids)))
-    if v.sampling is None or not v.sampling.roles:
-        return v
-    name, networks = " and ".join(g.name for g in v.sampling.acting), {}
-    for role in v.sampling.roles:
-        if role not in ROLES:
-            raise ValueError(f"guidance {name} asks for a network {role!r}, and there are {', '.join(ROLES)}")
-        section = getattr(v.config, role)
-        if section.path is None:
-            raise BadInput(
-                f"guidance {name} asks a classifier: give {role}.path=FILE or FOLDER (docs/bring-your-own.md), or "
-                "choose another method"
-            )
-        networks[role] = ClassifierSpec(**section.model_dump(), key=role)
-        if role == "teacher":
-            class_columns(networks[role], class_ids)
-    return v.with_networks(networks)
 
 
 def find_vae(config: Config) -> VaeSpec:

@@ -25,9 +25,12 @@ def provenance(p: Prepared, v: Variant) -> dict[str, Any]:
         if v.sampling.start != (NOISE if guidance is None else guidance.begins):
             made["start"] = {k: value for k, value in asdict(v.sampling.start).items() if value}
         if guidance is not None:
-            own = {} if guidance.own is None else guidance.own.model_dump()
+            own = guidance.own_read() or {}
             made |= {"guidance": {"name": guidance.name, **guidance.numbers_read(), **own}}
+        made |= {term.name: term.own_read() for term in v.sampling.terms if term.acts}
         made |= {role: network.identity()["weights"][:16] for role, network in v.sampling.networks.items()}
+    if v.growth is not None:
+        made["curriculum"] = asdict(v.growth.how)
     if v.method.uses_prototypes and c.cluster.algorithm not in (None, "kmeans"):
         made["prototypes"] = {"algorithm": c.cluster.algorithm, **c.hierarchy.model_dump()}
     return made

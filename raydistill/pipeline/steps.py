@@ -96,8 +96,9 @@ class Steps:
         )
 
     def plan(self, v: Variant, increment: int = 0) -> Sealed:
-        """The slots, with their prototypes and noise."""
+        """The slots, with their prototypes and noise. A curriculum has a plan an increment and none of its own."""
         p = self.prepared
+        assert v.growth is None, "a set that grows is made by pipeline/curriculum.py"
         stage = plan.stage(
             v,
             p.run,
@@ -242,5 +243,7 @@ def nodes_of(p: Prepared) -> Nodes:
     specs = {"vae.path": p.vae, "generator.path": p.generator, "features.path": p.features, "teacher.path": p.teacher}
     every = [one for v in p.variants for one in v.makers()]
     specs |= {f"{role}.path": n for v in every if v.sampling for role, n in v.sampling.networks.items()}
+    for decoder in (v.sampling.decoder for v in every if v.sampling):
+        specs["learnability.decoder"] = decoder or specs.get("learnability.decoder")
     models = {key: spec.path for key, spec in specs.items() if spec is not None}
     return Nodes(p.config.ray, lambda: needs(p.run, p.config.source, [p.splits.train, p.splits.test], models))

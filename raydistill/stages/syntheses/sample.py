@@ -101,7 +101,8 @@ class Maker:
         self.denoiser = loaded.generator(generator, self.at, sampler.cfg_scale, sampler.cfg_channels)
         self.vae = loaded.vae(vae, self.at)
         classifiers = {role: loaded.classifier(spec, self.at) for role, spec in sampling.networks.items()}
-        self.networks = Networks(generator.latent_scale, generator.class_ids, self.vae, classifiers)
+        decoder = loaded.vae(sampling.decoder, self.at) if sampling.decoder else self.vae
+        self.networks = Networks(generator.latent_scale, generator.class_ids, decoder, classifiers)
         self.generate = self.trajectories()
         self.label = {c: i for i, c in enumerate(generator.class_ids)}
 
@@ -287,7 +288,7 @@ def identity(sampling: SamplingPlan, work: Any) -> list[Any]:
     numbers = None
     if own is not None:
         seen = work.real.digest if own.context else None
-        numbers = [own.numbers_read(), own.own and own.own.model_dump(), seen]
+        numbers = [own.numbers_read(), own.own_read(), seen]
     parts: list[Any] = [sampling.sampler.model_dump(), sampling.guidance and sampling.guidance.name, numbers]
     parts += [sampling.own.model_dump()] if sampling.own else []
     parts += [FLOW_VERSION] if sampling.flows else []
@@ -295,6 +296,7 @@ def identity(sampling: SamplingPlan, work: Any) -> list[Any]:
     own_start = sampling.start != (NOISE if own is None else own.begins)
     parts += [{"start": asdict(sampling.start)}] if own_start else []
     terms = [g for g in sampling.acting if g is not own]
-    parts += [{"term": g.name, "space": g.space, "numbers": g.own and g.own.model_dump()} for g in terms]
+    parts += [{"term": g.name, "space": g.space, "numbers": g.own_read()} for g in terms]
+    parts += [{"decoder": sampling.decoder.identity()}] if sampling.decoder else []
     parts += registry.identity("sampler", sampling.sampler.name or "")
     return parts + [part for g in sampling.acting for part in registry.identity("guidance", g.name)]

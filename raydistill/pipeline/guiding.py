@@ -1,0 +1,67 @@
+"""What guidance needs besides the generator, found before a run: classifiers by their roles, and another decoder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from raydistill.errors import BadInput
+from raydistill.guidance.networks import ROLES
+from raydistill.methods.resolve import Variant
+from raydistill.models.classifier import ClassifierSpec, class_columns
+from raydistill.models.vae import VaeSpec
+
+
+def find_networks(v: Variant, class_ids: Sequence[str]) -> Variant:
+    """The variant with the classifiers that its guidance asks, but for those that a curriculum trains on the way.
+
+    Raises BadInput where one is not given, or does not fit, and ValueError for a guidance that names a role which there
+    is not.
+    """
+    if v.growth is not None:  # what its increments need is trained on the way
+        return replace(v, growth=replace(v.growth, first=find_networks(v.growth.first, class_ids)))
+    if v.sampling is None or not v.sampling.roles:
+        return v
+    name, networks = " and ".join(g.name for g in v.sampling.acting), {}
+    for role in v.sampling.roles:
+        if role not in ROLES:
+            raise ValueError(f"guidance {name} asks for a network {role!r}, and there are {', '.join(ROLES)}")
+        section = getattr(v.config, role)
+        if section.path is None:
+            raise BadInput(
+                f"guidance {name} asks a classifier: give {role}.path=FILE or FOLDER (docs/bring-your-own.md), or "
+                "choose another method"
+            )
+        networks[role] = ClassifierSpec(**section.model_dump(), key=role)
+        if role == "teacher":
+            class_columns(networks[role], class_ids)
+    return v.with_networks(networks)
+
+
+def find_decoder(v: Variant, vae: VaeSpec) -> Variant:
+    """The variant with what decodes for its guidance, if the VAE does not. Raises BadInput for one of other latents."""
+    if v.growth is not None:
+        first, following = (find_decoder(one, vae) for one in (v.growth.first, v.growth.next))
+        return replace(v, growth=replace(v.growth, first=first, next=following))
+    for g in () if v.sampling is None else v.sampling.acting:
+        if g.decoder is not None:
+            key = f"{g.name}.decoder"
+            try:
+                found = VaeSpec(os.path.abspath(os.path.expanduser(g.decoder)))
+            except BadInput as e:
+                raise BadInput(f"{key}: {str(e).removeprefix('vae.path: ')}") from None
+            own, shape = (one.latent_shape(v.config.source.image_size) for one in (found, vae))
+            scaled = (found.scaling_factor, found.shift_factor) in ((1.0, 0.0), (vae.scaling_factor, vae.shift_factor))
+            if not scaled:
+                raise BadInput(
+                    f"{key}: {found.path} scales latents by {found.scaling_factor:g}, and {vae.path} by "
+                    f"{vae.scaling_factor:g}; give the tiny decoder of that VAE, or leave it out"
+                )
+            if own != shape:
+                raise BadInput(
+                    f"{key}: {found.path} decodes latents of {' x '.join(map(str, own))}, and those of the VAE are "
+                    f"{' x '.join(map(str, shape))}; give the tiny decoder of that VAE, or leave it out"
+                )
+            v = v.with_decoder(found)
+    return v

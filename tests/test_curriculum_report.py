@@ -1,0 +1,118 @@
+"""A curriculum's report, and the tiny decoder that may lead it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from curricula import EVALUATE, begin, fitted_here, grown, prepared
+from diffusers import AutoencoderTiny
+
+from raydistill.errors import BadInput
+from raydistill.evaluation.score import examine
+from raydistill.evaluation.train import Student, train_student
+from raydistill.pipeline import job, product
+from raydistill.pipeline.steps import nodes_of
+from raydistill.results import increments
+from raydistill.stages.evaluation import image_sets, trainer
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.runner import serial
+from raydistill.stages.syntheses.distilled_set import DistilledSet
+from raydistill.state import Prepared, Results
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trained() -> Iterator[list[str]]:
+    with fitted_here() as labels:
+        yield labels
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return begin(tmp_path_factory.mktemp("begun") / "run")
+
+
+@pytest.fixture
+def root(begun: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(begun, tmp_path / "run")
+
+
+class TestReport:
+    """A run to its end, whose set is cut into the increments of which it is made."""
+
+    @pytest.fixture(scope="class")
+    def done(self, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+        root = shutil.copytree(begun, tmp_path_factory.mktemp("report") / "run")
+        own = EVALUATE | {"baselines": ["dit"], "redundancy_parts": 2}
+        return job.run(prepared(root, evaluate=own, metrics={"names": []}), execute=serial)
+
+    def test_the_parts_of_the_set_are_its_increments(self, done: Results) -> None:
+        made = done.syntheses["lgd"]
+        own = [t for t in done.on_parts if t.set.digest == made.digest]
+        recipe, width = own[0].recipe, done.prepared.config.evaluate.width
+        source = done.prepared.config.source
+        parts = [
+            image_sets.syntheses(SetRef.of("part", DistilledSet((p,))), source, recipe.image_size).images
+            for p in made.parts
+        ]
+        nets = [train_student(Student("convnet", width, 2, 0), recipe, p, p, torch.device("cpu"))[1] for p in parts]
+        expected = [[examine(net, p, 2).accuracy for p in parts] for net in nets]
+        matrix = next(m for m in increments.matrices(done) if m.main)
+        assert matrix.grew and matrix.share.tolist() == expected
+        assert not next(m for m in increments.matrices(done) if m.set == "dit").grew, "whose parts are drawn"
+
+    def test_gain_and_forgetting_add_up(self, done: Results) -> None:
+        first, second = increments.growth(done)
+        assert (first.increments, first.images, first.learned) == (1, 2, None) and second.images == 4
+        assert second.learned is not None and second.forgotten is not None
+        assert second.accuracy == pytest.approx(first.accuracy + second.learned - second.forgotten)
+        whole = next(t for t in done.trainings if t.set.name == "lgd")
+        assert second.accuracy == trainer.score(whole).last  # type: ignore[union-attr]
+
+    def test_result_and_page_hold_it(self, done: Results) -> None:
+        found = json.loads((done.prepared.run.root / "result.json").read())
+        assert found["parts/convnet/1/2"] == pytest.approx(increments.matrices(done)[0].share[0, 1], abs=1e-6)
+        assert {"redundancy/convnet", "metrics/dit/redundancy/convnet", "increments/2/forgotten"} <= set(found)
+        assert found["learnability/chosen"] >= found["learnability/rejected"]
+        page = (done.prepared.run.root / "report.html").read().decode()
+        for text in ("Increment by increment", "trained on 1, tested on 2", "Score of the rejected", "<h3>Score</h3>"):
+            assert text in page, text
+        assert "<h3>Push of" not in page, "where it is alone its push needs no name"
+
+
+class TestDecoder:
+    """A tiny VAE that decodes for the score in the place of the VAE of the images."""
+
+    def write(self, folder: Path, levels: int = 3) -> str:
+        torch.manual_seed(0)
+        wide, deep = (8,) * levels, (1,) * levels
+        AutoencoderTiny(
+            encoder_block_out_channels=wide,
+            decoder_block_out_channels=wide,
+            num_encoder_blocks=deep,
+            num_decoder_blocks=deep,
+        ).save_pretrained(str(folder))
+        return str(folder)
+
+    def test_it_leads_and_is_known_by_its_weights(self, root: Path, tmp_path: Path) -> None:
+        def made(decoder: str | None) -> tuple[str, Prepared]:
+            p = prepared(root, lgd={"candidates": 1}, learnability={"decoder": decoder})
+            return grown(p)[0].parts[1].digest, p
+
+        plain, (tiny, p) = made(None)[0], made(self.write(tmp_path / "tiny"))
+        assert tiny != plain and made(self.write(tmp_path / "copy"))[0] == tiny
+        told = product.provenance(p, p.variants[0])
+        assert told["curriculum"]["base"] == "dit" and told["learnability"]["scale"] == 0.2
+        assert str(tmp_path) not in json.dumps(told)
+        assert "learnability.decoder" in {f.what for f in nodes_of(p).needs().files}
+
+    def test_one_of_other_latents_is_refused(self, tmp_path: Path) -> None:
+        decoder = self.write(tmp_path / "tiny", levels=4)
+        with pytest.raises(BadInput, match=r"^learnability\.decoder: .* latents of 4 x 4 x 4, .* are 4 x 8 x 8; give"):
+            prepared(tmp_path / "run", learnability={"decoder": decoder})
+        with pytest.raises(BadInput, match=r"^learnability\.decoder: .*nowhere"):
+            prepared(tmp_path / "run", learnability={"decoder": "nowhere"})
