@@ -1,0 +1,103 @@
+"""Starts and weights with every guidance, on real stages: what runs, what it changes, and the two ends of strength."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raydistill.config import load
+from raydistill.errors import BadInput
+from raydistill.pipeline import job
+from raydistill.pipeline.preflight import prepare
+from raydistill.stages.runner import serial
+from raydistill.state import Results
+from raydistill.store import schemas
+
+GUIDED = {  # method -> what leaves its beginning to `start`, and what takes its guidance away
+    "mgd3": ((), ("guidance.scale=0",)),
+    "mgd3_ddim": ((), ("guidance.scale=0",)),
+    "manifoldgd": (("cluster.leaves=12", "cluster.split_restarts=1"), ("guidance.scale=0",)),
+    "pgfm": (("path.t0=0",), ("path.w_max=0",)),
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+def asked(shared: Path, method: str, *overrides: str, run: str = "run"):
+    small = ("source.classes=[3,7]", "ipc=3", "sampler.steps=8", "cluster.restarts=1", "evaluate.baselines=[]")
+    where = (f"artifact_dir={shared / 'artifacts'}", f"run_dir={shared / run}")
+    return load("quickstart", [*small, *where, f"method={method}", *overrides])
+
+
+def made(shared: Path, method: str, *overrides: str, run: str = "run") -> tuple[Results, pa.Table]:
+    """The run up to its images, and these by class and slot."""
+    done = job.run(prepare(asked(shared, method, *overrides, run=run), evaluate=False), "sample", execute=serial)
+    table = done.syntheses[method].read()
+    return done, table.sort_by([(name, "ascending") for name in schemas.PLACE])
+
+
+def latents(table: pa.Table) -> np.ndarray:
+    return schemas.tensor_numpy(table["latent"]).reshape(len(table), -1)
+
+
+@pytest.mark.parametrize("method", GUIDED)
+def test_a_guided_method_takes_a_start_and_weights(method: str, shared: Path) -> None:
+    own, unguided = GUIDED[method]
+    half = (*own, "start.strength=0.5") if method != "pgfm" else (*own, "start.snr=0.0892")
+    done, table = made(shared, method, *half, "weights.mode=sqrt")
+    _, whole = made(shared, method, *own)
+    _, free = made(shared, method, *half, *unguided)
+    numbers, every = done.syntheses[method].numbers(), (8 if method == "pgfm" else 4)
+    assert numbers.nfe.mean == 2 * every, "with both halves of CFG: half of diffusion's steps, all of a flow's"
+    assert not np.allclose(latents(table), latents(free)), "guidance acts on what is left of the path"
+    assert not np.allclose(latents(table), latents(whole)), "the path begins elsewhere"
+    weights = table["weight"].to_numpy().reshape(2, 3)
+    assert weights.mean(1) == pytest.approx(1.0) and np.ptp(weights) > 0 and (whole["weight"].to_numpy() == 1).all()
+    assert 1 < done.syntheses[method].effective_sample_size < 3
+
+
+def test_windows_count_the_steps_that_run(shared: Path) -> None:
+    """Of 4 steps that run, guidance.stop=0.5 guides the one above the middle: none of them is above it of all 8."""
+    _, guided = made(shared, "mgd3", "start.strength=0.5", "guidance.stop=0.5")
+    _, free = made(shared, "mgd3", "start.strength=0.5", "guidance.scale=0")
+    assert not np.allclose(latents(guided), latents(free))
+    trace = made(shared, "mgd3", "start.strength=0.5", "guidance.stop=0.5")[0].syntheses["mgd3"].numbers().curves()
+    assert {step for curve in trace.values() for step, _ in curve} >= {3}
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "line"),
+    [
+        ("mgd3", ("start.strength=0.1",), r"holds none of the 1 steps"),
+        ("manifoldgd", ("start.snr=1000000",), r"holds none of the 1 steps"),
+        ("pgfm", ("path.t0=0", "start.strength=0.3"), r"none of the steps, from t=0\.7 on, lies before t_stop=0\.6"),
+        ("pgfm", ("start.strength=0.9",), r"guidance path begins at t=0\.1 itself"),
+    ],
+)
+def test_what_leaves_no_step_to_guide_is_refused(method: str, overrides: tuple[str, ...], line: str, tmp_path) -> None:
+    with pytest.raises(BadInput, match=line):
+        prepare(asked(tmp_path, method, *overrides), evaluate=False)
+    assert not list(tmp_path.iterdir())
+
+
+class TestStrength:
+    def test_1_is_pure_noise_and_gives_the_bytes_of_dit(self, shared: Path) -> None:
+        _, free = made(shared, "dit")
+        _, whole = made(shared, "ddoq", "start.strength=1", "weights.mode=uniform")
+        _, own = made(shared, "ddoq")
+        for name in ("class_index", "slot", "image", "latent", "seed_key", "weight"):
+            assert whole[name] == free[name], name
+        assert own["image"] != free["image"]
+
+    def test_near_0_gives_the_prototypes_decoded(self, shared: Path) -> None:
+        done, table = made(shared, "ddoq", "start.strength=0.001", "sampler.steps=1000")
+        plan = done.plans["ddoq"].read().sort_by([(name, "ascending") for name in schemas.PLACE])
+        prototypes = schemas.tensor_numpy(plan["prototype"]).reshape(len(plan), -1)
+        away = np.linalg.norm(latents(table) - prototypes, axis=1) / np.linalg.norm(prototypes, axis=1)
+        assert away.max() < 0.03 and done.syntheses["ddoq"].numbers().nfe.mean == 2
