@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from generators import write
 
 from raydistill.config import load
 from raydistill.errors import BadInput
@@ -101,3 +102,22 @@ class TestStrength:
         prototypes = schemas.tensor_numpy(plan["prototype"]).reshape(len(plan), -1)
         away = np.linalg.norm(latents(table) - prototypes, axis=1) / np.linalg.norm(prototypes, axis=1)
         assert away.max() < 0.03 and done.syntheses["ddoq"].numbers().nfe.mean == 2
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v", "flow"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "euler", "heun", "adaptive"])
+def test_ddoq_begins_at_its_level_on_every_model_under_every_sampler(sampler: str, kind: str, shared: Path) -> None:
+    """An untrained network is no way to an image, but the nearer a path begins to its atom the nearer it ends."""
+    folder = shared / kind
+    generator = str(folder) if folder.exists() else write(folder, kind)
+    keys = (f"sampler.name={sampler}", f"generator.path={generator}", "sampler.cfg_scale=1", "adaptive.rtol=0.1")
+    if sampler == "adaptive" and kind != "flow":
+        with pytest.raises(BadInput, match="knows only its training times"):
+            prepare(asked(shared, "ddoq", *keys), evaluate=False)
+        return
+    far = []
+    for snr in (0.0892, 100.0):
+        done, table = made(shared, "ddoq", *keys, f"start.snr={snr}")
+        plan = done.plans["ddoq"].read().sort_by([(name, "ascending") for name in schemas.PLACE])
+        far.append(np.square(latents(table) - schemas.tensor_numpy(plan["prototype"]).reshape(len(plan), -1)).mean())
+    assert np.isfinite(far).all() and far[1] < 0.5 * far[0]
