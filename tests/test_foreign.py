@@ -271,7 +271,11 @@ def test_a_whole_run_judges_it_beside_the_baselines(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(students, "fit", fit)
     torch.set_num_threads(1)
-    config = settings(write_digits(tmp_path / "mine", train=2), **{
+    mine = write_digits(tmp_path / "mine", train=2)
+    pictures = sorted((mine / "train").glob("*/*.png"))
+    lines = [f"{p.parent.name}/{p.name},{1 + 2 * (i % 2)}\n" for i, p in enumerate(pictures)]
+    (mine / "train" / "weights.csv").write_text("file_name,weight\n" + "".join(lines))
+    config = settings(mine, **{
         "evaluate.baselines": "[random,kmeans]", "evaluate.seeds": 1, "evaluate.width": 8, "evaluate.full": "false",
         "evaluate.protocol.visits": 32, "evaluate.protocol.evaluations": 1, "run_dir": tmp_path / "run",
         "source.kind": "imagefolder", "source.path": write_digits(tmp_path / "real", train=3, val=1),
@@ -282,7 +286,9 @@ def test_a_whole_run_judges_it_beside_the_baselines(tmp_path: Path, monkeypatch:
     found = json.loads((tmp_path / "run" / "result.json").read_text())
     for name in ("accuracy", "accuracy/random", "accuracy/kmeans"):
         assert any(k.startswith(f"{name}/convnet") and k.endswith("/mean") for k in found), found
-    assert "mine" in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "mine: images weigh unequally, and vary as 1.6 of equal weight in a class would" in page
+    assert found["effective_sample_size"] == 1.6 and sum("effective" in k for k in found) == 1
     assert not (tmp_path / "run" / "distilled").exists()
     again = configuration.load(str(tmp_path / "run" / "config.yaml"))
     assert not job.run(prepare(again), "report", runner.serial).computed

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from raydistill.methods.weighting import effective_sample_size
 from raydistill.metrics.ddranking import lrs
 from raydistill.report.data import FULL, RANDOM, Difference, ScoreRow
 from raydistill.results import costs, increments
@@ -44,8 +45,8 @@ def metrics(done: Results) -> dict[str, float]:
         flat |= {f"{key_prefix(done, name)}{value}": n for value, n in measure.values(sealed).items()}
     for name, check in done.checks.items():
         flat[f"{key_prefix(done, name)}own_class_nearest/latent"] = round(check.share, 6)
-    for name, made in done.syntheses.items():
-        if (size := made.effective_sample_size) is not None:
+    for name in done.syntheses:
+        if (size := sample_size(done, name)) is not None:
             flat[f"{key_prefix(done, name)}effective_sample_size"] = round(size, 6)
     flat |= increments.numbers(done)
     flat |= network_calls(done)
@@ -55,6 +56,18 @@ def metrics(done: Results) -> dict[str, float]:
     for name, cost in sorted(costs.read(done.prepared.run.root).items()):
         flat[f"time/{name.replace(' ', '_')}_s"] = cost.seconds
     return json.loads(json.dumps(flat))
+
+
+def sample_size(done: Results, name: str) -> float | None:
+    """(sum w)^2 / sum w^2 of a set whose images weigh unequally, its mean over the classes; a folder's by its own
+    weights."""
+    made, judged = done.syntheses[name], done.prepared.judged
+    if made.weights or judged is None or name != judged.name:
+        return made.effective_sample_size
+    if np.ptp(judged.weights) == 0:
+        return None
+    labels = judged.listing.labels
+    return float(np.mean([effective_sample_size(judged.weights[labels == c]) for c in np.unique(labels)]))
 
 
 def key_prefix(done: Results, name: str) -> str:

@@ -32,7 +32,7 @@ from raydistill.report.text import plural, spread
 from raydistill.report.verdict import verdicts
 from raydistill.results import costs, detail, increments, quantisation
 from raydistill.results.judgement import judgement
-from raydistill.results.numbers import difference_numbers, metrics, of_sets
+from raydistill.results.numbers import difference_numbers, metrics, of_sets, sample_size
 from raydistill.results.outcomes import outcomes, written
 from raydistill.sources.images import decode, png
 from raydistill.stages.evaluation import measure
@@ -159,8 +159,8 @@ def notes_on(done: Results, judged: Judgement) -> list[str]:
     notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
     devices = sorted(set().union(*(s.devices() for s in done.syntheses.values())))
     notes.append("Images were made on: " + ", ".join(devices))
-    for name_of, made_set in done.syntheses.items():
-        if (size := made_set.effective_sample_size) is not None:
+    for name_of in done.syntheses:
+        if (size := sample_size(done, name_of)) is not None:
             notes.append(f"{name_of}: images weigh unequally, and vary as {size:.3g} of equal weight in a class would")
     for made, check in done.checks.items():
         text = warning(check, [info.class_id for info in classes])
