@@ -210,6 +210,9 @@ class TestLoading:
         lines = describe().splitlines()
         assert all(line.strip().startswith(f"{key}=") for key, line in zip([*KEYS, *brought], lines, strict=True))
 
+    def test_a_key_of_a_section_that_an_entry_brings_is_near_to_its_own(self) -> None:
+        assert "unknown configuration key 'lgd.candidate'; did you mean 'lgd.candidates'" in refused("lgd.candidate=2")
+
     def test_a_file_may_hold_values_for_one_method(self, tmp_path: Path) -> None:
         """They stand over its own and below those that are given."""
         file = tmp_path / "mine.yaml"

@@ -14,6 +14,7 @@ from curricula import EVALUATE, LEARNS, begin, fitted_here, grown, prepared, row
 from samples import write_student
 from tiny_run import config
 
+from raydistill.config import load
 from raydistill.errors import BadInput, StageFailed
 from raydistill.guidance.learnability import CURRENT, REFERENCE
 from raydistill.methods.resolve import resolve
@@ -21,6 +22,7 @@ from raydistill.models.classifier import Classifier, ClassifierSpec
 from raydistill.models.device import Placement
 from raydistill.pipeline import curriculum
 from raydistill.pipeline.beforehand import first_unfinished
+from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps
 from raydistill.sources.images import decode
 from raydistill.stages.evaluation import trainer
@@ -209,6 +211,12 @@ def test_a_reference_of_other_classes_is_refused(tmp_path: Path) -> None:
         prepared(tmp_path / "run", lgd={"reference": "teacher"}, teacher=teacher)
 
 
+def test_the_quickstart_has_increments_out_of_the_box(tmp_path: Path) -> None:
+    p = prepare(load("quickstart", ["method=lgd", f"run_dir={tmp_path / 'run'}"]))
+    growth = p.variants[0].growth
+    assert growth is not None and growth.count(p.config.ipc) == p.config.evaluate.redundancy_parts == 3
+
+
 def test_how_many_increments_there_are_unless_it_is_said() -> None:
     sizes = {ipc: curriculum_of(ipc) for ipc in (3, 10, 12, 50, 100)}
     assert sizes == {3: 1, 10: 2, 12: 3, 50: 10, 100: 20}
@@ -222,3 +230,17 @@ def curriculum_of(ipc: int) -> int:
 
 def kept(p: Prepared, training: trainer.Training) -> str:
     return training.checkpoint(p.run.root / "checkpoints").path
+
+
+@pytest.mark.parametrize(
+    ("base", "led_by"), [("mgd3", "mode"), ("manifoldgd", "manifold"), ("pgfm", "path"), ("ddoq", "")]
+)
+def test_it_adds_to_what_leads_its_base(base: str, led_by: str, root: Path) -> None:
+    """Its prototypes, its sampler and its start are kept, and each guidance tells its own push."""
+    more = {"path": {"t0": 0.0, "t_stop": 0.9}, "sampler": {"steps": 4, "cfg_scale": 1.0}, "guidance": {"stop": 0.0}}
+    made, _ = grown(prepared(root, lgd={"base": base, "candidates": 1}, **more))
+    table = made.parts[1].read().to_pylist()
+    names = {t["name"] for row in table for t in row["trace"]}
+    assert all(row["prototype_id"] == 0 and row["landing"] is not None for row in table)
+    pushes = {f"push {led_by}", "push learnability"} if led_by else {"push"}
+    assert {name for name in names if name.startswith("push")} == pushes and "score" in names

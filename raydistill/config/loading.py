@@ -66,9 +66,10 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
     brought = _brought(tree)
     own = {key: value for key, value in tree.items() if key in brought.model_fields}
     rest = {key: value for key, value in tree.items() if key not in own}
-    for key in (*_unknown(rest, Config), *_unknown(own, brought)):
-        alike = nearest_key(key)
-        raise BadInput(f"unknown configuration key {key!r}" + (f"; did you mean {alike!r}?" if alike else ""))
+    for values, model in ((rest, Config), (own, brought)):
+        for key in _unknown(values, model):
+            alike = nearest_key(key, model)
+            raise BadInput(f"unknown configuration key {key!r}" + (f"; did you mean {alike!r}?" if alike else ""))
     try:
         config = Config.model_validate(rest).model_copy(update={"brought": dict(brought.model_validate(own))})
     except ValidationError as e:
@@ -156,9 +157,10 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{name}", field
 
 
-def nearest_key(key: str) -> str | None:
-    """The known key most like `key`, by its whole path or else by its last part; without a section the other way."""
-    paths = {k: k for k, _ in leaves(Config)}
+def nearest_key(key: str, model: type[BaseModel] = Config) -> str | None:
+    """The key of a model most like `key`, by its whole path or else by its last part; without a section the other
+    way."""
+    paths = {k: k for k, _ in leaves(model)}
     tails = {k.rsplit(".", 1)[-1]: k for k in paths}
     searches = [(key, paths), (key.rsplit(".", 1)[-1], tails)]
     for requested, known in searches if "." in key else reversed(searches):
