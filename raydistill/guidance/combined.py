@@ -12,6 +12,7 @@ from raydistill.diffusion import loop
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.schedule import Windows
 from raydistill.guidance.base import Guidance
+from raydistill.guidance.learnability import norm
 from raydistill.guidance.networks import Networks
 
 
@@ -35,7 +36,8 @@ class Combined:
         return self.measured(pred, batch)[0]
 
     def measured(self, pred: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum, and the numbers of every term that acts at this step; the push of each as `push NAME`."""
+        """The sum, and the numbers of every term that acts at this step; the push of each as `push NAME`, and of a flow
+        that of all of them as `push`, which elsewhere the loop measures."""
         deltas: list[Tensor] = []
         seen: dict[str, Tensor] = {}
         for name, term in self.terms.items():
@@ -45,4 +47,7 @@ class Combined:
             delta, numbers = term.measured(pred, batch) if flows else loop.measured(term, pred, batch)
             deltas.append(delta)
             seen |= {f"push {name}" if key == "push" else key: value for key, value in numbers.items()}
-        return torch.stack(deltas).sum(0), seen
+        total = torch.stack(deltas).sum(0)
+        if self.space == "velocity":
+            seen = {"push": norm(total) / norm(pred.v_hat).clamp(min=1e-12), **seen}
+        return total, seen
