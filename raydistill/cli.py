@@ -64,6 +64,11 @@ VERBS = {
         "",
         "track runs/quickstart\n  raydistill track runs/quickstart tracking.uri=http://HOST:5000",
     ),
+    "tune": Verb(
+        "search settings of a method, measure the best again, and test the winner",
+        "",
+        "tune tune.samples=20 tune.space.guidance.scale=loguniform(0.01,0.3)",
+    ),
     "pretrain": Verb("train a VAE or a generator on the source", "", "pretrain pretrain.target=vae pretrain.out=DIR"),
 }
 DEFAULT = "quickstart"  # --config
@@ -133,7 +138,8 @@ def run(name: str, argv: Sequence[str]) -> int:
                 raise BadInput(f"--run and {other} exclude each other: give the run, or what names one")
         config = configuration.load(f"{place}/{CONFIG}", [*overrides, f"run_dir={place}"])
     else:
-        config = configuration.load(DEFAULT if args.config is None else args.config, overrides)
+        chosen = DEFAULT if args.config is None else args.config
+        config = configuration.load(chosen, overrides, "-tune" if name == "tune" else "")
     command_keys = reads.keys(overrides)
     reads.check(name, command_keys, config)
     if args.print_config:
@@ -143,10 +149,14 @@ def run(name: str, argv: Sequence[str]) -> int:
         from raydistill.distributed.pretrain.job import pretrain
 
         print(pretrain(config))
-        return 0
-    from raydistill.pipeline.job import main as pipeline
+    elif name == "tune":
+        from raydistill.tune.sweep import main as sweep
 
-    print(pipeline(config, VERBS[name].until, command_keys))  # type: ignore[arg-type]
+        print(sweep(config, command_keys))
+    else:
+        from raydistill.pipeline.job import main as pipeline
+
+        print(pipeline(config, VERBS[name].until, command_keys))  # type: ignore[arg-type]
     return 0
 
 

@@ -18,13 +18,13 @@ from samples import write_student
 
 from raydistill import cli
 from raydistill.config import Config, leaves, load
-from raydistill.config.loading import _flat
+from raydistill.config.loading import flat_kinds
 from raydistill.distributed import pretrain
 from raydistill.exporters import write
 from raydistill.pipeline import job
 
 LINES, BLOCKS = 1000, 10
-FIELDS = {key: _flat(field.annotation) for key, field in leaves(Config)}
+FIELDS = {key: flat_kinds(field.annotation) for key, field in leaves(Config)}
 PIPELINE = ("distill", "encode", "cluster", "plan", "sample", "evaluate", "report")
 RIGHT = [
     *("ipc=1", "seed=7", "guidance.scale=0.3", "sampler.steps=9", "cluster.restarts=2", "evaluate.seeds=2"),

@@ -6,14 +6,17 @@ allowed. `load` returns the canonical tree that is written to run_dir/config.yam
 
 from raydistill.config.base import class_list, class_lists
 from raydistill.config.evaluation import *  # noqa: F403
-from raydistill.config.loading import build, describe, leaves, load, nearest_key, presets, unusable
+from raydistill.config.loading import build, changed, describe, leaves, load, nearest_key, presets, unusable
 from raydistill.config.sampling import *  # noqa: F403
 from raydistill.config.search import Search, search_space
 from raydistill.config.sections import *  # noqa: F403
+from raydistill.config.tune import TuneConfig
 
 __all__ = [
     "Search",
+    "TuneConfig",
     "build",
+    "changed",
     "class_list",
     "class_lists",
     "describe",

@@ -8,7 +8,7 @@ import os
 import reprlib
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -57,6 +57,14 @@ def load(config: str = "quickstart", overrides: Sequence[str] = (), suffix: str 
         _put(tree, key, value)
     name = config if config in presets() else Path(config).stem
     return build(tree, default_run=f"runs/{name}{suffix}")
+
+
+def changed(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with other values, by dotted keys. Raises BadInput as `build` does."""
+    tree = config.tree()
+    for key, value in values.items():
+        _put(tree, key, value)
+    return build(tree, default_run=config.run_dir or "")
 
 
 def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
@@ -236,10 +244,15 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     node[parts[-1]] = value
 
 
+def field_of(key: str) -> Any:
+    """The field of a dotted key, of a section that an entry brought too; None for an unknown key."""
+    return dict([*leaves(Config), *leaves(_brought([key.partition(".")[0]]))]).get(key)
+
+
 def _value(key: str, text: str) -> Any:
     """Text to value. A text field takes the text as it is (a folder named 2024 stays a name)."""
-    field = dict([*leaves(Config), *leaves(_brought([key.partition(".")[0]]))]).get(key)
-    kinds = _flat(field.annotation) if field is not None else set()
+    field = field_of(key)
+    kinds = flat_kinds(field.annotation) if field is not None else set()
     if str in kinds and not text.startswith("["):
         return None if text in ("null", "none", "") and type(None) in kinds else text
     lists = [typing.get_args(k) for k in kinds if typing.get_origin(k) is list]
@@ -250,12 +263,12 @@ def _value(key: str, text: str) -> Any:
     return [value] if lists and isinstance(value, str | int | float) else value
 
 
-def _flat(kind: Any) -> set[Any]:
+def flat_kinds(kind: Any) -> set[Any]:
     origin = typing.get_origin(kind)
     if origin is Annotated:
-        return _flat(typing.get_args(kind)[0])
+        return flat_kinds(typing.get_args(kind)[0])
     if origin in (typing.Union, types.UnionType):
-        return set().union(*(_flat(a) for a in typing.get_args(kind)))
+        return set().union(*(flat_kinds(a) for a in typing.get_args(kind)))
     if origin is Literal:
         return {type(a) for a in typing.get_args(kind)}
     return {kind}

@@ -27,6 +27,20 @@ GENERATOR = (
 )
 
 
+SEEDS = " (tune.seeds and tune.final_seeds say how often a candidate is drawn and trained on)"
+SETS = " (a sweep compares settings with the configuration as it is)"
+OF_ONE_RUN = {
+    "evaluate.seeds": SEEDS,
+    "seeds.generation": SEEDS,
+    "evaluate.baselines": SETS,
+    "evaluate.full": SETS,
+    "evaluate.full_epochs": SETS,
+    "evaluate.images": SETS,
+    "evaluate.redundancy_parts": " (it trains on whole sets)",
+    "evaluate.keep_weights": " (it keeps no students)",
+}
+
+
 def keys(overrides: Sequence[str]) -> list[str]:
     """The keys of `key=value` overrides."""
     return [o.partition("=")[0] for o in overrides]
@@ -37,6 +51,10 @@ def check(verb: str, command_keys: Sequence[str], config: Config) -> None:
     for key in command_keys:
         if verb != "pretrain" and key.partition(".")[0] == "pretrain":
             raise BadInput(f"{key}: {verb} does not read it, pretrain does; leave it out")
+        if verb != "tune" and key.partition(".")[0] == "tune":
+            raise BadInput(f"{key}: {verb} does not read it, tune does; leave it out")
+        if verb == "tune" and key in OF_ONE_RUN:
+            raise BadInput(f"{key}: tune does not read it{OF_ONE_RUN[key]}; leave it out")
         if verb == "pretrain" and not pretraining(key, config):
             raise BadInput(f"{key}: {_doing(config)} does not read it{_instead(key)}; leave it out")
 

@@ -19,6 +19,7 @@ from raydistill.config.sampling import (
 )
 from raydistill.config.text import write
 from raydistill.config.tracking import TrackingConfig
+from raydistill.config.tune import TuneConfig
 
 
 class SourceConfig(Section):
@@ -296,6 +297,7 @@ class Config(Section):
     metrics: MetricsConfig = MetricsConfig()
     ray: RayConfig = RayConfig()
     tracking: TrackingConfig = TrackingConfig()
+    tune: TuneConfig = TuneConfig()
     brought: Annotated[dict[str, Section], Field(exclude=True)] = {}  # sections of entries from elsewhere, by their key
 
     @model_validator(mode="after")

@@ -68,10 +68,8 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     generator = None
     every = [one for v in variants for one in v.makers()]
     if generate and any(v.method.generates for v in every):
-        called = {c.class_id: c.class_name for c in splits.train.classes}
-        generator = find_generator(config, next(v.method for v in every if v.method.generates), called)
-        generator.check_fits(shape, [c.class_id for c in splits.train.classes])
-        generator.check_vae(vae)
+        method = next(v.method for v in every if v.method.generates)
+        generator = fitting_generator(config, method, splits.train.classes, vae, shape)
         for v in every:
             if v.sampling is not None:
                 check_steps(v.sampling, generator)
@@ -133,6 +131,16 @@ def find_generator(config: Config, method: Method, classes: Mapping[str, str]) -
         spec = GeneratorSpec(folder, found.name)
     spec.check_objective(config.generator.objective)
     return spec
+
+
+def fitting_generator(
+    config: Config, method: Method, classes: Sequence[ClassInfo], vae: VaeSpec, shape: tuple[int, int, int]
+) -> Generator:
+    """As find_generator. Raises BadInput for one that does not go with classes, latents or VAE."""
+    generator = find_generator(config, method, {c.class_id: c.class_name for c in classes})
+    generator.check_fits(shape, [c.class_id for c in classes])
+    generator.check_vae(vae)
+    return generator
 
 
 def check_steps(sampling: SamplingPlan, generator: Generator) -> None:
@@ -284,6 +292,12 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
     for info, count in zip(train.classes, counts, strict=True):
         if count == 1:
             say("source", f"class {info.class_id!r} has a single image: its one prototype is that image")
+    check_images(splits, variants)
+
+
+def check_images(splits: Splits, variants: Sequence[Variant]) -> None:
+    """Raises BadInput for a variant that needs more images of a class than there are."""
+    train, counts = splits.train, splits.train.counts
     low = int(counts.argmin())
     for v in (one for variant in variants for one in variant.makers()):
         for context in v.sampling.context.values() if v.sampling is not None else ():

@@ -6,6 +6,7 @@ a sweep calls them for variants of its own: what these agree in has one fingerpr
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from raydistill.models.classifier import ClassifierSpec
 from raydistill.pipeline import features, teaching
 from raydistill.progress import say
 from raydistill.stages import runner
-from raydistill.stages.evaluation import measure
+from raydistill.stages.evaluation import measure, trainings
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import Teaching, Training
 from raydistill.stages.latents import embed, encode, group
@@ -163,7 +164,7 @@ class Steps:
 
     def teaching(self, sets: Sequence[SetRef]) -> Teaching | None:
         """The teacher with its labels of these sets; None for hard labels."""
-        key = ("teaching", *(s.digest for s in sets))
+        key = ("teaching", self.prepared.config.evaluate.protocol, *(s.digest for s in sets))
         return self._once(key, lambda: teaching.teach(self.prepared, sets, self.run_stage))
 
     def trainings(self, sets: Sequence[SetRef]) -> list[Training]:
@@ -174,6 +175,26 @@ class Steps:
         )
         self.computed |= seconds > 0
         return every
+
+    def paired(self, sets: Sequence[tuple[SetRef, int]]) -> list[list[Training]]:
+        """Every student on each set, with the training seed beside it; equal ones are trained once. In one fit."""
+        p, taught = self.prepared, self.teaching(list({ref.digest: ref for ref, _ in sets}.values()))
+        every = [
+            [trainings.training(p.config, p.run, ref, student, seed, p.splits.test, taught) for ref, seed in sets]
+            for student in p.config.evaluate.students
+        ]
+        distinct = {t.artifact.fingerprint: t for of_student in every for t in of_student}
+        seconds = students.train_missing(
+            p.config, p.run, list(distinct.values()), p.splits.train, p.splits.test, self.nodes.prove, taught
+        )
+        self.computed |= seconds > 0
+        return [list(of_set) for of_set in zip(*every, strict=True)]
+
+    def beside(self, prepared: Prepared) -> Steps:
+        """Those of another variant of the run; what the one has brought the other has, too."""
+        other = copy.copy(self)
+        other.prepared = prepared
+        return other
 
     def stands_on(self, trainings: Sequence[Training]) -> list[str]:
         """STAGE/FINGERPRINT of all that was brought, and of these trainings."""

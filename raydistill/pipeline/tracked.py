@@ -26,7 +26,7 @@ from raydistill.tracking.destination import Destination
 from raydistill.tracking.journal import FOLDER
 from raydistill.tracking.tracker import DataSet, Tracker, tracking
 
-SHARED = {"tracking", "ray", "run_dir", "artifact_dir"}  # which say where and how, and not what
+SHARED = {"tracking", "ray", "run_dir", "artifact_dir", "tune"}  # which say where and how, and not what
 RESOURCES = {"actors", "num_cpus", "num_gpus", "deadline_s", "workers", "memory_mb"}
 GRID = 10  # classes down and images across
 SHOWN_SIDE, GAP = 64, 2  # pixels: smaller images are enlarged by a whole number

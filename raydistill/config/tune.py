@@ -1,0 +1,51 @@
+"""The section of a sweep: where it looks, how, how often, and by what it judges."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from raydistill.config.base import Section
+
+
+class TuneConfig(Section):
+    """Used by tune alone."""
+
+    space: Annotated[
+        dict[str, Any],
+        Field(
+            description=(
+                "knobs by their keys: uniform(a,b), loguniform(a,b) or a list of values; {} = what the method declares"
+            )
+        ),
+    ] = {}
+    search: Annotated[
+        Literal["tpe", "random", "grid", "nsga2"],
+        Field(description="what suggests trials: Optuna's TPE, uniformly, every cell of lists, or NSGA-II"),
+    ] = "tpe"
+    samples: Annotated[int, Field(ge=1, le=100_000, description="trials; of a grid, the most it may have")] = 12
+    seeds: Annotated[
+        int, Field(ge=1, le=100, description="seeds a trial, the same for all: each draws a set and trains on it")
+    ] = 2
+    objectives: Annotated[
+        list[str],
+        Field(
+            min_length=1,
+            max_length=4,
+            description=(
+                "what is sought: accuracy, worst_student, network_calls, accuracy_per_call, or VALUE/SPACE of "
+                "metrics.names; several make a Pareto front, the first chooses its winner"
+            ),
+        ),
+    ] = ["accuracy"]
+    together: Annotated[
+        int,
+        Field(ge=1, le=256, description="trials suggested before any of them is known; their students share a fit"),
+    ] = 4
+    finalists: Annotated[
+        int, Field(ge=1, le=100, description="best trials that are measured again with seeds no trial has seen")
+    ] = 3
+    final_seeds: Annotated[
+        int, Field(ge=2, le=100, description="those seeds; and as many others again on the test images")
+    ] = 5

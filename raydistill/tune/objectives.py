@@ -1,0 +1,83 @@
+"""What a sweep seeks: numbers of what was measured of a candidate, and which direction is better."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from raydistill.config import Config
+from raydistill.errors import BadInput
+from raydistill.report.data import Measure
+from raydistill.results import statistics as st
+from raydistill.results.pairing import TrainingOutcome
+from raydistill.stages.evaluation import measure as measuring
+from raydistill.tune.trials import Measurement
+
+Direction = Literal["max", "min"]
+PLAIN: dict[str, Direction] = {
+    "accuracy": "max",
+    "worst_student": "max",
+    "network_calls": "min",
+    "accuracy_per_call": "max",
+}
+CALLS = ("network_calls", "accuracy_per_call")
+
+
+def directions(config: Config) -> dict[str, Direction]:
+    """Which direction is better, by objective. Raises BadInput for one that no evaluation gives."""
+    names = config.tune.objectives
+    if len(set(names)) != len(names):
+        raise BadInput(f"tune.objectives: {', '.join(names)} names one twice; leave it out once")
+    if config.tune.search == "nsga2" and len(names) == 1:
+        raise BadInput("tune.search=nsga2 is for several objectives; give two in tune.objectives, or choose tpe")
+    better = measuring.better(config.metrics.names) if set(names) - set(PLAIN) else {}
+    known: dict[str, Direction] = dict(PLAIN)
+    known |= {name: "max" if better_is == "higher" else "min" for name, better_is in better.items() if better_is}
+    for name in names:
+        value, _, space = name.partition("/")
+        if name not in PLAIN and (value not in known or value in PLAIN or not space):
+            alike = difflib.get_close_matches(value, list(known), n=1)
+            hint = f"; did you mean {alike[0] + ('' if alike[0] in PLAIN else '/latent')!r}?" if alike else ""
+            raise BadInput(
+                f"tune.objectives: no evaluation gives {name!r}{hint} (known: {', '.join(PLAIN)}, and VALUE/SPACE of "
+                f"metrics.names={','.join(config.metrics.names)})"
+            )
+    return {name: known[name if name in PLAIN else name.partition("/")[0]] for name in names}
+
+
+def values(measured: Measurement, names: Sequence[str], measure: Measure) -> dict[str, float]:
+    """The objectives of a candidate, means over its seeds. Raises BadInput for one that it does not have."""
+    accuracy = st.mean(by_seed(measured.outcomes, measure))
+    worst = min(st.mean(by_seed(own, measure)) for own in by_student(measured.outcomes).values())
+    plain = {"accuracy": accuracy, "worst_student": worst}
+    if measured.calls:
+        plain |= {"network_calls": measured.calls, "accuracy_per_call": accuracy / measured.calls}
+    known: Mapping[str, float] = plain | dict(measured.metrics)
+    for name in names:
+        if name not in known:
+            why = "it asks no network" if name in CALLS else "its metrics do not have it"
+            raise BadInput(f"objective {name}: {why}")
+    return {name: known[name] for name in names}
+
+
+def by_student(outcomes: Sequence[TrainingOutcome]) -> dict[str, list[TrainingOutcome]]:
+    return {name: [o for o in outcomes if o.student == name] for name in dict.fromkeys(o.student for o in outcomes)}
+
+
+def by_seed(outcomes: Sequence[TrainingOutcome], measure: Measure) -> list[np.ndarray]:
+    """Accuracies as clusters: (students,) of each seed."""
+    return [
+        np.array([o.value(measure) for o in outcomes if o.training == seed])
+        for seed in dict.fromkeys(o.training for o in outcomes)
+    ]
+
+
+def front(points: Sequence[Mapping[str, float]], directions: Mapping[str, Direction]) -> list[int]:
+    """Which of the points none is better than: as good in all objectives, and better in one."""
+    signed = np.array([[p[k] if direction == "max" else -p[k] for k, direction in directions.items()] for p in points])
+    return [
+        i for i, own in enumerate(signed) if not any((other >= own).all() and (other > own).any() for other in signed)
+    ]

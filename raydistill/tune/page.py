@@ -1,0 +1,118 @@
+"""The page of a sweep, drawn from study.json alone: one file, without requests or scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from raydistill.report import text
+from raydistill.report.page import environment
+from raydistill.tune.verdict import AGAIN, SEARCH, TEST
+
+WIDTH, HEIGHT = 360, 220
+LEFT, BOTTOM, TOP, RIGHT = 44, 34, 10, 14
+
+
+def render(study: Mapping[str, Any]) -> str:
+    """The page as HTML text. Equal studies give equal text."""
+    rows = sorted(study["trials"], key=lambda t: (bool(t["failed"]), -t.get("score", {}).get("mean", 0.0), t["trial"]))
+    html = (
+        environment()
+        .get_template("study.html")
+        .render(
+            study=study,
+            rows=rows,
+            stands=[study["scores"][where] for where in (SEARCH, AGAIN, TEST)],
+            again={m["name"]: m for m in study["again"]},
+            effects=[(key, drawn) for key in study["knobs"] if (drawn := effect(study, key))],
+            estimate=estimate,
+            points=points,
+            value=value,
+        )
+    )
+    return text.printable_lines(html)
+
+
+def effect(study: Mapping[str, Any], key: str) -> Markup:
+    """Accuracy of the trials over a knob, with intervals over their seeds; the band is the default's."""
+    trials = [t for t in study["trials"] if not t["failed"] and key in t["values"]]
+    if not trials:
+        return Markup("")
+    numbers = [t["values"][key] for t in trials]
+    ordered = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+    known: list[Any] = sorted(set(numbers)) if ordered else sorted(set(map(str, numbers)))
+    scores = [t["score"] for t in trials] + [study["default"]["score"]]
+    low = min(s["mean"] if s["low"] is None else s["low"] for s in scores)
+    high = max(s["mean"] if s["high"] is None else s["high"] for s in scores)
+    low, high = max(0.0, low), min(1.0, high)
+
+    def across(number: Any) -> float:
+        if not ordered:
+            share = (known.index(str(number)) + 0.5) / len(known)
+        else:
+            share = (number - known[0]) / ((known[-1] - known[0]) or 1)
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+    def up(accuracy: float) -> float:
+        share = (min(max(accuracy, low), high) - low) / ((high - low) or 1)
+        return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
+
+    body = [_band(study["default"]["score"], up), *_axes(low, high, [str(value(k)) for k in known], ordered, up)]
+    for t in trials:
+        x, s = across(t["values"][key]), t["score"]
+        kind = "main" if t["name"] == study["winner"]["trial"] else "line0"
+        if s["low"] is not None:
+            body.append(
+                f'<line class="error" x1="{x:.1f}" x2="{x:.1f}" y1="{up(s["low"]):.1f}" y2="{up(s["high"]):.1f}"/>'
+            )
+        title = escape(f"{t['name']}: {value(t['values'][key])}, {estimate(s)} %")
+        body.append(
+            f'<circle class="point {kind}" cx="{x:.1f}" cy="{up(s["mean"]):.1f}" r="4"><title>{title}</title></circle>'
+        )
+    label = escape(f"Accuracy of {len(trials)} trials over {key}")
+    return Markup(
+        f'<svg class="effect" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{label}">{"".join(body)}</svg>'
+    )
+
+
+def _band(default: Mapping[str, Any], up: Any) -> str:
+    mean = up(default["mean"])
+    line = f'<line class="default" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{mean:.1f}" y2="{mean:.1f}"/>'
+    if default["low"] is None:
+        return line
+    top, bottom = up(default["high"]), up(default["low"])
+    area = f'x="{LEFT}" width="{WIDTH - LEFT - RIGHT}" y="{top:.1f}" height="{bottom - top:.1f}"'
+    return f'<rect class="default" {area}/>{line}'
+
+
+def _axes(low: float, high: float, known: list[str], ordered: bool, up: Any) -> list[str]:
+    y = HEIGHT - BOTTOM + 20
+    ends: list[tuple[float, str, str]]
+    if ordered and len(known) > 1:
+        ends = [(LEFT, "start", known[0]), (WIDTH - RIGHT, "end", known[-1])]
+    else:
+        step = (WIDTH - LEFT - RIGHT) / len(known)
+        ends = [(LEFT + (i + 0.5) * step, "middle", name) for i, name in enumerate(known)]
+    words = [f'<text class="tick" text-anchor="{a}" x="{x:.1f}" y="{y}">{escape(name)}</text>' for x, a, name in ends]
+    for accuracy in (low, high):
+        at = f'x="{LEFT - 6}" y="{up(accuracy) + 4:.1f}"'
+        words.append(f'<text class="tick" text-anchor="end" {at}>{text.percent(accuracy)}</text>')
+    return words
+
+
+def estimate(e: Mapping[str, Any]) -> str:
+    """'52.1 [50.3, 53.9]' in per cent."""
+    bounds = "" if e["low"] is None else f" [{text.percent(e['low'])}, {text.percent(e['high'])}]"
+    return text.percent(e["mean"]) + bounds
+
+
+def points(e: Mapping[str, Any]) -> str:
+    """A difference, in points."""
+    bounds = "" if e["low"] is None else f" [{100 * e['low']:+.1f}, {100 * e['high']:+.1f}]"
+    return f"{100 * e['mean']:+.1f}{bounds}"
+
+
+def value(v: Any) -> str:
+    return text.number(v) if isinstance(v, float) else str(v)

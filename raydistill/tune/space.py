@@ -1,0 +1,263 @@
+"""Where a sweep looks: knobs with their ranges or lists, and which of them a method reads."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Annotated, Any, Protocol
+
+from pydantic import TypeAdapter, ValidationError
+
+from raydistill import registry
+from raydistill.config import (
+    Config,
+    Search,
+    Section,
+    StartConfig,
+    changed,
+    nearest_key,
+    search_space,
+)
+from raydistill.config.loading import field_of, flat_kinds
+from raydistill.errors import BadInput, one_line
+
+METHOD = "method"
+RANGE = re.compile(r"(uniform|loguniform)\(\s*([^,\s]+)\s*,\s*([^,\s]+)\s*\)$")
+ALWAYS = ("weights", "evaluate.protocol", "evaluate.width")  # what a sweep may vary whatever the method
+
+
+class Asked(Protocol):
+    """Optuna's trial."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A configuration key with its range, or with the values of a list (`choices`)."""
+
+    key: str
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def suggest(self, trial: Asked) -> Any:
+        if self.choices:
+            return trial.suggest_categorical(self.key, self.choices)
+        if self.whole:
+            return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
+        return trial.suggest_float(self.key, self.low, self.high, log=self.log)
+
+    def __str__(self) -> str:
+        if self.choices:
+            return f"{self.key} of {', '.join(map(str, self.choices))}"
+        return f"{self.key} from {self.low:g} to {self.high:g}{' (log)' if self.log else ''}"
+
+
+@dataclass(frozen=True)
+class Space:
+    """Knobs, `method` among them or not, and the prefixes of the keys that each method reads."""
+
+    knobs: tuple[Knob, ...]
+    method: str  # where it is no knob
+    reads: Mapping[str, tuple[str, ...]]
+
+    def of(self, method: str) -> list[Knob]:
+        """The knobs that are asked for in a trial of a method."""
+        return [k for k in self.knobs if k.key != METHOD and is_read(k.key, self.reads[method])]
+
+    def suggest(self, trial: Asked) -> None:
+        """Asks a trial of Optuna for every knob that its method reads."""
+        methods = [k for k in self.knobs if k.key == METHOD]
+        method = methods[0].suggest(trial) if methods else self.method
+        for knob in self.of(method):
+            knob.suggest(trial)
+
+    def cells(self) -> Iterator[dict[str, Any]]:
+        """Those of the grid, each once."""
+        for method, knobs in self._grids():
+            named = {METHOD: method} if METHOD in {k.key for k in self.knobs} else {}
+            for values in product(*(k.choices for k in knobs)):
+                yield named | dict(zip((k.key for k in knobs), values, strict=True))
+
+    def size(self) -> int:
+        """How many cells the grid has, without making them."""
+        return sum(math.prod(len(k.choices) for k in knobs) for _, knobs in self._grids())
+
+    def _grids(self) -> Iterator[tuple[str, list[Knob]]]:
+        methods = next((k.choices for k in self.knobs if k.key == METHOD), (self.method,))
+        return ((method, self.of(method)) for method in methods)
+
+
+def space(config: Config) -> Space:
+    """That of `tune.space`, or what the method, its guidance and its sampler declare. Raises BadInput."""
+    asked_for = dict(_flattened(config.tune.space))
+    if config.tune.space and not asked_for:
+        raise BadInput("tune.space is empty; give tune.space.KEY=uniform(a,b), or leave it out")
+    knobs = [_knob(key, value) for key, value in asked_for.items()]
+    methods = next((k.choices for k in knobs if k.key == METHOD), (config.method,))
+    reads = {name: read_by(changed(config, {METHOD: name})) for name in methods}
+    if not knobs:
+        knobs = declared(reads[config.method])
+        if not knobs:
+            raise BadInput(
+                f"tune.space is empty: method {config.method} declares no knobs; give tune.space.KEY=uniform(a,b), "
+                "or another method"
+            )
+    for knob in knobs:
+        _check_read(knob.key, reads)
+    made = Space(tuple(knobs), config.method, reads)
+    _check_grid(made, config)
+    return made
+
+
+def declared(sections: Sequence[str]) -> list[Knob]:
+    """What stands beside the fields of these sections."""
+    known = {**{k: f.annotation for k, f in Config.model_fields.items()}, **registry.sections()}
+    return [
+        _ranged(f"{key}.{name}", search)
+        for key in sections
+        if isinstance(known.get(key), type) and issubclass(known[key], Section)
+        for name, search in search_space(known[key]).items()
+    ]
+
+
+def read_by(config: Config) -> tuple[str, ...]:
+    """The sections and keys that the method of a configuration reads, among those that a sweep may vary."""
+    method = registry.get("method", config.method).of(config)
+    found = [METHOD, *_own(method), *ALWAYS]
+    if method.uses_prototypes:
+        found += ["cluster", "hierarchy"]
+    if method.uses_points:
+        found.append("selection")
+    if not method.generates:
+        return tuple(found)
+    found += ["sampler", *_own(registry.get("sampler", config.sampler.name or method.sampler))]
+    if method.start.noised or config.start != StartConfig():
+        found.append("start")
+    for name in (*filter(None, [method.guidance]), *method.terms):
+        guidance = registry.get("guidance", name)
+        found += _own(guidance)
+        if guidance.spaces != ("velocity",) and name == method.guidance:
+            found.append("guidance")
+    return tuple(found)
+
+
+def is_read(key: str, prefixes: Sequence[str]) -> bool:
+    return any(key == p or key.startswith(f"{p}.") for p in prefixes)
+
+
+def _own(entry: Any) -> list[str]:
+    """The key of the section that an entry brings."""
+    section = getattr(entry, "section", None)
+    return [] if section is None else [section[0]]
+
+
+def _flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _ranged(key: str, search: Search) -> Knob:
+    return Knob(key, search.low, search.high, search.log, float not in flat_kinds(field_of(key).annotation))
+
+
+def _knob(key: str, value: Any) -> Knob:
+    """One that was written: a list, or a range in words."""
+    field = field_of(key)
+    if field is None:
+        alike = nearest_key(key)
+        raise BadInput(f"tune.space.{key}: unknown key" + (f"; did you mean {alike!r}?" if alike else ""))
+    if isinstance(value, list):
+        if not value:
+            raise BadInput(f"tune.space.{key} is an empty list; give values, or leave the knob out")
+        for v in value:
+            _check_value(key, v)
+        return Knob(key, choices=tuple(dict.fromkeys(value)))
+    word = RANGE.match(value) if isinstance(value, str) else None
+    if word is None:
+        raise BadInput(
+            f"tune.space.{key}={value} is neither uniform(a,b), loguniform(a,b) nor a list; for one value give "
+            f"{key}={value}"
+        )
+    kinds = flat_kinds(field.annotation)
+    if not kinds & {int, float}:
+        raise BadInput(f"tune.space.{key}: a key without numbers has no range; give a list of values")
+    low, high = (_number(key, text) for text in word.groups()[1:])
+    _check_bounds(key, low, high, word[1] == "loguniform")
+    for bound in (low, high):
+        if float not in kinds and bound != int(bound):
+            raise BadInput(f"tune.space.{key}: {bound:g} is no whole number, and {key} is one; round it")
+        _check_value(key, bound if float in kinds else int(bound))
+    return Knob(key, low, high, word[1] == "loguniform", float not in kinds)
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadInput(f"tune.space.{key}: {text[:60]!r} is no number; write a range as uniform(0.1,0.5)")
+    return number
+
+
+def _check_bounds(key: str, low: float, high: float, log: bool) -> None:
+    if low >= high:
+        raise BadInput(f"tune.space.{key}: the bounds {low:g} and {high:g} are reversed; write the lower one first")
+    if log and low <= 0:
+        raise BadInput(f"tune.space.{key}: a logarithmic scale has no {low:g}; raise it above 0, or write uniform")
+
+
+def _check_value(key: str, value: Any) -> None:
+    """Raises BadInput for a value that the key may not have."""
+    if key == METHOD:
+        registry.get("method", value if isinstance(value, str) else str(value))
+    field = field_of(key)
+    try:
+        kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as e:
+        raise BadInput(f"tune.space.{key}: {value!r}: {one_line(e.errors()[0]['msg'])}") from None
+
+
+def _check_read(key: str, reads: Mapping[str, tuple[str, ...]]) -> None:
+    if any(is_read(key, prefixes) for prefixes in reads.values()):
+        return
+    every = {name: read_by(changed(Config(), {METHOD: name})) for name in registry.names("method")}
+    theirs = [name for name, prefixes in every.items() if is_read(key, prefixes)]
+    who = f"method{'s' if len(reads) > 1 else ''} {', '.join(reads)}"
+    if theirs:
+        raise BadInput(f"tune.space.{key}: {who} do{'' if len(reads) > 1 else 'es'} not read it, {theirs[0]} does")
+    alike = difflib.get_close_matches(key, [k.key for k in declared(next(iter(reads.values())))], n=1)
+    raise BadInput(
+        f"tune.space.{key}: a sweep does not vary it, only what method, guidance, sampler and student read"
+        + (f"; did you mean {alike[0]!r}?" if alike else "")
+    )
+
+
+def _check_grid(made: Space, config: Config) -> None:
+    if config.tune.search != "grid":
+        return
+    for knob in made.knobs:
+        if not knob.choices:
+            raise BadInput(
+                f"tune.space.{knob.key}: a grid is of lists, and this is a range; write [{knob.low:g},{knob.high:g}], "
+                "or choose tune.search=tpe"
+            )
+    if made.size() > config.tune.samples:
+        raise BadInput(
+            f"tune.space is a grid of {made.size():,} cells, and tune.samples={config.tune.samples}; shorten the "
+            "lists, raise tune.samples, or choose tune.search=random"
+        )

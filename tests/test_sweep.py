@@ -1,0 +1,141 @@
+"""A sweep from its configuration to its end, stopped and continued, with trials that fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_sweep
+
+from raydistill.config import Config, load
+from raydistill.errors import BadInput, StageFailed
+from raydistill.tune import sweep
+from raydistill.tune.trials import Trials
+
+SCALE = {"guidance": {"scale": "loguniform(0.01,0.5)"}}
+FILES = ("study.json", "best.yaml", "study.html")
+
+
+def study(config: Config) -> dict[str, Any]:
+    return json.loads((Path(config.run_dir or "") / "study.json").read_text())
+
+
+def files(config: Config) -> list[bytes]:
+    return [(Path(config.run_dir or "") / name).read_bytes() for name in FILES]
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    return tiny_sweep.without_ray(monkeypatch)
+
+
+def test_the_winner_is_measured_again_and_tested_once_beside_the_default(fits: list[int], tmp_path: Path) -> None:
+    """Each by seeds of its own; best.yaml is a configuration that a run takes."""
+    config = tiny_sweep.config(tmp_path / "run", SCALE)
+    sweep.main(config)
+    found = study(config)
+    assert [t["trial"] for t in found["trials"]] == list(range(6)) and len(found["again"]) == 2
+    seeds = [{r["seed"] for r in m["trainings"]} for m in (found["default"], *found["trials"], *found["again"])]
+    assert seeds == [{0, 1}] * 7 + [{2, 3}] * 2
+    assert fits == [6, 4, 4, 6, 4], "default and two trials, twice two trials, three again, two on the test images"
+    best = load(str(tmp_path / "run" / "best.yaml"))
+    assert best.guidance.scale == found["winner"]["values"]["guidance.scale"]
+    assert best.source.search_split == 0 and best.tune == Config().tune and best.run_dir == "runs/best"
+    assert found["verdict"] in (tmp_path / "run" / "study.html").read_text()
+    test = found["scores"]["test"]
+    assert test["difference"]["mean"] == pytest.approx(test["winner"]["mean"] - test["default"]["mean"])
+    fits.clear()
+    sweep.main(config)
+    assert fits == [], "a finished sweep has nothing left to do"
+
+
+def test_a_sweep_that_was_killed_ends_as_one_that_was_not(
+    fits: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same suggestions, the same files; no training is done twice."""
+    whole = tiny_sweep.config(tmp_path / "whole", SCALE)
+    sweep.main(whole)
+    trained = sum(fits)
+    fits.clear()
+    broken = tiny_sweep.config(tmp_path / "broken", SCALE)
+    real, rounds = Trials.measure, [0]
+
+    def killed(self: Trials, *rest: Any) -> Any:
+        rounds[0] += 1
+        if rounds[0] == 3:
+            raise KeyboardInterrupt
+        return real(self, *rest)
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(Trials, "measure", killed)
+        sweep.main(broken)
+    assert sum(fits) == 10 and not (tmp_path / "broken" / "study.json").exists()
+    sweep.main(broken)
+    assert files(broken) == files(whole) and sum(fits) == trained
+
+
+def test_a_student_knob_samples_nothing_and_equal_sets_are_trained_once(fits: list[int], tmp_path: Path) -> None:
+    """Three learning rates of one set a seed: the folder of syntheses holds these sets alone."""
+    config = tiny_sweep.config(
+        tmp_path / "run", {"evaluate": {"protocol": {"lr": [0.001, 0.01, 0.1]}}}, search="grid", together=3
+    )
+    sweep.main(config)
+    assert len(list((tmp_path / "run" / "syntheses").iterdir())) == 6, "a set a seed, of 2 + 2 + 2 seeds"
+    assert [t["values"] for t in study(config)["trials"]] == [{"evaluate.protocol.lr": lr} for lr in (0.001, 0.01, 0.1)]
+
+
+def test_a_trial_that_fails_ends_nothing_but_itself(
+    fits: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose samples are not finite, and one whose values contradict each other."""
+    real = Trials._draw
+
+    def draw(self: Trials, candidate: Any, seed: int) -> Any:
+        if candidate.values.get("guidance.stop") == 0.1:
+            raise StageFailed("generator: DIR gave a non-finite prediction at t=632 in float32; lower guidance.scale")
+        return real(self, candidate, seed)
+
+    monkeypatch.setattr(Trials, "_draw", draw)
+    config = tiny_sweep.config(tmp_path / "run", {"guidance": {"stop": [0.0, 0.1, 1.0]}}, search="grid")
+    sweep.main(config)
+    _, lost, contradiction = study(config)["trials"]
+    assert "non-finite" in lost["failed"] and "guidance.start" in contradiction["failed"]
+    assert study(config)["winner"]["values"] == {"guidance.stop": 0.0}
+    page = (tmp_path / "run" / "study.html").read_text()
+    assert "non-finite" in page
+
+
+def test_what_is_no_fault_of_a_trial_ends_the_sweep(
+    fits: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(self: Trials, candidate: Any, seed: int) -> Any:
+        raise StageFailed("no space left on the device")
+
+    monkeypatch.setattr(Trials, "_draw", draw)
+    with pytest.raises(StageFailed, match="no space left"):
+        sweep.main(tiny_sweep.config(tmp_path / "run", SCALE))
+
+
+def test_several_objectives_have_a_front(fits: list[int], tmp_path: Path) -> None:
+    config = tiny_sweep.config(
+        tmp_path / "run", {"sampler": {"steps": [2, 3, 4]}}, search="grid", objectives=["accuracy", "network_calls"]
+    )
+    sweep.main(config)
+    found = study(config)
+    assert [t["objectives"]["network_calls"] for t in found["trials"]] == [2, 3, 4] and 0 in found["front"]
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (["acuracy"], "no evaluation gives 'acuracy'; did you mean 'accuracy'?"),
+        (["fid/nowhere"], "fid"),
+        (["accuracy", "accuracy"], "twice"),
+    ],
+)
+def test_an_objective_that_nobody_gives_is_refused(names: list[str], line: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=line):
+        sweep.main(tiny_sweep.config(tmp_path / "run", SCALE, objectives=names))
+    assert not (tmp_path / "run").exists()
