@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from samples import write_folder
 from raydistill import cli
 from raydistill.pipeline import job
 from raydistill.store.artifact import Manifest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell; programs would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("raydistill", deadline=None, max_examples=50)  # machines differ in speed
 settings.load_profile("raydistill")

@@ -10,12 +10,13 @@ import pytest
 import yaml
 from samples import write_folder
 from test_card import make_card
-from test_report import panel, report, scores
+from test_report import between, panel, report, scores
 
 from raydistill import cli
 from raydistill.errors import BadInput, one_line, printable
 from raydistill.progress import Progress, say
 from raydistill.report.card import card
+from raydistill.report.data import Judgement
 from raydistill.report.page import render
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.latents.encode import check_broken
@@ -98,7 +99,9 @@ class TestFiles:
                 method=HOSTILE,
                 notes=(HOSTILE,),
                 panels=(panel(0, 2, HOSTILE), panel(1, 2)),
-                scores=(replace(scores()[0], set=HOSTILE),),
+                judgement=Judgement(
+                    (replace(scores()[0], set=HOSTILE),), 0.5, (between(HOSTILE, "random", 0.06, 0.02),)
+                ),
             )
         )
         assert all(line == printable(line) for line in page.split("\n")) and r"\x1b[31mc" in page
