@@ -43,7 +43,8 @@ def test_the_winner_is_measured_again_and_tested_once_beside_the_default(fits: l
     best = load(str(tmp_path / "run" / "best.yaml"))
     assert best.guidance.scale == found["winner"]["values"]["guidance.scale"]
     assert best.source.search_split == 0 and best.tune == Config().tune and best.run_dir == "runs/best"
-    assert found["verdict"] in (tmp_path / "run" / "study.html").read_text()
+    page = (tmp_path / "run" / "study.html").read_text()
+    assert f"<h1>{found['verdict']}</h1>" in page and page.count("<polyline") == 6 and "<script" not in page
     test = found["scores"]["test"]
     assert test["difference"]["mean"] == pytest.approx(test["winner"]["mean"] - test["default"]["mean"])
     fits.clear()

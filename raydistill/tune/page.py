@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 from raydistill.report import text
 from raydistill.report.page import environment
+from raydistill.tune.parallel import parallel
 from raydistill.tune.verdict import AGAIN, SEARCH, TEST
 
 WIDTH, HEIGHT = 360, 220
@@ -27,6 +28,7 @@ def render(study: Mapping[str, Any]) -> str:
             stands=[study["scores"][where] for where in (SEARCH, AGAIN, TEST)],
             again={m["name"]: m for m in study["again"]},
             effects=[(key, drawn) for key in study["knobs"] if (drawn := effect(study, key))],
+            parallel=parallel(study),
             estimate=estimate,
             points=points,
             value=value,

@@ -1,0 +1,74 @@
+"""Trials as lines over parallel axes, one a knob and the last their accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from raydistill.report import text
+
+STEP, HEIGHT, SIDE, TOP, BOTTOM = 190, 230, 70, 34, 24
+ACCURACY = "accuracy, %"
+
+
+def parallel(study: Mapping[str, Any]) -> Markup:
+    """Good trials are drawn darker, the winner in colour; a knob that a trial does not have breaks its line."""
+    trials = sorted((t for t in study["trials"] if not t["failed"]), key=lambda t: t["score"]["mean"])
+    keys = [k for k in study["knobs"] if any(k in t["values"] for t in trials)]
+    if not keys or len(trials) < 2:
+        return Markup("")
+    columns = [*([t["values"].get(k) for t in trials] for k in keys), [100 * t["score"]["mean"] for t in trials]]
+    heights = [_shares(column) for column in columns]
+    body = [_axis(i, name, column) for i, (name, column) in enumerate(zip([*keys, ACCURACY], columns, strict=True))]
+    for rank, t in enumerate(trials):
+        kind = "main" if t["name"] == study["winner"]["trial"] else "other"
+        points = [(i, shares[rank]) for i, shares in enumerate(heights) if shares[rank] is not None]
+        path = " ".join(f"{_x(i):.1f},{_y(share or 0.0):.1f}" for i, share in points)
+        opacity = 0.15 + 0.6 * rank / (len(trials) - 1)
+        shown = f'class="trial {kind}" points="{path}" style="opacity:{1 if kind == "main" else opacity:.2f}"'
+        body.append(f"<polyline {shown}><title>{escape(t['name'])}</title></polyline>")
+    width = 2 * SIDE + STEP * len(keys)
+    label = escape(f"{len(trials)} trials over {', '.join(keys)} and accuracy")
+    opening = f'<svg class="parallel" role="img" viewBox="0 0 {width} {HEIGHT}" aria-label="{label}">'
+    return Markup(f"{opening}{''.join(body)}</svg>")
+
+
+def _shares(column: Sequence[Any]) -> list[float | None]:
+    """Where each value stands on its axis, 0 at the bottom and 1 at the top; None for none."""
+    known = _known(column)
+    if not _ordered(known):
+        return [None if v is None else (known.index(v) + 0.5) / len(known) for v in column]
+    low, high = known[0], known[-1]
+    return [None if v is None else (v - low) / (high - low) if high > low else 0.5 for v in column]
+
+
+def _known(column: Sequence[Any]) -> list[Any]:
+    values = {v for v in column if v is not None}
+    return sorted(values) if _ordered(list(values)) else sorted(values, key=str)
+
+
+def _ordered(values: Sequence[Any]) -> bool:
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _axis(i: int, name: str, column: Sequence[Any]) -> str:
+    known, x = _known(column), _x(i)
+    marks = [(0.0, known[0]), (1.0, known[-1])] if _ordered(known) and len(known) > 1 else []
+    marks = marks or [((k + 0.5) / len(known), v) for k, v in enumerate(known)]
+    words = [f'<text class="tick" x="{x + 5:.1f}" y="{_y(at) + 4:.1f}">{escape(_value(v))}</text>' for at, v in marks]
+    line = f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{_y(0)}" y2="{_y(1)}"/>'
+    return f'{line}<text class="knob" text-anchor="middle" x="{x:.1f}" y="16">{escape(name)}</text>{"".join(words)}'
+
+
+def _x(i: int) -> float:
+    return SIDE + STEP * i
+
+
+def _y(share: float) -> float:
+    return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
+
+
+def _value(v: Any) -> str:
+    return text.number(v) if isinstance(v, float) else str(v)
