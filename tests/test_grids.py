@@ -193,7 +193,7 @@ class TestStability:
     def test_no_strength_is_no_guidance(self, tmp_path: Path) -> None:
         for row in stability.rows(arguments(tmp_path)):
             sampling = resolve(load("quickstart", row.overrides)).sampling
-            assert (sampling.acting is not None) == (not row.name.endswith(" 0"))
+            assert bool(sampling.acting) == (not row.name.endswith(" 0"))
 
     def test_the_way_of_a_flow_is_in_its_trace(self) -> None:
         prepared: Any = SimpleNamespace(variants=[resolve(load("quickstart", ["method=pgfm"]))])

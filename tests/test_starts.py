@@ -99,7 +99,7 @@ class TestResolution:
 
     def test_guidance_of_diffusion_and_of_flows_takes_a_start(self) -> None:
         guided = resolve(config(method="mgd3", start={"strength": 0.5}, sampler={"steps": 10})).sampling
-        assert guided.start == Start(0.5) and guided.acting is not None
+        assert guided.start == Start(0.5) and guided.acting
         flows = resolve(config(method="pgfm", path={"t0": 0.0}, start={"snr": 0.1})).sampling
         assert flows.start == Start(snr=0.1)
 
