@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -84,7 +85,7 @@ def held(guidance: Learnability, pred: Prediction, slots: Batch) -> int:
     return sum(kept.values())
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--vae", default=packaged("vae"))
     p.add_argument("--generator", default=packaged("generator"))
@@ -98,7 +99,7 @@ def main() -> int:
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     p.add_argument("--tiny", action="store_true", help="sizes that only show that everything runs")
     p.add_argument("--out", type=Path, default=None, help="also write the numbers as JSON")
-    args = p.parse_args()
+    args = p.parse_args(argv)
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     at = Placement(device, torch.bfloat16 if args.device == "cuda" else torch.float32, args.device)

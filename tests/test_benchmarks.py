@@ -11,6 +11,7 @@ import cluster_speed
 import encode_speed
 import gpu
 import kmeans_speed
+import learnability_speed
 import measure
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,9 @@ import torch
 from measure import Commit, Watched
 
 
-@pytest.mark.parametrize("module", [cluster_speed, encode_speed, gpu, kmeans_speed, sample_speed, stage_costs])
+@pytest.mark.parametrize(
+    "module", [cluster_speed, encode_speed, gpu, kmeans_speed, learnability_speed, sample_speed, stage_costs]
+)
 def test_help_teaches(module, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         module.main(["--help"])
@@ -159,3 +162,10 @@ class TestLoops:
         place = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
         mine = Vae(VaeSpec(str(weights / "taesd")), place).encode(torch.from_numpy(pixels)).numpy()
         np.testing.assert_allclose(np.load(tmp_path / "out.npz")["latent"], mine, rtol=1e-2, atol=1e-2)
+
+
+def test_bytes_held_are_fewer_with_checkpointing(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    assert learnability_speed.main(["--tiny", "--batch", "1", "--repeat", "1", "--width", "8", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())["bytes"]
+    assert 0 < found["pixel, checkpointing"] < found["pixel"] / 2
