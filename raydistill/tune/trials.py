@@ -72,7 +72,6 @@ class Trials:
                 if isinstance(e, StageFailed) and not any(words in str(e) for words in OF_A_TRIAL):
                     raise
                 failed[c.name] = str(e)
-        drawn = [d for d in drawn if d.candidate.name not in failed]
         trained = dict(self._trained(drawn))
         return [
             Measurement(c, failed=failed[c.name])
