@@ -19,7 +19,7 @@ from samples import write_student
 from raydistill import cli
 from raydistill.config import Config, leaves, load
 from raydistill.config.loading import flat_kinds
-from raydistill.distributed import pretrain
+from raydistill.distributed.pretrain import job as pretraining
 from raydistill.exporters import write
 from raydistill.pipeline import job
 
@@ -91,7 +91,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def reached(*_: Any, **__: Any) -> NoReturn:
         raise AssertionError("work would begin")
 
-    for module, name in ((job, "run"), (job, "prove_nodes"), (pretrain.job, "_trained"), (write, "export")):
+    for module, name in ((job, "run"), (job, "prove_nodes"), (pretraining, "_trained"), (write, "export")):
         monkeypatch.setattr(module, name, reached)
     return here
 
