@@ -104,6 +104,8 @@ def wrong_value(rng: random.Random, verb: str) -> list[str]:
     kind = next(iter(sorted(kinds, key=str)))
     if str in kinds:
         return [f"{key}={rng.choice(WRONG[str])}"]
+    if typing.get_origin(kind) is dict:
+        return [f"{key}={rng.choice(['[1]', '3', 'x', '{a: 1', '{1: 2}'])}"]
     if typing.get_origin(kind) is list:
         return [f"{key}={rng.choice(['{a: 1}', '[[1]]', '[null]', '[', '[{}]'])}"]
     return [f"{key}={rng.choice(WRONG[kind])}"]
@@ -241,12 +243,27 @@ def verifying(rng: random.Random, verb: str) -> list[str]:
     return [*run, *rng.choice([[], ["--repair"], ["--readers"], ["--readers", "x"], ["--readers=0"], ["--reader=3"]])]
 
 
+def tracked(rng: random.Random, verb: str) -> list[str]:
+    run = rng.choice([[], ["gone"], ["empty"], ["theirs"], ["file"], ["x" * 5000], ["s3://"], ["a", "b"], ["a\0b"]])
+    wrong = ["tracking.uri=carrier://pigeon", "tracking.uri=", "ipc=3", "tracking.experimnt=x", "--repair", "-x"]
+    return [*run, *rng.choice([[], *([w] for w in wrong)])]
+
+
+def sweeping(rng: random.Random, verb: str) -> list[str]:
+    space = ["loguniform(0,1)", "uniform(2,1)", "uniform(a,b)", "normal(0,1)", "[]", "[x]", "uniform(0.1", "3"]
+    other = ["tune.space.path.w_max=uniform(0.1,0.6)", "tune.space.guidance.scal=[1]", "tune.space.source.path=[a,b]"]
+    numbers = ["tune.samples=0", "tune.seeds=0", "tune.search=grid", "tune.search=best", "tune.objectives=[beauty]"]
+    return [rng.choice([*(f"tune.space.guidance.scale={s}" for s in space), *other, *numbers])]
+
+
 GENERAL = [wrong_value, wrong_choice, unknown_key, no_pair, flag, config_file, run_folder]
 FAULTS: dict[str, list[Callable[[random.Random, str], list[str]]]] = {
     **{verb: [*GENERAL, paths, contradiction] for verb in PIPELINE},
     "pretrain": [*GENERAL, training],
     "export": [exporting],
     "verify": [verifying],
+    "track": [tracked],
+    "tune": [*GENERAL, sweeping, sweeping],
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raydistill.config.tracking import TrackingConfig
-from raydistill.errors import BadInput, StageFailed
+from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.progress import say
 from raydistill.store import claims
 from raydistill.store.location import Location
@@ -23,7 +23,13 @@ def track(place: str, uri: str | None, experiment: str | None) -> str:
     Returns where to look. Raises BadInput for a folder without records, StageFailed for a store that fails.
     """
     root = Location.of(place)
-    found = journals(root)
+    try:
+        root.infos()
+        found = journals(root)
+    except (OSError, ValueError, StageFailed) as e:  # no right to read it, a name that no store can have
+        raise BadInput(
+            f"track: {root} cannot be listed: {one_line(e)}; give the directory that distill printed"
+        ) from None
     if not found:
         raise BadInput(
             f"track: {root} keeps no records of a tracked run ({root / FOLDER}); give the run's own command again with "
