@@ -43,6 +43,8 @@ def of_plan(tiny: Changed, name: str) -> str:
 def of_sample(tiny: Changed, method: str, sampler: str | None) -> str:
     v = resolve(section(tiny.config, "sampler", name=sampler).model_copy(update={"method": method}))
     real, above = tiny.sealed("group"), tiny.sealed(f"plan {GENERATED}")
+    if v.sampling is not None:
+        v = v.with_networks(dict.fromkeys(v.sampling.roles, tiny.network))
     return sample.stage(v, tiny.run, above, real, tiny.train, tiny.vae, tiny.generator).artifact.fingerprint
 
 
@@ -53,9 +55,9 @@ def of_clustering(tiny: Changed, name: str) -> str:
 
 
 def of_guidance(tiny: Changed, name: str) -> str:
-    """By the first method that is guided by it."""
-    methods = [m for m in registry.names("method") if registry.get("method", m).guidance == name]
-    return of_sample(tiny, methods[0], None)
+    """By the first method that is guided by it, or has it as a term beside its own."""
+    methods = [(m, registry.get("method", m)) for m in registry.names("method")]
+    return of_sample(tiny, next(m for m, kind in methods if name in (kind.guidance, *kind.terms)), None)
 
 
 def of_sampler(tiny: Changed, name: str) -> str:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny_run import GENERATED, STAGES, TinyRun, backwards, config
 
+from raydistill.config import Config
 from raydistill.distributed import students
 from raydistill.errors import BadInput, StageFailed
 from raydistill.evaluation.colour import normalise
@@ -200,12 +201,17 @@ class TestTeacher:
     def test_soft_labels_need_one(self, finished: Path) -> None:
         tiny = TinyRun(finished)
         with pytest.raises(BadInput, match=r"name=fkd trains on a teacher's labels: give teacher\.path"):
-            preflight.find_teacher(soft(tiny, name="fkd"), ["3", "7"])
-        assert preflight.find_teacher(soft(tiny, name="hard"), ["3", "7"]) is None
+            found(soft(tiny, name="fkd"), ["3", "7"])
+        assert found(soft(tiny, name="hard"), ["3", "7"]) is None
 
     def test_one_without_a_class_is_refused(self, finished: Path, taught: Path) -> None:
         with pytest.raises(BadInput, match="class '5' is not one of the 2 classes of the teacher"):
-            preflight.find_teacher(soft(TinyRun(finished), path=taught, name="fkd"), ["3", "5"])
+            found(soft(TinyRun(finished), path=taught, name="fkd"), ["3", "5"])
+
+
+def found(config: Config, class_ids: list[str]) -> ClassifierSpec | None:
+    """The teacher that a configuration without methods asks for."""
+    return preflight.find_teacher(config, class_ids, preflight.teacher_asked_by(config, [], True))
 
 
 def relabelled(teacher_at: Path, to: Path, class_ids: list[str], extra: int = 0) -> Path:

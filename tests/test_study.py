@@ -78,7 +78,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
             return None
 
     def numbers(done: Any) -> dict[str, Any]:
-        rows = [{"student": "convnet", "last": 0.2, "best": 0.3}]
+        rows = [{"student": "convnet", "training_seed": 0, "last": 0.2, "best": 0.3}]
         return {"calls": 0.0, "landing": None, "rows": rows, "metrics": {}, "images": 10, "bytes": {"images": 1000},
                 "teacher": None, "protocol_name": "hard", "sets": [t.set.name for t in done.trainings]}  # fmt: skip
 
