@@ -27,6 +27,7 @@ from raydistill.stages.renew import fresh, renew
 from raydistill.state import Prepared
 from raydistill.store.claims import Claim
 from raydistill.store.rundir import CONFIG
+from raydistill.tracking.destination import Destination
 from raydistill.tune import objectives, page, result, tracked, verdict
 from raydistill.tune.findings import Findings, TrialRow
 from raydistill.tune.space import Space, space
@@ -191,30 +192,42 @@ def main(config: Config, command_keys: Sequence[str] = ()) -> str:
     beforehand.check(held_out, "report")
     store = pipeline_tracked.check(held_out)
     job.prove_nodes(held_out, nodes_of(held_out))
+    with held_out.run.at_work(config.yaml()) as claim:
+        carry(config, where, held_out, tested, store, claim)
+    return str(held_out.run.root)
+
+
+def carry(
+    config: Config,
+    where: Space,
+    held_out: Prepared,
+    tested: Prepared,
+    store: Destination | None,
+    claim: Claim,
+) -> None:
+    """A sweep to its end, and what it leaves in its run directory. Raises StageFailed."""
     root, plain = held_out.run.root, best_yaml(config, Candidate(DEFAULT))
     made_from = fingerprint("tune", [VERSION, plain, config.tune.model_dump()])
-    with held_out.run.at_work(config.yaml()) as claim:
-        renew(root, CONFIG, config.yaml().encode(), aside="logs/config-{}.yaml")
-        if all(fresh(root, name, made_from) for name in FILES):
-            say("done", "nothing was left to do")
-        else:
-            with tracked.following(held_out, store, made_from) as tracker:
-                try:
-                    with listening(costs.listener(root)):
-                        study = Sweep(config, where, held_out, tested, claim, tracker).run()
-                except RaydistillError as e:
-                    keep_traceback(root)
-                    if isinstance(e, BadInput):  # known only now
-                        raise StageFailed(str(e)) from e
-                    raise
-                tree = result.tree(study, config, where)
-                renew(root, STUDY, canonical(tree).encode(), made_from)
-                renew(root, BEST, best_yaml(config, study.again[study.winner].candidate).encode(), made_from)
-                renew(root, PAGE, page.render(tree).encode(), made_from)
-                if tracker is not None:
-                    tracker.end(tree, FILES)
+    renew(root, CONFIG, config.yaml().encode(), aside="logs/config-{}.yaml")
+    if all(fresh(root, name, made_from) for name in FILES):
+        say("done", "nothing was left to do")
+    else:
+        with tracked.following(held_out, store, made_from) as tracker:
+            try:
+                with listening(costs.listener(root)):
+                    study = Sweep(config, where, held_out, tested, claim, tracker).run()
+            except RaydistillError as e:
+                keep_traceback(root)
+                if isinstance(e, BadInput):  # known only now
+                    raise StageFailed(str(e)) from e
+                raise
+            tree = result.tree(study, config, where)
+            renew(root, STUDY, canonical(tree).encode(), made_from)
+            renew(root, BEST, best_yaml(config, study.again[study.winner].candidate).encode(), made_from)
+            renew(root, PAGE, page.render(tree).encode(), made_from)
+            if tracker is not None:
+                tracker.end(tree, FILES)
     tell(strict_json.mapping((root / STUDY).read()))
-    return str(root)
 
 
 def tell(tree: dict[str, Any]) -> None:
