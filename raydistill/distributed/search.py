@@ -164,7 +164,7 @@ def searched(
             left -= len(proposals)
         yield
         outcome.result()
-    except BaseException:
+    except BaseException:  # Ctrl-C too: Tune would go on, and its trials hold what they have for ever
         ray.shutdown()
         raise
 

@@ -144,7 +144,7 @@ class Tracking:
         except (KeyboardInterrupt, SystemExit):
             tracker.end("KILLED")
             raise
-        except BaseException as e:
+        except BaseException as e:  # whatever ended it, its state is true; it goes on from here
             tracker.end("FAILED", str(e) or type(e).__name__)
             raise
         tracker.end("FINISHED")
