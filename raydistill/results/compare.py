@@ -22,11 +22,11 @@ from raydistill.store.location import Location
 from raydistill.store.rundir import CONFIG, RESULT, TRAININGS
 
 
-def compare(places: Sequence[str], out: str) -> str:
+def compare(run_dirs: Sequence[str], out: str) -> str:
     """Writes the page of several runs to the file `out`; returns its path. Raises BadInput for what is no run."""
-    names = short_names(places)
-    runs = [read(place, name) for place, name in zip(places, names, strict=True)]
-    trained = [o for place, run in zip(places, runs, strict=True) for o in own_trainings(place, run)]
+    names = short_names(run_dirs)
+    runs = [read(run_dir, name) for run_dir, name in zip(run_dirs, names, strict=True)]
+    trained = [o for run_dir, run in zip(run_dirs, runs, strict=True) for o in own_trainings(run_dir, run)]
     tested = [len(a) for o in trained for a in o.answers or ()]
     compared = measures(2 * min(tested, default=0) < max(tested, default=0))
     path = Path(out).expanduser().absolute()
@@ -40,16 +40,16 @@ def compare(places: Sequence[str], out: str) -> str:
     return str(path)
 
 
-def read(place: str, name: str) -> ComparedRun:
+def read(run_dir: str, name: str) -> ComparedRun:
     """A run directory: its configuration, result.json and the first images of each class in distilled/.
 
     Raises BadInput for what is no finished run, CorruptArtifact for a file that is not as it was sealed.
     """
-    root = Location.of(place)
+    root = Location.of(run_dir)
     for file in (CONFIG, RESULT):
         if seals.find(root, file) is None and not _there(root / file):
             raise BadInput(
-                f"{place}: not a finished run (it has no {file}); give directories that distill or evaluate printed"
+                f"{run_dir}: not a finished run (it has no {file}); give directories that distill or evaluate printed"
             )
     config = yaml.safe_load(seals.read(root, CONFIG, AGAIN))
     flat = numbers(root)
@@ -62,19 +62,19 @@ def read(place: str, name: str) -> ComparedRun:
     return ComparedRun(name, flat, dict(_flat(config)), images, count)
 
 
-def own_trainings(place: str, run: ComparedRun) -> list[TrainingOutcome]:
+def own_trainings(run_dir: str, run: ComparedRun) -> list[TrainingOutcome]:
     """What came of the trainings on a run's own set, under the name of the run; none of a run of an older version.
 
     Raises CorruptArtifact.
     """
-    root = Location.of(place)
+    root = Location.of(run_dir)
     if seals.find(root, TRAININGS) is None and not _there(root / TRAININGS):
         return []
     try:
-        found = outcomes.read(seals.read(root, TRAININGS, AGAIN))
+        trainings = outcomes.read(seals.read(root, TRAININGS, AGAIN))
     except ValueError as e:
         raise CorruptArtifact(f"{root / TRAININGS} does not hold the trainings of a run: {e}; {AGAIN}") from None
-    return [replace(o, set=run.name) for o in found if o.set == run.config["method"]]
+    return [replace(o, set=run.name) for o in trainings if o.set == run.config["method"]]
 
 
 def _there(file: Location) -> bool:

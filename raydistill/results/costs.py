@@ -58,9 +58,9 @@ def listener(root: Location) -> Listener:
 
 
 def add(root: Location, stage: str, seconds: float, units: int, unit: str) -> None:
-    found = read(root)
-    old = found.get(stage, Cost(0.0, 0, unit))
-    _write(root, found | {stage: Cost(round(old.seconds + seconds, 3), old.units + units, unit)})
+    costs = read(root)
+    old = costs.get(stage, Cost(0.0, 0, unit))
+    _write(root, costs | {stage: Cost(round(old.seconds + seconds, 3), old.units + units, unit)})
 
 
 def settle(root: Location) -> bool:

@@ -44,7 +44,7 @@ MEANINGS = {
 
 def curves(done: Results) -> tuple[Curves, ...]:
     """Test accuracy over visits, of every set, mean and std over training seeds."""
-    made = []
+    charts = []
     for student, sets in _results(done).items():
         lines = []
         for name, results in sets.items():
@@ -52,8 +52,8 @@ def curves(done: Results) -> tuple[Curves, ...]:
             values = np.array([[a for _, a in r.curve[:shared]] for r in results])
             visits = np.array([v for v, _ in results[0].curve[:shared]], np.float64)
             lines.append(Line(name, visits, values.mean(0), _std(values), name == done.prepared.config.method))
-        made.append(Curves(student, tuple(lines)))
-    return tuple(made)
+        charts.append(Curves(student, tuple(lines)))
+    return tuple(charts)
 
 
 def classwise(done: Results) -> tuple[ClassScores, ...]:
@@ -77,13 +77,13 @@ def confusions(done: Results) -> tuple[Confusion, ...]:
     """Of the distilled set, over all training seeds of a student."""
     names = tuple(c.class_name for c in done.prepared.splits.train.classes)
     main = done.prepared.config.method
-    made = []
+    matrices = []
     for student, sets in _results(done).items():
         counts = [np.array(r.confusion, np.float64) for r in sets.get(main, ()) if getattr(r, "confusion", None)]
         if counts:
             total = np.sum(counts, axis=0)
-            made.append(Confusion(student, main, names, total / np.maximum(total.sum(1, keepdims=True), 1)))
-    return tuple(made)
+            matrices.append(Confusion(student, main, names, total / np.maximum(total.sum(1, keepdims=True), 1)))
+    return tuple(matrices)
 
 
 def embedding(done: Results) -> Embedding | None:
@@ -100,8 +100,8 @@ def embedding(done: Results) -> Embedding | None:
         part = schemas.tensor_numpy(table.take(pa.array(rows))["latent"])
         real.append(part.reshape(len(part), -1).astype(np.float32))
         real_class += [class_index] * len(rows)
-    made = _syntheses(done, ["class_index", "latent"])
-    z = schemas.tensor_numpy(made["latent"])
+    syntheses = _syntheses(done, ["class_index", "latent"])
+    z = schemas.tensor_numpy(syntheses["latent"])
     rows = np.linspace(0, len(z) - 1, min(MADE_SHOWN, len(z))).astype(int)
     z = z[rows].reshape(len(rows), -1).astype(np.float32)
     points, how = plane(np.concatenate(real), z)
@@ -110,7 +110,7 @@ def embedding(done: Results) -> Embedding | None:
         points[:count],
         np.array(real_class),
         points[count:],
-        made["class_index"].to_numpy()[rows],
+        syntheses["class_index"].to_numpy()[rows],
         tuple(c.class_name for c in classes),
         how,
     )
@@ -118,7 +118,7 @@ def embedding(done: Results) -> Embedding | None:
 
 def guidance(done: Results) -> tuple[GuidanceTrace, ...]:
     """The trace of the run's own method, mean and std over slots at each step."""
-    made = []
+    traces = []
     for name, steps in _numbers(done).curves().items():
         if name in (CHOSEN, REJECTED):
             continue
@@ -127,8 +127,8 @@ def guidance(done: Results) -> tuple[GuidanceTrace, ...]:
             title, meaning = f"Push of {name.removeprefix('push ')}", MEANINGS["push"][1]
         x = np.array([s for s, _ in steps], np.float64)
         mean, std = (np.array([getattr(value, of) for _, value in steps]) for of in ("mean", "std"))
-        made.append(GuidanceTrace(title, meaning, Line(name, x, mean, std, True)))
-    return tuple(made)
+        traces.append(GuidanceTrace(title, meaning, Line(name, x, mean, std, True)))
+    return tuple(traces)
 
 
 def ends(done: Results) -> tuple[GuidanceEnd, ...]:
@@ -140,7 +140,7 @@ def ends(done: Results) -> tuple[GuidanceEnd, ...]:
     if not counted.trace:
         return ()
     chosen, rejected = (counted.trace.get((name, 0)) for name in (CHOSEN, REJECTED))
-    found = [
+    rows = [
         ("Landing", "distance of the result to its prototype, a latent entry", counted.landing),
         ("Score of the chosen", "the current model's loss less omega times the reference's", chosen),
         ("Score of the rejected", "mean over the other candidates of a slot", rejected),
@@ -150,15 +150,15 @@ def ends(done: Results) -> tuple[GuidanceEnd, ...]:
             counted.path_ratio,
         ),
     ]
-    return tuple(GuidanceEnd(name, meaning, v.mean, v.std) for name, meaning, v in found if v is not None)
+    return tuple(GuidanceEnd(name, meaning, v.mean, v.std) for name, meaning, v in rows if v is not None)
 
 
 def _numbers(done: Results) -> Numbers:
     """Of the run's own set; of a curriculum without its first increment, which another method made."""
-    made = done.syntheses[done.prepared.config.method]
+    distilled = done.syntheses[done.prepared.config.method]
     if done.prepared.variants[0].growth is None:
-        return made.numbers()
-    return Numbers.pooled([numbers.of(part) for part in made.parts[1:]])
+        return distilled.numbers()
+    return Numbers.pooled([numbers.of(part) for part in distilled.parts[1:]])
 
 
 def _syntheses(done: Results, columns: list[str]) -> pa.Table:
@@ -167,10 +167,10 @@ def _syntheses(done: Results, columns: list[str]) -> pa.Table:
 
 def _results(done: Results) -> dict[str, dict[str, list]]:
     """Finished results by student and set, in order of appearance."""
-    found: dict[str, dict[str, list]] = {}
+    by_student: dict[str, dict[str, list]] = {}
     for student, name, result in _scored(done):
-        found.setdefault(student, {}).setdefault(name, []).append(result)
-    return found
+        by_student.setdefault(student, {}).setdefault(name, []).append(result)
+    return by_student
 
 
 def _scored(done: Results) -> Iterator[tuple]:

@@ -16,7 +16,7 @@ from raydistill.results.pairing import Pair, TrainingOutcome, matched
 
 def table(outcomes: Sequence[TrainingOutcome], measures: Sequence[Measure] = ("top-1",)) -> list[Difference]:
     """All pairs of sets in the order in which they come, by student and measure; Holm over the pairs of each."""
-    found = []
+    rows = []
     for student in dict.fromkeys(o.student for o in outcomes):
         sets: dict[str, list[TrainingOutcome]] = {}
         for o in outcomes:
@@ -24,8 +24,8 @@ def table(outcomes: Sequence[TrainingOutcome], measures: Sequence[Measure] = ("t
                 sets.setdefault(o.set, []).append(o)
         for measure in measures:
             pairs = (difference(a, b, measure) for a, b in combinations(sets.values(), 2))
-            found += adjusted([d for d in pairs if d is not None])
-    return found
+            rows += adjusted([d for d in pairs if d is not None])
+    return rows
 
 
 def adjusted(family: Sequence[Difference]) -> list[Difference]:

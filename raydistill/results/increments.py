@@ -16,19 +16,19 @@ from raydistill.state import Results
 
 def matrices(done: Results) -> tuple[PartMatrix, ...]:
     """Of every set that was cut into parts and every student: trained on part i, tested on part j, mean over seeds."""
-    made = []
+    shown = []
     for name, distilled in done.syntheses.items():
         rows: dict[str, dict[int, list[list[float]]]] = {}
         for t in done.on_parts:  # in the order of the parts, for each student and seed
-            found = body(t)
-            if t.set.digest == distilled.digest and found is not None:
-                rows.setdefault(t.student, {}).setdefault(t.seed, []).append(found["increments"])
+            result = body(t)
+            if t.set.digest == distilled.digest and result is not None:
+                rows.setdefault(t.student, {}).setdefault(t.seed, []).append(result["increments"])
         for student, seeds in rows.items():
             each = np.array(list(seeds.values()))
             value = float(np.mean([redundancy(matrix) for matrix in each]))
             grew = len(distilled.parts) == each.shape[1]
-            made.append(PartMatrix(name, student, each.mean(0), value, name == done.prepared.config.method, grew))
-    return tuple(made)
+            shown.append(PartMatrix(name, student, each.mean(0), value, name == done.prepared.config.method, grew))
+    return tuple(shown)
 
 
 def growth(done: Results) -> tuple[GrowthRow, ...]:
@@ -36,14 +36,14 @@ def growth(done: Results) -> tuple[GrowthRow, ...]:
     rows: list[GrowthRow] = []
     before: np.ndarray | None = None
     for count, t in enumerate(_students(done), 1):
-        found = score(t)
-        if found is None or found.right is None or found.tested is None:
+        result = score(t)
+        if result is None or result.right is None or result.tested is None:
             continue
-        right = np.concatenate(unpacked(found.right, found.tested))
+        right = np.concatenate(unpacked(result.right, result.tested))
         learned, forgotten = (None, None)
         if before is not None:
             learned, forgotten = float((right & ~before).mean()), float((before & ~right).mean())
-        rows.append(GrowthRow(count, t.set.images, found.last, learned, forgotten))
+        rows.append(GrowthRow(count, t.set.images, result.last, learned, forgotten))
         before = right
     return tuple(rows)
 

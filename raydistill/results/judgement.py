@@ -13,16 +13,16 @@ from raydistill.results.pairing import TrainingOutcome
 from raydistill.state import Results
 
 
-def judgement(done: Results, found: Sequence[TrainingOutcome]) -> Judgement:
-    """`found` are the outcomes of its trainings."""
+def judgement(done: Results, outcomes: Sequence[TrainingOutcome]) -> Judgement:
+    """`outcomes` are those of its trainings."""
     splits = done.prepared.splits
     compared = measures(splits.train.uneven or splits.test.uneven)
     return Judgement(
         scores=tuple(score_rows(done)),
         chance=chance(splits.test.counts),
-        differences=tuple(differences.table(found, compared)),
+        differences=tuple(differences.table(outcomes, compared)),
         measure=compared[0],
-        generations=len({o.generation for o in found} - {None}),
+        generations=len({o.generation for o in outcomes} - {None}),
         counts=tuple(splits.train.counts.tolist()),
         tested=tuple(splits.test.counts.tolist()),
     )

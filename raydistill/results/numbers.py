@@ -25,9 +25,12 @@ def metrics(done: Results) -> dict[str, float]:
     """
     flat: dict[str, float] = {}
     rows = score_rows(done)
-    own = [s.last_mean for s in rows if s.main]
-    if own:
-        flat |= {"accuracy/mean_over_students": round(sum(own) / len(own), 6), "accuracy/worst_student": min(own)}
+    accuracies = [s.last_mean for s in rows if s.main]
+    if accuracies:
+        flat |= {
+            "accuracy/mean_over_students": round(sum(accuracies) / len(accuracies), 6),
+            "accuracy/worst_student": min(accuracies),
+        }
     for s in rows:
         prefix = f"accuracy/{s.student}" if s.main else f"accuracy/{s.set.replace(' ', '_')}/{s.student}"
         values = {
@@ -61,9 +64,9 @@ def metrics(done: Results) -> dict[str, float]:
 def sample_size(done: Results, name: str) -> float | None:
     """(sum w)^2 / sum w^2 of a set whose images weigh unequally, its mean over the classes; a folder's by its own
     weights."""
-    made, judged = done.syntheses[name], done.prepared.judged
-    if made.weights or judged is None or name != judged.name:
-        return made.effective_sample_size
+    distilled, judged = done.syntheses[name], done.prepared.judged
+    if distilled.weights or judged is None or name != judged.name:
+        return distilled.effective_sample_size
     if np.ptp(judged.weights) == 0:
         return None
     labels = judged.listing.labels
@@ -83,9 +86,9 @@ def label_robust(rows: Sequence[ScoreRow]) -> dict[str, float]:
     last = {(s.student, "main" if s.main else s.set): s.last_mean for s in rows}
     flat: dict[str, float] = {}
     for student in dict.fromkeys(s.student for s in rows):
-        own, random, full = (last.get((student, name)) for name in ("main", RANDOM, FULL))
-        if own is not None and random is not None and full is not None:
-            flat |= {f"{name}/{student}": round(v, 6) for name, v in lrs(full, own, own, random).items()}
+        main, random, full = (last.get((student, name)) for name in ("main", RANDOM, FULL))
+        if main is not None and random is not None and full is not None:
+            flat |= {f"{name}/{student}": round(v, 6) for name, v in lrs(full, main, main, random).items()}
     return flat
 
 
@@ -99,35 +102,37 @@ def network_calls(done: Results) -> dict[str, float]:
         distilled = done.syntheses.get(v.config.method)
         if distilled is None or not v.method.generates:
             continue
-        own = v.config.method == done.prepared.config.method
+        main = v.config.method == done.prepared.config.method
         calls = distilled.numbers().nfe.mean / (1 if v.config.sampler.cfg_scale == 1 else 2)
-        flat["network_calls" if own else f"metrics/{v.config.method}/network_calls"] = round(calls, 6)
+        flat["network_calls" if main else f"metrics/{v.config.method}/network_calls"] = round(calls, 6)
     return flat
 
 
 def of_sets(done: Results, flat: Mapping[str, float]) -> list[tuple[str, str, bool, dict[str, float]]]:
     """Each generated set as `report.calls.charts` wants it: name, line, whether it is the run's own, its numbers."""
-    made = []
+    sets = []
     for v in done.prepared.variants:
         name, main = v.config.method, v.config.method == done.prepared.config.method
-        own = dict(flat)
+        values = dict(flat)
         if not main:  # by the names that they have in a run of their own
-            own = {k.replace(f"/{name}", "", 1): n for k, n in flat.items() if k.startswith(f"accuracy/{name}/")}
-            own |= {k.removeprefix(f"metrics/{name}/"): n for k, n in flat.items() if k.startswith(f"metrics/{name}/")}
-        made.append((name, name, main, own))
-    return made
+            values = {k.replace(f"/{name}", "", 1): n for k, n in flat.items() if k.startswith(f"accuracy/{name}/")}
+            values |= {
+                k.removeprefix(f"metrics/{name}/"): n for k, n in flat.items() if k.startswith(f"metrics/{name}/")
+            }
+        sets.append((name, name, main, values))
+    return sets
 
 
 def storage(done: Results) -> dict[str, float]:
     """images/bytes and labels/bytes of the run's own set: its encoded images, and the soft labels stored with them."""
-    own = next((b for t in done.trainings if t.set.name == done.prepared.config.method and (b := body(t))), None)
-    return {} if own is None else {f"{kind}/bytes": size for kind, size in own["bytes"].items()}
+    result = next((b for t in done.trainings if t.set.name == done.prepared.config.method and (b := body(t))), None)
+    return {} if result is None else {f"{kind}/bytes": size for kind, size in result["bytes"].items()}
 
 
-def difference_numbers(found: Sequence[Difference]) -> dict[str, float]:
+def difference_numbers(differences: Sequence[Difference]) -> dict[str, float]:
     """difference/A/B/STUDENT/KEY of each pair of sets, A minus B; difference/A/B/STUDENT/balanced/KEY over classes."""
     flat: dict[str, float] = {}
-    for d in found:
+    for d in differences:
         names = [d.a.replace(" ", "_"), d.b.replace(" ", "_"), d.student]
         prefix = "/".join(["difference", *names, *(["balanced"] if d.measure == "balanced" else [])])
         values = {k: v for k, v in vars(d).items() if k not in ("a", "b", "student", "measure") and v is not None}
@@ -145,13 +150,13 @@ def score_rows(done: Results) -> list[ScoreRow]:
             draws = rows.setdefault((t.set.name, t.student), {})  # seeds that made the same images are one draw
             draws.setdefault(t.set.digest, []).append((result.last, result.best, result.balanced))
             images[t.set.name] = t.set.images
-    made = []
+    scores = []
     for (name, student), draws in rows.items():
         units = [np.mean(v, axis=0) for v in draws.values()] if len(draws) > 1 else next(iter(draws.values()))
         last, best, balanced = (_mean_std(np.array(values)) for values in zip(*units, strict=True))
         main, count = name == done.prepared.config.method, sum(map(len, draws.values()))
-        made.append(ScoreRow(name, student, count, *last, *best, images[name], main, *balanced, len(draws)))
-    return made
+        scores.append(ScoreRow(name, student, count, *last, *best, images[name], main, *balanced, len(draws)))
+    return scores
 
 
 def _mean_std(values: np.ndarray) -> tuple[float, float | None]:

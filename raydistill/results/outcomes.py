@@ -26,17 +26,17 @@ def outcomes(done: Results) -> list[TrainingOutcome]:
             training=t.seed,
             top1=score.last,
             balanced=round(score.balanced, 6),
-            test=found.get("test", ""),
+            test=result.get("test", ""),
             answers=score.answers(),
         )
         for t in done.trainings
-        if (found := body(t)) is not None and (score := Score.of(found))
+        if (result := body(t)) is not None and (score := Score.of(result))
     ]
 
 
-def written(found: Sequence[TrainingOutcome]) -> bytes:
+def written(trainings: Sequence[TrainingOutcome]) -> bytes:
     """The text of trainings.json; answers are a bit an image in base64, `tested` counts the images of each class."""
-    return canonical([_tree(o) for o in found]).encode()
+    return canonical([_tree(o) for o in trainings]).encode()
 
 
 def read(data: bytes) -> list[TrainingOutcome]:

@@ -63,10 +63,10 @@ def matched(a: Sequence[TrainingOutcome], b: Sequence[TrainingOutcome]) -> list[
 def seeds(outcomes: Sequence[TrainingOutcome]) -> Seeds:
     """By generation and training seed. Seeds that made the same images are one: nothing was drawn."""
     same = len({o.digest for o in outcomes}) == 1
-    found: dict[int | None, dict[int, TrainingOutcome]] = {}
+    by_generation: dict[int | None, dict[int, TrainingOutcome]] = {}
     for o in outcomes:
-        found.setdefault(None if same else o.generation, {})[o.training] = o
-    return found
+        by_generation.setdefault(None if same else o.generation, {})[o.training] = o
+    return by_generation
 
 
 def _beside(drawn: Seeds, fixed: Mapping[int, TrainingOutcome]) -> list[list[Pair]]:

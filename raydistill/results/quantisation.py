@@ -38,7 +38,7 @@ def atom_distances(done: Results) -> tuple[AtomDistances, ...]:
                 for what in WHAT:
                     values = of_class(real, columns[what][mine], columns["weight"][mine])
                     rows.setdefault((name, what), []).append(values)
-    return tuple(AtomDistances(name, what, *np.array(found).T) for (name, what), found in rows.items())
+    return tuple(AtomDistances(name, what, *np.array(distances).T) for (name, what), distances in rows.items())
 
 
 def of_class(real: np.ndarray, atoms: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
@@ -49,26 +49,26 @@ def of_class(real: np.ndarray, atoms: np.ndarray, weights: np.ndarray) -> tuple[
     return equal, equal if np.ptp(weights) == 0 else transport(cost, weights), float(cost.min(axis=1).mean())
 
 
-def numbers(done: Results, found: Sequence[AtomDistances]) -> dict[str, float]:
+def numbers(done: Results, distances: Sequence[AtomDistances]) -> dict[str, float]:
     """For result.json: w2/prototypes/equal, weighted and least of the run's own set, metrics/SET/w2/... of others."""
     return {
         f"{key_prefix(done, d.set)}w2/{d.what}/{kind}": round(value, 6)
-        for d in found
+        for d in distances
         for kind, value in d.overall().items()
     }
 
 
 def _atoms(done: Results, name: str) -> dict[str, np.ndarray]:
     """Columns of a set in the order of its slots: class_index, weight (M,), prototypes and syntheses (M, D)."""
-    plan, made = (
+    plan, syntheses = (
         _sorted(table.read([*schemas.PLACE, *more]))
         for table, more in ((done.plans[name], ["prototype"]), (done.syntheses[name], ["weight", "latent"]))
     )
     return {
-        "class_index": made["class_index"].to_numpy(),
-        "weight": made["weight"].to_numpy(),
+        "class_index": syntheses["class_index"].to_numpy(),
+        "weight": syntheses["weight"].to_numpy(),
         "prototypes": _rows(plan["prototype"]),
-        "syntheses": _rows(made["latent"]),
+        "syntheses": _rows(syntheses["latent"]),
     }
 
 

@@ -162,13 +162,13 @@ def notes_on(done: Results, judged: Judgement) -> list[str]:
     for name_of in done.syntheses:
         if (size := sample_size(done, name_of)) is not None:
             notes.append(f"{name_of}: images weigh unequally, and vary as {size:.3g} of equal weight in a class would")
-    for made, check in done.checks.items():
+    for set_name, check in done.checks.items():
         text = warning(check, [info.class_id for info in classes])
         notes.append(
-            f"{made}: {check.hits} of {check.images} images lie nearest to the real mean of their own class in latent "
-            f"space; chance gives {check.chance:.3g}"
+            f"{set_name}: {check.hits} of {check.images} images lie nearest to the real mean of their own class in "
+            f"latent space; chance gives {check.chance:.3g}"
             if text is None
-            else f"Warning: {made}: {text}"
+            else f"Warning: {set_name}: {text}"
         )
     notes += about_seeds_and_classes(done, judged)
     if done.teaching is not None:
@@ -203,34 +203,34 @@ def about_seeds_and_classes(done: Results, judged: Judgement) -> list[str]:
 
 def metric_rows(done: Results) -> list[MetricRow]:
     """One row a value, with the number of each set that has it."""
-    found = {name: measure.values(s) for name, s in done.measured.items()}
+    by_set = {name: measure.values(s) for name, s in done.measured.items()}
     better = measure.better(done.prepared.config.metrics.names)
     rows = []
-    for key in dict.fromkeys(k for values in found.values() for k in values):
+    for key in dict.fromkeys(k for values in by_set.values() for k in values):
         value, _, space = key.rpartition("/")
-        rows.append(MetricRow(value, space, better[value], tuple(values.get(key) for values in found.values())))
+        rows.append(MetricRow(value, space, better[value], tuple(values.get(key) for values in by_set.values())))
     return rows
 
 
 def panels(done: Results) -> list[ClassPanel]:
     """Per class: syntheses, the nearest real image of each, and the projection of the class's latents."""
     p = done.prepared
-    made = done.syntheses[p.config.method].read()
+    syntheses = done.syntheses[p.config.method].read()
     assert done.classes is not None
     real = islice(done.classes.classes(), MAX_PANELS)
-    return [_panel(done, class_index, table, _of(made, class_index)) for class_index, table in real]
+    return [_panel(done, class_index, table, _of(syntheses, class_index)) for class_index, table in real]
 
 
 def _of(table: pa.Table, index: int) -> pa.Table:
     return table.filter(pc.equal(table["class_index"], index))
 
 
-def _panel(done: Results, index: int, real: pa.Table, made: pa.Table) -> ClassPanel:
+def _panel(done: Results, index: int, real: pa.Table, syntheses: pa.Table) -> ClassPanel:
     p = done.prepared
     info = p.splits.train.classes[index]
-    made = made.take(pc.sort_indices(made["slot"]))
+    syntheses = syntheses.take(pc.sort_indices(syntheses["slot"]))
     z_real = schemas.tensor_numpy(real["latent"]).reshape(len(real), -1).astype(np.float32)
-    z_made = schemas.tensor_numpy(made["latent"]).reshape(len(made), -1)
+    z_made = schemas.tensor_numpy(syntheses["latent"]).reshape(len(syntheses), -1)
     prototypes = _prototypes(done, index, z_real.shape[1])
     nearest_rows, distance = nearest(z_made, z_real)
     ids = real["image_id"].take(pa.array(nearest_rows)).to_pylist()
@@ -239,10 +239,10 @@ def _panel(done: Results, index: int, real: pa.Table, made: pa.Table) -> ClassPa
     items = tuple(
         PanelImage(slot, image, weight, prototype, picture, name, float(d))
         for slot, image, weight, prototype, picture, name, d in zip(
-            made["slot"].to_pylist(),
-            made["image"].to_pylist(),
-            made["weight"].to_pylist(),
-            made["prototype_id"].to_pylist(),
+            syntheses["slot"].to_pylist(),
+            syntheses["image"].to_pylist(),
+            syntheses["weight"].to_pylist(),
+            syntheses["prototype_id"].to_pylist(),
             pictures,
             ids,
             distance,
@@ -262,6 +262,6 @@ def _prototypes(done: Results, index: int, dimensions: int) -> np.ndarray:
         return np.zeros((0, dimensions), np.float32)
     slots = _of(plan.read(), index)
     ids, first = np.unique(slots["prototype_id"].to_numpy(), return_index=True)
-    found = np.zeros((max(0, ids.max() + 1), dimensions), np.float32)
-    found[ids[ids >= 0]] = schemas.tensor_numpy(slots["prototype"])[first[ids >= 0]].reshape(-1, dimensions)
-    return found
+    prototypes = np.zeros((max(0, ids.max() + 1), dimensions), np.float32)
+    prototypes[ids[ids >= 0]] = schemas.tensor_numpy(slots["prototype"])[first[ids >= 0]].reshape(-1, dimensions)
+    return prototypes
