@@ -30,7 +30,7 @@ def charts(sets: Sequence[tuple[str, str, bool, Mapping[str, float]]]) -> tuple[
         if k.startswith("accuracy/") and k.count("/") == 2 and k.endswith("/mean")
     ]
     wanted += [(f"modes covered ({k.partition('/')[2]}, M = IPC)", k, "") for k in keys if k.startswith(f"{COVERAGE}/")]
-    made = []
+    drawn = []
     for title, key, std in wanted:
         points = tuple(
             CallPoint(name, line, flat[CALLS], flat[key], flat.get(std, 0.0), main)
@@ -38,8 +38,8 @@ def charts(sets: Sequence[tuple[str, str, bool, Mapping[str, float]]]) -> tuple[
             if flat.get(CALLS, 0) > 0 and key in flat
         )
         if len({p.calls for p in points}) > 1:
-            made.append(CallChart(title, points))
-    return tuple(made)
+            drawn.append(CallChart(title, points))
+    return tuple(drawn)
 
 
 def draw(chart: CallChart) -> Markup:

@@ -224,8 +224,8 @@ def with_metrics(text: str, metrics: Mapping[str, float]) -> str:
         "real images: `accuracy/STUDENT` after training on this set, `accuracy/SET/STUDENT` on another set of "
         f"the same comparison.\n\n| metric | value |\n|---|---|\n{rows}\n\n"
     )
-    head, found, tail = text.partition(f"{LICENCE}\n")
-    return head + table + found + tail
+    head, heading, tail = text.partition(f"{LICENCE}\n")
+    return head + table + heading + tail
 
 
 def _licence(generator: str | None, terms: Mapping[str, str | None]) -> str:

@@ -50,19 +50,19 @@ def _images(scores: ClassScores, i: int) -> Markup:
     return Markup('<tspan class="count"> {} / {}</tspan>').format(*map(count, scores.counts[i]))
 
 
-def confusion(found: Confusion) -> Markup:
+def confusion(matrix: Confusion) -> Markup:
     """Rows are true classes, columns what they are taken for; the darker, the larger the share of the row."""
-    k = len(found.names)
+    k = len(matrix.names)
     if k > MAX_SQUARE:
         return Markup("")
     cell = SIDE / k
     body = []
     for i in range(k):
         for j in range(k):
-            share = float(found.share[i, j])
+            share = float(matrix.share[i, j])
             if share < 0.005:
                 continue
-            title = f"{found.names[i]} taken for {found.names[j]}: {percent(share)} %"
+            title = f"{matrix.names[i]} taken for {matrix.names[j]}: {percent(share)} %"
             kind = "right" if i == j else "wrong"
             body.append(
                 f'<rect class="{kind}" x="{j * cell:.1f}" y="{i * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
@@ -73,39 +73,39 @@ def confusion(found: Confusion) -> Markup:
                     f'<text class="cell" text-anchor="middle" x="{(j + 0.5) * cell:.1f}" '
                     f'y="{(i + 0.5) * cell + 7:.1f}">{100 * share:.0f}</text>'
                 )
-    label = f"Confusion matrix of {found.student} trained on {found.set}; rows are true classes."
+    label = f"Confusion matrix of {matrix.student} trained on {matrix.set}; rows are true classes."
     return _square("confusion", label, body)
 
 
-def mistakes(found: Confusion, most: int = 8) -> list[tuple[str, str, float]]:
+def mistakes(matrix: Confusion, most: int = 8) -> list[tuple[str, str, float]]:
     """The most frequent (true class, taken for, share of the true class), most frequent first."""
-    off = found.share * (1 - np.eye(len(found.names)))
+    off = matrix.share * (1 - np.eye(len(matrix.names)))
     order = np.argsort(-off, axis=None, kind="stable")[:most]
     pairs = [np.unravel_index(o, off.shape) for o in order]
-    return [(found.names[i], found.names[j], float(off[i, j])) for i, j in pairs if off[i, j] > 0]
+    return [(matrix.names[i], matrix.names[j], float(off[i, j])) for i, j in pairs if off[i, j] > 0]
 
 
-def embedding(found: Embedding) -> Markup:
+def embedding(latents: Embedding) -> Markup:
     """Real images as dots, syntheses as ringed discs, a colour a class."""
-    points = np.concatenate([found.real, found.syntheses])
+    points = np.concatenate([latents.real, latents.syntheses])
     low, high = points.min(0), points.max(0)
     scale = (SIDE - 24) / max(float((high - low).max()), 1e-9)
 
-    def place(p: np.ndarray) -> tuple[str, str]:
+    def to_pixels(p: np.ndarray) -> tuple[str, str]:
         x, y = (p - (low + high) / 2) * scale + SIDE / 2
         return f"{x:.1f}", f"{SIDE - y:.1f}"
 
     body = []
-    for p, c in zip(found.real, found.real_class, strict=True):
-        x, y = place(p)
+    for p, c in zip(latents.real, latents.real_class, strict=True):
+        x, y = to_pixels(p)
         body.append(f'<circle cx="{x}" cy="{y}" r="2.6" fill="{colour(int(c))}" opacity=".45"/>')
-    for p, c in zip(found.syntheses, found.syntheses_class, strict=True):
-        x, y = place(p)
+    for p, c in zip(latents.syntheses, latents.syntheses_class, strict=True):
+        x, y = to_pixels(p)
         body.append(
             f'<circle class="ring" cx="{x}" cy="{y}" r="6" fill="{colour(int(c))}">'
-            f"<title>{escape(found.names[int(c)])}</title></circle>"
+            f"<title>{escape(latents.names[int(c)])}</title></circle>"
         )
-    label = f"{len(found.real)} real images and {len(found.syntheses)} syntheses in one embedding."
+    label = f"{len(latents.real)} real images and {len(latents.syntheses)} syntheses in one embedding."
     return _square("embedding", label, body)
 
 

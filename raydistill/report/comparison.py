@@ -29,9 +29,9 @@ class ComparedRun:
     count: int
 
 
-def render(runs: Sequence[ComparedRun], found: Sequence[Difference] = (), measure: Measure = "top-1") -> str:
-    """The page as HTML text, one self-contained file. `found` are the differences of the runs' own sets, by run."""
-    judged = Judgement(tuple(s for r in runs for s in _rows(r)), 0.0, tuple(found), measure)
+def render(runs: Sequence[ComparedRun], pairs: Sequence[Difference] = (), measure: Measure = "top-1") -> str:
+    """The page as HTML text, one self-contained file. `pairs` are the differences of the runs' own sets, by run."""
+    judged = Judgement(tuple(s for r in runs for s in _rows(r)), 0.0, tuple(pairs), measure)
     classes = [c for c in dict.fromkeys(c for r in runs for c in r.images)][:MAX_CLASSES]
     shown = [b for r in runs for c in classes for b in r.images.get(c, ())[:SLOTS]]
     encode = display_copy if sum(map(len, shown)) > IMAGE_BUDGET else data_uri
@@ -45,7 +45,7 @@ def render(runs: Sequence[ComparedRun], found: Sequence[Difference] = (), measur
             runs=runs,
             students=[(s, [_score(r, s) for r in runs]) for s in students(runs)],
             claims=[(s, claim) for s in students(runs) if (claim := best(judged, s, what="runs"))],
-            pairs_of_sets=[(wording.rows(found), False)] if found else [],
+            pairs_of_sets=[(wording.rows(pairs), False)] if pairs else [],
             others=others(runs),
             differences=differences(runs),
             calls=[(c.title, calls.draw(c)) for c in calls.charts([_set(r) for r in runs])],
@@ -77,13 +77,13 @@ def _score(run: ComparedRun, student: str) -> dict[str, str]:
 
 def _rows(run: ComparedRun) -> list[ScoreRow]:
     """What its own set is worth to each student, under the name of the run."""
-    found = []
+    rows = []
     for student in students([run]):
-        own = {k.removeprefix(f"{ACCURACY}{student}/"): v for k, v in run.metrics.items()}
-        mean, balanced = own["mean"], own.get("balanced_mean", math.nan)
-        last = (mean, own.get("std"), own.get("best_mean", mean), own.get("best_std"))
-        found.append(ScoreRow(run.name, student, 0, *last, run.count, False, balanced, own.get("balanced_std")))
-    return found
+        values = {k.removeprefix(f"{ACCURACY}{student}/"): v for k, v in run.metrics.items()}
+        mean, balanced = values["mean"], values.get("balanced_mean", math.nan)
+        last = (mean, values.get("std"), values.get("best_mean", mean), values.get("best_std"))
+        rows.append(ScoreRow(run.name, student, 0, *last, run.count, False, balanced, values.get("balanced_std")))
+    return rows
 
 
 def _set(run: ComparedRun) -> tuple[str, str, bool, dict[str, float]]:

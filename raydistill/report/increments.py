@@ -38,13 +38,13 @@ class GrowthRow:
     forgotten: float | None
 
 
-def heat(found: PartMatrix) -> Markup:
+def heat(matrix: PartMatrix) -> Markup:
     """Rows are the part that a student was trained on, columns the one that it was tested on."""
-    n = len(found.share)
+    n = len(matrix.share)
     cell, body = SIDE / n, []
     for i in range(n):
         for j in range(n):
-            share = float(found.share[i, j])
+            share = float(matrix.share[i, j])
             title = f"trained on {i + 1}, tested on {j + 1}: {percent(share)} %"
             kind = "right" if i == j else "wrong"
             body.append(
@@ -56,7 +56,7 @@ def heat(found: PartMatrix) -> Markup:
                     f'<text class="cell" text-anchor="middle" x="{(j + 0.5) * cell:.1f}" '
                     f'y="{(i + 0.5) * cell + 7:.1f}">{100 * share:.0f}</text>'
                 )
-    label = f"Accuracy of {found.student} trained on one part of {found.set} and tested on another, in %."
+    label = f"Accuracy of {matrix.student} trained on one part of {matrix.set} and tested on another, in %."
     return Markup(
         f'<svg class="confusion" role="img" viewBox="0 0 {SIDE} {SIDE}" aria-label="{escape(label)}">'
         + "".join(body)

@@ -31,7 +31,7 @@ def chart(
     marks = nice(min(low, 0.0) if low >= 0 else low, high)
     low, high = marks[0], marks[-1]
 
-    def place(x: np.ndarray, y: np.ndarray) -> list[str]:
+    def to_pixels(x: np.ndarray, y: np.ndarray) -> list[str]:
         across_x = (x - x_low) / max(x_high - x_low, 1e-12)
         if falling:
             across_x = 1 - across_x
@@ -42,9 +42,9 @@ def chart(
     for i, ln in enumerate(drawn):
         kind = "main" if ln.main else f"line{i % 6}"
         if np.any(ln.std > 0):
-            edge = place(ln.x, ln.mean + ln.std) + place(ln.x, ln.mean - ln.std)[::-1]
+            edge = to_pixels(ln.x, ln.mean + ln.std) + to_pixels(ln.x, ln.mean - ln.std)[::-1]
             body.append(f'<polygon class="band {kind}" points="{" ".join(edge)}"/>')
-        points = place(ln.x, ln.mean)
+        points = to_pixels(ln.x, ln.mean)
         shown = " ".join(points if len(points) > 1 else points * 2)
         body.append(f'<polyline class="curve {kind}" points="{shown}" vector-effect="non-scaling-stroke"/>')
     text = []

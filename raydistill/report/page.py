@@ -100,10 +100,10 @@ def _trace(g: GuidanceTrace) -> Markup:
 
 def _pairs_of_sets(data: ReportData) -> list[tuple[list[wording.DifferenceRow], bool]]:
     """Those with the run's own set, and the others behind a fold."""
-    found, name = data.judgement.differences, data.method
-    own = [d for d in found if name in (d.a, d.b)]
-    made = [(wording.rows(own), False), (wording.rows([d for d in found if d not in own]), True)]
-    return made if found else []
+    differences, name = data.judgement.differences, data.method
+    of_run = [d for d in differences if name in (d.a, d.b)]
+    tables = [(wording.rows(of_run), False), (wording.rows([d for d in differences if d not in of_run]), True)]
+    return tables if differences else []
 
 
 def _facts(data: ReportData) -> list[tuple[str, str]]:

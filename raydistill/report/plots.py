@@ -110,16 +110,16 @@ def _std(s: ScoreRow) -> float:
 def scatter(projection: Projection, items: Sequence[PanelImage], name: str) -> Markup:
     """Real images as dots (at most MAX_POINTS), prototypes hollow, syntheses filled and tied to their prototype."""
     real = projection.real[evenly(len(projection.real), MAX_POINTS)]
-    place = _Frame.around(real, projection.prototypes, projection.syntheses)
-    dots = "".join(f"M{x} {y}h0" for x, y in map(place, real))
+    to_pixels = _Frame.around(real, projection.prototypes, projection.syntheses)
+    dots = "".join(f"M{x} {y}h0" for x, y in map(to_pixels, real))
     ties, rings, discs = [], [], []
     for item, point in zip(items, projection.syntheses, strict=False):
-        x, y = place(point)
+        x, y = to_pixels(point)
         if 0 <= item.prototype_id < len(projection.prototypes):
-            px, py = place(projection.prototypes[item.prototype_id])
+            px, py = to_pixels(projection.prototypes[item.prototype_id])
             ties.append(f"M{px} {py}L{x} {y}")
         discs.append(f'<circle class="synthesis" cx="{x}" cy="{y}" r="4"><title>slot {item.slot}</title></circle>')
-    for x, y in map(place, projection.prototypes):
+    for x, y in map(to_pixels, projection.prototypes):
         rings.append(f'<circle class="prototype" cx="{x}" cy="{y}" r="5.5"/>')
     label = (
         f"Latents of {name} on two principal axes: {len(real)} real images, "

@@ -79,13 +79,13 @@ class DifferenceRow:
     words: str
 
 
-def rows(found: Sequence[Difference]) -> list[DifferenceRow]:
+def rows(differences: Sequence[Difference]) -> list[DifferenceRow]:
     """Lines of a table; the larger set stands first."""
-    several = len({d.student for d in found}) > 1, len({d.measure for d in found}) > 1
-    made = []
-    for d in (d if d.mean >= 0 else d.turned() for d in found):
+    several = len({d.student for d in differences}) > 1, len({d.measure for d in differences}) > 1
+    lines = []
+    for d in (d if d.mean >= 0 else d.turned() for d in differences):
         notes = [d.student if several[0] else "", MEASURES[d.measure] if several[1] else ""]
-        made.append(
+        lines.append(
             DifferenceRow(
                 d.a,
                 d.b,
@@ -100,4 +100,4 @@ def rows(found: Sequence[Difference]) -> list[DifferenceRow]:
                 verdict(d),
             )
         )
-    return made
+    return lines
