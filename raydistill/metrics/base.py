@@ -90,11 +90,11 @@ class Metric(ABC):
             if not held.total > 0:
                 what = "no rows" if held.count == 0 else "weights that sum to zero"
                 raise ValueError(f"{self.name}: the {side} set has {what}")
-        found = {name: float(value) for name, value in self.evaluate().items() if value is not None}
-        broken = [name for name, value in found.items() if not math.isfinite(value)]
+        values = {name: float(value) for name, value in self.evaluate().items() if value is not None}
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
             raise ValueError(f"{self.name}: {', '.join(broken)} came out as NaN or infinity")
-        return found
+        return values
 
     def _checked(self, side: str, x: Any, y: Any, w: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         x, y = _array(x), _array(y)

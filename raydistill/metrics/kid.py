@@ -37,12 +37,12 @@ class Kid(Metric):
         z, _, q = self.synthetic.get()
         size = min(self.subset_size, len(x), len(z))
         subsets = 1 if size == len(x) == len(z) else self.subsets
-        found = []
+        estimates = []
         for i in range(subsets):
             rng = generator("kid", self.seed, i)
             r, s = (np.sort(rng.choice(len(v), size, replace=False)) for v in (x, z))
-            found.append(unbiased(_cubic(x[r], x[r]), _cubic(z[s], z[s]), _cubic(x[r], z[s]), p[r], q[s]))
-        known = [v for v in found if v is not None]
+            estimates.append(unbiased(_cubic(x[r], x[r]), _cubic(z[s], z[s]), _cubic(x[r], z[s]), p[r], q[s]))
+        known = [v for v in estimates if v is not None]
         if not known:
             return {"kid": None, "kid_std": None}
         return {"kid": float(np.mean(known)), "kid_std": float(np.std(known))}

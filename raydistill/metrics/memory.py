@@ -97,12 +97,12 @@ class Rows:
     def _hashes(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
         x, rest = np.ascontiguousarray(x), np.stack([y.astype(np.float64), w], axis=1)
         key = self.seed.to_bytes(16, "big", signed=True)
-        found = np.empty(len(x), np.uint64)
+        hashes = np.empty(len(x), np.uint64)
         for i in range(len(x)):
             digest = hashlib.blake2b(x[i], digest_size=8, key=key)
             digest.update(rest[i])
-            found[i] = int.from_bytes(digest.digest(), "big")
-        return found
+            hashes[i] = int.from_bytes(digest.digest(), "big")
+        return hashes
 
     def _take(self, part: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> None:
         self._parts.append(part)

@@ -46,20 +46,20 @@ class ModeCoverage(Metric):
         shares: dict[str, list[float]] = {value.name: [] for value in self.values}
         for c, (r, s) in enumerate(zip(by_class(yx, self.classes), by_class(yz, self.classes), strict=True)):
             if len(r):
-                found = {k: self._covered(x[r], z[s], k, c) if len(s) else (0.0, 0.0) for k in (len(s), self.modes)}
+                covered = {k: self._covered(x[r], z[s], k, c) if len(s) else (0.0, 0.0) for k in (len(s), self.modes)}
                 for name, k in (("ipc", len(s)), ("50", self.modes)):
-                    for test, share in zip(("", "_nearest"), found[k], strict=True):
+                    for test, share in zip(("", "_nearest"), covered[k], strict=True):
                         shares[f"mode_coverage_{name}{test}"].append(share)
-        return {name: float(np.mean(found)) for name, found in shares.items()}
+        return {name: float(np.mean(per_class)) for name, per_class in shares.items()}
 
     def _covered(self, x: np.ndarray, z: np.ndarray, k: int, label: int) -> tuple[float, float]:
         """Shares of covered modes, with the radius and without."""
-        found = kmeans(x, k, self.iterations, self.restarts, ("mode_coverage", self.seed, label, k)).centroids
+        centroids = kmeans(x, k, self.iterations, self.restarts, ("mode_coverage", self.seed, label, k)).centroids
         # The labels of k-means are those before the last update of its centroids. A mode without a member is none.
-        alive, own = np.unique(squared_distances(x, found).argmin(axis=1), return_inverse=True)
-        found = found[alive]
-        nearest = squared_distances(z, found).argmin(axis=1)
-        distance, to_nearest = pair_distances(x, found[own]), pair_distances(z, found[nearest])
-        radius = np.array([np.percentile(distance[own == mode], self.percentile) for mode in range(len(found))])
+        alive, mode_of = np.unique(squared_distances(x, centroids).argmin(axis=1), return_inverse=True)
+        centroids = centroids[alive]
+        nearest = squared_distances(z, centroids).argmin(axis=1)
+        distance, to_nearest = pair_distances(x, centroids[mode_of]), pair_distances(z, centroids[nearest])
+        radius = np.array([np.percentile(distance[mode_of == mode], self.percentile) for mode in range(len(centroids))])
         inside = nearest[to_nearest <= radius[nearest]]
-        return len(np.unique(inside)) / len(found), len(np.unique(nearest)) / len(found)
+        return len(np.unique(inside)) / len(centroids), len(np.unique(nearest)) / len(centroids)

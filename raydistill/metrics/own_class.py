@@ -32,10 +32,10 @@ class OwnClass:
     classes: int
 
     @classmethod
-    def of(cls, own: np.ndarray, nearest: np.ndarray, classes: int) -> OwnClass:
+    def of(cls, labels: np.ndarray, nearest: np.ndarray, classes: int) -> OwnClass:
         """Of classes (n,) for which syntheses were made, and those whose means are nearest (n,)."""
-        found, counts = np.unique(np.stack([own, nearest], axis=1), axis=0, return_counts=True)
-        return cls(np.column_stack([found, counts]).astype(np.int64), classes)
+        pairs, counts = np.unique(np.stack([labels, nearest], axis=1), axis=0, return_counts=True)
+        return cls(np.column_stack([pairs, counts]).astype(np.int64), classes)
 
     @cached_property
     def images(self) -> int:
@@ -69,8 +69,8 @@ class OwnClass:
 
     def shifted(self, position: np.ndarray, by: int) -> int:
         """Syntheses nearest to a class that stands `by` after their own, by positions (C,)."""
-        own, nearest, counts = self.pairs.T
-        return int(counts[position[nearest] - position[own] == by].sum())
+        labels, nearest, counts = self.pairs.T
+        return int(counts[position[nearest] - position[labels] == by].sum())
 
 
 def at_least(hits: int, images: int, rate: float) -> float:
@@ -78,28 +78,28 @@ def at_least(hits: int, images: int, rate: float) -> float:
     return 1.0 if hits <= 0 else float(bdtrc(hits - 1, images, rate))
 
 
-def warning(found: OwnClass, class_ids: Sequence[str]) -> str | None:
+def warning(check: OwnClass, class_ids: Sequence[str]) -> str | None:
     """What there is to say of a set, in one line; None if its images are nearer to their own classes than by chance.
 
     A low rate among few images is no more than told, unless the images are of the class before or after.
     """
-    if found.p_value < LEVEL:
+    if check.p_value < LEVEL:
         return None
     position = positions(class_ids)
-    counts = {by: found.shifted(position, by) for by in (1, -1)}
+    counts = {by: check.shifted(position, by) for by in (1, -1)}
     by = max(counts, key=counts.__getitem__)
-    shift = at_least(counts[by], found.images, 1 / found.classes) < LEVEL / len(counts) and counts[by] > found.hits
-    if not shift and not found.tells and found.hits > found.chance:
+    shift = at_least(counts[by], check.images, 1 / check.classes) < LEVEL / len(counts) and counts[by] > check.hits
+    if not shift and not check.tells and check.hits > check.chance:
         return None
-    lie = "synthesis lies" if found.images == 1 else "syntheses lie"
+    lie = "synthesis lies" if check.images == 1 else "syntheses lie"
     text = (
-        f"{found.hits} of {found.images} {lie} nearest to the real mean of their own class, and chance gives "
-        f"{found.chance:.3g} (p = {found.p_value:.2g}): "
+        f"{check.hits} of {check.images} {lie} nearest to the real mean of their own class, and chance gives "
+        f"{check.chance:.3g} (p = {check.p_value:.2g}): "
     )
-    if not (shift or found.tells):
+    if not (shift or check.tells):
         return f"{text}too few to tell whether they are of these classes"
-    strange = sorted((-n, own, nearest) for own, nearest, n in found.pairs.tolist() if own != nearest)[:SHOWN]
-    named = ", ".join(f"{class_ids[own]!r} to {class_ids[nearest]!r} ({-n})" for n, own, nearest in strange)
+    strange = sorted((-n, label, nearest) for label, nearest, n in check.pairs.tolist() if label != nearest)[:SHOWN]
+    named = ", ".join(f"{class_ids[label]!r} to {class_ids[nearest]!r} ({-n})" for n, label, nearest in strange)
     text += f"they may not be of the images' classes; most often they lie nearest from {named}"
     if shift:
         text += f"; {counts[by]} lie one class {'on' if by > 0 else 'back'}, as if the numbers began elsewhere"

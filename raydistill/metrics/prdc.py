@@ -34,15 +34,15 @@ class Prdc(Metric):
 
     def evaluate(self) -> dict[str, float | None]:
         x, z = self.real.get()[0], self.synthetic.get()[0]
-        reach, own = _reach(x, self.k), _reach(z, self.k)
+        real_reach, synthetic_reach = _reach(x, self.k), _reach(z, self.k)
         holders = np.zeros(len(z), np.int64)
         recalled = covered = 0
         for rows in blocks(len(x), BLOCK):
             d = squared_distances(x[rows], z)
-            inside = d <= reach[rows, None]
+            inside = d <= real_reach[rows, None]
             holders += inside.sum(axis=0)
             covered += int(inside.any(axis=1).sum())
-            recalled += int((d <= own).any(axis=1).sum())
+            recalled += int((d <= synthetic_reach).any(axis=1).sum())
         return {
             "precision": float((holders > 0).mean()),
             "recall": recalled / len(x) if len(z) > 1 else None,
@@ -54,7 +54,7 @@ class Prdc(Metric):
 def _reach(x: np.ndarray, k: int) -> np.ndarray:
     """Squared distance (n,) of each row to its k-th nearest other one; to the farthest if there are fewer."""
     k = min(k, len(x) - 1)
-    found = np.empty(len(x), np.float32)
+    reach = np.empty(len(x), np.float32)
     for rows in blocks(len(x), BLOCK):
-        found[rows] = np.partition(squared_distances(x[rows], x), k, axis=1)[:, k]  # the 0-th is the row itself
-    return found
+        reach[rows] = np.partition(squared_distances(x[rows], x), k, axis=1)[:, k]  # the 0-th is the row itself
+    return reach

@@ -21,13 +21,13 @@ def redundancy_parts(y: np.ndarray, parts: int, seed: int) -> np.ndarray:
     y = np.asarray(y)
     if parts < 2:
         raise ValueError(f"redundancy: parts={parts} must be at least 2")
-    found = np.empty(len(y), np.int64)
+    part_of = np.empty(len(y), np.int64)
     for label in np.unique(y):
         rows = np.flatnonzero(y == label)
         if len(rows) < parts:
             raise ValueError(f"redundancy: class {label} has {len(rows)} images, too few for {parts} parts")
-        found[generator("increments", seed, int(label)).permutation(rows)] = np.arange(len(rows)) % parts
-    return found
+        part_of[generator("increments", seed, int(label)).permutation(rows)] = np.arange(len(rows)) % parts
+    return part_of
 
 
 def redundancy(accuracy: np.ndarray) -> float:

@@ -18,17 +18,17 @@ def by_class(y: np.ndarray, classes: int) -> list[np.ndarray]:
 
 def class_mean(values: Iterable[float | None]) -> float | None:
     """Mean over classes; None if one of them has no value, as a mean over the others would look like one over all."""
-    found = list(values)
-    known = [v for v in found if v is not None]
-    return float(np.mean(known)) if known and len(known) == len(found) else None
+    per_class = list(values)
+    known = [v for v in per_class if v is not None]
+    return float(np.mean(known)) if known and len(known) == len(per_class) else None
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(n, D) and (m, D) float32 -> (n, m) float32, at least 0, and exactly 0 between equal rows."""
     shift = b.mean(axis=0, dtype=np.float64).astype(np.float32)  # the smaller the norms, the smaller the rounding
-    own = a is b
+    to_itself = a is b
     a = a - shift
-    b = a if own else b - shift
+    b = a if to_itself else b - shift
     squares = [np.einsum("nd,nd->n", v, v, dtype=np.float64).astype(np.float32) for v in (a, b)]
     d = a @ b.T
     for rows in blocks(len(d), max(1, CACHE // len(b))):
@@ -42,11 +42,11 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def pair_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Squared distances (n,) float64 of row i of a (n, D) to row i of b, without the rounding of a product."""
-    found = np.empty(len(a))
+    distances = np.empty(len(a))
     for i in range(0, len(a), 256):
         difference = a[i : i + 256].astype(np.float64) - b[i : i + 256]
-        found[i : i + 256] = np.einsum("nd,nd->n", difference, difference)
-    return found
+        distances[i : i + 256] = np.einsum("nd,nd->n", difference, difference)
+    return distances
 
 
 def directions(x: np.ndarray) -> np.ndarray:
