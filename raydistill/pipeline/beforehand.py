@@ -51,21 +51,21 @@ LATER = {
 def reservations(p: Prepared, until: Until) -> list[tuple[str, Reservation]]:
     """What the stages of a run reserve, in their order, by the name of the stage."""
     c, judged = p.config, until in JUDGED
-    found = [("encode", of_pool("encode", c.encode))]
+    reserved = [("encode", of_pool("encode", c.encode))]
     if until == "encode":
-        return found
-    found.append(("cluster", of_clustering(c)))
+        return reserved
+    reserved.append(("cluster", of_clustering(c)))
     if features.wanted(p, judged):
-        found.append(("embed", of_pool("embed", c.embed)))
+        reserved.append(("embed", of_pool("embed", c.embed)))
     if until not in ("cluster", "plan"):
         generates = p.generator is not None
-        found.append(("sample", of_pool("sample", c.sample) if generates else of_driver("sample", c.sample)))
+        reserved.append(("sample", of_pool("sample", c.sample) if generates else of_driver("sample", c.sample)))
     if judged and c.metrics.names:
-        found.append(("measure", of_pool("measure", c.embed)))
+        reserved.append(("measure", of_pool("measure", c.embed)))
     if judged and p.teacher:
-        found.append(("teacher", of_pool("teacher", c.label)))
+        reserved.append(("teacher", of_pool("teacher", c.label)))
     trains = judged or (until == "sample" and any(v.growth for v in p.variants))
-    return [*found, ("evaluate", of_students(c.evaluate))] if trains else found
+    return [*reserved, ("evaluate", of_students(c.evaluate))] if trains else reserved
 
 
 class Unfinished(Exception):

@@ -25,15 +25,15 @@ def grow(steps: Steps, v: Variant) -> tuple[DistilledSet, list[Training]]:
     Nothing is trained where nothing asks for it. Raises StageFailed for a student or a reference that learned nothing.
     """
     assert v.growth is not None
-    growth, made, students = v.growth, steps.weighed(v.growth.first), []
+    growth, distilled, students = v.growth, steps.weighed(v.growth.first), []
     needed = judging(growth)
     judges = {REFERENCE: reference(steps, growth)} if REFERENCE in needed else {}
     for i in range(1, growth.count(v.config.ipc)):
         if CURRENT in needed:
-            judges[CURRENT], student = current(steps, v, made, i)
+            judges[CURRENT], student = current(steps, v, distilled, i)
             students.append(student)
-        made = made.followed_by(steps.increment(v, i, judges, made))
-    return made, students
+        distilled = distilled.followed_by(steps.increment(v, i, judges, distilled))
+    return distilled, students
 
 
 def judging(growth: Growth) -> set[str]:
@@ -42,12 +42,12 @@ def judging(growth: Growth) -> set[str]:
     return {*growth.next.sampling.roles, *(roles(growth.how.omega) if growth.how.candidates > 1 else ())}
 
 
-def current(steps: Steps, v: Variant, made: DistilledSet, increments: int) -> tuple[ClassifierSpec, Training]:
+def current(steps: Steps, v: Variant, distilled: DistilledSet, increments: int) -> tuple[ClassifierSpec, Training]:
     """The student of the set so far, trained from scratch."""
     assert v.growth is not None
     how = v.growth.how
     config = of_student(v.config.model_copy(update={"ipc": increments * how.increment}), how)
-    ref = SetRef.of(f"{v.config.method} {increments}", made)
+    ref = SetRef.of(f"{v.config.method} {increments}", distilled)
     path, training = steps.classifier(config, ref, how.student, how.training_seed)
     learned(f"{how.student} on {increments} increment{'s' if increments > 1 else ''}", training, steps)
     return ClassifierSpec(path, key=CURRENT), training
@@ -73,8 +73,8 @@ def of_student(config: Config, how: Curriculum) -> Config:
     """The configuration by which a curriculum trains: that of students with hard labels."""
     e = config.evaluate
     if trainings.recipe(config, 2, how.student).soft:
-        own = {"name": "hard", "temperature": None, "views": None}
-        e = e.model_copy(update={"protocol": e.protocol.model_copy(update=own)})
+        hard = {"name": "hard", "temperature": None, "views": None}
+        e = e.model_copy(update={"protocol": e.protocol.model_copy(update=hard)})
     return config.model_copy(update={"evaluate": e})
 
 

@@ -48,20 +48,23 @@ def find_decoder(v: Variant, vae: VaeSpec) -> Variant:
         if g.decoder is not None:
             key = f"{g.name}.decoder"
             try:
-                found = VaeSpec(os.path.abspath(os.path.expanduser(g.decoder)))
+                decoder = VaeSpec(os.path.abspath(os.path.expanduser(g.decoder)))
             except BadInput as e:
                 raise BadInput(f"{key}: {str(e).removeprefix('vae.path: ')}") from None
-            own, shape = (one.latent_shape(v.config.source.image_size) for one in (found, vae))
-            scaled = (found.scaling_factor, found.shift_factor) in ((1.0, 0.0), (vae.scaling_factor, vae.shift_factor))
+            decoder_shape, shape = (one.latent_shape(v.config.source.image_size) for one in (decoder, vae))
+            scaled = (decoder.scaling_factor, decoder.shift_factor) in (
+                (1.0, 0.0),
+                (vae.scaling_factor, vae.shift_factor),
+            )
             if not scaled:
                 raise BadInput(
-                    f"{key}: {found.path} scales latents by {found.scaling_factor:g}, and {vae.path} by "
+                    f"{key}: {decoder.path} scales latents by {decoder.scaling_factor:g}, and {vae.path} by "
                     f"{vae.scaling_factor:g}; give the tiny decoder of that VAE, or leave it out"
                 )
-            if own != shape:
+            if decoder_shape != shape:
                 raise BadInput(
-                    f"{key}: {found.path} decodes latents of {' x '.join(map(str, own))}, and those of the VAE are "
-                    f"{' x '.join(map(str, shape))}; give the tiny decoder of that VAE, or leave it out"
+                    f"{key}: {decoder.path} decodes latents of {' x '.join(map(str, decoder_shape))}, and those of the "
+                    f"VAE are {' x '.join(map(str, shape))}; give the tiny decoder of that VAE, or leave it out"
                 )
-            v = v.with_decoder(found)
+            v = v.with_decoder(decoder)
     return v

@@ -118,8 +118,8 @@ def redrawn(v: Variant, draw: int) -> Variant:
 def finish(steps: Steps, done: Results, until: Until) -> None:
     """What becomes of the syntheses: their check, the product, the trainings, the report."""
     p = done.prepared
-    made = {v.config.method for v in p.variants if v.method.generates} | ({p.judged.name} if p.judged else set())
-    done.checks = steps.checks({name: s for name, s in done.syntheses.items() if name in made})
+    checked = {v.config.method for v in p.variants if v.method.generates} | ({p.judged.name} if p.judged else set())
+    done.checks = steps.checks({name: s for name, s in done.syntheses.items() if name in checked})
     if p.judged is None:  # the product is what this run made
         steps.still_ours()
         done.computed |= product.assemble(p, p.variants[0], done.syntheses[p.config.method])
@@ -149,8 +149,12 @@ def sets(done: Results) -> list[SetRef]:
     whole split if asked for, of uneven classes also in balanced batches."""
     p, train = done.prepared, done.prepared.splits.train
     judged = p.judged.name if p.judged else None
-    refs = [SetRef.of(name, made, None if name == judged else 0) for name, made in done.syntheses.items()]
-    refs += [SetRef.of(name, made, draw) for draw, made_of in done.further.items() for name, made in made_of.items()]
+    refs = [SetRef.of(name, distilled, None if name == judged else 0) for name, distilled in done.syntheses.items()]
+    refs += [
+        SetRef.of(name, distilled, draw)
+        for draw, syntheses in done.further.items()
+        for name, distilled in syntheses.items()
+    ]
     if not p.config.evaluate.full:
         return refs
     return [*refs, SetRef.full(train), *([SetRef.full(train, balanced=True)] if train.uneven else [])]

@@ -41,8 +41,8 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     if config.cluster.algorithm is not None:
         registry.get("clustering", config.cluster.algorithm)
     run = RunDir(config.run_dir or "", config.artifact_dir)
-    own = [] if config.evaluate.images else [config.method]
-    names = [*own, *(b for b in config.evaluate.baselines if evaluate and b not in own)]
+    methods = [] if config.evaluate.images else [config.method]
+    names = [*methods, *(b for b in config.evaluate.baselines if evaluate and b not in methods)]
     variants = [
         resolve(beside(config, n, main(config)) if n != config.method else config) for n in dict.fromkeys(names)
     ]
@@ -110,25 +110,25 @@ def find_teacher(config: Config, class_ids: list[str], asked_by: str | None) -> 
 
 def find_vae(config: Config) -> VaeSpec:
     """The VAE in a folder of this machine, where it is fetched to if it is one of the hub. Raises BadInput."""
-    found = hub.find("vae", config.vae.path, config.vae.revision)
-    if found.name:
-        say("vae", str(found))
-    return VaeSpec(found.folder, found.name)
+    model = hub.find("vae", config.vae.path, config.vae.revision)
+    if model.name:
+        say("vae", str(model))
+    return VaeSpec(model.folder, model.name)
 
 
 def find_generator(config: Config, method: Method, classes: Mapping[str, str]) -> Generator:
     """As find_vae; `classes` are names by class id. Of the two that ship, a method of flows gets the flow, unless
     generator.objective says otherwise."""
-    found = hub.find("generator", config.generator.path, config.generator.revision)
-    if found.name:
-        say("generator", str(found))
+    model = hub.find("generator", config.generator.path, config.generator.revision)
+    if model.name:
+        say("generator", str(model))
     wanted = config.generator.objective or ("flow" if flows(method.sampler) else "epsilon")
-    folder = found.folder or packaged("flow" if wanted == "flow" else "generator")
+    folder = model.folder or packaged("flow" if wanted == "flow" else "generator")
     spec: Generator
     if is_pipeline(folder):
         spec = TextGeneratorSpec(folder, classes, config.generator.prompt, config.generator.negative_prompt)
     else:
-        spec = GeneratorSpec(folder, found.name)
+        spec = GeneratorSpec(folder, model.name)
     spec.check_objective(config.generator.objective)
     return spec
 

@@ -18,37 +18,37 @@ from raydistill.state import Prepared, images_per_class, source_name
 def provenance(p: Prepared, v: Variant) -> dict[str, Any]:
     """What an image came from, free of host and time: the same on every machine."""
     c = v.config
-    made: dict[str, Any] = {"vae": p.vae.identity()["weights"][:16]}
+    fields: dict[str, Any] = {"vae": p.vae.identity()["weights"][:16]}
     if v.sampling is not None and p.generator is not None:
-        made |= {"generator": p.generator.identity()["weights"][:16], "sampler": v.sampling.sampler.model_dump()}
+        fields |= {"generator": p.generator.identity()["weights"][:16], "sampler": v.sampling.sampler.model_dump()}
         guidance = v.sampling.guidance
         if v.sampling.start != (NOISE if guidance is None else guidance.begins):
-            made["start"] = {k: value for k, value in asdict(v.sampling.start).items() if value}
+            fields["start"] = {k: value for k, value in asdict(v.sampling.start).items() if value}
         if guidance is not None:
-            own = guidance.own_read() or {}
-            made |= {"guidance": {"name": guidance.name, **guidance.numbers_read(), **own}}
-        made |= {term.name: term.own_read() for term in v.sampling.terms if term.acts}
-        made |= {role: network.identity()["weights"][:16] for role, network in v.sampling.networks.items()}
+            settings = guidance.own_read() or {}
+            fields |= {"guidance": {"name": guidance.name, **guidance.numbers_read(), **settings}}
+        fields |= {term.name: term.own_read() for term in v.sampling.terms if term.acts}
+        fields |= {role: network.identity()["weights"][:16] for role, network in v.sampling.networks.items()}
     if v.growth is not None:
-        made["curriculum"] = asdict(v.growth.how)
+        fields["curriculum"] = asdict(v.growth.how)
     if v.method.uses_prototypes and c.cluster.algorithm not in (None, "kmeans"):
-        made["prototypes"] = {"algorithm": c.cluster.algorithm, **c.hierarchy.model_dump()}
-    return made
+        fields["prototypes"] = {"algorithm": c.cluster.algorithm, **c.hierarchy.model_dump()}
+    return fields
 
 
 def terms(p: Prepared, v: Variant) -> dict[str, str | None]:
     """The licence of each thing that the images of a variant are made from, None where nobody states it."""
-    found: dict[str, str | None] = {"images": p.config.source.licence}
+    licences: dict[str, str | None] = {"images": p.config.source.licence}
     if v.method.generates and p.generator is not None:
-        found |= {"generator": licence(p.generator.path), "VAE": licence(p.vae.path)}
-    return found
+        licences |= {"generator": licence(p.generator.path), "VAE": licence(p.vae.path)}
+    return licences
 
 
 def assemble(p: Prepared, v: Variant, syntheses: DistilledSet) -> bool:
     """Writes distilled/; True if that changed anything."""
-    c, made = v.config, provenance(p, v)
+    c, fields = v.config, provenance(p, v)
     if syntheses.weights:
-        made["weights"] = c.weights.model_dump(exclude_none=True)
+        fields["weights"] = c.weights.model_dump(exclude_none=True)
     text = card(
         title=f"{source_name(c)} distilled by {c.method}, {images_per_class(c.ipc)}",
         method=c.method,
@@ -57,11 +57,11 @@ def assemble(p: Prepared, v: Variant, syntheses: DistilledSet) -> bool:
         classes=p.splits.train.classes,
         image_size=c.source.image_size,
         source_kind=c.source.kind,
-        generator=made.get("generator"),
-        fields=made,
+        generator=fields.get("generator"),
+        fields=fields,
         terms=terms(p, v),
     )
-    changed = product.assemble(p.run.root, syntheses, p.splits.train.classes, c.method, made, text)
+    changed = product.assemble(p.run.root, syntheses, p.splits.train.classes, c.method, fields, text)
     if changed:
         say("assemble", f"{syntheses.rows} images in {p.run.root / 'distilled'}")
     return changed

@@ -198,7 +198,7 @@ class Steps:
 
     def stands_on(self, trainings: Sequence[Training]) -> list[str]:
         """STAGE/FINGERPRINT of all that was brought, and of these trainings."""
-        parts = [made.artifact for made in self._kept.values() if isinstance(made, Sealed)]
+        parts = [kept.artifact for kept in self._kept.values() if isinstance(kept, Sealed)]
         parts += [a for t in self._kept.values() if isinstance(t, Training) for a in (t.artifact, t.classifier)]
         return sorted({f"{a.stage}/{a.fingerprint}" for a in [*parts, *(t.artifact for t in trainings)]})
 

@@ -81,26 +81,26 @@ def run(p: Prepared, where: Destination | None) -> Iterator[Tracker | None]:
 
 def results(tracker: Tracker, done: Results, reported: bool) -> None:
     """Everything that a run has made by the time it ends well; `reported` says that it has written its report."""
-    p, own = done.prepared, done.syntheses.get(done.prepared.config.method)
+    p, main = done.prepared, done.syntheses.get(done.prepared.config.method)
     tracker.metrics(strict_json.mapping((p.run.root / RESULT).read()) if reported else metrics(done))
     for curves in detail.curves(done):
         for line in curves.lines:
             for visits, accuracy in zip(line.x, line.mean, strict=True):
                 tracker.metrics({f"curve/{curves.student}/{line.name.replace(' ', '_')}": float(accuracy)}, int(visits))
-    for name, made in done.syntheses.items():
-        numbers = made.numbers()
-        tracker.metrics({f"nfe/{name}": numbers.nfe.mean, f"effective_sample_size/{name}": effective(made)})
-        if made is own:
+    for name, distilled in done.syntheses.items():
+        numbers = distilled.numbers()
+        tracker.metrics({f"nfe/{name}": numbers.nfe.mean, f"effective_sample_size/{name}": effective(distilled)})
+        if distilled is main:
             for trace, steps in numbers.curves().items():
                 for step, spread in steps:
                     tracker.metrics({f"guidance/{trace}": spread.mean}, step)
         file = f"{FOLDER}/{tracker.journal.key}/{name.replace('/', '_')}.png"
-        (p.run.root / file).write(png(grid(p.config, made)))
+        (p.run.root / file).write(png(grid(p.config, distilled)))
         tracker.file(file, "images")
-    if own is not None:
-        about = {"images": own.rows, "classes": len(p.splits.train.classes), "ipc": p.config.ipc}
+    if main is not None:
+        about = {"images": main.rows, "classes": len(p.splits.train.classes), "ipc": p.config.ipc}
         name = f"{source_name(p.config)}-{p.config.method}-ipc{p.config.ipc}"
-        tracker.dataset(DataSet(name, own.digest, str(p.run.root / PRODUCT), "distilled", about))
+        tracker.dataset(DataSet(name, main.digest, str(p.run.root / PRODUCT), "distilled", about))
     for file in (CONFIG, RESULT, TRAININGS, PAGE) if reported else (CONFIG,):
         tracker.file(file)
     tracker.end("FINISHED", changed=done.computed)
@@ -108,20 +108,20 @@ def results(tracker: Tracker, done: Results, reported: bool) -> None:
 
 def flat(config: Config) -> dict[str, Any]:
     """Every key with its value."""
-    tree, found = config.tree(), {}
+    tree, values = config.tree(), {}
     for name, _ in leaves(Config):
         value: Any = tree
         for part in name.split("."):
             value = value[part]
-        found[name] = value
+        values[name] = value
     for section in config.brought:
-        found |= {f"{section}.{name}": value for name, value in tree[section].items()}
-    return found
+        values |= {f"{section}.{name}": value for name, value in tree[section].items()}
+    return values
 
 
-def grid(config: Config, made: DistilledSet) -> np.ndarray:
+def grid(config: Config, distilled: DistilledSet) -> np.ndarray:
     """The first images of the first classes, a class a row; white where there is none. uint8 (H, W, 3)."""
-    tables = [t.filter(_first(t)) for t in made.tables(["class_index", "slot", "image"])]
+    tables = [t.filter(_first(t)) for t in distilled.tables(["class_index", "slot", "image"])]
     table, side = pa.concat_tables(tables), config.source.image_size
     rows, columns = int(np.max(table["class_index"])) + 1, int(np.max(table["slot"])) + 1
     scale = -(-SHOWN_SIDE // side)
@@ -133,9 +133,9 @@ def grid(config: Config, made: DistilledSet) -> np.ndarray:
     return pixels.transpose(0, 2, 1, 3, 4).reshape(rows * cell, columns * cell, 3)
 
 
-def effective(made: DistilledSet) -> float:
+def effective(distilled: DistilledSet) -> float:
     """Kish's effective sample size of the weights: as many equal weights have the same variance."""
-    weights = np.concatenate([t["weight"].to_numpy() for t in made.tables(["weight"])]).astype(np.float64)
+    weights = np.concatenate([t["weight"].to_numpy() for t in distilled.tables(["weight"])]).astype(np.float64)
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
 

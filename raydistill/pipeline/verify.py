@@ -97,12 +97,12 @@ def mend(findings: Sequence[Finding]) -> list[str]:
                 mended += 1
             except StageFailed as e:
                 lost.append(one_line(e))
-    gone = list(dict.fromkeys(place for f in findings for place in f.drop))
-    for place in gone:
+    gone = list(dict.fromkeys(location for f in findings for location in f.drop))
+    for location in gone:
         try:
-            place.delete()
+            location.delete()
         except (OSError, StageFailed) as e:
-            lost.append(f"cannot remove {place}: {one_line(e)}")
+            lost.append(f"cannot remove {location}: {one_line(e)}")
     lost += [f"{f.place} cannot be mended: it {f.what}" for f in findings if f.is_fault and not (f.mends or f.part)]
     say("repair", f"{mended} files written again from what is known of them, {len(gone)} removed")
     return lost
