@@ -41,10 +41,10 @@ def numbers(done: Results) -> dict[str, Any]:
 
 def ended(done: Results) -> dict[str, Any]:
     """Means over slots: `landing`, and of flows `detour`; None where there is none."""
-    made = done.syntheses.get(done.prepared.config.method)
-    if made is None:  # all images, as they are
+    distilled = done.syntheses.get(done.prepared.config.method)
+    if distilled is None:  # all images, as they are
         return {"landing": None, "detour": None}
-    counted = made.numbers()
+    counted = distilled.numbers()
     return {name: s and round(s.mean, 6) for name, s in (("landing", counted.landing), ("detour", counted.path_ratio))}
 
 

@@ -51,7 +51,7 @@ def directions(config: Config) -> dict[str, Direction]:
 def values(measured: Measurement, names: Sequence[str], measure: Measure) -> dict[str, float]:
     """The objectives of a candidate, means over its seeds. Raises BadInput for one that it does not have."""
     accuracy = st.mean(by_seed(measured.outcomes, measure))
-    worst = min(st.mean(by_seed(own, measure)) for own in by_student(measured.outcomes).values())
+    worst = min(st.mean(by_seed(outcomes, measure)) for outcomes in by_student(measured.outcomes).values())
     plain = {"accuracy": accuracy, "worst_student": worst}
     if measured.calls:
         plain |= {"network_calls": measured.calls, "accuracy_per_call": accuracy / measured.calls}
@@ -79,5 +79,7 @@ def front(points: Sequence[Mapping[str, float]], directions: Mapping[str, Direct
     """Which of the points none is better than: as good in all objectives, and better in one."""
     signed = np.array([[p[k] if direction == "max" else -p[k] for k, direction in directions.items()] for p in points])
     return [
-        i for i, own in enumerate(signed) if not any((other >= own).all() and (other > own).any() for other in signed)
+        i
+        for i, point in enumerate(signed)
+        if not any((other >= point).all() and (other > point).any() for other in signed)
     ]

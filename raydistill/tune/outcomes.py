@@ -29,7 +29,7 @@ def identity(cell: dict[str, Any]) -> str:
     return fingerprint(cell["rows"])
 
 
-def _outcome(name: str, place: int, cell: dict[str, Any], row: dict[str, Any]) -> TrainingOutcome:
+def _outcome(name: str, position: int, cell: dict[str, Any], row: dict[str, Any]) -> TrainingOutcome:
     known = row.get("right") is not None and row.get("tested") is not None
     answers = unpacked(row["right"], row["tested"]) if known else None
     shares = [float(a.mean()) for a in answers or () if len(a)]
@@ -37,7 +37,7 @@ def _outcome(name: str, place: int, cell: dict[str, Any], row: dict[str, Any]) -
         set=name,
         digest=identity(cell),
         student=row["student"],
-        generation=cell.get("seed", place),
+        generation=cell.get("seed", position),
         training=row["training_seed"],
         top1=row["last"],
         balanced=sum(shares) / len(shares) if shares else math.nan,

@@ -114,9 +114,9 @@ def space(config: Config) -> Space:
             )
     for knob in knobs:
         _check_read(knob.key, reads)
-    made = Space(tuple(knobs), config.method, reads)
-    _check_grid(made, config)
-    return made
+    searched = Space(tuple(knobs), config.method, reads)
+    _check_grid(searched, config)
+    return searched
 
 
 def declared(sections: Sequence[str]) -> list[Knob]:
@@ -133,22 +133,22 @@ def declared(sections: Sequence[str]) -> list[Knob]:
 def read_by(config: Config) -> tuple[str, ...]:
     """The sections and keys that the method of a configuration reads, among those that a sweep may vary."""
     method = registry.get("method", config.method).of(config)
-    found = [METHOD, *_own(method), *ALWAYS]
+    keys = [METHOD, *_own(method), *ALWAYS]
     if method.uses_prototypes:
-        found += ["cluster", "hierarchy"]
+        keys += ["cluster", "hierarchy"]
     if method.uses_points:
-        found.append("selection")
+        keys.append("selection")
     if not method.generates:
-        return tuple(found)
-    found += ["sampler", *_own(registry.get("sampler", config.sampler.name or method.sampler))]
+        return tuple(keys)
+    keys += ["sampler", *_own(registry.get("sampler", config.sampler.name or method.sampler))]
     if method.start.noised or config.start != StartConfig():
-        found.append("start")
+        keys.append("start")
     for name in (*filter(None, [method.guidance]), *method.terms):
         guidance = registry.get("guidance", name)
-        found += _own(guidance)
+        keys += _own(guidance)
         if guidance.spaces != ("velocity",) and name == method.guidance:
-            found.append("guidance")
-    return tuple(found)
+            keys.append("guidance")
+    return tuple(keys)
 
 
 def is_read(key: str, prefixes: Sequence[str]) -> bool:
@@ -247,17 +247,17 @@ def _check_read(key: str, reads: Mapping[str, tuple[str, ...]]) -> None:
     )
 
 
-def _check_grid(made: Space, config: Config) -> None:
+def _check_grid(grid: Space, config: Config) -> None:
     if config.tune.search != "grid":
         return
-    for knob in made.knobs:
+    for knob in grid.knobs:
         if not knob.choices:
             raise BadInput(
                 f"tune.space.{knob.key}: a grid is of lists, and this is a range; write [{knob.low:g},{knob.high:g}], "
                 "or choose tune.search=tpe"
             )
-    if made.size() > config.tune.samples:
+    if grid.size() > config.tune.samples:
         raise BadInput(
-            f"tune.space is a grid of {made.size():,} cells, and tune.samples={config.tune.samples}; shorten the "
+            f"tune.space is a grid of {grid.size():,} cells, and tune.samples={config.tune.samples}; shorten the "
             "lists, raise tune.samples, or choose tune.search=random"
         )

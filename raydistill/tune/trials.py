@@ -84,8 +84,8 @@ class Trials:
         config = changed(self.config, {**candidate.values, "seed": self.config.seed + seed})
         p = varied(self.steps.prepared, config)
         steps, v = self.steps.beside(p), p.variants[0]
-        made = steps.weighed(v) if v.growth is None else curriculum.grow(steps, v)[0]
-        return _Drawn(candidate, seed, p, SetRef.of(candidate.name, made))
+        distilled = steps.weighed(v) if v.growth is None else curriculum.grow(steps, v)[0]
+        return _Drawn(candidate, seed, p, SetRef.of(candidate.name, distilled))
 
     def _trained(self, drawn: Sequence[_Drawn]) -> Iterator[tuple[tuple[str, int], list[Training]]]:
         """By candidate and seed; a fit for all whose students are trained alike."""

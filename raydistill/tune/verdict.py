@@ -57,10 +57,10 @@ class Stand:
 
 def score(measured: Measurement, measure: Measure) -> Estimate:
     """Over seeds, each the mean of its students; an accuracy is nowhere below 0 or above 1."""
-    found = _estimate([np.array([c.mean()]) for c in by_seed(measured.outcomes, measure)])
-    if found.low is None or found.high is None:
-        return found
-    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+    estimate = _estimate([np.array([c.mean()]) for c in by_seed(measured.outcomes, measure)])
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
 
 
 def stand(where: str, winner: Measurement, default: Measurement, measure: Measure) -> Stand:
@@ -98,5 +98,5 @@ def shown(e: Estimate) -> str:
 
 
 def _estimate(clusters: list[np.ndarray]) -> Estimate:
-    found = st.bootstrap(clusters)
-    return Estimate(st.mean(clusters), found.low if found else None, found.high if found else None, len(clusters))
+    bounds = st.bootstrap(clusters)
+    return Estimate(st.mean(clusters), bounds.low if bounds else None, bounds.high if bounds else None, len(clusters))
