@@ -109,11 +109,11 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     from raydistill.diffusion.loop import Batch, sample
     from raydistill.diffusion.schedule import path
     from raydistill.models.denoiser import Denoiser, GeneratorSpec
-    from raydistill.models.device import place
+    from raydistill.models.device import placement
     from raydistill.models.vae import Vae, VaeSpec
     from raydistill.seeding import NoiseKey
 
-    at = place(SampleConfig(device=args.device))
+    at = placement(SampleConfig(device=args.device))
     spec, rows = GeneratorSpec(str(folder / "generator")), []
     side = spec.latent_shape[1]
     pixels = torch.randint(256, (args.encode_batch, *[side * vae_scale(args.tiny)] * 2, 3), dtype=torch.uint8)

@@ -42,8 +42,8 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_read_from_overrides_and_reaches_the_guidance() -> None:
     asked = load("quickstart", ["method=wide", "wide.width=0.5", "wide.name=007"])
     guidance = resolve(asked).sampling.guidance
-    assert guidance.own == WideConfig(width=0.5, name="007") and guidance.make().own.width == 0.5
-    assert resolve(load("quickstart", ["method=wide"])).sampling.guidance.own == WideConfig()
+    assert guidance.settings == WideConfig(width=0.5, name="007") and guidance.make().settings.width == 0.5
+    assert resolve(load("quickstart", ["method=wide"])).sampling.guidance.settings == WideConfig()
 
 
 def test_it_is_kept_with_the_configuration() -> None:

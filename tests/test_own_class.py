@@ -142,7 +142,7 @@ class TestTheStages:
 
     def found(self, tiny: TinyRun) -> np.ndarray:
         runner.run(tiny.stage("means"), serial)
-        kept = check.found(runner.run(tiny.stage(f"check {GENERATED}"), serial).sealed)
+        kept = check.own_class(runner.run(tiny.stage(f"check {GENERATED}"), serial).sealed)
         counts = np.zeros((2, 2), int)
         counts[kept.pairs[:, 0], kept.pairs[:, 1]] = kept.pairs[:, 2]
         assert counts.sum() == 6

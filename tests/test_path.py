@@ -32,7 +32,7 @@ def guide(**own) -> Path:
 
 
 def run(sampler: flow.FlowSampler, count: int, guidance: Path | None, data: Mixture = MODES, p=1.7, watch=None):
-    start = Path.start(guidance.own) if guidance else NOISE
+    start = Path.start(guidance.settings) if guidance else NOISE
     steps = flow.path(count, start.t0)
     return flow.sample(data.velocity, steps, sampler, guidance, batch(3, p), watch, start)[0]
 
@@ -94,11 +94,11 @@ class TestNormal:
     @pytest.mark.parametrize("count", [1, 8])
     def test_the_end_is_where_the_recursion_says(self, solver: str, count: int, own: dict) -> None:
         g = guide(**own)
-        a, b = 1 - g.own.t0, g.own.t0 * P
-        for s in flow.path(count, g.own.t0):
-            h, (k, r) = s.t_next - s.t, guided_line(s.t, g.own)
+        a, b = 1 - g.settings.t0, g.settings.t0 * P
+        for s in flow.path(count, g.settings.t0):
+            h, (k, r) = s.t_next - s.t, guided_line(s.t, g.settings)
             if solver == "heun" and s.index > 0:
-                k2, r2 = guided_line(s.t_next, g.own)
+                k2, r2 = guided_line(s.t_next, g.settings)
                 k, r = (k + k2 * (1 + h * k)) / 2, (r + r2 + k2 * h * r) / 2
             a, b = (1 + h * k) * a, (1 + h * k) * b + h * r
         x = run(SOLVERS[solver](), count, g, NORMAL, P)
@@ -176,7 +176,7 @@ class TestLaw:
 
         def ends(start: float) -> float:
             def slope(t: float, x: float) -> float:
-                k, r = guided_line(min(t, 1 - 1e-9), g.own)
+                k, r = guided_line(min(t, 1 - 1e-9), g.settings)
                 return k * x + r
 
             return solve_ivp(slope, (0, 1), [start], rtol=1e-10, atol=1e-10).y[0, -1]
@@ -213,7 +213,7 @@ class TestWarmStart:
         p = noise(5, 3)
         slots = batch(3, p)
         g = guide(t0=0.25)
-        flow.sample(velocity, flow.path(4, 0.25), Euler(), g, slots, start=Path.start(g.own))
+        flow.sample(velocity, flow.path(4, 0.25), Euler(), g, slots, start=Path.start(g.settings))
         assert asked[0][0] == 0.25
         torch.testing.assert_close(asked[0][1], 0.75 * slots.noise("init", 0) + 0.25 * p)
 

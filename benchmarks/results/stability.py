@@ -63,19 +63,19 @@ MEASURES = {"last": "last top-1, %", "landing": "landing", "detour": "way", "div
 
 
 def rows(args: argparse.Namespace) -> list[Row]:
-    made = []
+    rows = []
     if args.flow:
         for w in sorted({0.0, *args.pgfm}):
-            own = [f"path.w_max={w:g}", *(["path.t0=0"] if w == 0 else [])]
-            made.append(row(OWN, w, args.flow, own))
+            overrides = [f"path.w_max={w:g}", *(["path.t0=0"] if w == 0 else [])]
+            rows.append(row(OWN, w, args.flow, overrides))
     if args.noise:
-        made += [row(OTHER, s, args.noise, [f"guidance.scale={s:g}"]) for s in sorted({0.0, *args.mgd3})]
-    return made
+        rows += [row(OTHER, s, args.noise, [f"guidance.scale={s:g}"]) for s in sorted({0.0, *args.mgd3})]
+    return rows
 
 
-def row(method: str, strength: float, generator: Path, own: list[str]) -> Row:
+def row(method: str, strength: float, generator: Path, overrides: list[str]) -> Row:
     name = f"{method} {strength:g}"
-    return Row(name, (f"method={method}", f"generator.path={generator}", *own), (("strength", strength),))
+    return Row(name, (f"method={method}", f"generator.path={generator}", *overrides), (("strength", strength),))
 
 
 def walked(done: Results) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def walked(done: Results) -> dict[str, Any]:
     if v.sampling is None or v.sampling.flows:
         return {}
     walk = Walk(v.sampling.make_sampler())
-    with first_batch(done, replace(v, sampling=replace(v.sampling, kind=Once(walk), own=None))) as sampled:
+    with first_batch(done, replace(v, sampling=replace(v.sampling, kind=Once(walk), settings=None))) as sampled:
         sampled()
     return {"detour": mean(walk.path_ratio.cpu().numpy())}
 
@@ -115,7 +115,7 @@ def values(cells: Sequence[dict[str, Any]], measure: str) -> list[float]:
 
 def curves(args: argparse.Namespace, ipc: int) -> dict[str, list[dict[str, Any]]]:
     """Of each method its rows with their pull, in the order of it; those without an unguided cell are left out."""
-    made: dict[str, list[dict[str, Any]]] = {}
+    by_method: dict[str, list[dict[str, Any]]] = {}
     there = list(with_cells(args, rows(args), ipc))
     for method in (OWN, OTHER):
         free = next((cells for r, cells in there if r.name == f"{method} 0"), [])
@@ -123,8 +123,8 @@ def curves(args: argparse.Namespace, ipc: int) -> dict[str, list[dict[str, Any]]
             pull = pulls(cells, free) if r.name.startswith(f"{method} ") else []
             if pull:
                 point = {"row": r, "cells": cells, "pull": statistics.mean(pull)}
-                made.setdefault(method, []).append(point)
-    return {method: sorted(points, key=lambda p: p["pull"]) for method, points in made.items()}
+                by_method.setdefault(method, []).append(point)
+    return {method: sorted(points, key=lambda p: p["pull"]) for method, points in by_method.items()}
 
 
 def matched(curve: Sequence[dict[str, Any]], pull: float, measure: str) -> float | None:

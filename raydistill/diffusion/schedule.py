@@ -113,11 +113,11 @@ def path(
     times = times[: start.steps(alpha_bar[times])]
     steps = len(times)
     previous = np.concatenate([[last], alpha_bar[times[:-1]]])
-    made = [
+    ascending = [
         Step(i, i / steps, int(t), float(alpha_bar[t]), float(p), steps)
         for i, (t, p) in enumerate(zip(times, previous, strict=True))
     ]
-    return tuple(reversed(made))
+    return tuple(reversed(ascending))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class Guidance(ABC):
 
     Networks, loaded once a worker, are handed to it before its first step and are `self.bound` from then on.
 
-    `own` is the guidance's section of the configuration, None for one that declares none. `numbers` is the section
+    `settings` is the guidance's section of the configuration, None for one that declares none. `numbers` is the section
     `guidance`, which guidance of diffusion shares; a guidance of flows has a window of its own.
     """
 
@@ -33,34 +33,34 @@ class Guidance(ABC):
     window: Window
     bound: Networks
 
-    def __init__(self, numbers: GuidanceConfig, space: Space, own: Any = None) -> None:
-        self.space, self.scale, self.own = space, numbers.scale, own
+    def __init__(self, numbers: GuidanceConfig, space: Space, settings: Any = None) -> None:
+        self.space, self.scale, self.settings = space, numbers.scale, settings
         self.window = Window(numbers.start, numbers.stop)
 
     @classmethod
-    def make(cls, numbers: GuidanceConfig, space: Space, own: Any = None) -> Guidance:
+    def make(cls, numbers: GuidanceConfig, space: Space, settings: Any = None) -> Guidance:
         """The guidance that the configuration asks for; one entry may stand for several variants."""
-        if own is None and cls.section is not None:
-            own = cls.section[1]()
-        return cls(numbers, space, own)
+        if settings is None and cls.section is not None:
+            settings = cls.section[1]()
+        return cls(numbers, space, settings)
 
     @classmethod
-    def acts(cls, numbers: GuidanceConfig, own: Any) -> bool:
+    def acts(cls, numbers: GuidanceConfig, settings: Any) -> bool:
         """Whether it does anything at all with these numbers."""
         return numbers.scale > 0
 
     @classmethod
-    def context(cls, own: Any) -> Mapping[str, Context]:
+    def context(cls, settings: Any) -> Mapping[str, Context]:
         """What it wants to see of the real latents of a slot's class: `batch.context[name]` then holds it, (B, ...)."""
         return {}
 
     @classmethod
-    def networks(cls, own: Any) -> Sequence[str]:
+    def networks(cls, settings: Any) -> Sequence[str]:
         """The classifiers that it asks, by their roles: `teacher` (knows the classes), `features`."""
         return ()
 
     @classmethod
-    def decoder(cls, own: Any) -> str | None:
+    def decoder(cls, settings: Any) -> str | None:
         """The folder of what decodes for it in the place of the VAE, as its section's key `decoder` names it."""
         return None
 
@@ -69,7 +69,7 @@ class Guidance(ABC):
         self.bound = networks
 
     @classmethod
-    def start(cls, own: Any) -> Start:
+    def start(cls, settings: Any) -> Start:
         """Where its trajectories begin."""
         return NOISE
 

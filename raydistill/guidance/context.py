@@ -68,10 +68,10 @@ class ClassRadius(Context):
         return 2
 
     def of(self, latents: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
-        found = radius(latents)
-        if not found > 0:
+        class_radius = radius(latents)
+        if not class_radius > 0:
             raise ValueError("all alike: the class has no radius to measure by")
-        return np.full(len(prototypes), found, np.float32)
+        return np.full(len(prototypes), class_radius, np.float32)
 
 
 @dataclass(frozen=True)

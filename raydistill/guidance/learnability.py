@@ -95,21 +95,21 @@ class Learnability(Guidance):
     spaces: ClassVar[tuple[Space, ...]] = ("epsilon", "mean", "velocity")
     section: ClassVar[tuple[str, type[Section]] | None] = ("learnability", LearnabilityConfig)
 
-    def __init__(self, numbers: GuidanceConfig, space: Space, own: LearnabilityConfig | None = None) -> None:
-        self.space, self.own = space, own or LearnabilityConfig()
-        self.window = Window(self.own.start, self.own.stop)
+    def __init__(self, numbers: GuidanceConfig, space: Space, settings: LearnabilityConfig | None = None) -> None:
+        self.space, self.settings = space, settings or LearnabilityConfig()
+        self.window = Window(self.settings.start, self.settings.stop)
 
     @classmethod
-    def acts(cls, numbers: GuidanceConfig, own: LearnabilityConfig) -> bool:
-        return own.scale > 0 or own.repulsion > 0
+    def acts(cls, numbers: GuidanceConfig, settings: LearnabilityConfig) -> bool:
+        return settings.scale > 0 or settings.repulsion > 0
 
     @classmethod
-    def networks(cls, own: LearnabilityConfig) -> Sequence[str]:
-        return roles(own.omega) if own.scale > 0 else ()
+    def networks(cls, settings: LearnabilityConfig) -> Sequence[str]:
+        return roles(settings.omega) if settings.scale > 0 else ()
 
     @classmethod
-    def decoder(cls, own: LearnabilityConfig) -> str | None:
-        return own.decoder if own.scale > 0 else None
+    def decoder(cls, settings: LearnabilityConfig) -> str | None:
+        return settings.decoder if settings.scale > 0 else None
 
     @classmethod
     def examples(cls, scale: float, start: float, stop: float) -> Iterator[tuple[GuidanceConfig, Any]]:
@@ -132,16 +132,16 @@ class Learnability(Guidance):
         """The way on which the predicted image x0 is sent, in the units of the network's `estimate`, and numbers."""
         size, push = norm(estimate), torch.zeros_like(x0)
         seen: dict[str, Tensor] = {}
-        if self.own.scale > 0:
+        if self.settings.scale > 0:
             seen["score"], slope = self.score(x0, batch)
             push = push + self.length(size, slope, noise_level) * slope
         memory = batch.context.get(MEMORY)
-        if self.own.repulsion > 0 and memory is not None and memory.shape[1] > 0:
+        if self.settings.repulsion > 0 and memory is not None and memory.shape[1] > 0:
             seen["similarity"], away = nearest(x0, memory.to(x0.dtype))
-            strength = size * norm(x0) if self.own.norm == "relative" else torch.ones_like(size)
-            push = push - self.own.repulsion * column(strength, x0) * away
-        if self.own.clip is not None:
-            push = push * column((self.own.clip * size / norm(push).clamp(min=1e-12)).clamp(max=1), push)
+            strength = size * norm(x0) if self.settings.norm == "relative" else torch.ones_like(size)
+            push = push - self.settings.repulsion * column(strength, x0) * away
+        if self.settings.clip is not None:
+            push = push * column((self.settings.clip * size / norm(push).clamp(min=1e-12)).clamp(max=1), push)
         return push, seen
 
     def in_space(self, push: Tensor, pred: Prediction) -> Tensor:
@@ -153,23 +153,23 @@ class Learnability(Guidance):
 
     def length(self, size: Tensor, slope: Tensor, noise_level: float) -> Tensor:
         """By what the gradient (B, C, h, w) is multiplied, where the network's estimate is `size` (B,) long."""
-        if self.own.norm == "none":
-            return column(torch.full_like(size, self.own.scale * noise_level), slope)
-        if self.own.norm == "rms_over_l2":
+        if self.settings.norm == "none":
+            return column(torch.full_like(size, self.settings.scale * noise_level), slope)
+        if self.settings.norm == "rms_over_l2":
             size = size * noise_level / slope[0].numel() ** 0.5
-        return column(self.own.scale * size / norm(slope).clamp(min=1e-12), slope)
+        return column(self.settings.scale * size / norm(slope).clamp(min=1e-12), slope)
 
     def score(self, x0: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """S (B,) of predicted images (B, C, h, w) in generator space, and its gradient."""
-        needed = roles(self.own.omega)
+        needed = roles(self.settings.omega)
         columns = [self.bound.columns(role, batch.class_index) for role in needed]
 
         def of(x: Tensor, *labels: Tensor) -> Tensor:
-            pixels = self.bound.decode(x, self.own.checkpointing)
-            logits = [self.bound.logits(role, pixels, self.own.checkpointing) for role in needed]
-            return learnability(logits, labels, self.own.omega)
+            pixels = self.bound.decode(x, self.settings.checkpointing)
+            logits = [self.bound.logits(role, pixels, self.settings.checkpointing) for role in needed]
+            return learnability(logits, labels, self.settings.omega)
 
-        return gradient(of, x0, *columns, micro_batch=self.own.micro_batch)
+        return gradient(of, x0, *columns, micro_batch=self.settings.micro_batch)
 
 
 def roles(omega: float) -> tuple[str, ...]:

@@ -57,23 +57,23 @@ class TangentProjection(ManifoldVariant):
     """
 
     @classmethod
-    def context(cls, own: ManifoldConfig) -> Mapping[str, Context]:
-        return {"neighbours": TangentNeighbours(own.nearest, own.neighbours)}
+    def context(cls, settings: ManifoldConfig) -> Mapping[str, Context]:
+        return {"neighbours": TangentNeighbours(settings.nearest, settings.neighbours)}
 
     def measured(self, pred: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The shift, and per sample: `cosine` of g and the tangent, `distance` of x_t to the plane per sqrt(D),
         `explained` variance of the plane, `removed` share of |g|."""
         s = pred.step
-        g = pull(self.own.kernel, pred.x0_hat, batch.prototype, self.own.kernel_width)
+        g = pull(self.settings.kernel, pred.x0_hat, batch.prototype, self.settings.kernel_width)
         local = self.plane(pred, batch)
         flat = g.flatten(1)
         along = local.tangent(flat)
-        w = ramps.weight(self.own.normal_ramp, self.own.normal_weight, self.window, s)
+        w = ramps.weight(self.settings.normal_ramp, self.settings.normal_weight, self.window, s)
         kept = flat if w == 0 else flat - w * (flat - along)
         size, left = norm(flat), norm(kept)
-        if self.own.renorm:
+        if self.settings.renorm:
             kept = kept * (size / left.clamp(min=1e-12)).unsqueeze(1)
-        x = self.place(pred, batch)
+        x = self.noised_at(pred, batch)
         seen = {
             "cosine": norm(along) / size.clamp(min=1e-12),
             "distance": (s.alpha_bar / x.shape[1]) ** 0.5 * norm(local.normal(x - local.mean)),
@@ -84,30 +84,37 @@ class TangentProjection(ManifoldVariant):
 
     def plane(self, pred: Prediction, batch: Batch) -> Plane:
         """The plane of the real latents at the sample, all divided by sqrt(alpha_bar): it has the same directions."""
-        s, own, points = pred.step, self.own, batch.see("neighbours").flatten(2)
+        s, settings, points = pred.step, self.settings, batch.see("neighbours").flatten(2)
         distance = batch.once("manifold.distance", lambda: norm(points - batch.prototype.flatten(1).unsqueeze(1)))
         lengths = batch.once("manifold.lengths", lambda: points.square().sum(2))
         r = (
-            ramps.radius(own.radius_ramp, own.radius or 1.0, own.radius_growth, own.radius_steps, self.window, s)
+            ramps.radius(
+                settings.radius_ramp,
+                settings.radius or 1.0,
+                settings.radius_growth,
+                settings.radius_steps,
+                self.window,
+                s,
+            )
             * distance.nanmedian(dim=1, keepdim=True).values
         )
         allowed = distance <= r  # never where a small class was filled up with NaN
-        allowed[:, : own.nearest] = True
-        at = self.place(pred, batch)
-        if own.noise != "independent":
-            closest, _ = nearest(points, at, own.nearest, allowed, lengths)
+        allowed[:, : settings.nearest] = True
+        at = self.noised_at(pred, batch)
+        if settings.noise != "independent":
+            closest, _ = nearest(points, at, settings.nearest, allowed, lengths)
         else:
             xi = batch.noise("manifold", s.index, points.shape[1]).flatten(2).to(points.dtype)
-            closest, _ = nearest(points + (1 / s.alpha_bar - 1) ** 0.5 * xi, at, own.nearest, allowed)
-        return plane(closest, own.tangent_dim)
+            closest, _ = nearest(points + (1 / s.alpha_bar - 1) ** 0.5 * xi, at, settings.nearest, allowed)
+        return plane(closest, settings.tangent_dim)
 
-    def place(self, pred: Prediction, batch: Batch) -> Tensor:
+    def noised_at(self, pred: Prediction, batch: Batch) -> Tensor:
         """x_t / sqrt(alpha_bar) (B, D), less the noise that all latents share, taken from both sides."""
         s = pred.step
-        if self.own.noise == "estimate":
+        if self.settings.noise == "estimate":
             return pred.x0_hat.flatten(1)
         x = pred.x_t
-        if self.own.noise == "shared":
+        if self.settings.noise == "shared":
             x = x - (1 - s.alpha_bar) ** 0.5 * batch.noise("manifold", s.index).to(x.dtype)
         return x.flatten(1) / s.alpha_bar**0.5
 
@@ -125,14 +132,14 @@ class NormalCorrection(ManifoldVariant):
     """
 
     def measured(self, pred: Prediction, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        s, own = pred.step, self.own
-        g = pull(own.kernel, pred.x0_hat, batch.prototype, own.kernel_width)
+        s, settings = pred.step, self.settings
+        g = pull(settings.kernel, pred.x0_hat, batch.prototype, settings.kernel_width)
         x = pred.x_t.flatten(1)
-        closest, distance = nearest(self.cloud(pred, batch), x, own.nearest)
-        local = plane(closest, own.tangent_dim)
+        closest, distance = nearest(self.cloud(pred, batch), x, settings.nearest)
+        local = plane(closest, settings.tangent_dim)
         away = local.normal(x - local.mean)
         unit = -away / norm(away).clamp(min=1e-12).unsqueeze(1)
-        strength = own.correction_scale * torch.tanh(distance[:, :1] / own.bandwidth) * (self.scale > 0)
+        strength = settings.correction_scale * torch.tanh(distance[:, :1] / settings.bandwidth) * (self.scale > 0)
         correction = (strength * unit).view_as(g)
         seen = {
             "cosine": norm(local.tangent(g.flatten(1))) / norm(g.flatten(1)).clamp(min=1e-12),
@@ -147,19 +154,28 @@ class NormalCorrection(ManifoldVariant):
 
     def cloud(self, pred: Prediction, batch: Batch) -> Tensor:
         """The noised points of this step, (B, cloud, D)."""
-        s, own = pred.step, self.own
+        s, settings = pred.step, self.settings
         r = ramps.radius(
-            own.radius_ramp, own.radius or RELEASED_RADIUS, own.radius_growth, own.radius_steps, self.window, s
+            settings.radius_ramp,
+            settings.radius or RELEASED_RADIUS,
+            settings.radius_growth,
+            settings.radius_steps,
+            self.window,
+            s,
         )
         like = pred.x_t
-        u = batch.noise("cloud.direction", s.index, own.cloud).flatten(2).to(like.dtype)
+        u = batch.noise("cloud.direction", s.index, settings.cloud).flatten(2).to(like.dtype)
         u = u / torch.linalg.vector_norm(u, dim=2, keepdim=True)
-        even = torch.linspace(SMALLEST_RADIUS, r, own.cloud // 2, dtype=like.dtype, device=like.device)
+        even = torch.linspace(SMALLEST_RADIUS, r, settings.cloud // 2, dtype=like.dtype, device=like.device)
         # a uniform number from the normal at hand: Phi of one entry a point
-        z = batch.noise("cloud.radius", s.index, own.cloud - own.cloud // 2).flatten(2)[:, :, 0].to(like.dtype)
+        z = (
+            batch.noise("cloud.radius", s.index, settings.cloud - settings.cloud // 2)
+            .flatten(2)[:, :, 0]
+            .to(like.dtype)
+        )
         rho = torch.cat([even.expand(len(u), -1), r * torch.special.ndtr(z)], dim=1)
         p = batch.prototype.flatten(1).unsqueeze(1) + rho.unsqueeze(2) * u
-        xi = batch.noise("cloud.noise", s.index, own.cloud).flatten(2).to(like.dtype)
+        xi = batch.noise("cloud.noise", s.index, settings.cloud).flatten(2).to(like.dtype)
         return s.alpha_bar**0.5 * p + (1 - s.alpha_bar) ** 0.5 * xi
 
 
@@ -174,13 +190,13 @@ class Manifold(ManifoldVariant):
     """The variant that `manifold.variant` names."""
 
     @classmethod
-    def make(cls, numbers: GuidanceConfig, space: Space, own: ManifoldConfig | None = None) -> Guidance:
-        own = own or ManifoldConfig()
-        return VARIANTS[own.variant](numbers, space, own)
+    def make(cls, numbers: GuidanceConfig, space: Space, settings: ManifoldConfig | None = None) -> Guidance:
+        settings = settings or ManifoldConfig()
+        return VARIANTS[settings.variant](numbers, space, settings)
 
     @classmethod
-    def context(cls, own: ManifoldConfig) -> Mapping[str, Context]:
-        return VARIANTS[own.variant].context(own)
+    def context(cls, settings: ManifoldConfig) -> Mapping[str, Context]:
+        return VARIANTS[settings.variant].context(settings)
 
     @classmethod
     def examples(cls, scale: float, start: float, stop: float) -> Iterator[tuple[GuidanceConfig, Any]]:

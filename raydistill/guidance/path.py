@@ -41,31 +41,35 @@ class Path(Guidance):
     section: ClassVar[tuple[str, type[Section]] | None] = ("path", PathConfig)
     spaces: ClassVar[tuple[Space, ...]] = ("velocity",)
 
-    def __init__(self, numbers: GuidanceConfig, space: Space, own: PathConfig | None = None) -> None:
-        self.space, self.own = space, own or PathConfig()
-        self.window = Window(1.0, 1.0 - self.own.t_stop)
+    def __init__(self, numbers: GuidanceConfig, space: Space, settings: PathConfig | None = None) -> None:
+        self.space, self.settings = space, settings or PathConfig()
+        self.window = Window(1.0, 1.0 - self.settings.t_stop)
 
     @classmethod
-    def acts(cls, numbers: GuidanceConfig, own: PathConfig) -> bool:
-        return own.w_max > 0 or own.t0 > 0
+    def acts(cls, numbers: GuidanceConfig, settings: PathConfig) -> bool:
+        return settings.w_max > 0 or settings.t0 > 0
 
     @classmethod
-    def context(cls, own: PathConfig) -> Mapping[str, Context]:
-        return {} if own.rho is None else {"radius": PathRadius()}
+    def context(cls, settings: PathConfig) -> Mapping[str, Context]:
+        return {} if settings.rho is None else {"radius": PathRadius()}
 
     @classmethod
-    def start(cls, own: PathConfig) -> Start:
-        return Start(own.t0)
+    def start(cls, settings: PathConfig) -> Start:
+        return Start(settings.t0)
 
     @classmethod
     def examples(cls, scale: float, start: float, stop: float) -> Iterator[tuple[GuidanceConfig, Any]]:
-        own = PathConfig(w_max=scale, t_stop=1 - stop, power=0.0, t0=0.0, tau=None)
-        yield GuidanceConfig(), own
-        yield GuidanceConfig(), own.model_copy(update={"rho": 1e6})
+        settings = PathConfig(w_max=scale, t_stop=1 - stop, power=0.0, t0=0.0, tau=None)
+        yield GuidanceConfig(), settings
+        yield GuidanceConfig(), settings.model_copy(update={"rho": 1e6})
 
     def weight(self, t: float) -> float:
         """w(t)."""
-        return self.own.w_max * max(1 - t / self.own.t_stop, 0.0) ** self.own.power if t < self.own.t_stop else 0.0
+        return (
+            self.settings.w_max * max(1 - t / self.settings.t_stop, 0.0) ** self.settings.power
+            if t < self.settings.t_stop
+            else 0.0
+        )
 
     def delta(self, pred: FlowPrediction, batch: Batch) -> Tensor:
         return self.measured(pred, batch)[0]
@@ -79,17 +83,17 @@ class Path(Guidance):
         trusted = torch.ones_like(requested)
         for room in self.regions(pred, batch, size):
             trusted = torch.minimum(trusted, room / requested.clamp(min=1e-12))
-        if (self.own.tau, self.own.rho) != (None, None):
+        if (self.settings.tau, self.settings.rho) != (None, None):
             delta = delta * trusted.view(-1, *[1] * (delta.ndim - 1))
         ahead = norm(to_prototype) / to_prototype[0].numel() ** 0.5
         return delta, {"push": requested * trusted / size, "trusted": trusted, "ahead": ahead}
 
     def regions(self, pred: FlowPrediction, batch: Batch, size: Tensor) -> Iterator[Tensor]:
         """The longest Delta that each trust region allows, (B,). `size` is |v|."""
-        if self.own.tau is not None:
-            yield self.own.tau * size
-        if self.own.rho is not None:
-            yield self.own.rho / (1 - pred.t) * batch.see("radius").to(size.dtype)
+        if self.settings.tau is not None:
+            yield self.settings.tau * size
+        if self.settings.rho is not None:
+            yield self.settings.rho / (1 - pred.t) * batch.see("radius").to(size.dtype)
 
 
 def norm(x: Tensor) -> Tensor:

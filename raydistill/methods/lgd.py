@@ -83,34 +83,36 @@ class Lgd(Method):
     @classmethod
     def of(cls, config: Config) -> Lgd:
         """Raises BadInput for a base that makes no images of its own, and increments that do not divide ipc."""
-        own = cast(LgdConfig, config.section("lgd", LgdConfig))
-        base: Method = registry.get("method", own.base).of(config)
+        settings = cast(LgdConfig, config.section("lgd", LgdConfig))
+        base: Method = registry.get("method", settings.base).of(config)
         if not base.generates or base.curriculum is not None:
-            raise BadInput(f"lgd.base={own.base} generates no images of its own; choose another (dit, mgd3)")
-        return cls(base, own.base, curriculum(config, own))
+            raise BadInput(f"lgd.base={settings.base} generates no images of its own; choose another (dit, mgd3)")
+        return cls(base, settings.base, curriculum(config, settings))
 
     def slots(self, view: ClassView, ipc: int, seed: int) -> list[Slot]:
         return self.base.slots(view, ipc, seed)
 
 
-def curriculum(config: Config, own: LgdConfig) -> Curriculum:
+def curriculum(config: Config, settings: LgdConfig) -> Curriculum:
     """Raises BadInput for a seed that is a curriculum itself, and increments that do not divide ipc."""
-    if own.seed_method == "lgd":
+    if settings.seed_method == "lgd":
         raise BadInput("lgd.seed_method=lgd begins nowhere; choose another (mgd3, dit, random)")
-    size = own.increment or next(d for d in range(1, config.ipc + 1) if config.ipc % d == 0 and config.ipc <= MOST * d)
+    size = settings.increment or next(
+        d for d in range(1, config.ipc + 1) if config.ipc % d == 0 and config.ipc <= MOST * d
+    )
     if config.ipc % size:
         raise BadInput(f"lgd.increment={size} does not divide ipc={config.ipc}; change one of them, or leave it out")
     guiding = cast(LearnabilityConfig, config.section("learnability", LearnabilityConfig))
     return Curriculum(
         increment=size,
-        seed=own.seed_method,
-        base=own.base,
-        candidates=own.candidates,
-        round=min(own.round, size),
-        remember_all=own.memory_scope == "all" and guiding.repulsion > 0,
-        omega=guiding.omega if own.omega is None else own.omega,
-        reference=own.reference,
-        reference_epochs=own.reference_epochs or config.evaluate.full_epochs or EPOCHS,
-        student=own.student or config.evaluate.students[0],
-        training_seed=own.training_seed,
+        seed=settings.seed_method,
+        base=settings.base,
+        candidates=settings.candidates,
+        round=min(settings.round, size),
+        remember_all=settings.memory_scope == "all" and guiding.repulsion > 0,
+        omega=guiding.omega if settings.omega is None else settings.omega,
+        reference=settings.reference,
+        reference_epochs=settings.reference_epochs or config.evaluate.full_epochs or EPOCHS,
+        student=settings.student or config.evaluate.students[0],
+        training_seed=settings.training_seed,
     )

@@ -32,7 +32,7 @@ class GuidancePlan:
     kind: type[Guidance]
     space: Space
     numbers: GuidanceConfig
-    own: Section | None
+    settings: Section | None
     acts: bool
     context: Mapping[str, Context]
     roles: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class GuidancePlan:
     @property
     def begins(self) -> Start:
         """Where it begins itself, if it acts."""
-        return self.kind.start(self.own) if self.acts else NOISE
+        return self.kind.start(self.settings) if self.acts else NOISE
 
     @property
     def window(self) -> Window:
@@ -49,14 +49,14 @@ class GuidancePlan:
     @property
     def decoder(self) -> str | None:
         """The folder of what decodes for it, if it acts and the VAE does not."""
-        return self.kind.decoder(self.own) if self.acts else None
+        return self.kind.decoder(self.settings) if self.acts else None
 
     def make(self) -> Guidance:
-        return self.kind.make(self.numbers, self.space, self.own)
+        return self.kind.make(self.numbers, self.space, self.settings)
 
     def own_read(self) -> dict[str, Any] | None:
         """Its section, for fingerprints and provenance; a decoder is known by its weights and not by its path."""
-        return None if self.own is None else self.own.model_dump(exclude={"decoder"})
+        return None if self.settings is None else self.settings.model_dump(exclude={"decoder"})
 
     def numbers_read(self) -> dict[str, Any]:
         """The numbers that it reads of section `guidance`, for fingerprints and provenance. Flows read the form."""
@@ -73,7 +73,7 @@ class SamplingPlan:
 
     sampler: SamplerConfig
     kind: Any
-    own: Section | None  # the sampler's
+    settings: Section | None  # the sampler's
     start: Start
     guidance: GuidancePlan | None
     terms: tuple[GuidancePlan, ...] = ()
@@ -93,8 +93,8 @@ class SamplingPlan:
     @property
     def acting(self) -> tuple[GuidancePlan, ...]:
         """The guidances that do anything, the method's own first."""
-        own = () if self.guidance is None else (self.guidance,)
-        return tuple(g for g in (*own, *self.terms) if g.acts)
+        main = () if self.guidance is None else (self.guidance,)
+        return tuple(g for g in (*main, *self.terms) if g.acts)
 
     @property
     def context(self) -> Mapping[str, Context]:
@@ -107,12 +107,12 @@ class SamplingPlan:
         return tuple(dict.fromkeys(role for g in self.acting for role in g.roles))
 
     def make_sampler(self) -> Any:
-        return self.kind() if self.own is None else self.kind(self.own)
+        return self.kind() if self.settings is None else self.kind(self.settings)
 
     def make_guidance(self) -> Guidance | Combined | None:
         """What acts, as one."""
-        made = {g.name: g.make() for g in self.acting}
-        return Combined(made) if len(made) > 1 else next(iter(made.values()), None)
+        guidances = {g.name: g.make() for g in self.acting}
+        return Combined(guidances) if len(guidances) > 1 else next(iter(guidances.values()), None)
 
 
 @dataclass(frozen=True)
@@ -233,23 +233,23 @@ def _weights(config: Config, method: Method) -> WeightsConfig:
 
 def _start(config: Config, method: Method, guidance: GuidancePlan | None) -> Start:
     """Where the guidance begins if it has a start of its own, otherwise what `start` says, otherwise the method."""
-    requested, own = config.start, method.start
+    requested, start = config.start, method.start
     if requested.strength is not None:
-        own = Start(1.0 - requested.strength)
+        start = Start(1.0 - requested.strength)
     elif requested.snr is not None:
-        own = Start(snr=requested.snr)
-    if own.noised and not method.uses_prototypes:
+        start = Start(snr=requested.snr)
+    if start.noised and not method.uses_prototypes:
         raise BadInput(
             f"start begins at prototypes, and method {config.method} has none; leave start.strength and start.snr out, "
             "or choose a method with prototypes (ddoq, mgd3)"
         )
     theirs = NOISE if guidance is None else guidance.begins
-    if guidance is not None and theirs.noised and own.noised:
+    if guidance is not None and theirs.noised and start.noised:
         raise BadInput(
             f"guidance {guidance.name} begins at t={theirs.time:g} itself, and start says another; set "
             f"{guidance.name}.t0=0, or leave start.strength and start.snr out"
         )
-    return theirs if theirs.noised else own
+    return theirs if theirs.noised else start
 
 
 def _guidance(config: Config, method: Method, sampler: str, spaces: tuple[str, ...]) -> GuidancePlan | None:
@@ -273,15 +273,15 @@ def _guidance(config: Config, method: Method, sampler: str, spaces: tuple[str, .
 def _term(config: Config, name: str, beside: Space | None, spaces: tuple[str, ...]) -> GuidancePlan:
     """A guidance beside a method's own, in its space; without one, in the first of its own that the sampler takes."""
     kind: type[Guidance] = registry.get("guidance", name)
-    own: Space = next(space for space in kind.spaces if space in spaces)
-    return _planned(config, name, kind, beside or own)
+    first: Space = next(space for space in kind.spaces if space in spaces)
+    return _planned(config, name, kind, beside or first)
 
 
 def _planned(config: Config, name: str, kind: type[Guidance], space: Space) -> GuidancePlan:
-    numbers, own = config.guidance.model_copy(update={"form": space}), section(config, kind)
-    acts = kind.acts(numbers, own)
-    context, roles = (kind.context(own), tuple(kind.networks(own))) if acts else ({}, ())
-    return GuidancePlan(name, kind, space, numbers, own, acts, context, roles)
+    numbers, settings = config.guidance.model_copy(update={"form": space}), section(config, kind)
+    acts = kind.acts(numbers, settings)
+    context, roles = (kind.context(settings), tuple(kind.networks(settings))) if acts else ({}, ())
+    return GuidancePlan(name, kind, space, numbers, settings, acts, context, roles)
 
 
 def section(config: Config, kind: Any) -> Section | None:

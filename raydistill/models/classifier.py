@@ -63,9 +63,9 @@ class ClassifierSpec:
                 f"folder with config.json (docs/bring-your-own.md shows one) and {WEIGHTS}"
             )
         self.width = integer(config, "width", self.about, f"{key}.path") if student else None
-        own = None if student else registry.get("classifier", self.architecture)
-        self.image_size = image_size or self._image_size(config, own)
-        self.mean, self.std = (self._colours(config, own, name) for name in ("mean", "std"))
+        entry = None if student else registry.get("classifier", self.architecture)
+        self.image_size = image_size or self._image_size(config, entry)
+        self.mean, self.std = (self._colours(config, entry, name) for name in ("mean", "std"))
         if min(self.std) <= 0:
             raise BadInput(f"{key}.path: {self.about} gives std={list(self.std)}; each must be positive")
         self._check_weights()
@@ -150,13 +150,13 @@ class ClassifierSpec:
             raise BadInput(f"{self.key}.{name} and {self.about} do not agree{shown}; leave {self.key}.{name} out")
         return stated if requested is None else requested
 
-    def _image_size(self, config: dict[str, Any], own: Any) -> int:
-        if own is not None and "image_size" not in config:
-            return own.image_size
+    def _image_size(self, config: dict[str, Any], entry: Any) -> int:
+        if entry is not None and "image_size" not in config:
+            return entry.image_size
         return integer(config, "image_size", self.about, f"{self.key}.path")
 
-    def _colours(self, config: dict[str, Any], own: Any, name: str) -> tuple[float, float, float]:
-        value = config.get(name, getattr(own, name, None))
+    def _colours(self, config: dict[str, Any], entry: Any, name: str) -> tuple[float, float, float]:
+        value = config.get(name, getattr(entry, name, None))
         if not isinstance(value, Sequence) or len(value) != 3 or not all(type(v) in (int, float) for v in value):
             raise BadInput(
                 f"{self.key}.path: {self.about} gives {name}={value!r}; it must list three numbers, "
@@ -203,13 +203,13 @@ class Classifier:
     float64 of a classifier in float64. Raises StageFailed on a non-finite result.
     """
 
-    def __init__(self, spec: ClassifierSpec, place: Placement) -> None:
-        self.spec, self.place = spec, place
+    def __init__(self, spec: ClassifierSpec, placement: Placement) -> None:
+        self.spec, self.placement = spec, placement
         net = spec.build()
         net.load_state_dict(load_file(spec.weights))  # strict; float16 files become float32
-        memory = torch.channels_last if place.device.type == "cuda" else torch.contiguous_format
-        self.net = net.eval().requires_grad_(False).to(place.device, place.dtype, memory_format=memory)
-        self.mean, self.std = (torch.tensor(v, device=place.device).view(3, 1, 1) for v in (spec.mean, spec.std))
+        memory = torch.channels_last if placement.device.type == "cuda" else torch.contiguous_format
+        self.net = net.eval().requires_grad_(False).to(placement.device, placement.dtype, memory_format=memory)
+        self.mean, self.std = (torch.tensor(v, device=placement.device).view(3, 1, 1) for v in (spec.mean, spec.std))
 
     @torch.no_grad()  # not inference_mode: a loss may keep them as its targets
     def logits(self, x: Tensor) -> Tensor:
@@ -236,11 +236,11 @@ class Classifier:
     def prepare(self, x: Tensor) -> Tensor:
         """float32 (B, 3, S, S) in [0, 1] -> what the network takes."""
         size = self.spec.image_size
-        x = x.to(self.place.device)
+        x = x.to(self.placement.device)
         if x.shape[-1] != size or x.shape[-2] != size:
             x = F.interpolate(x, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-        x = ((x - self.mean) / self.std).to(self.place.dtype)
-        return x.contiguous(memory_format=torch.channels_last) if self.place.device.type == "cuda" else x
+        x = ((x - self.mean) / self.std).to(self.placement.dtype)
+        return x.contiguous(memory_format=torch.channels_last) if self.placement.device.type == "cuda" else x
 
     def _penultimate(self, x: Tensor) -> Tensor:
         heads = [m for m in self.net.modules() if isinstance(m, nn.Linear)]
@@ -259,9 +259,9 @@ class Classifier:
     def _finite(self, out: Tensor) -> Tensor:
         if not torch.isfinite(out).all():
             raise StageFailed(
-                f"{self.spec.key}: {self.spec.weights} gave a non-finite result in {self.place.dtype}; try float32"
+                f"{self.spec.key}: {self.spec.weights} gave a non-finite result in {self.placement.dtype}; try float32"
             )
-        return out.to(torch.promote_types(self.place.dtype, torch.float32))
+        return out.to(torch.promote_types(self.placement.dtype, torch.float32))
 
 
 def unit_images(pixels: np.ndarray) -> Tensor:

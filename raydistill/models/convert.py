@@ -130,13 +130,13 @@ def convert(
     }
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         try:
-            write(made, weights, shape, record)
-            made.chmod(0o755)
-            os.replace(made, out)
+            write(unfinished, weights, shape, record)
+            unfinished.chmod(0o755)
+            os.replace(unfinished, out)
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
     except (OSError, SafetensorError) as e:
         raise StageFailed(f"{out} cannot be written: {one_line(e)}; make room or choose another place") from None
 
@@ -215,7 +215,7 @@ def check_positions(released: Weights, shape: Shape, source: Path) -> None:
 def translate(released: Weights, shape: Shape, source: Path) -> Weights:
     """Released names -> diffusers' names. Raises BadInput naming a weight that lacks, is too many or does not fit."""
     left = dict(released)
-    made: Weights = {}
+    weights: Weights = {}
     left.pop(POSITIONS, None)
 
     def take(name: str) -> Tensor:
@@ -225,20 +225,20 @@ def translate(released: Weights, shape: Shape, source: Path) -> Weights:
 
     embedders = {to: take(name) for name, to in EMBEDDERS.items()}
     for part in ("weight", "bias"):
-        made |= {f"{to}.{part}": take(f"{name}.{part}") for name, to in ONCE.items()}
+        weights |= {f"{to}.{part}": take(f"{name}.{part}") for name, to in ONCE.items()}
         for i in range(shape.depth):
             ours, theirs = f"transformer_blocks.{i}", f"blocks.{i}"
-            made |= {f"{ours}.{to}.{part}": take(f"{theirs}.{name}.{part}") for name, to in EACH_BLOCK.items()}
+            weights |= {f"{ours}.{to}.{part}": take(f"{theirs}.{name}.{part}") for name, to in EACH_BLOCK.items()}
             thirds = take(f"{theirs}.attn.qkv.{part}").chunk(3)
-            made |= {f"{ours}.attn1.to_{c}.{part}": t for c, t in zip("qkv", thirds, strict=True)}
+            weights |= {f"{ours}.attn1.to_{c}.{part}": t for c, t in zip("qkv", thirds, strict=True)}
     for i in range(shape.depth):
-        made |= {f"transformer_blocks.{i}.norm1.emb.{to}": tensor for to, tensor in embedders.items()}
+        weights |= {f"transformer_blocks.{i}.norm1.emb.{to}": tensor for to, tensor in embedders.items()}
     if left:
         raise BadInput(f"{source} has a weight {min(left)} too many; DiT's release has none of that name")
     for name, tensor in network(shape).state_dict().items():
-        if made[name].shape != tensor.shape:
-            raise BadInput(f"{source}: {name} would be {tuple(made[name].shape)}, but takes {tuple(tensor.shape)}")
-    return {name: tensor.contiguous().clone() for name, tensor in made.items()}
+        if weights[name].shape != tensor.shape:
+            raise BadInput(f"{source}: {name} would be {tuple(weights[name].shape)}, but takes {tuple(tensor.shape)}")
+    return {name: tensor.contiguous().clone() for name, tensor in weights.items()}
 
 
 def network(shape: Shape) -> Any:

@@ -138,10 +138,10 @@ class GeneratorSpec(Generator):
         return {"weights": weights_digest(self.path, FILES, self.texts)}
 
 
-def network(spec: Generator, place: Placement) -> Any:
+def network(spec: Generator, placement: Placement) -> Any:
     """The network that a denoiser asks, loaded and placed."""
-    net = spec.network(place.device).eval().requires_grad_(False).to(place.device, place.dtype)
-    if place.device.type == "cpu" and place.dtype == torch.float32:
+    net = spec.network(placement.device).eval().requires_grad_(False).to(placement.device, placement.dtype)
+    if placement.device.type == "cpu" and placement.dtype == torch.float32:
         linear_by_onednn(net)
     return net
 
@@ -155,14 +155,14 @@ class Denoiser:
     def __init__(
         self,
         spec: Generator,
-        place: Placement,
+        placement: Placement,
         cfg_scale: float,
         cfg_channels: Literal["all", "first3"],
         net: Any = None,
     ) -> None:
-        self.spec, self.place, self.cfg_scale = spec, place, cfg_scale
+        self.spec, self.placement, self.cfg_scale = spec, placement, cfg_scale
         self.guided = 3 if cfg_channels == "first3" else spec.latent_shape[0]
-        self.net = network(spec, place) if net is None else net
+        self.net = network(spec, placement) if net is None else net
 
     @property
     def calls_per_step(self) -> int:
@@ -208,12 +208,12 @@ class Denoiser:
             )
         if not torch.isfinite(out).all():
             raise StageFailed(
-                f"generator: {self.spec.path} gave a non-finite prediction at t={timestep:g} in {self.place.dtype}; "
-                "try sample.dtype=float32"
+                f"generator: {self.spec.path} gave a non-finite prediction at t={timestep:g} in "
+                f"{self.placement.dtype}; try sample.dtype=float32"
             )
         return out, answer[:, channels:] if self.spec.learned_variance else None
 
     def _network(self, x: Tensor, t: int | float, labels: Tensor) -> Tensor:
         kind = torch.long if isinstance(t, int) else torch.float32
         times = torch.full((len(x),), t, dtype=kind, device=x.device)
-        return self.net(x.to(self.place.dtype), timestep=times, class_labels=labels).sample.float()
+        return self.net(x.to(self.placement.dtype), timestep=times, class_labels=labels).sample.float()

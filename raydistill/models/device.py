@@ -21,7 +21,7 @@ class Placement:
     kind: str
 
 
-def place(pool: Pool) -> Placement:
+def placement(pool: Pool) -> Placement:
     """Resolves device and dtype inside an actor, sets its threads. Raises BadInput as `on_cuda` does."""
     torch.set_num_threads(pool.threads)
     cuda = on_cuda(pool.device, pool.num_gpus)

@@ -92,8 +92,8 @@ def _prefix(have: Collection[str], lacking: Collection[str]) -> str:
     """What stands before all that is lacking, made of PREFIXES; "" if nothing does."""
     first, names = min(lacking), set(have)
     known = re.compile(f"({'|'.join(map(re.escape, PREFIXES))})+")
-    found = [n.removesuffix(first) for n in names if n.endswith(first)]
-    return next((p for p in sorted(found) if known.fullmatch(p) and all(p + n in names for n in lacking)), "")
+    prefixes = [n.removesuffix(first) for n in names if n.endswith(first)]
+    return next((p for p in sorted(prefixes) if known.fullmatch(p) and all(p + n in names for n in lacking)), "")
 
 
 def _counted(have: Collection[str], prefix: str) -> str:

@@ -22,28 +22,32 @@ MOST = 4  # generator, VAE, a network of features and a teacher
 _kept: dict[str, Any] = {}  # the one that was used last comes last
 
 
-def vae(spec: VaeSpec, place: Placement) -> Vae:
-    return _once(spec, place, lambda: Vae(spec, place))
+def vae(spec: VaeSpec, placement: Placement) -> Vae:
+    return _once(spec, placement, lambda: Vae(spec, placement))
 
 
-def classifier(spec: ClassifierSpec, place: Placement) -> Classifier:
-    return _once(spec, place, lambda: Classifier(spec, place), spec.key)
+def classifier(spec: ClassifierSpec, placement: Placement) -> Classifier:
+    return _once(spec, placement, lambda: Classifier(spec, placement), spec.key)
 
 
-def generator(spec: Generator, place: Placement, cfg_scale: float, cfg_channels: Literal["all", "first3"]) -> Denoiser:
+def generator(
+    spec: Generator, placement: Placement, cfg_scale: float, cfg_channels: Literal["all", "first3"]
+) -> Denoiser:
     """A denoiser of its own, by the network that all guidance scales share."""
-    net = _once(spec, place, lambda: denoiser.network(spec, place))
-    return Denoiser(spec, place, cfg_scale, cfg_channels, net)
+    net = _once(spec, placement, lambda: denoiser.network(spec, placement))
+    return Denoiser(spec, placement, cfg_scale, cfg_channels, net)
 
 
-def _once(spec: VaeSpec | ClassifierSpec | Generator, place: Placement, load: Callable[[], Any], key: str = "") -> Any:
+def _once(
+    spec: VaeSpec | ClassifierSpec | Generator, placement: Placement, load: Callable[[], Any], key: str = ""
+) -> Any:
     """What was loaded for the same spec, which errors name by its path and `key`; room is made before it is loaded."""
     names = type(spec).__name__, str(spec.path), key
-    what = fingerprint(*names, spec.identity(), str(place.device), place.kind, torch.get_num_threads())
-    found = _kept.pop(what, None)
-    if found is None:
+    what = fingerprint(*names, spec.identity(), str(placement.device), placement.kind, torch.get_num_threads())
+    network = _kept.pop(what, None)
+    if network is None:
         while len(_kept) >= MOST:
             del _kept[next(iter(_kept))]
-        found = load()
-    _kept[what] = found
-    return found
+        network = load()
+    _kept[what] = network
+    return network

@@ -87,27 +87,34 @@ class Vae:
     It computes in the placement's dtype; what it returns as floats is float32, and float64 of a VAE in float64.
     """
 
-    def __init__(self, spec: VaeSpec, place: Placement) -> None:
+    def __init__(self, spec: VaeSpec, placement: Placement) -> None:
         quiet_libraries()
         import diffusers
 
-        self.spec, self.place = spec, place
+        self.spec, self.placement = spec, placement
         net = load_network(getattr(diffusers, spec.kind), spec.path, "vae.path")
-        memory = torch.channels_last if place.device.type == "cuda" else torch.contiguous_format
-        self.net = net.eval().requires_grad_(False).to(place.device, place.dtype, memory_format=memory)
+        memory = torch.channels_last if placement.device.type == "cuda" else torch.contiguous_format
+        self.net = net.eval().requires_grad_(False).to(placement.device, placement.dtype, memory_format=memory)
 
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (B, H, W, 3) -> float32 (B, C, h, w) on the CPU. Raises StageFailed on a non-finite latent."""
-        x = pixels.to(self.place.device).permute(0, 3, 1, 2).to(torch.float32).div(127.5).sub(1).to(self.place.dtype)
-        if self.place.device.type == "cuda":
+        x = (
+            pixels.to(self.placement.device)
+            .permute(0, 3, 1, 2)
+            .to(torch.float32)
+            .div(127.5)
+            .sub(1)
+            .to(self.placement.dtype)
+        )
+        if self.placement.device.type == "cuda":
             x = x.contiguous(memory_format=torch.channels_last)
         out = self.net.encode(x)
         mean = out.latents if self.spec.kind == "AutoencoderTiny" else out.latent_dist.mode()
         z = (mean.float() - self.spec.shift_factor) * self.spec.scaling_factor
         if not torch.isfinite(z).all():
             raise StageFailed(
-                f"vae: {self.spec.path} gave non-finite latents in {self.place.dtype}; try encode.dtype=float32"
+                f"vae: {self.spec.path} gave non-finite latents in {self.placement.dtype}; try encode.dtype=float32"
             )
         return z.cpu()
 
@@ -131,11 +138,11 @@ class Vae:
 
     def _image(self, z: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) in VAE-scaled space -> (B, 3, S, S), black -1 and white 1."""
-        wide = torch.promote_types(self.place.dtype, torch.float32)
-        raw = z.to(self.place.device, wide) / self.spec.scaling_factor + self.spec.shift_factor
-        image = self.net.decode(raw.to(self.place.dtype)).sample.to(wide)
+        wide = torch.promote_types(self.placement.dtype, torch.float32)
+        raw = z.to(self.placement.device, wide) / self.spec.scaling_factor + self.spec.shift_factor
+        image = self.net.decode(raw.to(self.placement.dtype)).sample.to(wide)
         if not torch.isfinite(image).all():
             raise StageFailed(
-                f"vae: {self.spec.path} decoded non-finite pixels in {self.place.dtype}; try sample.dtype=float32"
+                f"vae: {self.spec.path} decoded non-finite pixels in {self.placement.dtype}; try sample.dtype=float32"
             )
         return image

@@ -139,7 +139,7 @@ def finish(steps: Steps, done: Results, until: Until) -> None:
 def judge(steps: Steps, done: Results) -> None:
     """The metrics of every set but the whole split, by which they are measured, and the soft labels of all."""
     for ref in sets(done) if done.prepared.config.metrics.names else ():
-        if ref.made is not None and not ref.draw:
+        if ref.distilled is not None and not ref.draw:
             done.measured[ref.name] = steps.measured(ref)
     done.teaching = steps.teaching(sets(done))
 

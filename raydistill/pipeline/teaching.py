@@ -28,6 +28,6 @@ def teach(p: Prepared, sets: Sequence[SetRef], run_stage: RunStage) -> Teaching 
     stored = {
         s.images_digest: run_stage(label.stage(p.config, p.run, s, classes, p.teacher, recipe), f"label {s.name}")
         for s in sets
-        if recipe.labels == "stored" and s.made is not None
+        if recipe.labels == "stored" and s.distilled is not None
     }
     return Teaching(p.teacher, accuracy, stored)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from raydistill.config import Pool, SamplerConfig
 from raydistill.diffusion import flow
 from raydistill.errors import StageFailed
-from raydistill.models.device import mixed, place
+from raydistill.models.device import mixed, placement
 from raydistill.models.vae import Vae, VaeSpec
 from raydistill.pretraining.data import TrainingLatents
 from raydistill.pretraining.group import Group
@@ -56,7 +56,7 @@ class Validation:
         rng = generator(t.seed, "pretrain", "samples")
         noise = normal(rng, (len(labels), *self.latents.values.shape[1:]), slice(None), t.device)
         pool = Pool(threads=t.config.threads, device="cuda" if t.device.type == "cuda" else "cpu", dtype="float32")
-        vae = Vae(self.vae, place(pool))
+        vae = Vae(self.vae, placement(pool))
         return tiled(vae.decode(self.sampled(net, noise, labels) / t.scale).numpy())
 
     def sampled(self, net: nn.Module, x: Tensor, labels: Tensor) -> Tensor:

@@ -70,8 +70,8 @@ def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
         say(label or stage.name, f"finished before: {stage.total} {stage.unit}")
         return Outcome(sealed, 0.0, True, 0)
     start = time.monotonic()
-    found = stage.artifact.records()
-    records = {k: found[k] for k in stage.keys if k in found}
+    committed = stage.artifact.records()
+    records = {k: committed[k] for k in stage.keys if k in committed}
     todo = [k for k in stage.keys if k not in records]
     before = sum(map(stage.units, records.values()))
     with Progress(label or stage.name, stage.unit, stage.total, before) as progress:

@@ -113,7 +113,7 @@ def together(fit: Sequence[Sampled]) -> Iterator[tuple[Cell, Results]]:
     refs = list({s.ref.digest: s.ref for s in fit}.values())  # rows may have made the same images
     every = steps.trainings(refs)
     for s in fit:
-        if s.ref.made is not None:
+        if s.ref.distilled is not None:
             yield s.cell, job.run(s.prepared, "evaluate")
         else:
             trained = [t for t in every if t.set == s.ref]

@@ -128,5 +128,5 @@ def _calls(d: _Drawn) -> float:
     v = d.prepared.variants[0]
     if not v.method.generates:
         return 0.0
-    assert d.ref.made is not None
-    return d.ref.made.numbers().nfe.mean / (1 if v.config.sampler.cfg_scale == 1 else 2)
+    assert d.ref.distilled is not None
+    return d.ref.distilled.numbers().nfe.mean / (1 if v.config.sampler.cfg_scale == 1 else 2)

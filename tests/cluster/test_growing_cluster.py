@@ -20,7 +20,7 @@ from raydistill.config import Pool, RayConfig
 from raydistill.distributed import pool, runtime
 from raydistill.distributed.executors import stream
 from raydistill.models import loaded
-from raydistill.models.device import place
+from raydistill.models.device import placement
 from raydistill.models.vae import VaeSpec
 from raydistill.stages.runner import Stage
 from raydistill.store.artifact import Record
@@ -57,7 +57,7 @@ class Holding:
         return item
 
     def open(self) -> Callable[[Any], Record]:
-        held = loaded.vae(VaeSpec(None), place(Pool()))
+        held = loaded.vae(VaeSpec(None), placement(Pool()))
         return lambda key: Record(key, f"{os.getpid()} {id(held)}", 1, 0, "", "", "cpu")
 
 

@@ -41,7 +41,7 @@ def slots_of(guidance: Guidance, prototype: torch.Tensor | float, size: int = 3,
     latents = (anchors.unsqueeze(1) + noise(99, 32, shape)).flatten(0, 1).numpy()
     context = {
         name: torch.from_numpy(asked.of(latents, anchors.numpy()))
-        for name, asked in guidance.context(guidance.own).items()
+        for name, asked in guidance.context(guidance.settings).items()
     }
     return Batch(plain.class_index, anchors, plain.keys, context)
 

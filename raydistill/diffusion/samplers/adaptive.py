@@ -30,36 +30,36 @@ class Adaptive:
     any_time = True
     section: ClassVar[tuple[str, type[Section]] | None] = ("adaptive", AdaptiveConfig)
 
-    def __init__(self, own: AdaptiveConfig | None = None) -> None:
-        self.own = own or AdaptiveConfig()
+    def __init__(self, settings: AdaptiveConfig | None = None) -> None:
+        self.settings = settings or AdaptiveConfig()
 
     def step(self, field: Field, x: Tensor, step: FlowStep) -> Tensor:
         return torch.cat([self.solved(field.alone(i), x[i : i + 1], step) for i in range(len(x))])
 
     def solved(self, field: Field, x: Tensor, step: FlowStep) -> Tensor:
-        most = field.calls[0] + self.own.calls
+        most = field.calls[0] + self.settings.calls
 
         def velocity_at(t: float, y: np.ndarray) -> np.ndarray:
             if field.calls[0] == most:
                 raise StageFailed(
-                    f"sampler adaptive: not done after {self.own.calls} network calls between t={step.t:.4g} and "
+                    f"sampler adaptive: not done after {self.settings.calls} network calls between t={step.t:.4g} and "
                     f"{step.t_next:.4g}; raise adaptive.rtol and adaptive.atol, or adaptive.calls"
                 )
             at = torch.from_numpy(y.reshape(tuple(x.shape))).to(x.device, x.dtype)
             return field(at, min(float(t), LAST)).double().cpu().numpy().ravel()
 
-        made = solve_ivp(
+        solution = solve_ivp(
             velocity_at,
             (step.t, step.t_next),
             x.double().cpu().numpy().ravel(),
-            self.own.solver,
+            self.settings.solver,
             t_eval=[step.t_next],
-            rtol=self.own.rtol,
-            atol=self.own.atol,
+            rtol=self.settings.rtol,
+            atol=self.settings.atol,
         )
-        if not made.success:
+        if not solution.success:
             raise StageFailed(
-                f"sampler adaptive: no solution from t={step.t:.4g} to {step.t_next:.4g} ({made.message}); "
+                f"sampler adaptive: no solution from t={step.t:.4g} to {step.t_next:.4g} ({solution.message}); "
                 "raise adaptive.rtol and adaptive.atol"
             )
-        return torch.from_numpy(made.y[:, -1].reshape(tuple(x.shape))).to(x.device, x.dtype)
+        return torch.from_numpy(solution.y[:, -1].reshape(tuple(x.shape))).to(x.device, x.dtype)

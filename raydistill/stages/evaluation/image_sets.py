@@ -30,14 +30,14 @@ class SetRef:
     name: str
     digest: str
     images: int
-    made: DistilledSet | None
+    distilled: DistilledSet | None
     redundancy_part: tuple[int, int] | None = None
     draw: int | None = 0
     balanced: bool = False
 
     @classmethod
-    def of(cls, name: str, made: DistilledSet, draw: int | None = 0) -> SetRef:
-        return cls(name, made.digest, made.rows, made, draw=draw)
+    def of(cls, name: str, distilled: DistilledSet, draw: int | None = 0) -> SetRef:
+        return cls(name, distilled.digest, distilled.rows, distilled, draw=draw)
 
     @classmethod
     def full(cls, train: Listing, balanced: bool = False) -> SetRef:
@@ -47,7 +47,7 @@ class SetRef:
     @property
     def images_digest(self) -> str:
         """What its soft labels are of: weights are not in it."""
-        return self.digest if self.made is None else self.made.images_digest
+        return self.digest if self.distilled is None else self.distilled.images_digest
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def real_images(source: SourceConfig, listing: Listing, size: int, crop: float =
 
 def syntheses(ref: SetRef, source: SourceConfig, size: int) -> Loaded:
     """The images of a set with their weights, in the order of its rows."""
-    assert ref.made is not None
-    table = ref.made.read(["class_index", "weight", "image"])
+    assert ref.distilled is not None
+    table = ref.distilled.read(["class_index", "weight", "image"])
     blobs = table["image"].to_pylist()
     images = image_set(load_images(blobs, source, size), table["class_index"].to_numpy(), table["weight"].to_numpy())
     return Loaded(images, [], sum(map(len, blobs)))

@@ -21,7 +21,7 @@ from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.stored import Views, quantise, view_boxes
 from raydistill.models import loaded
 from raydistill.models.classifier import ClassifierSpec, class_columns
-from raydistill.models.device import place
+from raydistill.models.device import placement
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.evaluation.image_sets import SetRef, load_images
 from raydistill.stages.runner import Stage
@@ -52,7 +52,7 @@ class LabelWork(StageWork):
         return item, load_images(blobs, self.source, self.recipe.image_size)
 
     def open(self) -> Callable[[tuple[Unit, np.ndarray]], Record]:
-        at = place(self.label)
+        at = placement(self.label)
         network = loaded.classifier(self.network, at)
         columns = torch.from_numpy(class_columns(self.network, self.class_ids)).to(at.device)
 
@@ -99,10 +99,10 @@ def stage(
     recipe: Recipe,
 ) -> Stage:
     """The soft labels of one set of syntheses."""
-    assert ref.made is not None
+    assert ref.distilled is not None
     ids = tuple(c.class_id for c in classes)
     work = LabelWork(ref.images_digest, network, ids, recipe, config.source, config.label).within(run)
-    units = {unit.key: unit for unit in ref.made.units()}
+    units = {unit.key: unit for unit in ref.distilled.units()}
     total = ref.images * recipe.views
     return Stage("label", "labels", work.artifact, list(units), units.__getitem__, work, total, "actors", config.label)
 

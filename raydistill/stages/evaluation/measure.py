@@ -21,7 +21,7 @@ from raydistill.identity import canonical
 from raydistill.metrics.base import Metric
 from raydistill.models import loaded
 from raydistill.models.classifier import Classifier, ClassifierSpec
-from raydistill.models.device import place
+from raydistill.models.device import placement
 from raydistill.sources.images import decode
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.latents.embed import embed_all
@@ -53,8 +53,8 @@ def requested_spaces(config: MetricsConfig, network: ClassifierSpec | None) -> d
     """Metric -> the space in which it is computed. Raises BadInput for a name that is unknown or comes twice."""
     if len(set(config.names)) != len(config.names):
         raise BadInput(f"metrics.names: {config.names} names a metric twice")
-    own = network.architecture if network else LATENT
-    return {name: LATENT if registry.get("metric", name).space == "latent" else own for name in config.names}
+    feature_space = network.architecture if network else LATENT
+    return {name: LATENT if registry.get("metric", name).space == "latent" else feature_space for name in config.names}
 
 
 @dataclass(frozen=True)
@@ -79,32 +79,32 @@ class MeasureWork(StageWork):
         return item
 
     def open(self) -> Callable[[str], Record]:
-        at = place(self.embed)
+        at = placement(self.embed)
         network = loaded.classifier(self.network, at) if self.network else None
 
         def finish(key: str) -> Record:
             try:
-                found = self._values(*self._set(network))
+                values = self._values(*self._set(network))
             except ValueError as e:  # a metric's own line
                 raise StageFailed(f"measure: {self.set.name}: {e}; leave it out of metrics.names") from None
-            return self.artifact.commit(key, canonical(found).encode(), rows=1, device=at.kind, ext="json")
+            return self.artifact.commit(key, canonical(values).encode(), rows=1, device=at.kind, ext="json")
 
         return finish
 
     def _values(self, x: Mapping[str, np.ndarray], y: np.ndarray, w: np.ndarray) -> dict[str, float]:
         """VALUE/SPACE -> number."""
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for name, seen in self._real().items():
             space, metric = self.spaces[name], self._empty(name)
             metric.merge(seen)
             metric.update_synthetic(x[space], y, w)
-            found |= {f"{value}/{space}": number for value, number in metric.compute().items()}
-        return found
+            values |= {f"{value}/{space}": number for value, number in metric.compute().items()}
+        return values
 
     def _set(self, network: Classifier | None) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """The distilled images in every space, their labels and weights."""
-        assert self.set.made is not None
-        table = self.set.made.read(["class_index", "weight", "latent", *(["image"] if network else [])])
+        assert self.set.distilled is not None
+        table = self.set.distilled.read(["class_index", "weight", "latent", *(["image"] if network else [])])
         x = {LATENT: vectors(table["latent"])}
         if network is not None:
             s = self.source
@@ -118,13 +118,13 @@ class MeasureWork(StageWork):
         key = canonical([places, self.spaces, self.classes])
         if key not in _real:
             _real.clear()
-            made = {name: self._empty(name) for name in self.spaces}
+            metrics = {name: self._empty(name) for name in self.spaces}
             for space, points in self.points.items():
-                mine = [made[name] for name, where in self.spaces.items() if where == space]
+                mine = [metrics[name] for name, where in self.spaces.items() if where == space]
                 for x, y in real_vectors(points, space):
                     for metric in mine:
                         metric.update_real(x, y)
-            _real[key] = made
+            _real[key] = metrics
         return _real[key]
 
     def _empty(self, name: str) -> Metric:

@@ -17,7 +17,7 @@ from raydistill.evaluation.recipe import Recipe
 from raydistill.identity import canonical
 from raydistill.models import loaded
 from raydistill.models.classifier import ClassifierSpec, class_columns
-from raydistill.models.device import place
+from raydistill.models.device import placement
 from raydistill.sources.base import Listing, open_source
 from raydistill.stages.evaluation.image_sets import load_images
 from raydistill.stages.runner import Stage
@@ -53,7 +53,7 @@ class TeacherWork(StageWork):
         return key, np.concatenate(pixels), np.array(labels, np.int64)
 
     def open(self) -> Callable[[tuple[str, np.ndarray, np.ndarray]], Record]:
-        at = place(self.label)
+        at = placement(self.label)
         network = loaded.classifier(self.network, at)
         columns = torch.from_numpy(class_columns(self.network, [c.class_id for c in self.test.classes]))
 
@@ -77,10 +77,10 @@ def stage(config: Config, run: RunDir, test: Listing, network: ClassifierSpec, r
     starts = {f"chunk-{i:05d}": i * CHUNK for i in range(-(-len(test) // CHUNK))}
 
     def inspect(records: list[Record]) -> None:
-        found, wanted = _accuracy(records), least(len(test.classes))
-        if found < wanted:
+        accuracy, wanted = _accuracy(records), least(len(test.classes))
+        if accuracy < wanted:
             raise StageFailed(
-                f"teacher: {network.path} recognises {100 * found:.1f} % of the test images, less than the "
+                f"teacher: {network.path} recognises {100 * accuracy:.1f} % of the test images, less than the "
                 f"{100 * wanted:.1f} % that {len(test.classes)} classes ask for, so it labels nothing; check "
                 "teacher.classes, or give another teacher.path"
             )

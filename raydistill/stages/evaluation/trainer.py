@@ -85,8 +85,8 @@ def body(training: Training) -> dict[str, Any] | None:
 
 def score(training: Training) -> Score | None:
     """The committed score, or None."""
-    found = body(training)
-    return None if found is None else Score.of(found)
+    committed = body(training)
+    return None if committed is None else Score.of(committed)
 
 
 class StudentTrainer:
@@ -138,9 +138,11 @@ class StudentTrainer:
     def images(self, ref: SetRef, size: int) -> Loaded:
         if self.cached is None or self.cached[0] != ref.digest:
             self.cached = None  # two large sets at once are not needed
-            real = ref.made is None
-            made = real_images(self.job.source, self.job.train, size) if real else syntheses(ref, self.job.source, size)
-            self.cached = ref.digest, made
+            real = ref.distilled is None
+            images = (
+                real_images(self.job.source, self.job.train, size) if real else syntheses(ref, self.job.source, size)
+            )
+            self.cached = ref.digest, images
         return self.cached[1]
 
     def parts(self, ref: SetRef, images: ImageSet) -> list[ImageSet]:
@@ -148,9 +150,9 @@ class StudentTrainer:
         whole set."""
         if ref.redundancy_part is None:
             return []
-        n, made = ref.redundancy_part[1], ref.made
-        if made is not None and len(made.parts) == n:
-            of = torch.repeat_interleave(torch.tensor([part.rows for part in made.parts]))
+        n, distilled = ref.redundancy_part[1], ref.distilled
+        if distilled is not None and len(distilled.parts) == n:
+            of = torch.repeat_interleave(torch.tensor([part.rows for part in distilled.parts]))
         else:
             of = torch.from_numpy(redundancy_parts(images.labels.numpy(), n, seed=0))
         return [images.take(of == i) for i in range(n)]

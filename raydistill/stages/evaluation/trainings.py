@@ -49,7 +49,7 @@ def recipe(config: Config, classes: int, student: str, parts: int = 1) -> Recipe
 def redundancy_parts(config: Config, sets: Sequence[SetRef]) -> list[SetRef]:
     """The parts of every distilled set, if they are asked for; the whole training split is not cut."""
     n = config.evaluate.redundancy_parts or 0
-    cut = [s for s in sets if s.made is not None and not s.draw]
+    cut = [s for s in sets if s.distilled is not None and not s.draw]
     return [
         replace(s, name=f"{s.name} part {i + 1} of {n}", images=s.images // n, redundancy_part=(i, n))
         for s in cut
@@ -68,12 +68,12 @@ def training(
 ) -> Training:
     """One student of one seed on one set, by the recipe of the configuration."""
     e = config.evaluate
-    own = recipe(config, len(test.classes), student, s.redundancy_part[1] if s.redundancy_part else 1)
-    if s.made is None and e.full_epochs is not None:
-        own = replace(own, visits=e.full_epochs * s.images)
+    resolved = recipe(config, len(test.classes), student, s.redundancy_part[1] if s.redundancy_part else 1)
+    if s.distilled is None and e.full_epochs is not None:
+        resolved = replace(resolved, visits=e.full_epochs * s.images)
     stored = teaching.stored.get(s.images_digest) if teaching else None
     reads = TrainingReads(
-        own,
+        resolved,
         e,
         test,
         config.source,
@@ -88,7 +88,7 @@ def training(
         registry.identity("student", student) + registry.identity("protocol", e.protocol.name),
     )
     scored = reads.within(run).artifact
-    return Training(s, student, seed, own, scored, run.artifact("classifiers", scored.fingerprint))
+    return Training(s, student, seed, resolved, scored, run.artifact("classifiers", scored.fingerprint))
 
 
 def trainings(

@@ -18,7 +18,7 @@ from raydistill.declared import Aside, Keys
 from raydistill.errors import BrokenImage, StageFailed
 from raydistill.models import loaded
 from raydistill.models.classifier import Classifier, ClassifierSpec, unit_images
-from raydistill.models.device import place
+from raydistill.models.device import placement
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
 from raydistill.stages.runner import Stage
@@ -44,16 +44,16 @@ class EmbedWork(StageWork):
         return item
 
     def open(self) -> Callable[[Record], Record]:
-        at = place(self.embed)
+        at = placement(self.embed)
         network = loaded.classifier(self.network, at)
 
         def finish(bucket: Record) -> Record:
             table = self.classes.table(bucket.key, ["image_id", "class_index"])
             ids = np.array(table["image_id"].to_pylist(), object)
             order = np.argsort(ids, kind="stable")
-            found = embed_all(network, self._pixels(ids[order].tolist()), self.embed.batch)
-            features = np.empty_like(found)
-            features[order] = found
+            embedded = embed_all(network, self._pixels(ids[order].tolist()), self.embed.batch)
+            features = np.empty_like(embedded)
+            features[order] = embedded
             table = table.append_column("feature", schemas.tensor_array(features))
             return self.artifact.commit_table(
                 bucket.key,

@@ -14,7 +14,7 @@ from raydistill.config import Config, EncodeConfig, SourceConfig
 from raydistill.declared import Aside, Keys
 from raydistill.errors import BrokenImage, StageFailed, printable
 from raydistill.models import loaded
-from raydistill.models.device import place
+from raydistill.models.device import placement
 from raydistill.models.vae import Vae, VaeSpec
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
@@ -70,7 +70,7 @@ class EncodeWork(StageWork):
         return Decoded(item.key, [item.ids[i] for i in kept], item.labels[kept], stacked, broken)
 
     def open(self) -> Callable[[Decoded], Record]:
-        at = place(self.encode)
+        at = placement(self.encode)
         vae = loaded.vae(self.vae, at)
         shape = self.vae.latent_shape(self.source.image_size)
 

@@ -60,11 +60,11 @@ class GroupWork(StageWork):
 
     def _part(self, shard: Record, row_group: int) -> pa.Table:
         """A row group of a shard whose bytes have been checked: whole on a process's first visit, then on their own."""
-        place = (str(self.latents.artifact.location), shard.file, shard.sha256)
-        if place in _checked:
+        shard_id = (str(self.latents.artifact.location), shard.file, shard.sha256)
+        if shard_id in _checked:
             return self.latents.artifact.read_row_group(shard, row_group)
         table = self.latents.artifact.read_table(shard, row_group)
-        _checked.add(place)
+        _checked.add(shard_id)
         return table
 
 

@@ -75,12 +75,12 @@ class ClusterWork(StageWork):
         """The rows of a class and, if its clustering sees points one after the other, what its stream gave each."""
         ids = piece.artifact.read_rows(piece.bucket, piece.start, piece.start + piece.count, ["image_id"])["image_id"]
         try:
-            found = self.clustering.cluster(self._points(piece, int(np.prod(shape))), self.class_ids[index])
+            clusters = self.clustering.cluster(self._points(piece, int(np.prod(shape))), self.class_ids[index])
         except BadInput as e:
             raise StageFailed(f"cluster: class {self.class_ids[index]!r}: {e}") from None
-        if isinstance(found, Tree):
-            return tree_table(index, found, ids, shape), None
-        return prototype_table(index, found, ids, shape), found.seen
+        if isinstance(clusters, Tree):
+            return tree_table(index, clusters, ids, shape), None
+        return prototype_table(index, clusters, ids, shape), clusters.seen
 
     def _points(self, piece: Piece, dim: int) -> Points:
         if 2 * piece.count * dim <= self.budget:
@@ -88,16 +88,16 @@ class ClusterWork(StageWork):
         return PointsInFile(piece, dim, max(1, self.budget // (2 * dim * PART)) * PART, self.num_cpus)
 
 
-def prototype_table(index: int, found: Clusters, ids: pa.ChunkedArray, shape: tuple[int, ...]) -> pa.Table:
-    count = len(found.size)
+def prototype_table(index: int, clusters: Clusters, ids: pa.ChunkedArray, shape: tuple[int, ...]) -> pa.Table:
+    count = len(clusters.size)
     return pa.table(
         {
             "class_index": pa.array([index] * count, pa.int32()),
             "prototype_id": pa.array(range(count), pa.int32()),
-            "size": pa.array(found.size, pa.int64()),
-            "sse": pa.array(found.sse, pa.float64()),
-            "medoid": ids.take(pa.array(found.medoid)),
-            "centroid": schemas.tensor_array(found.centroids.reshape(count, *shape)),
+            "size": pa.array(clusters.size, pa.int64()),
+            "sse": pa.array(clusters.sse, pa.float64()),
+            "medoid": ids.take(pa.array(clusters.medoid)),
+            "centroid": schemas.tensor_array(clusters.centroids.reshape(count, *shape)),
         },
         schema=schemas.prototypes(shape),
     )

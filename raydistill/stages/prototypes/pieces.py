@@ -25,13 +25,13 @@ class Piece:
 
     def read(self) -> np.ndarray:
         """Latents as vectors (count, D) float16. A process keeps the last piece that it read."""
-        place = (str(self.artifact.location), self.bucket.sha256, self.start, self.count)
-        if place not in _held:
+        piece_id = (str(self.artifact.location), self.bucket.sha256, self.start, self.count)
+        if piece_id not in _held:
             _held.clear()
             self.artifact.verify_once(self.bucket)
             table = self.artifact.read_rows(self.bucket, self.start, self.start + self.count, ["latent"])
-            _held[place] = schemas.tensor_numpy(table["latent"]).reshape(self.count, -1)
-        return _held[place]
+            _held[piece_id] = schemas.tensor_numpy(table["latent"]).reshape(self.count, -1)
+        return _held[piece_id]
 
 
 _held: dict[tuple[str, str, int, int], np.ndarray] = {}

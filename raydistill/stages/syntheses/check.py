@@ -89,7 +89,7 @@ class CheckWork(StageWork):
     name, folder = "check", "checks"
 
     means: Sealed
-    made: Annotated[DistilledSet, Keys("images_digest")]
+    distilled: Annotated[DistilledSet, Keys("images_digest")]
 
     def load(self, item: str) -> str:
         return item
@@ -100,10 +100,10 @@ class CheckWork(StageWork):
     def finish(self, key: str) -> Record:
         """All means and one record of syntheses are held at a time."""
         means = self._means()
-        parts = [(own, nearest_means(z, means)) for own, z in self._latents()]
-        own, nearest = (np.concatenate(column) for column in zip(*parts, strict=True))
-        found = OwnClass.of(own, nearest, len(means))
-        text = canonical({"classes": found.classes, "nearest": found.pairs.tolist()})
+        parts = [(labels, nearest_means(z, means)) for labels, z in self._latents()]
+        labels, nearest = (np.concatenate(column) for column in zip(*parts, strict=True))
+        counted = OwnClass.of(labels, nearest, len(means))
+        text = canonical({"classes": counted.classes, "nearest": counted.pairs.tolist()})
         return self.artifact.commit(key, text.encode(), rows=1, device="cpu", ext="json")
 
     def _means(self) -> np.ndarray:
@@ -112,17 +112,17 @@ class CheckWork(StageWork):
         return schemas.tensor_numpy(table["mean"])[order].reshape(len(order), -1)
 
     def _latents(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for table in self.made.tables(["class_index", "latent"]):
+        for table in self.distilled.tables(["class_index", "latent"]):
             yield table["class_index"].to_numpy(), schemas.tensor_numpy(table["latent"]).reshape(len(table), -1)
 
 
-def stage(run: RunDir, means: Sealed, made: DistilledSet) -> Stage:
+def stage(run: RunDir, means: Sealed, distilled: DistilledSet) -> Stage:
     """The check of one set of syntheses against the means of the real classes."""
-    work = CheckWork(means, made).within(run)
+    work = CheckWork(means, distilled).within(run)
     return Stage("check", "sets", work.artifact, [KEY], lambda k: k, work, 1, "driver")
 
 
-def found(checked: Sealed) -> OwnClass:
+def own_class(checked: Sealed) -> OwnClass:
     """What a check has found."""
     kept = json.loads(checked.body())
     return OwnClass(np.array(kept["nearest"], np.int64).reshape(-1, 3), kept["classes"])
@@ -140,8 +140,8 @@ def check(
         return {}
     means = run_stage(means_stage(run, real), "means")
     checks = {}
-    for name, made in sets.items():
-        checks[name] = found(run_stage(stage(run, means, made), f"check {name}"))
+    for name, distilled in sets.items():
+        checks[name] = own_class(run_stage(stage(run, means, distilled), f"check {name}"))
         text = warning(checks[name], [c.class_id for c in classes])
         if text is not None:
             say("warning", f"{name}: {text}; docs/bring-your-own.md#are-they-your-classes says what to do")

@@ -55,8 +55,8 @@ class DistilledSet:
     @property
     def digest(self) -> str:
         """Of images and weights. Of one part without weights it is that of its manifest."""
-        own = [w.digest if w else None for w in self.weights]
-        return _digest([self.images_digest, own]) if own else self.images_digest
+        weight_digests = [w.digest if w else None for w in self.weights]
+        return _digest([self.images_digest, weight_digests]) if weight_digests else self.images_digest
 
     @property
     def images_digest(self) -> str:
@@ -84,24 +84,24 @@ class DistilledSet:
 
     def units(self) -> list[Unit]:
         """Its files in the order of its rows."""
-        made, start = [], 0
+        units, start = [], 0
         for i, part in enumerate(self.parts):
             for record in part.records:
                 key = record.key if len(self.parts) == 1 else f"part-{i:03d}-{record.key}"
-                made.append(Unit(key, part.artifact, record, start))
+                units.append(Unit(key, part.artifact, record, start))
                 start += record.rows
-        return made
+        return units
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Its rows, a file at a time, with the slots that they have in the set."""
         first = np.zeros(0, np.int64)  # of each class, the first slot of this part
         for part, weights in zip_longest(self.parts, self.weights):
-            after, own = first, None if weights is None else weights.read()
+            after, weight_table = first, None if weights is None else weights.read()
             for record in part.records:
                 wanted = None if columns is None else list(dict.fromkeys([*columns, *schemas.PLACE]))
                 table = part.table(record.key, wanted)
-                if own is not None and "weight" in table.column_names:
-                    table = _weighed(table, own)
+                if weight_table is not None and "weight" in table.column_names:
+                    table = _weighed(table, weight_table)
                 if len(self.parts) > 1:
                     label = table["class_index"].to_numpy()
                     first, after = (_long(a, int(label.max()) + 1) for a in (first, after))
@@ -118,10 +118,12 @@ class DistilledSet:
 
 def _weighed(table: pa.Table, weights: pa.Table) -> pa.Table:
     """The rows with the weights of their images."""
-    place, own = (t["class_index"].to_numpy().astype(np.int64) << 32 | t["slot"].to_numpy() for t in (table, weights))
-    order = np.argsort(own)
-    rows = order[np.searchsorted(own, place, sorter=order)]
-    assert np.array_equal(own[rows], place), "every image has a weight"
+    keys, weight_keys = (
+        t["class_index"].to_numpy().astype(np.int64) << 32 | t["slot"].to_numpy() for t in (table, weights)
+    )
+    order = np.argsort(weight_keys)
+    rows = order[np.searchsorted(weight_keys, keys, sorter=order)]
+    assert np.array_equal(weight_keys[rows], keys), "every image has a weight"
     return table.set_column(table.column_names.index("weight"), "weight", weights["weight"].take(pa.array(rows)))
 
 

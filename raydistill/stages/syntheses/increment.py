@@ -90,12 +90,12 @@ class CandidateRound:
 
     def trace(self, slot: int, chosen: int) -> list[dict[str, object]]:
         """What guidance did for the chosen one, and what was chosen and rejected by."""
-        own = self.traces[chosen][slot]
+        trace = self.traces[chosen][slot]
         if self.scores is None:
-            return own
+            return trace
         rejected = np.delete(self.scores[:, slot], chosen).mean()
         scores = {CHOSEN: self.scores[chosen, slot], REJECTED: rejected}
-        return [*own, *({"step": 0, "name": name, "value": float(score)} for name, score in scores.items())]
+        return [*trace, *({"step": 0, "name": name, "value": float(score)} for name, score in scores.items())]
 
 
 class Filler:
@@ -113,11 +113,13 @@ class Filler:
         for begin in range(0, int(order.max()) + 1, self.work.how.round):
             now = np.flatnonzero((order >= begin) & (order < begin + self.work.how.round))
             context = {name: values[now] for name, values in slots.context.items()} | {MEMORY: memory[now]}
-            made = self.candidates(prototypes[now], [NoiseKey.of(t["seed_key"][int(i)].as_py()) for i in now], context)
-            which = made.best()
-            parts.append((made, which))
+            candidates = self.candidates(
+                prototypes[now], [NoiseKey.of(t["seed_key"][int(i)].as_py()) for i in now], context
+            )
+            which = candidates.best()
+            parts.append((candidates, which))
             rows.append(now)
-            kept = made.latents[which, np.arange(len(now))]
+            kept = candidates.latents[which, np.arange(len(now))]
             memory = grown(memory, index, index[now], kept)
         return self.commit(slots, np.concatenate(rows), parts)
 
@@ -157,15 +159,15 @@ class Filler:
         ]
         table = slots.table.take(pa.array(rows))
         table = table.set_column(table.column_names.index("seed_key"), "seed_key", pa.array(keys))
-        every = [(made, int(c), i) for made, which in parts for i, c in enumerate(which)]
+        every = [(candidates, int(c), i) for candidates, which in parts for i, c in enumerate(which)]
         return commit(
             self.work.artifact,
             Slots(slots.key, table),
-            np.stack([made.pixels[c, i] for made, c, i in every]),
-            np.stack([made.latents[c, i] for made, c, i in every]),
-            np.concatenate([made.nfe.sum(axis=0) for made, _ in parts]),
+            np.stack([candidates.pixels[c, i] for candidates, c, i in every]),
+            np.stack([candidates.latents[c, i] for candidates, c, i in every]),
+            np.concatenate([candidates.nfe.sum(axis=0) for candidates, _ in parts]),
             self.maker.at.kind,
-            [made.trace(i, c) for made, c, i in every],
+            [candidates.trace(i, c) for candidates, c, i in every],
         )
 
 

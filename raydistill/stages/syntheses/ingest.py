@@ -23,7 +23,7 @@ from raydistill.exporters.marker import check_ours
 from raydistill.identity import digest
 from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.models import loaded
-from raydistill.models.device import place
+from raydistill.models.device import placement
 from raydistill.models.vae import VaeSpec
 from raydistill.progress import say
 from raydistill.report.data import FULL
@@ -114,8 +114,8 @@ def _layout(folder: str, like: SourceConfig) -> SourceConfig:
             raise BadInput("there is no such folder; give one that holds CLASS/*.png, train/CLASS/*.png or shards")
         files = [
             i.base_name
-            for place in (root, root / TRAIN, root / "data")
-            for i in place.infos()
+            for parent in (root, root / TRAIN, root / "data")
+            for i in parent.infos()
             if i.type == pafs.FileType.File
         ]
         folders = [i.base_name for i in root.infos() if i.type == pafs.FileType.Directory and i.base_name[0] != "."]
@@ -155,12 +155,12 @@ def _class_ids(folder: str, source: SourceConfig) -> dict[str, str]:
     return {}
 
 
-def _match(found: Listing, wanted: Sequence[ClassInfo], ids: dict[str, str]) -> Listing:
+def _match(listing: Listing, wanted: Sequence[ClassInfo], ids: dict[str, str]) -> Listing:
     """The listing with labels that index `wanted`: a class is found by its id, or else by its name, never by place."""
     known = {n: i for i, n in enumerate(label_names(wanted))} | {c.class_id: i for i, c in enumerate(wanted)}
-    index = np.full(len(found.classes), -1, np.int32)
+    index = np.full(len(listing.classes), -1, np.int32)
     owner: dict[int, str] = {}
-    for label, (info, count) in enumerate(zip(found.classes, found.counts, strict=True)):
+    for label, (info, count) in enumerate(zip(listing.classes, listing.counts, strict=True)):
         candidates = (ids.get(info.class_id), info.class_id, info.class_name)
         at = next((known[c] for c in candidates if c in known), None)
         if at is None:
@@ -181,7 +181,7 @@ def _match(found: Listing, wanted: Sequence[ClassInfo], ids: dict[str, str]) -> 
             f"it has no image of class {missing[0].class_id!r} ({missing[0].class_name}){more}; add some, "
             "or pick the classes that it has with source.classes=[...]"
         )
-    return Listing(found.split, tuple(wanted), found.ids, index[found.labels], found.tags)
+    return Listing(listing.split, tuple(wanted), listing.ids, index[listing.labels], listing.tags)
 
 
 def _unknown(name: str, wanted: Sequence[ClassInfo]) -> str:
@@ -239,7 +239,7 @@ class ImportWork(StageWork):
         return item, pixels
 
     def open(self) -> Callable[[tuple[Slots, np.ndarray]], Record]:
-        at = place(self.pool)
+        at = placement(self.pool)
         vae = loaded.vae(self.vae, at)
         shape = self.vae.latent_shape(self.judged.source.image_size)
 

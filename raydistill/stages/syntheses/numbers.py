@@ -68,10 +68,10 @@ class Numbers:
 
     def curves(self) -> dict[str, list[tuple[int, MeanStd]]]:
         """The trace by name."""
-        made: dict[str, list[tuple[int, MeanStd]]] = {}
+        curves: dict[str, list[tuple[int, MeanStd]]] = {}
         for (name, step), values in self.trace.items():
-            made.setdefault(name, []).append((step, values))
-        return made
+            curves.setdefault(name, []).append((step, values))
+        return curves
 
     @classmethod
     def pooled(cls, parts: Sequence[Numbers]) -> Numbers:

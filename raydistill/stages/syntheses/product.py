@@ -27,7 +27,7 @@ SHARD_ROWS = 5000
 
 def assemble(
     run: Location,
-    made: DistilledSet,
+    distilled: DistilledSet,
     classes: Sequence[ClassInfo],
     method: str,
     provenance: dict[str, Any],
@@ -39,7 +39,7 @@ def assemble(
     the folder never mixes two; an interruption leaves it incomplete, and the same command completes it. What we did not
     write stays; where it has the name of one of our files, it is kept beside it (`mine`).
     """
-    table = made.read()
+    table = distilled.read()
     table = table.take(
         pc.sort_indices(
             table.select(["class_index", "slot"]), sort_keys=[("class_index", "ascending"), ("slot", "ascending")]
@@ -51,7 +51,7 @@ def assemble(
     for name, data in files.items():
         if not seals.holds(run, name, data):
             faults.reach(PRODUCT, "before_write", name.removeprefix(f"{PRODUCT}/"))
-        changed |= renew(run, name, data, made.digest, mine(name))
+        changed |= renew(run, name, data, distilled.digest, mine(name))
     return changed
 
 

@@ -24,7 +24,7 @@ from raydistill.guidance.context import Context
 from raydistill.guidance.networks import Networks
 from raydistill.methods.resolve import SamplingPlan, Variant
 from raydistill.models import loaded
-from raydistill.models.device import place
+from raydistill.models.device import placement
 from raydistill.models.generator import Generator
 from raydistill.models.vae import VaeSpec
 from raydistill.seeding import NoiseKey
@@ -80,14 +80,14 @@ class GenerateWork(StageWork):
         return schemas.tensor_numpy(self.real.of(class_index, ["latent"])["latent"])
 
     def open(self) -> Callable[[Slots], Record]:
-        made = Maker(self.sampling, self.generator, self.vae, self.pool)
+        maker = Maker(self.sampling, self.generator, self.vae, self.pool)
 
         def finish(slots: Slots) -> Record:
             t = slots.table
             keys = [NoiseKey.of(text) for text in t["seed_key"].to_pylist()]
             trace = Trace()
-            pixels, z, nfe = made(np.array(schemas.tensor_numpy(t["prototype"])), keys, slots.context, trace)
-            return commit(self.artifact, slots, pixels, z, nfe, made.at.kind, trace.rows(len(t)))
+            pixels, z, nfe = maker(np.array(schemas.tensor_numpy(t["prototype"])), keys, slots.context, trace)
+            return commit(self.artifact, slots, pixels, z, nfe, maker.at.kind, trace.rows(len(t)))
 
         return finish
 
@@ -96,7 +96,7 @@ class Maker:
     """A loaded generator and VAE that make images of a plan."""
 
     def __init__(self, sampling: SamplingPlan, generator: Generator, vae: VaeSpec, pool: SampleConfig) -> None:
-        self.at, self.sampling, self.model = place(pool), sampling, generator
+        self.at, self.sampling, self.model = placement(pool), sampling, generator
         sampler = sampling.sampler
         self.denoiser = loaded.generator(generator, self.at, sampler.cfg_scale, sampler.cfg_channels)
         self.vae = loaded.vae(vae, self.at)
@@ -209,7 +209,7 @@ class PickWork(StageWork):
         return item
 
     def open(self) -> Callable[[Slots], Record]:
-        at = place(self.pool)
+        at = placement(self.pool)
         vae = loaded.vae(self.vae, at)
         source = open_source(self.source)
         shape = self.vae.latent_shape(self.source.image_size)
@@ -284,18 +284,18 @@ def stage(
 
 def identity(sampling: SamplingPlan, work: Any) -> list[Any]:
     """What the images of a plan depend on besides the plan itself and the networks."""
-    own = sampling.guidance if sampling.guidance is not None and sampling.guidance.acts else None
+    guidance = sampling.guidance if sampling.guidance is not None and sampling.guidance.acts else None
     numbers = None
-    if own is not None:
-        seen = work.real.digest if own.context else None
-        numbers = [own.numbers_read(), own.own_read(), seen]
+    if guidance is not None:
+        seen = work.real.digest if guidance.context else None
+        numbers = [guidance.numbers_read(), guidance.own_read(), seen]
     parts: list[Any] = [sampling.sampler.model_dump(), sampling.guidance and sampling.guidance.name, numbers]
-    parts += [sampling.own.model_dump()] if sampling.own else []
+    parts += [sampling.settings.model_dump()] if sampling.settings else []
     parts += [FLOW_VERSION] if sampling.flows else []
     parts += [[role, sampling.networks[role].identity()] for role in sampling.roles]
-    own_start = sampling.start != (NOISE if own is None else own.begins)
+    own_start = sampling.start != (NOISE if guidance is None else guidance.begins)
     parts += [{"start": asdict(sampling.start)}] if own_start else []
-    terms = [g for g in sampling.acting if g is not own]
+    terms = [g for g in sampling.acting if g is not guidance]
     parts += [{"term": g.name, "space": g.space, "numbers": g.own_read()} for g in terms]
     parts += [{"decoder": sampling.decoder.identity()}] if sampling.decoder else []
     parts += registry.identity("sampler", sampling.sampler.name or "")
