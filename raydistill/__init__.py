@@ -49,9 +49,9 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first asked for."""
     from importlib import import_module
 
-    for place, names in _PLACES.items():
+    for module, names in _PLACES.items():
         if name in names:
-            return globals().setdefault(name, getattr(import_module(place), name))
+            return globals().setdefault(name, getattr(import_module(module), name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

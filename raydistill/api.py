@@ -109,8 +109,8 @@ class Run:
     def prototypes(self, method: str | None = None) -> Prototypes:
         """Those of the run's own method, or of a baseline. Raises BadInput if it has none or they are not made yet."""
         v = self._variant(method)
-        found = self._results.prototypes.get(v.config.cluster.algorithm or "kmeans")
-        clusters = _made(found, f"prototypes of method {v.config.method}", "cluster")
+        sealed = self._results.prototypes.get(v.config.cluster.algorithm or "kmeans")
+        clusters = _made(sealed, f"prototypes of method {v.config.method}", "cluster")
         classes = _made(self._results.classes, "prototypes", "cluster")
         candidates, labels = [], []
         for record in classes.records:
@@ -134,8 +134,8 @@ class Run:
     def syntheses(self, method: str | None = None) -> Syntheses:
         """The images of the run's own method, or of a baseline, class by class. Raises BadInput if it has none yet."""
         name = method or self.config.method
-        made = _made(self._results.syntheses.get(name), f"syntheses of method {name}", "sample")
-        table = made.read(["class_index", "slot", "weight", "image", "latent"])
+        distilled = _made(self._results.syntheses.get(name), f"syntheses of method {name}", "sample")
+        table = distilled.read(["class_index", "slot", "weight", "image", "latent"])
         table = table.take(pa.array(np.lexsort((table["slot"].to_numpy(), table["class_index"].to_numpy()))))
         source = self.config.source
         return Syntheses(
@@ -207,9 +207,9 @@ def sample(
         make = Maker(plan, generator, vae, v.config.sample)
         for start in range(0, len(ids), batch):
             rows = slice(start, start + batch)
-            made = make(z[rows], keys[rows], {n: c[rows] for n, c in context.items()}, Trace())
-            pixels.append(made[0])
-            latents.append(made[1])
+            decoded, sampled, _ = make(z[rows], keys[rows], {n: c[rows] for n, c in context.items()}, Trace())
+            pixels.append(decoded)
+            latents.append(sampled)
     return Syntheses(np.concatenate(pixels), np.concatenate(latents), labels, slots, np.ones(len(ids)), names)
 
 
@@ -224,13 +224,15 @@ def measure(
     arrays = [_vectors(name, a) for name, a in (("real", real), ("synthetic", synthetic))]
     if (real_labels is None) != (labels is None):
         raise BadInput(f"metric {metric}: give the labels of both sets or of none")
-    x, made = (a.reshape(len(a), -1) for a in arrays)
-    y, own = (np.zeros(len(a), np.int64) if n is None else np.asarray(n) for a, n in ((x, real_labels), (made, labels)))
+    x, generated = (a.reshape(len(a), -1) for a in arrays)
+    y, generated_labels = (
+        np.zeros(len(a), np.int64) if n is None else np.asarray(n) for a, n in ((x, real_labels), (generated, labels))
+    )
     try:
-        found = kind(1 + max((int(a.max()) for a in (y, own) if a.size), default=0))
-        found.update_real(x, y)
-        found.update_synthetic(made, own, weights)
-        return found.compute()
+        instance = kind(1 + max((int(a.max()) for a in (y, generated_labels) if a.size), default=0))
+        instance.update_real(x, y)
+        instance.update_synthetic(generated, generated_labels, weights)
+        return instance.compute()
     except ValueError as e:  # a metric's own line
         raise BadInput(one_line(e)) from None
 
@@ -251,16 +253,16 @@ def train(folder: str, config: Config | None = None, student: str = "convnet", s
     recipe = resolve_recipe(e.protocol, Setting(judged.ipc, len(classes), e.protocol.image_size, student))
     if recipe.soft:
         raise BadInput(f"evaluate.protocol.name={e.protocol.name} trains on a teacher's labels; choose hard")
-    made = real_images(judged.source, judged.listing, recipe.image_size)
-    if made.broken:
-        raise BadInput(f"{folder}: {one_line(made.broken[0])}; mend it or take it out")
+    judged_images = real_images(judged.source, judged.listing, recipe.image_size)
+    if judged_images.broken:
+        raise BadInput(f"{folder}: {one_line(judged_images.broken[0])}; mend it or take it out")
     weights = torch.from_numpy(judged.weights.astype(np.float32))
     test = real_images(config.source, splits.test, recipe.image_size, recipe.test_crop)
     device = torch.device("cuda" if on_cuda(e.device, e.num_gpus) else "cpu")
     who = Student(student, e.width, len(classes), seed)
     with _threads():
         torch.set_num_threads(e.threads)
-        images = replace(made.images, weights=weights)
+        images = replace(judged_images.images, weights=weights)
         score, _ = train_student(who, recipe, images, test.images, device, arithmetic=mixed(e.dtype, device))
     return score
 
@@ -320,12 +322,12 @@ def _context(
 def _vectors(name: str, values: Any) -> np.ndarray:
     """(n, ...) float32. Raises BadInput for what is no array of finite numbers."""
     try:
-        found = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float32)
+        array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float32)
     except (TypeError, ValueError) as e:
         raise BadInput(f"{name}: no array of numbers: {one_line(e)}") from None
-    if found.ndim < 2 or not np.isfinite(found).all():
-        raise BadInput(f"{name}: must be finite numbers of shape (n, ...), not of shape {found.shape}")
-    return np.ascontiguousarray(found)
+    if array.ndim < 2 or not np.isfinite(array).all():
+        raise BadInput(f"{name}: must be finite numbers of shape (n, ...), not of shape {array.shape}")
+    return np.ascontiguousarray(array)
 
 
 @contextmanager

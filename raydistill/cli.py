@@ -129,14 +129,14 @@ def run(name: str, argv: Sequence[str]) -> int:
     if images is not None:
         config = _judging(images, args, overrides)
     elif args.run is not None:
-        place = _run_place(args.run)
-        if not place.is_local:
+        location = _run_place(args.run)
+        if not location.is_local:
             raise BadInput(f"--run {args.run}: give the run by --config FILE and run_dir={args.run}")
-        check_config(place, args.run)
+        check_config(location, args.run)
         for other in ("--config", "run_dir="):
             if (args.config is not None and other == "--config") or any(o.startswith(other) for o in overrides):
                 raise BadInput(f"--run and {other} exclude each other: give the run, or what names one")
-        config = configuration.load(f"{place}/{CONFIG}", [*overrides, f"run_dir={place}"])
+        config = configuration.load(f"{location}/{CONFIG}", [*overrides, f"run_dir={location}"])
     else:
         chosen = DEFAULT if args.config is None else args.config
         config = configuration.load(chosen, overrides, "-tune" if name == "tune" else "")
@@ -187,9 +187,9 @@ def export(argv: Sequence[str]) -> int:
     p.add_argument("--format", required=True, help=f"one of {', '.join(registry.names('exporter'))}")
     p.add_argument("--out", metavar="DIR", required=True, help="a new or empty folder")
     args = p.parse_args(argv)
-    place, files = write.export(str(_run_place(args.run)), args.format, args.out)
+    folder, files = write.export(str(_run_place(args.run)), args.format, args.out)
     say("export", f"{files} files" if files else "nothing was left to do")
-    print(place)
+    print(folder)
     return 0
 
 
@@ -226,8 +226,8 @@ def verify(argv: Sequence[str]) -> int:
     args = p.parse_args(argv)
     if not 1 <= args.readers <= 1024:
         raise BadInput(f"--readers {args.readers}: give a number from 1 to 1024")
-    place, code = probe(args.run, args.readers, args.repair)
-    print(place)
+    location, code = probe(args.run, args.readers, args.repair)
+    print(location)
     return code
 
 
@@ -260,10 +260,10 @@ WITHOUT_CONFIG = {"export": export, "verify": verify, "track": track}
 
 
 def _run_place(run_dir: str) -> Location:
-    place = Location.of(run_dir)
-    if not _readable(place):
+    location = Location.of(run_dir)
+    if not _readable(location):
         raise BadInput(f"--run {run_dir}: no {CONFIG} there; give the directory that distill printed")
-    return place
+    return location
 
 
 def check_config(run: Location, run_dir: str) -> None:

@@ -110,12 +110,12 @@ def table() -> dict[str, list[Any]]:
     """What `released` should be for the code as it is now."""
     from raydistill import registry
 
-    found = {}
+    digests = {}
     for kind in (k for k in registry.PACKAGES if k not in NOT_CODE):
         for name in registry.shipped(kind):
             entry = registry.entry(kind, name)
-            found[f"{kind}/{name}"] = [getattr(entry, "version", 1), of(entry)]
-    return dict(sorted(found.items()))
+            digests[f"{kind}/{name}"] = [getattr(entry, "version", 1), of(entry)]
+    return dict(sorted(digests.items()))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def printable(text: str) -> str:
 
 def escaped(text: str) -> str:
     """What is not to be seen is escaped (\\x1b, \\n)."""
-    return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
+    return _UNPRINTABLE.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def refuse_secrets(what: str, text: str) -> None:

@@ -123,9 +123,9 @@ def _decoded(word: str, mark: str, depth: int) -> str:
     return word if covered == plain else quote(covered, safe="/:?&=@#+,;*()[]'", errors="surrogatepass")
 
 
-def _is_public(found: re.Match[str]) -> bool:
-    user = found["user"]
-    before = re.search(r"(?i)[a-z][a-z0-9+.-]*$", found.string[max(0, found.start() - 16) : found.start()])
+def _is_public(match: re.Match[str]) -> bool:
+    user = match["user"]
+    before = re.search(r"(?i)[a-z][a-z0-9+.-]*$", match.string[max(0, match.start() - 16) : match.start()])
     scheme = before[0].lower() if before else ""
     named = scheme in _PUBLIC_USER and ":" not in user and "%3a" not in user.lower() and MARK not in user
     return named or user == "anonymous" or not user
@@ -133,8 +133,8 @@ def _is_public(found: re.Match[str]) -> bool:
 
 def _secrets() -> list[tuple[str, str]]:
     """Secret environment variables and their values."""
-    found = ((k, v.strip()) for k, v in os.environ.items() if _VARIABLE.search(k))
-    return [(k, v) for k, v in found if len(v) >= SHORTEST and v.strip("*")]
+    variables = ((k, v.strip()) for k, v in os.environ.items() if _VARIABLE.search(k))
+    return [(k, v) for k, v in variables if len(v) >= SHORTEST and v.strip("*")]
 
 
 def _forms(value: str) -> set[str]:

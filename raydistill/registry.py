@@ -85,24 +85,27 @@ def identity(kind: str, name: str) -> list[Any]:
     Nothing for an entry that ships, at version 1 and as it was released; its version from 2 on; version and digest of
     the source for one that was edited or comes from elsewhere.
     """
-    made = get(kind, name)
+    instance = get(kind, name)
     family, colon, _ = name.partition(":")
-    found = _entries[kind][family + colon] if name not in _entries[kind] else made
-    version, source = getattr(found, "version", 1), code_identity.of(found)
-    if code_identity.released().get(f"{kind}/{family + colon if found is not made else name}") == [version, source]:
+    registered = _entries[kind][family + colon] if name not in _entries[kind] else instance
+    version, source = getattr(registered, "version", 1), code_identity.of(registered)
+    if code_identity.released().get(f"{kind}/{family + colon if registered is not instance else name}") == [
+        version,
+        source,
+    ]:
         return [] if version == 1 else [version]
     return [version, source]
 
 
 def sections() -> dict[str, Any]:
     """The sections of the configuration that entries declare as their own, key -> class. Loads every kind that may."""
-    found: dict[str, Any] = {}
+    declarations: dict[str, Any] = {}
     for kind in WITH_SECTIONS:
         for name in names(kind):
             declared = getattr(_entries[kind][name], "section", None)
-            if declared is not None and found.setdefault(*declared) is not declared[1]:
+            if declared is not None and declarations.setdefault(*declared) is not declared[1]:
                 raise BadInput(f"{kind} {name!r} declares section {declared[0]!r}, which another entry has; rename it")
-    return found
+    return declarations
 
 
 def names(kind: str) -> list[str]:

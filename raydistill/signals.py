@@ -214,11 +214,11 @@ def _parents() -> dict[int, int]:
 
         listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
         return {int(pid): int(parent) for pid, parent in map(str.split, listed.splitlines())}
-    found = {}
+    parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and (status := _status(int(name))) is not None:
-            found[int(name)] = int(status[1])
-    return found
+            parents[int(name)] = int(status[1])
+    return parents
 
 
 def _status(pid: int) -> list[str] | None:

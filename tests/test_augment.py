@@ -165,14 +165,14 @@ class TestCutMix:
     def test_the_share_of_cutmix_is_the_area_left(self, seed: int, size: int, count: int) -> None:
         x = torch.arange(count, dtype=torch.float32)[:, None, None, None].repeat(1, 3, size, size)
         mix = cutmix(x, 1.0, 1.0, np.random.default_rng(seed))
-        assert 0 <= mix.own <= 1 and sorted(mix.partner.tolist()) == list(range(count))
+        assert 0 <= mix.share <= 1 and sorted(mix.partner.tolist()) == list(range(count))
         for i in range(count):
             j = int(mix.partner[i])
             if i != j:
-                assert (x[i] == i).float().mean().item() == pytest.approx(mix.own, abs=1e-6)
-                assert (x[i] == j).float().mean().item() == pytest.approx(1 - mix.own, abs=1e-6)
+                assert (x[i] == i).float().mean().item() == pytest.approx(mix.share, abs=1e-6)
+                assert (x[i] == j).float().mean().item() == pytest.approx(1 - mix.share, abs=1e-6)
         values = torch.arange(count, dtype=torch.float32)
-        torch.testing.assert_close(mix.of(values), mix.own * values + (1 - mix.own) * mix.partner)
+        torch.testing.assert_close(mix.of(values), mix.share * values + (1 - mix.share) * mix.partner)
 
     def test_its_shares_are_spread_evenly(self) -> None:
         """beta = 1: the area u of the box is uniform before the border cuts it.
@@ -180,12 +180,12 @@ class TestCutMix:
         Of a side sqrt(u) at a uniform place, sqrt(u) - u / 4 is inside on average, so the image keeps
         1 - E[(sqrt(u) - u / 4)^2] = 1 - (1/2 - 1/5 + 1/48).
         """
-        own = [cutmix(torch.zeros(1, 1, 64, 64), 1.0, 1.0, np.random.default_rng(s)).own for s in range(1500)]
-        assert np.mean(own) == pytest.approx(1 - (1 / 2 - 1 / 5 + 1 / 48), abs=0.03)
-        assert min(own) < 0.1 and max(own) > 0.98
+        shares = [cutmix(torch.zeros(1, 1, 64, 64), 1.0, 1.0, np.random.default_rng(s)).share for s in range(1500)]
+        assert np.mean(shares) == pytest.approx(1 - (1 / 2 - 1 / 5 + 1 / 48), abs=0.03)
+        assert min(shares) < 0.1 and max(shares) > 0.98
 
     def test_it_happens_as_often_as_asked(self) -> None:
-        untouched = [cutmix(torch.zeros(2, 1, 8, 8), 0.3, 1.0, np.random.default_rng(s)).own == 1 for s in range(600)]
+        untouched = [cutmix(torch.zeros(2, 1, 8, 8), 0.3, 1.0, np.random.default_rng(s)).share == 1 for s in range(600)]
         assert 0.63 < np.mean(untouched) < 0.85, "boxes of no pixel leave the image alone too"
 
 

@@ -11,14 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mix:
-    """`partner` (n,) int64: whose box each image of the batch received; `own`: the share of its area that is left."""
+    """`partner` (n,) int64: whose box each image of the batch received; `share`: the part of its area that is left."""
 
     partner: Tensor
-    own: float
+    share: float
 
     def of(self, values: Tensor) -> Tensor:
         """Rows of values (n, ...) mixed as the images are."""
-        return values if self.own == 1 else self.own * values + (1 - self.own) * values[self.partner]
+        return values if self.share == 1 else self.share * values + (1 - self.share) * values[self.partner]
 
 
 def cutmix(x: Tensor, probability: float, beta: float, rng: np.random.Generator) -> Mix:

@@ -49,9 +49,9 @@ def draw_boxes(n: int, size: int, scale: float, flip: bool, *key: object) -> Box
         first, any_fits = fits.argmax(1), fits.any(1)
         rows = np.arange(n)
         width, height = np.where(any_fits, w[rows, first], size), np.where(any_fits, h[rows, first], size)
-        place = generator("augment.place", *key).random((n, 2))
-        top = (place[:, 0] * (size - height + 1)).astype(np.int64)
-        left = (place[:, 1] * (size - width + 1)).astype(np.int64)
+        offsets = generator("augment.place", *key).random((n, 2))
+        top = (offsets[:, 0] * (size - height + 1)).astype(np.int64)
+        left = (offsets[:, 1] * (size - width + 1)).astype(np.int64)
     flipped = generator("augment.flip", *key).random(n) < 0.5 if flip else np.zeros(n, bool)
     return Boxes(top, left, height, width, flipped)
 

@@ -78,14 +78,14 @@ def resolve(config: ProtocolConfig, setting: Setting) -> Recipe:
     Raises BadInput for an unknown protocol, or a setting that its table does not hold.
     """
     setting = replace(setting, batch=config.batch, patches=config.patches)
-    own: Recipe = registry.get("protocol", config.name)(setting)
-    epochs = config.epochs if config.epochs is not None else max(1, round(own.epochs * config.budget))
+    base: Recipe = registry.get("protocol", config.name)(setting)
+    epochs = config.epochs if config.epochs is not None else max(1, round(base.epochs * config.budget))
     images = setting.ipc * setting.classes
     visits = config.visits if config.visits is not None else epochs * images
     if config.visits is not None:
         epochs = -(-visits // images)
-    made = replace(own, **overrides(config), epochs=epochs, visits=visits, image_size=config.image_size)
-    return replace(made, views=min(made.views, epochs) if made.labels == "stored" else 0)
+    resolved = replace(base, **overrides(config), epochs=epochs, visits=visits, image_size=config.image_size)
+    return replace(resolved, views=min(resolved.views, epochs) if resolved.labels == "stored" else 0)
 
 
 def overrides(config: ProtocolConfig) -> dict[str, Any]:

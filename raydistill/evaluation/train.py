@@ -58,10 +58,10 @@ class TrainingProgress:
     loss: list[tuple[int, float]] = field(default_factory=list)
     latest: Answers | None = None
 
-    def add(self, step: int, seen: int, mean_loss: float, found: Answers) -> None:
-        self.step, self.latest = step, found
-        self.curve.append((seen, found.accuracy))
-        self.top5.append(found.top5 / found.images)
+    def add(self, step: int, seen: int, mean_loss: float, answers: Answers) -> None:
+        self.step, self.latest = step, answers
+        self.curve.append((seen, answers.accuracy))
+        self.top5.append(answers.top5 / answers.images)
         self.loss.append((seen, round(mean_loss, 6)))
 
     def score(self) -> Score:
@@ -109,11 +109,11 @@ def train_student(
     steps = count_steps(len(train), recipe.batch, recipe.visits)
     tests = exam_steps(recipe, steps)
     has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
-    found = _continue(net, opt, keeper)
-    summed, since = torch.zeros((), device=device), found.step
+    progress = _continue(net, opt, keeper)
+    summed, since = torch.zeros((), device=device), progress.step
     weights, chances = _drawn_by(train, recipe, balanced)
-    order = batches(len(train), recipe, student.seed, found.step, chances)
-    for step, (epoch, rows, seen) in enumerate(order, found.step + 1):
+    order = batches(len(train), recipe, student.seed, progress.step, chances)
+    for step, (epoch, rows, seen) in enumerate(order, progress.step + 1):
         torch.manual_seed(_torch_seed("student.dropout", student.seed, step))
         set_rate(opt, recipe, seen)
         x = augment(epoch, rows)
@@ -135,12 +135,12 @@ def train_student(
             _check(summed, student, step)
         if step in tests:
             answers = examine(net, test_on, student.classes, arithmetic)
-            found.add(step, seen + len(rows), float(summed) / (step - since), answers)
+            progress.add(step, seen + len(rows), float(summed) / (step - since), answers)
             summed.zero_()
             since = step
             if keeper is not None and step < steps:
-                keeper.save(step, _state(net, opt, found))
-    return found.score(), net
+                keeper.save(step, _state(net, opt, progress))
+    return progress.score(), net
 
 
 def _drawn_by(train: ImageSet, recipe: Recipe, balanced: bool) -> tuple[Tensor, np.ndarray | None]:
@@ -192,11 +192,13 @@ def _torch_seed(*key: object) -> int:
     return int(generator(*key).integers(2**62))
 
 
-def _state(net: nn.Module, opt: torch.optim.Optimizer, found: TrainingProgress) -> dict[str, Any]:
+def _state(net: nn.Module, opt: torch.optim.Optimizer, progress: TrainingProgress) -> dict[str, Any]:
     return {
         "net": net.state_dict(),
         "optimiser": opt.state_dict(),
-        "found": {k: v for k, v in vars(found).items() if k != "latest"},  # the last step is a test, which has its own
+        "found": {
+            k: v for k, v in vars(progress).items() if k != "latest"
+        },  # the last step is a test, which has its own
     }
 
 
