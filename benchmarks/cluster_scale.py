@@ -105,9 +105,9 @@ class Peaks:
             try:
                 if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"):
                     status = Path(f"/proc/{process.pid}/status").read_text()
-                    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+                    match = re.search(r"VmHWM:\s*(\d+) kB", status)
                     cpu = process.cpu_times()
-                    self.seen[process.pid] = (int(found[1]) * 1024 if found else 0, cpu.user + cpu.system)
+                    self.seen[process.pid] = (int(match[1]) * 1024 if match else 0, cpu.user + cpu.system)
             except (psutil.Error, OSError):
                 continue
 
@@ -153,7 +153,7 @@ def main() -> int:
         shutil.rmtree(args.work)
     most = max((memory for memory, _ in peaks.seen.values()), default=0)
     cpu = sum(seconds for _, seconds in peaks.seen.values())
-    found = {
+    measured = {
         "classes": classes,
         "read, GB": f"{size[0] / 1e9:.2f}",
         "written, GB": f"{size[1] / 1e9:.2f}",
@@ -162,8 +162,8 @@ def main() -> int:
         "workers": len(peaks.seen),
         "peak of one, MiB": f"{most / 2**20:.0f}",
     }
-    save(args.out, {"machine": before, "algorithm": args.algorithm, "images": args.images, **found},
-         table(list(found), [[str(v) for v in found.values()]]))  # fmt: skip
+    save(args.out, {"machine": before, "algorithm": args.algorithm, "images": args.images, **measured},
+         table(list(measured), [[str(v) for v in measured.values()]]))  # fmt: skip
     return 0 if 0 < most <= BYTES and wall <= SECONDS * args.scale + 60 else 1
 
 

@@ -45,8 +45,8 @@ def scikit_learn(x: np.ndarray, k: int, seed: int) -> float:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer distinct points than clusters, where it is so
-        found = KMeans(k, init="k-means++", n_init=STARTS, max_iter=ITERATIONS, random_state=seed).fit(x)
-    return float(np.square(x - found.cluster_centers_[found.labels_]).sum(dtype=np.float64))
+        model = KMeans(k, init="k-means++", n_init=STARTS, max_iter=ITERATIONS, random_state=seed).fit(x)
+    return float(np.square(x - model.cluster_centers_[model.labels_]).sum(dtype=np.float64))
 
 
 CLUSTERERS: dict[str, Clusterer] = {REFERENCE: scikit_learn, "raydistill k-means": ours}
@@ -60,13 +60,13 @@ def latents(args: argparse.Namespace) -> list[np.ndarray]:
     )  # fmt: skip
     watch(command, args.work / "prepare.log")
     artifact = only(args.work / "artifacts" / "classes")
-    found = []
+    classes = []
     for file in sorted((artifact / "data").glob("*.parquet")):
         rows = pq.read_table(file)
         label = rows["class_index"].to_numpy()
         points = schemas.tensor_numpy(rows["latent"]).reshape(len(rows), -1).astype(np.float32)
-        found += [points[label == c] for c in np.unique(label)]
-    return found
+        classes += [points[label == c] for c in np.unique(label)]
+    return classes
 
 
 def synthetic(n: int, dim: int, modes: int = 80) -> np.ndarray:

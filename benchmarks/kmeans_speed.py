@@ -46,13 +46,13 @@ def in_chunks(x: np.ndarray, k: int, seed: int) -> Clusters:
 def pair(points: int, dim: int, k: int, seed: int) -> tuple[Side, Side]:
     """Both sides on one class; which is first changes with the seed."""
     x = latents(points, dim, seed)
-    made: dict[Callable[[np.ndarray, int, int], Clusters], Side] = {}
+    sides: dict[Callable[[np.ndarray, int, int], Clusters], Side] = {}
     with threadpool_limits(1):
         for side in (in_memory, in_chunks) if seed % 2 else (in_chunks, in_memory):
             start = time.process_time()
-            found = side(x, k, seed)
-            made[side] = (time.process_time() - start, float(found.sse.sum()))
-    return made[in_memory], made[in_chunks]
+            clusters = side(x, k, seed)
+            sides[side] = (time.process_time() - start, float(clusters.sse.sum()))
+    return sides[in_memory], sides[in_chunks]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -120,8 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         decoders |= {"tiny decoder": (VaeSpec(args.decoder), False)} if args.decoder else {}
         memory = {}
         for name, (decoder, checkpointing) in decoders.items():
-            own = LearnabilityConfig(micro_batch=args.batch, checkpointing=checkpointing)
-            guidance = Learnability(GuidanceConfig(), "epsilon", own)
+            settings = LearnabilityConfig(micro_batch=args.batch, checkpointing=checkpointing)
+            guidance = Learnability(GuidanceConfig(), "epsilon", settings)
             guidance.bind(Networks(1.0, class_ids, Vae(decoder, at), {CURRENT: judge, REFERENCE: judge}))
             rows[name] = median_s(lambda g=guidance: g.delta(pred, slots), args.repeat, sync)
             memory[name] = held(guidance, pred, slots)

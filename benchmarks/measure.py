@@ -124,17 +124,19 @@ class Commit:
 
 def only(stage: Path) -> Path:
     """STAGE/FINGERPRINT, of which there must be one."""
-    found = sorted(stage.iterdir())
-    if len(found) != 1:
-        raise SystemExit(f"{stage} holds {len(found)} artifacts, so other inputs were used there; give another --work")
-    return found[0]
+    artifacts = sorted(stage.iterdir())
+    if len(artifacts) != 1:
+        raise SystemExit(
+            f"{stage} holds {len(artifacts)} artifacts, so other inputs were used there; give another --work"
+        )
+    return artifacts[0]
 
 
 def commits(stage: Path) -> list[Commit]:
     """The commits of the artifact below STAGE/, in order of time."""
     files = list((only(stage) / "commits").glob("*.json"))
-    made = [Commit(f.stat().st_mtime, json.loads(f.read_text())["rows"]) for f in files]
-    return sorted(made, key=lambda c: c.time)
+    committed = [Commit(f.stat().st_mtime, json.loads(f.read_text())["rows"]) for f in files]
+    return sorted(committed, key=lambda c: c.time)
 
 
 @dataclass(frozen=True)
@@ -156,14 +158,14 @@ class Steady:
         }
 
 
-def steady(done: Watched, made: Sequence[Commit], workers: int) -> Steady:
+def steady(done: Watched, commits: Sequence[Commit], workers: int) -> Steady:
     """The rate without start-up. Raises ValueError where there are too few commits to tell."""
-    if len(made) < 2 * workers:
-        raise ValueError(f"{len(made)} commits of {workers} workers tell no rate; ask for more images")
-    start, stop = made[workers - 1].time, made[-1].time
-    rows = sum(c.rows for c in made[workers:])
+    if len(commits) < 2 * workers:
+        raise ValueError(f"{len(commits)} commits of {workers} workers tell no rate; ask for more images")
+    start, stop = commits[workers - 1].time, commits[-1].time
+    rows = sum(c.rows for c in commits[workers:])
     cpu = done.cpu_between(start, stop)
-    return Steady(rows, stop - start, cpu, made[0].time - done.start, done.end - done.start)
+    return Steady(rows, stop - start, cpu, commits[0].time - done.start, done.end - done.start)
 
 
 def medians(rows: Sequence[dict[str, float]]) -> dict[str, float]:

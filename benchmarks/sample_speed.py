@@ -72,13 +72,15 @@ def loop(body: dict[str, Any]) -> None:
         return sink.getvalue()
 
     torch.manual_seed(0)
-    made = []
+    timings = []
     with torch.inference_mode():
         for n in range(body["count"] + 1):  # the first warms caches up and is not counted
             wall, cpu = time.perf_counter(), time.process_time()
             data = image(n % null, torch.randn(4, net.config.sample_size, net.config.sample_size))
-            made.append({"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "bytes": len(data)})
-    Path(body["out"]).write_text(json.dumps(made[1:]))
+            timings.append(
+                {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "bytes": len(data)}
+            )
+    Path(body["out"]).write_text(json.dumps(timings[1:]))
 
 
 def run_loop(args: argparse.Namespace, threads: int) -> dict[str, float]:
@@ -96,8 +98,8 @@ def run_loop(args: argparse.Namespace, threads: int) -> dict[str, float]:
         out=str(out),
     )
     watch(command, args.work / "loop.log")
-    made = json.loads(out.read_text())
-    return {f"{k}_s_an_image": sum(m[f"{k}_s"] for m in made) / len(made) for k in ("wall", "cpu")}
+    timings = json.loads(out.read_text())
+    return {f"{k}_s_an_image": sum(m[f"{k}_s"] for m in timings) / len(timings) for k in ("wall", "cpu")}
 
 
 # ---- ours ------------------------------------------------------------------------------------------------------------

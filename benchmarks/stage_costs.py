@@ -39,16 +39,16 @@ class Accounts:
 
 def costs(done: Watched, accounts: Accounts) -> dict[str, dict[str, float | str]]:
     """Per stage: seconds, units, unit, cpu_s, peak bytes. What is between the stages is `other`."""
-    found: dict[str, dict[str, float | str]] = {}
+    by_stage: dict[str, dict[str, float | str]] = {}
     for stage, (end, cost) in accounts.seen.items():
         start = end - float(cost["seconds"])
         peak = max((b for t, b in done.pss if start <= t <= end), default=0)
-        found[stage] = {**cost, "cpu_s": done.cpu_between(start, end), "peak": peak}
-    rest = {k: sum(float(c[k]) for c in found.values()) for k in ("seconds", "cpu_s")}
+        by_stage[stage] = {**cost, "cpu_s": done.cpu_between(start, end), "peak": peak}
+    rest = {k: sum(float(c[k]) for c in by_stage.values()) for k in ("seconds", "cpu_s")}
     whole = done.end - done.start
-    found["other"] = {"seconds": whole - rest["seconds"], "cpu_s": done.cpu[-1][1] - rest["cpu_s"], "peak": 0}
-    found["all"] = {"seconds": whole, "cpu_s": done.cpu[-1][1], "peak": max((b for _, b in done.pss), default=0)}
-    return found
+    by_stage["other"] = {"seconds": whole - rest["seconds"], "cpu_s": done.cpu[-1][1] - rest["cpu_s"], "peak": 0}
+    by_stage["all"] = {"seconds": whole, "cpu_s": done.cpu[-1][1], "peak": max((b for _, b in done.pss), default=0)}
+    return by_stage
 
 
 def row(stage: str, cost: dict[str, float | str]) -> list[str]:
@@ -75,11 +75,11 @@ def main(argv: list[str] | None = None) -> int:
     name = args.config if not Path(args.config).is_file() else str(Path(args.config).resolve())
     command = job("distill", "--config", name, *args.overrides, f"run_dir={run}")
     done = watch(command, args.work / "whole.log", memory_every=args.every, tick=accounts.probe)
-    found = costs(done, accounts)
+    by_stage = costs(done, accounts)
     head = ["stage", "seconds", "CPU s", "units", "ms a unit", "peak, MiB"]
-    text = table(head, [row(stage, cost) for stage, cost in found.items()])
+    text = table(head, [row(stage, cost) for stage, cost in by_stage.items()])
     out = args.out or RESULTS / f"stages-{Path(args.config).stem}.json"
-    save(out, {"machine": before, "stages": found}, text)
+    save(out, {"machine": before, "stages": by_stage}, text)
     return 0
 
 

@@ -150,9 +150,9 @@ def plain(student: Student, r: Recipe, train: ImageSet, test: ImageSet, workers:
                 y0, y1, x0, x1 = (int(np.clip(v, 0, size)) for v in (cy - half, cy + half, cx - half, cx + half))
                 other = torch.randperm(len(x))
                 x[:, :, y0:y1, x0:x1] = x[other, :, y0:y1, x0:x1]
-                own = 1 - (y1 - y0) * (x1 - x0) / size**2
+                share = 1 - (y1 - y0) * (x1 - x0) / size**2
                 out = net(x)
-                value = own * F.cross_entropy(out, y) + (1 - own) * F.cross_entropy(out, y[other])
+                value = share * F.cross_entropy(out, y) + (1 - share) * F.cross_entropy(out, y[other])
             else:
                 value = F.cross_entropy(net(x), y)
             optimiser.zero_grad()
@@ -228,18 +228,18 @@ def main() -> None:
     print(f"{name} of width {config.evaluate.width} at {r.image_size} px on {len(train)} images: {describe(r)}; "
           f"{r.evaluations} tests on {len(test)}; {args.trainings} trainings on {args.cores} cores")  # fmt: skip
 
-    before, rows, found = machine(), [], {}
+    before, rows, took = machine(), [], {}
     for at in dict.fromkeys(itertools.product((0, args.cores), (1, args.cores))):
         workers, threads = at
         torch.set_num_threads(threads)
         wall, cpu = time.monotonic(), cpu_seconds()
         accuracies = [plain(s, r, train, test, workers) for s in students]
-        found[at] = (time.monotonic() - wall, cpu_seconds() - cpu)
-        rows.append(show(f"plain, {workers} loaders, {threads} threads", *found[at], accuracies, r.visits))
+        took[at] = (time.monotonic() - wall, cpu_seconds() - cpu)
+        rows.append(show(f"plain, {workers} loaders, {threads} threads", *took[at], accuracies, r.visits))
     os.environ.update(WORKER_ENV)  # of the processes that start now
     with ProcessPoolExecutor(args.cores, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(warm, range(args.cores), chunksize=1))  # processes and imports: Ray's workers pay once as well
-        best, fewest = min(found.values()), min(c for _, c in found.values())
+        best, fewest = min(took.values()), min(c for _, c in took.values())
         verdicts = []
         for dtype in dict.fromkeys((config.evaluate.dtype, "bfloat16")):
             wall = time.monotonic()

@@ -77,31 +77,34 @@ def rows(args: argparse.Namespace) -> list[Row]:
                      f"generator.path={generator}"]  # fmt: skip
         return [Row(name, tuple(overrides), (("sampler", sampler), ("steps", steps)))]
 
-    made = [r for n in args.calls for r in row(f"pgfm {n}", "pgfm", "euler", n, args.flow)]
-    made += [r for n in args.noise_calls for r in row(f"pgfm {n} on noise", "pgfm", "euler", n, args.noise)]
+    rows = [r for n in args.calls for r in row(f"pgfm {n}", "pgfm", "euler", n, args.flow)]
+    rows += [r for n in args.noise_calls for r in row(f"pgfm {n} on noise", "pgfm", "euler", n, args.noise)]
     for method in ("dit", REFERENCE):
-        made += [r for n in args.steps for r in row(f"{method} {n}", method, "ddpm", n, args.noise)]
-    return made + [r for n in args.ddim_steps for r in row(f"mgd3_ddim {n}", "mgd3_ddim", "ddim", n, args.noise)]
+        rows += [r for n in args.steps for r in row(f"{method} {n}", method, "ddpm", n, args.noise)]
+    return rows + [r for n in args.ddim_steps for r in row(f"mgd3_ddim {n}", "mgd3_ddim", "ddim", n, args.noise)]
 
 
 def costs(args: argparse.Namespace, wanted: Sequence[Row]) -> None:
     """The cells of what rows cost, and of what all of them share."""
     first = Cell(Row("shared", wanted[0].overrides), args.ipc, args.seeds[0])
-    place, artifacts = cost_path(args, first.row), args.work / "costs" / "artifacts"
-    if not place.exists():
+    file, artifacts = cost_path(args, first.row), args.work / "costs" / "artifacts"
+    if not file.exists():
         done = job.run(prepare(study(args).configured(first, args.work / "costs" / "shared", artifacts)), "cluster")
-        write(place, {"stages": seconds(done), "machine": machine(done.prepared.config)})
+        write(file, {"stages": seconds(done), "machine": machine(done.prepared.config)})
     for row in wanted:
-        place = cost_path(args, row)
-        if place.exists():
+        file = cost_path(args, row)
+        if file.exists():
             continue
-        folder = args.work / "costs" / place.stem
+        folder = args.work / "costs" / file.stem
         config = study(args).configured(Cell(row, args.ipc, args.seeds[0]), folder, artifacts)
         cold()
         done = job.run(prepare(config), "sample")
-        made = {"row": row.name, "ipc": args.ipc, "stages": seconds(done), **timed(done, args.repeat)}
-        write(place, made | {"machine": machine(config)})
-        print(f"COST {row.name}: {made['s_an_image']:.3f} s an image, {sum(made['stages'].values()):.1f} s", flush=True)
+        measured = {"row": row.name, "ipc": args.ipc, "stages": seconds(done), **timed(done, args.repeat)}
+        write(file, measured | {"machine": machine(config)})
+        print(
+            f"COST {row.name}: {measured['s_an_image']:.3f} s an image, {sum(measured['stages'].values()):.1f} s",
+            flush=True,
+        )
 
 
 def cold() -> None:
@@ -146,13 +149,13 @@ def summary(args: argparse.Namespace) -> str:
     lines = []
     for row, cells in with_cells(args, every, args.ipc):
         took = cost(args, row)
-        own = took["stages"] if took else {}
-        whole = None if common is None or took is None else common + sum(own.get(s, 0.0) for s in ("plan", "sample"))
+        stages = took["stages"] if took else {}
+        whole = None if common is None or took is None else common + sum(stages.get(s, 0.0) for s in ("plan", "sample"))
         lines.append([
             row.name, f"{statistics.mean(c['calls'] for c in cells):g}",
             f"{took['s_an_image']:.3f}" if took else "–",
             f"{base['s_an_image'] / took['s_an_image']:.1f}" if took and base else "–",
-            f"{own['sample']:.0f}" if "sample" in own else "–",
+            f"{stages['sample']:.0f}" if "sample" in stages else "–",
             f"{whole:.0f}" if whole is not None else "–",
             *(spread([100 * v for v in metric(cells, name)]) for name in COVERAGES),
             accuracy(cells, "last"), accuracy(cells, "best"), over(cells),
@@ -175,7 +178,7 @@ def plot(args: argparse.Namespace, path: Path) -> None:
     if not drawn:
         return
     whole, axes = figure.panels(1, 2)
-    for place, title, which in ((axes[0, 0], "last top-1, %", 1), (axes[0, 1], "modes covered, % (M = IPC)", 2)):
+    for panel, title, which in ((axes[0, 0], "last top-1, %", 1), (axes[0, 1], "modes covered, % (M = IPC)", 2)):
         words: list[tuple[str, float, float, str]] = []
         there: list[float] = []
         for colour, (name, points) in zip(figure.COLOURS * 2, drawn.items(), strict=False):
@@ -186,13 +189,13 @@ def plot(args: argparse.Namespace, path: Path) -> None:
             there += [p[0] for p in known]
             y = [statistics.mean(p[which]) for p in known]
             error = [statistics.stdev(p[which]) if len(p[which]) > 1 else 0.0 for p in known]
-            place.errorbar(x, y, yerr=error, color=colour, marker="o", markersize=4.5, linewidth=1.6, capsize=2.5)
+            panel.errorbar(x, y, yerr=error, color=colour, marker="o", markersize=4.5, linewidth=1.6, capsize=2.5)
             words.append((name, x[-1], y[-1], colour))
-        figure.whole_numbers(place, [p[0] for points in drawn.values() for p in points])
-        place.margins(x=0.16)
-        place.set_xlabel("network calls an image")
-        place.set_title(title, fontsize=10, loc="left")
-        figure.labels(place, words)
+        figure.whole_numbers(panel, [p[0] for points in drawn.values() for p in points])
+        panel.margins(x=0.16)
+        panel.set_xlabel("network calls an image")
+        panel.set_title(title, fontsize=10, loc="left")
+        figure.labels(panel, words)
     figure.save(whole, path)
 
 

@@ -189,14 +189,14 @@ def diverged(args: argparse.Namespace, rows: Sequence[Row], ipcs: Sequence[int],
 
 def compared(ipc: int, rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
     """Every pair of the rows of a table, each given by its cells: which can be told apart, the larger one first."""
-    found = differences.table([o for name, kept in rows for o in outcomes(name, kept)])
+    pairs = differences.table([o for name, kept in rows for o in outcomes(name, kept)])
     head = ["sets", "difference", "95 %, seeds", "and images", "P(A > B)", "p, Holm", "pairs", "for one point", "says"]
     lines = [
         [
             f"{r.a} − {r.b}{f' ({r.note})' if r.note else ''}",
             *(r.mean, r.over_seeds, r.over_images, r.ahead, r.holm, r.pairs, r.needed, r.words),
         ]
-        for r in wording.rows(found)
+        for r in wording.rows(pairs)
     ]
     return f"Differences at ipc {ipc}, in points:\n\n{markdown(head, lines)}" if lines else ""
 

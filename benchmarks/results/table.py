@@ -42,13 +42,13 @@ NO_DICE = ("herding", "kcenter")  # a generation seed changes nothing in their s
 
 
 def rows(args: argparse.Namespace) -> list[Row]:
-    made = []
+    rows = []
     for name in args.methods:
         random = name in args.variants or name not in NO_DICE
         trainings = args.training_seeds * (1 if random else len(args.seeds))
         overrides = [*args.variants.get(name, [f"method={name}"]), *flow(args, name), f"evaluate.seeds={trainings}"]
-        made.append(Row(name, tuple(overrides), seeds=() if random else (0,)))
-    return made + ([Row(FULL, ("method=random", f"evaluate.seeds={args.full}"), seeds=(0,))] if args.full else [])
+        rows.append(Row(name, tuple(overrides), seeds=() if random else (0,)))
+    return rows + ([Row(FULL, ("method=random", f"evaluate.seeds={args.full}"), seeds=(0,))] if args.full else [])
 
 
 def flow(args: argparse.Namespace, method: str) -> list[str]:

@@ -40,9 +40,9 @@ HERE = Path(__file__).resolve().parent
 
 def of_class(x: np.ndarray, config: Config, algorithm: str, class_id: str) -> dict[str, float]:
     """W2 squared of x (N, D) to the atoms that an algorithm makes of it, by what they weigh."""
-    found = registry.get("clustering", algorithm).of(config).cluster(Whole(x), class_id)
-    cost = squared_distances(x.astype(np.float32), found.centroids.astype(np.float32)).astype(np.float64)
-    masses = np.bincount(cost.argmin(axis=1), minlength=len(found.centroids))
+    clusters = registry.get("clustering", algorithm).of(config).cluster(Whole(x), class_id)
+    cost = squared_distances(x.astype(np.float32), clusters.centroids.astype(np.float32)).astype(np.float64)
+    masses = np.bincount(cost.argmin(axis=1), minlength=len(clusters.centroids))
     roots = weigh(np.maximum(masses, 1e-9), "sqrt", "sum")
     return {
         "equal": transport(cost, np.ones(len(masses))),
@@ -64,10 +64,10 @@ def measured(latents: api.Latents, config: Config, algorithm: str, ipc: Sequence
     rows = by_class(latents.labels, len(latents.class_ids))
     squares: dict[str, list[list[float]]] = {mode: [] for mode in MODES}
     for k in ipc:
-        own = config.model_copy(update={"ipc": k})
-        every = [of_class(x[r], own, algorithm, c) for r, c in zip(rows, latents.class_ids, strict=True)]
+        at_ipc = config.model_copy(update={"ipc": k})
+        every = [of_class(x[r], at_ipc, algorithm, c) for r, c in zip(rows, latents.class_ids, strict=True)]
         for mode in MODES:
-            squares[mode].append([found[mode] for found in every])
+            squares[mode].append([distances[mode] for distances in every])
         print(f"{algorithm}, ipc {k}: done", file=sys.stderr, flush=True)
     error = np.array(squares["density"])
     return {
@@ -77,16 +77,16 @@ def measured(latents: api.Latents, config: Config, algorithm: str, ipc: Sequence
     }
 
 
-def overall(found: dict[str, Any], mode: str) -> np.ndarray:
+def overall(curve: dict[str, Any], mode: str) -> np.ndarray:
     """W2 over classes for each K."""
-    return np.sqrt(np.array(found["squares"][mode]).mean(axis=1))
+    return np.sqrt(np.array(curve["squares"][mode]).mean(axis=1))
 
 
 def markdown(ipc: Sequence[int], every: dict[str, dict[str, Any]], dim: int) -> str:
     """W2 over K, then the slopes, overall and of each class."""
     rows = []
-    for algorithm, found in every.items():
-        equal, roots, density = (overall(found, mode) for mode in MODES)
+    for algorithm, curve in every.items():
+        equal, roots, density = (overall(curve, mode) for mode in MODES)
         for k, e, s, d in zip(ipc, equal, roots, density, strict=True):
             rows.append(
                 [
@@ -100,8 +100,8 @@ def markdown(ipc: Sequence[int], every: dict[str, dict[str, Any]], dim: int) -> 
             )
     head = ["atoms", "IPC", "W2, equal", "W2, sqrt", "W2, density", "density lower by, %"]
     slopes = []
-    for algorithm, found in every.items():
-        for name, value in {"all": found["slope"], **found["slopes"]}.items():
+    for algorithm, curve in every.items():
+        for name, value in {"all": curve["slope"], **curve["slopes"]}.items():
             words = ["–", "–"] if value is None else [f"{value:.4f}", f"{-1 / value:.0f}"]
             slopes.append([algorithm, name, *words, f"{-1 / dim:.5f}"])
     below = ["atoms", "class", "slope of log W2", "dimension that it tells", f"-1/d, d = {dim}"]
@@ -110,17 +110,17 @@ def markdown(ipc: Sequence[int], every: dict[str, dict[str, Any]], dim: int) -> 
 
 def draw(path: Path, ipc: Sequence[int], every: dict[str, dict[str, Any]], dim: int) -> None:
     """Log-log: a panel an algorithm, a line a mode, and K^(-1/d) through the first point."""
-    made, panels = figure.panels(1, len(every))
-    for axes, (algorithm, found) in zip(panels[0], every.items(), strict=True):
+    sheet, panels = figure.panels(1, len(every))
+    for axes, (algorithm, curve) in zip(panels[0], every.items(), strict=True):
         for mode, colour in zip(MODES, figure.COLOURS, strict=False):
-            axes.plot(ipc, overall(found, mode), color=colour, marker="o", markersize=3, label=mode)
-        first = overall(found, "density")[0]
+            axes.plot(ipc, overall(curve, mode), color=colour, marker="o", markersize=3, label=mode)
+        first = overall(curve, "density")[0]
         axes.plot(ipc, first * (np.array(ipc) / ipc[0]) ** (-1 / dim), "--", color=figure.COLOURS[-1], label="K^(-1/d)")
         axes.set_yscale("log")
         figure.whole_numbers(axes, ipc)
         axes.set(title=algorithm, xlabel="images per class", ylabel="W2 in latent space")
         axes.legend(frameon=False)
-    figure.save(made, path)
+    figure.save(sheet, path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
