@@ -64,7 +64,7 @@ class TestValues:
         values = found(asking(tiny, "fid", "l2", "mmd", "wasserstein"))
         assert {k.rpartition("/")[2] for k in values} == {LATENT, "convnet"}
         work = asking(tiny, "l2").work
-        x, y, w = work._set(loaded.classifier(tiny.network, measure.place(work.embed)))
+        x, y, w = work._set(loaded.classifier(tiny.network, measure.placement(work.embed)))
         for name, space in (("fid", "convnet"), ("l2", "convnet"), ("mmd", "convnet"), ("wasserstein", LATENT)):
             metric = registry.get("metric", name)(2)
             metric.update_real(*real(tiny)[space])
