@@ -37,7 +37,7 @@ def arguments(tmp_path: Path, **more: Any) -> argparse.Namespace:
 
 def write(args: argparse.Namespace, row: Row, seed: int, last: float, ipc: int = 10, **more: Any) -> None:
     coverage = {f"{name}/latent": 0.5 for name in efficiency.COVERAGES}
-    scored = {"last": last, "best": last + 0.1, "loss": [[8, 0.1 * seed]]}
+    scored = {"student": "convnet", "training_seed": seed, "last": last, "best": last + 0.1, "loss": [[8, 0.1 * seed]]}
     made = {"seed": seed, "calls": 8.0, "landing": 0.5, "detour": 1.1, "rows": [scored],
             "metrics": {**coverage, "diversity/latent": 0.3}} | more  # fmt: skip
     cells.write(Cell(row, ipc, seed).path(args.out), made)

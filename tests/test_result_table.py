@@ -20,7 +20,8 @@ from raydistill.tune.cells import Cell, Row
 
 def arguments(out: Path, **more: Any) -> argparse.Namespace:
     base = {"out": out, "methods": ["random"], "protocols": ["hard"], "ipc": [10], "seeds": [0, 1], "full": 0,
-            "metrics": [], "variants": {}, "training_seeds": 1, "flow": None}  # fmt: skip
+            "metrics": [], "variants": {}, "training_seeds": 1, "flow": None,
+            "full_epochs": None, "across": False}  # fmt: skip
     return argparse.Namespace(**base | more)
 
 
@@ -45,7 +46,8 @@ def test_generation_seeds_are_what_the_deviation_is_over(tmp_path: Path) -> None
     write(args, "random", 0, [("convnet", 0.30, 0.5), ("convnet", 0.50, 0.5)])
     write(args, "random", 1, [("convnet", 0.44, 0.5), ("convnet", 0.44, 0.5)])
     text = table.summary(args)
-    assert "| 10 | random | 100 | 2,000 | 42.0 ± 2.8 | 50.0 ± 0.0 | 2 generation x 2 training seeds |" in text
+    assert "| 10 | random | 100 | 2,000 | 42.0 ± 2.8 | [12.4, 63.2] | – | 50.0 ± 0.0 | – | 2 gen" in plain(text)
+    assert "| 2 generation x 2 training seeds |" in text
     assert text.startswith("Protocol hard x0.1, 64 px; hard labels; student convnet.")
 
 
@@ -66,14 +68,15 @@ def test_a_set_that_no_seed_changes_is_one_training_and_not_three(tmp_path: Path
         write(args, "kmeans", seed, [("convnet", 0.137, 0.137)], loss=0.7)
         write(args, "random", seed, [("convnet", last, last)])
     text = table.summary(args)
-    assert "| kmeans | 100 | 2,000 | 13.7 | 13.7 | 1 training seed |" in text
+    assert "| kmeans | 100 | 2,000 | 13.7 | – | – | 13.7 | – | 1 training seed |" in text
     assert "one pair of trainings" in text and "cannot be told apart" not in text
 
 
 def test_full_data_is_over_training_seeds(tmp_path: Path) -> None:
     args = arguments(tmp_path / "cells", full=2)
     write(args, "full data", 0, [("convnet", 0.5, 0.6), ("convnet", 0.7, 0.8)])
-    assert "| full data | 100 | 2,000 | 60.0 ± 14.1 | 70.0 ± 14.1 | 2 training seeds |" in table.summary(args)
+    line = "| full data | 100 | 2,000 | 60.0 ± 14.1 | [−67.1, 187.1] | – | 70.0 ± 14.1 | – | 2 training seeds |"
+    assert line in plain(table.summary(args))
 
 
 def test_soft_labels_are_a_table_of_their_own_with_their_bytes_and_teacher(tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ def test_what_is_not_there_yet_is_left_out(tmp_path: Path) -> None:
     args = arguments(tmp_path / "cells", methods=["kmeans", "random"], ipc=[1, 10], seeds=[0])
     write(args, "random", 0, [("convnet", 0.4, 0.4)], ipc=1)
     lines = [line for line in table.summary(args).splitlines() if line.startswith("| 1")]
-    assert len(lines) == 1 and lines[0].startswith("| 1 | random | 100 | 2,000 | 40.0 | 40.0 |")
+    assert len(lines) == 1 and lines[0].startswith("| 1 | random | 100 | 2,000 | 40.0 | – | – | 40.0 |")
     assert table.summary(arguments(tmp_path / "none")) == ""
 
 
@@ -121,7 +124,10 @@ def test_names_of_variants_are_safe_as_files(tmp_path: Path) -> None:
     assert Cell(rows[1], 10, 0).path(tmp_path).name == "ipc10-k_means-seed0.json", "of one protocol"
 
 
-@pytest.mark.parametrize("file", sorted(Path(table.__file__).parent.glob("*.yaml")), ids=lambda p: p.stem)
+VARIANTS = sorted(p for p in Path(table.__file__).parent.glob("*.yaml") if p.stem != "pages")
+
+
+@pytest.mark.parametrize("file", VARIANTS, ids=lambda p: p.stem)
 def test_every_row_of_a_file_of_variants_is_a_configuration_of_its_own_that_holds(file: Path) -> None:
     rows = yaml.safe_load(file.read_text())
     made = [resolve(load("nette128", [*o, "ipc=10"])).config.tree() for o in rows.values()]
@@ -138,8 +144,33 @@ def test_a_method_without_dice_is_over_training_seeds(tmp_path: Path) -> None:
 
 
 def test_methods_that_sample_as_flows_do_take_the_flow() -> None:
+    """A variant by the method that it overrides, whatever its name."""
     args = argparse.Namespace(flow="FLOW")
-    assert table.flow(args, "pgfm") == ["generator.path=FLOW"]
+    assert table.flow(args, ["method=pgfm", "path.w_max=0"]) == ["generator.path=FLOW"]
     for name in ("mgd3", "random", FULL, "a variant"):
-        assert table.flow(args, name) == []
-    assert table.flow(argparse.Namespace(flow=None), "pgfm") == []
+        assert table.flow(args, [f"method={name}"]) == []
+    assert table.flow(argparse.Namespace(flow=None), ["method=pgfm"]) == []
+
+
+def test_full_data_to_the_end_is_a_row_beside_that_of_as_many_visits() -> None:
+    by_name = {row.name: row for row in table.rows(arguments(Path(), full=2, full_epochs=30))}
+    assert "evaluate.full_epochs=30" in by_name[cells.TO_THE_END].overrides
+    assert not any("full_epochs" in o for o in by_name[FULL].overrides)
+    assert cells.TO_THE_END not in {row.name for row in table.rows(arguments(Path(), full=2))}
+
+
+def test_the_same_sets_under_all_protocols_are_one_table(tmp_path: Path) -> None:
+    args = arguments(tmp_path / "cells", methods=["random", "kmeans"], protocols=["hard", "fkd"], across=True)
+    for seed in (0, 1):
+        write(args, "random", seed, [("convnet", 0.4 + 0.02 * seed, 0.5)])
+        write(args, "kmeans", seed, [("convnet", 0.5 + 0.02 * seed, 0.5)])
+        write(args, "random", seed, [("convnet", 0.2, 0.3)], "fkd", labels=1)
+    text = plain(table.summary(args))
+    assert "* `fkd`: Protocol fkd x0.1, 64 px; soft labels by squeezenet1_0 (94.7 % itself)." in text
+    assert "| set | hard | fkd |" in text
+    assert "| random | 41.0 [28.3, 53.7] | 20.0 [20.0, 20.0] |" in text and "| kmeans | 51.0 [38.3, 63.7] | – |" in text
+
+
+def plain(text: str) -> str:
+    """Without the spaces that keep an interval on one line."""
+    return text.replace("\N{NO-BREAK SPACE}", " ")

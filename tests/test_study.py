@@ -26,7 +26,8 @@ def arguments(tmp_path: Path, **more: Any) -> argparse.Namespace:
     base = {
         "config": "quickstart", "work": tmp_path / "work", "artifacts": tmp_path / "artifacts", "out": tmp_path / "out",
         "seeds": [0], "training_seeds": 1, "overrides": [], "methods": ["random", "kmeans"], "variants": {},
-        "flow": None, "full": 0, "protocols": ["hard"], "ipc": [10], "metrics": [],
+        "flow": None, "full": 0, "full_epochs": None, "across": False,
+        "protocols": ["hard"], "ipc": [10], "metrics": [],
     }  # fmt: skip
     return argparse.Namespace(**base | more)
 
@@ -44,10 +45,10 @@ class Images:
 
 @dataclass
 class Seen:
-    """Which methods were run until where, and of each fit its protocol, training seeds and sets."""
+    """Which methods were run until where, and of each fit its protocol and its sets, each with a training seed."""
 
     runs: list[tuple[str, str]] = field(default_factory=list)
-    fits: list[tuple[str, int, list[str]]] = field(default_factory=list)
+    fits: list[tuple[str, list[tuple[str, int]]]] = field(default_factory=list)
     wrong: str = ""  # what sampling mgd3 ends with
 
 
@@ -70,22 +71,24 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
         def __init__(self, p: Any) -> None:
             self.evaluate = p.config.evaluate
 
-        def trainings(self, refs: Any) -> Any:
-            seen.fits.append((self.evaluate.protocol.name, self.evaluate.seeds, [r.name for r in refs]))
-            return [SimpleNamespace(set=r) for r in refs]
+        def paired(self, sets: Any) -> Any:
+            seen.fits.append((self.evaluate.protocol.name, [(ref.name, seed) for ref, seed in sets]))
+            return [[SimpleNamespace(set=ref, seed=seed)] for ref, seed in sets]
 
-        def teaching(self, refs: Any) -> None:
-            return None
+        def beside(self, p: Any) -> Any:
+            return self
 
     def numbers(done: Any) -> dict[str, Any]:
         rows = [{"student": "convnet", "training_seed": 0, "last": 0.2, "best": 0.3}]
+        sets = [(t.set.name, t.seed) for t in done.trainings]
         return {"calls": 0.0, "landing": None, "rows": rows, "metrics": {}, "images": 10, "bytes": {"images": 1000},
-                "teacher": None, "protocol_name": "hard", "sets": [t.set.name for t in done.trainings]}  # fmt: skip
+                "teacher": None, "protocol_name": "hard", "sets": sets}  # fmt: skip
 
     monkeypatch.setattr(study, "prepare", prepare)
     monkeypatch.setattr(study, "numbers", numbers)
     monkeypatch.setattr(study, "Steps", Steps)
     monkeypatch.setattr(study.job, "run", run)
+    monkeypatch.setattr(study.job, "judge", lambda steps, done: None)
     monkeypatch.setattr(study.job, "start_run", lambda p: seen.runs.append((FULL, "start")))
     return seen
 
@@ -97,37 +100,47 @@ def test_what_is_finished_is_left_alone(seen: Seen, tmp_path: Path) -> None:
     cells.write(done.path(args.out), {"rows": []})
     before = done.path(args.out).read_bytes()
     compute(args, more=lambda done: {"more": 7})
-    assert seen.runs == [("kmeans", "sample"), ("kmeans", "evaluate")]
+    assert seen.runs == [("kmeans", "sample")]
     assert done.path(args.out).read_bytes() == before and (left.read(args.out) or {})["more"] == 7
     compute(args)
-    assert len(seen.runs) == 2 and len(seen.fits) == 1, "and nothing the second time"
+    assert len(seen.runs) == 1 and len(seen.fits) == 1, "and nothing the second time"
 
 
 def test_trainings_that_differ_in_their_rows_alone_share_a_fit(seen: Seen, tmp_path: Path) -> None:
     """herding has no dice, so that it is trained as often as full data here."""
     compute(arguments(tmp_path, methods=["random", "herding", "kmeans"], seeds=[0, 1, 2], full=3))
-    others = [("hard", 1, ["random", "kmeans"])]
-    assert seen.fits == [*others, ("hard", 3, ["herding", FULL]), *others, *others]
+    fixed = ("hard", [(name, seed) for name in ("herding", FULL) for seed in (0, 1, 2)])
+    first, *others = [("hard", [("random", seed), ("kmeans", seed)]) for seed in (0, 1, 2)]
+    assert seen.fits == [first, fixed, *others]
+
+
+def test_a_generation_seed_has_training_seeds_of_its_own_which_its_sets_share(seen: Seen, tmp_path: Path) -> None:
+    args = arguments(tmp_path, seeds=[1, 2], training_seeds=3)
+    compute(args)
+    of_seed = [[(name, seed) for name in args.methods for seed in seeds] for seeds in ((3, 4, 5), (6, 7, 8))]
+    assert [sets for _, sets in seen.fits] == of_seed
+    assert (Cell(table.rows(args)[1], 10, 2, "hard").read(args.out) or {})["sets"] == [["kmeans", s] for s in (6, 7, 8)]
 
 
 def test_protocols_ipcs_and_seeds_have_fits_of_their_own(seen: Seen, tmp_path: Path) -> None:
     compute(arguments(tmp_path, seeds=[0, 1], ipc=[1, 10], protocols=["hard", "fkd"]))
     assert [f[0] for f in seen.fits] == ["hard", "hard", "fkd", "fkd"] * 2
-    assert all(f[2] == ["random", "kmeans"] for f in seen.fits)
+    assert all([name for name, _ in sets] == ["random", "kmeans"] for _, sets in seen.fits)
 
 
-def test_sets_that_are_the_same_are_trained_on_once(seen: Seen, tmp_path: Path) -> None:
+def test_sets_that_are_the_same_each_have_a_cell(seen: Seen, tmp_path: Path) -> None:
+    """In one fit, which trains equal ones once (Steps.paired)."""
     args = arguments(tmp_path, methods=["one", "two"], variants={n: ["method=kmeans"] for n in ("one", "two")})
     compute(args)
-    assert [len(f[2]) for f in seen.fits] == [1] and len(list(args.out.iterdir())) == 2
+    assert [len(sets) for _, sets in seen.fits] == [2] and len(list(args.out.iterdir())) == 2
 
 
 def test_full_data_needs_no_samples(seen: Seen, tmp_path: Path) -> None:
     args = arguments(tmp_path, methods=[], full=2)
     compute(args)
-    assert seen.runs == [(FULL, "start")] and seen.fits == [("hard", 2, [FULL])]
+    assert seen.runs == [(FULL, "start")] and seen.fits == [("hard", [(FULL, 0), (FULL, 1)])]
     cell = Cell(table.rows(args)[0], 10, 0, "hard")
-    assert (cell.read(args.out) or {})["sets"] == [FULL]
+    assert (cell.read(args.out) or {})["sets"] == [[FULL, 0], [FULL, 1]]
     full = Results(SimpleNamespace(config=SimpleNamespace(method="random")))  # type: ignore[arg-type]
     assert kept.ended(full) == {"landing": None, "detour": None}
 
@@ -138,7 +151,7 @@ def test_samples_that_run_off_are_a_result_and_other_failures_are_not(seen: Seen
     seen.wrong = "generator: DIR gave a non-finite prediction at t=632"
     compute(args)
     assert (Cell(table.rows(args)[0], 10, 0, "hard").read(args.out) or {})["diverged"] == seen.wrong
-    assert seen.fits == [("hard", 1, ["kmeans"])]
+    assert seen.fits == [("hard", [("kmeans", 0)])]
     text = table.summary(args)
     assert "| 10 | kmeans |" in text and "| mgd3 |" not in text
     assert text.endswith("\n\nThe network's predictions became infinite: mgd3 (ipc 10, seed 0).")

@@ -40,6 +40,7 @@ from grids import (
     accuracies,
     accuracy,
     carry,
+    compared,
     compute,
     diverged,
     first_batch,
@@ -165,7 +166,9 @@ def summary(args: argparse.Namespace) -> str:
         return lost.strip()
     head = ["set", "calls", "s an image", f"x {REFERENCE}", "sample, s", "end to end, s", "coverage near, %",
             "coverage, %", "near, M = 50", "M = 50", "last top-1, %", "best top-1, %", OVER]  # fmt: skip
-    return f"{args.ipc} images a class.\n\n" + markdown(head, lines) + lost
+    pairs = compared(args.ipc, [(row.name, cells) for row, cells in with_cells(args, every, args.ipc)])
+    text = f"{args.ipc} images a class.\n\n{markdown(head, lines)}"
+    return "\n\n".join(filter(None, (text, pairs))) + lost
 
 
 def plot(args: argparse.Namespace, path: Path) -> None:
@@ -199,7 +202,7 @@ def plot(args: argparse.Namespace, path: Path) -> None:
     figure.save(whole, path)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     p = parser(__doc__, "efficiency", "efficiency-CONFIG")
     two_generators(p, "dit and mgd3")
     p.add_argument("--calls", nargs="*", type=int, default=[4, 6, 8, 12, 20], help="network calls of pgfm")
@@ -209,7 +212,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--ipc", type=int, default=10)
     p.add_argument("--parts", nargs="+", choices=["scores", "costs"], default=["scores", "costs"])
     p.add_argument("--repeat", type=int, default=3, help="timed batches a row")
-    args = with_generators(p, argv)
+    return with_generators(p, argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
 
     def work(wanted: list[Row]) -> None:
         if "scores" in args.parts:

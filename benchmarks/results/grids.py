@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from raydistill.errors import BadInput, RaydistillError
 from raydistill.methods.resolve import Variant
 from raydistill.report import wording
 from raydistill.results import differences
+from raydistill.results.pairing import TrainingOutcome
 from raydistill.stages.syntheses import sample
 from raydistill.state import Results
 from raydistill.store.artifact import Record
@@ -79,9 +83,15 @@ def study(args: argparse.Namespace) -> Study:
 def compute(
     args: argparse.Namespace, asked: Sequence[Cell], more: Callable[[Results], dict[str, Any]] = lambda done: {}
 ) -> None:
-    """Brings cells to disk, a line each."""
-    for cell, kept in study(args).compute(asked, more):
+    """Brings cells to disk, a line each; each keeps when and by which commit it was made."""
+    for cell, kept in study(args).compute(asked, lambda done: more(done) | {"made": stamp()}):
         print(f"CELL {cell}: {line(kept)}", flush=True)
+
+
+def stamp() -> dict[str, str]:
+    """Today and the commit that is checked out; no commit where there is no repository."""
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
+    return {"date": datetime.date.today().isoformat(), "commit": done.stdout.strip() or "unknown"}
 
 
 def line(kept: dict[str, Any]) -> str:
@@ -189,7 +199,8 @@ def diverged(args: argparse.Namespace, rows: Sequence[Row], ipcs: Sequence[int],
 
 def compared(ipc: int, rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
     """Every pair of the rows of a table, each given by its cells: which can be told apart, the larger one first."""
-    pairs = differences.table([o for name, kept in rows for o in outcomes(name, kept)])
+    every = [o for name, kept in rows for o in outcomes(name, kept)]
+    pairs = differences.table([*every, *over_students(every)])
     head = ["sets", "difference", "95 %, seeds", "and images", "P(A > B)", "p, Holm", "pairs", "for one point", "says"]
     lines = [
         [
@@ -199,6 +210,21 @@ def compared(ipc: int, rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
         for r in wording.rows(pairs)
     ]
     return f"Differences at ipc {ipc}, in points:\n\n{markdown(head, lines)}" if lines else ""
+
+
+def over_students(every: Sequence[TrainingOutcome]) -> list[TrainingOutcome]:
+    """The mean over students of each set and seeds, as if it were one more student; none where there is one."""
+    if len({o.student for o in every}) < 2:
+        return []
+    of_seeds: dict[tuple[object, ...], list[TrainingOutcome]] = {}
+    for o in every:
+        of_seeds.setdefault((o.set, o.digest, o.generation, o.training), []).append(o)
+    return [
+        replace(some[0], student="mean", answers=None, **{
+            key: statistics.mean(getattr(o, key) for o in some) for key in ("top1", "balanced")
+        })
+        for some in of_seeds.values()
+    ]  # fmt: skip
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

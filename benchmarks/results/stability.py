@@ -38,6 +38,7 @@ from grids import (
     accuracies,
     accuracy,
     carry,
+    compared,
     compute,
     diverged,
     first_batch,
@@ -165,7 +166,9 @@ def summary(args: argparse.Namespace) -> str:
         heads = ["ipc", "pull", "set", *(f"{m}, {w}" for m in ("last top-1", "way", "diversity") for w in (OWN, OTHER))]
         text += f"\n\nAt the same pull ({OTHER} between its cells; – where none of its strengths pulls so):\n\n"
         text += markdown(heads, pairs)
-    return text + lost
+    drawn = {ipc: [p for points in curves(args, ipc).values() for p in points] for ipc in args.ipc}
+    tables = [compared(ipc, [(p["row"].name, p["cells"]) for p in points]) for ipc, points in drawn.items()]
+    return "\n\n".join(filter(None, (text, *tables))) + lost
 
 
 def plot(args: argparse.Namespace, path: Path) -> None:
@@ -197,13 +200,17 @@ def plot(args: argparse.Namespace, path: Path) -> None:
     figure.save(whole, path)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     p = parser(__doc__, "stability", "stability-CONFIG")
     two_generators(p, "mgd3")
     p.add_argument("--pgfm", nargs="*", type=float, default=[0, 0.15, 0.3, 0.6, 1], help="path.w_max")
     p.add_argument("--mgd3", nargs="*", type=float, default=[0, 0.02, 0.05, 0.1, 0.15], help="guidance.scale")
     p.add_argument("--ipc", nargs="+", type=int, default=[1, 10])
-    args = with_generators(p, argv)
+    return with_generators(p, argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
     return carry(args, rows(args), lambda wanted: compute(args, grid(args, wanted, args.ipc), walked), summary, plot)
 
 

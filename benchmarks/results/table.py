@@ -7,11 +7,13 @@
 
 Run again after an interruption, it computes only the cells that are missing; the sets of a protocol, IPC and seed are
 trained on together. A cell holds the accuracies of every training; a table gives mean and standard deviation over
-generation seeds, each the mean over its training seeds; below it every pair of rows has its difference with an interval
-from paired seeds (docs/statistics.md). The full-data rows, and methods without dice, have no
-generation seed: they are over training seeds. Hard and soft labels are tables of their own; a soft one says how good
-the teacher is itself. Storage is what a set takes: encoded images, and soft labels beside them. With several students
-(evaluate.students=[convnet,vgg11]) each has a column, and so have their mean and the worst of them.
+generation seeds, each the mean over its training seeds, the 95 % interval over seeds, the same with the error of the
+test images, and the mean over classes; below it every pair of rows has its difference with an interval from paired
+seeds (docs/statistics.md). A generation seed g of n trainings has the training seeds g n to g n + n - 1, the same for
+all sets. The full-data rows, and methods without dice, have no generation seed: they are over training seeds. Hard and
+soft labels are tables of their own; a soft one says how good the teacher is itself. Storage is what a set takes: its
+images, and soft labels beside them. With several students (evaluate.students=[convnet,vgg11]) each has a column, and so
+have their mean and the worst of them. `--across` prints one table of the same sets under all protocols instead.
 
 `--variants FILE` takes rows from a YAML file instead of `--methods`: a name and its overrides, `method=` among them
 (benchmarks/results/ablation.yaml is ManifoldGD's). `--metrics KEY ...` adds columns of result.json's metrics.
@@ -31,13 +33,15 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from grids import accuracies, carry, compared, compute, diverged, grid, markdown, parsed, parser, spread, with_cells
+from intervals import accuracy, over_classes
 
 from raydistill import registry
 from raydistill.report.data import FULL
 from raydistill.report.text import plural
-from raydistill.tune.cells import Row
-from raydistill.tune.outcomes import distinct
+from raydistill.tune.cells import TO_THE_END, Row
+from raydistill.tune.outcomes import distinct, outcomes
 
+SCORES = ["last top-1, %", "95 %, seeds", "and images", "best top-1, %", "a class, %"]
 NO_DICE = ("herding", "kcenter")  # a generation seed changes nothing in their sets, so they get training seeds
 
 
@@ -46,13 +50,20 @@ def rows(args: argparse.Namespace) -> list[Row]:
     for name in args.methods:
         random = name in args.variants or name not in NO_DICE
         trainings = args.training_seeds * (1 if random else len(args.seeds))
-        overrides = [*args.variants.get(name, [f"method={name}"]), *flow(args, name), f"evaluate.seeds={trainings}"]
+        overrides = args.variants.get(name, [f"method={name}"])
+        overrides = [*overrides, *flow(args, overrides), f"evaluate.seeds={trainings}"]
         rows.append(Row(name, tuple(overrides), seeds=() if random else (0,)))
-    return rows + ([Row(FULL, ("method=random", f"evaluate.seeds={args.full}"), seeds=(0,))] if args.full else [])
+    full = ["method=random", f"evaluate.seeds={args.full}"]
+    if args.full:
+        rows.append(Row(FULL, tuple(full), seeds=(0,)))
+    if args.full and args.full_epochs:
+        rows.append(Row(TO_THE_END, (*full, f"evaluate.full_epochs={args.full_epochs}"), seeds=(0,)))
+    return rows
 
 
-def flow(args: argparse.Namespace, method: str) -> list[str]:
-    """The generator of a method that samples as flows do, if another one is given for those."""
+def flow(args: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
+    """The generator of a row whose method samples as flows do, if another one is given for those."""
+    method = dict(o.split("=", 1) for o in overrides)["method"]
     if args.flow is None or method not in registry.names("method"):
         return []
     spaces = registry.get("sampler", registry.get("method", method).sampler).spaces
@@ -65,49 +76,93 @@ def teacher(args: argparse.Namespace) -> list[str]:
 
 
 def summary(args: argparse.Namespace) -> str:
-    """A Markdown table a protocol, of the cells that are there."""
+    """Markdown tables of the cells that are there: one a protocol, or --across one an IPC that has all of them."""
+    every = {
+        protocol: [(ipc, row, kept) for ipc in args.ipc for row, kept in with_cells(args, rows(args), ipc, protocol)]
+        for protocol in args.protocols
+    }
+    if args.across:
+        return "\n\n".join(filter(None, (across(every, ipc) for ipc in args.ipc)))
     tables = []
-    for protocol in args.protocols:
-        there = [(ipc, row, cells) for ipc in args.ipc for row, cells in with_cells(args, rows(args), ipc, protocol)]
-        lines = heading(there[0][2][0], args.metrics) if there else []
-        lines += [line(ipc, row.name, cells, args.metrics) for ipc, row, cells in there]
+    for protocol, there in every.items():
+        lines = heading([c for _, _, kept in there for c in kept], args.metrics) if there else []
+        lines += [line(ipc, row.name, kept, args.metrics) for ipc, row, kept in there]
         tables.append(("\n".join(lines) + diverged(args, rows(args), args.ipc, protocol)).strip())
-        tables += [compared(i, [(row.name, cells) for ipc, row, cells in there if ipc == i]) for i in args.ipc]
+        tables += [compared(i, [(row.name, kept) for ipc, row, kept in there if ipc == i]) for i in args.ipc]
     return "\n\n".join(filter(None, tables))
+
+
+Cells = list[dict[str, Any]]
 
 
 def students(cell: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(r["student"] for r in cell["rows"]))
 
 
-def heading(first: dict[str, Any], metrics: Sequence[str] = ()) -> list[str]:
+def heading(cells: Cells, metrics: Sequence[str] = ()) -> list[str]:
     """Name of the protocol, the teacher if there is one, and the head of the table."""
-    by, names = first["teacher"], students(first)
-    labels = f"soft labels by {by['architecture']} ({100 * by['accuracy']:.1f} % itself)" if by else "hard labels"
-    about = f"Protocol {first['protocol_name']}; {labels}; "
+    names = students(cells[0])
+    about = described(cells[0])
     if len(names) == 1:
-        about, names = f"{about}student {names[0]}.", ["last top-1, %", "best top-1, %"]
+        about, names = f"{about}; student {names[0]}.", SCORES
     else:
-        about, names = f"{about}last top-1 of each student, %.", [*names, "mean", "worst"]
+        about, names = f"{about}; last top-1 of each student, %.", [*names, "mean", "worst"]
     head = ["ipc", "set", "images", "storage, kB", *names, "over", *metrics]
     return [about, "", *markdown(head, []).splitlines()]
 
 
-def line(ipc: int, method: str, cells: list[dict[str, Any]], metrics: Sequence[str] = ()) -> str:
-    """One student: last and best top-1. Several: the last of each, their mean, and the worst of each seed."""
+def described(cell: dict[str, Any]) -> str:
+    """The protocol, and the labels with how good their teacher is."""
+    by = cell["teacher"]
+    labels = f"soft labels by {by['architecture']} ({100 * by['accuracy']:.1f} % itself)" if by else "hard labels"
+    return f"Protocol {cell['protocol_name']}; {labels}"
+
+
+def line(ipc: int, method: str, cells: Cells, metrics: Sequence[str] = ()) -> str:
+    """One student: last top-1 with its intervals, best, and the mean over classes. Several: the last of each, their
+    mean, and the worst of each seed."""
     names = students(cells[0])
     once = distinct(cells)
     seeds = len(once[0]["rows"]) // len(names)
     over = f"{len(once)} generation x {seeds} training seeds" if len(once) > 1 else plural(seeds, "training seed")
     stored = statistics.mean(sum(c["bytes"].values()) for c in cells) / 1000
-    scores = [accuracies(cells, key) for key in ("last", "best")]
-    if len(names) > 1:
+    if len(names) == 1:
+        of_set = outcomes(method, cells)
+        _, seeds_only, with_images = accuracy(of_set).cells
+        last, best = (spread(accuracies(cells, key)) for key in ("last", "best"))
+        scores = [last, seeds_only, with_images, best, over_classes(of_set)]
+    else:
         each = [accuracies(cells, "last", s) for s in names]
-        scores = [*each, *([pick(one) for one in zip(*each, strict=True)] for pick in (statistics.mean, min))]
+        of_seeds = [pick(one) for pick in (statistics.mean, min) for one in zip(*each, strict=True)]
+        half = len(of_seeds) // 2
+        scores = [spread(values) for values in (*each, of_seeds[:half], of_seeds[half:])]
     return "| " + " | ".join([
-        str(ipc), method, str(cells[0]["images"]), f"{stored:,.0f}", *map(spread, scores), over,
+        str(ipc), method, str(cells[0]["images"]), f"{stored:,.0f}", *scores, over,
         *(of_metric(cells, m) for m in metrics),
     ]) + " |"  # fmt: skip
+
+
+def across(every: dict[str, list[tuple[int, Row, Cells]]], ipc: int) -> str:
+    """The same sets under every protocol: last top-1 with its interval over seeds."""
+    of_ipc = {p: {row.name: kept for i, row, kept in there if i == ipc} for p, there in every.items()}
+    of_ipc = {protocol: kept for protocol, kept in of_ipc.items() if kept}
+    names = dict.fromkeys(name for kept in of_ipc.values() for name in kept)
+    if not of_ipc:
+        return ""
+    about = [f"* `{p}`: {described(next(iter(kept.values()))[0])}." for p, kept in of_ipc.items()]
+    lines = [
+        [
+            name,
+            *(
+                " ".join(accuracy(outcomes(name, kept[name])).cells[:2]) if name in kept else "–"
+                for kept in of_ipc.values()
+            ),
+        ]
+        for name in names
+    ]
+    return "\n".join(
+        [f"{ipc} images a class; last top-1, % [95 % over seeds].", "", *about, "", markdown(["set", *of_ipc], lines)]
+    )
 
 
 def of_metric(cells: list[dict[str, Any]], name: str) -> str:
@@ -116,7 +171,7 @@ def of_metric(cells: list[dict[str, Any]], name: str) -> str:
     return f"{statistics.mean(values):.3g}" if values else "–"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     p = parser(__doc__, "table", "CONFIG")
     p.set_defaults(seeds=[0, 1, 2], training_seeds=2)
     p.add_argument("--methods", nargs="+", default=["random", "kmeans", "dit", "mgd3", "mgd3_ddim"])
@@ -125,6 +180,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--protocols", nargs="+", default=["hard"], help="hard, rded, fkd: a table each")
     p.add_argument("--ipc", nargs="+", type=int, default=[10])
     p.add_argument("--full", type=int, default=3, help="trainings on the whole training split; 0 = none")
+    p.add_argument("--across", action="store_true", help="print the sets under all protocols in one table")
+    p.add_argument("--full-epochs", type=int, help="also a row of the full data trained for so many epochs")
     p.add_argument("--flow", help="generator.path of methods that sample as flows do (pgfm); default: the others'")
     p.add_argument("--teacher", help="teacher.path, for soft labels")
     p.add_argument("--teacher-architecture", help="teacher.architecture, where the path is a file")
@@ -133,6 +190,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.overrides = [*teacher(args), *args.overrides]
     args.variants = yaml.safe_load(args.variants.read_text()) if args.variants else {}
     args.methods = list(args.variants) or args.methods
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
 
     def work(wanted: list[Row]) -> None:
         compute(args, grid(args, wanted, args.ipc, args.protocols))

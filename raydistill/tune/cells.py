@@ -13,13 +13,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from raydistill.report.data import FULL
+
+TO_THE_END = f"{FULL}, to the end"  # as many epochs as it gains from, not as many visits as the distilled sets
+WHOLE = (FULL, TO_THE_END)  # rows that train on all images and sample nothing
 DIVERGED = "diverged"  # the key of a cell without numbers: why
 
 
 @dataclass(frozen=True)
 class Row:
     """A name and the overrides that make it. `numbers` are what the study knows of it and its cells keep, `seeds` its
-    generation seeds where they are not those of the study. The row FULL trains on all images and samples nothing."""
+    generation seeds where they are not those of the study."""
 
     name: str
     overrides: tuple[str, ...]

@@ -16,20 +16,25 @@ from raydistill.errors import StageFailed
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps
-from raydistill.report.data import FULL
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.state import Prepared, Results
-from raydistill.tune.cells import DIVERGED, Cell, write
+from raydistill.tune.cells import DIVERGED, WHOLE, Cell, write
 from raydistill.tune.kept import numbers
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """A cell that has its set."""
+    """A cell that has its set, and what its run made on the way to it."""
 
     cell: Cell
-    prepared: Prepared
+    done: Results
     ref: SetRef
+
+    @property
+    def training_seeds(self) -> range:
+        """Those that belong to its generation seed, the same for all sets of that seed."""
+        trainings = self.done.prepared.config.evaluate.seeds
+        return range(self.cell.seed * trainings, (self.cell.seed + 1) * trainings)
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,13 @@ class Study:
             fits: dict[str, list[Sampled]] = {}
             for cell, p in ready:
                 try:
-                    ref = sample(cell, p)
+                    sampled = sample(cell, p)
                 except StageFailed as e:
                     if "non-finite" not in str(e):
                         raise
                     yield cell, self.keep(cell, {DIVERGED: str(e)})
                 else:
-                    fits.setdefault(fit_of(p.config), []).append(Sampled(cell, p, ref))
+                    fits.setdefault(fit_of(p.config), []).append(sampled)
             for fit in fits.values():
                 for cell, done in together(fit):
                     yield cell, self.keep(cell, numbers(done) | more(done))
@@ -94,12 +99,13 @@ class Study:
         return kept
 
 
-def sample(cell: Cell, p: Prepared) -> SetRef:
-    """The set that a cell trains on. Raises StageFailed."""
-    if cell.row.name == FULL:
+def sample(cell: Cell, p: Prepared) -> Sampled:
+    """A cell with the set that it trains on. Raises StageFailed."""
+    if cell.row.name in WHOLE:
         job.start_run(p)
-        return SetRef.full(p.splits.train)
-    return SetRef.of(cell.row.name, job.run(p, "sample").syntheses[p.config.method])
+        return Sampled(cell, Results(p), SetRef.full(p.splits.train))
+    done = job.run(p, "sample")
+    return Sampled(cell, done, SetRef.of(p.config.method, done.syntheses[p.config.method]))
 
 
 def fit_of(config: Config) -> str:
@@ -108,13 +114,10 @@ def fit_of(config: Config) -> str:
 
 
 def together(fit: Sequence[Sampled]) -> Iterator[tuple[Cell, Results]]:
-    """Trains on all sets in one fit, whose trainings the runs of the cells then find by fingerprint."""
-    steps = Steps(fit[0].prepared)
-    refs = list({s.ref.digest: s.ref for s in fit}.values())  # rows may have made the same images
-    every = steps.trainings(refs)
+    """Trains on all sets in one fit; sets that rows have made alike are trained on once."""
+    steps = Steps(fit[0].done.prepared)
+    trained = iter(steps.paired([(s.ref, seed) for s in fit for seed in s.training_seeds]))
     for s in fit:
-        if s.ref.distilled is not None:
-            yield s.cell, job.run(s.prepared, "evaluate")
-        else:
-            trained = [t for t in every if t.set == s.ref]
-            yield s.cell, Results(s.prepared, teaching=steps.teaching(refs), trainings=trained)
+        s.done.trainings = [t for _ in s.training_seeds for t in next(trained)]
+        job.judge(steps.beside(s.done.prepared), s.done)
+        yield s.cell, s.done

@@ -1,0 +1,50 @@
+"""The accuracy of one set with what it can be wrong by: over seeds, and with the choice of test images on top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raydistill.report import wording
+from raydistill.report.data import Measure
+from raydistill.report.text import percent
+from raydistill.results import over_images
+from raydistill.results import statistics as st
+from raydistill.results.pairing import TrainingOutcome, seeds
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Fractions. `seeds` is None for a single training, `images` where the answers to the test images are not known."""
+
+    mean: float
+    seeds: st.Interval | None
+    images: st.Interval | None
+
+    @property
+    def cells(self) -> list[str]:
+        """Of a table: the mean in percent, and both intervals."""
+        return [percent(self.mean), shown(self.seeds), shown(self.images)]
+
+
+def accuracy(outcomes: Sequence[TrainingOutcome], measure: Measure = "top-1") -> Accuracy:
+    """Of the trainings of one set and student; each generation seed is one unit (docs/statistics.md)."""
+    clusters = [np.array([o.value(measure) for o in by.values()]) for by in seeds(outcomes).values()]
+    answers = [o.answers for o in outcomes if o.answers is not None]
+    centre, interval, images = st.mean(clusters), st.bootstrap(clusters), None
+    if len(answers) == len(outcomes):
+        nothing = tuple(np.zeros_like(a) for a in answers[0])
+        error = over_images.error([(a, nothing) for a in answers], measure == "balanced")
+        images = (interval or st.Interval(centre, centre)).widened(centre, error)
+    return Accuracy(centre, interval, images)
+
+
+def over_classes(outcomes: Sequence[TrainingOutcome]) -> str:
+    """The mean over classes in percent; cells of earlier versions do not know it."""
+    return "–" if any(o.answers is None for o in outcomes) else accuracy(outcomes, "balanced").cells[0]
+
+
+def shown(interval: st.Interval | None) -> str:
+    return "–" if interval is None else wording.interval(interval.low, interval.high)

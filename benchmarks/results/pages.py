@@ -1,0 +1,126 @@
+"""The tables of docs/results and of the README, out of the committed cells.
+
+    python benchmarks/results/pages.py            # writes them anew
+    python benchmarks/results/pages.py --check    # exit code 1 if one of them is not what the cells say
+
+A page is prose with blocks, `<!-- table: NAME -->` to `<!-- end of table -->`, which are written by this command; NAME
+is an entry of pages.yaml, which has the command that makes the cells. A block holds that command, when, by which commit
+and on what machine the cells were made and what they cost, and the tables with their intervals and differences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(ROOT))
+
+import headline  # noqa: E402
+
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "results").glob("*.md")))
+BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+WIDTH = 130  # of a line of a command
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of pages.yaml. `arguments` are those of the script that computes and prints the cells under `out`, or `file`
+    is a table that a benchmark left. `made`: when and by which commit, of cells that do not know it themselves."""
+
+    script: str
+    arguments: str
+    cost: str
+    made: str = ""
+    out: str = ""
+    file: str = ""
+    short: Mapping[str, Any] | None = None  # a table of a few rows: arguments of headline.table
+
+    @property
+    def words(self) -> list[str]:
+        return re.findall(r'"[^"]*"|\S+', self.arguments)
+
+    @property
+    def command(self) -> str:
+        """As it is typed, in lines that end in a backslash."""
+        lines = [f"python benchmarks/{self.script}"]
+        for word in self.words:
+            if len(lines[-1]) + len(word) + 3 > WIDTH:
+                lines.append("   ")
+            lines[-1] += f" {word}"
+        return " \\\n".join(lines)
+
+    def arguments_of(self, module: Any) -> argparse.Namespace:
+        return module.arguments([*(w.strip('"') for w in self.words)])
+
+
+def entries() -> dict[str, Entry]:
+    return {name: Entry(**tree) for name, tree in yaml.safe_load((HERE / "pages.yaml").read_text()).items()}
+
+
+def block(entry: Entry) -> str:
+    """What stands between the markers."""
+    if entry.file:
+        table, cells = (ROOT / entry.file).read_text().strip(), []
+    else:
+        module = importlib.import_module(Path(entry.script).stem)
+        args = entry.arguments_of(module)
+        args.out = ROOT / entry.out
+        cells = [json.loads(p.read_text()) for p in sorted(args.out.glob("*-seed*.json"))]
+        table = headline.table(module, args, **entry.short) if entry.short else module.summary(args)
+    if entry.short:
+        return table + "\n"
+    return f"```bash\n{entry.command}\n```\n\n{origin(entry, cells)}\n\n{table}\n"
+
+
+def origin(entry: Entry, cells: Sequence[Mapping[str, Any]]) -> str:
+    """When, by which commit and on what machine, and what it cost."""
+    stamps = [c["made"] for c in cells if "made" in c]
+    known = [entry.made] if entry.made else []
+    if stamps:
+        known.append(f"{span(s['date'] for s in stamps)}, commit {span(s['commit'] for s in stamps)}")
+    machines = sorted({c["machine"] for c in cells if "machine" in c})
+    cells_of = [f"[cells](../../{entry.out})"] if entry.out else [f"[table](../../{entry.file})"]
+    return "Made " + "; ".join([*known, *machines, entry.cost, *cells_of]) + "."
+
+
+def span(values: Iterable[str]) -> str:
+    """One value, or the first and the last in order of the text."""
+    every = sorted(set(values))
+    return every[0] if len(every) == 1 else f"{every[0]} to {every[-1]}"
+
+
+def filled(text: str, known: Mapping[str, Entry]) -> str:
+    """A page with its blocks written anew. Raises KeyError for a block that pages.yaml lacks."""
+    return BLOCK.sub(lambda m: f"{m[1]}{block(known[m[2]])}{m[3]}", text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--check", action="store_true", help="write nothing, say which pages differ")
+    args = p.parse_args(argv)
+    known, differ = entries(), []
+    for page in PAGES:
+        before = page.read_text()
+        after = filled(before, known)
+        if before != after:
+            differ.append(page.relative_to(ROOT).as_posix())
+            if not args.check:
+                page.write_text(after)
+    print(f"{'not what the cells say' if args.check else 'written'}: {', '.join(differ) or 'none'}")
+    return 1 if args.check and differ else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
