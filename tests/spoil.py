@@ -40,7 +40,7 @@ def findings(place: Path | str) -> list[Finding]:
 
 def told(root: Path) -> list[tuple[str, str]]:
     """Kind and place, as a path in the run, of every finding."""
-    return [(str(f.kind), Path(f.place.uri).relative_to(root).as_posix()) for f in findings(root)]
+    return [(str(f.kind), Path(f.location.uri).relative_to(root).as_posix()) for f in findings(root)]
 
 
 def flip(path: Path, at: int | None = None) -> None:

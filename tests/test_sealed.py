@@ -33,8 +33,8 @@ def grouped(tmp_path: Path) -> Sealed:
 
 
 def test_it_is_there_once_its_stage_is_finished(grouped: Sealed, tmp_path: Path) -> None:
-    assert Sealed.found(grouped.artifact) == grouped
-    assert Sealed.found(Artifact(Location.of(str(tmp_path)), "classes", "1" * 16)) is None
+    assert Sealed.finished(grouped.artifact) == grouped
+    assert Sealed.finished(Artifact(Location.of(str(tmp_path)), "classes", "1" * 16)) is None
     assert (grouped.rows, grouped.digest) == (9, grouped.manifest.digest)
 
 

@@ -117,7 +117,7 @@ class TestLeftOver:
         record = at(run).commit("a", b"other bytes", rows=3, device="gpu")
         (found,) = findings(run)
         assert found.kind is Kind.LEFT_OVER and {p.uri for p in found.drop} == {
-            found.place.uri,
+            found.location.uri,
             f"{run}/{STAGE}/{record.file}",
         }
 
@@ -222,7 +222,7 @@ def test_a_run_leads_to_the_artifacts_that_it_shares(tmp_path: Path, run: Path) 
     assert findings(run) == []
     flip(data(shared))
     for place in (run, shared):
-        assert [f.place.uri for f in findings(place)] == [str(data(shared))]
+        assert [f.location.uri for f in findings(place)] == [str(data(shared))]
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ class TestOnAnObjectStore:
         (at(uri).location / record.file).write(b"spoiled")
         (at(uri).location / "commits" / commit(run, "b").name).delete()
         (place / "result.json").write(b"[]")
-        assert [(f.kind, f.place.name) for f in findings(uri)] == [
+        assert [(f.kind, f.location.name) for f in findings(uri)] == [
             (Kind.MISSING, commit(run, "b").name),
             (Kind.DAMAGED, Path(record.file).name),
             (Kind.DAMAGED, "result.json"),

@@ -111,7 +111,7 @@ class TinyRun:
         self.shape = self.vae.latent_shape(self.config.source.image_size)
 
     def sealed(self, name: str) -> Sealed:
-        sealed = Sealed.found(self.stage(name).artifact)
+        sealed = Sealed.finished(self.stage(name).artifact)
         assert sealed is not None, f"{name} is not finished under {self.root}"
         return sealed
 

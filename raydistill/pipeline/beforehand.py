@@ -76,7 +76,7 @@ class Reading(Steps):
     """Steps that find what is finished, and compute nothing."""
 
     def _carry(self, stage: Stage, name: str) -> Sealed:
-        sealed = Sealed.found(stage.artifact)
+        sealed = Sealed.finished(stage.artifact)
         if sealed is None:
             raise Unfinished(stage.name)
         return sealed

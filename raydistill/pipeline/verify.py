@@ -93,7 +93,7 @@ def mend(findings: Sequence[Finding]) -> list[str]:
     for finding in findings:
         if finding.whole is not None:
             try:
-                finding.place.write(finding.whole)
+                finding.location.write(finding.whole)
                 mended += 1
             except StageFailed as e:
                 lost.append(one_line(e))
@@ -103,7 +103,7 @@ def mend(findings: Sequence[Finding]) -> list[str]:
             location.delete()
         except (OSError, StageFailed) as e:
             lost.append(f"cannot remove {location}: {one_line(e)}")
-    lost += [f"{f.place} cannot be mended: it {f.what}" for f in findings if f.is_fault and not (f.mends or f.part)]
+    lost += [f"{f.location} cannot be mended: it {f.what}" for f in findings if f.is_fault and not (f.mends or f.part)]
     say("repair", f"{mended} files written again from what is known of them, {len(gone)} removed")
     return lost
 

@@ -46,15 +46,15 @@ class ImageFolder:
         root = open_root(self.path)
         tree = _tree(root, _split_folder(root, split))
         classes, loose = tree.top()
-        place = label_file(root, split) if loose else None
-        if classes and place:
+        label_list = label_file(root, split) if loose else None
+        if classes and label_list:
             raise BadInput(
-                f"source: {tree.folder} holds class folders, and images beside them that {place} sorts; "
+                f"source: {tree.folder} holds class folders, and images beside them that {label_list} sorts; "
                 "keep one of the two"
             )
         images: Iterable[Sequence[File]]
-        if place is not None:
-            classes, images = _sorted_by(place, loose, self._known(root, split))
+        if label_list is not None:
+            classes, images = _sorted_by(label_list, loose, self._known(root, split))
         elif classes:
             classes = sorted(_utf8(tree.folder, classes))
             images = tree.images(classes)
@@ -119,14 +119,14 @@ def _named(root: Location, classes: Sequence[str]) -> list[str]:
 
 
 def _sorted_by(
-    place: Location, loose: Sequence[File], known: Sequence[str] | None
+    label_list: Location, loose: Sequence[File], known: Sequence[str] | None
 ) -> tuple[Sequence[str], Sequence[Sequence[File]]]:
     """Unsorted images by the class that the label file gives them; the known classes, or those of the file."""
-    labels = read_labels(place, [name for name, _ in loose], known)
-    found: dict[str, list[File]] = {c: [] for c in sorted(set(labels) | set(known or ()))}
+    labels = read_labels(label_list, [name for name, _ in loose], known)
+    by_class: dict[str, list[File]] = {c: [] for c in sorted(set(labels) | set(known or ()))}
     for file, class_id in zip(loose, labels, strict=True):
-        found[class_id].append(file)
-    return list(found), list(found.values())
+        by_class[class_id].append(file)
+    return list(by_class), list(by_class.values())
 
 
 def _read(fs: pafs.FileSystem, base: str, name: str) -> bytes:
@@ -190,10 +190,10 @@ class _Store:
         self.fs, self.base = folder.filesystem()
 
     def top(self) -> tuple[Sequence[str], Sequence[File]]:
-        found = [i for i in self.folder.infos() if not i.base_name.startswith(".")]
+        entries = [i for i in self.folder.infos() if not i.base_name.startswith(".")]
         return (
-            [i.base_name for i in found if i.type == pafs.FileType.Directory],
-            [self._file(i) for i in found if i.type == pafs.FileType.File and _is_image(i.base_name)],
+            [i.base_name for i in entries if i.type == pafs.FileType.Directory],
+            [self._file(i) for i in entries if i.type == pafs.FileType.File and _is_image(i.base_name)],
         )
 
     def images(self, classes: Sequence[str]) -> Iterator[Sequence[File]]:
@@ -202,8 +202,8 @@ class _Store:
                 yield from pool.map(self._below, classes[start : start + READERS])
 
     def _below(self, name: str) -> Sequence[File]:
-        found = infos(self.fs, f"{self.base}/{name}", recursive=True)
-        files = [self._file(i) for i in found if i.type == pafs.FileType.File and _is_image(i.base_name)]
+        entries = infos(self.fs, f"{self.base}/{name}", recursive=True)
+        files = [self._file(i) for i in entries if i.type == pafs.FileType.File and _is_image(i.base_name)]
         return [f for f in files if not any(part.startswith(".") for part in f[0].split("/"))]
 
     def _file(self, info: pafs.FileInfo) -> File:
@@ -237,8 +237,8 @@ class _Disk:
     def _entries(self, path: str) -> Iterator[os.DirEntry[str]]:
         """What is not hidden in the folder `path`, every symbolic link checked."""
         try:
-            with os.scandir(path) as found:
-                for entry in found:
+            with os.scandir(path) as entries:
+                for entry in entries:
                     if not entry.name.startswith("."):
                         if entry.is_symlink():
                             self._check_link(entry.path)

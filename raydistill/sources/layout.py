@@ -66,18 +66,18 @@ def open_root(path: str) -> Location:
 
 def class_names(root: Location) -> ClassNames | None:
     """The content of `classes.json` in the source's folder; None if there is none, BadInput if it is wrong."""
-    place = root / CLASSES
+    location = root / CLASSES
     try:
-        tree = strict_json.mapping(place.read())
+        tree = strict_json.mapping(location.read())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as e:
-        raise BadInput(f"source: {place} cannot be read: {one_line(e)}; repair it or remove it") from None
+        raise BadInput(f"source: {location} cannot be read: {one_line(e)}; repair it or remove it") from None
     names: Any = tree.get("names")
     dirs: Any = tree.get("dirs")
     if not _texts(names) or not _texts(dirs) or not len(names) == len(dirs) == len(set(dirs)):
         raise BadInput(
-            f'source: {place} must hold two lists of text of one length, "dirs" (class ids, each once) and '
+            f'source: {location} must hold two lists of text of one length, "dirs" (class ids, each once) and '
             '"names"; repair it or remove it'
         )
     return ClassNames(tuple(dirs), tuple(names))

@@ -90,21 +90,21 @@ class ParquetImages:
 def _files(root: Location, split: str) -> Sequence[pafs.FileInfo]:
     """The Parquet files of the split, by path, from the one place that holds them."""
     places = {
-        pattern: found
-        for pattern, found in (
+        pattern: files
+        for pattern, files in (
             (f"{split}-*.parquet", [i for i in _parquet(root) if i.base_name.startswith(f"{split}-")]),
             (f"data/{split}-*.parquet", [i for i in _parquet(root / "data") if i.base_name.startswith(f"{split}-")]),
             (f"{split}/*.parquet", _parquet(root / split)),
         )
-        if found
+        if files
     }
     if not places:
         raise no_split(root, split, _splits(root))
     if len(places) > 1:
         raise BadInput(f"source: {root} holds the split {split!r} more than once ({' and '.join(places)}); keep one")
-    found = sorted(*places.values(), key=lambda i: i.path)
-    _check_complete(root, [i.base_name for i in found])
-    return found
+    files = sorted(*places.values(), key=lambda i: i.path)
+    _check_complete(root, [i.base_name for i in files])
+    return files
 
 
 def _parquet(folder: Location) -> list[pafs.FileInfo]:
@@ -161,11 +161,11 @@ def _footer_digest(raw: pa.NativeFile) -> str:
 
 
 def _check_columns(schema: pa.Schema, where: str) -> None:
-    found = f"it has the columns {', '.join(schema.names) or 'none'}"
+    columns = f"it has the columns {', '.join(schema.names) or 'none'}"
     for name in ("image", "label"):
         if name not in schema.names:
             raise BadInput(
-                f"source: {where}: column {name!r} is missing; {found}; rename the one that holds the {name}s"
+                f"source: {where}: column {name!r} is missing; {columns}; rename the one that holds the {name}s"
             )
     image, label = schema.field("image").type, schema.field("label").type
     if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0 or not _binary(image.field("bytes").type):
@@ -270,10 +270,10 @@ class _Rows:
 
     def read(self, ids: Sequence[str]) -> Iterator[bytes]:
         """The bytes of each image, in the order of `ids`; the row groups are read in the order of the files."""
-        found: dict[str, bytes] = {}
+        by_id: dict[str, bytes] = {}
         for name, row in sorted({_split_id(i) for i in ids}):
-            found[f"{name}#{row}"] = self._image(name, row)
-        return (found[i] for i in ids)
+            by_id[f"{name}#{row}"] = self._image(name, row)
+        return (by_id[i] for i in ids)
 
     def _image(self, name: str, row: int) -> bytes:
         try:

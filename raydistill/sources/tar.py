@@ -78,19 +78,19 @@ def members(archive: ReadWindow) -> Iterator[Member]:
     check_format(archive)
     offset = 0
     while True:
-        found, offset = _next(archive, offset)
-        if found is not None:
-            yield found
+        member, offset = _next(archive, offset)
+        if member is not None:
+            yield member
         elif offset < 0:
             return
 
 
 def member_at(archive: ReadWindow, start: int) -> Member:
     """The plain file whose headers begin at `start`. Raises TarFault if there is none."""
-    found, _ = _next(archive, start)
-    if found is None:
+    member, _ = _next(archive, start)
+    if member is None:
         raise TarFault(f"no file begins at byte {start}; fetch it again")
-    return found
+    return member
 
 
 def check_format(archive: ReadWindow) -> None:
@@ -181,7 +181,7 @@ def _extended(archive: ReadWindow, data: int, size: int) -> bytes:
 
 def _attributes(content: bytes, for_all: bool) -> dict[str, str]:
     """POSIX attributes: records `LENGTH KEY=VALUE\\n`. One that holds for all files may not rename or resize them."""
-    found: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     while content.strip(b"\0"):
         match = re.match(rb"(\d{1,7}) ([^=\n]+)=", content)
         length = int(match[1]) if match else 0
@@ -191,9 +191,9 @@ def _attributes(content: bytes, for_all: bool) -> dict[str, str]:
         if for_all and (key in ("path", "size") or key.startswith("GNU.sparse")):
             raise TarFault(f"it gives one {key} to all its files; pack it again")
         if key in ("path", "size") or key.startswith("GNU.sparse"):
-            found[key] = _text(content[match.end() : length - 1])
+            attributes[key] = _text(content[match.end() : length - 1])
         content = content[length:]
-    return found
+    return attributes
 
 
 def _plain_name(header: bytes) -> str:

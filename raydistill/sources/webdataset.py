@@ -131,47 +131,47 @@ def _shards(root: Location, split: str) -> Sequence[pafs.FileInfo]:
     if "{" in split:
         return [_named(root, flat, name) for name in _expand(split)]
     places = {
-        pattern: found
-        for pattern, found in (
+        pattern: shards
+        for pattern, shards in (
             (f"{split}-*.tar", {n: i for n, i in flat.items() if n.startswith(f"{split}-")}),
             (f"{split}/*.tar", {f"{split}/{n}": i for n, i in _tars(root, split).items()}),
         )
-        if found
+        if shards
     }
     if not places:
         raise no_split(root, split, _splits(root, flat))
     if len(places) > 1:
         raise BadInput(f"source: {root} holds the split {split!r} more than once ({' and '.join(places)}); keep one")
-    [found] = places.values()
-    _check_complete(root, sorted(found))
-    return [found[name] for name in sorted(found)]
+    [shards] = places.values()
+    _check_complete(root, sorted(shards))
+    return [shards[name] for name in sorted(shards)]
 
 
 def _files(root: Location, folder: str = "") -> dict[str, pafs.FileInfo]:
     """The files directly in the folder by name, hidden ones left out."""
     fs, base = root.filesystem()
-    found = infos(fs, f"{base}/{folder}".rstrip("/"))
-    return {i.base_name: i for i in found if i.type == pafs.FileType.File and not i.base_name.startswith((".", "_"))}
+    entries = infos(fs, f"{base}/{folder}".rstrip("/"))
+    return {i.base_name: i for i in entries if i.type == pafs.FileType.File and not i.base_name.startswith((".", "_"))}
 
 
 def _tars(root: Location, folder: str = "") -> dict[str, pafs.FileInfo]:
     """Shards directly in the folder by name. Compressed ones are refused: they cannot be read at random, or bounded."""
-    found = _files(root, folder)
-    for name in sorted(found):
+    files = _files(root, folder)
+    for name in sorted(files):
         if name.endswith(COMPRESSED):
             raise BadInput(
                 f"source: {root}/{folder + '/' if folder else ''}{name} is compressed and cannot be read at "
                 "random; make it a plain .tar (images are compressed already) and remove it"
             )
-    return {n: i for n, i in found.items() if n.endswith(".tar")}
+    return {n: i for n, i in files.items() if n.endswith(".tar")}
 
 
 def _named(root: Location, flat: dict[str, pafs.FileInfo], name: str) -> pafs.FileInfo:
     folder, _, base = name.rpartition("/")
-    found = (_tars(root, folder) if folder else flat).get(base)
-    if found is None:
+    shard = (_tars(root, folder) if folder else flat).get(base)
+    if shard is None:
         raise BadInput(f"source: {root} has no shard {name}; fetch it or correct the braces of the split's name")
-    return found
+    return shard
 
 
 def _expand(split: str) -> Sequence[str]:

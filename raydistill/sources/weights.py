@@ -31,48 +31,48 @@ def read_weights(source: SourceConfig, listing: Listing) -> np.ndarray | None:
     root = Location.of(source.path or "")
     reader = {"imagefolder": _of_folder, "parquet": _of_parquet, "webdataset": _of_tars}[source.kind]
     ids = listing.ids.to_pylist()
-    found = reader(root, listing.split, ids)
-    if found is None:
+    values = reader(root, listing.split, ids)
+    if values is None:
         return None
     for name in ids:
-        if name not in found:
+        if name not in values:
             raise BadInput(f"the image {name} has no weight, and others have; give it one or none to all")
-        value = found[name]
+        value = values[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
             raise BadInput(f"the weight of {name} is {value!r}; weights are finite numbers of at least 0")
-    weights = np.array([found[name] for name in ids], np.float64)
+    weights = np.array([values[name] for name in ids], np.float64)
     if not weights.any():
         raise BadInput("all weights are 0, and nothing can be learned from that; leave them out or mend them")
     return weights
 
 
 def _of_folder(root: Location, split: str, ids: list[str]) -> dict[str, Any] | None:
-    places = [p for p in (root / split / name for name in TABLES) if p.size() is not None]
-    read = [(place, list(_rows(place))) for place in places]
-    tables = [(place, rows) for place, rows in read if any("weight" in row for row in rows)]
+    locations = [p for p in (root / split / name for name in TABLES) if p.size() is not None]
+    read = [(location, list(_rows(location))) for location in locations]
+    tables = [(location, rows) for location, rows in read if any("weight" in row for row in rows)]
     if len(tables) > 1:
         raise BadInput(f"{tables[0][0]} and {tables[1][0]} both give weights; keep one")
     if not tables:
         return None
-    place, rows = tables[0]
-    found: dict[str, Any] = {}
+    location, rows = tables[0]
+    weights: dict[str, Any] = {}
     for row in rows:
         name = row.get("file_name")
         if not isinstance(name, str) or "weight" not in row:
-            raise BadInput(f"{place}: a row lacks file_name or weight ({one_line(row)[:80]}); complete it")
-        if name in found:
-            raise BadInput(f"{place} names {name} twice; keep one row")
-        found[name] = row["weight"]
-    unknown = min(found.keys() - set(ids), default=None)
+            raise BadInput(f"{location}: a row lacks file_name or weight ({one_line(row)[:80]}); complete it")
+        if name in weights:
+            raise BadInput(f"{location} names {name} twice; keep one row")
+        weights[name] = row["weight"]
+    unknown = min(weights.keys() - set(ids), default=None)
     if unknown is not None:
-        raise BadInput(f"{place} has weights of {len(found)} images, and of {unknown} there is none; make it fit")
-    return found
+        raise BadInput(f"{location} has weights of {len(weights)} images, and of {unknown} there is none; make it fit")
+    return weights
 
 
-def _rows(place: Location) -> Iterator[dict[str, Any]]:
+def _rows(location: Location) -> Iterator[dict[str, Any]]:
     try:
-        text = place.read().decode("utf-8-sig")
-        if place.uri.endswith(".csv"):
+        text = location.read().decode("utf-8-sig")
+        if location.uri.endswith(".csv"):
             for row in csv.DictReader(io.StringIO(text)):
                 yield {**row, **({"weight": _number(row["weight"])} if "weight" in row else {})}
             return
@@ -82,7 +82,7 @@ def _rows(place: Location) -> Iterator[dict[str, Any]]:
                 raise ValueError(f"a line is {line[:40]!r}, no object")
             yield row
     except (OSError, ValueError, csv.Error) as e:
-        raise BadInput(f"{place} cannot be read: {one_line(e)}; mend it or remove it") from None
+        raise BadInput(f"{location} cannot be read: {one_line(e)}; mend it or remove it") from None
 
 
 def _number(text: str | None) -> Any:
@@ -94,20 +94,20 @@ def _number(text: str | None) -> Any:
 
 def _of_parquet(root: Location, split: str, ids: list[str]) -> dict[str, Any] | None:
     fs, base = root.filesystem()
-    found: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
     for name in dict.fromkeys(i.rpartition("#")[0] for i in ids):
         if "weight" not in pq.read_schema(f"{base}/{name}", filesystem=fs).names:
             continue
         column = pq.read_table(f"{base}/{name}", columns=["weight"], filesystem=fs)["weight"]
         if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
             raise BadInput(f"{root / name}: column 'weight' is {column.type}, not a number")
-        found |= {f"{name}#{row}": value for row, value in enumerate(column.to_pylist())}
-    return found or None
+        weights |= {f"{name}#{row}": value for row, value in enumerate(column.to_pylist())}
+    return weights or None
 
 
 def _of_tars(root: Location, split: str, ids: list[str]) -> dict[str, Any] | None:
     fs, base = root.filesystem()
-    found: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
     of_key = {i.rpartition("@")[0]: i for i in ids}
     for name in dict.fromkeys(i.partition("#")[0] for i in ids):
         with fs.open_input_file(f"{base}/{name}") as file:
@@ -117,7 +117,7 @@ def _of_tars(root: Location, split: str, ids: list[str]) -> dict[str, Any] | Non
                     image = of_key.get(f"{name}#{member.name[:-5]}") if member.name.endswith(".json") else None
                     record = strict_json.parse(archive.read(member.data, member.size), finite=False) if image else None
                     if image and isinstance(record, dict) and "weight" in record:
-                        found[image] = record["weight"]
+                        weights[image] = record["weight"]
             except (TarFault, ValueError) as e:
                 raise BadInput(f"{root / name} cannot be read: {one_line(e)}; pack it again") from None
-    return found or None
+    return weights or None

@@ -65,7 +65,7 @@ Execute = Callable[[Stage, Sequence[str]], Iterator[Record]]
 
 def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
     """Brings a stage to its manifest. Safe to repeat after any interruption. `label` is shown with the progress."""
-    sealed = Sealed.found(stage.artifact)
+    sealed = Sealed.finished(stage.artifact)
     if sealed is not None:
         say(label or stage.name, f"finished before: {stage.total} {stage.unit}")
         return Outcome(sealed, 0.0, True, 0)

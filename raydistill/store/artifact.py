@@ -143,7 +143,7 @@ class Artifact:
         """
         folder = self.location / "commits"
         names = [n for n in folder.list_by_age() if n.endswith(".json") and "~" in n]
-        found: dict[str, Record] = {}
+        by_key: dict[str, Record] = {}
         by_device: dict[tuple[str, str], Record] = {}
         with ThreadPoolExecutor(16) as pool:
             for name, text in zip(names, pool.map(lambda n: _text(folder / n), names), strict=True):
@@ -151,7 +151,7 @@ class Artifact:
                 if text is None or digest(text)[:16] != stamp:
                     continue
                 record = self._parse(folder / name, key, text)
-                found.setdefault(key, record)
+                by_key.setdefault(key, record)
                 other = by_device.setdefault((key, record.device), record)
                 if other.sha256 != record.sha256:
                     raise DeterminismFault(
@@ -159,7 +159,7 @@ class Artifact:
                         f"({other.file}, {record.file} under {self.location}); delete {self.location} to start this "
                         "stage anew, and report it"
                     )
-        return found
+        return by_key
 
     def _parse(self, location: Location, key: str, text: bytes) -> Record:
         try:
@@ -240,10 +240,10 @@ class Artifact:
 
     def verify_once(self, record: Record) -> None:
         """As verify, on a process's first visit only."""
-        place = (str(self.location), record.file, record.sha256)
-        if place not in _verified:
+        file_version = (str(self.location), record.file, record.sha256)
+        if file_version not in _verified:
             self.verify([record])
-            _verified.add(place)
+            _verified.add(file_version)
 
     def _corrupt(self, record: Record, what: str) -> CorruptArtifact:
         return CorruptArtifact(

@@ -35,16 +35,16 @@ class SealedFile:
 
     @property
     def seal(self) -> Location:
-        return seals.place(self.root, self.name)
+        return seals.location(self.root, self.name)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with a place. To mend it, `whole` is written there and `drop` removed; what `part` then lacks, the
+    """What is wrong somewhere. To mend it, `whole` is written there and `drop` removed; what `part` then lacks, the
     run's own command makes again."""
 
     kind: Kind
-    place: Location
+    location: Location
     what: str
     whole: bytes | None = None
     drop: tuple[Location, ...] = ()
@@ -60,4 +60,4 @@ class Finding:
         return self.whole is not None or bool(self.drop)
 
     def __str__(self) -> str:
-        return f"{self.kind:<10} {self.place}  {self.what}"
+        return f"{self.kind:<10} {self.location}  {self.what}"

@@ -78,7 +78,7 @@ def inspect(artifact: Artifact, pool: Executor, seen: Seen) -> list[Finding]:
         for c in whole:
             assert c.record is not None
             standing.setdefault(c.key, c.record)
-        torn = any(f.place.name == MANIFEST for f in findings)
+        torn = any(f.location.name == MANIFEST for f in findings)
         if not torn and (names or files):
             text = f"{len(standing)} keys have been committed; the same command goes on"
             findings.append(Finding(Kind.UNFINISHED, artifact.location, text, part=artifact))
@@ -89,7 +89,7 @@ def inspect(artifact: Artifact, pool: Executor, seen: Seen) -> list[Finding]:
     )
     findings += [f for f in checked if f is not None]
     named = {r.file for r in standing.values()} | {c.record.file for c in whole if c.record is not None}
-    known = {*names, *(f.place.name for f in findings)}
+    known = {*names, *(f.location.name for f in findings)}
     findings += _extras(artifact, files, named, [i for i in infos if i.base_name not in known])
     return findings
 
@@ -109,21 +109,21 @@ def steady(probe: Callable[[], T], is_whole: Callable[[T], bool]) -> T:
 
 def _manifest(artifact: Artifact) -> tuple[tuple[Record, ...] | None, list[Finding]]:
     """The records of the manifest, None without one that holds; and what is wrong with it."""
-    place = artifact.location / MANIFEST
-    if _read(place) is None:
+    location = artifact.location / MANIFEST
+    if _read(location) is None:
         return None, []
-    text = steady(lambda: _read(place) or b"", lambda found: _sealed_body(found) is not None)
+    text = steady(lambda: _read(location) or b"", lambda content: _sealed_body(content) is not None)
     body = _sealed_body(text)
     if body is None:
         what = "is not what was sealed; sealing again gives the same bytes"
-        return None, [Finding(Kind.DAMAGED, place, what, drop=(place,), part=artifact)]
+        return None, [Finding(Kind.DAMAGED, location, what, drop=(location,), part=artifact)]
     try:
         belongs = f"{body['stage']}/{body['fingerprint']}"
         records = tuple(_plain(Record.of(r)) for r in body["records"])
     except (KeyError, TypeError, ValueError):
         belongs, records = "another version of raydistill", ()
     if belongs != f"{artifact.stage}/{artifact.fingerprint}":
-        return None, [Finding(Kind.FOREIGN, place, f"belongs to {belongs}", drop=(place,), part=artifact)]
+        return None, [Finding(Kind.FOREIGN, location, f"belongs to {belongs}", drop=(location,), part=artifact)]
     return records, []
 
 
@@ -143,13 +143,13 @@ def _plain(record: Record) -> Record:
 
 
 def _commit(artifact: Artifact, name: str) -> Commit:
-    found = COMMIT.fullmatch(name)
-    assert found is not None
-    key = found["key"]
+    match = COMMIT.fullmatch(name)
+    assert match is not None
+    key = match["key"]
     text = _read(artifact.location / "commits" / name)
     if text is None:
         return Commit(name, key, Text.GONE)
-    if digest(text)[:16] != found["stamp"]:
+    if digest(text)[:16] != match["stamp"]:
         return Commit(name, key, Text.CHANGED if _complete(text) else Text.TORN)
     try:
         record = _plain(Record.of(strict_json.mapping(text)))
@@ -230,20 +230,22 @@ def _second(
 
 def _data(artifact: Artifact, record: Record, is_file: bool, seen: Seen) -> Finding | None:
     """Reads the data of a commit. To compute a key again, its stage must be open: no manifest, no commit, no data."""
-    place = artifact.location / record.file
-    found = Finding(Kind.DAMAGED, place, "", drop=_names_of(artifact, record), part=artifact)
+    location = artifact.location / record.file
+    finding = Finding(Kind.DAMAGED, location, "", drop=_names_of(artifact, record), part=artifact)
     if not is_file:
-        return replace(found, what=f"(key {record.key}) is no file", drop=found.drop[:-1])
+        return replace(finding, what=f"(key {record.key}) is no file", drop=finding.drop[:-1])
     try:
-        size, sha256 = place.digest()
+        size, sha256 = location.digest()
     except FileNotFoundError:
-        return replace(found, kind=Kind.MISSING, what=f"is the data of key {record.key}")
+        return replace(finding, kind=Kind.MISSING, what=f"is the data of key {record.key}")
     except OSError as e:
-        return replace(found, what=f"(key {record.key}) cannot be read: {reason(e)}")
+        return replace(finding, what=f"(key {record.key}) cannot be read: {reason(e)}")
     seen(size)
     if (size, sha256) == (record.bytes, record.sha256):
         return None
-    return replace(found, what=f"(key {record.key}) is not what was committed ({size} bytes, {record.bytes} committed)")
+    return replace(
+        finding, what=f"(key {record.key}) is not what was committed ({size} bytes, {record.bytes} committed)"
+    )
 
 
 def _names_of(artifact: Artifact, record: Record) -> tuple[Location, ...]:
@@ -257,13 +259,13 @@ def _extras(
 ) -> Iterator[Finding]:
     """What no commit names: ours by its name, or somebody's."""
     for info in sorted(files, key=lambda i: i.base_name):
-        place = artifact.location / "data" / info.base_name
+        location = artifact.location / "data" / info.base_name
         if f"data/{info.base_name}" in named:
             continue
         if info.type == pafs.FileType.File and DATA.fullmatch(info.base_name):
-            yield Finding(Kind.LEFT_OVER, place, f"{info.size} bytes that no commit names", drop=(place,))
+            yield Finding(Kind.LEFT_OVER, location, f"{info.size} bytes that no commit names", drop=(location,))
         else:
-            yield Finding(Kind.NOT_OURS, place, "is left alone")
+            yield Finding(Kind.NOT_OURS, location, "is left alone")
     for info in sorted(others, key=lambda i: i.base_name):
         yield Finding(Kind.NOT_OURS, artifact.location / "commits" / info.base_name, "is left alone")
     for name in artifact.location.list():
@@ -271,10 +273,10 @@ def _extras(
             yield Finding(Kind.NOT_OURS, artifact.location / name, "is left alone")
 
 
-def _read(place: Location) -> bytes | None:
+def _read(location: Location) -> bytes | None:
     """The bytes, None if it is not there; nothing of what cannot be read."""
     try:
-        return place.read()
+        return location.read()
     except FileNotFoundError:
         return None
     except OSError:

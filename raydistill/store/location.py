@@ -168,9 +168,9 @@ class Location:
         if self.is_local:
             if os.path.isdir(self.uri) and not isinstance(e, PermissionError):
                 return "it is a folder where a file belongs; move it away"
-            for place in (self.uri, *map(str, Path(self.uri).parents)):
-                if os.path.isfile(place) and (place != self.uri or isinstance(e, NotADirectoryError)):
-                    return f"{place} is a file where a folder belongs; move it away"
+            for path in (self.uri, *map(str, Path(self.uri).parents)):
+                if os.path.isfile(path) and (path != self.uri or isinstance(e, NotADirectoryError)):
+                    return f"{path} is a file where a folder belongs; move it away"
         return f"{reason(e)}; {remedy(e)}"
 
 

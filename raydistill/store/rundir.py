@@ -32,31 +32,31 @@ class RunDir:
 
     def check(self) -> None:
         """Refuses, before anything is written, a folder that is someone else's or that cannot be written."""
-        for place in {self.root, self.artifacts}:
-            if place.is_local and os.path.isfile(place.uri):
-                raise BadInput(f"run_dir: {place} is a file; choose a folder")
+        for folder in {self.root, self.artifacts}:
+            if folder.is_local and os.path.isfile(folder.uri):
+                raise BadInput(f"run_dir: {folder} is a file; choose a folder")
             try:
-                names = [n for n in place.list() if not n.startswith(PROBE)]
+                names = [n for n in folder.list() if not n.startswith(PROBE)]
             except (OSError, ValueError) as e:  # ValueError: a name with a null character
                 raise BadInput(
-                    f"run_dir: {place} cannot be listed: {reason(e)}; check the path and your access"
+                    f"run_dir: {folder} cannot be listed: {reason(e)}; check the path and your access"
                 ) from None
             if names and MARKER not in names:
                 raise BadInput(
-                    f"run_dir: {place} holds {names[0]!r} and is not a raydistill run directory; "
+                    f"run_dir: {folder} holds {names[0]!r} and is not a raydistill run directory; "
                     "choose an empty or new folder"
                 )
             if CONFIG in names:
-                _check_without_secrets(place / CONFIG)
-            if place.is_local:
-                _check_writable(place.uri)
-            elif not place.has_bucket():
-                raise BadInput(f"run_dir: {place} is in a bucket that does not exist; make it or correct its name")
+                _check_without_secrets(folder / CONFIG)
+            if folder.is_local:
+                _check_writable(folder.uri)
+            elif not folder.has_bucket():
+                raise BadInput(f"run_dir: {folder} is in a bucket that does not exist; make it or correct its name")
 
     def claim(self) -> None:
         """Marks both places as ours; idempotent."""
-        for place in {self.root, self.artifacts}:
-            marker = place / MARKER
+        for folder in {self.root, self.artifacts}:
+            marker = folder / MARKER
             if not marker.exists():
                 marker.write(canonical({"raydistill": 1}).encode())
 

@@ -22,7 +22,7 @@ class Sealed:
     manifest: Manifest
 
     @classmethod
-    def found(cls, artifact: Artifact) -> Sealed | None:
+    def finished(cls, artifact: Artifact) -> Sealed | None:
         """None before its stage is finished. Raises as Artifact.manifest does."""
         manifest = artifact.manifest()
         return None if manifest is None else cls(artifact, manifest)

@@ -65,7 +65,7 @@ def _write(root: Location, seal: Seal, data: bytes) -> bool:
         (root / name).write(data)
     if find(root, name) != seal:
         body = asdict(seal)
-        place(root, name).write(canonical({**body, "check": digest(canonical(body).encode())}).encode())
+        location(root, name).write(canonical({**body, "check": digest(canonical(body).encode())}).encode())
     return changed
 
 
@@ -80,7 +80,7 @@ def holds(root: Location, name: str, data: bytes) -> bool:
 def find(root: Location, name: str) -> Seal | None:
     """The seal of a file; None if there is none that is whole."""
     try:
-        body = strict_json.mapping(place(root, name).read(), MAX_BYTES)
+        body = strict_json.mapping(location(root, name).read(), MAX_BYTES)
         check = body.pop("check")
         seal = Seal(**body)  # its types are those of `write`: nothing else has this check
     except (OSError, ValueError, KeyError, TypeError):
@@ -97,14 +97,14 @@ def probe(root: Location, name: str) -> tuple[State, Seal | None, tuple[int, str
     """As state; also the seal if it is whole, and the size and SHA-256 of the file if it can be read."""
     seal = find(root, name)
     try:
-        found = (root / name).digest()
+        size_and_sha256 = (root / name).digest()
     except FileNotFoundError:
         return State.MISSING, seal, None
     except OSError:  # a folder in its place, no right to read it
         return State.CHANGED, seal, None
     if seal is None:
-        return State.UNSEALED, seal, found
-    return State.WHOLE if found == (seal.bytes, seal.sha256) else State.CHANGED, seal, found
+        return State.UNSEALED, seal, size_and_sha256
+    return State.WHOLE if size_and_sha256 == (seal.bytes, seal.sha256) else State.CHANGED, seal, size_and_sha256
 
 
 def read(root: Location, name: str, remedy: str) -> bytes:
@@ -132,9 +132,9 @@ def names(root: Location) -> list[str]:
 
 def remove(root: Location, name: str) -> None:
     """Takes the seal away; no error if there is none."""
-    place(root, name).delete()
+    location(root, name).delete()
 
 
-def place(root: Location, name: str) -> Location:
+def location(root: Location, name: str) -> Location:
     """Where the seal of a file is."""
     return root / FOLDER / f"{quote(name, safe='')}.json"

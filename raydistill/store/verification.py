@@ -47,26 +47,26 @@ class Contents:
     bytes: int  # of data and sealed files, as listed
 
 
-def survey(place: Location) -> Contents:
+def survey(folder: Location) -> Contents:
     """Looks at what is there. Raises BadInput for what is neither a run directory nor an artifact folder."""
     try:
-        infos = place.infos()
+        infos = folder.infos()
     except (OSError, ValueError) as e:  # a file, a folder that must not be read, a name with a null character
         raise BadInput(
-            f"verify: {place} cannot be listed: {reason(e)}; give the directory that distill printed"
+            f"verify: {folder} cannot be listed: {reason(e)}; give the directory that distill printed"
         ) from None
     names = {i.base_name for i in infos}
     if not names:
-        gone = "is empty" if place.exists() else "is not there"
-        raise BadInput(f"verify: {place} {gone}; {GIVE}")
+        gone = "is empty" if folder.exists() else "is not there"
+        raise BadInput(f"verify: {folder} {gone}; {GIVE}")
     is_run = CONFIG in names or seals.FOLDER in names
-    artifacts = _artifact_dir(place) if is_run else place
+    artifacts = _artifact_dir(folder) if is_run else folder
     parts = [Artifact(artifacts, *name.split("/")) for name in _parts(artifacts)]
-    if MARKER not in names and not parts and not _sealed(place):
-        raise BadInput(f"verify: {place} is neither a run directory nor a folder of artifacts; {GIVE}")
+    if MARKER not in names and not parts and not _sealed(folder):
+        raise BadInput(f"verify: {folder} is neither a run directory nor a folder of artifacts; {GIVE}")
     total = sum(i.size or 0 for a in parts for i in _infos(a.location / "data") if i.type == pafs.FileType.File)
-    total += sum(seal.bytes for f in _sealed(place) if (seal := seals.find(f.root, f.name)) is not None)
-    return Contents(place, artifacts, tuple(parts), is_run, total)
+    total += sum(seal.bytes for f in _sealed(folder) if (seal := seals.find(f.root, f.name)) is not None)
+    return Contents(folder, artifacts, tuple(parts), is_run, total)
 
 
 def verify(contents: Contents, readers: int = 16, seen: Seen = lambda size: None) -> Iterator[Finding]:
@@ -74,14 +74,14 @@ def verify(contents: Contents, readers: int = 16, seen: Seen = lambda size: None
     root, artifacts = contents.root, contents.artifacts
     with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(readers) as probing:
         probes: list[Callable[[], list[Finding]]] = [
-            *(partial(_marker, place) for place in dict.fromkeys((root, artifacts))),
+            *(partial(_marker, folder) for folder in dict.fromkeys((root, artifacts))),
             *(partial(inspection.inspect, a, reading, seen) for a in contents.parts),
             *(partial(_seal, file, seen) for file in _sealed(root)),
             partial(_gone, contents),
             partial(_unsealed, root),
             partial(_checkpoints, root, {a.fingerprint for a in contents.parts if _committed(a)}),
             partial(_logs, root),
-            *(partial(_strangers, place) for place in dict.fromkeys((root, artifacts))),
+            *(partial(_strangers, folder) for folder in dict.fromkeys((root, artifacts))),
         ]
         try:
             for findings in probing.map(lambda probe: probe(), probes):
@@ -108,36 +108,36 @@ def _parts(artifacts: Location) -> Iterator[str]:
             yield from (f"{stage}/{n}" for n in _folders(artifacts / stage) if FINGERPRINT.fullmatch(n))
 
 
-def _folders(place: Location) -> list[str]:
-    return sorted(i.base_name for i in _infos(place) if i.type == pafs.FileType.Directory)
+def _folders(folder: Location) -> list[str]:
+    return sorted(i.base_name for i in _infos(folder) if i.type == pafs.FileType.Directory)
 
 
-def _infos(place: Location) -> list[pafs.FileInfo]:
+def _infos(folder: Location) -> list[pafs.FileInfo]:
     """What is in a folder; nothing if there is none, or a file in its place."""
     try:
-        return sorted(place.infos(), key=lambda i: i.base_name)
+        return sorted(folder.infos(), key=lambda i: i.base_name)
     except OSError:
         return []
 
 
-def _marker(place: Location) -> list[Finding]:
+def _marker(folder: Location) -> list[Finding]:
     whole = canonical({"raydistill": 1}).encode()
     try:
-        if (place / MARKER).read() == whole:
+        if (folder / MARKER).read() == whole:
             return []
-        return [Finding(Kind.DAMAGED, place / MARKER, "does not mark a run directory any more", whole)]
+        return [Finding(Kind.DAMAGED, folder / MARKER, "does not mark a run directory any more", whole)]
     except FileNotFoundError:
-        return [Finding(Kind.MISSING, place / MARKER, "marks a run directory", whole)]
+        return [Finding(Kind.MISSING, folder / MARKER, "marks a run directory", whole)]
     except OSError as e:
-        return [Finding(Kind.DAMAGED, place / MARKER, f"cannot be read: {reason(e)}; move it away")]
+        return [Finding(Kind.DAMAGED, folder / MARKER, f"cannot be read: {reason(e)}; move it away")]
 
 
 def _sealed(root: Location) -> list[SealedFile]:
     """The files that have a seal, whole or not: what people read, and the weights of students."""
     return [
-        SealedFile(place, unquote(i.base_name.removesuffix(".json")))
-        for place in (root, root / CHECKPOINTS)
-        for i in _infos(place / seals.FOLDER)
+        SealedFile(folder, unquote(i.base_name.removesuffix(".json")))
+        for folder in (root, root / CHECKPOINTS)
+        for i in _infos(folder / seals.FOLDER)
         if _is_seal(i)
     ]
 
@@ -169,16 +169,16 @@ def _unsealed(root: Location) -> list[Finding]:
     """What the program writes under a seal and has none, and what somebody put beside it."""
     names = {f.name for f in _sealed(root) if f.root == root}
     there = [n for n in PEOPLES if (root / n).exists()] + [f"{PRODUCT}/{i.base_name}" for i in _infos(root / PRODUCT)]
-    found = []
+    findings = []
     for file in (SealedFile(root, n) for n in there if n not in names):
         if file.name in PEOPLES or SHARD.fullmatch(file.location.name):
             text = "has no seal: nobody knows whether it is whole; the same command seals it"
-            found.append(Finding(Kind.UNFINISHED, file.location, text, part=file))
+            findings.append(Finding(Kind.UNFINISHED, file.location, text, part=file))
         else:
-            found.append(_stranger(file.location))
-    for place in (root / seals.FOLDER, root / CHECKPOINTS / seals.FOLDER):
-        found += [_stranger(place / i.base_name) for i in _infos(place) if not _is_seal(i)]
-    return found
+            findings.append(_stranger(file.location))
+    for folder in (root / seals.FOLDER, root / CHECKPOINTS / seals.FOLDER):
+        findings += [_stranger(folder / i.base_name) for i in _infos(folder) if not _is_seal(i)]
+    return findings
 
 
 def _gone(contents: Contents) -> list[Finding]:
@@ -202,39 +202,39 @@ def _committed(artifact: Artifact) -> bool:
 
 def _checkpoints(root: Location, committed: set[str]) -> list[Finding]:
     """States of trainings: of use until the training is committed, and only if they are what their name says."""
-    found, checkpoints = [], root / CHECKPOINTS
+    findings, checkpoints = [], root / CHECKPOINTS
     for info in _infos(checkpoints):
         if info.base_name not in ("trainings", "students", seals.FOLDER) and not FITS.fullmatch(info.base_name):
-            found.append(_stranger(checkpoints / info.base_name))
+            findings.append(_stranger(checkpoints / info.base_name))
     for training in _infos(checkpoints / "trainings"):
         folder = checkpoints / "trainings" / training.base_name
         for info in _infos(folder):
-            place, name = folder / info.base_name, STATE.fullmatch(info.base_name)
+            location, name = folder / info.base_name, STATE.fullmatch(info.base_name)
             if name is None or not FINGERPRINT.fullmatch(training.base_name):
-                found.append(_stranger(place))
+                findings.append(_stranger(location))
             elif training.base_name in committed:
                 what = "is the state of a training that is committed"
-                found.append(Finding(Kind.LEFT_OVER, place, what, drop=(place,)))
-            elif not _begins(place, name[1]):
-                found.append(Finding(Kind.LEFT_OVER, place, "is a torn state of a training", drop=(place,)))
-    return found
+                findings.append(Finding(Kind.LEFT_OVER, location, what, drop=(location,)))
+            elif not _begins(location, name[1]):
+                findings.append(Finding(Kind.LEFT_OVER, location, "is a torn state of a training", drop=(location,)))
+    return findings
 
 
 def _logs(root: Location) -> list[Finding]:
     """Earlier configurations are named by their digests; other logs have none."""
-    found = []
+    findings = []
     for info in _infos(root / "logs"):
-        place, name = root / "logs" / info.base_name, KEPT_CONFIG.fullmatch(info.base_name)
-        if name is not None and not _begins(place, name[1]):
+        location, name = root / "logs" / info.base_name, KEPT_CONFIG.fullmatch(info.base_name)
+        if name is not None and not _begins(location, name[1]):
             what = "is not the earlier configuration that it was; delete it"
-            found.append(Finding(Kind.DAMAGED, place, what))
-    return found
+            findings.append(Finding(Kind.DAMAGED, location, what))
+    return findings
 
 
-def _begins(place: Location, stamp: str) -> bool:
+def _begins(location: Location, stamp: str) -> bool:
     """Whether the digest of a file begins so, or it is gone."""
     try:
-        return place.digest()[1].startswith(stamp)
+        return location.digest()[1].startswith(stamp)
     except FileNotFoundError:
         return True
     except OSError:
@@ -243,23 +243,23 @@ def _begins(place: Location, stamp: str) -> bool:
 
 def _strangers(root: Location) -> list[Finding]:
     """Directly in the folder and in those of stages: probes of nodes that were killed, and what is not ours."""
-    found = []
+    findings = []
     for info in _infos(root):
-        name, place = info.base_name, root / info.base_name
+        name, location = info.base_name, root / info.base_name
         if name in (MARKER, *PEOPLES, *FOLDERS):
             continue
         if name.startswith(PROBE):
-            found.append(Finding(Kind.LEFT_OVER, place, "is the probe of a node", drop=(place,)))
+            findings.append(Finding(Kind.LEFT_OVER, location, "is the probe of a node", drop=(location,)))
         elif info.type != pafs.FileType.Directory:
-            found.append(_stranger(place))
+            findings.append(_stranger(location))
         else:
-            inside = _infos(place)
+            inside = _infos(location)
             ours = [i for i in inside if i.type == pafs.FileType.Directory and FINGERPRINT.fullmatch(i.base_name)]
             if not ours and inside:
-                found.append(_stranger(place))
-            found += [_stranger(place / i.base_name) for i in inside if ours and i not in ours]
-    return found
+                findings.append(_stranger(location))
+            findings += [_stranger(location / i.base_name) for i in inside if ours and i not in ours]
+    return findings
 
 
-def _stranger(place: Location) -> Finding:
-    return Finding(Kind.NOT_OURS, place, "is left alone")
+def _stranger(location: Location) -> Finding:
+    return Finding(Kind.NOT_OURS, location, "is left alone")

@@ -79,7 +79,7 @@ class Job:
 
 def body(training: Training) -> dict[str, Any] | None:
     """What is committed of a training, or None: its score, protocol, bytes and teacher."""
-    sealed = Sealed.found(training.artifact)
+    sealed = Sealed.finished(training.artifact)
     return None if sealed is None else strict_json.mapping(sealed.body())
 
 
