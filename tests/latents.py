@@ -28,14 +28,14 @@ def tiny(*overrides: str) -> Config:
     return load("quickstart", [*TINY, *overrides])
 
 
-def made(values: np.ndarray, labels: np.ndarray) -> TrainingLatents:
+def training_latents(values: np.ndarray, labels: np.ndarray) -> TrainingLatents:
     """Latents in the order in which they are given."""
     return TrainingLatents(values.astype(np.float16), labels.astype(np.int64), np.arange(len(labels)))
 
 
 def random_latents(count: int = 20, shape: tuple[int, int, int] = (2, 4, 4), seed: int = 5) -> TrainingLatents:
     rng = np.random.default_rng(seed)
-    return made(rng.standard_normal((count, *shape)), np.arange(count) % 3)
+    return training_latents(rng.standard_normal((count, *shape)), np.arange(count) % 3)
 
 
 def generator_task(*overrides: str, seed: int = 0, latents: TrainingLatents | None = None) -> GeneratorTask:

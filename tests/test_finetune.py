@@ -10,7 +10,7 @@ import generators
 import numpy as np
 import pytest
 import torch
-from latents import made, tiny
+from latents import tiny, training_latents
 from released_dit import random_weights
 from safetensors.torch import load_file, save_file
 
@@ -44,7 +44,7 @@ def planned(tmp_path: Path, init: str, *overrides: str) -> Plan:
 def trained(plan: Plan, steps: int, tmp_path: Path) -> dict[str, Any]:
     classes = len(plan.listing.classes)
     rng = np.random.default_rng(0)
-    latents = made(rng.standard_normal((12, *plan.latent_shape)), np.arange(12) % classes)
+    latents = training_latents(rng.standard_normal((12, *plan.latent_shape)), np.arange(12) % classes)
     trainer = Trainer(plan.generator_task(latents, "cpu"), steps, 1e-2, 0.5)
     while trainer.step < steps:
         trainer.advance()
@@ -114,10 +114,10 @@ def test_a_checkpoint_of_dits_layout_is_trained_on(tmp_path):
 
 def test_labels_are_those_of_the_checkpoint_where_data_has_other_numbers(tmp_path):
     plan = planned(tmp_path, checkpoint(tmp_path), "source.classes=[9,2,5]", "pretrain.label_dropout=0")
-    latents = made(np.zeros((6, *plan.latent_shape)), np.array([0, 1, 2, 2, 2, 2]))
+    latents = training_latents(np.zeros((6, *plan.latent_shape)), np.array([0, 1, 2, 2, 2, 2]))
     task, seen = plan.generator_task(latents, "cpu"), []
     table = task.net.transformer_blocks[0].norm1.emb.class_embedder.embedding_table
-    table.register_forward_pre_hook(lambda module, given: seen.extend(given[0].tolist()))
+    table.register_forward_pre_hook(lambda module, inputs: seen.extend(inputs[0].tolist()))
     for step in range(8):
         task.loss(step)
     assert set(seen) == {9, 2, 5}

@@ -54,14 +54,14 @@ def test_every_key_that_a_stage_reads_is_in_its_fingerprint(
 
     with monkeypatch.context() as patched:
         patched.setattr(tiny_run, "resolve", quietly)
-        made = told.stage(name)
-    assert made.artifact.fingerprint == tiny.stage(name).artifact.fingerprint, "recording changes nothing"
-    work = elsewhere(made, tmp_path)
-    work.open()(work.load(made.items(made.keys[0])))
+        stage = told.stage(name)
+    assert stage.artifact.fingerprint == tiny.stage(name).artifact.fingerprint, "recording changes nothing"
+    work = elsewhere(stage, tmp_path)
+    work.open()(work.load(stage.items(stage.keys[0])))
     keys = {k for k in log.keys if ("." in k or k in TOP) and k.rpartition(".")[2] not in ELSEWHERE}
     read = {k for k in keys if (name, k) not in UPSTREAM}
     assert read or name.startswith(("group", "plan", "means", "check")), "the log was open"
-    unseen = [key for key in sorted(read) if not told_apart(tiny, name, made, key)]
+    unseen = [key for key in sorted(read) if not told_apart(tiny, name, stage, key)]
     assert not unseen, f"{name} reads {unseen}, of which its fingerprint knows nothing"
 
 
@@ -77,9 +77,9 @@ def test_every_value_of_a_recipe_that_a_stage_reads_is_in_its_fingerprint(
 
     before = fingerprint()
     vars(told)["recipe"] = lambda: recording_recipe(tiny.recipe(), log)
-    made = told.stage(name)
-    work = elsewhere(made, tmp_path)
-    work.open()(work.load(made.items(made.keys[0])))
+    stage = told.stage(name)
+    work = elsewhere(stage, tmp_path)
+    work.open()(work.load(stage.items(stage.keys[0])))
     assert log.keys
     for key in log.keys:
         value = getattr(tiny.recipe(), key)
@@ -91,21 +91,21 @@ def test_no_work_of_a_stage_is_left_out_here(tiny: Changed) -> None:
     assert {type(tiny.stage(name).work) for name in EVERY} | {trainings.TrainingReads} == every
 
 
-def told_apart(tiny: Changed, name: str, made: Stage, key: str) -> bool:
+def told_apart(tiny: Changed, name: str, stage: Stage, key: str) -> bool:
     """Whether some other value of the key gives another fingerprint, or all are refused."""
     tried, same = 0, 0
     for other in others(tiny.config, key):
         tried += 1
         with contextlib.suppress(BadInput):  # a value that the method does not take
-            same += changed(tiny, other).stage(name).artifact.fingerprint == made.artifact.fingerprint
+            same += changed(tiny, other).stage(name).artifact.fingerprint == stage.artifact.fingerprint
     assert tried, f"no other value of {key} was tried; add one to `values`"
     return same < tried
 
 
-def elsewhere(made: Stage, folder: Path) -> Any:
+def elsewhere(stage: Stage, folder: Path) -> Any:
     """The work of a stage, with a place of its own to write to."""
-    place = Artifact(Location.of(str(folder)), made.artifact.stage, made.artifact.fingerprint)
-    return replace(made.work, artifact=place)  # type: ignore[type-var]
+    artifact = Artifact(Location.of(str(folder)), stage.artifact.stage, stage.artifact.fingerprint)
+    return replace(stage.work, artifact=artifact)  # type: ignore[type-var]
 
 
 @pytest.mark.parametrize("name", [n for n in STAGES if n.partition(" ")[0] in ("plan", "sample", "measure")])
@@ -141,8 +141,8 @@ class TestTrainings:
         return self.training(tiny, config, **more).artifact.fingerprint
 
     def training(self, tiny: Changed, config: Config, **more: Any) -> Training:
-        made = tiny.made(REAL)
-        ref = SetRef(REAL, more.get("set_digest", made.digest), made.rows, made)
+        distilled = tiny.made(REAL)
+        ref = SetRef(REAL, more.get("set_digest", distilled.digest), distilled.rows, distilled)
         return trainings.trainings(config, tiny.run, [ref], more.get("test", tiny.test))[0]
 
     def test_every_key_that_a_training_reads_is_in_its_fingerprint(self, tiny: Changed, tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ class TestTrainings:
         told = recording(config, log)
         t = replace(self.training(tiny, told), artifact=Artifact(Location.of(str(tmp_path)), "evaluations", "0"))
         assert self.fingerprint(tiny, told) == self.fingerprint(tiny, config)
-        place = Location.of(str(tmp_path))
-        job = Job((t,), told.source, tiny.train, tiny.test, told.evaluate, place, place)
+        location = Location.of(str(tmp_path))
+        job = Job((t,), told.source, tiny.train, tiny.test, told.evaluate, location, location)
         StudentTrainer(job, torch.device("cpu"), "cpu").run(t)
         plural = {
             "evaluate.students",

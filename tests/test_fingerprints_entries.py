@@ -36,8 +36,8 @@ def of_plan(tiny: Changed, name: str) -> str:
     v = resolve(section(tiny.config, "cluster", leaves=16).model_copy(update={"method": name}))
     anchors = tiny.sealed("cluster") if v.method.uses_prototypes else None
     features = tiny.sealed("embed") if by_features(v) else None
-    made = plan.stage(v, tiny.run, tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape, features)
-    return made.artifact.fingerprint
+    stage = plan.stage(v, tiny.run, tiny.sealed("group"), anchors, tiny.train.classes, tiny.shape, features)
+    return stage.artifact.fingerprint
 
 
 def of_sample(tiny: Changed, method: str, sampler: str | None) -> str:
@@ -50,8 +50,8 @@ def of_sample(tiny: Changed, method: str, sampler: str | None) -> str:
 
 def of_clustering(tiny: Changed, name: str) -> str:
     config = section(tiny.config, "cluster", algorithm=name, leaves=16)
-    made = cluster.stage(config, tiny.run, tiny.sealed("group"), tiny.train.classes, tiny.shape)
-    return made.artifact.fingerprint
+    stage = cluster.stage(config, tiny.run, tiny.sealed("group"), tiny.train.classes, tiny.shape)
+    return stage.artifact.fingerprint
 
 
 def of_guidance(tiny: Changed, name: str) -> str:

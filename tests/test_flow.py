@@ -49,8 +49,8 @@ class TestOrder:
         assert errors[1] < errors[0]
 
     def test_other_grids_end_in_the_same_image(self) -> None:
-        own = [flow.path(60, own_times=OWN, grid=grid) for grid in ("released", "leading")]
-        for steps in (flow.path(60, shift=3.0), *own):
+        at_times = [flow.path(60, own_times=OWN, grid=grid) for grid in ("released", "leading")]
+        for steps in (flow.path(60, shift=3.0), *at_times):
             assert self.error(Heun(), steps) < 0.02
 
     def test_a_mixture_comes_out_in_its_modes(self) -> None:

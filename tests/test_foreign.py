@@ -103,17 +103,17 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
 class TestLayouts:
     @pytest.mark.parametrize("layout", list(LAYOUTS))
     def test_every_layout_gives_the_same_set(self, tmp_path: Path, layout: str) -> None:
-        found = find(LAYOUTS[layout](tmp_path / "mine"))
-        assert found.name == "mine" and found.ipc == 2 and found.listing.classes == THREE
-        assert found.weights.tolist() == [1.0] * 6
-        source = ingest.open_source(found.source)
-        images = list(source.read(found.listing.split, found.listing.ids.to_pylist()))
-        seen = {(int(label), data) for label, data in zip(found.listing.labels, images, strict=True)}
+        judged = find(LAYOUTS[layout](tmp_path / "mine"))
+        assert judged.name == "mine" and judged.ipc == 2 and judged.listing.classes == THREE
+        assert judged.weights.tolist() == [1.0] * 6
+        source = ingest.open_source(judged.source)
+        images = list(source.read(judged.listing.split, judged.listing.ids.to_pylist()))
+        seen = {(int(label), data) for label, data in zip(judged.listing.labels, images, strict=True)}
         assert seen == {(label, image(label, n)) for label in range(3) for n in range(2)}
 
     def test_labels_follow_the_training_classes_not_the_folders(self, tmp_path: Path) -> None:
-        found = find(folders(tmp_path / "mine"), (THREE[2], THREE[0], THREE[1]))
-        assert found.listing.labels.tolist() == [1, 1, 2, 2, 0, 0]
+        judged = find(folders(tmp_path / "mine"), (THREE[2], THREE[0], THREE[1]))
+        assert judged.listing.labels.tolist() == [1, 1, 2, 2, 0, 0]
 
     def test_a_link_and_a_trailing_slash_are_followed(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(folders(tmp_path / "elsewhere" / "mine"))
@@ -129,10 +129,10 @@ class TestLayouts:
     ) -> None:
         """Ids with slashes, dots and unicode, names with markup: folders are mapped back, weights travel."""
         export(str(run), form, str(tmp_path / "out"))
-        found = find(tmp_path / "out", CLASSES)
-        assert found.listing.counts.tolist() == [3] * len(CLASSES)
+        judged = find(tmp_path / "out", CLASSES)
+        assert judged.listing.counts.tolist() == [3] * len(CLASSES)
         for label in range(len(CLASSES)):
-            assert sorted(found.weights[found.listing.labels == label]) == [1.0, 2.0, 3.0]
+            assert sorted(judged.weights[judged.listing.labels == label]) == [1.0, 2.0, 3.0]
 
     def test_a_set_is_told_apart_from_what_it_is_compared_with(self, tmp_path: Path) -> None:
         assert find(folders(tmp_path / "random")).name == "random (images)"
@@ -180,8 +180,8 @@ class TestRefusals:
     @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, None])
     @pytest.mark.parametrize("kind", ["parquet", "tar", "jsonl", "csv"])
     def test_a_weight_that_is_no_weight(self, tmp_path: Path, kind: str, value: Any) -> None:
-        given = [1.0, 1.0, 1.0, value, 1.0, 1.0]
-        assert "weight of " in refused(weighted(tmp_path / "mine", kind, given))
+        weights = [1.0, 1.0, 1.0, value, 1.0, 1.0]
+        assert "weight of " in refused(weighted(tmp_path / "mine", kind, weights))
 
     @pytest.mark.parametrize("kind", ["parquet", "tar", "jsonl", "csv"])
     def test_weights_of_which_all_are_zero(self, tmp_path: Path, kind: str) -> None:
@@ -222,15 +222,15 @@ def weighted(root: Path, kind: str, weights: list[Any]) -> Path:
 
 @pytest.mark.parametrize("kind", ["parquet", "tar", "jsonl", "csv"])
 def test_weights_reach_their_images(tmp_path: Path, kind: str) -> None:
-    found = find(weighted(tmp_path / "mine", kind, [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]))
-    assert found.weights.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]
+    judged = find(weighted(tmp_path / "mine", kind, [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]))
+    assert judged.weights.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]
 
 
 def imported(tmp_path: Path, mine: Path, **more: Any) -> tuple[ingest.JudgedFolder, runner.Outcome, Any]:
     config = settings(mine, **({"sample.batch": 4} | more))
-    given = ingest.find(config, THREE)
-    stage = ingest.stage(config, RunDir(str(tmp_path / "run")), given, VaeSpec(None))
-    return given, runner.run(stage, runner.serial), stage
+    judged = ingest.find(config, THREE)
+    stage = ingest.stage(config, RunDir(str(tmp_path / "run")), judged, VaeSpec(None))
+    return judged, runner.run(stage, runner.serial), stage
 
 
 class TestImport:
@@ -239,9 +239,10 @@ class TestImport:
         _, outcome, stage = imported(tmp_path, weighted(tmp_path / "mine", "jsonl", [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]))
         assert outcome.manifest.rows == 6 and len(stage.keys) == 2
         source = settings(tmp_path / "mine").source
-        made = syntheses(SetRef.of("mine", DistilledSet((outcome.sealed,))), source, SIZE).images
-        assert made.labels.tolist() == [0, 0, 1, 1, 2, 2] and made.weights.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]
-        for n, pixels in enumerate(made.pixels):
+        images = syntheses(SetRef.of("mine", DistilledSet((outcome.sealed,))), source, SIZE).images
+        assert images.labels.tolist() == [0, 0, 1, 1, 2, 2]
+        assert images.weights.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]
+        for n, pixels in enumerate(images.pixels):
             assert np.array_equal(pixels.permute(1, 2, 0), decode(image(*divmod(n, 2)), SIZE, 10**6))
 
     def test_every_layout_imports_the_same_rows(self, tmp_path: Path) -> None:
@@ -283,12 +284,12 @@ def test_a_whole_run_judges_it_beside_the_baselines(tmp_path: Path, monkeypatch:
     done = job.run(prepare(config), "report", runner.serial)
     assert list(done.syntheses) == ["mine", "random", "kmeans"]
     assert {s.rows for s in done.syntheses.values()} == {20}
-    found = json.loads((tmp_path / "run" / "result.json").read_text())
+    metrics = json.loads((tmp_path / "run" / "result.json").read_text())
     for name in ("accuracy", "accuracy/random", "accuracy/kmeans"):
-        assert any(k.startswith(f"{name}/convnet") and k.endswith("/mean") for k in found), found
+        assert any(k.startswith(f"{name}/convnet") and k.endswith("/mean") for k in metrics), metrics
     page = (tmp_path / "run" / "report.html").read_text()
     assert "mine: images weigh unequally, and vary as 1.6 of equal weight in a class would" in page
-    assert found["effective_sample_size"] == 1.6 and sum("effective" in k for k in found) == 1
+    assert metrics["effective_sample_size"] == 1.6 and sum("effective" in k for k in metrics) == 1
     assert not (tmp_path / "run" / "distilled").exists()
     again = configuration.load(str(tmp_path / "run" / "config.yaml"))
     assert not job.run(prepare(again), "report", runner.serial).computed

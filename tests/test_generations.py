@@ -33,24 +33,24 @@ class TestTrainings:
     def test_each_draw_has_training_seeds_of_its_own_and_the_full_data_all(self, tiny: TinyRun) -> None:
         two = config(seeds={"generation": 2})
         sets = [SetRef("mgd3", "a", 6, None), SetRef("mgd3", "b", 6, None, draw=1), SetRef.full(tiny.train)]
-        made = trainings(two, tiny.run, sets, tiny.test)
-        assert [(t.set.digest[:1] if t.set.name == "mgd3" else FULL, t.seed) for t in made] == [
+        planned = trainings(two, tiny.run, sets, tiny.test)
+        assert [(t.set.digest[:1] if t.set.name == "mgd3" else FULL, t.seed) for t in planned] == [
             ("a", 0), (FULL, 0), ("a", 1), (FULL, 1), ("b", 2), (FULL, 2), ("b", 3), (FULL, 3),
         ]  # fmt: skip
-        assert len({t.label for t in made}) == 8, "kept students have names of their own"
+        assert len({t.label for t in planned}) == 8, "kept students have names of their own"
 
     def test_the_runs_own_seed_is_trained_as_before(self, tiny: TinyRun) -> None:
-        own, later = SetRef("mgd3", "a", 6, None), SetRef("mgd3", "b", 6, None, draw=1)
-        one = trainings(config(), tiny.run, [own], tiny.test)
-        two = trainings(config(seeds={"generation": 2}), tiny.run, [own, later], tiny.test)
+        first, later = SetRef("mgd3", "a", 6, None), SetRef("mgd3", "b", 6, None, draw=1)
+        one = trainings(config(), tiny.run, [first], tiny.test)
+        two = trainings(config(seeds={"generation": 2}), tiny.run, [first, later], tiny.test)
         assert [t.artifact.fingerprint for t in one] == [t.artifact.fingerprint for t in two[:2]]
         assert len({t.artifact.fingerprint for t in two}) == 4
 
     def test_balanced_batches_are_another_training(self, tiny: TinyRun) -> None:
         full, even = (SetRef.full(tiny.train, balanced=b) for b in (False, True))
         assert (full.name, even.name) == (FULL, FULL_BALANCED)
-        made = trainings(config(evaluate={"seeds": 1}), RunDir(str(tiny.root)), [full, even], tiny.test)
-        assert len({t.artifact.fingerprint for t in made}) == 2
+        planned = trainings(config(evaluate={"seeds": 1}), RunDir(str(tiny.root)), [full, even], tiny.test)
+        assert len({t.artifact.fingerprint for t in planned}) == 2
 
 
 class TestBalancedBatches:
@@ -61,11 +61,11 @@ class TestBalancedBatches:
     def test_an_epoch_holds_every_class_equally_often(self) -> None:
         chances = even_chances(self.LABELS)
         assert [float(chances[c == self.LABELS].sum()) for c in range(3)] == pytest.approx([1, 1, 1])
-        made = list(batches(48, recipe(batch=4, visits=480), 0, weights=chances))
+        drawn = list(batches(48, recipe(batch=4, visits=480), 0, weights=chances))
         for epoch in range(10):
-            rows = np.concatenate([rows for e, rows, _ in made if e == epoch])
+            rows = np.concatenate([rows for e, rows, _ in drawn if e == epoch])
             assert np.abs(np.bincount(self.LABELS[rows]) - 16).max() <= 1
-        assert len(np.unique(np.concatenate([rows for _, rows, _ in made]))) == 48, "all images come up"
+        assert len(np.unique(np.concatenate([rows for _, rows, _ in drawn]))) == 48, "all images come up"
 
     def test_is_what_a_balanced_training_draws(self, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[np.ndarray | None] = []

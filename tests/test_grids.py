@@ -38,9 +38,9 @@ def arguments(tmp_path: Path, **more: Any) -> argparse.Namespace:
 def write(args: argparse.Namespace, row: Row, seed: int, last: float, ipc: int = 10, **more: Any) -> None:
     coverage = {f"{name}/latent": 0.5 for name in efficiency.COVERAGES}
     scored = {"student": "convnet", "training_seed": seed, "last": last, "best": last + 0.1, "loss": [[8, 0.1 * seed]]}
-    made = {"seed": seed, "calls": 8.0, "landing": 0.5, "detour": 1.1, "rows": [scored],
-            "metrics": {**coverage, "diversity/latent": 0.3}} | more  # fmt: skip
-    cells.write(Cell(row, ipc, seed).path(args.out), made)
+    record = {"seed": seed, "calls": 8.0, "landing": 0.5, "detour": 1.1, "rows": [scored],
+              "metrics": {**coverage, "diversity/latent": 0.3}} | more  # fmt: skip
+    cells.write(Cell(row, ipc, seed).path(args.out), record)
 
 
 def named(rows: list[Row], name: str) -> Row:
@@ -70,9 +70,9 @@ class TestBoth:
 
     def test_every_row_is_a_configuration_that_holds(self, script: Any, tmp_path: Path) -> None:
         args = arguments(tmp_path, noise_calls=[6], ddim_steps=[20])
-        made = script.rows(args)
-        assert len({r.name for r in made}) == len(made) >= 5
-        for row in made:
+        rows = script.rows(args)
+        assert len({r.name for r in rows}) == len(rows) >= 5
+        for row in rows:
             resolve(grids.study(args).configured(Cell(row, 10, 3), tmp_path))
 
     def test_one_generator_alone_makes_its_own_rows(self, script: Any, tmp_path: Path) -> None:
@@ -161,17 +161,17 @@ class TestStability:
     def args(self, tmp_path: Path) -> argparse.Namespace:
         args = arguments(tmp_path, ipc=[10], seeds=[0])
         rows = stability.rows(args)
-        given = {"mgd3 0": (1.0, 0.3), "mgd3 0.1": (0.8, 0.4), "mgd3 0.2": (0.5, 0.1),
-                 "pgfm 0": (2.0, 0.3), "pgfm 0.5": (1.4, 0.5), "pgfm 1": (0.6, 0.4)}  # fmt: skip
-        assert set(given) == {r.name for r in rows}
-        for name, (landing, last) in given.items():
+        results = {"mgd3 0": (1.0, 0.3), "mgd3 0.1": (0.8, 0.4), "mgd3 0.2": (0.5, 0.1),
+                   "pgfm 0": (2.0, 0.3), "pgfm 0.5": (1.4, 0.5), "pgfm 1": (0.6, 0.4)}  # fmt: skip
+        assert set(results) == {r.name for r in rows}
+        for name, (landing, last) in results.items():
             write(args, named(rows, name), 0, last, landing=landing)
         return args
 
     def test_pull_is_the_share_of_the_unguided_landing_that_is_gone(self, args: argparse.Namespace) -> None:
-        found = stability.curves(args, 10)
-        assert [p["pull"] for p in found["mgd3"]] == pytest.approx([0, 0.2, 0.5])
-        assert [p["pull"] for p in found["pgfm"]] == pytest.approx([0, 0.3, 0.7])
+        curves = stability.curves(args, 10)
+        assert [p["pull"] for p in curves["mgd3"]] == pytest.approx([0, 0.2, 0.5])
+        assert [p["pull"] for p in curves["pgfm"]] == pytest.approx([0, 0.3, 0.7])
 
     def test_methods_meet_at_the_same_pull(self, args: argparse.Namespace) -> None:
         """At 0.3 mgd3 is a third of the way from 40 to 10; at 0.7 none of its strengths pulls so hard."""

@@ -23,10 +23,10 @@ def mode(scale: float, form: str = "mean", start: float = 1.0, stop: float = 0.5
     return Mode(GuidanceConfig(scale=scale, start=start, stop=stop), form)  # type: ignore[arg-type]
 
 
-def moments(made: tuple[Step, ...], stochastic: bool) -> tuple[float, float]:
+def moments(path: tuple[Step, ...], stochastic: bool) -> tuple[float, float]:
     """Exact mean and standard deviation at the end, for data N(MU, S^2): every step is linear in x_t."""
     mean, variance = 0.0, 1.0
-    for s in made:
+    for s in path:
         a, b, ap, bp = s.alpha_bar**0.5, (1 - s.alpha_bar) ** 0.5, s.alpha_bar_prev**0.5, (1 - s.alpha_bar_prev) ** 0.5
         v = a**2 * S**2 + b**2
         if stochastic:
@@ -41,9 +41,9 @@ def moments(made: tuple[Step, ...], stochastic: bool) -> tuple[float, float]:
 class TestUnguided:
     @pytest.mark.parametrize("sampler", [Ddpm, Ddim])
     def test_a_normal_comes_out_with_its_mean_and_std(self, sampler: type) -> None:
-        made = steps(50)
-        x = sample(Mixture((MU,), S), made, sampler(), None, batch(64, shape=(4, 8, 8)))
-        mean, std = moments(made, sampler.stochastic)
+        path = steps(50)
+        x = sample(Mixture((MU,), S), path, sampler(), None, batch(64, shape=(4, 8, 8)))
+        mean, std = moments(path, sampler.stochastic)
         draws = x.numel()
         assert x.mean().item() == pytest.approx(mean, abs=4 * S / math.sqrt(draws))
         assert x.std().item() == pytest.approx(std, rel=4 / math.sqrt(2 * draws))

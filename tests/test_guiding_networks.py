@@ -48,10 +48,10 @@ def classified(monkeypatch: pytest.MonkeyPatch) -> None:
     exec(EXAMPLES[f"guidance classified, method {METHOD}"], module.__dict__)
 
 
-def networks(folder: Path, place: Placement, latent_scale: float = 1.0) -> Networks:
+def networks(folder: Path, placement: Placement, latent_scale: float = 1.0) -> Networks:
     """The VAE of the quickstart, and a convnet that resizes its 32 pixels a side to 16."""
-    student = Classifier(ClassifierSpec(write_student(folder)), place)
-    return Networks(latent_scale, ["7", "3"], Vae(VaeSpec(None), place), {"teacher": student})
+    student = Classifier(ClassifierSpec(write_student(folder)), placement)
+    return Networks(latent_scale, ["7", "3"], Vae(VaeSpec(None), placement), {"teacher": student})
 
 
 def latents(count: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -150,8 +150,8 @@ class TestOnTheWay:
         """Its networks are loaded once for all batches and methods; another teacher makes other images."""
         teacher, loads = write_student(tmp_path / "teacher"), Counter[str]()
         monkeypatch.setattr(loaded, "_kept", {})
-        made = loaded.Classifier
-        monkeypatch.setattr(loaded, "Classifier", lambda *args: loads.update(["teacher"]) or made(*args))
+        classifier = loaded.Classifier
+        monkeypatch.setattr(loaded, "Classifier", lambda *args: loads.update(["teacher"]) or classifier(*args))
         tiny = TinyRun(tmp_path / "run")
         tiny.config = asked(teacher)
         names = ["encode", "group", "cluster", *(f"{s} {m}" for m in ("mgd3", METHOD) for s in ("plan", "sample"))]
@@ -210,7 +210,7 @@ class TestOnTheWay:
 
 def test_a_role_that_there_is_not_is_a_mistake_of_the_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = registry.get("guidance", "mode")
-    monkeypatch.setattr(kind, "networks", classmethod(lambda cls, own: ["techer"]))
+    monkeypatch.setattr(kind, "networks", classmethod(lambda cls, section: ["techer"]))
     with pytest.raises(ValueError, match="guidance mode asks for a network 'techer', and there are teacher, features"):
         preflight.find_networks(resolve(config()), ["3", "7"])
 

@@ -57,8 +57,8 @@ class TestLevels:
 
     def test_covered_leaves_come_last(self) -> None:
         """The cut at five has 3, 5, 6, 7, 8; 5 and 6 are free, 3 lies below 1, 7 and 8 below 1 and 4."""
-        found = select(KNOWN, 5, start_level=1).tolist()
-        assert found[:2] == [1, 0] and sorted(found[2:4]) == [5, 6] and found[4] in (3, 7, 8)
+        selected = select(KNOWN, 5, start_level=1).tolist()
+        assert selected[:2] == [1, 0] and sorted(selected[2:4]) == [5, 6] and selected[4] in (3, 7, 8)
 
     def test_a_random_walk_takes_any_node_of_each_level(self) -> None:
         walks = [select(KNOWN, 3, start_level=2, walk="random", key=(s,)) for s in range(60)]
@@ -96,9 +96,9 @@ class TestRelease:
     def test_it_is_a_sweep_down_then_the_deepest_levels_first(self) -> None:
         """Leaves of the cut at five by depth: 2: 3 5 6, 3: 7 8."""
         for seed in range(20):
-            found = select(KNOWN, 5, "release", start_level=1, key=(seed,)).tolist()
-            assert found[0] in (3, 5, 6) and found[1] in (7, 8), "one of each depth"
-            assert found[2] in (7, 8) and set(found[3:]) < {3, 5, 6}, "then the deepest first"
+            selected = select(KNOWN, 5, "release", start_level=1, key=(seed,)).tolist()
+            assert selected[0] in (3, 5, 6) and selected[1] in (7, 8), "one of each depth"
+            assert selected[2] in (7, 8) and set(selected[3:]) < {3, 5, 6}, "then the deepest first"
         late = select(KNOWN, 5, "release", start_level=9).tolist()
         assert set(late[:2]) == {7, 8} and set(late[2:]) == {3, 5, 6}, "a level too deep is the deepest, as released"
 
@@ -113,9 +113,9 @@ class TestAny:
     @pytest.mark.parametrize("ipc", [1, 2, 7, 15, 60])
     def test_ipc_distinct_nodes(self, selection: str, ipc: int) -> None:
         for tree in TREES:
-            found = select(tree, ipc, selection)
-            assert found.dtype == np.int64 and len(set(found)) == len(found) == ipc
-            assert (found >= 0).all() and (found < len(tree)).all()
+            selected = select(tree, ipc, selection)
+            assert selected.dtype == np.int64 and len(set(selected)) == len(selected) == ipc
+            assert (selected >= 0).all() and (selected < len(tree)).all()
 
     def test_the_key_draws(self, selection: str) -> None:
         drawn = {tuple(select(TREES[0], 12, selection, key=(seed, c))) for seed in range(3) for c in "ab"}

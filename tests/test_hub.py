@@ -31,7 +31,7 @@ VAE, GENERATOR = tree(Path(packaged("vae"))), tree(Path(packaged("generator")))
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub that the client is pointed at, with an empty cache; nothing lies in the working directory."""
-    server = Server(made := Hub())
+    server = Server(models := Hub())
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
@@ -39,7 +39,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield made
+    yield models
     server.close()
 
 
@@ -111,17 +111,17 @@ class TestFetching:
     def test_only_what_is_needed_is_fetched_and_only_once(self, served: Hub) -> None:
         extra = {"diffusion_pytorch_model.bin": b"pickle", "README.md": b"", "unet/config.json": b"{}"}
         commit = served.push("me/vae", VAE | extra)
-        found = hub.find("vae", "me/vae", None)
+        model = hub.find("vae", "me/vae", None)
         assert served.fetched() == {"config.json", WEIGHTS}
-        assert (found.name, found.commit) == ("me/vae", commit) and commit in str(found)
+        assert (model.name, model.commit) == ("me/vae", commit) and commit in str(model)
         served.asked.clear()
-        assert hub.find("vae", "me/vae", None) == found and not served.asked
+        assert hub.find("vae", "me/vae", None) == model and not served.asked
 
     def test_a_generator_is_its_network_scheduler_and_training(self, served: Hub) -> None:
         served.push("me/dit", GENERATOR | {"vae/" + WEIGHTS: b"", "transformer/diffusion_pytorch_model.bin": b""})
-        found = hub.find("generator", "me/dit", None)
+        model = hub.find("generator", "me/dit", None)
         assert served.fetched() == set(denoiser.FILES)
-        assert GeneratorSpec(found.folder, found.name).identity() == GeneratorSpec(None).identity()
+        assert GeneratorSpec(model.folder, model.name).identity() == GeneratorSpec(None).identity()
 
     def test_a_pipeline_of_text_is_a_generator_and_its_vae_is_a_vae(self, served: Hub) -> None:
         """By the layout of Stable Diffusion 1.5: each section fetches what it reads, and no half precision."""
@@ -131,14 +131,14 @@ class TestFetching:
         extra = {"unet/diffusion_pytorch_model.fp16.safetensors", "safety_checker/model.safetensors", "v1-5.ckpt"}
         files = {n: save({n: np.zeros(1)}) for n in weights} | {n: json.dumps({"of": n}).encode() for n in text | extra}
         served.push("me/sd", files | {f"vae/{n}": VAE[n] for n in ("config.json", WEIGHTS)})
-        found = hub.find("generator", "me/sd", None)
+        model = hub.find("generator", "me/sd", None)
         assert served.fetched() == text | weights - {f"vae/{WEIGHTS}"} | {"vae/config.json"}
-        assert is_pipeline(found.folder)
-        found = hub.find("vae", "me/sd", None)
+        assert is_pipeline(model.folder)
+        model = hub.find("vae", "me/sd", None)
         assert f"vae/{WEIGHTS}" in served.fetched()
-        assert VaeSpec(found.folder, found.name).identity() == VaeSpec(None).identity()
+        assert VaeSpec(model.folder, model.name).identity() == VaeSpec(None).identity()
         served.asked.clear()
-        assert hub.find("generator", "me/sd", None).commit == found.commit and not served.asked
+        assert hub.find("generator", "me/sd", None).commit == model.commit and not served.asked
 
     def test_a_revision_is_kept_to(self, served: Hub) -> None:
         old = served.push("me/vae", VAE)
@@ -156,8 +156,8 @@ class TestFetching:
 
     def test_identity_is_that_of_a_local_folder(self, served: Hub) -> None:
         served.push("me/vae", VAE)
-        found = hub.find("vae", "me/vae", None)
-        assert VaeSpec(found.folder, found.name).identity() == VaeSpec(packaged("vae")).identity()
+        model = hub.find("vae", "me/vae", None)
+        assert VaeSpec(model.folder, model.name).identity() == VaeSpec(packaged("vae")).identity()
 
 
 class TestCached:
@@ -203,8 +203,8 @@ class TestRefusals:
 
     def test_half_a_copy_of_our_own_without_a_network(self, served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         served.push("me/vae", VAE)
-        found = hub.find("vae", "me/vae", None)
-        (Path(str(found.folder)) / WEIGHTS).unlink()
+        model = hub.find("vae", "me/vae", None)
+        (Path(str(model.folder)) / WEIGHTS).unlink()
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         assert "it is only in part in the cache" in refusal("vae", "me/vae")
 
@@ -249,9 +249,9 @@ class TestRefusals:
 
     def test_a_generator_without_training_json(self, served: Hub) -> None:
         served.push("me/dit", without(GENERATOR, "training.json"))
-        found = hub.find("generator", "me/dit", None)
+        model = hub.find("generator", "me/dit", None)
         with pytest.raises(BadInput, match=r"training.json is missing; .*: copy me/dit to a folder and add it there"):
-            GeneratorSpec(found.folder, found.name)
+            GeneratorSpec(model.folder, model.name)
 
     def test_a_pipeline_whose_vae_is_known_by_its_id(self, tmp_path: Path) -> None:
         folder = Path(shutil.copytree(packaged("vae"), tmp_path / "sd" / "vae")).parent

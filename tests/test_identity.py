@@ -79,11 +79,11 @@ def test_a_file_digest_follows_the_content(tmp_path: Path) -> None:
 
 
 def test_a_directory_digest_depends_on_names_and_content_alone(tmp_path: Path) -> None:
-    for place in ("a", "b"):
-        (tmp_path / place / "vae").mkdir(parents=True)
-        (tmp_path / place / "vae" / "config.json").write_text("{}")
-        (tmp_path / place / "weights").write_bytes(b"w")
-        (tmp_path / place / f"unrelated {place}").write_bytes(place.encode())
+    for folder in ("a", "b"):
+        (tmp_path / folder / "vae").mkdir(parents=True)
+        (tmp_path / folder / "vae" / "config.json").write_text("{}")
+        (tmp_path / folder / "weights").write_bytes(b"w")
+        (tmp_path / folder / f"unrelated {folder}").write_bytes(folder.encode())
     names = ["weights", "vae/config.json"]
     assert directory_digest(tmp_path / "a", names) == directory_digest(tmp_path / "b", names[::-1])
     (tmp_path / "b" / "weights").write_bytes(b"v")

@@ -65,14 +65,14 @@ class TestImageFolder:
         (tmp_path / "train" / "a.png").write_bytes(b"?")
         assert "no class folders" in refusal(open_source(config("imagefolder", tmp_path)))
 
-    @pytest.mark.parametrize("place", ["train", "train/red/far", "train/red/far.png", "train/mauve"])
-    def test_refuses_a_link_that_leads_out(self, tiny_folder: Path, tmp_path: Path, place: str) -> None:
+    @pytest.mark.parametrize("name", ["train", "train/red/far", "train/red/far.png", "train/mauve"])
+    def test_refuses_a_link_that_leads_out(self, tiny_folder: Path, tmp_path: Path, name: str) -> None:
         outside = tmp_path / "outside"
         outside.mkdir()
-        link = tiny_folder / place
+        link = tiny_folder / name
         if link.exists():
             link.rename(outside / "train")
-        link.symlink_to(outside / "train" if place == "train" else outside)
+        link.symlink_to(outside / "train" if name == "train" else outside)
         text = refusal(open_source(config("imagefolder", tiny_folder)))
         assert str(link) in text and "out of source.path" in text
 

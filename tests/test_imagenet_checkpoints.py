@@ -236,10 +236,10 @@ class TestById:
             (tmp_path / "images" / split / name).mkdir(parents=True)
             (tmp_path / "images" / split / name / "a.png").write_bytes(coloured_png((90, 90, 90), seed=i))
 
-        def call(preset: str, *given: str) -> Prepared:
+        def call(preset: str, *overrides: str) -> Prepared:
             classes = "source.classes=[n01440764,n02102040]"
             places = [f"source.path={tmp_path / 'images'}", f"run_dir={tmp_path / 'run'}", "ipc=1", classes]
-            return prepare(configuration.load(preset, [*places, *given]))
+            return prepare(configuration.load(preset, [*places, *overrides]))
 
         return call
 

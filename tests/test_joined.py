@@ -70,8 +70,8 @@ def test_what_answers_but_is_no_head_is_refused(monkeypatch):
 @pytest.mark.timeout(100)
 def test_a_head_that_is_not_there_ends_a_run_before_it_writes(tmp_path, by):
     address = f"127.0.0.1:{free_port()}"
-    given, env = ([f"ray.address={address}"], {}) if by == "ray.address" else ([], {by: address})
-    done = finish(tmp_path / "run", *given, **env)
+    overrides, env = ([f"ray.address={address}"], {}) if by == "ray.address" else ([], {by: address})
+    done = finish(tmp_path / "run", *overrides, **env)
     said = done.stderr.splitlines()
     assert done.returncode == 2 and not (tmp_path / "run").exists()
     assert f"joining the cluster at {address}" in said[-2]
@@ -106,8 +106,10 @@ def head() -> Iterator[str]:
 
 
 def join(address: str, **env: str) -> str:
-    own = environment(PYTHONPATH=str(ROOT), HOME="/nowhere") | {"RAY_AUTH_MODE": "", **env}
-    return subprocess.run([sys.executable, "-c", JOIN, address], env=own, text=True, stdout=subprocess.PIPE).stdout
+    variables = environment(PYTHONPATH=str(ROOT), HOME="/nowhere") | {"RAY_AUTH_MODE": "", **env}
+    return subprocess.run(
+        [sys.executable, "-c", JOIN, address], env=variables, text=True, stdout=subprocess.PIPE
+    ).stdout
 
 
 @pytest.mark.ray

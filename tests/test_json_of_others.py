@@ -86,5 +86,5 @@ def test_what_is_only_looked_at_counts_as_not_there(file: Path, tmp_path: Path) 
 @pytest.mark.parametrize("ids", [[["a"]], [1], "a", None, {"a": 1}])
 def test_class_ids_of_other_types_are_none(tmp_path: Path, ids: object) -> None:
     (tmp_path / "classes.json").write_text(json.dumps({"dirs": ["x"], "class_ids": ids}))
-    found = ingest._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path)))
-    assert found == ({"x": "a"} if ids in ("a", {"a": 1}) else {})
+    class_ids = ingest._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path)))
+    assert class_ids == ({"x": "a"} if ids in ("a", {"a": 1}) else {})

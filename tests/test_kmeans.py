@@ -18,20 +18,20 @@ def cluster(x: np.ndarray, k: int, key: tuple[object, ...] = KEY, iterations: in
     return kmeans(x, k, iterations, restarts, key)
 
 
-def check(x: np.ndarray, found: Clusters) -> None:
+def check(x: np.ndarray, clusters: Clusters) -> None:
     """What holds of every clustering: it is about these points, and its numbers agree with each other."""
-    k = len(found.size)
-    assert len(found.labels) == len(x) == found.size.sum() and np.isfinite(found.centroids).all()
-    assert np.array_equal(np.bincount(found.labels, minlength=k), found.size) and (found.size > 0).all()
-    assert found.size.tolist() == sorted(found.size, reverse=True), "largest first"
+    k = len(clusters.size)
+    assert len(clusters.labels) == len(x) == clusters.size.sum() and np.isfinite(clusters.centroids).all()
+    assert np.array_equal(np.bincount(clusters.labels, minlength=k), clusters.size) and (clusters.size > 0).all()
+    assert clusters.size.tolist() == sorted(clusters.size, reverse=True), "largest first"
     for j in range(k):
-        members = x[found.labels == j].astype(np.float64)
-        np.testing.assert_allclose(found.centroids[j], members.mean(0), rtol=1e-5, atol=1e-5)
-        distance = ((members - found.centroids[j]) ** 2).sum(1)
-        assert found.sse[j] == pytest.approx(distance.sum(), rel=1e-4, abs=1e-6)
-        assert found.labels[found.medoid[j]] == j, "the medoid is a member"
-        own = ((x[found.medoid[j]].astype(np.float64) - found.centroids[j]) ** 2).sum()
-        assert own <= distance.min() + 1e-6 * (1 + distance.max()), "the medoid is the nearest member"
+        members = x[clusters.labels == j].astype(np.float64)
+        np.testing.assert_allclose(clusters.centroids[j], members.mean(0), rtol=1e-5, atol=1e-5)
+        distance = ((members - clusters.centroids[j]) ** 2).sum(1)
+        assert clusters.sse[j] == pytest.approx(distance.sum(), rel=1e-4, abs=1e-6)
+        assert clusters.labels[clusters.medoid[j]] == j, "the medoid is a member"
+        to_medoid = ((x[clusters.medoid[j]].astype(np.float64) - clusters.centroids[j]) ** 2).sum()
+        assert to_medoid <= distance.min() + 1e-6 * (1 + distance.max()), "the medoid is the nearest member"
 
 
 def blobs(centres: np.ndarray, sizes: list[int], std: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -55,70 +55,70 @@ DATA = {
 def test_sse_is_no_worse_than_scikit_learns(name: str, k: int) -> None:
     """Ten starts against ten. With few points a cluster, scikit-learn's greedy starts are ahead by a little."""
     x = DATA[name]
-    found = cluster(x, k, restarts=10)
-    check(x, found)
+    clusters = cluster(x, k, restarts=10)
+    check(x, clusters)
     theirs = KMeans(k, n_init=10, random_state=0).fit(x).inertia_
     few = len(x) < 5 * k
-    assert len(found.size) == k and found.sse.sum() <= (1.06 if few else 1.02) * theirs
+    assert len(clusters.size) == k and clusters.sse.sum() <= (1.06 if few else 1.02) * theirs
 
 
 def test_separated_blobs_are_found_exactly() -> None:
     centres = 100 * np.eye(6, 8)
     x, truth = blobs(centres, [40, 35, 30, 20, 10, 5], 1.0)
-    found = cluster(x, 6)
-    assert np.array_equal(found.labels, truth), "clusters are ordered by size, as the blobs are"
+    clusters = cluster(x, 6)
+    assert np.array_equal(clusters.labels, truth), "clusters are ordered by size, as the blobs are"
     for j in range(6):
-        np.testing.assert_allclose(found.centroids[j], x[truth == j].mean(0), atol=1e-4)
-    check(x, found)
+        np.testing.assert_allclose(clusters.centroids[j], x[truth == j].mean(0), atol=1e-4)
+    check(x, clusters)
 
 
 def test_every_point_is_used() -> None:
     """faiss alone would train on 256 points per centroid; a mean over all of them shows that none is left out."""
     x, _ = blobs(np.array([[0.0, 0.0], [100.0, 0.0]]), [3000, 1000], 5.0)
-    found = cluster(x, 2)
-    assert found.size.tolist() == [3000, 1000]
+    clusters = cluster(x, 2)
+    assert clusters.size.tolist() == [3000, 1000]
     near = x[:, 0] < 50
-    np.testing.assert_allclose(found.centroids, [x[near].mean(0), x[~near].mean(0)], atol=1e-3)
+    np.testing.assert_allclose(clusters.centroids, [x[near].mean(0), x[~near].mean(0)], atol=1e-3)
 
 
 def test_no_point_would_rather_be_elsewhere() -> None:
     """At the end every point is with its nearest centroid, and every centroid is the mean of all of its points."""
     x = np.random.default_rng(4).random((4000, 2)).astype(np.float32)
-    found = cluster(x, 3, iterations=1000, restarts=1)
-    far = ((x[:, None].astype(np.float64) - found.centroids) ** 2).sum(2)
-    assert (far.argmin(1) != found.labels).mean() < 0.001
-    check(x, found)
+    clusters = cluster(x, 3, iterations=1000, restarts=1)
+    far = ((x[:, None].astype(np.float64) - clusters.centroids) ** 2).sum(2)
+    assert (far.argmin(1) != clusters.labels).mean() < 0.001
+    check(x, clusters)
 
 
 def test_one_cluster_is_the_mean() -> None:
     x = DATA["noise"]
-    found = cluster(x, 1)
-    np.testing.assert_allclose(found.centroids[0], x.mean(0, dtype=np.float64), atol=1e-6)
-    assert found.sse[0] == pytest.approx(((x - x.mean(0)) ** 2).sum(), rel=1e-5)
+    clusters = cluster(x, 1)
+    np.testing.assert_allclose(clusters.centroids[0], x.mean(0, dtype=np.float64), atol=1e-6)
+    assert clusters.sse[0] == pytest.approx(((x - x.mean(0)) ** 2).sum(), rel=1e-5)
 
 
 def test_one_point_is_its_own_prototype() -> None:
-    found = cluster(np.array([[1.0, 2.0, 3.0]], np.float32), 5)
-    assert found.centroids.tolist() == [[1.0, 2.0, 3.0]] and found.size.tolist() == [1]
-    assert found.sse.tolist() == [0.0] and found.medoid.tolist() == [0] and found.labels.tolist() == [0]
+    clusters = cluster(np.array([[1.0, 2.0, 3.0]], np.float32), 5)
+    assert clusters.centroids.tolist() == [[1.0, 2.0, 3.0]] and clusters.size.tolist() == [1]
+    assert clusters.sse.tolist() == [0.0] and clusters.medoid.tolist() == [0] and clusters.labels.tolist() == [0]
 
 
 @pytest.mark.parametrize("k", [1, 3, 4, 10])
 def test_there_are_no_more_clusters_than_distinct_points(k: int) -> None:
     x = np.repeat(np.array([[0, 0], [1, 0], [0, 9]], np.float32), [5, 3, 2], axis=0)
-    found = cluster(x, k)
-    check(x, found)
-    assert len(found.size) == min(k, 3)
+    clusters = cluster(x, k)
+    check(x, clusters)
+    assert len(clusters.size) == min(k, 3)
     if k >= 3:
-        assert found.centroids.tolist() == [[0, 0], [1, 0], [0, 9]] and found.size.tolist() == [5, 3, 2]
-        assert found.sse.sum() == 0
+        assert clusters.centroids.tolist() == [[0, 0], [1, 0], [0, 9]] and clusters.size.tolist() == [5, 3, 2]
+        assert clusters.sse.sum() == 0
 
 
 def test_as_many_clusters_as_points_leave_no_error() -> None:
     x = DATA["noise"][:20]
-    found = cluster(x, 20)
-    assert found.size.tolist() == [1] * 20 and found.sse.sum() == 0 and sorted(found.medoid) == list(range(20))
-    check(x, found)
+    clusters = cluster(x, 20)
+    assert clusters.size.tolist() == [1] * 20 and clusters.sse.sum() == 0 and sorted(clusters.medoid) == list(range(20))
+    check(x, clusters)
 
 
 @pytest.mark.parametrize(("points", "k"), [(0, 1), (5, 0)])
@@ -178,11 +178,11 @@ grids = st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=1, 
 @given(grids, st.integers(1, 12), st.integers(0, 3))
 def test_any_points_are_partitioned(points: list[tuple[int, int]], k: int, seed: int) -> None:
     x = np.array(points, np.float32)
-    found = cluster(x, k, (seed,), restarts=1)
-    check(x, found)
-    assert 1 <= len(found.size) <= min(k, len(set(points)))
+    clusters = cluster(x, k, (seed,), restarts=1)
+    check(x, clusters)
+    assert 1 <= len(clusters.size) <= min(k, len(set(points)))
     mean = ((x - x.mean(0)) ** 2).sum()
-    assert found.sse.sum() <= mean + 1e-3, "no worse than one cluster"
+    assert clusters.sse.sum() <= mean + 1e-3, "no worse than one cluster"
 
 
 @settings(max_examples=25)
@@ -190,5 +190,5 @@ def test_any_points_are_partitioned(points: list[tuple[int, int]], k: int, seed:
 def test_every_distinct_point_gets_its_cluster_if_there_are_enough(points: list[tuple[int, int]], random) -> None:
     random.shuffle(points)
     x = np.array(points, np.float32)
-    found = cluster(x, len(set(points)), restarts=2)
-    assert {tuple(c) for c in found.centroids.astype(int)} == set(points) and found.sse.sum() == 0
+    clusters = cluster(x, len(set(points)), restarts=2)
+    assert {tuple(c) for c in clusters.centroids.astype(int)} == set(points) and clusters.sse.sum() == 0

@@ -28,8 +28,8 @@ def numbered(path: Path, labels: range) -> Path:
 
 
 def prepared(path: Path, *more: str) -> Prepared:
-    given = ["source.kind=parquet", f"source.path={path}", "ipc=1", "evaluate.baselines=[]", f"run_dir={path}/run"]
-    return prepare(configuration.load("quickstart", [*given, *more]))
+    overrides = ["source.kind=parquet", f"source.path={path}", "ipc=1", "evaluate.baselines=[]", f"run_dir={path}/run"]
+    return prepare(configuration.load("quickstart", [*overrides, *more]))
 
 
 def test_a_class_beyond_the_generators_is_refused_with_both_sides(tmp_path: Path) -> None:
@@ -88,9 +88,9 @@ def test_images_of_the_class_beside_are_seen_after_sampling(
         images = digits.source.read(listing.split, [listing.ids[int(i)].as_py() for i in chosen])
         rows = [(image, int(listing.labels[i]) + first) for image, i in zip(images, chosen, strict=True)]
         write_parquet(tmp_path / f"{split}-0.parquet", rows, names=None)
-    given = ("method=dit", "sampler.steps=20", "sample.device=cpu", "encode.device=cpu")
+    overrides = ("method=dit", "sampler.steps=20", "sample.device=cpu", "encode.device=cpu")
     for _ in range(2):  # finished, it says so again
-        done = job.run(prepared(tmp_path, *given), "sample", serial)
+        done = job.run(prepared(tmp_path, *overrides), "sample", serial)
         warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning ")]
         if first == 0:
             assert not warned and done.checks["dit"].hits >= 6

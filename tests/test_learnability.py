@@ -44,9 +44,9 @@ class Slope(Linear):
         return self.k * super().logits_with_grad(x)
 
 
-def made(space: str = "epsilon", current: float = 1.0, reference: float = -2.0, **own: Any) -> Learnability:
+def guide(space: str = "epsilon", current: float = 1.0, reference: float = -2.0, **settings: Any) -> Learnability:
     """Bound to linear classifiers that disagree."""
-    guidance = Learnability(GuidanceConfig(), space, LearnabilityConfig(**{"repulsion": 0.0, "clip": None} | own))
+    guidance = Learnability(GuidanceConfig(), space, LearnabilityConfig(**{"repulsion": 0.0, "clip": None} | settings))
     roles = {CURRENT: Slope(current), REFERENCE: Slope(reference)}
     guidance.bind(Networks(1.0, ["c"], Painter(), roles))  # type: ignore[arg-type]
     return guidance
@@ -77,7 +77,7 @@ class TestScore:
     def test_it_and_its_gradient_are_those_of_the_closed_form(self, omega: float) -> None:
         """L = -log sigmoid(2 k a), a the mean of z / 2 over the painted channels: dL/da = -2 k (1 - p)."""
         z, k = noise(3, 2).double(), (1.0, -2.0)
-        value, slope = made(omega=omega).score(z, batch(2))
+        value, slope = guide(omega=omega).score(z, batch(2))
         a = z[:, :3].mean(dim=(1, 2, 3)) / 2
         p = [(2 * s * a).sigmoid() for s in k]
         torch.testing.assert_close(value, -p[0].log() + omega * p[1].log())
@@ -89,7 +89,7 @@ class TestScore:
         students = {
             role: write_student(tmp_path / role, mean=[m] * 3) for role, m in ((CURRENT, 0.5), (REFERENCE, 0.3))
         }
-        guidance = made(micro_batch=1, checkpointing=True)
+        guidance = guide(micro_batch=1, checkpointing=True)
         loaded = {role: Classifier(ClassifierSpec(path), EXACT) for role, path in students.items()}
         guidance.bind(Networks(1.3, ["7", "3"], Vae(VaeSpec(None), EXACT), loaded))
         slots, z = batch(2, shape=(4, 8, 8)), noise(3, 2, (4, 8, 8)).double()
@@ -112,7 +112,7 @@ class TestPush:
         a = noise(7).double()
         monkeypatch.setattr(Learnability, "score", lambda self, x0, _: (-(x0 - a).square().sum((1, 2, 3)) / 2, a - x0))
         pred = at(space)
-        before, after = moved(pred, made(space, scale=0.01).delta(pred, batch(3)), space)
+        before, after = moved(pred, guide(space, scale=0.01).delta(pred, batch(3)), space)
         if space == "mean":  # which lies elsewhere than the predicted image: it moves the same way
             assert (((after - before) * (a - guess(pred))).sum((1, 2, 3)) > 0).all()
         else:
@@ -121,7 +121,7 @@ class TestPush:
     def test_the_similarity_goes_down(self, space: str) -> None:
         pred = at(space)
         memory = torch.stack([guess(pred) + 0.3 * noise(8), -guess(pred)], 1)
-        guidance = made(space, scale=0.0, repulsion=0.05)
+        guidance = guide(space, scale=0.0, repulsion=0.05)
         delta, seen = guidance.measured(pred, remembering(memory))
         _, away = nearest(guess(pred), memory)
         before, after = moved(pred, delta, space)
@@ -135,18 +135,18 @@ class TestPush:
         level = 1 - pred.t if flows else (1 - STEP.alpha_bar) ** 0.5
         size = length(pred.v_hat if flows else pred.eps_hat)
         part = STEP.beta / ((1 - STEP.beta) * (1 - STEP.alpha_bar)) ** 0.5 if space == "mean" else 1.0
-        score = made(space).score(guess(pred), batch(3))[1]
+        score = guide(space).score(guess(pred), batch(3))[1]
         for norm, expected in (
             ("relative", 0.2 * size),
             ("rms_over_l2", 0.2 * level * size / width),
             ("none", 0.2 * level * length(score)),
         ):
-            torch.testing.assert_close(length(made(space, norm=norm).delta(pred, batch(3))), part * expected)
-        clipped = made(space, scale=3.0, clip=0.5).delta(pred, batch(3))
+            torch.testing.assert_close(length(guide(space, norm=norm).delta(pred, batch(3))), part * expected)
+        clipped = guide(space, scale=3.0, clip=0.5).delta(pred, batch(3))
         torch.testing.assert_close(length(clipped), part * 0.5 * size)
 
     def test_nobody_remembered_repels_nobody(self, space: str) -> None:
-        pred, guidance = at(space), made(space, scale=0.0, repulsion=0.05)
+        pred, guidance = at(space), guide(space, scale=0.0, repulsion=0.05)
         none = torch.zeros(3, 0, *SHAPE)
         missing = torch.full((3, 2, *SHAPE), torch.nan)
         for slots in (batch(3), remembering(none), remembering(missing)):
@@ -169,16 +169,16 @@ def test_samples_of_a_mixture_are_led_to_what_is_learnable() -> None:
     """From end to end: S of the results is higher than without; in the mean it is the shift of the estimate."""
     slots, path = batch(8), steps(20)
     plain = sample(DATA, path, Ddpm(), None, slots)
-    led = {space: sample(DATA, path, Ddpm(), made(space, scale=0.3), slots) for space in ("epsilon", "mean")}
+    led = {space: sample(DATA, path, Ddpm(), guide(space, scale=0.3), slots) for space in ("epsilon", "mean")}
     torch.testing.assert_close(led["epsilon"], led["mean"], rtol=1e-4, atol=1e-4)
-    score = made().score
+    score = guide().score
     assert (score(led["mean"], slots)[0] > score(plain, slots)[0]).all()
 
 
 class TestBesideOthers:
     def terms(self) -> dict[str, Any]:
         mode = Mode(GuidanceConfig(scale=0.1, start=1.0, stop=0.5), "epsilon")
-        return {"mode": mode, "learnability": made(start=0.8, stop=0.3)}
+        return {"mode": mode, "learnability": guide(start=0.8, stop=0.3)}
 
     def test_each_acts_in_its_own_window_and_tells_its_own_push(self) -> None:
         terms, slots = self.terms(), batch(3, 0.7)
@@ -198,17 +198,17 @@ class TestBesideOthers:
 
     def test_terms_of_two_spaces_are_none(self) -> None:
         with pytest.raises(ValueError, match="act in one space"):
-            Combined(self.terms() | {"other": made("mean")})
+            Combined(self.terms() | {"other": guide("mean")})
 
     @pytest.mark.parametrize("base", ["dit", "mgd3", "mgd3_ddim", "manifoldgd", "pgfm", "ddoq"])
     def test_it_adds_to_whatever_leads_the_base(self, base: str) -> None:
         sampling = resolve(config(method="lgd", lgd={"base": base}, sampler={})).sampling
         assert sampling is not None
-        own = [] if sampling.guidance is None else [sampling.guidance.name]
-        assert [g.name for g in sampling.acting] == [*own, "learnability"]
+        leading = [] if sampling.guidance is None else [sampling.guidance.name]
+        assert [g.name for g in sampling.acting] == [*leading, "learnability"]
         assert len({g.space for g in sampling.acting}) == 1 and sampling.roles == (CURRENT, REFERENCE)
         guidance = sampling.make_guidance()
-        assert isinstance(guidance, Combined if own else Learnability)
+        assert isinstance(guidance, Combined if leading else Learnability)
 
     def test_a_window_without_a_step_is_refused(self) -> None:
         with pytest.raises(BadInput, match="holds none of the 10 steps"):

@@ -114,9 +114,9 @@ def test_a_step_is_lloyds() -> None:
 def test_starts_are_drawn_by_squared_distance() -> None:
     """From 0, a point three times as far is drawn nine times as often."""
     x = Whole(np.array([[0.0], [1.0], [-3.0]], np.float32))
-    found = plus_plus(x, np.arange(3), np.array([1e9, 1.0, 1.0]), 2, 4000, generator("starts"))
-    assert (found[:, 0] == 0).all()
-    far = (found[:, 1, 0] == -3).mean()
+    starts = plus_plus(x, np.arange(3), np.array([1e9, 1.0, 1.0]), 2, 4000, generator("starts"))
+    assert (starts[:, 0] == 0).all()
+    far = (starts[:, 1, 0] == -3).mean()
     assert abs(far - 0.9) < 0.02
 
 
@@ -130,8 +130,8 @@ def test_it_finds_what_k_means_finds() -> None:
 
 def test_equal_points_limit_the_clusters() -> None:
     x = np.repeat(np.array([[0, 0], [1, 0], [0, 9]], np.float16), [50, 30, 20], axis=0)
-    found = kmeans_in_chunks(Whole(x), 10, 10, 2, (0,))
-    assert found.centroids.tolist() == [[0, 0], [1, 0], [0, 9]] and found.size.tolist() == [50, 30, 20]
-    assert not found.sse.any() and found.medoid.tolist() == [0, 50, 80]
+    clusters = kmeans_in_chunks(Whole(x), 10, 10, 2, (0,))
+    assert clusters.centroids.tolist() == [[0, 0], [1, 0], [0, 9]] and clusters.size.tolist() == [50, 30, 20]
+    assert not clusters.sse.any() and clusters.medoid.tolist() == [0, 50, 80]
     with pytest.raises(ValueError, match="cannot make 1 clusters of 0 points"):
         kmeans_in_chunks(Whole(x[:0]), 1, 10, 2, (0,))

@@ -47,8 +47,8 @@ def test_five_generating_methods_load_the_generator_and_the_vae_once(tmp_path: P
     tiny = TinyRun(tmp_path / "run")
     tiny.config = config(manifold={"nearest": 4})
     stages = [stage for method in GENERATING for stage in (f"plan {method}", f"sample {method}", f"measure {method}")]
-    made = tiny.finish([*UPSTREAM, *stages])
-    assert len({made[f"sample {method}"].digest for method in GENERATING}) == len(GENERATING)
+    sealed = tiny.finish([*UPSTREAM, *stages])
+    assert len({sealed[f"sample {method}"].digest for method in GENERATING}) == len(GENERATING)
     assert loads == {"generator": 1, "vae": 1, "classifier": 1}
 
 

@@ -28,8 +28,8 @@ FORMS = {"mean": Ddpm, "epsilon": Ddim}
 SHAPE = (3, 4, 4)
 
 
-def guide(form: str = "mean", scale: float = 0.1, stop: float = 0.5, **own: object):
-    return Manifold.make(GuidanceConfig(scale=scale, stop=stop), form, ManifoldConfig(**own))  # type: ignore[arg-type]
+def guide(form: str = "mean", scale: float = 0.1, stop: float = 0.5, **settings: object):
+    return Manifold.make(GuidanceConfig(scale=scale, stop=stop), form, ManifoldConfig(**settings))  # type: ignore[arg-type]
 
 
 def scene(seed: int, size: int = 4, points: int = 40) -> tuple[Prediction, Batch]:
@@ -63,58 +63,58 @@ def the_release_radius(base: float, growth: float, index: int) -> float:
     return base * (1 + (growth - 1) * (np.exp(p) - 1) / (np.e - 1))
 
 
-def paper(pred: Prediction, slots: Batch, i: int, own: ManifoldConfig, scale: float, form: str) -> np.ndarray:
+def paper(pred: Prediction, slots: Batch, i: int, config: ManifoldConfig, scale: float, form: str) -> np.ndarray:
     s = pred.step
     c, p = slots.prototype[i].double().numpy().ravel(), slots.context["neighbours"][i].double().flatten(1).numpy()
     x0, x = (t[i].double().numpy().ravel() for t in (pred.x0_hat, pred.x_t))
     a, b = s.alpha_bar**0.5, (1 - s.alpha_bar) ** 0.5
-    g = (c - x0) / own.kernel_width**2
+    g = (c - x0) / config.kernel_width**2
     r = np.linalg.norm(c - x0)
-    if own.kernel == "laplace":
-        g = (c - x0) / (own.kernel_width * r)
-    if own.kernel == "imq":
-        g = (c - x0) / (r**2 + own.kernel_width**2)
+    if config.kernel == "laplace":
+        g = (c - x0) / (config.kernel_width * r)
+    if config.kernel == "imq":
+        g = (c - x0) / (r**2 + config.kernel_width**2)
     far = np.linalg.norm(p - c, axis=1)
-    limit = the_release_radius(own.radius or 1.0, own.radius_growth, s.index) * np.sort(far)[(len(far) - 1) // 2]
-    patch = np.array([row for n, row in enumerate(p) if far[n] <= limit or n < own.nearest])
+    limit = the_release_radius(config.radius or 1.0, config.radius_growth, s.index) * np.sort(far)[(len(far) - 1) // 2]
+    patch = np.array([row for n, row in enumerate(p) if far[n] <= limit or n < config.nearest])
     key = slots.keys[i]
-    if own.noise == "estimate":
+    if config.noise == "estimate":
         y, at = a * patch, a * x0  # x_t - Y = a (x0_hat - P): the network's noise is on both sides
-    elif own.noise == "shared":
+    elif config.noise == "shared":
         y, at = a * patch + b * draw(key, "manifold", s, ()), x
     else:
         full = draw(key, "manifold", s, (len(p),)).reshape(len(p), -1)
-        kept = [n for n in range(len(p)) if far[n] <= limit or n < own.nearest]
+        kept = [n for n in range(len(p)) if far[n] <= limit or n < config.nearest]
         y, at = a * patch + b * full[kept], x
-    order = np.argsort(np.linalg.norm(y - at, axis=1))[: own.nearest]
-    _, projector = tangent_matrix(y[order], own.tangent_dim)
-    w = own.normal_weight
-    if own.normal_ramp != "constant":
-        w *= ramps.ramp(own.normal_ramp, (0.98 - s.fraction) / (0.98 - 0.5))
+    order = np.argsort(np.linalg.norm(y - at, axis=1))[: config.nearest]
+    _, projector = tangent_matrix(y[order], config.tangent_dim)
+    w = config.normal_weight
+    if config.normal_ramp != "constant":
+        w *= ramps.ramp(config.normal_ramp, (0.98 - s.fraction) / (0.98 - 0.5))
     kept = g - w * (g - projector @ g)
-    if own.renorm:
+    if config.renorm:
         kept = kept * np.linalg.norm(g) / np.linalg.norm(kept)
     if form == "epsilon":
         return -scale * b * kept
     return scale * pred.sigma_t[i].double().numpy().ravel() * kept
 
 
-def release(pred: Prediction, slots: Batch, i: int, own: ManifoldConfig, scale: float, form: str) -> np.ndarray:
+def release(pred: Prediction, slots: Batch, i: int, config: ManifoldConfig, scale: float, form: str) -> np.ndarray:
     s, key = pred.step, slots.keys[i]
     c, x0, x = (t[i].double().numpy().ravel() for t in (slots.prototype, pred.x0_hat, pred.x_t))
     a, b = s.alpha_bar**0.5, (1 - s.alpha_bar) ** 0.5
-    r = the_release_radius(own.radius or 0.05, own.radius_growth, s.index)
-    half = own.cloud // 2
-    u = draw(key, "cloud.direction", s, (own.cloud,)).reshape(own.cloud, -1)
+    r = the_release_radius(config.radius or 0.05, config.radius_growth, s.index)
+    half = config.cloud // 2
+    u = draw(key, "cloud.direction", s, (config.cloud,)).reshape(config.cloud, -1)
     u /= np.linalg.norm(u, axis=1, keepdims=True)
-    z = draw(key, "cloud.radius", s, (own.cloud - half,)).reshape(own.cloud - half, -1)[:, 0]
+    z = draw(key, "cloud.radius", s, (config.cloud - half,)).reshape(config.cloud - half, -1)[:, 0]
     uniform = torch.special.ndtr(torch.from_numpy(z)).numpy()
     rho = np.concatenate([np.linspace(0.1, r, half), r * uniform])
-    y = a * (c + rho[:, None] * u) + b * draw(key, "cloud.noise", s, (own.cloud,)).reshape(own.cloud, -1)
+    y = a * (c + rho[:, None] * u) + b * draw(key, "cloud.noise", s, (config.cloud,)).reshape(config.cloud, -1)
     far = np.linalg.norm(y - x, axis=1)
-    mean, projector = tangent_matrix(y[np.argsort(far)[: own.nearest]], own.tangent_dim)
+    mean, projector = tangent_matrix(y[np.argsort(far)[: config.nearest]], config.tangent_dim)
     away = (x - mean) - projector @ (x - mean)
-    correction = own.correction_scale * np.tanh(far.min() / own.bandwidth) * -away / np.linalg.norm(away)
+    correction = config.correction_scale * np.tanh(far.min() / config.bandwidth) * -away / np.linalg.norm(away)
     if form == "epsilon":  # x0_hat is moved, eps_hat follows
         moved = x0 + scale * (c - x0) + correction
         return (x - a * moved) / b - (x - a * x0) / b
@@ -128,16 +128,16 @@ def draw(key: NoiseKey, purpose: str, s: Step, copies: tuple[int, ...]) -> np.nd
     return drawn if copies else drawn.ravel()
 
 
-def same(found: Tensor, expected: np.ndarray) -> None:
+def same(result: Tensor, expected: np.ndarray) -> None:
     size = np.abs(expected).max()
-    np.testing.assert_allclose(found.double().numpy().ravel() / size, expected / size, atol=1e-5)
+    np.testing.assert_allclose(result.double().numpy().ravel() / size, expected / size, atol=1e-5)
 
 
 class TestAgainstPlainTranscriptions:
     @pytest.mark.parametrize("seed", range(5))
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize(
-        "own",
+        "settings",
         [
             {},
             {"noise": "shared"},
@@ -150,19 +150,19 @@ class TestAgainstPlainTranscriptions:
         ],
         ids=str,
     )
-    def test_the_paper(self, own: dict, form: str, seed: int) -> None:
+    def test_the_paper(self, settings: dict, form: str, seed: int) -> None:
         pred, slots = scene(seed)
-        config = ManifoldConfig(**own)
+        config = ManifoldConfig(**settings)
         delta = Manifold.make(CONFIG, form, config).delta(pred, slots)  # type: ignore[arg-type]
         for i in range(4):
             same(delta[i], paper(pred, slots, i, config, 0.1, form))
 
     @pytest.mark.parametrize("seed", range(5))
     @pytest.mark.parametrize("form", FORMS)
-    @pytest.mark.parametrize("own", [{}, {"radius": 0.1, "bandwidth": 50.0}, {"correction_scale": 2.0}], ids=str)
-    def test_the_release(self, own: dict, form: str, seed: int) -> None:
+    @pytest.mark.parametrize("settings", [{}, {"radius": 0.1, "bandwidth": 50.0}, {"correction_scale": 2.0}], ids=str)
+    def test_the_release(self, settings: dict, form: str, seed: int) -> None:
         pred, slots = scene(seed)
-        config = ManifoldConfig(variant="normal_correction", cloud=40, **own)
+        config = ManifoldConfig(variant="normal_correction", cloud=40, **settings)
         delta = Manifold.make(CONFIG, form, config).delta(pred.__class__(**vars(pred)), slots)  # type: ignore[arg-type]
         for i in range(4):
             same(delta[i], release(pred, slots, i, config, 0.1, form))
@@ -291,8 +291,8 @@ class TestRamps:
 
     def test_the_radius_is_the_releases_at_every_step(self) -> None:
         for s in steps(50)[:24]:
-            found = ramps.radius("exponential", 0.05, 2.0, 0.1, Window(1.0, 0.5), s)
-            assert found == pytest.approx(the_release_radius(0.05, 2.0, s.index))
+            radius = ramps.radius("exponential", 0.05, 2.0, 0.1, Window(1.0, 0.5), s)
+            assert radius == pytest.approx(the_release_radius(0.05, 2.0, s.index))
 
     def test_a_weight_grows_from_0_to_its_end_through_the_window(self) -> None:
         window = Window(1.0, 0.5)
@@ -304,13 +304,13 @@ class TestRamps:
 class TestPlane:
     def test_projections_are_those_of_the_covariance_matrix(self) -> None:
         points, v = noise(1, 2, (12, 48)).double(), noise(2, 2, (48,)).double()
-        found = plane(points, 3)
+        fitted = plane(points, 3)
         for i in range(2):
             mean, projector = tangent_matrix(points[i].numpy(), 3)
-            np.testing.assert_allclose(found.mean[i], mean, atol=1e-12)
-            np.testing.assert_allclose(found.tangent(v)[i], projector @ v[i].numpy(), atol=1e-9)
-            np.testing.assert_allclose(found.normal(v)[i] + found.tangent(v)[i], v[i], atol=1e-12)
-        torch.testing.assert_close(found.tangent(found.tangent(v)), found.tangent(v))
+            np.testing.assert_allclose(fitted.mean[i], mean, atol=1e-12)
+            np.testing.assert_allclose(fitted.tangent(v)[i], projector @ v[i].numpy(), atol=1e-9)
+            np.testing.assert_allclose(fitted.normal(v)[i] + fitted.tangent(v)[i], v[i], atol=1e-12)
+        torch.testing.assert_close(fitted.tangent(fitted.tangent(v)), fitted.tangent(v))
 
     def test_points_of_rank_two_explain_all_with_two_directions(self) -> None:
         points = noise(1, 3, (12, 2)).double() @ noise(2, 3, (2, 48)).double()

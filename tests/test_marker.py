@@ -44,9 +44,9 @@ def test_a_flipped_bit_anywhere_is_seen_by_export_and_judge(run: Path, out: Path
         with pytest.raises(BadInput, match=r"changed since it was exported|cannot be checked") as caught:
             export(str(run), "imagefolder", str(out))
         assert "\n" not in str(caught.value) and file.name in str(caught.value)
-        for place in (out, out / "train"):
+        for folder in (out, out / "train"):
             with pytest.raises(BadInput, match=r"export it again, or remove \.raydistill-export\.json"):
-                check_ours(Location.of(str(place)))
+                check_ours(Location.of(str(folder)))
         file.write_bytes(good)
     check_ours(Location.of(str(out)))
     assert export(str(run), "imagefolder", str(out)) == (str(out), 0)
@@ -79,8 +79,8 @@ def test_removing_the_marker_is_the_remedy_for_a_change_that_is_meant(out: Path)
 
 
 def test_the_product_of_a_run_is_judged_as_it_was_written(run: Path) -> None:
-    place = Location.of(str(run / "distilled"))
-    check_ours(place)
+    location = Location.of(str(run / "distilled"))
+    check_ours(location)
     flip(next((run / "distilled").glob("*.parquet")), 0.5)
     with pytest.raises(BadInput, match="is not what was written; run the command that made it again"):
-        check_ours(place)
+        check_ours(location)

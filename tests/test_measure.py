@@ -34,9 +34,9 @@ OWN = "own_class_nearest/latent"
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    made = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
-    made.finish(["encode", "group", "cluster", "embed", f"plan {GENERATED}", f"sample {GENERATED}"])
-    return made
+    run = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
+    run.finish(["encode", "group", "cluster", "embed", f"plan {GENERATED}", f"sample {GENERATED}"])
+    return run
 
 
 def points(tiny: TinyRun) -> dict[str, Sealed]:
@@ -49,7 +49,7 @@ def asking(tiny: TinyRun, *names: str, network: bool = True, ref: SetRef | None 
     return measure.stage(asked, tiny.run, ref, points(tiny), tiny.network if network else None, 2)
 
 
-def found(stage: Stage) -> dict[str, float]:
+def measured(stage: Stage) -> dict[str, float]:
     return measure.values(runner.run(stage, serial).sealed)
 
 
@@ -61,7 +61,7 @@ def real(tiny: TinyRun) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 class TestValues:
     def test_they_are_those_of_the_metrics_on_the_vectors_of_either_set(self, tiny: TinyRun) -> None:
-        values = found(asking(tiny, "fid", "l2", "mmd", "wasserstein"))
+        values = measured(asking(tiny, "fid", "l2", "mmd", "wasserstein"))
         assert {k.rpartition("/")[2] for k in values} == {LATENT, "convnet"}
         work = asking(tiny, "l2").work
         x, y, w = work._set(loaded.classifier(tiny.network, measure.placement(work.embed)))
@@ -94,13 +94,13 @@ class TestValues:
         artifact = Artifact(tiny.run.root / "itself", "syntheses", "0" * 16)
         artifact.commit_table("batch", table, device="cpu")
         ref = SetRef.of("itself", DistilledSet((Sealed(artifact, artifact.seal(["batch"])),)))
-        values = found(asking(tiny, "l2", "wasserstein", "prdc", ref=ref))
+        values = measured(asking(tiny, "l2", "wasserstein", "prdc", ref=ref))
         assert values["l2/convnet"] == pytest.approx(0, abs=1e-4)
         assert values["w2_squared/latent"] == pytest.approx(0, abs=1e-4)
         assert values["precision/convnet"] == values["recall/convnet"] == values["coverage/convnet"] == 1
 
     def test_without_a_network_the_latents_are_compared_and_no_image_is_opened(self, tiny: TinyRun) -> None:
-        values = found(asking(tiny, "l2", "wasserstein", network=False))
+        values = measured(asking(tiny, "l2", "wasserstein", network=False))
         assert set(values) == {"l2/latent", "w2_squared/latent", "w2_squared_voronoi/latent"}
         assert asking(tiny, "l2", network=False).work.network is None
         assert asking(tiny, "wasserstein").work.network is None, "this one asks for latents alone"
@@ -110,16 +110,16 @@ class TestValues:
         whole = measure.real_vectors
         monkeypatch.setattr(measure, "real_vectors", lambda real, space: (read.append(space), whole(real, space))[1])
         monkeypatch.setattr(measure, "_real", {})
-        made = tiny.made(GENERATED)
-        sets = [SetRef(n, made.digest + n, made.rows, made) for n in ("a", "b")]
-        one, two = (found(asking(tiny, "l2", "wasserstein", ref=ref)) for ref in sets)
+        distilled = tiny.made(GENERATED)
+        sets = [SetRef(n, distilled.digest + n, distilled.rows, distilled) for n in ("a", "b")]
+        one, two = (measured(asking(tiny, "l2", "wasserstein", ref=ref)) for ref in sets)
         assert one == two and sorted(read) == ["convnet", LATENT]
 
     def test_what_a_metric_refuses_is_told_with_the_name_of_the_set(self, tiny: TinyRun) -> None:
         stage = asking(tiny, "l2")
-        made = tiny.sealed(f"sample {GENERATED}")
-        empty = replace(made.manifest, records=made.records[:1])
-        ref = SetRef("broken", made.digest + "!", 4, DistilledSet((Sealed(made.artifact, empty),)))
+        sealed = tiny.sealed(f"sample {GENERATED}")
+        empty = replace(sealed.manifest, records=sealed.records[:1])
+        ref = SetRef("broken", sealed.digest + "!", 4, DistilledSet((Sealed(sealed.artifact, empty),)))
         stage = asking(tiny, "l2", ref=ref)
         work = replace(stage.work, classes=1)
         with pytest.raises(StageFailed, match=r"measure: broken: l2: .*; leave it out of metrics\.names"):
@@ -172,10 +172,10 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     done = job.run(prepare(asked), execute=serial)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    own = {k for k in result if k.endswith("/latent") and not k.startswith("metrics/")}
-    assert own - {OWN} == {f"{v}/latent" for v in ("l2", "precision", "recall", "density", "coverage")}
+    keys = {k for k in result if k.endswith("/latent") and not k.startswith("metrics/")}
+    assert keys - {OWN} == {f"{v}/latent" for v in ("l2", "precision", "recall", "density", "coverage")}
     assert 0 <= result[OWN] <= 1, "of what was made, not of what was picked"
-    assert {k for k in result if k.startswith("metrics/")} == {f"metrics/random/{k}" for k in own - {OWN}}
+    assert {k for k in result if k.startswith("metrics/")} == {f"metrics/random/{k}" for k in keys - {OWN}}
     assert result["network_calls"] == asked.sampler.steps, "a doubled batch is one call"
     page = (tmp_path / "run" / "report.html").read_text()
     assert "by protocol hard" in page

@@ -22,7 +22,7 @@ def drawn_anew() -> None:
     RNG.bit_generator.state = START
 
 
-def made(name: str, x: np.ndarray, z: np.ndarray, w: np.ndarray | None = None, **labels: np.ndarray) -> Metric:
+def filled(name: str, x: np.ndarray, z: np.ndarray, w: np.ndarray | None = None, **labels: np.ndarray) -> Metric:
     """The metric after one update a side; labels `y` and `yz`, or one class."""
     y, yz = labels.get("y", np.zeros(len(x), int)), labels.get("yz", np.zeros(len(z), int))
     metric = registry.get("metric", name)(int(max(y.max(), yz.max())) + 1)
@@ -32,7 +32,7 @@ def made(name: str, x: np.ndarray, z: np.ndarray, w: np.ndarray | None = None, *
 
 
 def value(name: str, x: np.ndarray, z: np.ndarray, w: np.ndarray | None = None) -> float:
-    return made(name, x, z, w).compute()[name]
+    return filled(name, x, z, w).compute()[name]
 
 
 def f32(*shape: int, scale: float = 1.0, mean: float = 0.0) -> np.ndarray:
@@ -51,8 +51,8 @@ class TestFid:
     def test_of_gaussians_that_commute(self) -> None:
         """sum (mu_1 - mu_2)^2 + (s_1 - s_2)^2 over the axes."""
         m1, m2, s1, s2 = np.array([0, 1, 2.0]), np.array([1, 1, -1.0]), np.array([1, 2, 3.0]), np.array([2, 2, 0.5])
-        found = value("fid", with_moments(50, m1, np.diag(s1)), with_moments(40, m2, np.diag(s2)))
-        assert found == pytest.approx(np.square(m1 - m2).sum() + np.square(s1 - s2).sum(), rel=1e-5)
+        fid = value("fid", with_moments(50, m1, np.diag(s1)), with_moments(40, m2, np.diag(s2)))
+        assert fid == pytest.approx(np.square(m1 - m2).sum() + np.square(s1 - s2).sum(), rel=1e-5)
 
     def test_of_gaussians_that_do_not_commute(self) -> None:
         """The two-dimensional closed form: tr sqrt(M) = sqrt(tr M + 2 sqrt(det M)) for M = S_1 S_2."""
@@ -114,9 +114,9 @@ def u_statistic(kernel, x: np.ndarray, z: np.ndarray) -> float:
 class TestKid:
     def test_is_the_u_statistic_when_a_subset_is_everything(self) -> None:
         x, z = f32(12, 5), f32(12, 5, mean=0.5)
-        found = made("kid", x, z).compute()
-        assert found["kid"] == pytest.approx(u_statistic(lambda a, b: (a @ b / 5 + 1) ** 3, x, z), rel=1e-5)
-        assert found["kid_std"] == 0
+        values = filled("kid", x, z).compute()
+        assert values["kid"] == pytest.approx(u_statistic(lambda a, b: (a @ b / 5 + 1) ** 3, x, z), rel=1e-5)
+        assert values["kid_std"] == 0
 
     @pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
     def test_agrees_with_torchmetrics(self) -> None:
@@ -130,25 +130,25 @@ class TestKid:
 
     def test_subsets_estimate_the_whole(self) -> None:
         x, z = f32(200, 4), f32(150, 4, mean=0.7)
-        metric = made("kid", x, z)
+        metric = filled("kid", x, z)
         metric.subset_size = 60
-        found = metric.compute()
+        values = metric.compute()
         whole = u_statistic(lambda a, b: (a @ b / 4 + 1) ** 3, x, z)
-        assert found["kid_std"] > 0
-        assert abs(found["kid"] - whole) < 4 * found["kid_std"] / math.sqrt(metric.subsets)
+        assert values["kid_std"] > 0
+        assert abs(values["kid"] - whole) < 4 * values["kid_std"] / math.sqrt(metric.subsets)
 
     def test_is_unbiased_for_a_handful_of_images(self) -> None:
         """Of one distribution the mean over draws is zero, though each set has five images."""
         x = f32(100, 3)
-        metrics = [made("kid", x, f32(5, 3)) for _ in range(60)]
+        metrics = [filled("kid", x, f32(5, 3)) for _ in range(60)]
         for metric in metrics:
             metric.subsets = 5
-        found = [metric.compute()["kid"] for metric in metrics]
-        assert abs(np.mean(found)) < 4 * np.std(found) / math.sqrt(60)
+        estimates = [metric.compute()["kid"] for metric in metrics]
+        assert abs(np.mean(estimates)) < 4 * np.std(estimates) / math.sqrt(60)
 
     @pytest.mark.parametrize("name", ["kid", "mmd"])
     def test_one_image_has_no_pair(self, name: str) -> None:
-        assert made(name, f32(9, 3), f32(1, 3)).compute() == {}
+        assert filled(name, f32(9, 3), f32(1, 3)).compute() == {}
 
 
 class TestMmd:
@@ -179,7 +179,7 @@ class TestMmd:
     def test_large_sets_are_sampled_and_their_median_is_too(self) -> None:
         x, z = f32(300, 4), f32(40, 4, mean=0.8)
         whole = value("mmd", x, z)
-        metric = made("mmd", x, z)
+        metric = filled("mmd", x, z)
         metric.pool = 120
         assert metric.compute()["mmd"] == pytest.approx(whole, rel=0.1)
         assert metric.compute()["mmd"] != whole
@@ -198,7 +198,7 @@ class TestMeans:
         assert value("cosine", x, -z) == -1
 
     def test_a_zero_mean_has_no_direction(self) -> None:
-        assert made("cosine", np.array([[1], [-1]], np.float32), np.ones((2, 1), np.float32)).compute() == {}
+        assert filled("cosine", np.array([[1], [-1]], np.float32), np.ones((2, 1), np.float32)).compute() == {}
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -211,19 +211,19 @@ class TestRepresentativenessAndDiversity:
     Z, YZ = f32(9, 5), np.arange(9) % 2
 
     def test_representativeness_by_loops(self) -> None:
-        found = made("representativeness", self.X, self.Z, y=self.Y, yz=self.YZ).compute()
+        values = filled("representativeness", self.X, self.Z, y=self.Y, yz=self.YZ).compute()
         c = cosines(self.Z, self.X)
         within = [c[np.ix_(k == self.YZ, k == self.Y)].max(axis=1).min() for k in (0, 1)]
-        assert found["representativeness"] == pytest.approx(c.max(axis=1).min(), rel=1e-5)
-        assert found["representativeness_class"] == pytest.approx(np.mean(within), rel=1e-5)
+        assert values["representativeness"] == pytest.approx(c.max(axis=1).min(), rel=1e-5)
+        assert values["representativeness_class"] == pytest.approx(np.mean(within), rel=1e-5)
 
     def test_diversity_by_loops(self) -> None:
-        found = made("diversity", self.X, self.Z, y=self.Y, yz=self.YZ).compute()
+        values = filled("diversity", self.X, self.Z, y=self.Y, yz=self.YZ).compute()
         c = cosines(self.Z, self.Z)
         np.fill_diagonal(c, -np.inf)
         within = [c[np.ix_(k == self.YZ, k == self.YZ)].max() for k in (0, 1)]
-        assert found["diversity"] == pytest.approx(1 - c.max(), rel=1e-5)
-        assert found["diversity_class"] == pytest.approx(1 - np.mean(within), rel=1e-5)
+        assert values["diversity"] == pytest.approx(1 - c.max(), rel=1e-5)
+        assert values["diversity_class"] == pytest.approx(1 - np.mean(within), rel=1e-5)
 
     def test_a_copy_ends_diversity_and_length_does_not_matter(self) -> None:
         z = np.array([[1, 0], [0, 2], [5, 0]], np.float32)
@@ -236,12 +236,12 @@ class TestRepresentativenessAndDiversity:
         assert value("diversity", f32(1, 64), f32(4100, 64)) > 0.1
 
     def test_a_class_with_one_image_leaves_the_mean_over_classes_out(self) -> None:
-        found = made("diversity", self.X, self.Z[:3], y=self.Y, yz=self.YZ[:3]).compute()
-        assert set(found) == {"diversity"}
+        values = filled("diversity", self.X, self.Z[:3], y=self.Y, yz=self.YZ[:3]).compute()
+        assert set(values) == {"diversity"}
 
     def test_a_class_without_images_leaves_the_mean_over_classes_out(self) -> None:
-        found = made("representativeness", self.X, self.Z, y=self.Y, yz=np.zeros(9, int)).compute()
-        assert set(found) == {"representativeness"}
+        values = filled("representativeness", self.X, self.Z, y=self.Y, yz=np.zeros(9, int)).compute()
+        assert set(values) == {"representativeness"}
 
 
 class TestPrdc:
@@ -265,20 +265,20 @@ class TestPrdc:
     @pytest.mark.parametrize("mean", [0, 1])
     def test_by_the_definitions(self, mean: float) -> None:
         x, z = f32(70, 3), f32(25, 3, mean=mean)
-        assert made("prdc", x, z).compute() == pytest.approx(self.reference(x, z, 5), rel=1e-6)
+        assert filled("prdc", x, z).compute() == pytest.approx(self.reference(x, z, 5), rel=1e-6)
 
     def test_on_a_line(self) -> None:
         """Reals at 0 to 9 reach 5 to either side at the ends, so 14.5 is in no ball and 13.5 in that of 9 alone."""
         x = np.arange(10, dtype=np.float32)[:, None]
-        assert made("prdc", x, np.array([[14.5]], np.float32)).compute()["precision"] == 0
-        found = made("prdc", x, np.array([[13.5]], np.float32)).compute()
-        assert found == pytest.approx({"precision": 1, "density": 1 / 5, "coverage": 1 / 10})
+        assert filled("prdc", x, np.array([[14.5]], np.float32)).compute()["precision"] == 0
+        values = filled("prdc", x, np.array([[13.5]], np.float32)).compute()
+        assert values == pytest.approx({"precision": 1, "density": 1 / 5, "coverage": 1 / 10})
 
     def test_sets_far_apart_share_nothing(self) -> None:
-        found = made("prdc", f32(40, 3), f32(20, 3, mean=50)).compute()
-        assert found == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
+        values = filled("prdc", f32(40, 3), f32(20, 3, mean=50)).compute()
+        assert values == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
 
     def test_one_mode_of_two_is_precise_and_covers_half(self) -> None:
         x = np.concatenate([f32(50, 3), f32(50, 3, mean=50)])
-        found = made("prdc", x, x[:50]).compute()
-        assert found["precision"] == 1 and found["coverage"] == found["recall"] == 0.5
+        values = filled("prdc", x, x[:50]).compute()
+        assert values["precision"] == 1 and values["coverage"] == values["recall"] == 0.5

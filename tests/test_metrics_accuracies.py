@@ -28,8 +28,8 @@ class TestRedundancy:
 
     def test_redundancy_parts_take_as_many_of_each_class(self) -> None:
         y = np.random.default_rng(0).permutation(np.repeat(np.arange(4), 50))
-        found = redundancy_parts(y, 5, seed=0)
-        assert [[np.sum((found == i) & (y == c)) for c in range(4)] for i in range(5)] == [[10] * 4] * 5
+        part_of = redundancy_parts(y, 5, seed=0)
+        assert [[np.sum((part_of == i) & (y == c)) for c in range(4)] for i in range(5)] == [[10] * 4] * 5
 
     def test_what_is_left_over_is_spread(self) -> None:
         sizes = np.bincount(redundancy_parts(np.zeros(13, int), 5, seed=0), minlength=5)
@@ -57,8 +57,8 @@ def squashed(x: float) -> float:
 
 class TestDdRanking:
     def test_lrs(self) -> None:
-        found = lrs(real_hard=0.9, synthetic_hard=0.6, synthetic=0.7, random=0.5)
-        assert found == pytest.approx({"hlr": 0.3, "ior": 0.2, "lrs": squashed(0.5 * 0.2 - 0.5 * 0.3)})
+        ratios = lrs(real_hard=0.9, synthetic_hard=0.6, synthetic=0.7, random=0.5)
+        assert ratios == pytest.approx({"hlr": 0.3, "ior": 0.2, "lrs": squashed(0.5 * 0.2 - 0.5 * 0.3)})
         assert lrs(0.9, 0.6, 0.7, 0.5, w=1)["lrs"] == pytest.approx(squashed(0.2))
 
     def test_ars(self) -> None:

@@ -25,18 +25,18 @@ def coverage(z: np.ndarray, x: np.ndarray = BLOBS) -> dict[str, float]:
 
 class TestModeCoverage:
     def test_one_image_in_each_mode_covers_all(self) -> None:
-        found = coverage(CENTRES)
-        assert found["mode_coverage_ipc"] == found["mode_coverage_ipc_nearest"] == 1
+        shares = coverage(CENTRES)
+        assert shares["mode_coverage_ipc"] == shares["mode_coverage_ipc_nearest"] == 1
 
     @pytest.mark.parametrize("modes", [1, 2, 3])
     def test_images_that_collapse_cover_what_they_are_in(self, modes: int) -> None:
-        found = coverage(CENTRES[np.arange(4) % modes] + np.linspace(0, 0.1, 4, dtype=np.float32)[:, None])
-        assert found["mode_coverage_ipc"] == found["mode_coverage_ipc_nearest"] == modes / 4
+        shares = coverage(CENTRES[np.arange(4) % modes] + np.linspace(0, 0.1, 4, dtype=np.float32)[:, None])
+        assert shares["mode_coverage_ipc"] == shares["mode_coverage_ipc_nearest"] == modes / 4
 
     def test_an_image_beyond_the_radius_is_nearest_only(self) -> None:
         z = CENTRES + np.float32([-6, -6])
-        found = coverage(z)
-        assert found["mode_coverage_ipc"] == 0 and found["mode_coverage_ipc_nearest"] == 1
+        shares = coverage(z)
+        assert shares["mode_coverage_ipc"] == 0 and shares["mode_coverage_ipc_nearest"] == 1
 
     def test_the_radius_is_the_90th_percentile(self) -> None:
         """Members at distances 1 to 10 of one mode: 9.1 by linear interpolation."""
@@ -62,10 +62,10 @@ class TestModeCoverage:
             members.setdefault(mode, []).append(far**2)
         hits = [nearest(a) for a in z]
         inside = {mode for mode, far in hits if far**2 <= np.percentile(members[mode], 90)}
-        found = metric.compute()
-        assert found["mode_coverage_50"] == pytest.approx(len(inside) / len(members))
-        assert found["mode_coverage_50_nearest"] == pytest.approx(len({mode for mode, _ in hits}) / len(members))
-        assert 0 < found["mode_coverage_50"] < found["mode_coverage_50_nearest"] < 1
+        shares = metric.compute()
+        assert shares["mode_coverage_50"] == pytest.approx(len(inside) / len(members))
+        assert shares["mode_coverage_50_nearest"] == pytest.approx(len({mode for mode, _ in hits}) / len(members))
+        assert 0 < shares["mode_coverage_50"] < shares["mode_coverage_50_nearest"] < 1
 
     def test_classes_count_alike_and_one_without_images_counts_as_nothing(self) -> None:
         metric = ModeCoverage(3)
@@ -100,10 +100,10 @@ class TestWasserstein:
         x, z = RNG.standard_normal((200, 4)).astype(np.float32), RNG.standard_normal((5, 4)).astype(np.float32)
         far = np.square(x[:, None].astype(np.float64) - z).sum(axis=2)
         mass = np.bincount(far.argmin(axis=1), minlength=5)
-        found = w2(x, z, mass)
-        assert found["w2_squared"] == pytest.approx(far.min(axis=1).mean(), rel=1e-5)
-        assert found["w2_squared_voronoi"] == pytest.approx(far.min(axis=1).mean(), rel=1e-5)
-        assert w2(x, z)["w2_squared"] > found["w2_squared"] * 1.01
+        distances = w2(x, z, mass)
+        assert distances["w2_squared"] == pytest.approx(far.min(axis=1).mean(), rel=1e-5)
+        assert distances["w2_squared_voronoi"] == pytest.approx(far.min(axis=1).mean(), rel=1e-5)
+        assert w2(x, z)["w2_squared"] > distances["w2_squared"] * 1.01
 
     def test_to_one_atom_it_is_the_second_moment(self) -> None:
         x = RNG.standard_normal((50, 3)).astype(np.float32)

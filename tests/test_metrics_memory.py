@@ -22,14 +22,14 @@ class TestMoments:
         return moments
 
     def test_mean_and_covariance_are_numpys(self) -> None:
-        found = self.seen(1, 100)
-        np.testing.assert_allclose(found.mean, np.average(X.astype(np.float64), axis=0, weights=W), rtol=1e-12)
-        np.testing.assert_allclose(found.covariance, np.cov(X.T.astype(np.float64), aweights=W), rtol=1e-12)
+        moments = self.seen(1, 100)
+        np.testing.assert_allclose(moments.mean, np.average(X.astype(np.float64), axis=0, weights=W), rtol=1e-12)
+        np.testing.assert_allclose(moments.covariance, np.cov(X.T.astype(np.float64), aweights=W), rtol=1e-12)
 
     def test_equal_weights_are_numpys_unbiased_covariance(self) -> None:
-        found = Moments(scatter=True)
-        found.add(X, Y, np.full(300, 0.25))
-        np.testing.assert_allclose(found.covariance, np.cov(X.T.astype(np.float64)), rtol=1e-12)
+        moments = Moments(scatter=True)
+        moments.add(X, Y, np.full(300, 0.25))
+        np.testing.assert_allclose(moments.covariance, np.cov(X.T.astype(np.float64)), rtol=1e-12)
 
     @given(st.lists(st.integers(0, 300), max_size=5).map(sorted))
     def test_batches_agree(self, cuts: list[int]) -> None:
@@ -37,20 +37,20 @@ class TestMoments:
 
     def test_more_rows_than_a_block(self) -> None:
         x = RNG.standard_normal((BLOCK + 10, 2)).astype(np.float32)
-        found = Moments(scatter=True)
-        found.add(x, np.zeros(len(x), int), np.ones(len(x)))
-        np.testing.assert_allclose(found.covariance, np.cov(x.T.astype(np.float64)), rtol=1e-12)
+        moments = Moments(scatter=True)
+        moments.add(x, np.zeros(len(x), int), np.ones(len(x)))
+        np.testing.assert_allclose(moments.covariance, np.cov(x.T.astype(np.float64)), rtol=1e-12)
 
     def test_rows_without_weight_do_not_count(self) -> None:
-        found = self.seen()
-        found.add(X[:5] + 100, Y[:5], np.zeros(5))
-        np.testing.assert_array_equal(found.mean, self.seen().mean)
-        assert found.count == 305
+        moments = self.seen()
+        moments.add(X[:5] + 100, Y[:5], np.zeros(5))
+        np.testing.assert_array_equal(moments.mean, self.seen().mean)
+        assert moments.count == 305
 
     def test_one_row_has_no_covariance(self) -> None:
-        found = Moments(scatter=True)
-        found.add(X[:1], Y[:1], W[:1])
-        assert not found.covariance.any()
+        moments = Moments(scatter=True)
+        moments.add(X[:1], Y[:1], W[:1])
+        assert not moments.covariance.any()
 
 
 def kept(rows: Rows) -> set[bytes]:
@@ -59,11 +59,11 @@ def kept(rows: Rows) -> set[bytes]:
 
 class TestRows:
     def rows(self, order: np.ndarray, limit: int | None = None, by_class: bool = False, step: int = 50) -> Rows:
-        found = Rows(0, limit, by_class)
+        memory = Rows(0, limit, by_class)
         for i in range(0, len(order), step):
             at = order[i : i + step]
-            found.add(X[at], Y[at], W[at])
-        return found
+            memory.add(X[at], Y[at], W[at])
+        return memory
 
     @pytest.mark.parametrize(("limit", "by_class"), [(None, False), (40, False), (40, True), (1000, True)])
     def test_what_is_kept_depends_on_the_rows_alone(self, limit: int | None, by_class: bool) -> None:
@@ -72,8 +72,8 @@ class TestRows:
         parts = [self.rows(at, limit, by_class, step=7) for at in np.array_split(turned, 3)]
         for part in parts[1:]:
             parts[0].merge(part)
-        for found in (self.rows(turned, limit, by_class).get(), parts[0].get()):
-            assert all(np.array_equal(a, b) for a, b in zip(found, whole, strict=True))
+        for rows in (self.rows(turned, limit, by_class).get(), parts[0].get()):
+            assert all(np.array_equal(a, b) for a, b in zip(rows, whole, strict=True))
 
     def test_rows_keep_their_labels_and_weights(self) -> None:
         x, y, w = self.rows(RNG.permutation(300), 40).get()
@@ -82,8 +82,8 @@ class TestRows:
         assert len(x) == 40 and np.array_equal(y, Y[at]) and np.array_equal(w, W[at])
 
     def test_the_limit_is_of_each_class(self) -> None:
-        found = self.rows(np.arange(300), 40, by_class=True)
-        assert np.bincount(found.get()[1]).tolist() == [40, 40, 40] and found.count == 300
+        memory = self.rows(np.arange(300), 40, by_class=True)
+        assert np.bincount(memory.get()[1]).tolist() == [40, 40, 40] and memory.count == 300
 
     def test_another_seed_keeps_others_and_a_smaller_limit_keeps_some_of_the_same(self) -> None:
         def of(seed: int, limit: int) -> set[bytes]:
@@ -136,8 +136,8 @@ class TestSets:
         np.testing.assert_allclose(directions(x), [[0.6, 0.8], [0, 0], [1, 0]], rtol=1e-6)
 
     def test_by_class_names_every_class(self) -> None:
-        found = by_class(np.array([2, 0, 2, 4]), 5)
-        assert [rows.tolist() for rows in found] == [[1], [], [0, 2], [], [3]]
+        by_label = by_class(np.array([2, 0, 2, 4]), 5)
+        assert [rows.tolist() for rows in by_label] == [[1], [], [0, 2], [], [3]]
         assert [rows.tolist() for rows in by_class(np.array([0, 0]), 1)] == [[0, 1]]
 
     def test_a_mean_over_classes_is_over_all_of_them(self) -> None:

@@ -32,10 +32,10 @@ FIRST = {"vae": "decoder.conv_in.bias", "generator": "pos_embed.proj.bias"}
 
 def copy(tmp_path: Path, name: str, edit: Callable[[Weights], Weights] = lambda w: w) -> Path:
     """A packaged model with other weights."""
-    place = Path(shutil.copytree(packaged(name), tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"))
-    file = next(place.rglob(WEIGHTS))
+    folder = Path(shutil.copytree(packaged(name), tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"))
+    file = next(folder.rglob(WEIGHTS))
     save_file(edit(load_file(file)), file)
-    return place
+    return folder
 
 
 def renamed(prefix: str) -> Callable[[Weights], Weights]:
@@ -65,9 +65,9 @@ class TestDiffusers:
         ],
     )
     def test_what_does_not_fit_is_named(self, refused: Refused, tmp_path: Path, name: str, edit, says: str) -> None:
-        place = copy(tmp_path, name, lambda w: edit(w, FIRST[name]))
-        line = refused(VERB[name], f"{name}.path={place}")
-        assert line.startswith(f"error: {name}.path: {place}") and says.format(n=FIRST[name]) in line
+        folder = copy(tmp_path, name, lambda w: edit(w, FIRST[name]))
+        line = refused(VERB[name], f"{name}.path={folder}")
+        assert line.startswith(f"error: {name}.path: {folder}") and says.format(n=FIRST[name]) in line
         assert len(line) < 700, "the first few only"
 
     @pytest.mark.parametrize("prefix", [*PREFIXES, "model.module.", "_orig_mod.module."])
@@ -86,30 +86,30 @@ class TestDiffusers:
         SPECS[name](str(copy(tmp_path, name))).check_network()
 
     def test_a_config_that_describes_no_network_is_named(self, refused: Refused, tmp_path: Path, name: str) -> None:
-        place = copy(tmp_path, name)
-        file = next(place.rglob(WEIGHTS)).with_name("config.json")
+        folder = copy(tmp_path, name)
+        file = next(folder.rglob(WEIGHTS)).with_name("config.json")
         file.write_text(json.dumps(json.loads(file.read_text()) | {"norm_num_groups": 7, "num_attention_heads": "x"}))
-        assert "cannot be built as its config.json says" in refused(VERB[name], f"{name}.path={place}")
+        assert "cannot be built as its config.json says" in refused(VERB[name], f"{name}.path={folder}")
 
     def test_a_torn_header_is_one_line(self, refused: Refused, tmp_path: Path, name: str) -> None:
-        place = copy(tmp_path, name)
-        file = next(place.rglob(WEIGHTS))
+        folder = copy(tmp_path, name)
+        file = next(folder.rglob(WEIGHTS))
         for size in (12, 8, 7, 1):
             os.truncate(file, size)
-            assert "is not a whole safetensors file" in refused(VERB[name], f"{name}.path={place}")
+            assert "is not a whole safetensors file" in refused(VERB[name], f"{name}.path={folder}")
         file.write_bytes(b"\xff" * 64)
-        assert "is not a whole safetensors file" in refused(VERB[name], f"{name}.path={place}")
+        assert "is not a whole safetensors file" in refused(VERB[name], f"{name}.path={folder}")
 
 
 class TestVerbs:
     def test_only_what_has_work_left_is_compared(self, tmp_path: Path, monkeypatch, capsys) -> None:
         monkeypatch.setattr(executors, "on_ray", lambda config, keep: runner.serial)
-        given = ["source.classes=[0,1]", f"run_dir={tmp_path / 'run'}"]
+        overrides = ["source.classes=[0,1]", f"run_dir={tmp_path / 'run'}"]
         bad = copy(tmp_path, "generator", lambda w: without(w, FIRST["generator"]))
-        assert cli.main(["encode", *given]) == 0
-        assert cli.main(["cluster", *given, f"generator.path={bad}"]) == 0, "which reads no generator"
+        assert cli.main(["encode", *overrides]) == 0
+        assert cli.main(["cluster", *overrides, f"generator.path={bad}"]) == 0, "which reads no generator"
         before = sorted((tmp_path / "run").rglob("*"))
-        assert cli.main(["sample", *given, f"generator.path={bad}"]) == 2
+        assert cli.main(["sample", *overrides, f"generator.path={bad}"]) == 2
         assert "it has no pos_embed.proj.bias" in capsys.readouterr().err
         assert sorted((tmp_path / "run").rglob("*")) == before
 

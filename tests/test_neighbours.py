@@ -24,11 +24,11 @@ MANIFOLD = {"nearest": 4, "neighbours": 6, "tangent_dim": 2}
 
 def test_the_nearest_come_first_and_the_rest_is_nan() -> None:
     latents = np.arange(5, dtype=np.float16).reshape(5, 1, 1, 1)
-    found = around(latents, np.full((1, 1, 1), 3.2, np.float32), 7)
-    assert found[:5].ravel().tolist() == [3.0, 4.0, 2.0, 1.0, 0.0] and np.isnan(found[5:]).all()
+    neighbours = around(latents, np.full((1, 1, 1), 3.2, np.float32), 7)
+    assert neighbours[:5].ravel().tolist() == [3.0, 4.0, 2.0, 1.0, 0.0] and np.isnan(neighbours[5:]).all()
 
 
-def made(tiny: TinyRun, **more: object) -> tuple[pa.Table, pa.Table]:
+def sampled(tiny: TinyRun, **more: object) -> tuple[pa.Table, pa.Table]:
     """Plan and syntheses of manifoldgd over a finished run."""
     tree = {"method": "manifoldgd", "manifold": MANIFOLD, "guidance": {"stop": 0.0, "scale": 0.5}, **more}
     v = resolve(config(**tree))
@@ -48,7 +48,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 
 def test_slots_of_a_class_share_batches_so_that_its_latents_are_read_once(tiny: TinyRun) -> None:
-    planned, _ = made(tiny)
+    planned, _ = sampled(tiny)
     index = planned["class_index"].to_pylist()
     assert index == sorted(index) and planned["slot"].to_pylist() == [0, 1, 2, 0, 1, 2]
 
@@ -64,8 +64,8 @@ def test_the_worker_sees_the_latents_of_the_slots_own_class(tiny: TinyRun) -> No
         every = real.read()
         mine = schemas.tensor_numpy(every.filter(pa.compute.equal(every["class_index"], index))["latent"])
         far = sorted(np.square(mine.astype(np.float64) - anchor).sum((1, 2, 3)))[:6]
-        found = np.square(loaded.context["neighbours"][row].astype(np.float64) - anchor).sum((1, 2, 3))
-        np.testing.assert_allclose(found, far, rtol=1e-4)
+        distances = np.square(loaded.context["neighbours"][row].astype(np.float64) - anchor).sum((1, 2, 3))
+        np.testing.assert_allclose(distances, far, rtol=1e-4)
 
 
 def _plan_of(tiny: TinyRun, v: Variant) -> Sealed:
@@ -75,7 +75,7 @@ def _plan_of(tiny: TinyRun, v: Variant) -> Sealed:
 
 
 def test_every_guided_step_leaves_its_numbers(tiny: TinyRun) -> None:
-    _, table = made(tiny)
+    _, table = sampled(tiny)
     for row in table.to_pylist():
         names = {t["name"] for t in row["trace"]}
         assert names == {"push", "cosine", "distance", "explained", "removed"}
@@ -85,7 +85,7 @@ def test_every_guided_step_leaves_its_numbers(tiny: TinyRun) -> None:
 
 def test_variants_and_settings_are_separate_syntheses(tiny: TinyRun) -> None:
     images = [
-        made(tiny, **more)[1]["image"].to_pylist()
+        sampled(tiny, **more)[1]["image"].to_pylist()
         for more in (
             {},
             {"manifold": {**MANIFOLD, "normal_weight": 0.0}},
@@ -104,4 +104,4 @@ def test_a_class_smaller_than_the_tangent_asks_is_refused_beforehand(tmp_path: P
 
 def test_and_on_the_way_if_images_broke(tiny: TinyRun) -> None:
     with pytest.raises(StageFailed, match=r"usable images, and manifold.nearest=50 needs 50; lower it"):
-        made(tiny, manifold={"nearest": 50, "neighbours": 60})
+        sampled(tiny, manifold={"nearest": 50, "neighbours": 60})

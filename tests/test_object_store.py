@@ -41,27 +41,27 @@ def folder(store: Store) -> str:
 
 class TestLocations:
     def test_hold_what_was_written(self, folder: str) -> None:
-        place = Location.of(folder)
-        assert place.list() == [] and not (place / "a").exists() and (place / "a").size() is None
+        location = Location.of(folder)
+        assert location.list() == [] and not (location / "a").exists() and (location / "a").size() is None
         for name in ("a", "b/c", "with space", "per%cent", "plus+"):
-            (place / name).write(name.encode())
-            assert (place / name).read() == name.encode() and (place / name).size() == len(name)
-        assert place.list() == ["a", "b", "per%cent", "plus+", "with space"]
-        (place / "a").delete()
-        (place / "a").delete()
+            (location / name).write(name.encode())
+            assert (location / name).read() == name.encode() and (location / name).size() == len(name)
+        assert location.list() == ["a", "b", "per%cent", "plus+", "with space"]
+        (location / "a").delete()
+        (location / "a").delete()
         with pytest.raises(FileNotFoundError):
-            (place / "a").read()
+            (location / "a").read()
 
     def test_are_one_place_with_and_without_a_slash_at_the_end(self, folder: str) -> None:
         path, mark, options = folder.partition("?")
         assert Location.of(f"{path}/{mark}{options}") == Location.of(folder)
 
     def test_age_is_the_age_of_writing(self, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        place = Location.of(folder)
+        location = Location.of(folder)
         for name in ("b", "a"):
-            (place / name).write(b"")
-        by_age = sorted(place.infos(), key=lambda i: (i.mtime_ns, i.base_name))
-        assert place.list_by_age() == [i.base_name for i in by_age]
+            (location / name).write(b"")
+        by_age = sorted(location.infos(), key=lambda i: (i.mtime_ns, i.base_name))
+        assert location.list_by_age() == [i.base_name for i in by_age]
 
 
 class TestRunDirectories:
@@ -112,7 +112,7 @@ SETS: dict[str, Callable[[Path], Path]] = {
 @pytest.mark.parametrize("kind", SETS)
 def test_a_source_lists_and_reads_as_on_a_disk(kind: str, store: Store, tmp_path: Path) -> None:
     local = SETS[kind](tmp_path / "set")
-    here, there = (open_source(config(kind, place)) for place in (local, store.upload(local)))
+    here, there = (open_source(config(kind, root)) for root in (local, store.upload(local)))
     for split in ("train", "val"):
         a, b = here.list(split), there.list(split)
         assert (a.classes, a.ids.to_pylist(), a.labels.tolist()) == (b.classes, b.ids.to_pylist(), b.labels.tolist())
@@ -151,11 +151,11 @@ class TestRuns:
         tiny = TinyRun(folder, tmp_path)
         for _ in range(1000):
             try:
-                found = tiny.finish()
+                sealed = tiny.finish()
                 break
             except Interrupted:
                 continue
-        assert found == whole
+        assert sealed == whole
         assert {point for _, point, _ in reached} == set(faults.POINTS) and len(reached) > 50
 
     def test_are_recognised_when_finished_and_nothing_is_written_again(
@@ -172,7 +172,7 @@ class TestRuns:
     def test_leave_the_same_product(self, store: Store, tmp_path: Path) -> None:
         """Images from S3 into a run directory on S3, against both on a disk."""
         local = write_folder(tmp_path / "set", {"train": 4, "val": 2})
-        made = []
+        runs = []
         for source, run in ((str(local), str(tmp_path / "run")), (store.upload(local), store.folder())):
             overrides = [
                 "source.kind=imagefolder",
@@ -189,9 +189,9 @@ class TestRuns:
                 "sample",
                 lambda stage, todo: serial(stage, todo),
             )
-            made.append(run)
-        there = {k.removeprefix("distilled/"): v for k, v in store.files(made[1]).items() if k.startswith("distilled/")}
-        assert there == product(Path(made[0]))
+            runs.append(run)
+        there = {k.removeprefix("distilled/"): v for k, v in store.files(runs[1]).items() if k.startswith("distilled/")}
+        assert there == product(Path(runs[0]))
 
     @pytest.mark.slow
     @pytest.mark.ray

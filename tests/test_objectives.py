@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from latents import CLASSES, generator_task, made, random_latents
+from latents import CLASSES, generator_task, random_latents, training_latents
 from scipy import stats
 
 from raydistill.config import SourceConfig
@@ -130,19 +130,19 @@ def batches(latents: TrainingLatents, cuts: list[int]) -> list[dict[str, np.ndar
 
 
 def test_latents_come_in_any_order_and_any_pieces():
-    given = random_latents()
-    there = TrainingLatents.collect(batches(given, [3, 11]), 20)
-    back = TrainingLatents.collect(reversed(batches(given, [7, 8, 15])), 20)
+    whole = random_latents()
+    there = TrainingLatents.collect(batches(whole, [3, 11]), 20)
+    back = TrainingLatents.collect(reversed(batches(whole, [7, 8, 15])), 20)
     rows = np.array([19, 0, 7, 7])
-    for a, b, c in zip(given.take(rows), there.take(rows), back.take(rows), strict=True):
+    for a, b, c in zip(whole.take(rows), there.take(rows), back.take(rows), strict=True):
         assert torch.equal(a, b) and torch.equal(a, c)
-    assert there.deviation() == back.deviation() == pytest.approx(given.values.astype(np.float64).std(), rel=1e-12)
+    assert there.deviation() == back.deviation() == pytest.approx(whole.values.astype(np.float64).std(), rel=1e-12)
     with pytest.raises(StageFailed, match="16 of 20 latents"):
-        TrainingLatents.collect(batches(given, [16])[:1], 20)
+        TrainingLatents.collect(batches(whole, [16])[:1], 20)
 
 
 def test_the_network_sees_latents_of_unit_deviation():
-    latents = made(3.0 * np.random.default_rng(0).standard_normal((50, 2, 4, 4)), np.arange(50) % 3)
+    latents = training_latents(3.0 * np.random.default_rng(0).standard_normal((50, 2, 4, 4)), np.arange(50) % 3)
     task = generator_task(latents=latents)
     assert task.facts["latent_scale"] == task.scale == pytest.approx(1 / 3, rel=0.05)
     assert (latents.values.astype(np.float64) * task.scale).std() == pytest.approx(1.0)

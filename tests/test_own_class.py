@@ -25,12 +25,14 @@ def clusters(rate: float = 1.0, shift: int = 0, classes: int = CLASSES, each: in
     their own, the others about any."""
     rng = np.random.default_rng(seed)
     means = rng.normal(size=(classes, SIZE)).astype(np.float32)
-    own = np.repeat(np.arange(classes), each)
-    made = np.where(rng.random(len(own)) < rate, (own + shift) % classes, rng.integers(0, classes, len(own)))
-    z = (means[made] + 0.2 * rng.normal(size=(len(own), SIZE))).astype(np.float32)
+    labels = np.repeat(np.arange(classes), each)
+    closest = np.where(
+        rng.random(len(labels)) < rate, (labels + shift) % classes, rng.integers(0, classes, len(labels))
+    )
+    z = (means[closest] + 0.2 * rng.normal(size=(len(labels), SIZE))).astype(np.float32)
     nearest = nearest_means(z, means)
-    assert np.array_equal(nearest, made)
-    return OwnClass.of(own, nearest, classes)
+    assert np.array_equal(nearest, closest)
+    return OwnClass.of(labels, nearest, classes)
 
 
 class TestCounting:
@@ -41,10 +43,10 @@ class TestCounting:
         assert np.array_equal(nearest_means(z, means), distance.argmin(axis=1))
 
     def test_pairs_are_counted(self) -> None:
-        found = OwnClass.of(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 0]), 3)
-        assert found.pairs.tolist() == [[0, 0, 1], [0, 1, 1], [1, 1, 2], [2, 0, 1]]
-        assert (found.images, found.hits, found.share, found.chance) == (5, 3, 0.6, 5 / 3)
-        assert found.shifted(np.arange(3), 1) == 1 and found.shifted(np.arange(3), -2) == 1
+        tally = OwnClass.of(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 0]), 3)
+        assert tally.pairs.tolist() == [[0, 0, 1], [0, 1, 1], [1, 1, 2], [2, 0, 1]]
+        assert (tally.images, tally.hits, tally.share, tally.chance) == (5, 3, 0.6, 5 / 3)
+        assert tally.shifted(np.arange(3), 1) == 1 and tally.shifted(np.arange(3), -2) == 1
 
     def test_the_probability_is_that_of_the_binomial_tail(self) -> None:
         for images, hits, rate in ((3, 2, 1 / 3), (20, 5, 0.1), (100, 0, 0.1), (9, 9, 0.5)):
@@ -63,9 +65,9 @@ class TestTheWarning:
 
     @pytest.mark.parametrize("seed", range(3))
     def test_images_of_any_class_give_the_numbers(self, seed: int) -> None:
-        found = clusters(0.0, seed=seed)
-        text = warning(found, NUMBERS) or ""
-        assert f"{found.hits} of 100 syntheses lie nearest to the real mean of their own class" in text
+        tally = clusters(0.0, seed=seed)
+        text = warning(tally, NUMBERS) or ""
+        assert f"{tally.hits} of 100 syntheses lie nearest to the real mean of their own class" in text
         assert "chance gives 10 (p = " in text and "may not be of the images' classes" in text
         assert "one class on" not in text and "one class back" not in text
 
@@ -80,9 +82,9 @@ class TestTheWarning:
 
     def test_by_the_number_not_by_the_order_of_folders(self) -> None:
         ids = sorted(str(i) for i in range(1, 13))  # 1, 10, 11, 12, 2, ...
-        own = np.array([ids.index(str(i)) for i in range(1, 12)])
+        labels = np.array([ids.index(str(i)) for i in range(1, 12)])
         near = np.array([ids.index(str(i + 1)) for i in range(1, 12)])
-        assert "11 lie one class on" in (warning(OwnClass.of(own, near, 12), ids) or "")
+        assert "11 lie one class on" in (warning(OwnClass.of(labels, near, 12), ids) or "")
 
     def test_few_images_are_not_judged(self) -> None:
         """At or below chance the numbers are told, without a claim; above it there is nothing to tell."""
@@ -106,9 +108,9 @@ class TestTheWarning:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    made = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
-    made.finish(["encode", "group", "cluster", f"plan {GENERATED}", f"sample {GENERATED}"])
-    return made
+    run = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
+    run.finish(["encode", "group", "cluster", f"plan {GENERATED}", f"sample {GENERATED}"])
+    return run
 
 
 def latents(tiny: TinyRun) -> tuple[np.ndarray, np.ndarray]:
@@ -130,17 +132,17 @@ class TestTheStages:
             assert sum(sum(t["size"].to_pylist()) for t in tables) == len(x)
 
     def test_a_check_counts_what_lies_nearest_to_which_mean(self, tiny: TinyRun) -> None:
-        found = self.found(tiny)
+        remaining = self.counted(tiny)
         x, y = latents(tiny)
         means = np.stack([x[y == c].mean(axis=0) for c in range(2)]).reshape(2, -1)
         table = tiny.sealed(f"sample {GENERATED}").read()
         z = schemas.tensor_numpy(table["latent"]).reshape(len(table), 1, -1)
         near = np.square(z - means).sum(axis=2).argmin(axis=1)
-        for own, nearest in zip(table["class_index"].to_pylist(), near, strict=True):
-            found[own, nearest] -= 1
-        assert not found.any()
+        for label, nearest in zip(table["class_index"].to_pylist(), near, strict=True):
+            remaining[label, nearest] -= 1
+        assert not remaining.any()
 
-    def found(self, tiny: TinyRun) -> np.ndarray:
+    def counted(self, tiny: TinyRun) -> np.ndarray:
         runner.run(tiny.stage("means"), serial)
         kept = check.own_class(runner.run(tiny.stage(f"check {GENERATED}"), serial).sealed)
         counts = np.zeros((2, 2), int)

@@ -52,8 +52,8 @@ NETWORKS: dict[str, Parametrisation] = {
 class TestEveryConvention:
     @pytest.mark.parametrize("index", [49, 40, 25, 5, 0])
     def test_means_the_same_noise_and_image(self, kind: str, index: int) -> None:
-        own, step, x = NETWORKS[kind], steps(50)[49 - index], noise(0).double()
-        eps, x0 = own.estimates(x, step, answer(kind, *own.noised(x, step)))
+        network, step, x = NETWORKS[kind], steps(50)[49 - index], noise(0).double()
+        eps, x0 = network.estimates(x, step, answer(kind, *network.noised(x, step)))
         want = DATA(x, step, NONE)
         torch.testing.assert_close(eps, want.eps_hat, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(x0, want.x0_hat, rtol=1e-5, atol=1e-5)
@@ -61,20 +61,20 @@ class TestEveryConvention:
     @pytest.mark.parametrize("index", [999, 700, 200, 0])
     def test_means_the_same_velocity(self, kind: str, index: int) -> None:
         """At times that a network of diffusion knows; and its end points are x_t (1 - t) v and x_t - t v."""
-        own, x = NETWORKS[kind], noise(0).double()
+        network, x = NETWORKS[kind], noise(0).double()
         t = float(OfDiffusion("epsilon", ALPHAS).own_times[index])
-        v = own.velocity(x, t, answer(kind, *own.on_path(x, t)))
+        v = network.velocity(x, t, answer(kind, *network.on_path(x, t)))
         torch.testing.assert_close(v, DATA.velocity(x, t, NONE), rtol=1e-5, atol=1e-5)
 
     def test_round_trip(self, kind: str) -> None:
         """x_t -> eps_hat, x0_hat -> the point on the linear path -> v -> the same two ends, in single precision."""
-        own = NETWORKS[kind]
+        network = NETWORKS[kind]
         for step in steps(50)[10:]:
             a, s = step.alpha_bar**0.5, (1 - step.alpha_bar) ** 0.5
             x, t = noise(0), float(OfDiffusion("epsilon", ALPHAS).own_times[step.t])
-            eps, x0 = own.estimates(x, step, answer(kind, *own.noised(x, step)))
+            eps, x0 = network.estimates(x, step, answer(kind, *network.noised(x, step)))
             on = x / (a + s)
-            v = own.velocity(on, t, answer(kind, *own.on_path(on, t)))
+            v = network.velocity(on, t, answer(kind, *network.on_path(on, t)))
             assert t == pytest.approx(a / (a + s), abs=1e-12)
             torch.testing.assert_close(a * x0 + s * eps, x, rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(on - t * v, eps, rtol=1e-5, atol=1e-5)
@@ -83,11 +83,11 @@ class TestEveryConvention:
 
 class TestTimes:
     def test_a_network_of_diffusion_is_asked_at_its_own_times_only(self) -> None:
-        own = NETWORKS["epsilon"]
-        assert own.own_times is not None and len(own.own_times) == 1000
-        assert np.all(np.diff(own.own_times) < 0) and own.own_times[-1] == pytest.approx(0.00632, abs=1e-4)
+        network = NETWORKS["epsilon"]
+        assert network.own_times is not None and len(network.own_times) == 1000
+        assert np.all(np.diff(network.own_times) < 0) and network.own_times[-1] == pytest.approx(0.00632, abs=1e-4)
         with pytest.raises(ValueError, match="not a time of the generator's own"):
-            own.on_path(noise(0), 0.5)
+            network.on_path(noise(0), 0.5)
 
     def test_a_flow_is_told_any_time(self) -> None:
         assert all(NETWORKS[k].own_times is None for k in list(NETWORKS)[2:])

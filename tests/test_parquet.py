@@ -28,10 +28,10 @@ class TestParquet:
     def refused(self, path: Path) -> str:
         return refusal(open_source(config("parquet", path)))
 
-    @pytest.mark.parametrize("place", ["train-0.parquet", "data/train-0.parquet", "train/0.parquet"])
-    def test_is_found_in_each_of_the_three_layouts(self, tmp_path: Path, place: str) -> None:
-        write_parquet(tmp_path / place, rows(0))
-        assert self.listed(tmp_path).ids.to_pylist() == [f"{place}#{i}" for i in range(5)]
+    @pytest.mark.parametrize("file", ["train-0.parquet", "data/train-0.parquet", "train/0.parquet"])
+    def test_is_found_in_each_of_the_three_layouts(self, tmp_path: Path, file: str) -> None:
+        write_parquet(tmp_path / file, rows(0))
+        assert self.listed(tmp_path).ids.to_pylist() == [f"{file}#{i}" for i in range(5)]
         assert "it has train" in refusal(open_source(config("parquet", tmp_path)), "val")
 
     def test_in_two_layouts_at_once_is_refused(self, tmp_path: Path) -> None:

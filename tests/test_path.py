@@ -27,8 +27,8 @@ NORMAL = Mixture((MU,), S)
 SOLVERS = {"euler": Euler, "heun": Heun}
 
 
-def guide(**own) -> Path:
-    return Path(GuidanceConfig(), "velocity", PathConfig(**({"t0": 0.0, "tau": None} | own)))
+def guide(**settings) -> Path:
+    return Path(GuidanceConfig(), "velocity", PathConfig(**({"t0": 0.0, "tau": None} | settings)))
 
 
 def run(sampler: flow.FlowSampler, count: int, guidance: Path | None, data: Mixture = MODES, p=1.7, watch=None):
@@ -76,9 +76,9 @@ def velocity_line(t: float) -> tuple[float, float]:
     return k, MU - k * t * MU
 
 
-def guided_line(t: float, own: PathConfig) -> tuple[float, float]:
+def guided_line(t: float, config: PathConfig) -> tuple[float, float]:
     """(1 - w) v + w (P - x) / (1 - t), as a line in x."""
-    w = own.w_max * (1 - t / own.t_stop) ** own.power if t < own.t_stop else 0.0
+    w = config.w_max * (1 - t / config.t_stop) ** config.power if t < config.t_stop else 0.0
     slope, rest = velocity_line(t)
     return (1 - w) * slope - w / (1 - t), (1 - w) * rest + w * P / (1 - t)
 
@@ -87,13 +87,13 @@ class TestNormal:
     """For one normal the guided flow is linear in x: the end is A eps + B, with A and B computed here by themselves."""
 
     @pytest.mark.parametrize(
-        "own",
+        "settings",
         [{}, {"w_max": 1.0, "power": 2.0}, {"w_max": 0.6, "t_stop": 1.0}, {"power": 0.0, "t_stop": 0.45}, {"t0": 0.2}],
     )
     @pytest.mark.parametrize("solver", SOLVERS)
     @pytest.mark.parametrize("count", [1, 8])
-    def test_the_end_is_where_the_recursion_says(self, solver: str, count: int, own: dict) -> None:
-        g = guide(**own)
+    def test_the_end_is_where_the_recursion_says(self, solver: str, count: int, settings: dict) -> None:
+        g = guide(**settings)
         a, b = 1 - g.settings.t0, g.settings.t0 * P
         for s in flow.path(count, g.settings.t0):
             h, (k, r) = s.t_next - s.t, guided_line(s.t, g.settings)
@@ -151,9 +151,9 @@ class TestLaw:
         torch.testing.assert_close(x, want, rtol=1e-3, atol=1e-3)
 
     @pytest.mark.parametrize(
-        ("own", "stop"), [({"w_max": 0.0, "t0": 0.3}, 0.3), ({"w_max": 1.0, "power": 0.0, "t_stop": 0.4}, 0.4)]
+        ("settings", "stop"), [({"w_max": 0.0, "t0": 0.3}, 0.3), ({"w_max": 1.0, "power": 0.0, "t_stop": 0.4}, 0.4)]
     )
-    def test_a_mixture_ends_at_the_quantile_at_which_guidance_left_it(self, own: dict, stop: float) -> None:
+    def test_a_mixture_ends_at_the_quantile_at_which_guidance_left_it(self, settings: dict, stop: float) -> None:
         """Warm start, or a pull of 1 until T: at T the state is (1 - T) eps + T p exactly. From there on the flow of
         one number keeps its rank: F_1(x_1) = F_T(x_T), with F_t the mixture's distribution on the path."""
         data, p = Mixture((-1.0, 1.5), 0.4), 0.5
@@ -166,7 +166,7 @@ class TestLaw:
 
         grid = np.linspace(-4, 4, 20001)
         want = np.interp(rank(x_t, stop), rank(grid, 1.0), grid)
-        x = run(Heun(), 400, guide(**own), data, p)
+        x = run(Heun(), 400, guide(**settings), data, p)
         np.testing.assert_allclose(x.numpy(), want, atol=0.02)
 
     @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
@@ -236,8 +236,8 @@ class TestTrustRegion:
                 shares.append(delta.flatten(1).norm(dim=1) / pred.v_hat.flatten(1).norm(dim=1))
                 return delta, seen
 
-        own = PathConfig(w_max=1.0, power=0.0, t0=0.0, tau=0.2)
-        run(sampler, 4, Recorder(GuidanceConfig(), "velocity", own), p=torch.tensor(9.0))
+        config = PathConfig(w_max=1.0, power=0.0, t0=0.0, tau=0.2)
+        run(sampler, 4, Recorder(GuidanceConfig(), "velocity", config), p=torch.tensor(9.0))
         assert torch.cat(shares).max() <= 0.2 * (1 + 1e-5) and torch.cat(shares).max() > 0.199, "it binds, and holds"
 
     def test_a_slot_of_its_own(self) -> None:
@@ -268,8 +268,8 @@ class TestEndRegion:
                 moved.append((pred.t, (led.x1_hat - pred.x1_hat).flatten(1).norm(dim=1), batch.see("radius")))
                 return delta, seen
 
-        own = PathConfig(w_max=1.0, t_stop=1.0, power=0.0, t0=0.0, tau=tau, rho=0.4)
-        guidance = Recorder(GuidanceConfig(), "velocity", own)
+        config = PathConfig(w_max=1.0, t_stop=1.0, power=0.0, t0=0.0, tau=tau, rho=0.4)
+        guidance = Recorder(GuidanceConfig(), "velocity", config)
         flow.sample(MODES.velocity, flow.path(4), sampler, guidance, self.wide(torch.tensor(9.0)))
         shares = torch.cat([far / (0.4 * spread) for _, far, spread in moved])
         assert shares.max() <= 1 + 1e-4 and (tau or shares.min() > 0.999), "a far prototype: it binds at every step"
@@ -317,7 +317,7 @@ class TestEndRegion:
 
 
 @pytest.mark.parametrize(
-    ("own", "why"),
+    ("settings", "why"),
     [
         ({"t0": 0.6}, r"path\.t_stop=0\.6 must be above path\.t0=0\.6, otherwise no step is guided"),
         ({"t_stop": 1.2}, r"path\.t_stop: Input should be less than or equal to 1"),
@@ -330,9 +330,9 @@ class TestEndRegion:
         ({"pairing": "hungarian"}, r"path\.pairing: Input should be 'optimal' or 'random'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(own: dict, why: str) -> None:
+def test_what_makes_no_sense_is_refused(settings: dict, why: str) -> None:
     with pytest.raises(BadInput, match=why):
-        build({"path": own})
+        build({"path": settings})
 
 
 def test_zero_steps_are_refused() -> None:

@@ -71,14 +71,14 @@ class TestPairing:
         noise = torch.from_numpy(
             np.stack([seeding.normal([NoiseKey(3, "n01", j).at("init", 0)], (4, 2, 2))[0] for j in range(5)])
         )
-        own = Batch(torch.zeros(5), torch.zeros(5, 4, 2, 2), [NoiseKey(3, "n01", j) for j in range(5)])
-        assert torch.equal(own.noise("init", 0), noise)
+        noised = Batch(torch.zeros(5), torch.zeros(5, 4, 2, 2), [NoiseKey(3, "n01", j) for j in range(5)])
+        assert torch.equal(noised.noise("init", 0), noise)
         assert [s.prototype_id for s in slots] == pair(noise.numpy(), seen.centroids).tolist()
         assert [s.prototype_id for s in slots] != list(range(5)), "or this test shows nothing"
 
     def test_random_leaves_them_in_their_order(self) -> None:
-        given, order = Pgfm("random").slots(view(5), 5, 0), Mgd3().slots(view(5), 5, 0)
-        assert [s.prototype_id for s in given] == [s.prototype_id for s in order]
+        drawn, order = Pgfm("random").slots(view(5), 5, 0), Mgd3().slots(view(5), 5, 0)
+        assert [s.prototype_id for s in drawn] == [s.prototype_id for s in order]
 
     def test_prototypes_are_shared_out_evenly_either_way(self) -> None:
         for pairing in ("optimal", "random"):
@@ -96,9 +96,9 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 def finish(tiny: TinyRun, generator: str | None = None, **more):
     """Plans and samples pgfm; the rows of the syntheses and the two artifacts."""
     v = resolve(config(method="pgfm", **more))
-    given = tiny.sealed("cluster")
-    planned = plan.stage(v, tiny.run, tiny.sealed("group"), given, tiny.train.classes, tiny.shape)
-    made = sampling.stage(
+    clustered = tiny.sealed("cluster")
+    planned = plan.stage(v, tiny.run, tiny.sealed("group"), clustered, tiny.train.classes, tiny.shape)
+    sampled = sampling.stage(
         v,
         tiny.run,
         runner.run(planned, runner.serial).sealed,
@@ -107,8 +107,8 @@ def finish(tiny: TinyRun, generator: str | None = None, **more):
         tiny.vae,
         GeneratorSpec(generator),
     )
-    rows = runner.run(made, runner.serial).sealed.read().to_pylist()
-    return sorted(rows, key=lambda r: (r["class_index"], r["slot"])), planned.artifact, made.artifact
+    rows = runner.run(sampled, runner.serial).sealed.read().to_pylist()
+    return sorted(rows, key=lambda r: (r["class_index"], r["slot"])), planned.artifact, sampled.artifact
 
 
 class TestRun:
@@ -135,8 +135,8 @@ class TestRun:
 
     def test_a_pull_of_1_ends_on_the_prototypes(self, upstream: TinyRun) -> None:
         """Through prototypes, plan, the generator's scale and back."""
-        own = {"w_max": 1.0, "t_stop": 1.0, "power": 0.0, "tau": None}
-        rows, *_ = finish(upstream, path=own)
+        settings = {"w_max": 1.0, "t_stop": 1.0, "power": 0.0, "tau": None}
+        rows, *_ = finish(upstream, path=settings)
         assert max(r["landing"] for r in rows) < 1e-4
         ways = [e["value"] for r in rows for e in r["trace"] if e["name"] == "detour" and e["step"] == 0]
         assert ways == pytest.approx([1.0] * 6, abs=1e-4), "and the way there is a straight line"
@@ -144,10 +144,12 @@ class TestRun:
     def test_the_spread_of_a_class_is_measured_in_the_generators_space(self, upstream: TinyRun) -> None:
         """Of the class's own latents, times latent_scale; another rho is other samples, and slots come by class."""
         v = resolve(config(method="pgfm", path={"rho": 0.5}))
-        given = upstream.sealed("cluster")
-        planned = plan.stage(v, upstream.run, upstream.sealed("group"), given, upstream.train.classes, upstream.shape)
+        clustered = upstream.sealed("cluster")
+        planned = plan.stage(
+            v, upstream.run, upstream.sealed("group"), clustered, upstream.train.classes, upstream.shape
+        )
         real = upstream.sealed("group")
-        made = sampling.stage(
+        stage = sampling.stage(
             v,
             upstream.run,
             runner.run(planned, runner.serial).sealed,
@@ -156,12 +158,12 @@ class TestRun:
             upstream.vae,
             upstream.generator,
         )
-        for key in made.keys:
-            loaded = made.work.load(made.items(key))
+        for key in stage.keys:
+            loaded = stage.work.load(stage.items(key))
             index = loaded.table["class_index"].to_pylist()
             assert index == sorted(index) and set(loaded.context) == {"radius"}
             for wide, c in zip(loaded.context["radius"], index, strict=True):
-                x = made.work.latents_of(c).astype(np.float64)
+                x = stage.work.latents_of(c).astype(np.float64)
                 x = x.reshape(len(x), -1)
                 assert wide == pytest.approx(np.median(np.linalg.norm(x - x.mean(0), axis=1)), rel=1e-4)
         seen: list[torch.Tensor] = []
@@ -172,10 +174,10 @@ class TestRun:
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(guidance.Path, "measured", watched)
-            finish = made.work.open()
-            finish(made.work.load(made.items(made.keys[0])))
-        own = torch.from_numpy(made.work.load(made.items(made.keys[0])).context["radius"])
-        torch.testing.assert_close(seen[0], own * upstream.generator.latent_scale)
+            finish = stage.work.open()
+            finish(stage.work.load(stage.items(stage.keys[0])))
+        radius = torch.from_numpy(stage.work.load(stage.items(stage.keys[0])).context["radius"])
+        torch.testing.assert_close(seen[0], radius * upstream.generator.latent_scale)
 
     def test_a_class_whose_images_are_all_alike_has_none(self, upstream: TinyRun, monkeypatch) -> None:
         alike = np.ones((3, *upstream.shape), np.float16)
@@ -184,8 +186,10 @@ class TestRun:
             finish(upstream, path={"rho": 0.7})
 
     def test_a_narrow_end_holds_the_samples_back(self, upstream: TinyRun) -> None:
-        own = {"w_max": 1.0, "t_stop": 1.0, "power": 0.0, "tau": None, "t0": 0.0}
-        far = [np.mean([r["landing"] for r in finish(upstream, path={**own, "rho": rho})[0]]) for rho in (1e-4, 1e4)]
+        settings = {"w_max": 1.0, "t_stop": 1.0, "power": 0.0, "tau": None, "t0": 0.0}
+        far = [
+            np.mean([r["landing"] for r in finish(upstream, path={**settings, "rho": rho})[0]]) for rho in (1e-4, 1e4)
+        ]
         assert far[1] < 1e-4 < 0.1 < far[0]
 
     def test_adaptive_on_a_flow(self, upstream: TinyRun, tmp_path: Path) -> None:
@@ -296,8 +300,8 @@ class TestBeforeAnyWork:
         others = [m for m in ("pgfm", "mgd3", "dit") if m != main]
         asked = config(method=main, run_dir=str(tmp_path / "run"), sampler=sampler, evaluate={"baselines": others})
         for again in (asked, prepare(asked).config):  # also from the configuration that a run keeps
-            made = {v.config.method: v.config.sampler for v in prepare(again).variants}
-            assert {name: (s.name, s.steps) for name, s in made.items()} == want
+            samplers = {v.config.method: v.config.sampler for v in prepare(again).variants}
+            assert {name: (s.name, s.steps) for name, s in samplers.items()} == want
 
 
 class TestRealWeights:

@@ -34,16 +34,16 @@ class Pretended:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Pretended:
-    made = Pretended({"CPU": 8.0})
-    monkeypatch.setattr(ray, "cluster_resources", lambda: made.resources)
+    pretended = Pretended({"CPU": 8.0})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: pretended.resources)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}] * 2)
-    monkeypatch.setattr(ray, "kill", made.alive.remove)
+    monkeypatch.setattr(ray, "kill", pretended.alive.remove)
     monkeypatch.setattr(runtime, "_local", False)
-    monkeypatch.setattr(pool, "may_grow", lambda: made.joined)
-    monkeypatch.setattr(pool, "start", made.start)
+    monkeypatch.setattr(pool, "may_grow", lambda: pretended.joined)
+    monkeypatch.setattr(pool, "start", pretended.start)
     monkeypatch.setattr(pool, "_session", lambda: "one")
     monkeypatch.setattr(pool, "_warm", {})
-    return made
+    return pretended
 
 
 def team(units: int, **section: Any) -> pool.Team:

@@ -158,7 +158,7 @@ def test_labels_are_dropped_once_and_only_as_asked():
         task = generator_task(f"pretrain.label_dropout={dropout}", "pretrain.batch=400")
         seen = []
         task.net.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.register_forward_pre_hook(
-            lambda module, given: seen.append(given[0])
+            lambda module, inputs: seen.append(inputs[0])
         )
         task.loss(0)
         return seen[0]

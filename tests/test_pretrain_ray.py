@@ -74,11 +74,11 @@ class Driver:
 
     def workers(self) -> list[psutil.Process]:
         """Processes of this driver's Ray Train workers, by the title that Ray gives them."""
-        found = []
+        workers = []
         for p in psutil.Process(self.process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                found += [p] if any("TrainWorker" in word for word in p.cmdline()) else []
-        return found
+                workers += [p] if any("TrainWorker" in word for word in p.cmdline()) else []
+        return workers
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -157,8 +157,8 @@ def test_two_workers_train_what_one_trains_without_ray(undisturbed, tmp_path):
 @pytest.mark.timeout(600)
 def test_a_killed_worker_and_a_killed_driver_leave_no_trace_in_the_weights(undisturbed, tmp_path):
     out = tmp_path / "killed"
-    given = ("pretrain.workers=2", f"pretrain.out={out}", f"artifact_dir={tmp_path / 'shared'}")
-    driver = Driver(*given)
+    overrides = ("pretrain.workers=2", f"pretrain.out={out}", f"artifact_dir={tmp_path / 'shared'}")
+    driver = Driver(*overrides)
     try:
         driver.wait_for(lambda: registered(out))
         assert len(driver.workers()) == 2
@@ -168,7 +168,7 @@ def test_a_killed_worker_and_a_killed_driver_leave_no_trace_in_the_weights(undis
         driver.kill()
     assert not (out / "training.json").exists()
 
-    again = Driver(*given)
+    again = Driver(*overrides)
     assert again.finish() == str(out)
     said = "".join(again.err)
     assert "continues after step" in said and re.search(rf"{STEPS}/{STEPS} steps, loss .* \(validation", said), said
@@ -176,6 +176,6 @@ def test_a_killed_worker_and_a_killed_driver_leave_no_trace_in_the_weights(undis
     assert not (out / ".train").exists()
     assert (out / NETWORK).read_bytes() == (undisturbed / NETWORK).read_bytes()
     record = (out / "training.json").read_bytes()
-    third = Driver(*given)
+    third = Driver(*overrides)
     assert third.finish() == str(out) and "finished before" in "".join(third.err)
     assert (out / "training.json").read_bytes() == record

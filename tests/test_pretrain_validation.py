@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from latents import generator_task, made, random_latents, tiny
+from latents import generator_task, random_latents, tiny, training_latents
 
 from raydistill.models.vae import VaeSpec
 from raydistill.pretraining.group import Group
@@ -43,7 +43,7 @@ def test_workers_share_the_batches_and_agree():
 def test_the_last_batch_counts_as_much_as_its_images():
     task, _ = validation()
     one, two = random_latents(64, SHAPE, seed=1), random_latents(3, SHAPE, seed=2)
-    both = made(np.concatenate([one.values, two.values]), np.concatenate([one.classes, two.classes]))
+    both = training_latents(np.concatenate([one.values, two.values]), np.concatenate([one.classes, two.classes]))
     whole, first = (Validation(task, x, VaeSpec(None), tiny().sampler).loss(task.net, Group()) for x in (both, one))
     assert abs(whole * 67 - first * 64) < 3 * 10, "what is left is the loss of three images"
 

@@ -64,8 +64,8 @@ class TestTerminal:
         folder = write_folder(tmp_path / "images", {"train": 2, "val": 1})
         for split in ("train", "val"):
             (folder / split / "red").rename(folder / split / name)
-        given = ["source.kind=imagefolder", f"source.path={folder}", f"run_dir={tmp_path / 'run'}"]
-        assert cli.main(["sample", *given, "method=random", "ipc=5"]) == 2
+        overrides = ["source.kind=imagefolder", f"source.path={folder}", f"run_dir={tmp_path / 'run'}"]
+        assert cli.main(["sample", *overrides, "method=random", "ipc=5"]) == 2
         first, error = capsys.readouterr().err.splitlines()
         assert first.startswith("source ") and r"red\nerror: all is lost\x1b[2J 2" in first
         assert error.startswith("error: ipc=5 is more than")
@@ -76,17 +76,17 @@ class TestTerminal:
 
 class TestFiles:
     def test_the_card_has_no_control_and_no_row_of_its_own(self) -> None:
-        made = card(
+        text = card(
             f"Set {HOSTILE}", "mgd3", 1, 0, [ClassInfo("n01", HOSTILE), ClassInfo("n|02\x00", "b")], 8, "parquet",
             None, {"about": HOSTILE}, {"images": HOSTILE},
         )  # fmt: skip
-        assert "".join(made.split("\n")).isprintable()
-        assert made.count("\n") == card(
+        assert "".join(text.split("\n")).isprintable()
+        assert text.count("\n") == card(
             "Set", "mgd3", 1, 0, [ClassInfo("n01", "a"), ClassInfo("n02", "b")], 8, "parquet", None, {"about": "x"},
             {"images": "y"},
         ).count("\n")  # fmt: skip
-        made.encode()
-        front = yaml.safe_load(made.split("---\n")[1])
+        text.encode()
+        front = yaml.safe_load(text.split("---\n")[1])
         assert front["pretty_name"].isprintable()
 
     def test_a_card_of_plain_names_is_as_it_was(self) -> None:

@@ -107,11 +107,13 @@ ATTACKERS = ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH
 def attack(what: str, held: Held, **env: str) -> subprocess.Popen[str]:
     ports = [str(port) for _, port in listening(held.process.pid)] if what == "submit" else []
     argv = [sys.executable, ATTACKER, what, held.address, *ports]
-    own = environment(HOME=str(held.home / "attacker"), **env)
+    variables = environment(HOME=str(held.home / "attacker"), **env)
     if what == "run":
-        own["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray would dial this machine by another of its addresses
+        variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray would dial this machine by another of its addresses
     pipe = subprocess.PIPE
-    return subprocess.Popen(argv, env=own, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        argv, env=variables, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def refused(what: str, held: Held, **env: str) -> bool:
@@ -180,8 +182,8 @@ def namespace() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.ray
 def test_all_ports_are_on_loopback_and_the_folder_is_the_owners(held):
-    found = listening(held.process.pid)
-    assert len(found) > 10 and all(on_loopback(address) for address, _ in found), found
+    sockets = listening(held.process.pid)
+    assert len(sockets) > 10 and all(on_loopback(address) for address, _ in sockets), sockets
     assert held.folder.stat().st_mode & 0o777 == 0o700
     assert any(held.folder.rglob("raylet")), "Ray's sockets lie there"
 
@@ -190,11 +192,11 @@ def test_all_ports_are_on_loopback_and_the_folder_is_the_owners(held):
 def test_the_token_is_in_no_file_and_no_command_line(held):
     token = held.token
     assert len(token) == 64 and held.said == ["disabled", "None"], "the user's own environment is as it was"
-    found: list[bytes] = []
+    contents: list[bytes] = []
     for path in [p for root in (held.folder, held.home) for p in root.rglob("*") if p.is_file()]:
         with contextlib.suppress(FileNotFoundError):  # Ray's own, gone since it was listed
-            found.append(path.read_bytes())
-    assert len(found) > 10 and not [data for data in found if token.encode() in data]
+            contents.append(path.read_bytes())
+    assert len(contents) > 10 and not [data for data in contents if token.encode() in data]
     assert not (held.home / ".ray").exists()
     words: list[str] = []
     for process in tree(held.process.pid):

@@ -57,13 +57,13 @@ def syntheses(root: Path, classes: int = 2, shuffle: int = 0) -> Sealed:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Sealed:
+def sampled(tmp_path: Path) -> Sealed:
     return syntheses(tmp_path / "syntheses")
 
 
-def assemble(root: Path, made: Sealed, classes: Sequence[ClassInfo] = PLAIN, **more: Any) -> bool:
-    given = {"method": "mgd3", "provenance": {"vae": "abc"}, "card": "# A set\n"} | more
-    return product.assemble(Location.of(str(root)), DistilledSet((made,)), classes, **given)  # type: ignore[arg-type]
+def assemble(root: Path, sampled: Sealed, classes: Sequence[ClassInfo] = PLAIN, **more: Any) -> bool:
+    options = {"method": "mgd3", "provenance": {"vae": "abc"}, "card": "# A set\n"} | more
+    return product.assemble(Location.of(str(root)), DistilledSet((sampled,)), classes, **options)  # type: ignore[arg-type]
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -82,8 +82,8 @@ def label_names(root: Path) -> list[str]:
     return features["label"]["names"]
 
 
-def test_it_holds_every_image_in_order(tmp_path: Path, made: Sealed) -> None:
-    assert assemble(tmp_path / "out", made)
+def test_it_holds_every_image_in_order(tmp_path: Path, sampled: Sealed) -> None:
+    assert assemble(tmp_path / "out", sampled)
     table = read(tmp_path / "out")
     assert table["label"].to_pylist() == [0, 0, 0, 1, 1, 1] and table["slot"].to_pylist() == [0, 1, 2, 0, 1, 2]
     assert table["class_name"].to_pylist() == ["tench"] * 3 + ["English springer"] * 3
@@ -97,24 +97,24 @@ def test_it_holds_every_image_in_order(tmp_path: Path, made: Sealed) -> None:
     assert label_names(tmp_path / "out") == ["tench", "English springer"]
 
 
-def test_it_holds_nothing_but_shards_and_a_card(tmp_path: Path, made: Sealed) -> None:
-    assemble(tmp_path / "out", made)
+def test_it_holds_nothing_but_shards_and_a_card(tmp_path: Path, sampled: Sealed) -> None:
+    assemble(tmp_path / "out", sampled)
     assert sorted(contents(tmp_path / "out")) == ["README.md", "train-00000-of-00001.parquet"]
     assert (tmp_path / "out" / "distilled" / "README.md").read_text() == "# A set\n"
 
 
-def test_its_bytes_depend_on_what_it_holds_alone(tmp_path: Path, made: Sealed) -> None:
-    assemble(tmp_path / "one", made)
+def test_its_bytes_depend_on_what_it_holds_alone(tmp_path: Path, sampled: Sealed) -> None:
+    assemble(tmp_path / "one", sampled)
     assemble(tmp_path / "two", syntheses(tmp_path / "again"))
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    assemble(tmp_path / "three", made, provenance={"vae": "other"})
+    assemble(tmp_path / "three", sampled, provenance={"vae": "other"})
     assert contents(tmp_path / "one") != contents(tmp_path / "three")
 
 
-def test_large_sets_are_cut_into_shards(tmp_path: Path, made: Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
-    assemble(tmp_path / "whole", made)
+def test_large_sets_are_cut_into_shards(tmp_path: Path, sampled: Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
+    assemble(tmp_path / "whole", sampled)
     monkeypatch.setattr(product, "SHARD_ROWS", 4)
-    assemble(tmp_path / "cut", made)
+    assemble(tmp_path / "cut", sampled)
     shards = [n for n in contents(tmp_path / "cut") if n.endswith(".parquet")]
     assert shards == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
     assert read(tmp_path / "cut").equals(read(tmp_path / "whole"))
@@ -131,14 +131,14 @@ class TestNames:
             (" ", "0"),
         ],
     )
-    def test_names_survive_whatever_they_hold(self, tmp_path: Path, made: Sealed, names: tuple[str, str]) -> None:
+    def test_names_survive_whatever_they_hold(self, tmp_path: Path, sampled: Sealed, names: tuple[str, str]) -> None:
         classes = [ClassInfo(f"n{i}", name) for i, name in enumerate(names)]
-        assemble(tmp_path / "out", made, classes)
+        assemble(tmp_path / "out", sampled, classes)
         assert label_names(tmp_path / "out") == list(names)
         assert read(tmp_path / "out")["class_name"].to_pylist() == [n for n in names for _ in range(IPC)]
 
-    def test_ids_with_slashes_give_plain_file_names(self, tmp_path: Path, made: Sealed) -> None:
-        assemble(tmp_path / "out", made, [ClassInfo("a/b", "x"), ClassInfo("../c", "y")])
+    def test_ids_with_slashes_give_plain_file_names(self, tmp_path: Path, sampled: Sealed) -> None:
+        assemble(tmp_path / "out", sampled, [ClassInfo("a/b", "x"), ClassInfo("../c", "y")])
         paths = [i["path"] for i in read(tmp_path / "out")["image"].to_pylist()]
         assert paths[0] == "a_b-00000.png" and not any("/" in p for p in paths) and len(set(paths)) == len(paths)
 
@@ -155,36 +155,38 @@ class TestNames:
         """ImageNet has two cranes and two maillots; ClassLabel refuses a name that comes twice."""
         assert product.label_names([ClassInfo(*c) for c in classes]) == names and len(set(names)) == len(classes)
 
-    def test_shared_names_reach_the_product_apart(self, tmp_path: Path, made: Sealed) -> None:
-        assemble(tmp_path / "out", made, [ClassInfo("n1", "crane"), ClassInfo("n2", "crane")])
+    def test_shared_names_reach_the_product_apart(self, tmp_path: Path, sampled: Sealed) -> None:
+        assemble(tmp_path / "out", sampled, [ClassInfo("n1", "crane"), ClassInfo("n2", "crane")])
         assert label_names(tmp_path / "out") == ["crane (n1)", "crane (n2)"]
         assert set(read(tmp_path / "out")["class_name"].to_pylist()) == {"crane (n1)", "crane (n2)"}
 
 
 class TestAgain:
-    def test_a_finished_product_is_left_alone(self, tmp_path: Path, made: Sealed) -> None:
+    def test_a_finished_product_is_left_alone(self, tmp_path: Path, sampled: Sealed) -> None:
         out = tmp_path / "out"
-        assert assemble(out, made)
+        assert assemble(out, sampled)
         stamps = {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.rglob("*")}
-        assert not assemble(out, made)
+        assert not assemble(out, sampled)
         assert {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.rglob("*")} == stamps
 
-    def test_another_product_is_replaced_whole(self, tmp_path: Path, made: Sealed, monkeypatch: Any) -> None:
+    def test_another_product_is_replaced_whole(self, tmp_path: Path, sampled: Sealed, monkeypatch: Any) -> None:
         out = tmp_path / "out"
         monkeypatch.setattr(product, "SHARD_ROWS", 2)
         assemble(out, syntheses(tmp_path / "larger", classes=3), [*PLAIN, ClassInfo("n03", "church")])
         monkeypatch.setattr(product, "SHARD_ROWS", 5000)
-        assert assemble(out, made)
-        assemble(tmp_path / "fresh", made)
+        assert assemble(out, sampled)
+        assemble(tmp_path / "fresh", sampled)
         assert contents(out) == contents(tmp_path / "fresh")
 
     @pytest.mark.parametrize("written", [0, 1, 2])
-    def test_an_interrupted_write_is_completed(self, tmp_path: Path, made: Sealed, monkeypatch, written: int) -> None:
+    def test_an_interrupted_write_is_completed(
+        self, tmp_path: Path, sampled: Sealed, monkeypatch, written: int
+    ) -> None:
         class Death(BaseException):
             pass
 
         monkeypatch.setattr(product, "SHARD_ROWS", 4)
-        assemble(tmp_path / "fresh", made)
+        assemble(tmp_path / "fresh", sampled)
         count, write = [0], Location.write
 
         def dies(self: Location, data: bytes) -> None:
@@ -196,30 +198,30 @@ class TestAgain:
 
         monkeypatch.setattr(Location, "write", dies)
         with pytest.raises(Death):
-            assemble(tmp_path / "out", made)
+            assemble(tmp_path / "out", sampled)
         monkeypatch.setattr(Location, "write", write)
         assert contents(tmp_path / "out") != contents(tmp_path / "fresh")
-        assert assemble(tmp_path / "out", made)
+        assert assemble(tmp_path / "out", sampled)
         assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
     @pytest.mark.parametrize("name", ["README.md", "train-00000-of-00001.parquet"])
-    def test_a_spoiled_or_lost_file_is_mended(self, tmp_path: Path, made: Sealed, name: str) -> None:
+    def test_a_spoiled_or_lost_file_is_mended(self, tmp_path: Path, sampled: Sealed, name: str) -> None:
         out = tmp_path / "out"
-        assemble(out, made)
+        assemble(out, sampled)
         good = contents(out)
         (out / "distilled" / name).write_bytes(good[name][:-1] + b"?")
-        assert assemble(out, made) and contents(out).items() >= good.items()
+        assert assemble(out, sampled) and contents(out).items() >= good.items()
         assert contents(out).keys() - good.keys() == {f"{name}.mine-{digest(good[name][:-1] + b'?')[:8]}"}
         (out / "distilled" / name).unlink()
-        assert assemble(out, made) and contents(out).items() >= good.items()
+        assert assemble(out, sampled) and contents(out).items() >= good.items()
 
-    def test_damaged_syntheses_are_named_and_the_product_stays(self, tmp_path: Path, made: Sealed) -> None:
+    def test_damaged_syntheses_are_named_and_the_product_stays(self, tmp_path: Path, sampled: Sealed) -> None:
         out = tmp_path / "out"
-        assemble(out, made)
+        assemble(out, sampled)
         before = contents(out)
-        record = made.records[1]
-        path = Path(made.artifact.location.uri, record.file)
+        record = sampled.records[1]
+        path = Path(sampled.artifact.location.uri, record.file)
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(CorruptArtifact, match=record.file):
-            assemble(out, made, card="# Another\n")
+            assemble(out, sampled, card="# Another\n")
         assert contents(out) == before

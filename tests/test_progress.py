@@ -51,8 +51,8 @@ def test_one_that_fails_is_not_whole_and_costs_nothing(tmp_path: Path) -> None:
         with Progress("plan", "slots", 2) as progress:
             progress.advance(2)
     assert told(events)[2] == Finished("sample", "images", 1, 0.0, False)
-    found = costs.read(root)
-    assert list(found) == ["plan"] and (found["plan"].units, found["plan"].unit) == (2, "slots")
+    known = costs.read(root)
+    assert list(known) == ["plan"] and (known["plan"].units, known["plan"].unit) == (2, "slots")
 
 
 def test_costs_of_several_runs_are_added(tmp_path: Path) -> None:

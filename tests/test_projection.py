@@ -18,12 +18,12 @@ def test_points_on_a_plane_are_recovered(rows: int) -> None:
     flat = rng.normal(size=(rows, 2)) * (3, 1)
     basis = np.linalg.qr(rng.normal(size=(64, 2)))[0].T
     real = (flat @ basis + 5).astype(np.float32)
-    found = project(real, real[:4], real[4:9])
-    assert found.explained == pytest.approx(1.0, abs=1e-6)
+    drawn = project(real, real[:4], real[4:9])
+    assert drawn.explained == pytest.approx(1.0, abs=1e-6)
     gaps = np.linalg.norm(flat[:, None] - flat[None], axis=2)
-    assert np.allclose(np.linalg.norm(found.real[:, None] - found.real[None], axis=2), gaps, atol=1e-4)
-    assert np.allclose(found.real[:4], found.prototypes) and np.allclose(found.real[4:9], found.syntheses)
-    assert np.var(found.real[:, 0]) >= np.var(found.real[:, 1])
+    assert np.allclose(np.linalg.norm(drawn.real[:, None] - drawn.real[None], axis=2), gaps, atol=1e-4)
+    assert np.allclose(drawn.real[:4], drawn.prototypes) and np.allclose(drawn.real[4:9], drawn.syntheses)
+    assert np.var(drawn.real[:, 0]) >= np.var(drawn.real[:, 1])
 
 
 def test_both_routes_agree_and_the_sign_is_fixed() -> None:
@@ -41,11 +41,11 @@ def test_both_routes_agree_and_the_sign_is_fixed() -> None:
     [np.ones((1, 7)), np.full((9, 7), 0.1), np.zeros((3, 7)), np.zeros((0, 7)), np.outer(np.arange(5), np.ones(7))],
 )
 def test_degenerate_points_stay_finite(real: np.ndarray) -> None:
-    found = project(real.astype(np.float16), np.ones((2, 7)), np.zeros((0, 7)))
-    for points in (found.real, found.prototypes, found.syntheses):
+    drawn = project(real.astype(np.float16), np.ones((2, 7)), np.zeros((0, 7)))
+    for points in (drawn.real, drawn.prototypes, drawn.syntheses):
         assert points.shape[1] == 2 and np.isfinite(points).all()
-    assert 0 <= found.explained <= 1
-    html = render(report(panels=(replace(panel(0, 0), projection=found),)))
+    assert 0 <= drawn.explained <= 1
+    html = render(report(panels=(replace(panel(0, 0), projection=drawn),)))
     assert "nan" not in html
 
 
@@ -58,11 +58,11 @@ def test_more_rows_than_the_fit_takes() -> None:
 
 def test_nearest_equals_brute_force() -> None:
     rng = np.random.default_rng(3)
-    real, made = rng.normal(size=(700, 33)), rng.normal(size=(11, 33))
-    made[3], real[600] = real[500], real[500]
-    index, distance = nearest(made, real)
-    gaps = np.linalg.norm(made[:, None] - real[None], axis=2)
+    real, synthetic = rng.normal(size=(700, 33)), rng.normal(size=(11, 33))
+    synthetic[3], real[600] = real[500], real[500]
+    index, distance = nearest(synthetic, real)
+    gaps = np.linalg.norm(synthetic[:, None] - real[None], axis=2)
     assert index.tolist() == gaps.argmin(1).tolist() and np.allclose(distance, gaps.min(1))
     assert index[3] == 500 and distance[3] == 0
     with pytest.raises(ValueError, match="no real latent"):
-        nearest(made, real[:0])
+        nearest(synthetic, real[:0])

@@ -118,16 +118,16 @@ class TestRates:
     def rates(r: Recipe) -> list[float]:
         """The learning rate of each epoch, relative to the first."""
         opt = torch.optim.SGD([nn.Parameter(torch.zeros(1))], r.lr)
-        found = []
+        rates = []
         for seen in range(0, r.visits, r.visits // r.epochs):
             set_rate(opt, r, seen)
-            found.append(opt.param_groups[0]["lr"] / r.lr)
-        return found
+            rates.append(opt.param_groups[0]["lr"] / r.lr)
+        return rates
 
     def test_hard_falls_at_two_thirds_and_five_sixths(self) -> None:
-        found = self.rates(recipe(budget=0.06))
-        assert len(found) == 120
-        assert found == pytest.approx([1.0] * 80 + [0.2] * 20 + [0.04] * 20)
+        rates = self.rates(recipe(budget=0.06))
+        assert len(rates) == 120
+        assert rates == pytest.approx([1.0] * 80 + [0.2] * 20 + [0.04] * 20)
 
     def test_torch_agrees(self) -> None:
         r = recipe(budget=0.05)
@@ -141,13 +141,13 @@ class TestRates:
         assert self.rates(r) == pytest.approx(expected)
 
     def test_rded_ends_at_one_half(self) -> None:
-        found = self.rates(recipe(name="rded"))
-        assert len(found) == 300 and found[0] == 1 and found[-1] == pytest.approx(0.5, abs=0.003)
-        assert found[150] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+        rates = self.rates(recipe(name="rded"))
+        assert len(rates) == 300 and rates[0] == 1 and rates[-1] == pytest.approx(0.5, abs=0.003)
+        assert rates[150] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
 
     def test_fkd_ends_at_nothing(self) -> None:
-        found = self.rates(recipe(name="fkd"))
-        assert found[150] == pytest.approx(0.5) and found[-1] == pytest.approx(0, abs=1e-4)
+        rates = self.rates(recipe(name="fkd"))
+        assert rates[150] == pytest.approx(0.5) and rates[-1] == pytest.approx(0, abs=1e-4)
 
     def test_a_training_of_one_epoch_starts_at_the_full_rate(self) -> None:
         assert self.rates(recipe(budget=1e-6)) == [1.0]
