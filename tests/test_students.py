@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import types
 from typing import Any
@@ -125,9 +126,23 @@ class TestCounts:
         assert parameters(build("resnet18", 10, size)) == resnet(2, kernel, 10)
         assert parameters(build("resnetap10", 10, size)) == resnet(1, kernel, 10)
 
+    def test_batch_norm_has_as_many_scales_and_shifts(self) -> None:
+        for name, size in itertools.product(("convnet", "resnet18"), (32, 64, 224)):
+            assert parameters(build(f"{name}_bn", 10, size)) == parameters(build(name, 10, size))
+
+    @pytest.mark.parametrize(("size", "kernel"), [(32, 3), (64, 3), (128, 7), (224, 7)])
+    def test_the_stem_of_resnet18_bn_is_cifars_or_imagenets(self, size: int, kernel: int) -> None:
+        net = build("resnet18_bn", 10, size)
+        assert parameters(net) == resnet(2, kernel, 10)
+        assert any(isinstance(m, nn.MaxPool2d) for m in net.modules()) == (size > 64)
+
+    def test_resnetap10_of_cifar_has_half_the_channels(self) -> None:
+        assert parameters(build("resnetap10_cifar", 10, 32)) == resnet(1, 3, 10, base=32)
+
     def test_resnet18_is_the_known_one(self) -> None:
         assert parameters(build("resnet18", 10, 32)) == 11_173_962  # the CIFAR form
         assert parameters(build("resnet18", 1000, 224)) == 11_689_512  # the ImageNet form: its published 11.69 million
+        assert parameters(build("resnet18_bn", 1000, 224)) == 11_689_512
 
     def test_vgg11_and_alexnet_are_the_benchmarks(self) -> None:
         """VGG-11: 9,231,114 with one linear layer at 32 px. AlexNet: convolutions of 128, 192, 256, 192, 192."""
@@ -164,7 +179,7 @@ class TestResNetAP:
             assert net.blocks(net.stem(torch.zeros(1, 3, size, size))).shape[2:] == (side, side)
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet18", "resnetap10", "vgg11", "alexnet"])
+@pytest.mark.parametrize("name", ["convnet", "resnet18", "resnetap10", "resnetap10_cifar", "vgg11", "alexnet"])
 def test_images_do_not_see_each_other_in_training(name: str) -> None:
     """Instance norm, or none: unlike batch norm, the logits of an image do not depend on its batch in train mode."""
     torch.manual_seed(0)

@@ -60,7 +60,7 @@ def stop_at(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "hook", hook)
 
 
-@pytest.mark.parametrize("student", ["convnet", "drops"])
+@pytest.mark.parametrize("student", ["convnet", "convnet_bn", "drops"])
 @pytest.mark.parametrize("more", [{}, {"name": "rded", "bn_pass": True}])
 @pytest.mark.parametrize("test", [0, 2])
 def test_it_ends_as_an_undisturbed_one(

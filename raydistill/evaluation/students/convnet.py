@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from raydistill.evaluation.students.layers import instance_norm, require
@@ -17,15 +19,18 @@ class ConvNet(nn.Module):
     is the channels of every block, 128 in the papers.
     """
 
+    name = "convnet"
+    norm: Callable[[int], nn.Module] = staticmethod(instance_norm)  # of so many channels
+
     def __init__(self, classes: int, image_size: int, width: int) -> None:
         super().__init__()
-        require("convnet", image_size, 6)
+        require(self.name, image_size, 6)
         blocks = (image_size // 3).bit_length() - 1
         layers: list[nn.Module] = []
         for i in range(blocks):
             layers += [
                 nn.Conv2d(3 if i == 0 else width, width, 3, padding=1),
-                instance_norm(width),
+                self.norm(width),
                 ReluAvgPool(),
             ]
         self.features = nn.Sequential(*layers)

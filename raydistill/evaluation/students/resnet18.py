@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,15 +14,15 @@ from raydistill.registry import register
 class ResidualBlock(nn.Module):
     """Two conv3x3, the first with the stride, beside the identity or a strided conv1x1."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.one = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm_one = instance_norm(outputs)
+        self.norm_one = norm(outputs)
         self.two = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm_two = instance_norm(outputs)
+        self.norm_two = norm(outputs)
         self.beside: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
-            self.beside = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), instance_norm(outputs))
+            self.beside = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm_one(self.one(x)))
@@ -35,14 +37,18 @@ class ResNet18(nn.Module):
     pooling by 2 up to 128 px; conv7x7 of stride 2 and max pooling by 2 beyond, as on ImageNet.
     """
 
+    name = "resnet18"
+    norm: Callable[[int], nn.Module] = staticmethod(instance_norm)  # of so many channels
+    largest_small_stem = 128  # pixels a side, up to which the stem is conv3x3
+
     def __init__(self, classes: int, image_size: int, width: int) -> None:
         super().__init__()
-        require("resnet18", image_size, 9)  # three strides leave more than one pixel, of which no norm can be taken
+        require(self.name, image_size, 9)  # three strides leave more than one pixel, of which no norm can be taken
         base = scaled(64, width)
-        large = image_size > 128
+        large = image_size > self.largest_small_stem
         stem = [
             nn.Conv2d(3, base, 7, 2, padding=3, bias=False) if large else nn.Conv2d(3, base, 3, padding=1, bias=False),
-            instance_norm(base),
+            self.norm(base),
             nn.ReLU(inplace=True),
         ]
         if image_size > 64:
@@ -52,8 +58,8 @@ class ResNet18(nn.Module):
         for stage in range(4):
             outputs = base << stage
             blocks += [
-                ResidualBlock(max(base, outputs // 2), outputs, 2 if stage else 1),
-                ResidualBlock(outputs, outputs, 1),
+                ResidualBlock(max(base, outputs // 2), outputs, 2 if stage else 1, self.norm),
+                ResidualBlock(outputs, outputs, 1, self.norm),
             ]
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(base * 8, classes)

@@ -40,10 +40,13 @@ class ResNetAP10(nn.Module):
     conv3x3 and average pooling by 2 up to 128 px; conv7x7 and average pooling by 4 beyond, as at 224 and 256 px.
     """
 
+    name = "resnetap10"
+    channels = 64  # of the first stage at width 128
+
     def __init__(self, classes: int, image_size: int, width: int) -> None:
         super().__init__()
-        require("resnetap10", image_size, 16)  # three poolings leave 2 x 2: of one pixel no norm can be taken
-        base = scaled(64, width)
+        require(self.name, image_size, 16)  # three poolings leave 2 x 2: of one pixel no norm can be taken
+        base = scaled(self.channels, width)
         kernel, pool = (3, 1) if image_size <= 64 else (3, 2) if image_size <= 128 else (7, 4)
         stem = [nn.Conv2d(3, base, kernel, padding=kernel // 2, bias=False), instance_norm(base), nn.ReLU(inplace=True)]
         if pool > 1:
