@@ -41,7 +41,7 @@ from raydistill.config import Config, load
 from raydistill.distributed.runtime import WORKER_ENV
 from raydistill.evaluation import colour
 from raydistill.evaluation.images import ImageSet
-from raydistill.evaluation.recipe import Recipe, describe
+from raydistill.evaluation.recipe import Recipe, describe, students_of
 from raydistill.evaluation.students.pooling import ReluAvgPool
 from raydistill.evaluation.train import Student, train_student
 from raydistill.models.device import mixed
@@ -69,7 +69,7 @@ class Pictures(Dataset):
         x = torch.from_numpy(np.array(self.pictures[i])).permute(2, 0, 1).float().div(255)
         if self.recipe is not None:
             x = transform(x, self.recipe)
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (colour.MEAN, colour.STD))
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in colour.STATISTICS["imagenet"])
         return (x - mean) / std, self.labels[i]
 
 
@@ -222,7 +222,7 @@ def main() -> None:
     args = p.parse_args()
     config = load(args.config, args.overrides)
     train, test, classes = images_of(config)
-    name = config.evaluate.students[0]
+    name = students_of(config.evaluate)[0]
     r = recipe_of(config, classes, name)
     students = [Student(name, config.evaluate.width, classes, seed) for seed in range(args.trainings)]
     print(f"{name} of width {config.evaluate.width} at {r.image_size} px on {len(train)} images: {describe(r)}; "

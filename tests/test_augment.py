@@ -121,7 +121,8 @@ class TestColour:
     def test_channels_are_normalised_with_imagenets_statistics(self) -> None:
         x = normalise(torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, 3, 4, 4))
         for c in range(3):
-            expected = (torch.tensor([0.0, 1.0]) - colour.MEAN[c]) / colour.STD[c]
+            mean, std = (values[c] for values in colour.STATISTICS["imagenet"])
+            expected = (torch.tensor([0.0, 1.0]) - mean) / std
             torch.testing.assert_close(x[:, c, 0, 0], expected)
 
     def test_a_teacher_sees_the_pixels_between_0_and_1(self) -> None:

@@ -20,6 +20,7 @@ from raydistill.store import schemas
 GUIDED = {  # method -> what leaves its beginning to `start`, and what takes its guidance away
     "mgd3": ((), ("guidance.scale=0",)),
     "mgd3_ddim": ((), ("guidance.scale=0",)),
+    "mgd3_ddim_release": ((), ("guidance.scale=0",)),
     "manifoldgd": (("cluster.leaves=12", "cluster.split_restarts=1"), ("guidance.scale=0",)),
     "pgfm": (("path.t0=0",), ("path.w_max=0",)),
 }

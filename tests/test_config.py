@@ -59,7 +59,6 @@ class TestRefusals:
             "seed=1e3",
             "source=digits",
             "evaluate.full=maybe",
-            "evaluate.students=null",
             "pretrain.vae_channels=[a]",
             "encode.deadline_s=soon",
         ],

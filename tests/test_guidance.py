@@ -14,6 +14,7 @@ from raydistill.diffusion.samplers.ddim import Ddim
 from raydistill.diffusion.samplers.ddpm import Ddpm
 from raydistill.diffusion.schedule import Step
 from raydistill.guidance.mode import Mode
+from raydistill.guidance.mode_x0 import ModeX0
 
 MU, S = 1.5, 0.4
 FORMS = {"mean": (Ddpm, "released"), "epsilon": (Ddim, "leading")}
@@ -180,3 +181,23 @@ class TestForms:
             g = slots.prototype - pred.x0_hat
             ratio = (guided - sampler().step(pred, None, None)) / g
             assert ratio.median().item() == pytest.approx(share, abs=6e-4)
+
+    @pytest.mark.parametrize("index", [49, 45, 30, 26, 1])
+    def test_the_releases_ddim_form_moves_x0_hat_itself(self, index: int) -> None:
+        step = steps(50)[49 - index]
+        slots = batch(3, noise(9, 1))
+        pred = prediction(step, noise(0).double(), noise(1).double())
+        delta = ModeX0(GuidanceConfig(scale=self.LAMBDA), "epsilon").delta(pred, slots)
+        moved = pred.with_eps(pred.eps_hat + delta).x0_hat - pred.x0_hat
+        torch.testing.assert_close(moved, self.LAMBDA * (slots.prototype - pred.x0_hat), rtol=1e-6, atol=1e-6)
+
+    def test_which_is_nearly_nothing_while_noise_is_high(self) -> None:
+        """Net shift of x_{t-1} as a multiple of g, a tenth and less of the other two forms'."""
+        for index, share in {45: 0.0003, 35: 0.0013, 30: 0.0021, 26: 0.0029}.items():
+            step = steps(50, "leading")[49 - index]
+            slots = batch(3, noise(9, 1))
+            pred = prediction(step, noise(0).double(), noise(1).double())
+            delta = ModeX0(GuidanceConfig(scale=self.LAMBDA), "epsilon").delta(pred, slots)
+            guided = Ddim().step(pred.with_eps(pred.eps_hat + delta), None, None)
+            ratio = (guided - Ddim().step(pred, None, None)) / (slots.prototype - pred.x0_hat)
+            assert ratio.median().item() == pytest.approx(share, abs=1e-4)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from raydistill.config import ProtocolConfig, load
+from raydistill.config import EvaluateConfig, ProtocolConfig, build, load
 from raydistill.errors import BadInput
 from raydistill.evaluation.optimiser import optimiser, set_rate
-from raydistill.evaluation.recipe import Recipe, Setting, describe, resolve, title
+from raydistill.evaluation.recipe import Recipe, Setting, describe, resolve, students_of, title
 
 
 def recipe(ipc: int = 10, classes: int = 10, student: str = "convnet", **more: Any) -> Recipe:
@@ -43,7 +43,52 @@ class TestHard:
         assert (r.cutmix, r.beta, r.evaluations, r.tested_from, r.test_crop) == (1.0, 1.0, 100, 0.0, 1.0)
 
 
+class TestHardCifar:
+    @pytest.mark.parametrize("ipc", [1, 10, 50, 500])
+    def test_it_trains_as_long_whatever_the_ipc(self, ipc: int) -> None:
+        assert recipe(ipc, name="hard_cifar").epochs == 1000
+
+    def test_it_is_the_one_of_idcs_script(self) -> None:
+        r = recipe(name="hard_cifar")
+        assert (r.optimiser, r.lr, r.weight_decay, r.batch, r.schedule) == ("sgd", 0.01, 5e-4, 64, "multistep")
+        assert (r.dsa, r.flip, r.shift, r.crop_scale, r.jitter, r.lighting) == (True, True, 0, 1, 0, 0)
+        assert (r.cutmix, r.statistics, r.evaluations, r.test_crop) == (0.5, "cifar", 4, 1)
+        assert "DSA" in describe(r) and "CIFAR's mean" in describe(r)
+
+    def test_a_hundred_classes_are_shifted_and_flipped(self) -> None:
+        r = recipe(classes=100, name="hard_cifar")
+        assert (r.dsa, r.shift, r.flip, r.epochs, r.lr) == (False, 4 / 32, True, 1000, 0.01)
+
+    def test_hard_knows_nothing_of_it(self) -> None:
+        """Its recipe, which is in the fingerprint of every training, has the values that it had."""
+        assert not {"dsa", "shift", "statistics"} & set(recipe().tree())
+        assert {"dsa", "statistics"} <= set(recipe(name="hard_cifar").tree())
+
+
 class TestRded:
+    @pytest.mark.parametrize(
+        ("student", "lr"),
+        [
+            ("resnet18_bn", 1e-3),
+            ("convnet_bn", 1e-3),
+            ("timm:resnet50", 1e-3),
+            ("timm:vgg11", 5e-4),
+            ("timm:mobilenetv2_100", 2.5e-3),
+            ("timm:efficientnet_b0", 2e-3),
+            ("timm:tf_efficientnet_b0", 2e-3),
+            ("timm:efficientnet_b1", 1e-3),
+            ("timm:swinv2_tiny_window8_256", 1e-4),
+            ("timm:vit_base_patch16_224", 1e-4),
+            ("vit_mine", 1e-3),
+        ],
+    )
+    def test_each_network_has_its_learning_rate(self, student: str, lr: float) -> None:
+        assert recipe(student=student, name="rded").lr == lr
+
+    @pytest.mark.parametrize("ipc", [1, 10, 20, 50])
+    def test_tiny_imagenet_has_batches_of_100(self, ipc: int) -> None:
+        assert recipe(ipc, 200, name="rded").batch == 100
+
     @pytest.mark.parametrize(
         ("ipc", "classes", "batch"), [(1, 10, 10), (10, 10, 50), (50, 10, 100), (1, 100, 20), (10, 1000, 100)]
     )
@@ -77,6 +122,68 @@ class TestFkd:
     def test_there_is_a_view_an_epoch_unless_fewer_are_asked_for(self) -> None:
         assert recipe(name="fkd").views == 300 and recipe(name="fkd", budget=0.1).views == 30
         assert recipe(name="fkd", views=7).views == 7 and recipe(name="hard").views == 0
+
+
+class TestRd3:
+    def test_it_is_the_same_for_every_set(self) -> None:
+        r = recipe(name="rd3")
+        assert (r.optimiser, r.lr, r.weight_decay, r.epochs, r.batch) == ("adam", 1e-3, 0, 400, 50)
+        assert (r.labels, r.temperature, r.patches, r.crop_scale, r.flip) == ("teacher", 20, 2, 0.5, True)
+        assert {recipe(ipc, classes, name="rd3").batch for ipc in (1, 20, 50) for classes in (10, 200, 1000)} == {50}
+
+    def test_the_cosine_of_resnet18_ends_at_nothing_others_at_one_half(self) -> None:
+        ends = {s: recipe(student=s, name="rd3").schedule for s in ("resnet18_bn", "timm:resnet18", "convnet_bn")}
+        assert ends == {"resnet18_bn": "cosine", "timm:resnet18": "cosine", "convnet_bn": "half_cosine"}
+
+
+class TestSoftLabels:
+    @pytest.mark.parametrize("name", ["rded", "rd3", "fkd"])
+    def test_so_many_are_stored_and_the_title_says_so(self, name: str) -> None:
+        r = recipe(name=name, soft_labels=4)
+        assert (r.labels, r.views, r.temperature) == ("stored", 4, 20)
+        assert title(ProtocolConfig(name=name, soft_labels=4)) == f"{name}, 32 px, soft_labels=4"
+
+    def test_of_fkd_they_are_its_views(self) -> None:
+        assert recipe(name="fkd", soft_labels=4) == recipe(name="fkd", views=4)
+
+    def test_never_more_than_epochs(self) -> None:
+        assert recipe(name="rd3", epochs=3, soft_labels=9).views == 3
+
+    def test_hard_labels_and_two_numbers_are_refused(self) -> None:
+        for name in ("hard", "hard_cifar"):
+            with pytest.raises(BadInput, match=rf"soft_labels=2: protocol {name} trains on hard labels; leave it out"):
+                recipe(name=name, soft_labels=2)
+        assert recipe(name="rd3", soft_labels=2).labels == "stored", "the remedy"
+        with pytest.raises(BadInput, match=r"soft_labels=2 and evaluate\.protocol\.views=3 both say"):
+            recipe(name="fkd", soft_labels=2, views=3)
+
+
+class TestStudents:
+    @pytest.mark.parametrize(
+        ("name", "students"),
+        [
+            ("hard", ["convnet"]),
+            ("hard_cifar", ["convnet"]),
+            ("rded", ["convnet_bn", "resnet18_bn"]),
+            ("fkd", ["resnet18_bn"]),
+            ("rd3", ["resnet18_bn"]),
+        ],
+    )
+    def test_a_protocol_trains_its_own_unless_others_are_named(self, name: str, students: list[str]) -> None:
+        e = EvaluateConfig(protocol=ProtocolConfig(name=name))
+        assert students_of(e) == students
+        assert students_of(e.model_copy(update={"students": ["vgg11"]})) == ["vgg11"]
+
+    def test_presets_leave_it_to_the_protocol_and_the_quickstart_does_not(self) -> None:
+        for name, students in (("imagenette", ["resnet18_bn"]), ("quickstart", ["convnet"])):
+            assert students_of(load(name, ["evaluate.protocol.name=rd3"]).evaluate) == students
+
+    def test_changing_the_protocol_of_a_run_changes_them(self) -> None:
+        """What a run keeps of its configuration is what was asked, not what came of it."""
+        kept = load("imagenette").tree()
+        assert kept["evaluate"]["students"] is None
+        asked = build(kept | {"evaluate": kept["evaluate"] | {"protocol": {"name": "fkd"}}})
+        assert students_of(asked.evaluate) == ["resnet18_bn"]
 
 
 class TestConfiguration:
@@ -160,6 +267,11 @@ class TestOptimiser:
         opt = optimiser(self.net, recipe())
         assert isinstance(opt, torch.optim.SGD) and len(opt.param_groups) == 1
         assert opt.param_groups[0]["momentum"] == 0.9 and opt.param_groups[0]["weight_decay"] == 5e-4
+
+    def test_adam_decays_nothing(self) -> None:
+        opt = optimiser(self.net, recipe(name="rd3"))
+        assert type(opt) is torch.optim.Adam and opt.defaults["betas"] == (0.9, 0.999)
+        assert opt.defaults["weight_decay"] == 0 and opt.defaults["lr"] == 1e-3
 
     def test_adamw_leaves_one_dimensional_parameters_alone(self) -> None:
         opt = optimiser(self.net, recipe(name="rded"))

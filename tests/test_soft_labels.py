@@ -19,7 +19,8 @@ from tiny_run import GENERATED, STAGES, TinyRun, backwards, config
 from raydistill.config import Config
 from raydistill.distributed import students
 from raydistill.errors import BadInput, StageFailed
-from raydistill.evaluation.colour import normalise
+from raydistill.evaluation.augment import Augment
+from raydistill.evaluation.colour import normalise, unit_range
 from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.stored import StoredTargets, quantise, view_boxes
 from raydistill.evaluation.targets import Live, loss
@@ -109,7 +110,7 @@ def taught(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def soft(tiny: TinyRun, keep: bool = False, path: Path | None = None, **protocol: Any) -> Any:
     off = {"image_size": SIZE, "evaluations": 2}
     return config(
-        evaluate={"width": 8, "seeds": 1, "keep_weights": keep, "protocol": off | protocol},
+        evaluate={"students": ["convnet"], "width": 8, "seeds": 1, "keep_weights": keep, "protocol": off | protocol},
         teacher={"path": str(path) if path else None},
         label={"batch": 5, "device": "cpu"},
     )
@@ -286,6 +287,35 @@ class TestLabels:
         assert prints[0] == prints[1] != prints[2]
 
 
+class TestSoftLabelsOfLiveProtocols:
+    """`soft_labels`: rded and rd3 with so many stored labels an image, of the very views that students are shown."""
+
+    def test_the_label_is_of_the_shuffled_view_that_the_student_sees(
+        self, finished: Path, taught: Path, tmp_path: Path
+    ) -> None:
+        tiny = TinyRun(finished)
+        asked = soft(tiny, path=taught, name="rd3", epochs=4, soft_labels=2)
+        r, ref, network = trainings.recipe(asked, 2, "convnet"), reference(tiny), Classifier(spec(taught), CPU)
+        stage = label.stage(asked, RunDir(str(tmp_path)), ref, tiny.train.classes, spec(taught), r)
+        images = image_sets.syntheses(ref, tiny.config.source, SIZE).images
+        views = label.read(runner.run(stage, serial).sealed, len(images), r.views)
+        assert (r.patches, len(views.boxes)) == (2, 2)
+        seen, rows = Augment(images, r, 7, views), np.arange(len(images))
+        for epoch in range(3):
+            view = epoch % 2
+            found = views.low[view, :, None] + views.step[view, :, None] * views.codes[view]
+            expected = network.logits(unit_range(seen(epoch, rows)))
+            torch.testing.assert_close(found, expected, rtol=0, atol=float(views.step.max()) / 2 + 1e-3)
+        assert not torch.allclose(views.low[0], views.low[1], atol=1e-3), "two views"
+
+    def test_patches_are_in_the_fingerprint_of_labels(self, finished: Path, taught: Path, tmp_path: Path) -> None:
+        tiny = TinyRun(finished)
+        plain, other = (
+            labelled(tiny, taught, tmp_path, **more)[0].artifact.fingerprint for more in ({}, {"patches": 2})
+        )
+        assert plain != other
+
+
 class TestTold:
     def test_stored_targets_are_softened_and_follow_the_epochs(
         self, finished: Path, taught: Path, tmp_path: Path
@@ -305,7 +335,14 @@ class TestTold:
         expected = (network.logits(pixels / 255)[:, [1, 0]] / 20).softmax(1)
         torch.testing.assert_close(told, expected, rtol=0, atol=1e-5)
 
-    @pytest.mark.parametrize(("name", "more"), [("rded", {"batch": 4}), ("fkd", {"views": 3})])
+    @pytest.mark.parametrize(
+        ("name", "more"),
+        [
+            ("rded", {"batch": 4}),
+            ("fkd", {"views": 3}),
+            ("rd3", {"batch": 4, "soft_labels": 3}),
+        ],
+    )
     def test_students_of_soft_protocols_learn(
         self, name: str, more: dict[str, Any], finished: Path, taught: Path, tmp_path: Path
     ) -> None:
@@ -314,7 +351,7 @@ class TestTold:
         asked = soft(tiny, path=taught, name=name, epochs=60, lr=0.01, **more)
         sets = [reference(tiny), image_sets.SetRef("full data", tiny.train.digest, len(tiny.train), None)]
         stored = {}
-        if name == "fkd":
+        if name != "rded":
             stage = label.stage(
                 asked,
                 TinyRun(tmp_path).run,
@@ -330,5 +367,5 @@ class TestTold:
         assert own is not None and full is not None and full["last"] > 0.7
         assert own["teacher"] == {"architecture": "convnet", "accuracy": 0.9}
         assert own["protocol"]["protocol"] == name and own["protocol_name"].startswith(name)
-        assert (own["bytes"]["labels"] > 0) == (name == "fkd") and full["bytes"]["labels"] == 0
+        assert (own["bytes"]["labels"] > 0) == (name != "rded") and full["bytes"]["labels"] == 0
         assert own["loss"][-1][1] < own["loss"][0][1] * 1.5

@@ -21,7 +21,7 @@ class LabelConfig(Pool):
 class ProtocolConfig(Section):
     """How a student is trained and tested: a protocol by name; null = what it prescribes."""
 
-    name: Annotated[str, Field(description="hard | rded | fkd: labels, augmentation, optimiser, schedule, length")] = (
+    name: Annotated[str, Field(description="hard | hard_cifar | rded | fkd | rd3: labels, optimiser, length, ...")] = (
         "hard"
     )
     budget: Annotated[
@@ -47,6 +47,10 @@ class ProtocolConfig(Section):
     views: Annotated[
         int | None, Field(ge=1, le=10_000, description="stored labels an image (fkd); the epochs go through them")
     ] = None
+    soft_labels: Annotated[
+        int | None,
+        Field(ge=1, le=10_000, description="so many stored labels an image in place of a teacher's of every batch"),
+    ] = None
     bn_pass: Annotated[
         bool | None, Field(description="one more forward pass a step, for BatchNorm statistics, as RDED's script does")
     ] = None
@@ -61,8 +65,9 @@ class ProtocolConfig(Section):
 
 class EvaluateConfig(Section):
     students: Annotated[
-        list[str], Field(min_length=1, description="students to train; timm:NAME for one of timm's models")
-    ] = ["convnet"]
+        list[str] | None,
+        Field(min_length=1, description="students to train; timm:NAME for one of timm's models; null = the protocol's"),
+    ] = None
     width: Annotated[
         int, Field(ge=8, le=1024, description="channels of the convnet; 128 = every student as wide as in the papers")
     ] = 64

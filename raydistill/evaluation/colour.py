@@ -14,7 +14,10 @@ from torch import Tensor
 
 from raydistill.seeding import generator
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, whatever the images
+STATISTICS = {  # mean and standard deviation of the channels
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+}
 GREY = (0.299, 0.587, 0.114)
 # Krizhevsky et al. 2012: principal components of ImageNet's colours, in columns, and their standard deviations.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
@@ -44,15 +47,14 @@ def draw_colours(n: int, jitter: float, lighting: float, *key: object) -> Colour
     return Colours(1 + jitter * (2 * u[:, :3] - 1), u[:, 3:].argsort(1), light)
 
 
-def recolour(x: Tensor, colours: Colours | None) -> Tensor:
+def recolour(x: Tensor, colours: Colours | None, statistics: str = "imagenet") -> Tensor:
     """x (n, 3, S, S) float32 of 0..255, jittered and normalised. As in IDC nothing is clipped between the steps."""
-    n = len(x)
+    n, (mean, std) = len(x), (x.new_tensor(values) for values in STATISTICS[statistics])
     if colours is None:
-        return _shift(x, x.new_tensor(STD).mul(255).reciprocal(), -x.new_tensor(MEAN) / x.new_tensor(STD))
+        return _shift(x, (std * 255).reciprocal(), -mean / std)
     flat = x.view(n, 3, -1)
     matrix, offset = affine(flat.mean(2) / 255, colours)
-    std = x.new_tensor(STD)
-    offset = (offset - x.new_tensor(MEAN)) / std
+    offset = (offset - mean) / std
     return torch.baddbmm(offset[:, :, None], matrix / (255 * std[:, None]), flat).view_as(x)
 
 
@@ -72,14 +74,15 @@ def affine(mean: Tensor, colours: Colours) -> tuple[Tensor, Tensor]:
     return matrix, offset + light
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (B, 3, S, S) -> float32, each channel with ImageNet's mean and standard deviation taken out."""
-    return recolour(pixels.to(torch.float32), None)
+def normalise(pixels: Tensor, statistics: str = "imagenet") -> Tensor:
+    """uint8 (B, 3, S, S) -> float32, each channel with a data set's mean and standard deviation taken out."""
+    return recolour(pixels.to(torch.float32), None, statistics)
 
 
-def unit_range(x: Tensor) -> Tensor:
+def unit_range(x: Tensor, statistics: str = "imagenet") -> Tensor:
     """The opposite of normalising: float32 of 0..1, what a teacher takes."""
-    return _shift(x, x.new_tensor(STD), x.new_tensor(MEAN))
+    mean, std = STATISTICS[statistics]
+    return _shift(x, x.new_tensor(std), x.new_tensor(mean))
 
 
 def _shift(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:

@@ -10,14 +10,18 @@ from torch import nn
 
 from raydistill.evaluation.recipe import Recipe
 
+BETAS = (0.9, 0.999)
+
 
 def optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW whose weight decay leaves one-dimensional parameters alone."""
+    """SGD with momentum, Adam, or AdamW whose weight decay leaves one-dimensional parameters alone."""
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(net.parameters(), recipe.lr, BETAS, weight_decay=recipe.weight_decay)
     flat = [p for p in net.parameters() if p.dim() <= 1]
     groups = [{"params": [p for p in net.parameters() if p.dim() > 1]}, {"params": flat, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, recipe.lr, (0.9, 0.999), weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(groups, recipe.lr, BETAS, weight_decay=recipe.weight_decay)
 
 
 def _multistep(epoch: int, epochs: int) -> float:

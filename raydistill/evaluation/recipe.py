@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from raydistill import registry
-from raydistill.config import ProtocolConfig
+from raydistill.config import EvaluateConfig, ProtocolConfig
+from raydistill.errors import BadInput
 
-OWN = ("name", "budget", "visits", "image_size", "epochs")  # keys of the configuration that are no plain override
+LATER = {"weighting": "loss", "shift": 0.0, "dsa": False, "statistics": "imagenet"}  # what stood for them before
+STUDENTS = ("convnet",)  # of a protocol that names none
+# Keys of the configuration that are no plain override.
+OWN = ("name", "budget", "visits", "image_size", "epochs", "soft_labels")
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,9 @@ class Recipe:
     """How one student is trained. Lengths count in epochs of the distilled set and in image visits.
 
     Augmentation in this order: patches x patches shuffle (1 = off); random resized crop of at least `crop_scale` of the
-    area (1 = none); flip; brightness, contrast and saturation jitter in random order; PCA lighting; CutMix for a share
-    `cutmix` of the batches, its image's share drawn from Beta(beta, beta).
+    area (1 = none); flip; a shift by up to `shift` of a side, black beyond the border; brightness, contrast and
+    saturation jitter in random order; PCA lighting; `dsa` (dsa.py); CutMix for a share `cutmix` of the batches, its
+    image's share drawn from Beta(beta, beta). Colours are centred and scaled by the `statistics` of a data set.
     `labels`: "hard", "teacher" (every mixed batch on the fly) or "stored" (per image and view; `views` of each).
     `weighting`: a weight multiplies the loss of its image, or "sampling": images are drawn in proportion to it.
     Tested `evaluations` times at even distances after the share `tested_from` of the training; a test image is cut to
@@ -40,7 +46,7 @@ class Recipe:
     protocol: str
     epochs: int
     batch: int
-    optimiser: Literal["sgd", "adamw"]
+    optimiser: Literal["sgd", "adamw", "adam"]
     lr: float
     momentum: float
     weight_decay: float
@@ -62,23 +68,45 @@ class Recipe:
     image_size: int = 224
     visits: int = 0
     weighting: Literal["loss", "sampling"] = "loss"
+    shift: float = 0.0
+    dsa: bool = False
+    statistics: Literal["imagenet", "cifar"] = "imagenet"
 
     @property
     def soft(self) -> bool:
         return self.labels != "hard"
 
     def tree(self) -> dict[str, Any]:
-        """All values; `weighting`, which came later, where it is not what was there before."""
-        return {k: v for k, v in asdict(self).items() if (k, v) != ("weighting", "loss")}
+        """All values; those that came later where they are not what was there before."""
+        return {k: v for k, v in asdict(self).items() if k not in LATER or v != LATER[k]}
+
+
+Build = Callable[[Setting], Recipe]
+
+
+def trains(*students: str) -> Callable[[Build], Build]:
+    """Says which students a protocol trains where `evaluate.students` is null."""
+
+    def say(build: Build) -> Build:
+        vars(build)["students"] = students
+        return build
+
+    return say
+
+
+def students_of(evaluate: EvaluateConfig) -> list[str]:
+    """The students that are named, or else those that the protocol's papers train. Raises BadInput."""
+    build = registry.get("protocol", evaluate.protocol.name)
+    return evaluate.students or list(getattr(build, "students", STUDENTS))
 
 
 def resolve(config: ProtocolConfig, setting: Setting) -> Recipe:
     """The protocol's recipe with the budget and the overrides of the configuration.
 
-    Raises BadInput for an unknown protocol, or a setting that its table does not hold.
+    Raises BadInput for an unknown protocol, a setting that its table does not hold, or soft labels of a hard one.
     """
     setting = replace(setting, batch=config.batch, patches=config.patches)
-    base: Recipe = registry.get("protocol", config.name)(setting)
+    base = _storing(registry.get("protocol", config.name)(setting), config)
     epochs = config.epochs if config.epochs is not None else max(1, round(base.epochs * config.budget))
     images = setting.ipc * setting.classes
     visits = config.visits if config.visits is not None else epochs * images
@@ -86,6 +114,18 @@ def resolve(config: ProtocolConfig, setting: Setting) -> Recipe:
         epochs = -(-visits // images)
     resolved = replace(base, **overrides(config), epochs=epochs, visits=visits, image_size=config.image_size)
     return replace(resolved, views=min(resolved.views, epochs) if resolved.labels == "stored" else 0)
+
+
+def _storing(base: Recipe, config: ProtocolConfig) -> Recipe:
+    """The protocol's recipe with so many stored labels an image as `soft_labels` says, if it says anything."""
+    if config.soft_labels is None:
+        return base
+    key = f"evaluate.protocol.soft_labels={config.soft_labels}"
+    if not base.soft:
+        raise BadInput(f"{key}: protocol {config.name} trains on hard labels; leave it out, or choose a soft one (rd3)")
+    if config.views is not None:
+        raise BadInput(f"{key} and evaluate.protocol.views={config.views} both say how many labels; leave out one")
+    return replace(base, labels="stored", views=config.soft_labels)
 
 
 def overrides(config: ProtocolConfig) -> dict[str, Any]:
@@ -103,6 +143,8 @@ def title(config: ProtocolConfig) -> str:
         parts[0] = config.name
         parts.append(f"{config.visits} visits")
     parts.append(f"{config.image_size} px")
+    if config.soft_labels is not None:
+        parts.append(f"soft_labels={config.soft_labels}")
     parts += [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in overrides(config).items()]
     return ", ".join(parts)
 
@@ -120,13 +162,16 @@ def describe(recipe: Recipe) -> str:
         f"{r.patches} x {r.patches} patches shuffled" if r.patches > 1 else "",
         f"crops from {r.crop_scale:g} of the area" if r.crop_scale < 1 else "",
         "flips" if r.flip else "",
+        f"shifts by up to {r.shift:g} of a side" if r.shift else "",
         f"colour jitter {r.jitter:g}" if r.jitter else "",
         f"PCA lighting {r.lighting:g}" if r.lighting else "",
+        "DSA" if r.dsa else "",
         f"CutMix {r.cutmix:g}" if r.cutmix else "",
     ]
-    kind = {"sgd": "SGD", "adamw": "AdamW"}[r.optimiser]
+    kind = {"sgd": "SGD", "adamw": "AdamW", "adam": "Adam"}[r.optimiser]
     drawn = " drawn in proportion to weights" if r.weighting == "sampling" else ""
     return (
         f"{labels}, {r.visits:,} image visits{drawn} in batches of {r.batch}, {kind} {r.lr:g} ({steps}), "
         f"weight decay {r.weight_decay:g}; {', '.join(filter(None, seen)) or 'no augmentation'}"
+        + ("" if r.statistics == "imagenet" else "; CIFAR's mean and deviation")
     )

@@ -102,8 +102,17 @@ class Answers:
 
 
 @torch.inference_mode()
-def examine(net: nn.Module, images: ImageSet, classes: int, arithmetic: AbstractContextManager[Any] = PLAIN) -> Answers:
-    """Puts every test image to the network in evaluation mode, in `arithmetic`; leaves it in training mode."""
+def examine(
+    net: nn.Module,
+    images: ImageSet,
+    classes: int,
+    arithmetic: AbstractContextManager[Any] = PLAIN,
+    statistics: str = "imagenet",
+) -> Answers:
+    """Puts every test image, normalised by `statistics`, to the network in evaluation mode, in `arithmetic`.
+
+    Leaves it in training mode.
+    """
     net.eval()
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=images.labels.device)
     top5 = torch.zeros((), dtype=torch.int64, device=images.labels.device)
@@ -111,7 +120,7 @@ def examine(net: nn.Module, images: ImageSet, classes: int, arithmetic: Abstract
     for start in range(0, len(images.labels), TEST_BATCH):
         y = images.labels[start : start + TEST_BATCH]
         with arithmetic:
-            logits = net(normalise(images.pixels[start : start + TEST_BATCH]))
+            logits = net(normalise(images.pixels[start : start + TEST_BATCH], statistics))
         answer = logits.argmax(1)
         right.append(answer == y)
         confusion += torch.bincount(y * classes + answer, minlength=classes * classes)

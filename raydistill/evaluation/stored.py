@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raydistill.errors import StageFailed
-from raydistill.evaluation.geometry import Boxes, draw_boxes
+from raydistill.evaluation.geometry import Boxes, draw_boxes, draw_patches
 from raydistill.evaluation.recipe import Recipe
 
 LEVELS = 255
@@ -19,6 +19,12 @@ def view_boxes(rows: np.ndarray, view: int, recipe: Recipe) -> Boxes:
     """What view number `view` shows of the images in these rows of a set; the same for every training and worker."""
     upto = int(rows.max()) + 1
     return draw_boxes(upto, recipe.image_size, recipe.crop_scale, recipe.flip, "label.view", view)[rows]
+
+
+def view_patches(rows: np.ndarray, view: int, recipe: Recipe) -> np.ndarray | None:
+    """How view number `view` shuffles the patches of these rows, (2, n, size); None where patches are not shuffled."""
+    drawn = draw_patches(int(rows.max()) + 1, recipe.image_size, recipe.patches, "label.view", view)
+    return None if drawn is None else drawn[:, rows]
 
 
 def quantise(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -38,15 +38,22 @@ class Hard:
 class Live:
     """A teacher asked for every batch. `columns` (classes,): the teacher's column of each class of the set.
 
-    The distribution is over the set's classes alone.
+    The distribution is over the set's classes alone. `statistics` are those that the batch was normalised by.
     """
 
-    def __init__(self, teacher: Classifier, columns: np.ndarray, temperature: float, of_mixed: bool) -> None:
-        self.teacher, self.temperature, self.of_mixed = teacher, temperature, of_mixed
+    def __init__(
+        self,
+        teacher: Classifier,
+        columns: np.ndarray,
+        temperature: float,
+        of_mixed: bool,
+        statistics: str = "imagenet",
+    ) -> None:
+        self.teacher, self.temperature, self.of_mixed, self.statistics = teacher, temperature, of_mixed, statistics
         self.columns = torch.from_numpy(columns)
 
     def __call__(self, x: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
-        logits = self.teacher.logits(unit_range(x))[:, self.columns.to(x.device)]
+        logits = self.teacher.logits(unit_range(x, self.statistics))[:, self.columns.to(x.device)]
         return (logits / self.temperature).softmax(1)
 
 

@@ -136,7 +136,7 @@ def train_student(
         if step in tests or (step - since) % 50 == 0:
             _check(summed, student, step)
         if step in tests:
-            answers = examine(net, test_on, student.classes, arithmetic)
+            answers = examine(net, test_on, student.classes, arithmetic, recipe.statistics)
             progress.add(step, seen + len(rows), float(summed) / (step - since), answers)
             summed.zero_()
             since = step

@@ -9,6 +9,7 @@ from pydantic import Field
 from raydistill import registry
 from raydistill.config import Config, Search, Section
 from raydistill.errors import BadInput
+from raydistill.evaluation.recipe import students_of
 from raydistill.guidance.learnability import LearnabilityConfig
 from raydistill.methods.base import ClassView, Curriculum, Method, Slot
 from raydistill.registry import register
@@ -50,7 +51,7 @@ class LgdConfig(Section):
     reference_epochs: Annotated[
         int | None, Field(ge=1, description="of its training; null = evaluate.full_epochs, or 30")
     ] = None
-    student: Annotated[str | None, Field(description="what is trained; null = the first of evaluate.students")] = None
+    student: Annotated[str | None, Field(description="what is trained; null = the first that is evaluated")] = None
     training_seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of these trainings")] = 0
 
 
@@ -113,6 +114,6 @@ def curriculum(config: Config, settings: LgdConfig) -> Curriculum:
         omega=guiding.omega if settings.omega is None else settings.omega,
         reference=settings.reference,
         reference_epochs=settings.reference_epochs or config.evaluate.full_epochs or EPOCHS,
-        student=settings.student or config.evaluate.students[0],
+        student=settings.student or students_of(config.evaluate)[0],
         training_seed=settings.training_seed,
     )

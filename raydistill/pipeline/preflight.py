@@ -88,7 +88,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
 def teacher_asked_by(config: Config, variants: Sequence[Variant], evaluate: bool) -> str | None:
     """Why a teacher is needed, and how to do without, with {} between them; None if it is not."""
     e = config.evaluate
-    setting = recipe.Setting(config.ipc, 2, e.protocol.image_size, e.students[0])
+    setting = recipe.Setting(config.ipc, 2, e.protocol.image_size, recipe.students_of(e)[0])
     if evaluate and recipe.resolve(e.protocol, setting).soft:
         return f"evaluate.protocol.name={e.protocol.name} trains on a teacher's labels{{}}evaluate.protocol.name=hard"
     if any(v.growth is not None and v.growth.how.reference == "teacher" for v in variants):
@@ -209,12 +209,13 @@ def absolute(config: Config) -> Config:
 def check_students(config: Config) -> None:
     """Builds each student once, without memory, and resolves its recipe, so that what does not fit is refused now."""
     e = config.evaluate
-    for name in e.students:
+    students = recipe.students_of(e)
+    for name in students:
         with torch.device("meta"):
             registry.get("student", name)(2, e.protocol.image_size, e.width)
         recipe.resolve(e.protocol, recipe.Setting(config.ipc, 2, e.protocol.image_size, name))
-    if len(set(e.students)) != len(e.students):
-        raise BadInput(f"evaluate.students: {e.students} names a student twice")
+    if len(set(students)) != len(students):
+        raise BadInput(f"evaluate.students: {students} names a student twice")
     if e.protocol.image_size > config.source.image_size:
         raise BadInput(
             f"evaluate.protocol.image_size={e.protocol.image_size} is more than source.image_size="
@@ -232,7 +233,7 @@ def check_redundancy_parts(config: Config, least: int) -> None:
             f"evaluate.redundancy_parts={e.redundancy_parts} is more than the {least} images of a class; "
             "lower it, or raise ipc"
         )
-    setting = recipe.Setting(config.ipc, 2, e.protocol.image_size, e.students[0])
+    setting = recipe.Setting(config.ipc, 2, e.protocol.image_size, recipe.students_of(e)[0])
     if recipe.resolve(e.protocol, setting).soft:
         raise BadInput(
             f"evaluate.redundancy_parts={e.redundancy_parts} goes with hard labels, and "

@@ -14,6 +14,7 @@ from raydistill.config import Config
 from raydistill.distributed import classifiers, node_log, students
 from raydistill.distributed.nodes import Nodes
 from raydistill.distributed.visibility import needs
+from raydistill.evaluation.recipe import students_of
 from raydistill.methods.resolve import Variant
 from raydistill.metrics.own_class import OwnClass
 from raydistill.models.classifier import ClassifierSpec
@@ -181,7 +182,7 @@ class Steps:
         p, taught = self.prepared, self.teaching(list({ref.digest: ref for ref, _ in sets}.values()))
         every = [
             [trainings.training(p.config, p.run, ref, student, seed, p.splits.test, taught) for ref, seed in sets]
-            for student in p.config.evaluate.students
+            for student in students_of(p.config.evaluate)
         ]
         distinct = {t.artifact.fingerprint: t for of_student in every for t in of_student}
         seconds = students.train_missing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from raydistill.evaluation.recipe import students_of
 from raydistill.progress import say
 from raydistill.stages.evaluation import label, teacher, trainings
 from raydistill.stages.evaluation.image_sets import SetRef
@@ -18,7 +19,7 @@ RunStage = Callable[[Stage, str], Sealed]  # carries a stage, by the name it is 
 def teach(p: Prepared, sets: Sequence[SetRef], run_stage: RunStage) -> Teaching | None:
     """Nothing for hard labels. Raises StageFailed for a teacher that knows too little."""
     classes = p.splits.test.classes
-    recipe = trainings.recipe(p.config, len(classes), p.config.evaluate.students[0])
+    recipe = trainings.recipe(p.config, len(classes), students_of(p.config.evaluate)[0])
     if not recipe.soft:
         return None
     assert p.teacher is not None

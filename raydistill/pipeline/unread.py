@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raydistill.errors import BadInput
+from raydistill.evaluation.recipe import students_of
 from raydistill.models.text_generator import TextGeneratorSpec
 from raydistill.pipeline import features
 from raydistill.stages.evaluation.trainings import recipe
@@ -14,8 +15,8 @@ from raydistill.state import Prepared
 def check(p: Prepared, command_keys: Sequence[str]) -> None:
     """Raises BadInput for teacher.* and label.* with hard labels, for features.* that nobody asks for, unless
     a guidance asks the classifier of that section, and for prompts of a generator that is told none."""
-    name, students = p.config.evaluate.protocol.name, p.config.evaluate.students
-    soft = any(recipe(p.config, len(p.splits.test.classes), s).soft for s in students)
+    name = p.config.evaluate.protocol.name
+    soft = any(recipe(p.config, len(p.splits.test.classes), s).soft for s in students_of(p.config.evaluate))
     every = [one for v in p.variants for one in v.makers()]
     guiding = {role for v in every if v.sampling is not None for role in v.sampling.roles}
     guiding |= {v.growth.how.reference for v in p.variants if v.growth is not None}

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydistill.evaluation.recipe import describe
+from raydistill.evaluation.recipe import describe, students_of
 from raydistill.identity import canonical, digest, fingerprint
 from raydistill.metrics.own_class import warning
 from raydistill.progress import say
@@ -131,7 +131,7 @@ def data(done: Results, judged: Judgement, flat: Mapping[str, float], atoms: Seq
         command=f"python jobs/distill.py --config {shlex.quote(str(p.run.root / 'config.yaml'))}",
         notes=tuple(notes_on(done, judged)),
         protocol=(
-            f"{', '.join(c.evaluate.students)} of width {c.evaluate.width} by protocol {name}: "
+            f"{', '.join(students_of(c.evaluate))} of width {c.evaluate.width} by protocol {name}: "
             f"{describe(done.trainings[0].recipe)}; tested on {len(p.splits.test)} real images"
         ),
         total_classes=len(classes),

@@ -6,13 +6,14 @@ release stores the teacher's answer to the mixed batch.
 
 from __future__ import annotations
 
-from raydistill.evaluation.recipe import Recipe, Setting
+from raydistill.evaluation.recipe import Recipe, Setting, trains
 from raydistill.registry import register
 
 EPOCHS = 300
 
 
 @register("protocol", "fkd")
+@trains("resnet18_bn")
 def fkd(setting: Setting) -> Recipe:
     """AdamW with a cosine to 0; crops from 0.08 of the area, flips; one view an epoch."""
     return Recipe(

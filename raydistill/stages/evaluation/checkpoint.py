@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill import strict_json
-from raydistill.evaluation.colour import MEAN, STD
+from raydistill.evaluation.colour import STATISTICS
 from raydistill.identity import canonical, digest
 from raydistill.models.classifier import HEADER
 from raydistill.store import faults, seals
@@ -61,15 +61,18 @@ class TrainingState:
                 os.rmdir(self.folder.uri)
 
 
-def described(student: str, width: int, class_ids: Sequence[str], image_size: int, training: str) -> dict[str, Any]:
+def described(
+    student: str, width: int, class_ids: Sequence[str], image_size: int, training: str, statistics: str = "imagenet"
+) -> dict[str, Any]:
     """What a classifier must say of itself to be used rightly, and the fingerprint of the training that made it."""
+    mean, std = STATISTICS[statistics]
     return {
         "architecture": student,
         "width": width,
         "classes": list(class_ids),
         "image_size": image_size,
-        "mean": MEAN,
-        "std": STD,
+        "mean": mean,
+        "std": std,
         "training": training,
     }
 

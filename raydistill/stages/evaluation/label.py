@@ -1,7 +1,7 @@
 """label: a teacher's soft labels of the views that students will be shown, stored per image and view.
 
-The unit is a batch of syntheses as it was sampled, with all its views; which box a view shows depends on the image's
-row and the view's number alone.
+The unit is a batch of syntheses as it was sampled, with all its views; which box a view shows, and how it shuffles
+patches, depends on the image's row and the view's number alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from raydistill.config import Config, LabelConfig, SourceConfig
 from raydistill.declared import Keys
 from raydistill.evaluation.geometry import Boxes, matrices, resample
 from raydistill.evaluation.recipe import Recipe
-from raydistill.evaluation.stored import Views, quantise, view_boxes
+from raydistill.evaluation.stored import Views, quantise, view_boxes, view_patches
 from raydistill.models import loaded
 from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.device import placement
@@ -35,6 +35,12 @@ from raydistill.store.sealed import Sealed
 BOX = ("top", "left", "height", "width", "flip")
 
 
+def view_parts(recipe: Recipe, _: object) -> list[object]:
+    """What of a recipe decides its views. Patches came later, and add nothing where none are shuffled."""
+    parts = [recipe.views, recipe.image_size, recipe.crop_scale, recipe.flip]
+    return [*parts, *([recipe.patches] if recipe.patches > 1 else [])]
+
+
 @dataclass(frozen=True)
 class LabelWork(StageWork):
     name, folder = "label", "labels"
@@ -42,7 +48,7 @@ class LabelWork(StageWork):
     set: str  # the digest of its images
     network: ClassifierSpec
     class_ids: tuple[str, ...]
-    recipe: Annotated[Recipe, Keys("views", "image_size", "crop_scale", "flip")]
+    recipe: Annotated[Recipe, view_parts]
     source: Annotated[SourceConfig, Keys("image_size", "max_pixels")]
     label: Annotated[LabelConfig, Keys("batch", "dtype", "threads")]
 
@@ -59,12 +65,13 @@ class LabelWork(StageWork):
         def finish(unit: tuple[Unit, np.ndarray]) -> Record:
             item, pixels = unit
             images = torch.from_numpy(pixels).to(at.device)
-            row, view, boxes = pairs(item.start + np.arange(len(pixels)), self.recipe)
+            row, view, boxes, patches = pairs(item.start + np.arange(len(pixels)), self.recipe)
             logits = []
             for i in range(0, len(row), self.label.batch):
                 some = np.arange(i, min(i + self.label.batch, len(row)))
                 x = images[torch.from_numpy(row[some] - item.start).to(at.device)].to(torch.float32)
-                x = resample(x, *matrices(boxes[some], x.shape[-1], None, at.device))
+                moved = None if patches is None else patches[:, some]
+                x = resample(x, *matrices(boxes[some], x.shape[-1], moved, at.device))
                 logits.append(network.logits(x / 255)[:, columns].cpu().numpy())
             codes, low, step = quantise(np.concatenate(logits))
             table = pa.table(
@@ -83,11 +90,13 @@ class LabelWork(StageWork):
         return finish
 
 
-def pairs(rows: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray, Boxes]:
-    """Every view of every row, view by view: rows (n V,), views (n V,) and their boxes."""
+def pairs(rows: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray, Boxes, np.ndarray | None]:
+    """Every view of every row, view by view: rows (n V,), views (n V,), their boxes, and their patches (2, n V, S)."""
     drawn = [view_boxes(rows, view, recipe) for view in range(recipe.views)]
     boxes = Boxes(*(np.concatenate([getattr(b, name) for b in drawn]) for name in BOX))
-    return np.tile(rows, recipe.views), np.repeat(np.arange(recipe.views), len(rows)), boxes
+    shuffled = [p for view in range(recipe.views) if (p := view_patches(rows, view, recipe)) is not None]
+    patches = np.concatenate(shuffled, axis=1) if shuffled else None
+    return np.tile(rows, recipe.views), np.repeat(np.arange(recipe.views), len(rows)), boxes, patches
 
 
 def stage(

@@ -117,17 +117,20 @@ class StudentTrainer:
         result, net = train_student(
             student, t.recipe, train, test.images, self.device, targets, state, arithmetic, t.set.balanced
         )
-        teaching = self.job.teaching if t.recipe.soft else None
+        teaching, statistics = self.job.teaching if t.recipe.soft else None, t.recipe.statistics
         about = {
             "protocol": t.recipe.tree(),
             "protocol_name": title(e.protocol) + (" in bfloat16" if halves(e.dtype, self.device) else ""),
             "bytes": {"images": loaded.bytes, "labels": label_bytes},
             "teacher": teaching and {"architecture": teaching.network.architecture, "accuracy": teaching.accuracy},
             "test": self.job.test.digest,
-            "increments": [examine(net, p.to(self.device), len(class_ids), arithmetic).accuracy for p in parts],
+            "increments": [
+                examine(net, p.to(self.device), len(class_ids), arithmetic, statistics).accuracy for p in parts
+            ],
         }
         if checkpoint is not None:
-            network = described(t.student, e.width, class_ids, t.recipe.image_size, t.artifact.fingerprint)
+            size, training = t.recipe.image_size, t.artifact.fingerprint
+            network = described(t.student, e.width, class_ids, size, training, statistics)
             checkpoint.write(net, network, self.kind)
         if not done:  # a GPU may not repeat itself to the bit: what stands is not committed again
             data = json.dumps(result.tree() | about, sort_keys=True).encode()
@@ -180,4 +183,5 @@ class StudentTrainer:
         if self.teacher is None:
             self.teacher = Classifier(teaching.network, Placement(self.device, torch.float32, self.kind))
         columns = class_columns(teaching.network, [c.class_id for c in self.job.test.classes])
-        return Live(self.teacher, columns, t.recipe.temperature, t.recipe.labels == "teacher"), 0
+        mixed_ones = t.recipe.labels == "teacher"
+        return Live(self.teacher, columns, t.recipe.temperature, mixed_ones, t.recipe.statistics), 0

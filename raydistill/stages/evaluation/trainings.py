@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from raydistill import registry
 from raydistill.config import Config, EvaluateConfig, SourceConfig
 from raydistill.declared import Keys, Since, Spread
-from raydistill.evaluation.recipe import Recipe, Setting, resolve
+from raydistill.evaluation.recipe import Recipe, Setting, resolve, students_of
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.sources.base import Listing
 from raydistill.stages.evaluation.image_sets import SetRef
@@ -101,7 +101,7 @@ def trainings(
     e = config.evaluate
     return [
         training(config, run, s, student, seed, test, teaching)
-        for student in e.students
+        for student in students_of(e)
         for seed in range(e.seeds * config.seeds.generation)
         for s in sets
         if s.draw is None or seed // e.seeds == s.draw
