@@ -12,10 +12,11 @@ def batch_norms(net: nn.Module) -> list[nn.Module]:
     return [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
-def spare_single_values(net: nn.Module) -> None:
+def spare_single_values(net: nn.Module) -> bool:
     """Lets a layer that sees one value a channel use, and leave, its running statistics: torch would raise ValueError.
 
     An epoch's last batch may be one image, whose last map may be one pixel. Any other batch is normalised as ever.
+    Returns whether there is any such layer.
     """
     resting: set[nn.Module] = set()
 
@@ -29,6 +30,8 @@ def spare_single_values(net: nn.Module) -> None:
             layer.training = True
             resting.remove(layer)
 
-    for layer in batch_norms(net):
+    norms = batch_norms(net)
+    for layer in norms:
         layer.register_forward_pre_hook(rest)
         layer.register_forward_hook(wake)
+    return bool(norms)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from raydistill import registry
 from raydistill.errors import StageFailed
 from raydistill.evaluation.augment import Augment
-from raydistill.evaluation.batch_statistics import batch_norms, spare_single_values
+from raydistill.evaluation.batch_statistics import spare_single_values
 from raydistill.evaluation.cutmix import cutmix
 from raydistill.evaluation.drawing import by_chance, even_chances, in_proportion
 from raydistill.evaluation.images import ImageSet
@@ -109,8 +109,7 @@ def train_student(
     augment = Augment(train, recipe, student.seed, targets.views if isinstance(targets, StoredTargets) else None)
     steps = count_steps(len(train), recipe.batch, recipe.visits)
     tests = exam_steps(recipe, steps)
-    has_statistics = bool(batch_norms(net))
-    spare_single_values(net)
+    has_statistics = spare_single_values(net)
     progress = _continue(net, opt, keeper)
     summed, since = torch.zeros((), device=device), progress.step
     weights, chances = _drawn_by(train, recipe, balanced)
