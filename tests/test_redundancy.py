@@ -64,7 +64,11 @@ class TestRedundancy:
                 "evaluate.redundancy_parts=4 is more than the 3 images of a class; lower it, or raise ipc",
             ),
             (
-                {"redundancy_parts": 2, "protocol": asked.evaluate.protocol.model_copy(update={"name": "fkd"})},
+                {
+                    "redundancy_parts": 2,
+                    "students": ["convnet"],
+                    "protocol": asked.evaluate.protocol.model_copy(update={"name": "fkd"}),
+                },
                 "evaluate.redundancy_parts=2 goes with hard labels",
             ),
         ):
