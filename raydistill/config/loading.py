@@ -72,14 +72,14 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
     _refuse_secrets(tree, "configuration")
     tree = _without_old_names(tree)
     brought = _brought(tree)
-    own = {key: value for key, value in tree.items() if key in brought.model_fields}
-    rest = {key: value for key, value in tree.items() if key not in own}
-    for values, model in ((rest, Config), (own, brought)):
+    extra = {key: value for key, value in tree.items() if key in brought.model_fields}
+    rest = {key: value for key, value in tree.items() if key not in extra}
+    for values, model in ((rest, Config), (extra, brought)):
         for key in _unknown(values, model):
             alike = nearest_key(key, model)
             raise BadInput(f"unknown configuration key {key!r}" + (f"; did you mean {alike!r}?" if alike else ""))
     try:
-        config = Config.model_validate(rest).model_copy(update={"brought": dict(brought.model_validate(own))})
+        config = Config.model_validate(rest).model_copy(update={"brought": dict(brought.model_validate(extra))})
     except ValidationError as e:
         first = e.errors()[0]
         key = ".".join(str(p) for p in first["loc"])
@@ -105,8 +105,8 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
 
 def _of_method(tree: dict[str, Any], method: Any) -> dict[str, Any]:
     """The tree of a preset or a file with what it holds under `methods` for this method in the place of its own."""
-    own = tree.pop("methods", None)
-    return _over(tree, own.get(method, {})) if isinstance(own, dict) and isinstance(method, str) else tree
+    by_method = tree.pop("methods", None)
+    return _over(tree, by_method.get(method, {})) if isinstance(by_method, dict) and isinstance(method, str) else tree
 
 
 def _over(tree: dict[str, Any], more: Any) -> dict[str, Any]:
@@ -277,8 +277,8 @@ def flat_kinds(kind: Any) -> set[Any]:
 def describe() -> str:
     """The keys with defaults and meanings, for --help."""
     lines = []
-    own = {key: kind for key, kind in registry.sections().items() if key not in Config.model_fields}
-    for key, field in (*leaves(Config), *leaves(_brought(own))):
+    sections = {key: kind for key, kind in registry.sections().items() if key not in Config.model_fields}
+    for key, field in (*leaves(Config), *leaves(_brought(sections))):
         default = field.default
         shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
         lines.append(f"  {key + '=' + shown:<44} {field.description or ''}".rstrip())

@@ -22,9 +22,9 @@ class Search:
 
 def search_space(section: type[BaseModel]) -> dict[str, Search]:
     """The fields of a section that can be searched, by name."""
-    found = {}
+    space = {}
     for name, field in section.model_fields.items():
         for mark in field.metadata:
             if isinstance(mark, Search):
-                found[name] = mark
-    return found
+                space[name] = mark
+    return space

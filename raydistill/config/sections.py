@@ -315,7 +315,7 @@ class Config(Section):
 
     def tree(self) -> dict[str, Any]:
         tree = self.model_dump(mode="json", exclude={"brought"})
-        return tree | {key: own.model_dump(mode="json") for key, own in self.brought.items()}
+        return tree | {key: section.model_dump(mode="json") for key, section in self.brought.items()}
 
     def yaml(self) -> str:
         """Canonical text: sorted keys."""

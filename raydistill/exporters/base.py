@@ -121,11 +121,11 @@ def shards(run: Location) -> tuple[str, ...]:
     """
     sealed = {n.removeprefix(f"{PRODUCT}/") for n in seals.names(run) if n.startswith(f"{PRODUCT}/")}
     present = {i.base_name for i in (run / PRODUCT).infos() if i.type == pafs.FileType.File}
-    found = {name: match for name in sealed | present if (match := SHARD.fullmatch(name))}
-    totals = {match[1] for match in found.values()}
-    if found and (len(totals) > 1 or len(found) != int(totals.pop())):
+    matches = {name: match for name in sealed | present if (match := SHARD.fullmatch(name))}
+    totals = {match[1] for match in matches.values()}
+    if matches and (len(totals) > 1 or len(matches) != int(totals.pop())):
         raise CorruptArtifact(f"{run / PRODUCT} is not whole; {AGAIN}")
-    return tuple(sorted(found))
+    return tuple(sorted(matches))
 
 
 def tables(run: Location) -> Iterator[pa.Table]:

@@ -51,8 +51,8 @@ def find(folder: Location) -> Marker | None:
 def changed(folder: Location, marker: Marker) -> str | None:
     """The first file that is another, is missing, or came later; None if there is none."""
     fs, base = folder.filesystem()
-    found = [i for i in infos(fs, base, recursive=True) if i.type == pafs.FileType.File]
-    have = {i.path[len(base) :].lstrip("/") for i in found} - {MARKER}
+    files = [i for i in infos(fs, base, recursive=True) if i.type == pafs.FileType.File]
+    have = {i.path[len(base) :].lstrip("/") for i in files} - {MARKER}
     for name in sorted(have ^ set(marker.files)):
         return name
     return next((n for n, sha256 in sorted(marker.files.items()) if (folder / n).digest()[1] != sha256), None)
@@ -64,19 +64,19 @@ def check_ours(folder: Location) -> None:
     Also by a folder inside of it, `train` for example. Of the folders of others nothing is known.
     """
     above = [Location(os.path.dirname(folder.uri))] if folder.is_local else []
-    for place in (folder, *above):
+    for candidate in (folder, *above):
         try:
-            marker = find(place)
-            name = marker and changed(place, marker)
+            marker = find(candidate)
+            name = marker and changed(candidate, marker)
         except (ValueError, OSError) as e:
-            raise BadInput(f"{place}: {e}; export it again, or remove {MARKER} if it is meant as it is") from None
+            raise BadInput(f"{candidate}: {e}; export it again, or remove {MARKER} if it is meant as it is") from None
         if name:
             raise BadInput(
-                f"{place / name} was changed since raydistill exported it; export it again, or remove {MARKER} if "
+                f"{candidate / name} was changed since raydistill exported it; export it again, or remove {MARKER} if "
                 "that is meant"
             )
     if folder.name == PRODUCT:
-        for place in above:
-            for name in (n for n in seals.names(place) if n.startswith(f"{PRODUCT}/")):
-                if seals.state(place, name) is not State.WHOLE:
-                    raise BadInput(f"{place / name} is not what was written; run the command that made it again")
+        for run in above:
+            for name in (n for n in seals.names(run) if n.startswith(f"{PRODUCT}/")):
+                if seals.state(run, name) is not State.WHOLE:
+                    raise BadInput(f"{run / name} is not what was written; run the command that made it again")

@@ -31,33 +31,33 @@ def export(run: str, form: str, out: str) -> tuple[str, int]:
     if "://" in out:
         raise BadInput(f"--out {out}: give a local folder; it appears by a rename, which object stores do not have")
     product = open_product(Location.of(run))
-    place = Path(os.path.abspath(os.path.expanduser(out)))
-    if place.is_relative_to(Path(product.root.uri)):
+    target = Path(os.path.abspath(os.path.expanduser(out)))
+    if target.is_relative_to(Path(product.root.uri)):
         raise BadInput(f"--out {out} is inside the product itself; choose a folder elsewhere")
     made_of = identity(product, registry.identity("exporter", form))
-    if _is_there(place, form, made_of):
-        return str(place), 0
-    partial = place.with_name(f".{place.name}.{PARTIAL}-{processes.mark()}-{uuid.uuid4().hex[:8]}")
+    if _is_there(target, form, made_of):
+        return str(target), 0
+    partial = target.with_name(f".{target.name}.{PARTIAL}-{processes.mark()}-{uuid.uuid4().hex[:8]}")
     try:
-        _sweep(place)
+        _sweep(target)
         files = dict(_write(partial, exporter(product)))
         (partial / MARKER).write_bytes(Marker(form, made_of, files).text())
         faults.reach("export", "before_manifest", form)
-        os.rename(partial, place)  # over an empty folder, or this fails
+        os.rename(partial, target)  # over an empty folder, or this fails
     except OSError as e:
-        if _is_there(place, form, made_of):  # another export of the same was faster
-            return str(place), 0
+        if _is_there(target, form, made_of):  # another export of the same was faster
+            return str(target), 0
         raise StageFailed(
-            f"export: cannot write {place}: {reason(e)}; {remedy(e)}, then run the same command again"
+            f"export: cannot write {target}: {reason(e)}; {remedy(e)}, then run the same command again"
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return str(place), len(files)
+    return str(target), len(files)
 
 
-def _sweep(place: Path) -> None:
+def _sweep(target: Path) -> None:
     """Removes what exports to this place that were killed have left; a folder that may be somebody's work stays."""
-    for folder in place.parent.glob(glob.escape(f".{place.name}.{PARTIAL}") + "*"):
+    for folder in target.parent.glob(glob.escape(f".{target.name}.{PARTIAL}") + "*"):
         mark = folder.name.rpartition(f"{PARTIAL}-")[2].rpartition("-")[0]
         if processes.lives(mark) is False:
             shutil.rmtree(folder, ignore_errors=True)
@@ -74,31 +74,31 @@ def _write(folder: Path, files: Iterator[tuple[str, bytes]]) -> Iterator[tuple[s
         yield name, digest(data)
 
 
-def _is_there(place: Path, form: str, made_of: str) -> bool:
+def _is_there(target: Path, form: str, made_of: str) -> bool:
     """Whether exactly this export is there, whole. Raises BadInput if something else is."""
     try:
-        names = sorted(os.listdir(place))
+        names = sorted(os.listdir(target))
     except FileNotFoundError:
         return False
     except NotADirectoryError:
-        raise BadInput(f"--out {place} is a file; choose a new folder") from None
+        raise BadInput(f"--out {target} is a file; choose a new folder") from None
     except OSError as e:
-        raise BadInput(f"--out {place} cannot be listed: {reason(e)}; choose a new folder") from None
+        raise BadInput(f"--out {target} cannot be listed: {reason(e)}; choose a new folder") from None
     if not names:
         return False
-    root = Location.of(str(place))
+    root = Location.of(str(target))
     try:
-        found = marker.find(root)
-        if found is None:
-            raise BadInput(f"--out {place} holds {names[0]!r} and is no export; choose an empty or new folder")
-        if (found.format, found.product) != (form, made_of):
+        existing = marker.find(root)
+        if existing is None:
+            raise BadInput(f"--out {target} holds {names[0]!r} and is no export; choose an empty or new folder")
+        if (existing.format, existing.product) != (form, made_of):
             raise BadInput(
-                f"--out {place} holds another export ({found.format}, or of another product); "
+                f"--out {target} holds another export ({existing.format}, or of another product); "
                 "remove it or choose another folder"
             )
-        odd = marker.changed(root, found)
+        odd = marker.changed(root, existing)
     except (OSError, ValueError) as e:
-        raise BadInput(f"--out {place} cannot be checked: {one_line(e)}; remove it or choose another folder") from None
+        raise BadInput(f"--out {target} cannot be checked: {one_line(e)}; remove it or choose another folder") from None
     if odd is not None:
-        raise BadInput(f"--out {place} was changed since it was exported ({odd}); remove it or choose another folder")
+        raise BadInput(f"--out {target} was changed since it was exported ({odd}); remove it or choose another folder")
     return True

@@ -94,8 +94,8 @@ def find(config: TrackingConfig, default: str | None = None) -> Destination | No
 
 def absolute(config: TrackingConfig) -> TrackingConfig:
     """The section with the uri that is meant, whatever folder is the current one later. Raises BadInput as `find`."""
-    found = find(config)
-    return config if found is None else config.model_copy(update={"uri": found.uri})
+    destination = find(config)
+    return config if destination is None else config.model_copy(update={"uri": destination.uri})
 
 
 def check(destination: Destination, new: bool) -> str | None:
@@ -142,12 +142,12 @@ def _fault_of_server(destination: Destination) -> str | None:
             f"http://HOST:PORT, or another of {', '.join(known)}"
         )
     try:
-        found = MlflowClient(destination.uri).get_experiment_by_name(destination.experiment)
+        experiment = MlflowClient(destination.uri).get_experiment_by_name(destination.experiment)
     except (MlflowException, OSError) as e:
         return f"it does not answer ({reason(e)})"
     except Exception as e:  # a driver of a database that is not installed, a client's own kinds
         return f"it cannot be opened ({reason(e)})"
-    if found is not None and found.lifecycle_stage == "deleted":
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
         raise BadInput(
             f"tracking.experiment={destination.experiment} was deleted in {destination.uri}; restore it there "
             f"(mlflow experiments restore), or give another name"
@@ -165,8 +165,8 @@ def reason(error: BaseException) -> str:
     """A few words on what a client raised, which is nested several times over."""
     text = one_line(error)
     for pattern, words in PLAINLY:
-        if found := re.search(pattern, text):
-            return words.format(*found.groups())
+        if match := re.search(pattern, text):
+            return words.format(*match.groups())
     return text[:200] or type(error).__name__
 
 

@@ -44,7 +44,7 @@ class Journal:
     """Appends for one driver, and reads what all have written. Threads may share it."""
 
     def __init__(self, root: Location, key: str, parent: str = "") -> None:
-        self.root, self.key, self.place = root, key, root / FOLDER / key
+        self.root, self.key, self.folder = root, key, root / FOLDER / key
         self._lock = threading.Lock()
         self._text, self._file = "", _file_name()
         self._known = self.entries()
@@ -61,22 +61,22 @@ class Journal:
         text = canonical(entry)
         line = f"{digest(text.encode())[:CHECK]} {text}\n"
         with self._lock:
-            if self.place.is_local:
-                _append(f"{self.place}/{self._file}", line)
+            if self.folder.is_local:
+                _append(f"{self.folder}/{self._file}", line)
             else:
                 if len(self._text) + len(line) > PART:
                     self._text, self._file = "", _file_name()
                 self._text += line
-                (self.place / self._file).write(self._text.encode())
+                (self.folder / self._file).write(self._text.encode())
             self._known.append(entry)
 
     def entries(self) -> list[Entry]:
         """What has been written, the oldest first; torn and altered lines are none. Raises CannotRead."""
-        found = []
-        for name in self.place.list():
+        entries = []
+        for name in self.folder.list():
             if name.endswith(LINES):
-                found += [e for line in (self.place / name).read().splitlines() if (e := _entry(line)) is not None]
-        return found
+                entries += [e for line in (self.folder / name).read().splitlines() if (e := _entry(line)) is not None]
+        return entries
 
     def remember(self, store: str, run_id: str) -> None:
         """Keeps MLflow's run id in a store. Raises StageFailed."""
@@ -103,13 +103,13 @@ class Journal:
 
 def journals(root: Location) -> list[Journal]:
     """Those of a run directory, parents before their children. Raises CannotRead."""
-    found = [Journal(root, key) for key in (root / FOLDER).list() if (root / FOLDER / key / CARD).exists()]
-    ids = {j.card.id: j for j in found}
+    unsorted = [Journal(root, key) for key in (root / FOLDER).list() if (root / FOLDER / key / CARD).exists()]
+    ids = {j.card.id: j for j in unsorted}
 
     def depth(journal: Journal | None) -> int:
         return 0 if journal is None else 1 + depth(ids.get(journal.card.parent))
 
-    return sorted(found, key=depth)
+    return sorted(unsorted, key=depth)
 
 
 def now() -> int:

@@ -17,33 +17,33 @@ from raydistill.tracking.server import NotYet, Server
 WORKING = ("", ".train")  # where drivers of a run, and of a training, say that they are at work
 
 
-def track(place: str, uri: str | None, experiment: str | None) -> str:
+def track(folder: str, uri: str | None, experiment: str | None) -> str:
     """Uploads all journals, to where their runs told of themselves last unless `uri` says otherwise.
 
     Returns where to look. Raises BadInput for a folder without records, StageFailed for a store that fails.
     """
-    root = Location.of(place)
+    root = Location.of(folder)
     try:
         root.infos()
-        found = journals(root)
+        runs = journals(root)
     except (OSError, ValueError, StageFailed) as e:  # no right to read it, a name that no store can have
         raise BadInput(
             f"track: {root} cannot be listed: {one_line(e)}; give the directory that distill printed"
         ) from None
-    if not found:
+    if not runs:
         raise BadInput(
             f"track: {root} keeps no records of a tracked run ({root / FOLDER}); give the run's own command again with "
             "tracking.uri=..., which computes nothing that is finished"
         )
-    where = _destination(found, uri, experiment)
+    where = _destination(runs, uri, experiment)
     fault = destination.check(where, new=False)
     if fault:
         raise StageFailed(f"track: {where.uri}: {fault}; run the same command again when it does")
     server, at_work = Server(where), any(claims.at_work(root / name if name else root) for name in WORKING)
-    for journal in found:
+    for journal in runs:
         _upload(server, journal, at_work)
-    say("track", f"{len(found)} run{'s' * (len(found) > 1)} in {where.uri}, experiment {where.experiment}")
-    return server.page(found[0])
+    say("track", f"{len(runs)} run{'s' * (len(runs) > 1)} in {where.uri}, experiment {where.experiment}")
+    return server.page(runs[0])
 
 
 def _upload(server: Server, journal: Journal, at_work: bool) -> None:
@@ -51,7 +51,7 @@ def _upload(server: Server, journal: Journal, at_work: bool) -> None:
         server.push(journal, ended(journal.known, at_work))
     except NotYet as e:
         raise StageFailed(
-            f"track: {journal.place}: {e}; bring the run that it belongs to there first, or its folder back"
+            f"track: {journal.folder}: {e}; bring the run that it belongs to there first, or its folder back"
         ) from None
     except Exception as e:  # whatever a client, a driver of a database or a store of artifacts raises
         raise StageFailed(
@@ -67,8 +67,8 @@ def ended(entries: Sequence[Entry], at_work: bool) -> list[Entry]:
     return [*entries, {"kind": "end", "time": entries[-1]["time"], "status": "KILLED"}]
 
 
-def _destination(found: Sequence[Journal], uri: str | None, experiment: str | None) -> Destination:
-    last = max((e for j in found for e in j.known if e["kind"] == "begin"), key=lambda e: e["time"])
+def _destination(runs: Sequence[Journal], uri: str | None, experiment: str | None) -> Destination:
+    last = max((e for j in runs for e in j.known if e["kind"] == "begin"), key=lambda e: e["time"])
     requested = TrackingConfig(uri=uri or last["uri"], experiment=experiment or last["experiment"])
     where = destination.find(requested)
     assert where is not None

@@ -16,18 +16,18 @@ GIT_S = 10.0
 
 def tags() -> dict[str, str]:
     """In MLflow's own words where it has some."""
-    found = {
+    values = {
         "raydistill.version": raydistill.__version__,
         "raydistill.command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "mlflow.source.name": Path(sys.argv[0]).name,
         "mlflow.source.type": "LOCAL",
     }
     with contextlib.suppress(KeyError, OSError):  # a container's user without a name
-        found["mlflow.user"] = getpass.getuser()
+        values["mlflow.user"] = getpass.getuser()
     if commit := git_commit():
-        found["mlflow.source.git.commit"] = commit
-        found["raydistill.git.changed"] = str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower()
-    return found
+        values["mlflow.source.git.commit"] = commit
+        values["raydistill.git.changed"] = str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower()
+    return values
 
 
 def git_commit() -> str:

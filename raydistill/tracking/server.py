@@ -93,19 +93,19 @@ class Server:
                 if parent is None:
                     raise NotYet("its parent is not there")
                 tags[PARENT_TAG] = parent.info.run_id
-            made = self._client.create_run(experiment, start_time=begun["time"], tags=tags, run_name=begun["name"])
-            run = self._by_tag(experiment, journal.card.id) or made  # of two drivers at once the older run stands
-            if run.info.run_id != made.info.run_id:
-                self._client.delete_run(made.info.run_id)
+            new_run = self._client.create_run(experiment, start_time=begun["time"], tags=tags, run_name=begun["name"])
+            run = self._by_tag(experiment, journal.card.id) or new_run  # of two drivers at once the older run stands
+            if run.info.run_id != new_run.info.run_id:
+                self._client.delete_run(new_run.info.run_id)
         journal.remember(self.destination.name, run.info.run_id)
         sets = {(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs} if run.inputs else set()
         return Known(run.info.run_id, run.info.experiment_id, set(run.data.params), sets, empty=new)
 
     def _experiment(self) -> str:
         name = self.destination.experiment
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return found.experiment_id
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            return experiment.experiment_id
         if self.destination.artifacts is not None:
             Path(self.destination.artifacts).mkdir(parents=True, exist_ok=True)
         return self._client.create_experiment(name, artifact_location=self.destination.artifacts, tags=KIND)
@@ -124,8 +124,8 @@ class Server:
         return run if run.info.lifecycle_stage == "active" else None
 
     def _by_tag(self, experiment: str, card_id: str) -> Any:
-        found = self._client.search_runs([experiment], f"tags.`{ID_TAG}` = '{card_id}'")
-        return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+        runs = self._client.search_runs([experiment], f"tags.`{ID_TAG}` = '{card_id}'")
+        return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
     def _numbers(self, known: Known, entries: Sequence[Entry]) -> None:
         from mlflow.entities import Metric, Param, RunTag
