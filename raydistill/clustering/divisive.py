@@ -136,7 +136,7 @@ class _Growth:
         first, second = np.flatnonzero(~side), np.flatnonzero(side)
         small = min(first, second, key=len)
         part = self._sum(c.places[small], c.weight[small]) if c.kernel is None else c.kernel.total(small)
-        made = [
+        halves = [
             self._cluster(
                 c.places[p],
                 c.weight[p],
@@ -146,7 +146,7 @@ class _Growth:
             for p in (first, second)
         ]
         c.kernel = None
-        return sorted(made, key=lambda m: (-m.size, m.places[0]))
+        return sorted(halves, key=lambda m: (-m.size, m.places[0]))
 
     def _by_chunks(self, c: Cluster, rng: np.random.Generator) -> np.ndarray | None:
         rows = self.rows[c.places]

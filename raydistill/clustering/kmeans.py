@@ -54,9 +54,9 @@ def kmeans(x: np.ndarray, k: int, iterations: int, restarts: int, key: tuple[obj
     k = min(k, distinct)
     best: Clusters | None = None
     for restart in range(restarts):
-        found = _lloyd(x, _plus_plus(x, k, generator("kmeans", *key, restart)), iterations)
-        if best is None or found.sse.sum() < best.sse.sum():
-            best = found
+        clusters = _lloyd(x, _plus_plus(x, k, generator("kmeans", *key, restart)), iterations)
+        if best is None or clusters.sse.sum() < best.sse.sum():
+            best = clusters
     assert best is not None
     return best
 

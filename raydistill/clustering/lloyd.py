@@ -78,9 +78,9 @@ def plus_plus(
 def weighted_draw(mass: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """One row a column of mass (n, R), in proportion to it, by draws (R,) from [0, 1). Zero mass only if all is."""
     total = np.cumsum(mass, axis=0)
-    found = np.minimum((total <= draws * total[-1]).sum(axis=0), len(mass) - 1)
+    drawn = np.minimum((total <= draws * total[-1]).sum(axis=0), len(mass) - 1)
     columns = np.arange(mass.shape[1])
-    return np.where(mass[found, columns] > 0, found, mass.argmax(axis=0))
+    return np.where(mass[drawn, columns] > 0, drawn, mass.argmax(axis=0))
 
 
 def kmeans_in_chunks(points: Points, k: int, iterations: int, restarts: int, key: tuple[object, ...]) -> Clusters:

@@ -75,8 +75,8 @@ def chunks(rows: np.ndarray) -> Iterator[slice]:
 
 def gather(points: Points, rows: np.ndarray) -> np.ndarray:
     """The points (n, D) float64 of sorted row numbers."""
-    found = list(points.map(float64, rows))
-    return np.concatenate(found) if found else np.zeros((0, points.dim))
+    blocks = list(points.map(float64, rows))
+    return np.concatenate(blocks) if blocks else np.zeros((0, points.dim))
 
 
 def pick(points: Points, rows: np.ndarray) -> np.ndarray:
@@ -87,16 +87,16 @@ def pick(points: Points, rows: np.ndarray) -> np.ndarray:
 
 def distinct(points: Points) -> tuple[np.ndarray, np.ndarray]:
     """The first row of every distinct point, sorted (U,), and for every row the place of its point there (N,)."""
-    place: dict[bytes, int] = {}
+    position: dict[bytes, int] = {}
     first: list[int] = []
     of = np.empty(points.count, np.int64)
     row = 0
     for digests in points.map(_digests, np.arange(points.count)):
         for digest in digests:
-            if digest not in place:
-                place[digest] = len(first)
+            if digest not in position:
+                position[digest] = len(first)
                 first.append(row)
-            of[row] = place[digest]
+            of[row] = position[digest]
             row += 1
     return np.array(first, np.int64), of
 

@@ -48,10 +48,10 @@ class Tree:
 
     def ancestors(self, node: int) -> list[int]:
         """From the parent to the root; empty for the root."""
-        found = []
+        ancestors = []
         while (node := int(self.parent[node])) >= 0:
-            found.append(node)
-        return found
+            ancestors.append(node)
+        return ancestors
 
     def members(self, node: int) -> np.ndarray:
         """The rows below a node, sorted, (size,)."""

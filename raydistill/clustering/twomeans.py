@@ -15,13 +15,13 @@ from raydistill.clustering.lloyd import weighted_draw
 
 @dataclass(frozen=True)
 class Kernel:
-    """Points x[at] (n, D) by k (n, n) float64 their inner products, weight (n,) and own = k @ weight (n,)."""
+    """Points x[at] (n, D) by k (n, n) float64 their inner products, weight (n,) and dot_total = k @ weight (n,)."""
 
     x: np.ndarray
     at: np.ndarray
     k: np.ndarray
     weight: np.ndarray
-    own: np.ndarray
+    dot_total: np.ndarray
 
     @classmethod
     def of(cls, x: np.ndarray, weight: np.ndarray) -> Kernel:
@@ -40,7 +40,7 @@ class Kernel:
     def distances(self) -> np.ndarray:
         """Squared distances to the mean, (n,)."""
         mass = self.weight.sum()
-        return self.k.diagonal() - 2 * self.own / mass + (self.weight @ self.own) / mass**2
+        return self.k.diagonal() - 2 * self.dot_total / mass + (self.weight @ self.dot_total) / mass**2
 
     def plus_plus(self, restarts: int, rng: np.random.Generator) -> np.ndarray:
         """k-means++ starts as positions (2, R)."""
@@ -58,7 +58,7 @@ class Kernel:
         Of equally near centres a point takes the first.
         """
         square, mass = self.k.diagonal(), self.weight.sum()
-        whole = self.weight @ self.own
+        whole = self.weight @ self.dot_total
         closeness = self.k[:, starts] - 0.5 * square[starts]  # x c - |c|^2 / 2, larger is nearer
         side = closeness[:, 1] > closeness[:, 0]
         for _ in range(iterations):
@@ -67,10 +67,10 @@ class Kernel:
             mass2 = member.sum(axis=0)
             mass1 = mass - mass2
             norm2 = np.einsum("nr,nr->r", member, second)
-            norm1 = whole - 2 * (self.own @ member) + norm2
+            norm1 = whole - 2 * (self.dot_total @ member) + norm2
             with np.errstate(divide="ignore", invalid="ignore"):
                 explained = norm1 / mass1 + norm2 / mass2
-                near1 = (self.own[:, None] - second) / mass1 - 0.5 * norm1 / mass1**2
+                near1 = (self.dot_total[:, None] - second) / mass1 - 0.5 * norm1 / mass1**2
                 near2 = second / mass2 - 0.5 * norm2 / mass2**2
             before, side = side, near2 > near1
             if np.array_equal(before, side):

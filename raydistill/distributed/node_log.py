@@ -21,9 +21,9 @@ def keep(logs: Location, artifact: Artifact, nodes: Mapping[str, str]) -> None:
     """Adds unit -> node to what earlier runs have left."""
     if not nodes:
         return
-    place = logs / "placement" / f"{artifact.stage}-{artifact.fingerprint}.json"
+    location = logs / "placement" / f"{artifact.stage}-{artifact.fingerprint}.json"
     try:
-        old = strict_json.mapping(place.read())
+        old = strict_json.mapping(location.read())
     except (FileNotFoundError, ValueError):
         old = {}
-    place.write(canonical({**old, **nodes}).encode())
+    location.write(canonical({**old, **nodes}).encode())

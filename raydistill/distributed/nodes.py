@@ -75,7 +75,7 @@ class Nodes:
         from ray.exceptions import RayError
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        wanted, found = self.needs(), list[tuple[str, list[str]]]()
+        wanted, answers = self.needs(), list[tuple[str, list[str]]]()
         with laid_out(wanted, list(new)):
             ask = ray.remote(probe)
             node_of = {
@@ -90,12 +90,12 @@ class Nodes:
                     missing = ray.get(ref) or unanswered(wanted, node_of[ref])
                 except RayError as e:
                     missing = [f"this program, or cannot run it ({last_line(e)})"]
-                found.append((node_of[ref], missing))
+                answers.append((node_of[ref], missing))
             for ref in late:
                 ray.cancel(ref, force=True)
-                found.append((node_of[ref], [f"the driver: no answer for {self.config.nodes_deadline_s:g} s"]))
+                answers.append((node_of[ref], [f"the driver: no answer for {self.config.nodes_deadline_s:g} s"]))
         alive = living()
-        return [(new[i], missing) for i, missing in found if missing and i in alive]
+        return [(new[i], missing) for i, missing in answers if missing and i in alive]
 
 
 def living() -> dict[str, str]:

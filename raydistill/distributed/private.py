@@ -36,7 +36,7 @@ def start(**options: Any) -> None:
     and Ray's memory in this process have it. What the user's environment says about authentication is for clusters
     that are joined: it neither weakens this one nor is it changed.
     """
-    place = _new_folder()
+    path = _new_folder()
     with _environment(
         {
             "RAY_AUTH_MODE": "token",
@@ -47,7 +47,7 @@ def start(**options: Any) -> None:
         }
     ):
         # "local": with no address at all, Ray would join whatever cluster it finds running on this machine
-        ray.init("local", include_dashboard=False, _temp_dir=str(place / "r"), **options)
+        ray.init("local", include_dashboard=False, _temp_dir=str(path / "r"), **options)
 
 
 def folder() -> Path | None:
@@ -100,13 +100,13 @@ def _new_folder() -> Path:
             f"{LONGEST_BASE} characters"
         )
     base.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix="r", dir=base))
-    _folders.append(made)
-    atexit.register(_remove, made)
-    signals.remove_last(str(made))
-    return made
+    path = Path(tempfile.mkdtemp(prefix="r", dir=base))
+    _folders.append(path)
+    atexit.register(_remove, path)
+    signals.remove_last(str(path))
+    return path
 
 
-def _remove(made: Path) -> None:
+def _remove(path: Path) -> None:
     ray.shutdown()
-    shutil.rmtree(made, ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)

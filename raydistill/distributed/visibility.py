@@ -120,8 +120,8 @@ def _token(token: Token, node: str) -> str:
     except (OSError, RaydistillError):
         return f"{token.what} {token.folder}"
     try:
-        place, text = token.answer(node)
-        place.write(text)
+        answer, text = token.answer(node)
+        answer.write(text)
     except StageFailed:
         return f"{token.what} {token.folder} for writing"
     return ""
@@ -157,9 +157,9 @@ def unanswered(wanted: Needs, node: str) -> list[str]:
     """The folders in which the driver does not find the answer of a node that says it saw everything."""
     missing = []
     for token in wanted.tokens:
-        place, text = token.answer(node)
+        answer, text = token.answer(node)
         try:
-            seen = place.read() == text
+            seen = answer.read() == text
         except OSError:
             seen = False
         if not seen:
@@ -170,18 +170,18 @@ def unanswered(wanted: Needs, node: str) -> list[str]:
 @contextmanager
 def laid_out(wanted: Needs, nodes: Sequence[str]) -> Iterator[None]:
     """Puts the tokens down, and takes them, the answers of `nodes` and the folders made for them away again."""
-    made: list[str] = []
+    folders: list[str] = []
     try:
         for token in wanted.tokens:
-            made += _missing_folders(token.folder)
+            folders += _missing_folders(token.folder)
             (token.folder / token.name).write(token.secret.encode())
         yield
     finally:
         for token in wanted.tokens:
-            for place in [token.folder / token.name, *(token.answer(node)[0] for node in nodes)]:
+            for location in [token.folder / token.name, *(token.answer(node)[0] for node in nodes)]:
                 with suppress(OSError):
-                    place.delete()
-        for folder in sorted(set(made), key=len, reverse=True):
+                    location.delete()
+        for folder in sorted(set(folders), key=len, reverse=True):
             with suppress(OSError):  # not empty: somebody else has begun to use it
                 os.rmdir(folder)
 

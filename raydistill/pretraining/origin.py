@@ -113,8 +113,8 @@ class Origin:
 
     def labels(self, classes: Sequence[ClassInfo]) -> torch.Tensor:
         """The network's label of each class, (classes,) int64, found by class id."""
-        place = {c: i for i, c in enumerate(self.class_ids)}
-        return torch.tensor([place[c.class_id] for c in classes], dtype=torch.int64)
+        index = {c: i for i, c in enumerate(self.class_ids)}
+        return torch.tensor([index[c.class_id] for c in classes], dtype=torch.int64)
 
     def check_network(self) -> None:
         """Raises BadInput for a checkpoint whose weights do not fit its config.json."""
@@ -144,12 +144,12 @@ def from_checkpoint(
 ) -> Origin:
     """The checkpoint `pretrain.init`, a directory or an id on the hub. Raises BadInput for one that does not fit."""
     with _of_init():
-        found = hub.find("generator", path, None)
-        if is_pipeline(found.folder):
+        model = hub.find("generator", path, None)
+        if is_pipeline(model.folder):
             raise BadInput(
                 f"generator.path: {path} is told text, and what is trained here is told labels; give another"
             )
-        spec = GeneratorSpec(found.folder, found.name)
+        spec = GeneratorSpec(model.folder, model.name)
         spec.check_objective(objective)
         spec.check_fits(latent_shape, [c.class_id for c in classes])
         spec.check_vae(vae)

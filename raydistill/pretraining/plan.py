@@ -114,10 +114,10 @@ class Plan:
                     f"pretrain.out: {self.out / MARKER} cannot be read ({one_line(e)}), so nobody knows which training "
                     "it is; choose another folder, or remove this one"
                 ) from None
-            found, odd = record.get("fingerprint"), spoiled(self.out, record)
-            if found != self.fingerprint:
+            recorded, odd = record.get("fingerprint"), spoiled(self.out, record)
+            if recorded != self.fingerprint:
                 raise BadInput(
-                    f"pretrain.out: {self.out} holds another training ({found}, this one is "
+                    f"pretrain.out: {self.out} holds another training ({recorded}, this one is "
                     f"{self.fingerprint}); choose another folder or remove it"
                 )
             if odd is not None:
@@ -204,8 +204,8 @@ def make_plan(config: Config) -> Plan:
 
 def _with_generator(plan: Plan) -> Plan:
     c, classes = plan.config, plan.listing.classes
-    found = hub.find("vae", c.vae.path, c.vae.revision)
-    vae = VaeSpec(found.folder, found.name)
+    model = hub.find("vae", c.vae.path, c.vae.revision)
+    vae = VaeSpec(model.folder, model.name)
     wanted, shape = c.generator.objective, vae.latent_shape(c.source.image_size)
     if c.pretrain.init is None:
         origin = from_scratch(wanted or "epsilon", classes)

@@ -49,11 +49,11 @@ def of(plan: Plan) -> Size:
 
 def memory() -> int:
     """Bytes that this machine has, or that its container may use."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for limit in map(Path, LIMITS):
         text = limit.read_text().strip() if limit.is_file() else ""
-        found += [int(text)] if text.isdecimal() else []
-    return min(found)
+        sizes += [int(text)] if text.isdecimal() else []
+    return min(sizes)
 
 
 def check(plan: Plan, gpu: int | None) -> None:

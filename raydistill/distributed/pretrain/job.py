@@ -80,7 +80,7 @@ def _train_and_write(plan: Plan) -> None:
 
 def _trained(plan: Plan) -> dict[str, Any]:
     """The state after the last step."""
-    run = latents.place(plan)
+    run = latents.run_dir(plan)
     if plan.vae is not None:
         run.check()
     ensure_ray(plan.config.ray)

@@ -42,7 +42,7 @@ class StoredLatents:
     data: Any  # ray.data.MaterializedDataset
 
 
-def place(plan: Plan) -> RunDir:
+def run_dir(plan: Plan) -> RunDir:
     """Where the latents of a training go."""
     return RunDir(str(plan.out / WORK / STORE), plan.config.artifact_dir)
 
@@ -56,15 +56,15 @@ def encode_and_read(plan: Plan, run: RunDir, nodes: Nodes) -> dict[str, StoredLa
 
     assert plan.vae is not None
     run.claim()
-    found = {}
+    stored = {}
     for name, listing in ((TRAIN, plan.listing), (HELD, plan.held)):
         stage = encode.stage(plan.config, run, listing, plan.vae)
         try:
             latents = runner.run(stage, execute, f"encode {listing.split}"[:13]).sealed
         except BadInput as e:  # found only now: a cluster without GPUs, weights that do not load
             raise StageFailed(str(e)) from e
-        found[name] = StoredLatents(latents.rows, read(latents, plan.config.encode.deadline_s))
-    return found
+        stored[name] = StoredLatents(latents.rows, read(latents, plan.config.encode.deadline_s))
+    return stored
 
 
 def read(latents: Sealed, deadline_s: float) -> Any:

@@ -134,8 +134,8 @@ def _report(trainer: Trainer) -> None:
 def _picture(plan: Plan, trainer: Trainer, validation: Validation, board: Any) -> None:
     """A grid of samples in out/samples/. It is there to be looked at: without it the training goes on."""
     try:
-        place = plan.out / SAMPLES / f"step-{trainer.step:06d}.png"
-        place.parent.mkdir(exist_ok=True)
-        place.write_bytes(png(validation.grid(trainer.ema.net)))
+        path = plan.out / SAMPLES / f"step-{trainer.step:06d}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(validation.grid(trainer.ema.net)))
     except (RaydistillError, OSError) as e:
         board.say.remote(f"no samples of step {trainer.step}: {one_line(e)}")
