@@ -18,8 +18,11 @@ from raydistill import cli
 from raydistill.pipeline import job
 from raydistill.store.artifact import Manifest
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell; programs would inherit it
+# Started in the background of a shell, or by nohup: programs would inherit that these are ignored.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("raydistill", deadline=None, max_examples=50)  # machines differ in speed
 settings.load_profile("raydistill")

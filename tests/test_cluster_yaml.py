@@ -71,7 +71,7 @@ def exports(command: str) -> dict[str, str]:
 
 def test_ray_accepts_it(cluster):
     prepared = check(cluster)
-    assert set(prepared["available_node_types"]) == {"head", "gpu_spot", "cpu"}
+    assert set(prepared["available_node_types"]) == {"head", "gpu_spot", "gpu_on_demand", "cpu"}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +145,14 @@ def test_the_head_runs_drivers_only_and_workers_are_spot(cluster):
         assert kinds[name]["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
         assert kinds[name]["labels"]["market-type"] == "spot"
         validate_node_labels(kinds[name]["labels"])
+
+
+def test_where_no_spot_machine_is_to_be_had_the_same_machine_is_paid_in_full(cluster):
+    spot, full = (cluster["available_node_types"][name] for name in ("gpu_spot", "gpu_on_demand"))
+    assert "InstanceMarketOptions" not in full["node_config"] and full["labels"]["market-type"] == "on-demand"
+    assert full["resources"] == spot["resources"] and full["docker"] == spot["docker"]
+    assert full["node_config"]["InstanceType"] == spot["node_config"]["InstanceType"]
+    assert full["min_workers"] == 0 < full["max_workers"] < spot["max_workers"]
 
 
 def test_nodes_run_the_pinned_ray_and_install_the_project_with_the_constraints(cluster):

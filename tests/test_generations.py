@@ -89,6 +89,7 @@ def test_the_key_is_no_short_for_training_seeds() -> None:
     assert _long("seeds=5") == "evaluate.seeds=5" and _long("seeds.generation=5") == "seeds.generation=5"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_finished_run_is_drawn_again_as_its_page_says(reference: tuple[Path, object], tmp_path: Path) -> None:
     run = tmp_path / "run"

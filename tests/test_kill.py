@@ -172,6 +172,7 @@ def test_killed_in_every_stage_it_ends_as_if_nothing_had_happened(reference: Ref
     assert finish(run, **NOWHERE).returncode == 0 and traces(run) == before
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_a_product_or_page_that_was_cut_short_is_made_whole(reference: Reference, tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ class TestRuns:
         """The manifests of the run on a disk."""
         return TinyRun(tmp_path_factory.mktemp("disk") / "run").finish()
 
+    @pytest.mark.slow
     def test_end_as_on_a_disk_when_every_write_was_interrupted_once(
         self, folder: str, whole: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

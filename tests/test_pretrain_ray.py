@@ -153,6 +153,7 @@ def test_two_workers_train_what_one_trains_without_ray(undisturbed, tmp_path):
     assert Image.open(pictures[0]).size == (32 + 2 + 32, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_killed_worker_and_a_killed_driver_leave_no_trace_in_the_weights(undisturbed, tmp_path):

@@ -205,6 +205,7 @@ def test_the_token_is_in_no_file_and_no_command_line(held):
     assert words and not [word for word in words if token in word]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(500)
 def test_a_second_node_joins_with_the_token_only(held):

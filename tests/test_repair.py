@@ -256,6 +256,7 @@ class TestTheRunsCommand:
         assert files(shared) == before
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_a_real_run_is_what_it_was(reference: tuple[Path, object], tmp_path: Path) -> None:

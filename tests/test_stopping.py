@@ -1,6 +1,6 @@
 """Real runs that are told to end, as Kubernetes, Slurm, a closed terminal and Ctrl-C do: one line, a code, nobody left.
 
-By default a run is stopped in four of its moments, one after the other. Every signal at every moment takes longer:
+By default a run is stopped while it samples. Every signal at every moment, and moment after moment, take longer:
 
     python -m pytest -m slow tests/test_stopping.py
 """
@@ -25,6 +25,7 @@ from raydistill import signals
 
 Reference = tuple[Path, subprocess.CompletedProcess[str]]
 CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130}
+QUICK = ("syntheses", signal.SIGTERM)  # what a plain `pytest` runs of the matrix
 GONE_S = 10
 NOISE = ("Traceback", "Fatal", "*** SIG", "@  ", "Aborted", "core dumped")
 
@@ -60,6 +61,7 @@ def in_session(process: psutil.Process, leader: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
 def test_stopped_in_moment_after_moment_it_ends_as_if_nothing_had_happened(
@@ -137,12 +139,17 @@ def test_a_training_of_a_generator_is_stopped_and_goes_on(tmp_path: Path, number
     assert "continues after step" in said(run) and not (out / ".train").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("number", CODES)
-@pytest.mark.parametrize("stage", [*ARTIFACTS, "fit", "preflight", "report"])
-def test_every_signal_at_every_moment(reference: Reference, tmp_path: Path, number: signal.Signals, stage: str) -> None:
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        pytest.param(stage, number, marks=() if (stage, number) == QUICK else pytest.mark.slow)
+        for stage in (*ARTIFACTS, "fit", "preflight", "report")
+        for number in CODES
+    ],
+)
+def test_every_signal_at_every_moment(reference: Reference, tmp_path: Path, stage: str, number: signal.Signals) -> None:
     """The stage is done again, and the run is stopped in its midst."""
     run, (plain, _) = tmp_path / "run", reference
     shutil.copytree(plain, run, copy_function=shutil.copy2)

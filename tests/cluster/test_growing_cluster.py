@@ -136,6 +136,7 @@ def test_a_warm_actor_keeps_its_networks_for_the_next_stage(cluster: Cluster, tm
     assert first == second and len(first) == 1
 
 
+@pytest.mark.slow
 def test_ray_datas_pool_comes_to_use_a_node_that_joins(cluster: Cluster, tmp_path: Path) -> None:
     records = stream(stage(tmp_path, "stream", UNITS), UNITS)
     done = [next(records)]

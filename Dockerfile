@@ -1,0 +1,11 @@
+# Every node of a cluster runs this: Python and Ray as constraints.txt has them, and the project.
+#
+#   docker build -t REGISTRY/raydistill:0.1.0 .                                                  # with CUDA
+#   docker build --build-arg BASE=rayproject/ray:2.60.0-py311-cpu -t REGISTRY/raydistill:0.1.0-cpu .
+ARG BASE=rayproject/ray:2.60.0-py311-gpu
+FROM ${BASE}
+WORKDIR /home/ray/raydistill
+COPY --chown=ray:users pyproject.toml constraints.txt README.md LICENSE ./
+COPY --chown=ray:users raydistill raydistill
+COPY --chown=ray:users jobs jobs
+RUN pip install --no-cache-dir -c constraints.txt -e .
