@@ -11,13 +11,6 @@ from ray._private.runtime_env.packaging import create_package
 
 ROOT = Path(__file__).parents[1]
 LARGE = (".git/objects/x.pack", "runs/first/x.parquet", ".venv/lib/x.so", "mlruns/x", "tests/x.py", "docs/x.md")
-    ".git/objects/pack/x.pack",
-    "runs/first/latents/x.parquet",
-    ".venv/lib/x.so",
-    "mlruns/x",
-    "tests/x.py",
-    "docs/x.md",
-)
 
 
 @pytest.fixture(scope="module")
