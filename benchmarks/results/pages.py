@@ -37,12 +37,12 @@ WIDTH = 130  # of a line of a command
 @dataclass(frozen=True)
 class Entry:
     """One of pages.yaml. `arguments` are those of the script that computes and prints the cells under `out`, or `file`
-    is a table that a benchmark left. `made`: when and by which commit, of cells that do not know it themselves."""
+    is a table that a benchmark left. `computed`: when and by which commit, of cells that do not know it themselves."""
 
     script: str
     arguments: str
     cost: str
-    made: str = ""
+    computed: str = ""
     out: str = ""
     file: str = ""
     short: Mapping[str, Any] | None = None  # a table of a few rows: arguments of headline.table
@@ -87,7 +87,7 @@ def block(entry: Entry) -> str:
 def origin(entry: Entry, cells: Sequence[Mapping[str, Any]]) -> str:
     """When, by which commit and on what machine, and what it cost."""
     stamps = [c["made"] for c in cells if "made" in c]
-    known = [entry.made] if entry.made else []
+    known = [entry.computed] if entry.computed else []
     if stamps:
         known.append(f"{span(s['date'] for s in stamps)}, commit {span(s['commit'] for s in stamps)}")
     machines = sorted({c["machine"] for c in cells if "machine" in c})
