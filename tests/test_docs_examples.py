@@ -148,13 +148,13 @@ class TestExtend:
         for split, count in (("train", 30), ("val", 12)):
             images = rng.integers(0, 256, (count, 12, 10, 3), np.uint8)
             np.savez(tmp_path / f"{split}.npz", images=images, labels=np.arange(count) % 3, class_ids=["a", "b", "c"])
-        made = SourceConfig(kind="npz", path=str(tmp_path))
+        source_config = SourceConfig(kind="npz", path=str(tmp_path))
         suite = importlib.import_module("test_sources").TestEverySource
         run = 0
         for name, test in vars(suite).items():
-            if name.startswith("test_") and "made" in inspect.signature(test).parameters:
-                others = set(inspect.signature(test).parameters) - {"self", "made"}
-                test(suite(), made, **{n: request.getfixturevalue(n) for n in sorted(others)})
+            if name.startswith("test_") and "source_config" in inspect.signature(test).parameters:
+                others = set(inspect.signature(test).parameters) - {"self", "source_config"}
+                test(suite(), source_config, **{n: request.getfixturevalue(n) for n in sorted(others)})
                 run += 1
         assert run >= 6, "the contract was found"
 

@@ -141,7 +141,7 @@ class TestTrainings:
         return self.training(tiny, config, **more).artifact.fingerprint
 
     def training(self, tiny: Changed, config: Config, **more: Any) -> Training:
-        distilled = tiny.made(REAL)
+        distilled = tiny.distilled(REAL)
         ref = SetRef(REAL, more.get("set_digest", distilled.digest), distilled.rows, distilled)
         return trainings.trainings(config, tiny.run, [ref], more.get("test", tiny.test))[0]
 

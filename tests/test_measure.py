@@ -110,7 +110,7 @@ class TestValues:
         whole = measure.real_vectors
         monkeypatch.setattr(measure, "real_vectors", lambda real, space: (read.append(space), whole(real, space))[1])
         monkeypatch.setattr(measure, "_real", {})
-        distilled = tiny.made(GENERATED)
+        distilled = tiny.distilled(GENERATED)
         sets = [SetRef(n, distilled.digest + n, distilled.rows, distilled) for n in ("a", "b")]
         one, two = (measured(asking(tiny, "l2", "wasserstein", ref=ref)) for ref in sets)
         assert one == two and sorted(read) == ["convnet", LATENT]

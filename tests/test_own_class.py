@@ -156,7 +156,7 @@ class TestTheStages:
         """The warning is provoked: every synthesis is said to lie nearest to the other class."""
         monkeypatch.setattr(check, "nearest_means", lambda z, means: np.zeros(len(z), np.int64))
         run = type(tiny.run)(str(tiny.run.root), f"{tiny.root}-apart")
-        real, sets = tiny.sealed("group"), {GENERATED: tiny.made(GENERATED)}
+        real, sets = tiny.sealed("group"), {GENERATED: tiny.distilled(GENERATED)}
 
         def run_stage(stage: runner.Stage, label: str) -> Sealed:
             return runner.run(stage, serial, label).sealed

@@ -60,15 +60,15 @@ def test_a_run_tells_how_far_its_atoms_are_before_and_after_weighting(tmp_path: 
     asked = load("quickstart", [*small, *short, "evaluate.baselines=[d4m,random]", f"run_dir={tmp_path / 'run'}"])
     with without_ray():
         done = job.run(prepare(asked), execute=serial)
-    found = json.loads((tmp_path / "run/result.json").read_bytes())
-    w2 = {k: v for k, v in found.items() if "w2/" in k}
+    result = json.loads((tmp_path / "run/result.json").read_bytes())
+    w2 = {k: v for k, v in result.items() if "w2/" in k}
     assert {k.partition("w2/")[0] for k in w2} == {"", "metrics/d4m/"}, "of what has atoms that are weighed"
     for what in ("prototypes", "syntheses"):
         equal, weighted, least = (w2[f"w2/{what}/{kind}"] for kind in ("equal", "weighted", "least"))
         assert equal >= least and weighted >= least and equal != weighted
         assert w2[f"metrics/d4m/w2/{what}/equal"] == w2[f"metrics/d4m/w2/{what}/weighted"]
     assert w2["w2/prototypes/weighted"] < w2["w2/prototypes/equal"]
-    assert 3 < found["effective_sample_size"] < 4
+    assert 3 < result["effective_sample_size"] < 4
     plan, real = done.plans["ddoq"].read(), dict(done.classes.classes(["latent"]))
     error = []
     for c, table in real.items():
@@ -92,9 +92,9 @@ class TestCurve:
     def test_weights_bring_every_class_nearer_and_all_points_are_there_in_the_end(self) -> None:
         x = RNG.standard_normal((40, 3, 1, 1)).astype(np.float16)
         latents = api.Latents(x, np.repeat(np.int32([0, 1]), 20), [str(i) for i in range(40)], ["a", "b"])
-        found = w2_curve.measured(latents, load("quickstart", []), "clvq", [1, 4, 20])
-        equal, roots, density = (np.array(found["squares"][mode]) for mode in ("equal", "sqrt", "density"))
+        curve = w2_curve.measured(latents, load("quickstart", []), "clvq", [1, 4, 20])
+        equal, roots, density = (np.array(curve["squares"][mode]) for mode in ("equal", "sqrt", "density"))
         assert (equal[1] > roots[1]).all() and (roots[1] > density[1]).all() and equal[0] == pytest.approx(density[0])
-        assert (equal[2] == 0).all() and found["slopes"] == {"a": None, "b": None}
-        text = w2_curve.markdown([1, 4, 20], {"clvq": found}, 3)
+        assert (equal[2] == 0).all() and curve["slopes"] == {"a": None, "b": None}
+        text = w2_curve.markdown([1, 4, 20], {"clvq": curve}, 3)
         assert "| clvq | all | – | – | -0.33333 |" in text and text.count("| clvq |") == 3 + 3

@@ -71,8 +71,8 @@ class TestKnownQuantisers:
         x = shuffled(np.repeat([-10.0, 0.0, 10.0], (COUNT * shares).astype(int)))
         x += generator("mixture").standard_normal(x.shape).astype(np.float32)
         ways = [clvq(x, 3), MiniBatch(3, 0, 20, False).cluster(Whole(x), "a"), kmeans(x, 3, 100, 3, ("mixture",))]
-        for found in ways:
-            atoms, masses = by_value(found)
+        for clusters in ways:
+            atoms, masses = by_value(clusters)
             assert np.array_equal(masses, shares) and np.allclose(atoms, [-10, 0, 10], atol=0.2)
 
 
@@ -95,14 +95,14 @@ class TestStreams:
         assert np.allclose(z, other) and np.array_equal(n, counts)
 
     def test_every_point_is_counted_in_every_pass(self) -> None:
-        found = clvq(gaussian()[:500], 7, passes=3)
-        assert found.seen is not None and found.seen.sum() == 1500 and found.size.sum() == 500
+        clusters = clvq(gaussian()[:500], 7, passes=3)
+        assert clusters.seen is not None and clusters.seen.sum() == 1500 and clusters.size.sum() == 500
 
     @pytest.mark.parametrize("size", [1, 4, 7, 100])
     def test_batches_are_the_points_in_order(self, size: int) -> None:
         x = np.arange(40.0).reshape(20, 2)
-        found = list(batches(iter(np.split(x, [3, 11])), size))
-        assert np.array_equal(np.concatenate(found), x) and {len(b) for b in found[:-1]} <= {size}
+        pieces = list(batches(iter(np.split(x, [3, 11])), size))
+        assert np.array_equal(np.concatenate(pieces), x) and {len(b) for b in pieces[:-1]} <= {size}
 
     def test_an_atom_without_a_point_goes_to_the_farthest_one(self) -> None:
         x = np.array([[0.0], [1.0], [2.0], [9.0]])
@@ -110,19 +110,19 @@ class TestStreams:
         assert sorted(atoms[:, 0]) == [0.0, 1.0, 9.0] and len(np.unique(labels)) == 3
 
     def test_no_more_points_than_atoms_are_the_atoms(self) -> None:
-        found = clvq(np.array([[3.0], [1.0], [3.0]], np.float32), 5)
-        assert found.centroids[:, 0].tolist() == [3.0, 1.0] and found.size.tolist() == [2, 1]
+        clusters = clvq(np.array([[3.0], [1.0], [3.0]], np.float32), 5)
+        assert clusters.centroids[:, 0].tolist() == [3.0, 1.0] and clusters.size.tolist() == [2, 1]
 
 
 class TestAsD4m:
     def test_it_is_scikit_learn_fed_by_the_stream(self) -> None:
         x = gaussian()[:1000]
-        found = MiniBatch(4, 0, 5, False).cluster(Whole(x), "a")
+        clusters = MiniBatch(4, 0, 5, False).cluster(Whole(x), "a")
         seed = int(generator("minibatch", 0, "a").integers(2**31))
         solver = MiniBatchKMeans(n_clusters=4, n_init=1, random_state=seed)
         for i in range(0, 1000, 20):
             solver.partial_fit(x[i : i + 20].astype(np.float64))
-        assert np.allclose(np.sort(found.centroids[:, 0]), np.sort(solver.cluster_centers_[:, 0]))
+        assert np.allclose(np.sort(clusters.centroids[:, 0]), np.sort(solver.cluster_centers_[:, 0]))
 
     def test_the_release_loses_what_is_left_of_a_class(self) -> None:
         x = gaussian()[:44]  # 14 batches of three, and two points

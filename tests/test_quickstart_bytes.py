@@ -34,5 +34,5 @@ def test_the_distilled_digits_are_what_they_were(tmp_path: Path) -> None:
         pytest.skip(f"the digests were taken with {MADE_ON}, and this is {here()}")
     asked = load("quickstart", [f"run_dir={tmp_path / 'run'}", "evaluate.baselines=[]"])
     job.run(prepare(asked, evaluate=False), "sample", execute=serial)
-    found = {p.name: digest(p.read_bytes()) for p in (tmp_path / "run" / "distilled").iterdir()}
-    assert found == DISTILLED
+    digests = {p.name: digest(p.read_bytes()) for p in (tmp_path / "run" / "distilled").iterdir()}
+    assert digests == DISTILLED

@@ -144,8 +144,8 @@ def test_a_run_directory_that_goes_while_it_is_checked_is_a_new_one(
 
 def test_an_image_that_goes_while_its_folder_is_listed_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.png").touch()
-    with os.scandir(tmp_path) as found:
-        (entry,) = found
+    with os.scandir(tmp_path) as entries:
+        (entry,) = entries
     (tmp_path / "1.png").unlink()
     with pytest.raises(BadInput, match=r"1\.png was listed and cannot be seen: No such file"):
         imagefolder._file(entry, "1.png")
@@ -183,7 +183,7 @@ class TestExports:
                 thread.start()
             for thread in together:
                 thread.join()
-            assert [place for place, _ in ended] == [str(out)] * 4 and sum(n > 0 for _, n in ended) == 1
+            assert [folder for folder, _ in ended] == [str(out)] * 4 and sum(n > 0 for _, n in ended) == 1
             assert contents(out) == contents(tmp_path / "alone")
         assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
 

@@ -39,8 +39,8 @@ class TestRedundancy:
         return job.run(prepare(asked.model_copy(update={"evaluate": parts})), execute=serial)
 
     def test_it_is_the_mean_accuracy_on_the_other_parts(self, done: state.Results) -> None:
-        found = metrics(done)
-        assert {k for k in found if "redundancy" in k} == {"redundancy/convnet", "metrics/random/redundancy/convnet"}
+        numbers = metrics(done)
+        assert {k for k in numbers if "redundancy" in k} == {"redundancy/convnet", "metrics/random/redundancy/convnet"}
         assert len(done.on_parts) == 2 * 2 * 3 and all(t.set.redundancy_part is None for t in done.trainings)
         ref = next(t.set for t in done.trainings if t.set.name == done.prepared.config.method)
         recipe = done.on_parts[0].recipe
@@ -54,7 +54,7 @@ class TestRedundancy:
                 student = Student("convnet", done.prepared.config.evaluate.width, 2, seed)
                 _, net = train_student(student, recipe, part, whole, CPU)
                 off += [examine(net, other, 2).accuracy for j, other in enumerate(parts) if j != i]
-        assert found["redundancy/convnet"] == pytest.approx(sum(off) / len(off), abs=1e-6)
+        assert numbers["redundancy/convnet"] == pytest.approx(sum(off) / len(off), abs=1e-6)
 
     def test_parts_without_an_image_of_each_class_and_soft_labels_are_refused(self, tmp_path: Path) -> None:
         asked = config(run_dir=str(tmp_path / "run"))

@@ -109,14 +109,14 @@ class TestTheRunsCommand:
         monkeypatch.setattr(steps, "on_ray", lambda p, nodes: serial)
 
     @pytest.fixture
-    def made(self, tmp_path: Path) -> Path:
+    def run_dir(self, tmp_path: Path) -> Path:
         write_folder(tmp_path / "set", {"train": 4, "val": 2})
         self.make(tmp_path)
         return tmp_path / "run"
 
-    def make(self, place: Path, *overrides: str) -> None:
+    def make(self, folder: Path, *overrides: str) -> None:
         small = ["method=kmeans", "ipc=2", "encode.chunk=5", "encode.batch=4", "evaluate.baselines=[]"]
-        source = ["source.kind=imagefolder", f"source.path={place / 'set'}", f"run_dir={place / 'run'}"]
+        source = ["source.kind=imagefolder", f"source.path={folder / 'set'}", f"run_dir={folder / 'run'}"]
         p = prepare(configuration.load("quickstart", [*source, *small, *overrides]), evaluate=False)
         job.run(p, "sample", serial)
 
@@ -130,110 +130,111 @@ class TestTheRunsCommand:
             *("seals/config*", "seals/distilled*", "seals/logs*"),
         ],
     )
-    def test_gives_every_file_back(self, where: str, spoil: Callable[[Path], None], made: Path) -> None:
-        before = made_once(made)
-        spoil(sorted(made.glob(where))[0])
+    def test_gives_every_file_back(self, where: str, spoil: Callable[[Path], None], run_dir: Path) -> None:
+        before = made_once(run_dir)
+        spoil(sorted(run_dir.glob(where))[0])
         silent = spoil is Path.unlink and (where.startswith("seals") or where.endswith("manifest.json"))
-        assert cli.main(["verify", str(made)]) == (0 if silent else 1)
-        assert cli.main(["verify", str(made), "--repair"]) == 0
+        assert cli.main(["verify", str(run_dir)]) == (0 if silent else 1)
+        assert cli.main(["verify", str(run_dir), "--repair"]) == 0
         if silent:  # as an attempt that was interrupted: the run's own command goes on there
-            self.make(made.parent)
-        after = made_once(made)
+            self.make(run_dir.parent)
+        after = made_once(run_dir)
         assert {n: after[n] for n in before} == before
         assert all(".mine-" in n or n.startswith("logs/") for n in set(after) - set(before))
-        assert {kind for kind, _ in told(made)} <= {"not ours"}
+        assert {kind for kind, _ in told(run_dir)} <= {"not ours"}
 
     @pytest.mark.parametrize("stage", ["latents", "classes", "prototypes", "plan", "syntheses"])
-    def test_gives_a_whole_stage_back(self, stage: str, made: Path) -> None:
-        before = made_once(made)
-        shutil.rmtree(made / stage)
-        assert [kind for kind, _ in told(made)] == ["missing"]
-        assert cli.main(["verify", str(made), "--repair"]) == 0
-        assert made_once(made) == before and told(made) == []
+    def test_gives_a_whole_stage_back(self, stage: str, run_dir: Path) -> None:
+        before = made_once(run_dir)
+        shutil.rmtree(run_dir / stage)
+        assert [kind for kind, _ in told(run_dir)] == ["missing"]
+        assert cli.main(["verify", str(run_dir), "--repair"]) == 0
+        assert made_once(run_dir) == before and told(run_dir) == []
 
-    def test_takes_away_what_was_copied_from_another_stage(self, made: Path) -> None:
-        before = made_once(made)
-        (latents,), (classes,) = made.glob("latents/*"), made.glob("classes/*")
+    def test_takes_away_what_was_copied_from_another_stage(self, run_dir: Path) -> None:
+        before = made_once(run_dir)
+        (latents,), (classes,) = run_dir.glob("latents/*"), run_dir.glob("classes/*")
         shutil.copy(sorted((latents / "commits").iterdir())[0], classes / "commits")
         shutil.copy(latents / "manifest.json", classes / "manifest.json")
-        assert [kind for kind, _ in told(made)] == ["foreign", "foreign"]
-        assert cli.main(["verify", str(made), "--repair"]) == 0
-        assert made_once(made) == before
+        assert [kind for kind, _ in told(run_dir)] == ["foreign", "foreign"]
+        assert cli.main(["verify", str(run_dir), "--repair"]) == 0
+        assert made_once(run_dir) == before
 
-    def test_everything_at_once(self, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        before = made_once(made)
-        for file in [*sorted(made.glob("*/*/data/*")), made / "config.yaml", made / "logs/costs.json"]:
+    def test_everything_at_once(self, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        before = made_once(run_dir)
+        for file in [*sorted(run_dir.glob("*/*/data/*")), run_dir / "config.yaml", run_dir / "logs/costs.json"]:
             flip(file)
-        for file in made.glob("*/*/commits/*"):
+        for file in run_dir.glob("*/*/commits/*"):
             file.unlink()
-        shutil.rmtree(made / "distilled")
-        assert cli.main(["verify", str(made), "--repair"]) == 0
-        assert made_once(made) == before
+        shutil.rmtree(run_dir / "distilled")
+        assert cli.main(["verify", str(run_dir), "--repair"]) == 0
+        assert made_once(run_dir) == before
         out, err = capsys.readouterr()
-        assert out.splitlines()[-1] == str(made) and "nothing is wrong" in err.splitlines()[-1]
+        assert out.splitlines()[-1] == str(run_dir) and "nothing is wrong" in err.splitlines()[-1]
 
-    def test_waits_for_a_job_that_is_at_work(self, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        shard = next((made / "distilled").glob("*.parquet"))
+    def test_waits_for_a_job_that_is_at_work(self, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        shard = next((run_dir / "distilled").glob("*.parquet"))
         shard.write_bytes(b"spoiled")
-        before = made_once(made)
-        with hold(Location.of(str(made)), "run_dir", "another"):
-            assert cli.main(["verify", str(made), "--repair"]) == 2
-        assert "is in use by another configuration (host" in capsys.readouterr().err and made_once(made) == before
-        assert cli.main(["verify", str(made), "--repair"]) == 0
+        before = made_once(run_dir)
+        with hold(Location.of(str(run_dir)), "run_dir", "another"):
+            assert cli.main(["verify", str(run_dir), "--repair"]) == 2
+        assert "is in use by another configuration (host" in capsys.readouterr().err and made_once(run_dir) == before
+        assert cli.main(["verify", str(run_dir), "--repair"]) == 0
 
-    def test_is_not_given_when_nothing_has_to_be_computed(self, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        before = files(made)
-        sorted(made.glob("latents/*/commits/*"))[0].unlink()
-        flip(made / "config.yaml")
-        (made / f"{PROBE}abc").write_text("secret")
+    def test_is_not_given_when_nothing_has_to_be_computed(self, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = files(run_dir)
+        sorted(run_dir.glob("latents/*/commits/*"))[0].unlink()
+        flip(run_dir / "config.yaml")
+        (run_dir / f"{PROBE}abc").write_text("secret")
         monkeypatch.setattr(job, "run", lambda *_, **__: pytest.fail("work began"))
-        assert cli.main(["verify", str(made), "--repair"]) == 0
-        assert files(made) == before
+        assert cli.main(["verify", str(run_dir), "--repair"]) == 0
+        assert files(run_dir) == before
 
     @pytest.mark.parametrize("other", ["gone", "changed"])
     def test_is_not_given_and_nothing_is_touched_when_the_images_are_others(
-        self, other: str, made: Path, capsys: pytest.CaptureFixture[str]
+        self, other: str, run_dir: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        flip(sorted(made.glob("latents/*/data/*"))[0])
-        flip(sorted(made.glob("classes/*/commits/*"))[0])
-        before = files(made)
+        flip(sorted(run_dir.glob("latents/*/data/*"))[0])
+        flip(sorted(run_dir.glob("classes/*/commits/*"))[0])
+        before = files(run_dir)
         if other == "gone":
-            shutil.rmtree(made.parent / "set")
+            shutil.rmtree(run_dir.parent / "set")
         else:
-            next((made.parent / "set").rglob("*.png")).unlink()
-        assert cli.main(["verify", str(made), "--repair"]) == 1
+            next((run_dir.parent / "set").rglob("*.png")).unlink()
+        assert cli.main(["verify", str(run_dir), "--repair"]) == 1
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("error: verify: what is lost cannot be made again: ")
         assert error.endswith("; nothing was removed")
-        assert files(made) == before
+        assert files(run_dir) == before
 
     def test_does_not_reach_what_an_earlier_configuration_made(
-        self, made: Path, capsys: pytest.CaptureFixture[str]
+        self, run_dir: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        (old,) = made.glob("syntheses/*")
+        (old,) = run_dir.glob("syntheses/*")
         before = files(old)
-        self.make(made.parent, "ipc=1")
+        self.make(run_dir.parent, "ipc=1")
         flip(next((old / "data").iterdir()))
-        assert cli.main(["verify", str(made), "--repair"]) == 1
+        assert cli.main(["verify", str(run_dir), "--repair"]) == 1
         assert f"{old} lacks what was damaged; it is of an earlier configuration" in capsys.readouterr().out
-        assert cli.main(["verify", str(made)]) == 0
-        self.make(made.parent)
+        assert cli.main(["verify", str(run_dir)]) == 0
+        self.make(run_dir.parent)
         assert files(old) == before, "the remedy in the line works"
 
-    def test_of_a_lost_configuration_is_not_guessed(self, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        seals.write(Location.of(str(made)), "config.yaml", (made / "config.yaml").read_bytes())  # no copy: too large
-        flip(made / "config.yaml")
-        before = files(made)
-        assert cli.main(["verify", str(made), "--repair"]) == 1
+    def test_of_a_lost_configuration_is_not_guessed(self, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        # no copy: too large
+        seals.write(Location.of(str(run_dir)), "config.yaml", (run_dir / "config.yaml").read_bytes())
+        flip(run_dir / "config.yaml")
+        before = files(run_dir)
+        assert cli.main(["verify", str(run_dir), "--repair"]) == 1
         assert "give the command that made the run once more" in capsys.readouterr().err.splitlines()[-1]
-        assert files(made) == before
-        self.make(made.parent)
-        assert cli.main(["verify", str(made)]) == 0
+        assert files(run_dir) == before
+        self.make(run_dir.parent)
+        assert cli.main(["verify", str(run_dir)]) == 0
 
-    def test_is_given_on_an_object_store_too(self, made: Path) -> None:
+    def test_is_given_on_an_object_store_too(self, run_dir: Path) -> None:
         with endpoint() as store:
             uri = store.folder()
-            self.make(made.parent, f"run_dir={uri}")
+            self.make(run_dir.parent, f"run_dir={uri}")
             before = store.files(uri)
             for name in before:
                 if (name.startswith(("latents/", "syntheses/")) and "/data/" in name) or name == "config.yaml":
@@ -242,17 +243,17 @@ class TestTheRunsCommand:
             after = store.files(uri)
             assert {n for n in before if before[n] != after.get(n)} <= {n for n in before if "costs.json" in n}
 
-    def test_in_an_artifact_folder_is_a_runs(self, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        shared = made.parent / "shared"
-        self.make(made.parent, f"artifact_dir={shared}")
+    def test_in_an_artifact_folder_is_a_runs(self, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        shared = run_dir.parent / "shared"
+        self.make(run_dir.parent, f"artifact_dir={shared}")
         before = files(shared)
         flip(sorted(shared.glob("latents/*/data/*"))[0])
         assert cli.main(["verify", str(shared), "--repair"]) == 1
         assert "it is of a run, whose command computes it again" in capsys.readouterr().out
-        self.make(made.parent, f"artifact_dir={shared}")
+        self.make(run_dir.parent, f"artifact_dir={shared}")
         assert files(shared) == before
         flip(sorted(shared.glob("syntheses/*/data/*"))[0])
-        assert cli.main(["verify", str(made), "--repair"]) == 0
+        assert cli.main(["verify", str(run_dir), "--repair"]) == 0
         assert files(shared) == before
 
 

@@ -43,14 +43,14 @@ def png(value: int, side: int = 8) -> bytes:
 def panel(index: int, items: int, name: str = "") -> ClassPanel:
     rng = np.random.default_rng(index)
     shades = [(7 * index + s) % 256 for s in range(items)]
-    made = tuple(
+    images = tuple(
         PanelImage(s, png(v), 1.25 + s, s, png(255 - v), f"real/{index}_{s}.png", 3.5 + s) for s, v in enumerate(shades)
     )
     return ClassPanel(
         f"n{index:08d}",
         name or f"class {index}",
         40,
-        made,
+        images,
         project(rng.normal(size=(40, 12)), rng.normal(size=(items, 12)), rng.normal(size=(items, 12))),
     )
 

@@ -18,10 +18,10 @@ def flat(calls: float, last: float, std: float = 0.0, **more: float) -> dict[str
 
 def test_a_chart_for_each_student_and_one_of_coverage() -> None:
     more = {"mode_coverage_ipc/latent": 0.5, "accuracy/vgg11/mean": 0.2}
-    made = charts([("a", "pgfm", True, flat(8, 0.4, 0.02, **more)), ("b", "mgd3", False, flat(50, 0.3, **more))])
+    drawn = charts([("a", "pgfm", True, flat(8, 0.4, 0.02, **more)), ("b", "mgd3", False, flat(50, 0.3, **more))])
     titles = ["last top-1 of convnet", "last top-1 of vgg11", "modes covered (latent, M = IPC)"]
-    assert [c.title for c in made] == titles
-    assert [(p.calls, p.mean, p.std, p.main) for p in made[0].points] == [(8, 0.4, 0.02, True), (50, 0.3, 0.0, False)]
+    assert [c.title for c in drawn] == titles
+    assert [(p.calls, p.mean, p.std, p.main) for p in drawn[0].points] == [(8, 0.4, 0.02, True), (50, 0.3, 0.0, False)]
 
 
 def test_sets_that_ask_no_network_and_equal_calls_are_no_chart() -> None:

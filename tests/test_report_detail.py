@@ -34,8 +34,8 @@ FLAT = Line(ODD, np.array([10.0, 30.0]), np.array([0.2, 0.2]), np.zeros(2))
 
 
 def numbers(svg: str, tag: str) -> list[list[tuple[float, float]]]:
-    found = re.findall(rf"<{tag}[^>]*points=\"([^\"]*)\"", svg)
-    return [[tuple(map(float, p.split(","))) for p in points.split()] for points in found]
+    polylines = re.findall(rf"<{tag}[^>]*points=\"([^\"]*)\"", svg)
+    return [[tuple(map(float, p.split(","))) for p in points.split()] for points in polylines]
 
 
 def test_a_line_goes_where_its_numbers_say() -> None:
@@ -69,10 +69,10 @@ def test_axes_end_at_round_numbers_around_the_values(low: float, high: float) ->
 
 def test_names_cannot_break_the_page() -> None:
     scores = ClassScores("convnet", (ODD, "dog"), (ClassSeries(ODD, np.array([0.2, 0.9]), True),))
-    found = Confusion("convnet", "mgd3", (ODD, "dog"), np.array([[0.2, 0.8], [0.1, 0.9]]))
+    confusion = Confusion("convnet", "mgd3", (ODD, "dog"), np.array([[0.2, 0.8], [0.1, 0.9]]))
     points = Embedding(np.zeros((2, 2)), np.array([0, 1]), np.ones((1, 2)), np.array([0]), (ODD, "dog"), "how")
     for svg in (
-        classes.accuracy(scores), classes.confusion(found), classes.embedding(points), lines.legend([FLAT]),
+        classes.accuracy(scores), classes.confusion(confusion), classes.embedding(points), lines.legend([FLAT]),
         lines.chart([FLAT], ODD, str, ODD),
     ):  # fmt: skip
         assert "<b>" not in svg and "&lt;b&gt;" in svg
@@ -84,9 +84,9 @@ def test_the_worst_class_comes_first() -> None:
 
 
 def test_the_most_frequent_mistake_is_named_first_and_being_right_is_none() -> None:
-    found = Confusion("c", "mgd3", ("a", "b", "c"), np.array([[0.9, 0.1, 0.0], [0.0, 1.0, 0.0], [0.7, 0.0, 0.3]]))
-    assert classes.mistakes(found) == [("c", "a", 0.7), ("a", "b", 0.1)]
-    assert "c taken for a: 70.0 %" in classes.confusion(found)
+    confusion = Confusion("c", "mgd3", ("a", "b", "c"), np.array([[0.9, 0.1, 0.0], [0.0, 1.0, 0.0], [0.7, 0.0, 0.3]]))
+    assert classes.mistakes(confusion) == [("c", "a", 0.7), ("a", "b", 0.1)]
+    assert "c taken for a: 70.0 %" in classes.confusion(confusion)
 
 
 def test_many_classes_are_listed_but_not_drawn() -> None:
@@ -104,8 +104,8 @@ class TestPlane:
         rng = np.random.default_rng(0)
         centres = 20 * rng.standard_normal((3, 16))
         real = np.concatenate([c + rng.standard_normal((20, 16)) for c in centres])
-        made = centres + 0.1
-        points, how = plane(real, made)
+        synthetic = centres + 0.1
+        points, how = plane(real, synthetic)
         assert points.shape == (63, 2) and "t-SNE" in how
         groups = [points[20 * i : 20 * i + 20] for i in range(3)]
         for i, group in enumerate(groups):
@@ -125,18 +125,18 @@ class TestEnds:
     def of(self, traces: list, landing: list[float | None]) -> dict[str, tuple[float, float]]:
         nfe = pa.array([2] * len(traces), pa.int32())
         table = pa.table({"landing": pa.array(landing, pa.float32()), "trace": pa.array(traces, schemas.TRACE)})
-        made = SimpleNamespace(numbers=lambda: counted(table.append_column("nfe", nfe)))
+        distilled = SimpleNamespace(numbers=lambda: counted(table.append_column("nfe", nfe)))
         p = SimpleNamespace(config=SimpleNamespace(method="pgfm"), variants=[SimpleNamespace(growth=None)])
-        done = SimpleNamespace(syntheses={"pgfm": made}, prepared=p)
+        done = SimpleNamespace(syntheses={"pgfm": distilled}, prepared=p)
         return {e.name: (e.mean, e.std) for e in detail.ends(done)}  # type: ignore[arg-type]
 
-    def trace(self, *found: tuple[int, str, float]) -> list[dict]:
-        return [{"step": s, "name": n, "value": v} for s, n, v in found]
+    def trace(self, *entries: tuple[int, str, float]) -> list[dict]:
+        return [{"step": s, "name": n, "value": v} for s, n, v in entries]
 
     def test_of_a_flow(self) -> None:
         ways = [self.trace((1, "detour", 9.0), (0, "detour", d), (1, "push", 0.2)) for d in (1.5, 2.5)]
-        found = self.of(ways, [0.4, 0.6])
-        assert found["Landing"] == pytest.approx((0.5, 0.1)) and found["Length of the way"] == (2.0, 0.5)
+        ends = self.of(ways, [0.4, 0.6])
+        assert ends["Landing"] == pytest.approx((0.5, 0.1)) and ends["Length of the way"] == (2.0, 0.5)
 
     def test_of_diffusion_and_of_an_unguided_flow(self) -> None:
         assert set(self.of([self.trace((1, "push", 0.2))] * 2, [0.4, 0.6])) == {"Landing"}

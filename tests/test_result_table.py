@@ -28,7 +28,7 @@ def arguments(out: Path, **more: Any) -> argparse.Namespace:
 def write(args: argparse.Namespace, method: str, seed: int, rows: list[tuple[str, float, float]],
           protocol: str = "hard", ipc: int = 10, labels: int = 0, loss: float = 0.0) -> None:  # fmt: skip
     teacher = {"architecture": "squeezenet1_0", "accuracy": 0.947} if labels else None
-    made = {
+    cell = {
         "seed": seed,
         "rows": [
             {"student": s, "training_seed": i, "last": last, "best": best, "loss": [[64, loss or 0.1 * seed]]}
@@ -37,7 +37,7 @@ def write(args: argparse.Namespace, method: str, seed: int, rows: list[tuple[str
         "images": 100, "bytes": {"images": 2_000_000, "labels": labels}, "teacher": teacher,
         "protocol_name": f"{protocol} x0.1, 64 px",
     }  # fmt: skip
-    cells.write(Cell(Row(method, ()), ipc, seed, protocol).path(args.out), made)
+    cells.write(Cell(Row(method, ()), ipc, seed, protocol).path(args.out), cell)
 
 
 def test_generation_seeds_are_what_the_deviation_is_over(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ VARIANTS = sorted(p for p in Path(table.__file__).parent.glob("*.yaml") if p.ste
 @pytest.mark.parametrize("file", VARIANTS, ids=lambda p: p.stem)
 def test_every_row_of_a_file_of_variants_is_a_configuration_of_its_own_that_holds(file: Path) -> None:
     rows = yaml.safe_load(file.read_text())
-    made = [resolve(load("nette128", [*o, "ipc=10"])).config.tree() for o in rows.values()]
-    assert made and all(a != b for i, a in enumerate(made) for b in made[:i])
+    configs = [resolve(load("nette128", [*o, "ipc=10"])).config.tree() for o in rows.values()]
+    assert configs and all(a != b for i, a in enumerate(configs) for b in configs[:i])
 
 
 def test_a_method_without_dice_is_over_training_seeds(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ def row(name: str, last: float, main: bool = False, student: str = "convnet") ->
 
 def test_dd_rankings_score_needs_the_set_random_images_and_all_of_them() -> None:
     rows = [row("mgd3", 0.5, True), row(RANDOM, 0.4), row(FULL, 0.9)]
-    found = label_robust(rows)
-    assert found["hlr/convnet"] == pytest.approx(0.4) and found["ior/convnet"] == pytest.approx(0.1)
+    scores = label_robust(rows)
+    assert scores["hlr/convnet"] == pytest.approx(0.4) and scores["ior/convnet"] == pytest.approx(0.1)
     alpha = 0.5 * 0.1 - 0.5 * 0.4
-    assert found["lrs/convnet"] == pytest.approx((math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1)), abs=1e-6)
+    assert scores["lrs/convnet"] == pytest.approx((math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1)), abs=1e-6)
     for lacking in range(3):
         assert label_robust(rows[:lacking] + rows[lacking + 1 :]) == {}
 
@@ -39,15 +39,15 @@ def test_calls_are_those_of_an_image_and_a_doubled_batch_is_one(scale: float, ca
         return SimpleNamespace(config=config, method=SimpleNamespace(generates=generates))
 
     slots = SimpleNamespace(nfe=SimpleNamespace(mean=10.0))
-    made: Any = SimpleNamespace(numbers=lambda: slots)
+    distilled: Any = SimpleNamespace(numbers=lambda: slots)
     variants = (variant("pgfm"), variant("dit"), variant(RANDOM, generates=False))
     prepared: Any = SimpleNamespace(config=variants[0].config, variants=variants)
-    done = Results(prepared, syntheses=dict.fromkeys(("pgfm", "dit", RANDOM), made))
+    done = Results(prepared, syntheses=dict.fromkeys(("pgfm", "dit", RANDOM), distilled))
     flat = network_calls(done)
     assert flat == {"network_calls": calls, "metrics/dit/network_calls": calls}
 
     flat |= {"accuracy/convnet/mean": 0.4, "accuracy/dit/convnet/mean": 0.3}
-    own, other, real = of_sets(done, flat)
-    assert own[:3] == ("pgfm", "pgfm", True) and own[3]["accuracy/convnet/mean"] == 0.4
+    main, other, real = of_sets(done, flat)
+    assert main[:3] == ("pgfm", "pgfm", True) and main[3]["accuracy/convnet/mean"] == 0.4
     assert other == ("dit", "dit", False, {"accuracy/convnet/mean": 0.3, "network_calls": calls})
     assert real[3] == {}

@@ -22,8 +22,8 @@ def refused(root: Path | str, artifacts: Path | str | None = None) -> str:
 
 def test_a_new_or_empty_folder_is_accepted_and_not_touched(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for place in ("empty", "new", "new/deep/er"):
-        RunDir(str(tmp_path / place)).check()
+    for folder in ("empty", "new", "new/deep/er"):
+        RunDir(str(tmp_path / folder)).check()
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["empty"]
 
 
@@ -70,8 +70,8 @@ def test_an_unknown_kind_of_uri_is_refused() -> None:
 
 
 def test_artifacts_live_in_the_run_or_where_several_runs_share_them(tmp_path: Path) -> None:
-    own, sharing = RunDir(str(tmp_path / "r")), RunDir(str(tmp_path / "r"), str(tmp_path / "s"))
-    assert own.artifact("encode", "f").location == Location(f"{tmp_path}/r/encode/f")
+    alone, sharing = RunDir(str(tmp_path / "r")), RunDir(str(tmp_path / "r"), str(tmp_path / "s"))
+    assert alone.artifact("encode", "f").location == Location(f"{tmp_path}/r/encode/f")
     assert sharing.artifact("encode", "f").location == Location(f"{tmp_path}/s/encode/f")
 
 

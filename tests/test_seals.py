@@ -17,9 +17,9 @@ NAME = "distilled/train-00000-of-00001.parquet"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Location:
-    place = Location.of(str(tmp_path / "run"))
-    seals.write(place, NAME, b"some bytes", "abc")
-    return place
+    location = Location.of(str(tmp_path / "run"))
+    seals.write(location, NAME, b"some bytes", "abc")
+    return location
 
 
 def test_what_was_sealed_comes_back(root: Location) -> None:
@@ -40,12 +40,12 @@ def test_every_flipped_bit_is_seen_in_the_file(root: Location, bit: int) -> None
 
 
 def test_every_flipped_bit_is_seen_in_the_seal(root: Location) -> None:
-    place = next(Path(f"{root}/seals").iterdir())
-    whole = place.read_bytes()
+    file = next(Path(f"{root}/seals").iterdir())
+    whole = file.read_bytes()
     for i in range(8 * len(whole)):
         data = bytearray(whole)
         data[i // 8] ^= 1 << i % 8
-        place.write_bytes(data)
+        file.write_bytes(data)
         assert seals.find(root, NAME) is None
     assert seals.state(root, NAME) is State.UNSEALED
 

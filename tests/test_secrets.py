@@ -159,8 +159,8 @@ class TestRefused:
     )
     def test_in_a_file(self, text: str, says: str, here: Path, tmp_path: Path, said: Says) -> None:
         (tmp_path / "config.yaml").write_text(text)
-        for given in (["--config", str(tmp_path / "config.yaml")], ["--run", str(tmp_path)]):
-            assert cli.main(["distill", *given]) == 2
+        for words in (["--config", str(tmp_path / "config.yaml")], ["--run", str(tmp_path)]):
+            assert cli.main(["distill", *words]) == 2
             assert says in said()
 
     def test_by_the_library(self, here: Path) -> None:
@@ -246,8 +246,8 @@ class TestNothingSings:
         assert "error: s3://***@bucket/images and ***" in said()
         trace = (tmp_path / "run/logs/error.txt").read_text()
         assert "ValueError: s3://***@bucket/images and ***" in trace
-        found = {n: songs(data) for n, data in written(tmp_path / "run").items() if songs(data)}
-        assert not {n for n in found if n.endswith((".yaml", ".txt", ".tsv", ".html", ".md")) or n.startswith("seals")}
+        leaks = {n: songs(data) for n, data in written(tmp_path / "run").items() if songs(data)}
+        assert not {n for n in leaks if n.endswith((".yaml", ".txt", ".tsv", ".html", ".md")) or n.startswith("seals")}
 
     def test_in_what_others_print_meanwhile(self, said: Says, monkeypatch: pytest.MonkeyPatch) -> None:
         def run(*_: object) -> int:
@@ -287,8 +287,8 @@ class TestFiles:
         try:
             assert cli.main(argv) == 0
             (run / "config.yaml").chmod(0o644)  # as an earlier version left it
-            place = "raydistill.stages.syntheses.sample.stage"
-            monkeypatch.setattr(place, lambda *_: (_ for _ in ()).throw(BadInput("no")))
+            function = "raydistill.stages.syntheses.sample.stage"
+            monkeypatch.setattr(function, lambda *_: (_ for _ in ()).throw(BadInput("no")))
             assert cli.main([*argv, "seed=1"]) == 1
         finally:
             os.umask(old)

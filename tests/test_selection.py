@@ -218,8 +218,8 @@ class TestPlan:
 
     @pytest.mark.parametrize("name", NAMES)
     def test_its_images_are_the_real_ones(self, tiny: TinyRun, name: str) -> None:
-        made = tiny.finish([f"plan {name}", f"sample {name}"])[f"sample {name}"]
-        table = tiny.stage(f"sample {name}").artifact.read_table(made.records[0])
+        picked = tiny.finish([f"plan {name}", f"sample {name}"])[f"sample {name}"]
+        table = tiny.stage(f"sample {name}").artifact.read_table(picked.records[0])
         assert set(table["image_id"].to_pylist()) <= set(tiny.train.ids.to_pylist())
 
 

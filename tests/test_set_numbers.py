@@ -41,19 +41,19 @@ def of(table: pa.Table, name: str, step: int) -> np.ndarray:
 class TestCounting:
     def test_they_are_means_and_deviations_over_the_slots(self) -> None:
         table = rows(0, 7)
-        found = counted(table)
-        assert found.nfe == MeanStd(7, table["nfe"].to_numpy().mean(), table["nfe"].to_numpy().std())
-        assert found.landing is not None and found.landing.count == 6, "a slot without a prototype landed nowhere"
-        assert list(found.curves()) == ["push", "detour"] and [s for s, _ in found.curves()["detour"]] == [0, 1]
-        for (name, step), value in found.trace.items():
+        pooled = counted(table)
+        assert pooled.nfe == MeanStd(7, table["nfe"].to_numpy().mean(), table["nfe"].to_numpy().std())
+        assert pooled.landing is not None and pooled.landing.count == 6, "a slot without a prototype landed nowhere"
+        assert list(pooled.curves()) == ["push", "detour"] and [s for s, _ in pooled.curves()["detour"]] == [0, 1]
+        for (name, step), value in pooled.trace.items():
             values = of(table, name, step)
             assert value == MeanStd(7, values.mean(), values.std())
-        assert found.path_ratio == found.trace["detour", 0]
+        assert pooled.path_ratio == pooled.trace["detour", 0]
 
     def test_of_picked_images_there_is_no_trace(self) -> None:
         bare = {"nfe": pa.array([0, 0], pa.int32()), "landing": pa.array([None, None], pa.float32())}
-        found = counted(pa.table({**bare, "trace": pa.array([[], []], schemas.TRACE)}))
-        assert found == Numbers(MeanStd(2, 0.0, 0.0), None, {}) and found.path_ratio is None
+        pooled = counted(pa.table({**bare, "trace": pa.array([[], []], schemas.TRACE)}))
+        assert pooled == Numbers(MeanStd(2, 0.0, 0.0), None, {}) and pooled.path_ratio is None
 
     def test_pooled_parts_are_their_rows_together(self) -> None:
         parts = [rows(1, 3), rows(2, 8), rows(3, 2)]
@@ -67,17 +67,17 @@ class TestCounting:
         assert Numbers.pooled([together]) == together, "to the bit"
 
     def test_they_survive_their_text_to_the_bit(self) -> None:
-        found = counted(rows(4, 9))
-        assert Numbers.of_tree(json.loads(json.dumps(found.tree(), allow_nan=False))) == found
+        pooled = counted(rows(4, 9))
+        assert Numbers.of_tree(json.loads(json.dumps(pooled.tree(), allow_nan=False))) == pooled
         lost = MeanStd.of_tree(json.loads(json.dumps(MeanStd(2, math.nan, math.inf).tree(), allow_nan=False)))
         assert lost.count == 2 and math.isnan(lost.mean) and math.isnan(lost.std)
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    made = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
-    made.finish(["encode", "group", "cluster", *(f"{s} {m}" for m in (GENERATED, REAL) for s in ("plan", "sample"))])
-    return made
+    run = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
+    run.finish(["encode", "group", "cluster", *(f"{s} {m}" for m in (GENERATED, REAL) for s in ("plan", "sample"))])
+    return run
 
 
 @pytest.mark.parametrize("method", [GENERATED, REAL])
@@ -92,23 +92,23 @@ class TestManifest:
     def test_one_of_an_older_version_has_the_same_digest_and_gives_the_same_numbers(
         self, method: str, tiny: TinyRun
     ) -> None:
-        made = tiny.sealed(f"sample {method}")
-        place = Path(made.artifact.location.uri) / "manifest.json"
-        text = place.read_bytes()
+        sealed = tiny.sealed(f"sample {method}")
+        manifest = Path(sealed.artifact.location.uri) / "manifest.json"
+        text = manifest.read_bytes()
         body = json.loads(text)
         try:
             older = {k: v for k, v in body.items() if k not in ("numbers", "numbers_digest")}
-            place.write_text(json.dumps(older, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
-            read = made.artifact.manifest()
-            assert read is not None and read.digest == made.digest and read.numbers == {}
-            assert numbers.of(Sealed(made.artifact, read)) == numbers.of(made)
+            manifest.write_text(json.dumps(older, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+            read = sealed.artifact.manifest()
+            assert read is not None and read.digest == sealed.digest and read.numbers == {}
+            assert numbers.of(Sealed(sealed.artifact, read)) == numbers.of(sealed)
         finally:
-            place.write_bytes(text)
+            manifest.write_bytes(text)
 
     def test_numbers_that_were_changed_are_found_out(self, method: str, tiny: TinyRun) -> None:
-        made = tiny.sealed(f"sample {method}")
-        place = Path(made.artifact.location.uri) / "manifest.json"
-        text = place.read_text()
+        sealed = tiny.sealed(f"sample {method}")
+        manifest = Path(sealed.artifact.location.uri) / "manifest.json"
+        text = manifest.read_text()
         body = json.loads(text)
         try:
             for spoiled in (
@@ -117,9 +117,9 @@ class TestManifest:
                 {k: v for k, v in body.items() if k != "numbers_digest"},
                 {**body, "numbers": None},
             ):
-                place.write_text(json.dumps(spoiled))
-                assert made.artifact.manifest() is None
-            assert made.artifact.seal([r.key for r in made.records], {}, made.manifest.numbers) == made.manifest
-            assert place.read_text() == text, "sealing again gives the same bytes"
+                manifest.write_text(json.dumps(spoiled))
+                assert sealed.artifact.manifest() is None
+            assert sealed.artifact.seal([r.key for r in sealed.records], {}, sealed.manifest.numbers) == sealed.manifest
+            assert manifest.read_text() == text, "sealing again gives the same bytes"
         finally:
-            place.write_text(text)
+            manifest.write_text(text)

@@ -46,9 +46,9 @@ class TestQuantised:
     def test_a_logit_is_off_by_half_a_step(self, seed: int, spread: float) -> None:
         logits = np.random.default_rng(seed).normal(0, spread, (7, 12)).astype(np.float32)
         codes, low, step = quantise(logits)
-        found = low[:, None] + step[:, None] * codes
+        decoded = low[:, None] + step[:, None] * codes
         assert codes.dtype == np.uint8
-        assert (np.abs(found - logits) <= np.ptp(logits, axis=1)[:, None] / 510 * (1 + 1e-3)).all()
+        assert (np.abs(decoded - logits) <= np.ptp(logits, axis=1)[:, None] / 510 * (1 + 1e-3)).all()
 
     def test_softened_labels_are_almost_the_teachers(self) -> None:
         """At T = 20 a thousand classes with a ResNet's logits: less than a third of a percent of total variation."""
@@ -80,9 +80,9 @@ class TestLoss:
         """KL = sum q (log q - log p); its mean is torch's batchmean; no factor T^2; 0 where the two agree."""
         logits, teacher = torch.randn(5, 7), torch.randn(5, 7)
         q, p = (teacher / 20).softmax(1), (logits / 20).softmax(1)
-        found = loss(logits, q, True, 20.0)
-        torch.testing.assert_close(found, (q * (q.log() - p.log())).sum(1))
-        torch.testing.assert_close(found.mean(), F.kl_div(p.log(), q, reduction="batchmean"))
+        divergence = loss(logits, q, True, 20.0)
+        torch.testing.assert_close(divergence, (q * (q.log() - p.log())).sum(1))
+        torch.testing.assert_close(divergence.mean(), F.kl_div(p.log(), q, reduction="batchmean"))
         torch.testing.assert_close(loss(teacher, q, True, 20.0), torch.zeros(5), atol=1e-6, rtol=0)
 
 
@@ -102,9 +102,9 @@ def taught(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     asked = soft(tiny, name="hard", visits=400, batch=8, lr=0.05, keep=True)
     full = image_sets.SetRef("full data", tiny.train.digest, len(tiny.train), None)
     out = tmp_path_factory.mktemp("taught")
-    found, _ = go(asked, tiny, [full], out)
-    assert (score := trainer.score(found[0])) is not None and score.last > 0.8
-    return kept(found[0], out)
+    students, _ = go(asked, tiny, [full], out)
+    assert (score := trainer.score(students[0])) is not None and score.last > 0.8
+    return kept(students[0], out)
 
 
 def soft(tiny: TinyRun, keep: bool = False, path: Path | None = None, **protocol: Any) -> Any:
@@ -138,7 +138,7 @@ def spec(path: Path) -> ClassifierSpec:
 
 
 def reference(tiny: TinyRun) -> image_sets.SetRef:
-    return image_sets.SetRef.of(GENERATED, tiny.made(GENERATED))
+    return image_sets.SetRef.of(GENERATED, tiny.distilled(GENERATED))
 
 
 def fkd(tiny: TinyRun, **more: Any) -> Recipe:
@@ -202,15 +202,15 @@ class TestTeacher:
     def test_soft_labels_need_one(self, finished: Path) -> None:
         tiny = TinyRun(finished)
         with pytest.raises(BadInput, match=r"name=fkd trains on a teacher's labels: give teacher\.path"):
-            found(soft(tiny, name="fkd"), ["3", "7"])
-        assert found(soft(tiny, name="hard"), ["3", "7"]) is None
+            teacher_of(soft(tiny, name="fkd"), ["3", "7"])
+        assert teacher_of(soft(tiny, name="hard"), ["3", "7"]) is None
 
     def test_one_without_a_class_is_refused(self, finished: Path, taught: Path) -> None:
         with pytest.raises(BadInput, match="class '5' is not one of the 2 classes of the teacher"):
-            found(soft(TinyRun(finished), path=taught, name="fkd"), ["3", "5"])
+            teacher_of(soft(TinyRun(finished), path=taught, name="fkd"), ["3", "5"])
 
 
-def found(config: Config, class_ids: list[str]) -> ClassifierSpec | None:
+def teacher_of(config: Config, class_ids: list[str]) -> ClassifierSpec | None:
     """The teacher that a configuration without methods asks for."""
     return preflight.find_teacher(config, class_ids, preflight.teacher_asked_by(config, [], True))
 
@@ -250,8 +250,8 @@ class TestLabels:
                 cut = images.pixels[i : i + 1, :, t : t + h, left : left + w].float() / 255
                 seen = F.interpolate(cut, (SIZE, SIZE), mode="bilinear", align_corners=False)
                 expected = network.logits(seen.flip(3) if boxes.flip[i] else seen)[0]
-                found = views.low[view, i] + views.step[view, i] * views.codes[view, i]
-                torch.testing.assert_close(found, expected, rtol=0, atol=float(views.step[view, i]) / 2 + 1e-3)
+                logits = views.low[view, i] + views.step[view, i] * views.codes[view, i]
+                torch.testing.assert_close(logits, expected, rtol=0, atol=float(views.step[view, i]) / 2 + 1e-3)
                 assert views.boxes[view].top[i] == t and views.boxes[view].flip[i] == boxes.flip[i]
 
     def test_order_and_interruption_change_nothing(self, finished: Path, taught: Path, tmp_path: Path) -> None:
@@ -303,9 +303,9 @@ class TestSoftLabelsOfLiveProtocols:
         seen, rows = Augment(images, r, 7, views), np.arange(len(images))
         for epoch in range(3):
             view = epoch % 2
-            found = views.low[view, :, None] + views.step[view, :, None] * views.codes[view]
+            logits = views.low[view, :, None] + views.step[view, :, None] * views.codes[view]
             expected = network.logits(unit_range(seen(epoch, rows)))
-            torch.testing.assert_close(found, expected, rtol=0, atol=float(views.step.max()) / 2 + 1e-3)
+            torch.testing.assert_close(logits, expected, rtol=0, atol=float(views.step.max()) / 2 + 1e-3)
         assert not torch.allclose(views.low[0], views.low[1], atol=1e-3), "two views"
 
     def test_patches_are_in_the_fingerprint_of_labels(self, finished: Path, taught: Path, tmp_path: Path) -> None:
@@ -362,10 +362,10 @@ class TestTold:
             )
             stored = {sets[0].digest: runner.run(stage, serial).sealed}
         teaching = trainer.Teaching(spec(taught), 0.9, stored)
-        found, _ = go(asked, tiny, sets, tmp_path, teaching)
-        own, full = (trainer.body(t) for t in found)
-        assert own is not None and full is not None and full["last"] > 0.7
-        assert own["teacher"] == {"architecture": "convnet", "accuracy": 0.9}
-        assert own["protocol"]["protocol"] == name and own["protocol_name"].startswith(name)
-        assert (own["bytes"]["labels"] > 0) == (name != "rded") and full["bytes"]["labels"] == 0
-        assert own["loss"][-1][1] < own["loss"][0][1] * 1.5
+        students, _ = go(asked, tiny, sets, tmp_path, teaching)
+        distilled, full = (trainer.body(t) for t in students)
+        assert distilled is not None and full is not None and full["last"] > 0.7
+        assert distilled["teacher"] == {"architecture": "convnet", "accuracy": 0.9}
+        assert distilled["protocol"]["protocol"] == name and distilled["protocol_name"].startswith(name)
+        assert (distilled["bytes"]["labels"] > 0) == (name != "rded") and full["bytes"]["labels"] == 0
+        assert distilled["loss"][-1][1] < distilled["loss"][0][1] * 1.5

@@ -29,27 +29,27 @@ ON_DISK = sorted(set(MAKERS) - {"digits"})
 
 
 @pytest.fixture(params=registry.names("source"))
-def made(request: pytest.FixtureRequest, tmp_path: Path) -> SourceConfig:
+def source_config(request: pytest.FixtureRequest, tmp_path: Path) -> SourceConfig:
     assert request.param in MAKERS, f"add a maker for the source {request.param!r} to this file"
     return MAKERS[request.param](tmp_path)
 
 
 class TestEverySource:
-    def test_lists_in_a_stable_order_with_a_stable_digest(self, made: SourceConfig) -> None:
-        first, second = open_source(made).list("train"), open_source(made).list("train")
+    def test_lists_in_a_stable_order_with_a_stable_digest(self, source_config: SourceConfig) -> None:
+        first, second = open_source(source_config).list("train"), open_source(source_config).list("train")
         assert first.ids.equals(second.ids) and first.tags.equals(second.tags)
         assert np.array_equal(first.labels, second.labels) and first.digest == second.digest
 
-    def test_ids_are_unique_and_every_image_has_a_class(self, made: SourceConfig) -> None:
+    def test_ids_are_unique_and_every_image_has_a_class(self, source_config: SourceConfig) -> None:
         for split in ("train", "val"):
-            listing = open_source(made).list(split)
+            listing = open_source(source_config).list(split)
             assert len(listing) == len(listing.labels) == len(listing.tags) > 0
             assert len(set(listing.ids.to_pylist())) == len(listing)
             assert listing.labels.dtype == np.int32 and listing.counts.min() > 0
             assert len({c.class_id for c in listing.classes}) == len(listing.classes)
 
-    def test_reads_any_images_in_the_order_asked(self, made: SourceConfig) -> None:
-        source = open_source(made)
+    def test_reads_any_images_in_the_order_asked(self, source_config: SourceConfig) -> None:
+        source = open_source(source_config)
         ids = source.list("train").ids.to_pylist()
         alone = {i: next(iter(source.read("train", [i]))) for i in ids[:10]}
         asked = [*ids[:10], ids[0], ids[3]]
@@ -57,31 +57,31 @@ class TestEverySource:
         assert list(source.read("train", asked)) == [alone[i] for i in asked]
         assert list(source.read("train", [])) == []
 
-    def test_its_images_decode(self, made: SourceConfig) -> None:
-        source = open_source(made)
+    def test_its_images_decode(self, source_config: SourceConfig) -> None:
+        source = open_source(source_config)
         for data in source.read("val", source.list("val").ids.to_pylist()[:5]):
-            assert decode(data, 16, made.max_pixels).shape == (16, 16, 3)
+            assert decode(data, 16, source_config.max_pixels).shape == (16, 16, 3)
 
-    def test_travels_to_workers_small_and_works_there(self, made: SourceConfig) -> None:
-        source = open_source(made)
+    def test_travels_to_workers_small_and_works_there(self, source_config: SourceConfig) -> None:
+        source = open_source(source_config)
         listing = source.list("train")
         sent = pickle.dumps(source)
         assert len(sent) < 1000
         ids = listing.ids.to_pylist()[:3]
         assert list(pickle.loads(sent).read("train", ids)) == list(source.read("train", ids))
 
-    def test_names_a_split_that_is_not_there(self, made: SourceConfig) -> None:
-        text = refusal(open_source(made), "trian")
+    def test_names_a_split_that_is_not_there(self, source_config: SourceConfig) -> None:
+        text = refusal(open_source(source_config), "trian")
         assert "trian" in text and "train" in text and "val" in text
 
-    def test_opens_as_the_splits_of_a_run(self, made: SourceConfig) -> None:
-        splits = open_splits(made)
+    def test_opens_as_the_splits_of_a_run(self, source_config: SourceConfig) -> None:
+        splits = open_splits(source_config)
         assert splits.train.classes == splits.test.classes and len(splits.train) > len(splits.test) > 0
 
-    def test_carves_a_search_split_that_depends_on_ids_alone(self, made: SourceConfig) -> None:
-        listing = open_source(made).list("train")
+    def test_carves_a_search_split_that_depends_on_ids_alone(self, source_config: SourceConfig) -> None:
+        listing = open_source(source_config).list("train")
         try:
-            splits = open_splits(made.model_copy(update={"search_split": 0.4}))
+            splits = open_splits(source_config.model_copy(update={"search_split": 0.4}))
         except BadInput as e:
             assert "has no image in the" in str(e) and len(listing) < 20
             return
@@ -108,25 +108,25 @@ class TestEverySource:
 
     @pytest.mark.parametrize("kind", ON_DISK)
     def test_on_disk_changes_its_digest_with_a_file_and_only_then(self, kind: str, tmp_path: Path) -> None:
-        made = MAKERS[kind](tmp_path)
-        before = open_source(made).list("train").digest
-        assert open_source(made).list("train").digest == before
-        file = next(p for p in sorted(Path(str(made.path)).rglob("*")) if p.is_file() and "train" in str(p))
+        source_config = MAKERS[kind](tmp_path)
+        before = open_source(source_config).list("train").digest
+        assert open_source(source_config).list("train").digest == before
+        file = next(p for p in sorted(Path(str(source_config.path)).rglob("*")) if p.is_file() and "train" in str(p))
         data, stat = file.read_bytes(), file.stat()
         file.write_bytes(data)
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        assert open_source(made).list("train").digest == before
+        assert open_source(source_config).list("train").digest == before
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-        assert open_source(made).list("train").digest != before
+        assert open_source(source_config).list("train").digest != before
 
     @pytest.mark.parametrize("kind", ON_DISK)
     def test_on_disk_names_a_file_that_vanished_after_listing(self, kind: str, tmp_path: Path) -> None:
-        source = open_source(made := MAKERS[kind](tmp_path))
+        source = open_source(source_config := MAKERS[kind](tmp_path))
         ids = source.list("train").ids.to_pylist()
         name = ids[0].partition("#")[0]
-        found = next(p for p in Path(str(made.path)).rglob(Path(name).name) if "train" in str(p))
-        found.unlink()
-        with pytest.raises(StageFailed, match=found.name):
+        file = next(p for p in Path(str(source_config.path)).rglob(Path(name).name) if "train" in str(p))
+        file.unlink()
+        with pytest.raises(StageFailed, match=file.name):
             list(source.read("train", ids))
 
 

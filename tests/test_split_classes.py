@@ -44,11 +44,11 @@ class TestClassesThatOnlyValidationHas:
     def test_are_said_in_a_run_and_in_a_training(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = write_digits(tmp_path / "images")
         stray(folder, "val", "odd")
-        given = ["source.kind=imagefolder", f"source.path={folder}", "ipc=1", "evaluate.baselines=[]"]
-        prepare(configuration.load("quickstart", [*given, f"run_dir={tmp_path / 'run'}"]))
+        keys = ["source.kind=imagefolder", f"source.path={folder}", "ipc=1", "evaluate.baselines=[]"]
+        prepare(configuration.load("quickstart", [*keys, f"run_dir={tmp_path / 'run'}"]))
         said = "class 'odd' (3 images) is in split 'val' but not in 'train'"
         assert f"{said}: nothing is tested on their images" in capsys.readouterr().err
-        plan = make_plan(configuration.load("quickstart", [*given, f"pretrain.out={tmp_path / 'out'}"]))
+        plan = make_plan(configuration.load("quickstart", [*keys, f"pretrain.out={tmp_path / 'out'}"]))
         assert plan.left_out == said
 
     def test_are_not_if_the_classes_are_picked_or_have_no_image(self, tiny_folder: Path, tmp_path: Path) -> None:

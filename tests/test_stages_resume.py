@@ -90,8 +90,8 @@ def owned(artifact: Artifact, keys: set[str]) -> dict[str, tuple[int, int, bytes
 
 
 def commit_file(artifact: Artifact, key: str) -> Path:
-    (found,) = Path(artifact.location.uri, "commits").glob(f"{key}~*.json")
-    return found
+    (file,) = Path(artifact.location.uri, "commits").glob(f"{key}~*.json")
+    return file
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -267,7 +267,7 @@ class TestEvaluate:
     def go(tiny: TinyRun) -> dict[str, str]:
         """Label of each training with the digest of its manifest."""
         sets = [
-            image_sets.SetRef.of(GENERATED, tiny.made(GENERATED)),
+            image_sets.SetRef.of(GENERATED, tiny.distilled(GENERATED)),
             image_sets.SetRef("full data", tiny.train.digest, len(tiny.train), None),
         ]
         trainings, _ = students.evaluate(tiny.config, tiny.run, sets, tiny.train, tiny.test)
@@ -304,9 +304,9 @@ class TestEvaluate:
         assert sum(n.endswith(" in bfloat16") for n in names) == len(full) == len(names) / 2
 
     def test_damaged_images_are_named_before_a_training(self, tiny, trained) -> None:
-        made = tiny.sealed(f"sample {GENERATED}")
-        spoil(made.artifact, made.records[0], "flipped")
-        with pytest.raises(CorruptArtifact, match=made.records[0].file):
+        sealed = tiny.sealed(f"sample {GENERATED}")
+        spoil(sealed.artifact, sealed.records[0], "flipped")
+        with pytest.raises(CorruptArtifact, match=sealed.records[0].file):
             self.go(tiny)
         assert trained == []
 

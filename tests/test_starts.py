@@ -66,22 +66,22 @@ class TestTrajectories:
     @pytest.mark.parametrize("sampler", [Ddpm(), Ddim()])
     def test_hardly_any_noise_gives_the_prototype_back(self, sampler) -> None:
         slots = batch(4, 0.7)
-        made = loop.sample(self.data, steps(Start(0.98)), sampler, None, slots, start=Start(0.98))
-        assert (made - slots.prototype).abs().max() < 0.1
+        x0 = loop.sample(self.data, steps(Start(0.98)), sampler, None, slots, start=Start(0.98))
+        assert (x0 - slots.prototype).abs().max() < 0.1
 
     def test_hardly_any_noise_in_a_flow(self) -> None:
         slots, start = batch(4, 0.7), Start(0.99)
-        made, _ = flow.sample(self.data.velocity, flow.path(5, start.time), Euler(), None, slots, start=start)
-        assert (made - slots.prototype).abs().max() < 0.1
+        x0, _ = flow.sample(self.data.velocity, flow.path(5, start.time), Euler(), None, slots, start=start)
+        assert (x0 - slots.prototype).abs().max() < 0.1
 
     @pytest.mark.parametrize("snr", [0.0892, 1.0])
     def test_ddim_keeps_the_share_of_the_prototype_that_it_began_with(self, snr: float) -> None:
         """Of N(0, 1) the probability flow is the identity: x_0 = sqrt(a) p + sqrt(1 - a) noise."""
         slots, start = batch(4, 2.0), Start(snr=snr)
         run = steps(start, 1000)
-        made = loop.sample(self.data, run, Ddim(), None, slots, start=start)
+        x0 = loop.sample(self.data, run, Ddim(), None, slots, start=start)
         a = run[0].alpha_bar
-        assert torch.allclose(made, a**0.5 * slots.prototype + (1 - a) ** 0.5 * slots.noise("init", 0), atol=2e-2)
+        assert torch.allclose(x0, a**0.5 * slots.prototype + (1 - a) ** 0.5 * slots.noise("init", 0), atol=2e-2)
 
     def test_full_strength_is_pure_noise_to_the_bit(self) -> None:
         slots = batch(4, 2.0)

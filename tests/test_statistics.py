@@ -26,16 +26,16 @@ class TestInterval:
         """400 experiments whose difference is 0: 95 % of the intervals hold it, within three standard errors."""
         rng = np.random.default_rng(8)
         within = 1.0 if generations == 1 or trainings > 1 else 0.0
-        made = [bootstrap(clusters(generations, trainings, between, within, rng), draws=1000) for _ in range(400)]
-        covered = np.mean([i is not None and not i.excludes(0.0) for i in made])
+        intervals = [bootstrap(clusters(generations, trainings, between, within, rng), draws=1000) for _ in range(400)]
+        covered = np.mean([i is not None and not i.excludes(0.0) for i in intervals])
         assert covered == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 400))
 
     def test_of_many_normal_units_is_that_of_the_normal(self) -> None:
         each = stats.norm.ppf((np.arange(200) + 0.5) / 200) + 0.3
-        found = bootstrap([np.array([v]) for v in each])
+        interval = bootstrap([np.array([v]) for v in each])
         half = stats.t.ppf(0.975, 199) * each.std(ddof=1) / math.sqrt(200)
-        assert found is not None
-        assert (found.low, found.high) == pytest.approx((0.3 - half, 0.3 + half), abs=0.01)
+        assert interval is not None
+        assert (interval.low, interval.high) == pytest.approx((0.3 - half, 0.3 + half), abs=0.01)
 
     def test_resampled_means_have_the_variance_of_two_levels(self) -> None:
         """One cluster: that of n values drawn again, (n-1)/n of the unbiased one over n."""
@@ -47,8 +47,8 @@ class TestInterval:
         assert resampled(two, 200_000).var() == pytest.approx(between + within, rel=0.02)
 
     def test_is_the_same_every_time_and_one_unit_has_none(self) -> None:
-        made = clusters(3, 2, 1.0, 1.0, np.random.default_rng(0))
-        assert bootstrap(made) == bootstrap(made)
+        units = clusters(3, 2, 1.0, 1.0, np.random.default_rng(0))
+        assert bootstrap(units) == bootstrap(units)
         assert bootstrap([np.array([0.3])]) is None and paired_t([np.array([0.3])]) is None
         assert bootstrap([np.zeros(3)]) == Interval(0.0, 0.0)
 
@@ -61,10 +61,10 @@ class TestPairedT:
     def test_is_scipys_over_generation_seeds(self) -> None:
         a, b = np.array([0.41, 0.44, 0.40, 0.47]), np.array([0.38, 0.43, 0.36, 0.42])
         expected = stats.ttest_rel(a, b)
-        found = paired_t([np.array([d, d]) for d in a - b])
-        assert found is not None and found[1] == pytest.approx(expected.pvalue)
+        paired = paired_t([np.array([d, d]) for d in a - b])
+        assert paired is not None and paired[1] == pytest.approx(expected.pvalue)
         low, high = expected.confidence_interval(0.95)
-        assert (found[0].low, found[0].high) == pytest.approx((low, high))
+        assert (paired[0].low, paired[0].high) == pytest.approx((low, high))
 
 
 class TestHolm:
@@ -115,8 +115,8 @@ class TestImages:
         """A tenth of each class is won and nothing lost: variance 0.1 x 0.9 over the images of a class."""
         share = (0.5, 0.5) if balanced else (0.1, 0.9)
         error = math.sqrt(sum(s**2 * 0.09 / n for s, n in zip(share, (40, 360), strict=True)))
-        found = over_images.bootstrap(self.A, self.B, balanced)
-        assert (found.low, found.high) == pytest.approx((0.1 - 1.96 * error, 0.1 + 1.96 * error), abs=0.006)
+        interval = over_images.bootstrap(self.A, self.B, balanced)
+        assert (interval.low, interval.high) == pytest.approx((0.1 - 1.96 * error, 0.1 + 1.96 * error), abs=0.006)
         assert over_images.error([(self.A, self.B)], balanced) == pytest.approx(error, rel=0.02)
 
     def test_more_trainings_do_not_remove_the_error_of_the_images(self) -> None:

@@ -56,21 +56,21 @@ def test_a_plain_run_takes_them_in_this_order(steps: Watched) -> None:
 
 
 def test_the_last_brings_all_that_it_needs_and_nothing_else(steps: Watched) -> None:
-    own, _ = steps.prepared.variants
-    made = steps.syntheses(own)
+    main, _ = steps.prepared.variants
+    syntheses = steps.syntheses(main)
     assert steps.began == ["encode", "group", "cluster", "plan mgd3", "sample mgd3"] and steps.computed
-    assert steps.syntheses(own) == made and steps.classes().rows == len(steps.prepared.splits.train)
+    assert steps.syntheses(main) == syntheses and steps.classes().rows == len(steps.prepared.splits.train)
     assert len(steps.began) == 5, "each once"
     again = Watched(steps.prepared)
-    assert again.syntheses(own).digest == made.digest and not again.computed, "and what another found is found"
+    assert again.syntheses(main).digest == syntheses.digest and not again.computed, "and what another found is found"
 
 
 def test_increments_share_what_comes_before_them(steps: Watched) -> None:
     """As a curriculum calls them: a set grows, and is measured in between."""
-    own, _ = steps.prepared.variants
-    parts = [steps.syntheses(own)]
+    main, _ = steps.prepared.variants
+    parts = [steps.syntheses(main)]
     small = steps.measured(SetRef.of("small", DistilledSet(tuple(parts))))
-    parts.append(steps.syntheses(own, 1))
+    parts.append(steps.syntheses(main, 1))
     large = steps.measured(SetRef.of("large", DistilledSet(tuple(parts))))
     assert small.digest != large.digest and parts[0].digest != parts[1].digest
     assert steps.began[3:] == [
@@ -80,17 +80,17 @@ def test_increments_share_what_comes_before_them(steps: Watched) -> None:
 
 def test_variants_of_one_method_are_told_apart(steps: Watched) -> None:
     """As a sweep calls them: another number of sampling steps is other images of the same plan."""
-    own, _ = steps.prepared.variants
-    made = [steps.syntheses(v) for v in (own, another(own, steps=3), own)]
-    assert made[0] == made[2] != made[1]
+    main, _ = steps.prepared.variants
+    sets = [steps.syntheses(v) for v in (main, another(main, steps=3), main)]
+    assert sets[0] == sets[2] != sets[1]
     assert steps.began[3:] == ["plan mgd3", "sample mgd3", "sample mgd3"]
 
 
 def test_weights_are_of_the_images_as_they_are(steps: Watched) -> None:
     """As a sweep over weights calls them: the images are made once."""
-    own, _ = steps.prepared.variants
-    plain = steps.weighed(own)
-    other = steps.weighed(weighing(own, "density"))
+    main, _ = steps.prepared.variants
+    plain = steps.weighed(main)
+    other = steps.weighed(weighing(main, "density"))
     assert other.parts == plain.parts and other.digest != plain.digest
     assert steps.began[3:] == ["plan mgd3", "sample mgd3", "weigh mgd3"]
 

@@ -122,8 +122,8 @@ def test_a_fit_that_is_late_ends_with_words_and_without_workers(reference: Refer
 def test_a_training_of_a_generator_is_stopped_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
     keys = ["steps=400", "checkpoint_every=20", "batch=4", "layers=1", "heads=2", "head_dim=8", f"out={out}"]
-    given = ["generator.objective=flow", "source.classes=[3,7]", *(f"pretrain.{key}" for key in keys)]
-    command = [sys.executable, str(ROOT / "jobs" / "pretrain.py"), *given]
+    overrides = ["generator.objective=flow", "source.classes=[3,7]", *(f"pretrain.{key}" for key in keys)]
+    command = [sys.executable, str(ROOT / "jobs" / "pretrain.py"), *overrides]
 
     def started() -> subprocess.Popen[str]:
         with open(run.with_suffix(".log"), "a") as log:

@@ -164,18 +164,18 @@ class TestKills:
         assert work(at(tmp_path / "killed")) == undisturbed
 
     def test_a_commit_written_again_stays_whole_at_every_moment(self, tmp_path: Path) -> None:
-        place, data = Location.of(str(tmp_path / "x")), os.urandom(500_000)
-        place.write(data)
-        writer = threading.Thread(target=lambda: [place.write(data) for _ in range(30)])
+        location, data = Location.of(str(tmp_path / "x")), os.urandom(500_000)
+        location.write(data)
+        writer = threading.Thread(target=lambda: [location.write(data) for _ in range(30)])
         writer.start()
         while writer.is_alive():
-            assert place.read() == data
+            assert location.read() == data
 
     def test_a_shorter_object_replaces_a_longer_one(self, tmp_path: Path) -> None:
-        place = Location.of(str(tmp_path / "x"))
-        place.write(b"longer")
-        place.write(b"short")
-        assert place.read() == b"short"
+        location = Location.of(str(tmp_path / "x"))
+        location.write(b"longer")
+        location.write(b"short")
+        assert location.read() == b"short"
 
     @pytest.mark.parametrize("keep", [0, 1, 50, -1])
     def test_a_torn_commit_record_is_no_commit(self, tmp_path: Path, undisturbed: Manifest, keep: int) -> None:
@@ -202,11 +202,11 @@ class TestKills:
     def test_a_torn_manifest_is_sealed_again(
         self, tmp_path: Path, undisturbed: Manifest, damage: Callable[[bytes], bytes]
     ) -> None:
-        place = tmp_path / "undisturbed" / "encode" / FINGERPRINT / "manifest.json"
-        whole = place.read_bytes()
-        place.write_bytes(damage(whole))
+        file = tmp_path / "undisturbed" / "encode" / FINGERPRINT / "manifest.json"
+        whole = file.read_bytes()
+        file.write_bytes(damage(whole))
         assert at(tmp_path / "undisturbed").manifest() is None
-        assert work(at(tmp_path / "undisturbed")) == undisturbed and place.read_bytes() == whole
+        assert work(at(tmp_path / "undisturbed")) == undisturbed and file.read_bytes() == whole
 
     def test_stray_files_among_the_commits_are_ignored(self, tmp_path: Path, undisturbed: Manifest) -> None:
         folder = tmp_path / "undisturbed" / "encode" / FINGERPRINT / "commits"
@@ -282,13 +282,13 @@ class TestTwoAttempts:
         assert at(tmp_path).commit("a", b"x", rows=1, device="cpu") == first and files(tmp_path) == before
 
     def test_at_the_same_time_are_one_commit(self, tmp_path: Path, undisturbed: Manifest) -> None:
-        found: list[Manifest] = []
-        threads = [threading.Thread(target=lambda: found.append(work(at(tmp_path / "raced")))) for _ in range(8)]
+        manifests: list[Manifest] = []
+        threads = [threading.Thread(target=lambda: manifests.append(work(at(tmp_path / "raced")))) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert found == [undisturbed] * 8 and len(self.commits(tmp_path / "raced")) == 3
+        assert manifests == [undisturbed] * 8 and len(self.commits(tmp_path / "raced")) == 3
 
     def test_that_differ_on_one_kind_of_device_are_a_fault(self, tmp_path: Path) -> None:
         for data in (b"x", b"y"):

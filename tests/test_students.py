@@ -87,8 +87,8 @@ class TestConvNet:
         net = ConvNet(10, 32, 16)
         torch.manual_seed(7)
         expected = [nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3), nn.Linear(256, 10)]
-        made = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-        for one, other in zip(made, expected, strict=True):
+        layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+        for one, other in zip(layers, expected, strict=True):
             assert torch.equal(one.weight, other.weight) and torch.equal(one.bias, other.bias)
 
 
@@ -97,12 +97,12 @@ class TestPooling:
     def test_values_and_gradients_have_the_bits_of_pytorchs_own(self, shape: tuple[int, ...]) -> None:
         x = torch.randn(shape)
         x.view(-1)[::3] = 0  # where the gradient of relu is 0, not 1 or a half
-        found, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
-        mine, theirs = relu_avg_pool(found), F.avg_pool2d(F.relu(expected), 2)
+        inputs, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
+        mine, theirs = relu_avg_pool(inputs), F.avg_pool2d(F.relu(expected), 2)
         push = torch.randn_like(theirs)
         mine.backward(push)
         theirs.backward(push)
-        assert torch.equal(mine, theirs) and torch.equal(found.grad, expected.grad)
+        assert torch.equal(mine, theirs) and torch.equal(inputs.grad, expected.grad)
         with torch.inference_mode():
             assert torch.equal(relu_avg_pool(x), theirs)
 

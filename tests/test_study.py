@@ -64,8 +64,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
         if p.config.method == "mgd3" and seen.wrong:
             raise StageFailed(seen.wrong)
         digest = f"{p.config.method} at {p.config.sampler.steps}"
-        made: Any = SimpleNamespace(digest=digest, rows=2)
-        return Results(p, syntheses={p.config.method: made})
+        syntheses: Any = SimpleNamespace(digest=digest, rows=2)
+        return Results(p, syntheses={p.config.method: syntheses})
 
     class Steps:
         def __init__(self, p: Any) -> None:
@@ -165,8 +165,8 @@ def test_samples_that_run_off_are_a_result_and_other_failures_are_not(seen: Seen
 def test_landing_is_of_slots_that_have_a_prototype_and_detour_of_whole_ways() -> None:
     trace = [{"step": 1, "name": "detour", "value": 9.0}, {"step": 0, "name": "detour", "value": 1.5}]
     columns = {"nfe": [4, 4], "landing": pa.array([0.2, None]), "trace": pa.array([trace] * 2, schemas.TRACE)}
-    made: Any = SimpleNamespace(read=lambda _: pa.table(columns), manifest=SimpleNamespace(numbers={}))
-    done = Results(SimpleNamespace(config=SimpleNamespace(method="pgfm")), syntheses={"pgfm": DistilledSet((made,))})  # type: ignore[arg-type]
+    part: Any = SimpleNamespace(read=lambda _: pa.table(columns), manifest=SimpleNamespace(numbers={}))
+    done = Results(SimpleNamespace(config=SimpleNamespace(method="pgfm")), syntheses={"pgfm": DistilledSet((part,))})  # type: ignore[arg-type]
     assert kept.ended(done) == {"landing": 0.2, "detour": 1.5}
 
 

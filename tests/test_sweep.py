@@ -35,17 +35,17 @@ def test_the_winner_is_measured_again_and_tested_once_beside_the_default(fits: l
     """Each by seeds of its own; best.yaml is a configuration that a run takes."""
     config = tiny_sweep.config(tmp_path / "run", SCALE)
     sweep.main(config)
-    found = study(config)
-    assert [t["trial"] for t in found["trials"]] == list(range(6)) and len(found["again"]) == 2
-    seeds = [{r["seed"] for r in m["trainings"]} for m in (found["default"], *found["trials"], *found["again"])]
+    body = study(config)
+    assert [t["trial"] for t in body["trials"]] == list(range(6)) and len(body["again"]) == 2
+    seeds = [{r["seed"] for r in m["trainings"]} for m in (body["default"], *body["trials"], *body["again"])]
     assert seeds == [{0, 1}] * 7 + [{2, 3}] * 2
     assert fits == [6, 4, 4, 6, 4], "default and two trials, twice two trials, three again, two on the test images"
     best = load(str(tmp_path / "run" / "best.yaml"))
-    assert best.guidance.scale == found["winner"]["values"]["guidance.scale"]
+    assert best.guidance.scale == body["winner"]["values"]["guidance.scale"]
     assert best.source.search_split == 0 and best.tune == Config().tune and best.run_dir == "runs/best"
     page = (tmp_path / "run" / "study.html").read_text()
-    assert f"<h1>{found['verdict']}</h1>" in page and page.count("<polyline") == 6 and "<script" not in page
-    test = found["scores"]["test"]
+    assert f"<h1>{body['verdict']}</h1>" in page and page.count("<polyline") == 6 and "<script" not in page
+    test = body["scores"]["test"]
     assert test["difference"]["mean"] == pytest.approx(test["winner"]["mean"] - test["default"]["mean"])
     fits.clear()
     sweep.main(config)
@@ -124,8 +124,8 @@ def test_several_objectives_have_a_front(fits: list[int], tmp_path: Path) -> Non
         tmp_path / "run", {"sampler": {"steps": [2, 3, 4]}}, search="grid", objectives=["accuracy", "network_calls"]
     )
     sweep.main(config)
-    found = study(config)
-    assert [t["objectives"]["network_calls"] for t in found["trials"]] == [2, 3, 4] and 0 in found["front"]
+    body = study(config)
+    assert [t["objectives"]["network_calls"] for t in body["trials"]] == [2, 3, 4] and 0 in body["front"]
 
 
 @pytest.mark.parametrize(

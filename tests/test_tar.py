@@ -24,22 +24,22 @@ def listed(path: Path) -> list[str]:
 
 
 def info(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = "") -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.type, made.size, made.linkname = kind, size, link
-    return made
+    member = tarfile.TarInfo(name)
+    member.type, member.size, member.linkname = kind, size, link
+    return member
 
 
-def header(made: tarfile.TarInfo, form: int = tarfile.GNU_FORMAT) -> bytes:
-    return made.tobuf(form)
+def header(member: tarfile.TarInfo, form: int = tarfile.GNU_FORMAT) -> bytes:
+    return member.tobuf(form)
 
 
 END = bytes(1024)
 SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a.jpg", "GNU.sparse.realsize": "9"}
 
 
-def pax(made: tarfile.TarInfo, **attributes: str) -> bytes:
-    made.pax_headers = attributes
-    return header(made, tarfile.PAX_FORMAT)
+def pax(member: tarfile.TarInfo, **attributes: str) -> bytes:
+    member.pax_headers = attributes
+    return header(member, tarfile.PAX_FORMAT)
 
 
 class TestHostileArchives:
@@ -62,7 +62,7 @@ class TestHostileArchives:
         assert "not UTF-8" in self.refused(tmp_path, info("\udcff.jpg").tobuf(tarfile.USTAR_FORMAT) + END)
 
     @pytest.mark.parametrize(
-        ("made", "what"),
+        ("member", "what"),
         [
             (info("a.jpg", tarfile.SYMTYPE, link="/etc/passwd"), "a symbolic link"),
             (info("a.jpg", tarfile.LNKTYPE, link="b.jpg"), "a hard link"),
@@ -73,8 +73,8 @@ class TestHostileArchives:
             (info("a.jpg", b"V"), "of the unknown kind"),
         ],
     )
-    def test_what_is_no_plain_file_is_refused(self, tmp_path: Path, made: tarfile.TarInfo, what: str) -> None:
-        assert f"'a.jpg' is {what}" in self.refused(tmp_path, header(made) + END)
+    def test_what_is_no_plain_file_is_refused(self, tmp_path: Path, member: tarfile.TarInfo, what: str) -> None:
+        assert f"'a.jpg' is {what}" in self.refused(tmp_path, header(member) + END)
 
     def test_a_sparse_file_of_the_posix_kind_is_refused(self, tmp_path: Path) -> None:
         assert "a sparse file" in self.refused(tmp_path, pax(info("a.jpg"), **SPARSE) + END)
@@ -151,9 +151,9 @@ class TestHostileArchives:
     def test_no_flipped_byte_of_a_header_passes_for_something_else(self, tmp_path: Path) -> None:
         whole = write_tar(tmp_path / "train-0.tar", tar_samples(0)).read_bytes()
         expected = listed(tmp_path)
-        for place in range(512):
+        for position in range(512):
             changed = bytearray(whole)
-            changed[place] ^= 1
+            changed[position] ^= 1
             (tmp_path / "train-0.tar").write_bytes(changed)
             try:
                 assert listed(tmp_path) == expected

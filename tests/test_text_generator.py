@@ -108,8 +108,8 @@ class TestNumbers:
         pipeline.set_progress_bar_config(disable=True)
         asked = [list(CLASSES.values())[i] for i in batch.class_index.tolist()]
         told = {"negative_prompt": [NEGATIVE] * len(asked), "guidance_scale": SCALE, "output_type": "latent"}
-        made: torch.Tensor = pipeline(asked, num_inference_steps=STEPS, **told, **more).images
-        return made
+        latents: torch.Tensor = pipeline(asked, num_inference_steps=STEPS, **told, **more).images
+        return latents
 
     def test_from_a_noised_prototype(self, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_img2img as img2img
@@ -118,9 +118,9 @@ class TestNumbers:
         monkeypatch.setattr(img2img, "randn_tensor", lambda shape, **_: batch.noise("init", 0))
         kind = "StableDiffusionImg2ImgPipeline"
         wanted = self.theirs(written, kind, batch, image=batch.prototype, strength=STRENGTH)
-        made = self.ours(written, batch, Start(1 - STRENGTH))
-        assert torch.allclose(made, wanted, atol=1e-4, rtol=1e-4) and wanted.std() > 0.1
-        assert not torch.allclose(made, self.ours(written, slots([1, 1, 1]), Start(1 - STRENGTH)), atol=1e-2)
+        latents = self.ours(written, batch, Start(1 - STRENGTH))
+        assert torch.allclose(latents, wanted, atol=1e-4, rtol=1e-4) and wanted.std() > 0.1
+        assert not torch.allclose(latents, self.ours(written, slots([1, 1, 1]), Start(1 - STRENGTH)), atol=1e-2)
 
     def test_from_pure_noise(self, written: Path) -> None:
         batch = slots([2, 0])

@@ -91,15 +91,15 @@ def test_parquet_of_theirs_is_told_of_each_time_and_never_exported(run: Path, tm
 
 @pytest.mark.parametrize("name", ["README.md", SHARD])
 def test_a_folder_in_the_place_of_our_file_is_named_and_stays(run: Path, tmp_path: Path, name: str) -> None:
-    place = run / "distilled" / name
-    ours = place.read_bytes()
-    place.unlink()
-    place.mkdir()
-    (place / "mine.txt").write_text("keep me")
+    file = run / "distilled" / name
+    ours = file.read_bytes()
+    file.unlink()
+    file.mkdir()
+    (file / "mine.txt").write_text("keep me")
     with pytest.raises(StageFailed, match=rf"{name}: it is a folder .*; move it away, then run the same command again"):
         assemble(run, syntheses(tmp_path / "two"))
-    place.rename(tmp_path / "moved")
-    assert assemble(run, syntheses(tmp_path / "two")) and place.read_bytes() == ours
+    file.rename(tmp_path / "moved")
+    assert assemble(run, syntheses(tmp_path / "two")) and file.read_bytes() == ours
     assert (tmp_path / "moved" / "mine.txt").read_text() == "keep me"
 
 

@@ -41,16 +41,18 @@ def test_a_run_is_in_mlflow_as_in_its_directory(
     run, uri = tmp_path / "runs" / "a", f"sqlite:///{tmp_path}/mlflow.db"
     assert command(run, "tracking.uri=local") == 0
     assert f"look: mlflow ui --backend-store-uri {uri}" in capsys.readouterr().err
-    made, client = only_run(uri), MlflowClient(uri)
-    assert made.info.status == "FINISHED"
+    tracked, client = only_run(uri), MlflowClient(uri)
+    assert tracked.info.status == "FINISHED"
     flat = json.loads((run / "result.json").read_text())
-    assert {k: v for k, v in made.data.metrics.items() if k in flat} == flat and len(flat) > 40
-    assert made.data.metrics["nfe/mgd3"] == 3 and made.data.metrics["effective_sample_size/mgd3"] == pytest.approx(8, 1)
-    curve = client.get_metric_history(made.info.run_id, "curve/convnet/mgd3")
+    assert {k: v for k, v in tracked.data.metrics.items() if k in flat} == flat and len(flat) > 40
+    assert tracked.data.metrics["nfe/mgd3"] == 3 and tracked.data.metrics[
+        "effective_sample_size/mgd3"
+    ] == pytest.approx(8, 1)
+    curve = client.get_metric_history(tracked.info.run_id, "curve/convnet/mgd3")
     assert [m.step for m in curve] == [32, 64] and curve[-1].value == flat["accuracy/convnet/mean"]
-    assert made.data.params["sampler.steps"] == "3" and made.data.tags["raydistill.method"] == "mgd3"
-    assert {d.tags[0].value for d in made.inputs.dataset_inputs} == {"source", "testing", "distilled"}
-    names = [a.path for folder in (None, "images") for a in client.list_artifacts(made.info.run_id, folder)]
+    assert tracked.data.params["sampler.steps"] == "3" and tracked.data.tags["raydistill.method"] == "mgd3"
+    assert {d.tags[0].value for d in tracked.inputs.dataset_inputs} == {"source", "testing", "distilled"}
+    names = [a.path for folder in (None, "images") for a in client.list_artifacts(tracked.info.run_id, folder)]
     assert names[:5] == ["config.yaml", "images", "report.html", "result.json", "trainings.json"]
     assert names[5:] == ["images/mgd3.png", "images/random.png"]
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -58,9 +60,9 @@ def test_a_run_is_in_mlflow_as_in_its_directory(
 
     assert command(run, "tracking.uri=local") == 0  # again
     again = only_run(uri)
-    assert (again.info.run_id, again.info.end_time) == (made.info.run_id, made.info.end_time)
-    assert again.data.metrics.keys() == made.data.metrics.keys()
-    assert [len(client.get_metric_history(made.info.run_id, k)) for k in flat] == [1] * len(flat)
+    assert (again.info.run_id, again.info.end_time) == (tracked.info.run_id, tracked.info.end_time)
+    assert again.data.metrics.keys() == tracked.data.metrics.keys()
+    assert [len(client.get_metric_history(tracked.info.run_id, k)) for k in flat] == [1] * len(flat)
     capsys.readouterr()
     assert cli.main(["verify", str(run)]) == 0
     assert "nothing is wrong" in capsys.readouterr().err

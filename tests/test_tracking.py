@@ -57,8 +57,8 @@ def runs(uri: str, root: Location) -> list[Any]:
     if experiment is None:
         return []
     ids = {j.card.id for j in journals(root)}
-    found = client.search_runs([experiment.experiment_id])
-    return sorted((r for r in found if r.data.tags.get("raydistill.id") in ids), key=lambda r: r.info.start_time)
+    runs = client.search_runs([experiment.experiment_id])
+    return sorted((r for r in runs if r.data.tags.get("raydistill.id") in ids), key=lambda r: r.info.start_time)
 
 
 def history(uri: str, run: Any, key: str) -> list[tuple[int, float]]:

@@ -200,7 +200,7 @@ class TestFile:
         assert (file.class_ids, file.width, file.image_size) == (folder.class_ids, folder.width, folder.image_size)
 
     @pytest.mark.parametrize(
-        ("header", "given", "why"),
+        ("header", "fields", "why"),
         [
             (
                 None,
@@ -214,10 +214,10 @@ class TestFile:
             ({"classes": ["3", "7", "9"]}, {}, "3 classes are given, but .* has a head of 2"),
         ],
     )
-    def test_what_it_lacks_is_one_line(self, tmp_path: Path, header: Any, given: dict[str, Any], why: str) -> None:
+    def test_what_it_lacks_is_one_line(self, tmp_path: Path, header: Any, fields: dict[str, Any], why: str) -> None:
         path = self.write(tmp_path, self.about(**header) if isinstance(header, dict) else header)
         with pytest.raises(BadInput, match=why) as said:
-            ClassifierSpec(path, **given, key="teacher")
+            ClassifierSpec(path, **fields, key="teacher")
         assert "\n" not in str(said.value)
 
 
@@ -246,9 +246,9 @@ class TestOneCall:
         make = classifiers.planned
         monkeypatch.setattr(classifiers, "planned", lambda *args: planned.append(make(*args)) or planned[-1])
         monkeypatch.setattr(classifiers, "train", lambda *_: pytest.fail("never mind"))
-        for given, epochs in (({"full_epochs": None}, None), ({}, None), ({}, 3)):
+        for keys, epochs in (({"full_epochs": None}, None), ({}, None), ({}, 3)):
             with pytest.raises(pytest.fail.Exception):
-                raydistill.train_classifier(self.asked(tmp_path, **given), epochs=epochs)
+                raydistill.train_classifier(self.asked(tmp_path, **keys), epochs=epochs)
         assert [t.recipe.visits // t.set.images for t in planned] == [30, 1, 3]
 
     @pytest.mark.parametrize(
@@ -280,5 +280,7 @@ class TestOneCall:
 def test_keeping_is_no_part_of_a_training(tiny: TinyRun) -> None:
     """What was trained without is found with, and the other way round."""
     prints: list[Callable[[], Any]] = [lambda: tiny.config, lambda: classifiers.keeping(tiny.config)]
-    found = {trainings.trainings(c(), tiny.run, [everything(tiny)], tiny.test)[0].artifact.fingerprint for c in prints}
-    assert len(found) == 1
+    fingerprints = {
+        trainings.trainings(c(), tiny.run, [everything(tiny)], tiny.test)[0].artifact.fingerprint for c in prints
+    }
+    assert len(fingerprints) == 1

@@ -77,9 +77,9 @@ def test_it_ends_as_an_undisturbed_one(
     monkeypatch.setattr(faults, "hook", None)
     kept = state.load()
     assert kept is not None and kept["found"]["step"] == steps[test]
-    score, found = go(student, r, state)
+    score, resumed = go(student, r, state)
     assert score == undisturbed
-    assert all(torch.equal(found[k], weights[k]) for k in weights) and len(found) == len(weights)
+    assert all(torch.equal(resumed[k], weights[k]) for k in weights) and len(resumed) == len(weights)
 
 
 def hard_labels(r: Recipe) -> Recipe:

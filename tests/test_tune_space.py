@@ -49,10 +49,10 @@ def test_a_space_that_is_left_out_is_what_method_guidance_and_sampler_declare(me
 def test_a_method_is_asked_for_the_knobs_that_it_reads() -> None:
     both = of("tune.space.method=[mgd3,pgfm]", "tune.space.guidance.scale=loguniform(0.01,0.3)",
               "tune.space.path.w_max=uniform(0.1,0.5)", "tune.space.sampler.steps=uniform(4,20)")  # fmt: skip
-    for method, own in (("mgd3", "guidance.scale"), ("pgfm", "path.w_max")):
+    for method, knob in (("mgd3", "guidance.scale"), ("pgfm", "path.w_max")):
         trial = Trial(method)
         both.suggest(trial)
-        assert sorted(trial.asked_for) == sorted(["method", own, "sampler.steps"])
+        assert sorted(trial.asked_for) == sorted(["method", knob, "sampler.steps"])
 
 
 def test_a_grid_has_every_cell_once() -> None:

@@ -46,9 +46,9 @@ def sampled(tiny: TinyRun, slots: Sealed) -> Sealed:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    made = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
-    made.finish([*UPSTREAM, f"plan {GENERATED}", f"sample {GENERATED}"])
-    return made
+    run = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
+    run.finish([*UPSTREAM, f"plan {GENERATED}", f"sample {GENERATED}"])
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +78,9 @@ class TestNoise:
         at = table.column_names.index("seed_key")
         other = Artifact(tiny.run.artifacts, "plan", "f" * 16)
         other.commit_table("plan", table.set_column(at, "seed_key", pa.array(asked)), device="driver")
-        made = sampled(tiny, Sealed(other, other.seal(["plan"])))
+        union = sampled(tiny, Sealed(other, other.seal(["plan"])))
         for before, after, key in zip(
-            sampled(tiny, slots).read().to_pylist(), made.read().to_pylist(), asked, strict=True
+            sampled(tiny, slots).read().to_pylist(), union.read().to_pylist(), asked, strict=True
         ):
             assert after["seed_key"] == key and (after["image"] == before["image"]) == (
                 after["seed_key"] == before["seed_key"]
@@ -143,12 +143,12 @@ class TestUnion:
         assert torch.equal(whole.images.labels, torch.cat([a.images.labels for a in apart]))
         assert whole.bytes == sum(a.bytes for a in apart)
         (one, *_) = trainings.trainings(tiny.config, tiny.run, [ref], tiny.test)
-        place, e = Location.of(str(tmp_path)), tiny.config.evaluate
-        job = Job((one,), tiny.config.source, tiny.train, tiny.test, e, place, place)
+        location, e = Location.of(str(tmp_path)), tiny.config.evaluate
+        job = Job((one,), tiny.config.source, tiny.train, tiny.test, e, location, location)
         StudentTrainer(job, torch.device("cpu"), "cpu").run(one)
         one.artifact.seal(["training"])
-        found = body(one)
-        assert found is not None and found["bytes"]["images"] == whole.bytes
+        committed = body(one)
+        assert committed is not None and committed["bytes"]["images"] == whole.bytes
 
     def test_it_is_labelled(self, tiny: TinyRun, parts: tuple[Sealed, Sealed]) -> None:
         soft = config(evaluate={"protocol": {"name": "fkd", "views": 2, "image_size": 16}})
@@ -168,16 +168,16 @@ class TestUnion:
             return number
 
         real = np.concatenate([x for x, _ in measure.real_vectors(points[LATENT], LATENT)]).mean(0)
-        made = np.concatenate([schemas.tensor_numpy(p.read(["latent"])["latent"]).reshape(6, -1) for p in parts])
-        assert value(*parts) == pytest.approx(np.linalg.norm(made.mean(0) - real), rel=1e-5)
+        synthetic = np.concatenate([schemas.tensor_numpy(p.read(["latent"])["latent"]).reshape(6, -1) for p in parts])
+        assert value(*parts) == pytest.approx(np.linalg.norm(synthetic.mean(0) - real), rel=1e-5)
         assert len({value(*parts), value(parts[0]), value(parts[1])}) == 3
 
     def test_the_product_holds_the_images_of_its_parts(
         self, tiny: TinyRun, parts: tuple[Sealed, Sealed], tmp_path: Path
     ) -> None:
         def rows(name: str, *some: Sealed) -> list[dict]:
-            place = Location.of(str(tmp_path / name))
-            product.assemble(place, DistilledSet(some), tiny.train.classes, GENERATED, {}, "card")
+            location = Location.of(str(tmp_path / name))
+            product.assemble(location, DistilledSet(some), tiny.train.classes, GENERATED, {}, "card")
             return pq.read_table(tmp_path / name / "distilled/train-00000-of-00001.parquet").to_pylist()
 
         union, apart = rows("union", *parts), [rows(n, p) for n, p in zip("ab", parts, strict=True)]

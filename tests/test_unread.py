@@ -23,8 +23,8 @@ def documented() -> list[list[str]]:
     """Every command of the README, the pages and the presets: the verb, then its words."""
     files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "raydistill" / "presets").glob("*.yaml")]
     text = "\n".join(f.read_text().replace("\\\n", " ") for f in files)
-    found = re.findall(r"(?:python jobs/(\w+)\.py|(?<=`)raydistill (\w+)) ([^`\n#]*)", text)
-    return [[job or verb, *shlex.split(words)] for job, verb, words in found if (job or verb) in cli.VERBS]
+    commands = re.findall(r"(?:python jobs/(\w+)\.py|(?<=`)raydistill (\w+)) ([^`\n#]*)", text)
+    return [[job or verb, *shlex.split(words)] for job, verb, words in commands if (job or verb) in cli.VERBS]
 
 
 def test_every_documented_command_gives_only_keys_that_are_read() -> None:
@@ -32,12 +32,12 @@ def test_every_documented_command_gives_only_keys_that_are_read() -> None:
     assert len(commands) > 15 and {"distill", "evaluate", "pretrain"} <= {c[0] for c in commands}
     for verb, *words in commands:
         pairs = [w for w in words if re.fullmatch(r"[a-z_.]+=\S+", w) and "..." not in w]
-        given = [cli._long(o) if verb == "evaluate" else o for o in pairs]
-        given = [
-            o for o in given if o.partition(".")[0].partition("=")[0] in Config.model_fields
+        overrides = [cli._long(o) if verb == "evaluate" else o for o in pairs]
+        overrides = [
+            o for o in overrides if o.partition(".")[0].partition("=")[0] in Config.model_fields
         ]  # not an example's own
-        config = load("quickstart", [o for o in given if not o.startswith("pretrain.steps")])
-        reads.check(verb, reads.keys(given), config)
+        config = load("quickstart", [o for o in overrides if not o.startswith("pretrain.steps")])
+        reads.check(verb, reads.keys(overrides), config)
 
 
 class TestVerbs:
@@ -98,11 +98,11 @@ class TestNobodyAsks:
 
     def test_features_that_nothing_asks_for(self, refused: Refused, tmp_path: Path) -> None:
         network = write_student(tmp_path / "network")
-        given = ["distill", f"features.path={network}", "encode.num_gpus=9"]
-        assert "features.path: nothing here asks for features" in refused(*given, "metrics.names=[]")
+        words = ["distill", f"features.path={network}", "encode.num_gpus=9"]
+        assert "features.path: nothing here asks for features" in refused(*words, "metrics.names=[]")
         assert "features.image_size: nothing here asks" in refused("distill", "features.image_size=32")
         for asks in (["metrics.names=[fid]"], ["metrics.names=[]", "method=herding", "selection.space=feature"]):
-            assert "encode.num_gpus=9 need more" in refused(*given, *asks), "it is read now"
+            assert "encode.num_gpus=9 need more" in refused(*words, *asks), "it is read now"
 
     def test_what_a_file_holds_is_for_all_verbs(self, refused: Refused, tmp_path: Path) -> None:
         (tmp_path / "c.yaml").write_text("teacher: {path: gone}\npretrain: {out: o}\nlabel: {batch: 3}\n")

@@ -56,18 +56,18 @@ def plain(text: str) -> str:
 )
 def test_a_claim_is_what_its_interval_says(difference: Difference, tone: str, says: str) -> None:
     data = report(judgement=judged(difference))
-    (found,) = verdicts(data.judgement)
-    assert found.tone == tone and found.claim.startswith("This mgd3 set ")
-    assert says in plain(found.claim)
-    assert found.best == "", "with random images alone there is nothing else to name"
-    assert plain(found.claim) in Reader(render(data)).text
+    (verdict,) = verdicts(data.judgement)
+    assert verdict.tone == tone and verdict.claim.startswith("This mgd3 set ")
+    assert says in plain(verdict.claim)
+    assert verdict.best == "", "with random images alone there is nothing else to name"
+    assert plain(verdict.claim) in Reader(render(data)).text
 
 
 def test_what_was_not_compared_is_open() -> None:
-    (found,) = verdicts(judged())
-    assert found.tone == "open" and "no seeds in common" in found.claim
-    (found,) = verdicts(judged(scored=scores(NAN)))
-    assert found.tone == "open" and "no valid accuracy" in found.claim
+    (verdict,) = verdicts(judged())
+    assert verdict.tone == "open" and "no seeds in common" in verdict.claim
+    (verdict,) = verdicts(judged(scored=scores(NAN)))
+    assert verdict.tone == "open" and "no valid accuracy" in verdict.claim
 
 
 def more(*others: tuple[str, float]) -> tuple[ScoreRow, ...]:
@@ -78,11 +78,11 @@ class TestBest:
     """The headline names the best of all sets, whichever is the run's own."""
 
     def best(self, difference: Difference, *others: tuple[str, float], **change: object) -> str:
-        made = judged(between("mgd3", RANDOM, 0.063, 0.02), difference, scored=more(*others), **change)
-        (found,) = verdicts(made)
-        assert found.claims == [found.best, found.claim]
-        assert plain(found.best) in Reader(render(report(judgement=made))).text
-        return plain(found.best)
+        judgement = judged(between("mgd3", RANDOM, 0.063, 0.02), difference, scored=more(*others), **change)
+        (verdict,) = verdicts(judgement)
+        assert verdict.claims == [verdict.best, verdict.claim]
+        assert plain(verdict.best) in Reader(render(report(judgement=judgement))).text
+        return plain(verdict.best)
 
     def test_is_another_set(self) -> None:
         said = self.best(between("kmeans", "mgd3", 0.019, 0.01), ("kmeans", 0.54), ("dit", 0.5))
@@ -104,8 +104,8 @@ class TestChance:
     def test_needs_more_than_noise_over_it(self) -> None:
         def detail(last: float, std: float | None, images: int, seeds: int = 3) -> str:
             row = replace(scores(last)[0], seeds=seeds, last_std=std)
-            (found,) = verdicts(judged(scored=(row,), tested=(images // 10,) * 10))
-            return plain(found.detail)
+            (verdict,) = verdicts(judged(scored=(row,), tested=(images // 10,) * 10))
+            return plain(verdict.detail)
 
         assert "cannot be told from chance (10.0 %)" in detail(0.104, 0.01, 1000)
         assert "cannot be told from chance" in detail(0.12, 0.001, 100), "within the error of a hundred test images"
@@ -115,8 +115,8 @@ class TestChance:
         assert "Chance is 10.0 %" in detail(0.2, None, 1000, 1)
 
     def test_one_seed_has_no_spread(self) -> None:
-        (found,) = verdicts(judged(scored=scores(seeds=1)))
-        assert "±" not in found.detail and "one seed" in found.detail
+        (verdict,) = verdicts(judged(scored=scores(seeds=1)))
+        assert "±" not in verdict.detail and "one seed" in verdict.detail
 
 
 class TestUneven:
@@ -124,9 +124,9 @@ class TestUneven:
 
     def test_sets_are_told_apart_a_class(self) -> None:
         rows = tuple(replace(s, balanced_mean=s.last_mean - 0.2, balanced_std=0.01) for s in scores())
-        found = [between("mgd3", RANDOM, 0.063, 0.02), between("mgd3", RANDOM, 0.001, 0.02, measure="balanced")]
-        made = judged(*found, scored=rows, measure="balanced", tested=(10, 40))
-        (one,) = verdicts(made)
+        differences = [between("mgd3", RANDOM, 0.063, 0.02), between("mgd3", RANDOM, 0.001, 0.02, measure="balanced")]
+        judgement = judged(*differences, scored=rows, measure="balanced", tested=(10, 40))
+        (one,) = verdicts(judgement)
         assert one.tone == "same" and "0.1 points" in one.claim
         assert "32.1 ± 1.0 % a class (52.1 % an image)" in plain(one.detail)
         assert "keeps 49 %" in one.detail, "of 65.2 a class, and not of 85.2 an image"
@@ -140,8 +140,8 @@ def test_a_table_puts_the_larger_set_first() -> None:
 
 def test_the_page_has_a_table_of_every_pair() -> None:
     others = [between("kmeans", "mgd3", 0.019, 0.01), between("kmeans", RANDOM, 0.08, 0.01)]
-    made = judged(between("mgd3", RANDOM, 0.063, 0.02), *others, scored=more(("kmeans", 0.54)))
-    words = Reader(render(report(judgement=made))).text
+    judgement = judged(between("mgd3", RANDOM, 0.063, 0.02), *others, scored=more(("kmeans", 0.54)))
+    words = Reader(render(report(judgement=judgement))).text
     assert "mgd3 − random 6.3 [4.3, 8.3]" in words
     assert "1 further pair" in words and words.index("kmeans − mgd3") < words.index("1 further pair")
     assert "What can be told apart" not in Reader(render(report(judgement=judged()))).text

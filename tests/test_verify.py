@@ -52,9 +52,9 @@ def test_a_whole_run_has_no_finding_and_is_read_to_the_last_byte(run: Path) -> N
 def test_every_spoiled_file_is_named(
     run: Path, where: Callable[[Path], Path] | str, spoil: Callable[[Path], None]
 ) -> None:
-    place = run / where if isinstance(where, str) else where(run)
-    spoil(place)
-    kind, name = "missing" if spoil is Path.unlink else "damaged", place.relative_to(run).as_posix()
+    file = run / where if isinstance(where, str) else where(run)
+    spoil(file)
+    kind, name = "missing" if spoil is Path.unlink else "damaged", file.relative_to(run).as_posix()
     if spoil is Path.unlink and where in (manifest, seal):  # so ends an attempt that was interrupted just before
         kind, name = "unfinished", STAGE if where is manifest else "result.json"
     if where is seal and spoil is folder:
@@ -93,8 +93,8 @@ class TestForeign:
         body = json.loads(commit(run).read_text()) | {"file": file, "key": "x"}
         text = canonical(body)
         (run / STAGE / "commits" / f"x~{digest(text.encode())[:16]}.json").write_text(text)
-        (found,) = findings(run)
-        assert found.kind is Kind.FOREIGN and all(p.uri.startswith(f"{run}/{STAGE}/commits/x~") for p in found.drop)
+        (finding,) = findings(run)
+        assert finding.kind is Kind.FOREIGN and all(p.uri.startswith(f"{run}/{STAGE}/commits/x~") for p in finding.drop)
 
     @pytest.mark.parametrize("name", ["..%2F..%2Fsecret.json", "%2Fetc%2Fhostname.json", "a.b", "plain%2f.json"])
     def test_a_seal_that_points_elsewhere_is_not_followed(self, run: Path, name: str) -> None:
@@ -115,9 +115,9 @@ class TestLeftOver:
 
     def test_a_commit_that_lost(self, run: Path) -> None:
         record = at(run).commit("a", b"other bytes", rows=3, device="gpu")
-        (found,) = findings(run)
-        assert found.kind is Kind.LEFT_OVER and {p.uri for p in found.drop} == {
-            found.location.uri,
+        (finding,) = findings(run)
+        assert finding.kind is Kind.LEFT_OVER and {p.uri for p in finding.drop} == {
+            finding.location.uri,
             f"{run}/{STAGE}/{record.file}",
         }
 
@@ -198,8 +198,8 @@ class TestWorkInProgress:
     def test_one_kind_of_device_that_disagrees_with_itself_is_a_fault(self, run: Path) -> None:
         manifest(run).unlink()
         at(run).commit("a", b"other bytes", rows=3, device="cpu")
-        found = [f for f in findings(run) if f.is_fault]
-        assert len(found) == 1 and "was computed twice on 'cpu' with different bytes" in found[0].what
+        faults = [f for f in findings(run) if f.is_fault]
+        assert len(faults) == 1 and "was computed twice on 'cpu' with different bytes" in faults[0].what
 
 
 def test_what_is_not_ours_is_named_and_left_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,8 +221,8 @@ def test_a_run_leads_to_the_artifacts_that_it_shares(tmp_path: Path, run: Path) 
     seals.write(Location.of(str(run)), "config.yaml", f"artifact_dir: {shared}\n".encode())
     assert findings(run) == []
     flip(data(shared))
-    for place in (run, shared):
-        assert [f.location.uri for f in findings(place)] == [str(data(shared))]
+    for root in (run, shared):
+        assert [f.location.uri for f in findings(root)] == [str(data(shared))]
 
 
 @pytest.mark.parametrize(
@@ -273,10 +273,10 @@ def test_kept_weights_are_read_and_trained_again_if_they_are_damaged(
     about = described("convnet", 8, ["a", "b"], 32, weights.training)
     weights.write(torch.nn.Linear(3, 2).state_dict(), about)
     assert findings(run) == [] and weights.there() and weights.known()
-    place = run / "checkpoints/students/one" / name
-    spoil(place)
+    weights_file = run / "checkpoints/students/one" / name
+    spoil(weights_file)
     kind = "missing" if spoil is Path.unlink else "damaged"
-    assert told(run) == [(kind, place.relative_to(run).as_posix())] and not weights.there()
+    assert told(run) == [(kind, weights_file.relative_to(run).as_posix())] and not weights.there()
     weights.write(torch.nn.Linear(3, 2).state_dict(), about)
     assert findings(run) == [] and weights.there()
 
@@ -310,11 +310,11 @@ class TestOnAnObjectStore:
     ) -> None:
         uri = store.upload(run)
         assert findings(uri) == []
-        place = Location.of(uri)
+        location = Location.of(uri)
         record = at(uri).manifest().records[0]
         (at(uri).location / record.file).write(b"spoiled")
         (at(uri).location / "commits" / commit(run, "b").name).delete()
-        (place / "result.json").write(b"[]")
+        (location / "result.json").write(b"[]")
         assert [(f.kind, f.location.name) for f in findings(uri)] == [
             (Kind.MISSING, commit(run, "b").name),
             (Kind.DAMAGED, Path(record.file).name),
@@ -323,7 +323,7 @@ class TestOnAnObjectStore:
         assert cli.main(["verify", uri]) == 1
         mend(findings(uri))
         work(at(uri))
-        seals.write(place, "result.json", b"{}")
+        seals.write(location, "result.json", b"{}")
         assert findings(uri) == [] and store.files(uri) == files(run)
 
     def test_an_empty_place_is_refused(self, store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,7 @@ class TestWhoLooksElsewhere:
 
 
 def test_a_sample_knows_a_file_by_its_size_and_ends(tmp_path: Path) -> None:
-    made = {}
+    samples = {}
     for name, data in {
         "empty": b"",
         "one": b"1",
@@ -139,8 +139,8 @@ def test_a_sample_knows_a_file_by_its_size_and_ends(tmp_path: Path) -> None:
         "longer": b"1" * (2 * SAMPLE + 1),
     }.items():
         (tmp_path / name).write_bytes(data)
-        made[name] = sample_of(tmp_path / name)
-    assert len(set(made.values())) == 5
+        samples[name] = sample_of(tmp_path / name)
+    assert len(set(samples.values())) == 5
 
 
 class TestTheLine:

@@ -39,15 +39,15 @@ def shard_refused(tmp_path: Path, files: Sequence[tuple[str, bytes]]) -> str:
 
 
 class TestLayout:
-    @pytest.mark.parametrize("place", ["train-0.tar", "train-set-7.tar", "train/a.tar", "train/000.tar"])
-    def test_is_found_flat_and_in_a_folder(self, tmp_path: Path, place: str) -> None:
-        write_tar(tmp_path / place, tar_samples(0))
-        assert keys(listed(tmp_path)) == [f"{place}#000{i}" for i in range(5)]
+    @pytest.mark.parametrize("file", ["train-0.tar", "train-set-7.tar", "train/a.tar", "train/000.tar"])
+    def test_is_found_flat_and_in_a_folder(self, tmp_path: Path, file: str) -> None:
+        write_tar(tmp_path / file, tar_samples(0))
+        assert keys(listed(tmp_path)) == [f"{file}#000{i}" for i in range(5)]
         assert "it has train" in refused(tmp_path, "val")
 
     def test_in_both_places_at_once_is_refused(self, tmp_path: Path) -> None:
-        for place in ("train-0.tar", "train/0.tar"):
-            write_tar(tmp_path / place, tar_samples(0))
+        for file in ("train-0.tar", "train/0.tar"):
+            write_tar(tmp_path / file, tar_samples(0))
         assert "more than once" in refused(tmp_path)
 
     @pytest.mark.parametrize("split", ["x-{0008..0010}", "x-{0008..0010}.tar", "far/y-{8..10}-end"])
@@ -226,11 +226,11 @@ class TestReading:
 
         data = path.read_bytes()
         archive = ReadWindow(Counted(data), len(data), webdataset.AHEAD)
-        found = list(members(archive))
-        assert len(found) == 400 and Counted.asked < len(data) / 5
+        entries = list(members(archive))
+        assert len(entries) == 400 and Counted.asked < len(data) / 5
         Counted.asked = 0
-        member = member_at(ReadWindow(Counted(data), len(data), webdataset.AHEAD), found[301].start)
-        assert member == found[301] and Counted.asked <= webdataset.AHEAD
+        member = member_at(ReadWindow(Counted(data), len(data), webdataset.AHEAD), entries[301].start)
+        assert member == entries[301] and Counted.asked <= webdataset.AHEAD
 
     @pytest.mark.parametrize("change", ["moved", "cut", "replaced", "gone"])
     def test_a_shard_that_changed_after_listing_is_named(self, tmp_path: Path, change: str) -> None:

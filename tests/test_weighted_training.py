@@ -38,12 +38,14 @@ class Soft:
 
 def trained(protocol: str, weights: Tensor | None, weighting: str = "loss", **more: Any) -> dict[str, Any]:
     """The parameters of a network after a short training on 16 images."""
-    own = ProtocolConfig(name=protocol, visits=32, batch=8, image_size=SIZE, evaluations=2, weighting=weighting, **more)
+    settings = ProtocolConfig(
+        name=protocol, visits=32, batch=8, image_size=SIZE, evaluations=2, weighting=weighting, **more
+    )
     data = images(16)
     data = data if weights is None else ImageSet(data.pixels, data.labels, weights)
-    made = resolve(own, Setting(8, 2, SIZE, "convnet"))
-    targets = Soft(data.labels) if made.soft else None
-    _, net = train_student(Student("convnet", 8, 2, 0), made, data, images(8, seed=9), CPU, targets)
+    resolved = resolve(settings, Setting(8, 2, SIZE, "convnet"))
+    targets = Soft(data.labels) if resolved.soft else None
+    _, net = train_student(Student("convnet", 8, 2, 0), resolved, data, images(8, seed=9), CPU, targets)
     return net.state_dict()
 
 
@@ -71,8 +73,8 @@ def test_cutmix_mixes_weights_as_it_mixes_images() -> None:
 class TestSampling:
     def drawn(self, weights: np.ndarray, seeds: int) -> np.ndarray:
         """How often each row was drawn, (seeds, n)."""
-        own = recipe(visits=len(weights))
-        rows = [np.concatenate([r for _, r, _ in batches(len(weights), own, s, 0, weights)]) for s in range(seeds)]
+        short = recipe(visits=len(weights))
+        rows = [np.concatenate([r for _, r, _ in batches(len(weights), short, s, 0, weights)]) for s in range(seeds)]
         return np.stack([np.bincount(r, minlength=len(weights)) for r in rows])
 
     def test_rows_come_in_proportion_to_their_weights(self) -> None:
@@ -84,14 +86,14 @@ class TestSampling:
 
     @pytest.mark.parametrize("value", [1.0, 0.1, 1 / 3])
     def test_equal_weights_give_the_permutation_of_none(self, value: float) -> None:
-        own = recipe(visits=70)
-        pairs = zip(batches(33, own, 4), batches(33, own, 4, 0, np.full(33, value, np.float32)), strict=True)
+        short = recipe(visits=70)
+        pairs = zip(batches(33, short, 4), batches(33, short, 4, 0, np.full(33, value, np.float32)), strict=True)
         assert all(np.array_equal(a[1], b[1]) for a, b in pairs)
 
     def test_it_can_be_continued_anywhere(self) -> None:
-        own, weights = recipe(visits=200), np.arange(50.0)
-        whole = list(batches(50, own, 3, 0, weights))
-        for one, other in zip(whole[7:], batches(50, own, 3, 7, weights), strict=True):
+        short, weights = recipe(visits=200), np.arange(50.0)
+        whole = list(batches(50, short, 3, 0, weights))
+        for one, other in zip(whole[7:], batches(50, short, 3, 7, weights), strict=True):
             assert one[0] == other[0] and np.array_equal(one[1], other[1]) and one[2] == other[2]
 
     def test_of_nothing_nothing_is_drawn(self) -> None:
@@ -104,12 +106,12 @@ class TestSampling:
         data = replace(images(16), weights=2 * UNEQUAL)
 
         def moved(seed: int, weighting: str) -> Tensor:
-            own = replace(recipe(visits=16, evaluations=1, weighting=weighting, **off), momentum=0.0, lr=1e-3)
+            short = replace(recipe(visits=16, evaluations=1, weighting=weighting, **off), momentum=0.0, lr=1e-3)
             # the initial network of seed 0, the draws of `seed`
             with pytest.MonkeyPatch.context() as patch:
                 build = Student.build
                 patch.setattr(Student, "build", lambda s, size: build(replace(s, seed=0), size))
-                _, net = train_student(Student("convnet", 8, 2, seed), own, data, images(8, seed=9), CPU)
+                _, net = train_student(Student("convnet", 8, 2, seed), short, data, images(8, seed=9), CPU)
             return torch.cat([v.flatten() for v in net.parameters()])
 
         before = torch.cat([v.flatten() for v in Student("convnet", 8, 2, 0).build(SIZE).parameters()])

@@ -87,21 +87,21 @@ def done(stage: Stage) -> Sealed:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    made = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
-    made.finish(["encode", "group", "cluster", f"plan {GENERATED}", f"sample {GENERATED}"])
-    return made
+    run = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
+    run.finish(["encode", "group", "cluster", f"plan {GENERATED}", f"sample {GENERATED}"])
+    return run
 
 
 def sizes(tiny: TinyRun) -> dict[tuple[int, int], int]:
     """(class, slot) -> images of the cluster or node whose centroid the slot has, found by the centroid itself."""
     slots, clusters = (tiny.sealed(name).read() for name in (f"plan {GENERATED}", "cluster"))
     centroids, anchors = (schemas.tensor_numpy(t[c]) for t, c in ((clusters, "centroid"), (slots, "prototype")))
-    found = {}
+    sizes = {}
     for i, (c, s) in enumerate(zip(slots["class_index"].to_pylist(), slots["slot"].to_pylist(), strict=True)):
         same = [j for j, z in enumerate(centroids) if np.array_equal(z, anchors[i])]
         (row,) = [j for j in same if clusters["class_index"][j].as_py() == c]
-        found[c, s] = clusters["size"][row].as_py()
-    return found
+        sizes[c, s] = clusters["size"][row].as_py()
+    return sizes
 
 
 class TestStage:
@@ -148,11 +148,11 @@ class TestStage:
 class TestSet:
     @pytest.fixture(scope="class")
     def weighed(self, tiny: TinyRun) -> DistilledSet:
-        return tiny.made(GENERATED).weighing(done(tiny.stage(WEIGH)))
+        return tiny.distilled(GENERATED).weighing(done(tiny.stage(WEIGH)))
 
     def test_its_images_have_the_weights_of_their_slots(self, tiny: TinyRun, weighed: DistilledSet) -> None:
         expected = {(r["class_index"], r["slot"]): r["weight"] for r in done(tiny.stage(WEIGH)).read().to_pylist()}
-        plain, table = tiny.made(GENERATED).read(), weighed.read()
+        plain, table = tiny.distilled(GENERATED).read(), weighed.read()
         assert len(set(expected.values())) > 2 and table.schema == plain.schema
         assert {(r["class_index"], r["slot"]): r["weight"] for r in table.to_pylist()} == expected
         for name in set(table.column_names) - {"weight"}:
@@ -162,20 +162,20 @@ class TestSet:
         ]
 
     def test_in_a_union_each_part_keeps_its_own(self, tiny: TinyRun, weighed: DistilledSet) -> None:
-        (part,), own = weighed.parts, weighed.read(["weight"])["weight"].to_pylist()
+        (part,), weights = weighed.parts, weighed.read(["weight"])["weight"].to_pylist()
         union = DistilledSet((part, part), (*weighed.weights, None))
-        assert union.read(["weight"])["weight"].to_pylist() == own + [1.0] * 6
+        assert union.read(["weight"])["weight"].to_pylist() == weights + [1.0] * 6
         assert union.read(["slot"])["slot"].to_pylist() == DistilledSet((part, part)).read(["slot"])["slot"].to_pylist()
 
     def test_labels_and_checks_are_of_the_images_and_trainings_of_the_weights_too(
         self, tiny: TinyRun, weighed: DistilledSet
     ) -> None:
-        plain, refs = tiny.made(GENERATED), {}
-        for name, made in (("plain", plain), ("weighed", weighed)):
-            ref = SetRef.of(GENERATED, made)
+        plain, refs = tiny.distilled(GENERATED), {}
+        for name, distilled in (("plain", plain), ("weighed", weighed)):
+            ref = SetRef.of(GENERATED, distilled)
             refs[name] = (
                 label.stage(tiny.config, tiny.run, ref, tiny.train.classes, tiny.network, tiny.recipe()),
-                check.stage(tiny.run, tiny.sealed("group"), made),
+                check.stage(tiny.run, tiny.sealed("group"), distilled),
                 trainings.trainings(tiny.config, tiny.run, [ref], tiny.test)[0],
             )
         same = [a.artifact.fingerprint == b.artifact.fingerprint for a, b in zip(*refs.values(), strict=True)]
@@ -183,34 +183,34 @@ class TestSet:
 
     def test_equal_weights_train_as_none_to_the_bit(self, tiny: TinyRun, weighed: DistilledSet, tmp_path: Path) -> None:
         (part,) = weighed.parts
-        place = part.read(schemas.PLACE)
+        rows = part.read(schemas.PLACE)
         ones = Artifact(Location.of(str(tmp_path)), "weights", "1" * 16)
-        ones.commit_table("weights", place.append_column("weight", pa.array(np.ones(6))), device="driver")
+        ones.commit_table("weights", rows.append_column("weight", pa.array(np.ones(6))), device="driver")
         equal = DistilledSet((part,), (Sealed(ones, ones.seal(["weights"])),))
 
-        def result(made: DistilledSet) -> dict | None:
-            (t, *_) = trainings.trainings(tiny.config, tiny.run, [SetRef.of(GENERATED, made)], tiny.test)
+        def result(distilled: DistilledSet) -> dict | None:
+            (t, *_) = trainings.trainings(tiny.config, tiny.run, [SetRef.of(GENERATED, distilled)], tiny.test)
             job = Job((t,), tiny.config.source, tiny.train, tiny.test, tiny.config.evaluate, *[ones.location] * 2)
             StudentTrainer(job, torch.device("cpu"), "cpu").run(t)
             t.artifact.seal(["training"])
             return body(t)
 
-        assert equal.digest != tiny.made(GENERATED).digest
-        assert result(equal) == result(tiny.made(GENERATED)) != result(weighed)
+        assert equal.digest != tiny.distilled(GENERATED).digest
+        assert result(equal) == result(tiny.distilled(GENERATED)) != result(weighed)
         loaded = syntheses(SetRef.of(GENERATED, weighed), tiny.config.source, 16).images
         assert loaded.weights.tolist() == pytest.approx(weighed.read(["weight"])["weight"].to_pylist())
 
 
 def small(tmp_path: Path, *overrides: str) -> Config:
-    given = ("source.classes=[3,7]", "ipc=3", "sampler.steps=2", "cluster.restarts=1", "metrics.names=[l2]")
-    given = (*given, "evaluate.baselines=[random]", "evaluate.full=false")
+    keys = ("source.classes=[3,7]", "ipc=3", "sampler.steps=2", "cluster.restarts=1", "metrics.names=[l2]")
+    keys = (*keys, "evaluate.baselines=[random]", "evaluate.full=false")
     short = ("evaluate.seeds=1", "evaluate.width=8", "evaluate.protocol.visits=32", "evaluate.protocol.batch=8")
-    return load("quickstart", [*given, *short, f"run_dir={tmp_path / 'run'}", *overrides])
+    return load("quickstart", [*keys, *short, f"run_dir={tmp_path / 'run'}", *overrides])
 
 
 def digests(done: Results) -> dict[str, tuple[str, str]]:
     """Of each set, of its images and of all of it."""
-    return {name: (made.images_digest, made.digest) for name, made in done.syntheses.items()}
+    return {name: (distilled.images_digest, distilled.digest) for name, distilled in done.syntheses.items()}
 
 
 class TestRun:

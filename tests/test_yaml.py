@@ -105,8 +105,8 @@ class TestKeys:
         assert says in refused(base=file(text))
 
     def test_what_is_merged_without_a_conflict_counts(self, file) -> None:
-        made = load(file("encode: &e {batch: 3}\nsample:\n  <<: *e\n  threads: 2\n"))
-        assert (made.sample.batch, made.sample.threads) == (3, 2)
+        config = load(file("encode: &e {batch: 3}\nsample:\n  <<: *e\n  threads: 2\n"))
+        assert (config.sample.batch, config.sample.threads) == (3, 2)
 
     @pytest.mark.timeout(20)
     def test_merges_cannot_grow_without_end(self, file) -> None:

@@ -115,7 +115,7 @@ class TinyRun:
         assert sealed is not None, f"{name} is not finished under {self.root}"
         return sealed
 
-    def made(self, method_name: str) -> DistilledSet:
+    def distilled(self, method_name: str) -> DistilledSet:
         """The sealed syntheses of a method."""
         return DistilledSet((self.sealed(f"sample {method_name}"),))
 
@@ -131,7 +131,7 @@ class TinyRun:
         if kind == "means":
             return check.means_stage(self.run, self.sealed("group"))
         if kind == "check":
-            return check.stage(self.run, self.sealed("means"), self.made(method_name))
+            return check.stage(self.run, self.sealed("means"), self.distilled(method_name))
         if kind == "cluster":
             return cluster.stage(self.config, self.run, self.sealed("group"), self.train.classes, self.shape)
         if kind == "import":
@@ -166,11 +166,13 @@ class TinyRun:
         assert growth is not None
         judges = dict.fromkeys((CURRENT, REFERENCE), self.network)
         v, slots, real = growth.next.with_networks(judges), self.sealed(f"plan {base}"), self.sealed("group")
-        return increment.stage(v, growth.how, self.run, slots, real, self.vae, self.generator, judges, self.made(base))
+        return increment.stage(
+            v, growth.how, self.run, slots, real, self.vae, self.generator, judges, self.distilled(base)
+        )
 
     def ref(self, method_name: str) -> SetRef:
         """The syntheses of a method as a training set."""
-        return SetRef.of(method_name, self.made(method_name))
+        return SetRef.of(method_name, self.distilled(method_name))
 
     def recipe(self) -> Recipe:
         """That of a student on stored soft labels."""
