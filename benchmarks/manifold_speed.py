@@ -59,8 +59,8 @@ def scene(batch: int, neighbours: int, shape: tuple[int, ...], device: str) -> t
     pred = Prediction(step, x, eps, x0_from_eps(x, eps, step), log_variance(step, None, eps))
     anchors = draw(batch, *shape)
     keys = [NoiseKey(0, "c", i) for i in range(batch)]
-    near = anchors.unsqueeze(1) + draw(batch, neighbours, *shape)
-    return pred, Batch(torch.zeros(batch, dtype=torch.long, device=device), anchors, keys, {"neighbours": near})
+    neighbouring = anchors.unsqueeze(1) + draw(batch, neighbours, *shape)
+    return pred, Batch(torch.zeros(batch, dtype=torch.long, device=device), anchors, keys, {"neighbours": neighbouring})
 
 
 def explicit(pred: Prediction, slots: Batch, k: int = 12, d: int = 3) -> torch.Tensor:

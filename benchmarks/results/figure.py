@@ -47,17 +47,17 @@ def label(axes: Any, text: str, x: float, y: float, colour: str, dx: float = 6, 
     axes.annotate(text, (x, y), (dx, dy), textcoords="offset points", color=colour, ha="left", va="center")
 
 
-def labels(axes: Any, words: Sequence[tuple[str, float, float, str]], apart: float = 12, width: float = 40) -> None:
+def labels(axes: Any, words: Sequence[tuple[str, float, float, str]], distance: float = 12, width: float = 40) -> None:
     """Words (text, x, y, colour) right of their points, moved up where they would stand on words below them.
 
-    Call it when everything else is drawn: it goes by the final scales. `apart` and `width` are in points.
+    Call it when everything else is drawn: it goes by the final scales. `distance` and `width` are in points.
     """
     axes.autoscale_view()
     point = axes.figure.dpi / 72
     taken: list[tuple[float, float]] = []
     for text, x, y, colour in sorted(words, key=lambda w: w[2]):
         across, up = axes.transData.transform((x, y)) / point
-        at = max([up, *(v + apart for u, v in taken if abs(u - across) < width and v + apart > up)])
+        at = max([up, *(v + distance for u, v in taken if abs(u - across) < width and v + distance > up)])
         taken.append((across, at))
         label(axes, text, x, y, colour, 7, at - up)
 

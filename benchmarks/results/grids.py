@@ -81,10 +81,10 @@ def study(args: argparse.Namespace) -> Study:
 
 
 def compute(
-    args: argparse.Namespace, asked: Sequence[Cell], more: Callable[[Results], dict[str, Any]] = lambda done: {}
+    args: argparse.Namespace, requested: Sequence[Cell], more: Callable[[Results], dict[str, Any]] = lambda done: {}
 ) -> None:
     """Brings cells to disk, a line each; each keeps when and by which commit it was made."""
-    for cell, kept in study(args).compute(asked, lambda done: more(done) | {"made": stamp()}):
+    for cell, kept in study(args).compute(requested, lambda done: more(done) | {"made": stamp()}):
         print(f"CELL {cell}: {line(kept)}", flush=True)
 
 

@@ -71,8 +71,8 @@ def flow(args: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
 
 
 def teacher(args: argparse.Namespace) -> list[str]:
-    given = {"path": args.teacher, "architecture": args.teacher_architecture, "classes": args.teacher_classes}
-    return [f"teacher.{key}={value}" for key, value in given.items() if value]
+    keys = {"path": args.teacher, "architecture": args.teacher_architecture, "classes": args.teacher_classes}
+    return [f"teacher.{key}={value}" for key, value in keys.items() if value]
 
 
 def summary(args: argparse.Namespace) -> str:
