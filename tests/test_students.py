@@ -231,7 +231,7 @@ class TestTimm:
     def test_without_timm_the_line_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "timm", None)
         student = registry.get("student", "timm:resnet18")
-        with pytest.raises(BadInput, match="pip install timm"):
+        with pytest.raises(BadInput, match=r'pip install "raydistill\[timm\]"'):
             student(7, 32, 64)
 
     def test_the_family_is_no_student_itself(self) -> None:

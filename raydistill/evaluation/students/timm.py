@@ -23,7 +23,7 @@ def named(name: str) -> Callable[[int, int, int], nn.Module]:
         except Exception as e:  # beside another build of torchvision its import raises RuntimeError
             raise BadInput(
                 f"student 'timm:{name}': timm cannot be imported ({one_line(e)}); "
-                "pip install timm, with the torchvision that belongs to your torch"
+                'pip install "raydistill[timm]", with the torchvision that belongs to your torch'
             ) from None
         if not timm.is_model(name):
             raise BadInput(f"student 'timm:{name}': timm has no such model; see timm.list_models()")
