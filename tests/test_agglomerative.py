@@ -21,11 +21,11 @@ def test_separated_blobs_are_the_clusters(linkage: module.Linkage) -> None:
     rng = np.random.default_rng(0)
     truth = rng.permutation(np.repeat([0, 1, 2], [30, 20, 10]))
     x = (100 * np.eye(3, 5)[truth] + rng.standard_normal((60, 5))).astype(np.float16)
-    found = agglomerative(x, 3, linkage)
-    assert np.array_equal(found.labels, truth) and found.size.tolist() == [30, 20, 10]
+    clusters = agglomerative(x, 3, linkage)
+    assert np.array_equal(clusters.labels, truth) and clusters.size.tolist() == [30, 20, 10]
     for j in range(3):
-        np.testing.assert_allclose(found.centroids[j], x[truth == j].mean(0, dtype=np.float64), rtol=1e-6)
-        assert truth[found.medoid[j]] == j
+        np.testing.assert_allclose(clusters.centroids[j], x[truth == j].mean(0, dtype=np.float64), rtol=1e-6)
+        assert truth[clusters.medoid[j]] == j
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,12 @@ def test_only_single_linkage_follows_a_chain(linkage: module.Linkage, merged: tu
 
 @LINKAGES
 def test_equal_points_are_one(linkage: module.Linkage) -> None:
-    found = agglomerative(np.repeat(line(0, 1, 9), [5, 3, 2], axis=0), 7, linkage)
-    assert found.size.tolist() == [5, 3, 2] and found.centroids.ravel().tolist() == [0, 1, 9] and not found.sse.any()
+    clusters = agglomerative(np.repeat(line(0, 1, 9), [5, 3, 2], axis=0), 7, linkage)
+    assert (
+        clusters.size.tolist() == [5, 3, 2]
+        and clusters.centroids.ravel().tolist() == [0, 1, 9]
+        and not clusters.sse.any()
+    )
     assert agglomerative(line(4), 3, linkage).size.tolist() == [1]
 
 

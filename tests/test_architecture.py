@@ -83,21 +83,21 @@ def imported(source: str, package: str = "raydistill") -> set[str]:
     A name imported by a literal string (`importlib.import_module("a")`, `__import__("a")`) counts too. The registry's
     imports, whose names are known only at run time, are the one intended exception.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 parents = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*parents, *([node.module] if node.module else [])])
-            found |= {f"{base}.{alias.name}" for alias in node.names}
+            names |= {f"{base}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                found.add(node.args[0].value)
-    return found
+                names.add(node.args[0].value)
+    return names
 
 
 def imports_of(path: Path) -> set[str]:
@@ -109,15 +109,15 @@ def imports_ray(names: set[str]) -> bool:
     return any(name.split(".")[0] == "ray" for name in names)
 
 
-def downward(own: str, names: set[str]) -> list[str]:
-    """What a module of the room `own` imports from below its layer, or from a room that the table does not hold."""
+def downward(room: str, names: set[str]) -> list[str]:
+    """What a module of `room` imports from below its layer, or from a room that the table does not hold."""
     wrong = []
     for name in sorted(names):
         parts = name.split(".")
         if parts[0] != "raydistill":
             continue
         target = parts[1] if len(parts) > 1 and not parts[1].startswith("__") else "__init__"
-        if target != own and LEVEL.get(target, len(LAYERS)) > LEVEL[own]:
+        if target != room and LEVEL.get(target, len(LAYERS)) > LEVEL[room]:
             wrong.append(name)
     return wrong
 
@@ -207,24 +207,24 @@ TEXT_FILES = {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json", ".html", 
 
 
 def text_files() -> list[Path]:
-    found = []
+    paths = []
     for folder, below, names in os.walk(ROOT):
         below[:] = [name for name in below if not NOT_OURS.match(name)]
-        found += [Path(folder, n) for n in names if Path(n).suffix in TEXT_FILES and not NOT_OURS.match(n)]
-    return found
+        paths += [Path(folder, n) for n in names if Path(n).suffix in TEXT_FILES and not NOT_OURS.match(n)]
+    return paths
 
 
 def test_no_path_of_somebodys_machine():
     files = text_files()
     assert PACKAGE / "__init__.py" in files and ROOT / ".ci" / "run" in files
     assert OWN_PATH.search("see /home/" + "jane/data") and not OWN_PATH.search("network/work/x https://a.org/home/b")
-    found = [
+    lines = [
         f"{relative(path)}:{number}: {line.strip()[:100]}"
         for path in files
         for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
         if OWN_PATH.search(line)
     ]
-    assert not found, "\n".join(found)
+    assert not lines, "\n".join(lines)
 
 
 def test_no_two_classes_have_one_name() -> None:

@@ -109,27 +109,27 @@ class TestPools:
         assert says in line and key.rpartition(".")[2] in line.partition("; ")[2], line
         if key == "ray.num_cpus" and overrides != ["ray.num_cpus=1"]:
             assert f"raise ray.num_cpus to {value}" in line
-        given = [*SMALL, *overrides, remedy, f"run_dir={tmp_path / 'new'}"]
-        check(prepare(configuration.load("quickstart", given)), "report")
+        mended = [*SMALL, *overrides, remedy, f"run_dir={tmp_path / 'new'}"]
+        check(prepare(configuration.load("quickstart", mended)), "report")
 
     @pytest.mark.parametrize("verb", ["encode", "cluster", "plan", "sample", "distill"])
     def test_a_verb_asks_only_for_the_stages_that_it_has(self, tmp_path: Path, verb: str) -> None:
         until = cli.VERBS[verb].until
         every = ["encode", "cluster", "sample", "measure", "evaluate"]
         count = {"encode": 1, "cluster": 2, "plan": 2, "sample": 3, "report": 5}[until]
-        given = prepare(configuration.load("quickstart", [*SMALL, f"run_dir={tmp_path / 'run'}"]))
-        assert [stage for stage, _ in reservations(given, until)] == every[:count]
+        prepared = prepare(configuration.load("quickstart", [*SMALL, f"run_dir={tmp_path / 'run'}"]))
+        assert [stage for stage, _ in reservations(prepared, until)] == every[:count]
 
     def test_a_cluster_that_is_joined_may_grow(self, tmp_path: Path) -> None:
-        given = ["ray.address=10.0.0.1:6379", "sample.num_gpus=1", f"run_dir={tmp_path / 'run'}"]
-        check(prepare(configuration.load("quickstart", given)), "report")
+        overrides = ["ray.address=10.0.0.1:6379", "sample.num_gpus=1", f"run_dir={tmp_path / 'run'}"]
+        check(prepare(configuration.load("quickstart", overrides)), "report")
 
     def test_a_seen_gpu_is_room(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        given = ["sample.num_gpus=1", f"run_dir={tmp_path / 'run'}"]
-        check(prepare(configuration.load("quickstart", given)), "report")
-        two = prepare(configuration.load("quickstart", [*given, "sample.actors=2"]))
+        overrides = ["sample.num_gpus=1", f"run_dir={tmp_path / 'run'}"]
+        check(prepare(configuration.load("quickstart", overrides)), "report")
+        two = prepare(configuration.load("quickstart", [*overrides, "sample.actors=2"]))
         with pytest.raises(BadInput, match=r"sample.actors=2 x sample.num_gpus=1 need more than the cluster's 1 GPUs"):
             check(two, "report")
 
@@ -138,21 +138,21 @@ def test_what_is_finished_needs_no_workers(tmp_path: Path, monkeypatch: pytest.M
     """A run that a machine with GPUs has begun: continued without one, it is refused only for what is left."""
     monkeypatch.setattr(executors, "on_ray", lambda config, keep: runner.serial)
     images = write_digits(tmp_path / "images", train=2)
-    given = [*SMALL, "source.kind=imagefolder", f"source.path={images}", f"run_dir={tmp_path / 'run'}"]
+    overrides = [*SMALL, "source.kind=imagefolder", f"source.path={images}", f"run_dir={tmp_path / 'run'}"]
 
     def code(verb: str, *more: str) -> int:
-        return cli.main([verb, *given, *more])
+        return cli.main([verb, *overrides, *more])
 
     assert code("cluster") == 0
     before = sorted(tmp_path.rglob("*"))
-    assert first_unfinished(prepare(configuration.load("quickstart", given)), "sample") == "plan"
+    assert first_unfinished(prepare(configuration.load("quickstart", overrides)), "sample") == "plan"
     assert code("cluster", "encode.num_gpus=1") == 0, "latents have no GPU in their name"
     assert code("sample", "sample.num_gpus=1") == 2
     assert "sample.num_gpus=1 need more" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "run" / "logs")
     assert [f for f in before if "logs" not in f.parts] == sorted(tmp_path.rglob("*"))
     assert code("sample", "encode.num_gpus=1", "sample.device=cpu") == 0
-    assert first_unfinished(prepare(configuration.load("quickstart", given)), "sample") is None
+    assert first_unfinished(prepare(configuration.load("quickstart", overrides)), "sample") is None
     assert code("sample", "sample.num_gpus=1", "sample.device=cpu") == 0
     assert code("distill", "sample.num_gpus=1", "sample.device=cpu", "embed.num_gpus=1") == 2
     assert "embed.num_gpus=1 need more" in capsys.readouterr().err

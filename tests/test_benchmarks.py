@@ -36,13 +36,13 @@ def test_help_teaches(module, capsys: pytest.CaptureFixture[str]) -> None:
 class TestSteady:
     """Two workers that start after 10 s, take 5 s a batch of 20 and 1 CPU second a second each."""
 
-    made = tuple(Commit(15.0 + 5 * (i // 2), 20) for i in range(8))
+    commits = tuple(Commit(15.0 + 5 * (i // 2), 20) for i in range(8))
     done = Watched(0.0, 40.0, cpu=[(float(t), 2.0 * max(0, t - 10)) for t in range(41)])
 
     def test_start_up_is_left_out(self) -> None:
-        found = measure.steady(self.done, self.made, 2)
-        assert (found.rows, found.wall_s, found.cpu_s) == (120, 15.0, 30.0)
-        assert found.row() == {
+        rate = measure.steady(self.done, self.commits, 2)
+        assert (rate.rows, rate.wall_s, rate.cpu_s) == (120, 15.0, 30.0)
+        assert rate.row() == {
             "wall_s_an_image": 0.125, "cpu_s_an_image": 0.25, "first_commit_s": 15.0, "whole_command_s": 40.0
         }  # fmt: skip
 
@@ -52,7 +52,7 @@ class TestSteady:
 
     def test_too_few_commits_tell_nothing(self) -> None:
         with pytest.raises(ValueError, match="ask for more images"):
-            measure.steady(self.done, self.made[:3], 2)
+            measure.steady(self.done, self.commits[:3], 2)
 
 
 def test_a_command_is_watched_with_its_children(tmp_path: Path) -> None:
@@ -80,10 +80,10 @@ def test_stage_costs_add_up() -> None:
     accounts.probe(1.0)
     assert accounts.seen == {}
     accounts.seen = {"encode": (20.0, {"seconds": 10.0, "units": 50, "unit": "images"})}  # type: ignore[dict-item]
-    found = stage_costs.costs(done, accounts)
-    assert (found["encode"]["cpu_s"], found["encode"]["peak"]) == (20.0, 300)
-    assert found["other"] == {"seconds": 20.0, "cpu_s": 40.0, "peak": 0}
-    assert stage_costs.row("encode", found["encode"])[:5] == ["encode", "10.0", "20.0", "50 images", "200.0"]
+    costs = stage_costs.costs(done, accounts)
+    assert (costs["encode"]["cpu_s"], costs["encode"]["peak"]) == (20.0, 300)
+    assert costs["other"] == {"seconds": 20.0, "cpu_s": 40.0, "peak": 0}
+    assert stage_costs.row("encode", costs["encode"])[:5] == ["encode", "10.0", "20.0", "50 images", "200.0"]
 
 
 class TestClusterers:
@@ -142,8 +142,8 @@ class TestLoops:
         body = {"vae": str(weights / "taesd"), "generator": str(weights / "nette128-dit"), "threads": 1, "count": 1,
                 "steps": 2, "cfg_scale": 3.0, "guidance_scale": 0.1, "out": str(tmp_path / "out")}  # fmt: skip
         subprocess.run(measure.child(sample_speed.__file__, **body), check=True, env=measure.plain_environment())
-        (made,) = json.loads((tmp_path / "out").read_text())
-        assert made["wall_s"] > 0 and made["cpu_s"] > 0 and made["bytes"] > 1000
+        (measured,) = json.loads((tmp_path / "out").read_text())
+        assert measured["wall_s"] > 0 and measured["cpu_s"] > 0 and measured["bytes"] > 1000
 
     def test_encoding_agrees_with_the_stage(self, weights: Path, shared: Path, tmp_path: Path) -> None:
         """The loop computes what the stage computes: half the table would be worth nothing otherwise."""
@@ -159,13 +159,13 @@ class TestLoops:
         subprocess.run(measure.child(encode_speed.__file__, **body), check=True, env=measure.plain_environment())
         assert json.loads((tmp_path / "out").read_text())["images"] == 6
         pixels = np.stack([decode(i["bytes"], 32, 10**8) for i in rows["image"].to_pylist()])
-        place = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
-        mine = Vae(VaeSpec(str(weights / "taesd")), place).encode(torch.from_numpy(pixels)).numpy()
+        placement = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
+        mine = Vae(VaeSpec(str(weights / "taesd")), placement).encode(torch.from_numpy(pixels)).numpy()
         np.testing.assert_allclose(np.load(tmp_path / "out.npz")["latent"], mine, rtol=1e-2, atol=1e-2)
 
 
 def test_bytes_held_are_fewer_with_checkpointing(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     assert learnability_speed.main(["--tiny", "--batch", "1", "--repeat", "1", "--width", "8", "--out", str(out)]) == 0
-    found = json.loads(out.read_text())["bytes"]
-    assert 0 < found["pixel, checkpointing"] < found["pixel"] / 2
+    held = json.loads(out.read_text())["bytes"]
+    assert 0 < held["pixel, checkpointing"] < held["pixel"] / 2

@@ -35,17 +35,17 @@ def make_card(generator: str | None = "/data/models/dit-nette") -> str:
 
 
 def test_card_front_matter_and_text() -> None:
-    made = make_card()
-    front = yaml.safe_load(made.split("---\n")[1])
+    page = make_card()
+    front = yaml.safe_load(page.split("---\n")[1])
     assert front["task_categories"] == ["image-classification"] and front["size_categories"] == ["n<1K"]
     assert front["configs"][0]["data_files"] == [{"split": "train", "path": "*.parquet"}]
     assert front["pretty_name"] == "Nette: 10 | each" and "synthetic" in front["tags"]
-    assert "20 images in 2 classes" in made and "`dit-nette`" in made and '"generator_digest": "ab12"' in made
-    assert "tench\\|fish" in made and "&lt;b&gt;" in made
-    assert "stricter ones hold" in made and "| images | CC BY 4.0 |" in made
-    assert "| generator | not stated: ask" in made
-    assert made == make_card()
-    assert not re.search(r"/home|/data|s3:|\b20\d\d-\d\d", made)
+    assert "20 images in 2 classes" in page and "`dit-nette`" in page and '"generator_digest": "ab12"' in page
+    assert "tench\\|fish" in page and "&lt;b&gt;" in page
+    assert "stricter ones hold" in page and "| images | CC BY 4.0 |" in page
+    assert "| generator | not stated: ask" in page
+    assert page == make_card()
+    assert not re.search(r"/home|/data|s3:|\b20\d\d-\d\d", page)
     real = make_card(None)
     assert "synthetic" not in yaml.safe_load(real.split("---\n")[1])["tags"] and "none was synthesised" in real
 
@@ -53,8 +53,8 @@ def test_card_front_matter_and_text() -> None:
 def test_card_documents_every_column_and_its_snippet_runs(tmp_path: Path) -> None:
     schema = distilled(["a", "b"], ["n01", "n02"])
     assert list(COLUMNS) == schema.names
-    made = make_card()
-    assert all(f"| `{name}` |" in made for name in schema.names)
+    page = make_card()
+    assert all(f"| `{name}` |" in page for name in schema.names)
     row = {
         "image": {"bytes": png(3), "path": "0.png"},
         "label": 1,
@@ -67,8 +67,8 @@ def test_card_documents_every_column_and_its_snippet_runs(tmp_path: Path) -> Non
         "provenance": "{}",
     }
     pq.write_table(pa.Table.from_pylist([row], schema), tmp_path / "train-00000-of-00001.parquet")
-    (tmp_path / "README.md").write_text(made)
-    snippet = made.split("```python\n")[1].split("```")[0]
+    (tmp_path / "README.md").write_text(page)
+    snippet = page.split("```python\n")[1].split("```")[0]
     done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["1", "b", "0", "0.5", "(8,", "8)"]

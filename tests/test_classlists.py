@@ -51,16 +51,16 @@ class TestLists:
 
     def test_they_are_part_of_the_package(self) -> None:
         data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["raydistill"]
-        found = [p for glob in data for p in (ROOT / "raydistill").glob(glob)]
-        assert {p.stem for p in found if p.parent.name == "classlists"} == set(SIZES)
+        files = [p for glob in data for p in (ROOT / "raydistill").glob(glob)]
+        assert {p.stem for p in files if p.parent.name == "classlists"} == set(SIZES)
 
 
 class TestNames:
     @pytest.mark.parametrize("name", sorted(SIZES))
     def test_a_list_is_taken_by_its_name(self, name: str, tmp_path: Path) -> None:
-        made = load("quickstart", [f"source.classes={name}"])
-        assert made.source.classes == classes(name) == classes([name]) == class_list(name)
-        (tmp_path / "c.yaml").write_text(made.yaml())
+        configuration = load("quickstart", [f"source.classes={name}"])
+        assert configuration.source.classes == classes(name) == classes([name]) == class_list(name)
+        (tmp_path / "c.yaml").write_text(configuration.yaml())
         assert load(str(tmp_path / "c.yaml")).source.classes == class_list(name)
 
     @pytest.mark.parametrize("value", [["red"], ["imagewoof", "red"], ["imagewoof", "imagenette"], [], ["", "x"], None])
@@ -84,16 +84,24 @@ class TestNames:
 class TestPresets:
     @pytest.mark.parametrize("name", ["imagenette", "imagewoof", "imagenet100", "imagenet1k"])
     def test_those_of_imagenet_sample_as_released(self, name: str) -> None:
-        made = load(name)
-        assert made.source.classes == (None if name == "imagenet1k" else class_list(name))
-        assert (made.method, made.source.image_size, made.evaluate.protocol.image_size) == ("mgd3", 256, 224)
-        sampler, guidance = resolve(made).config.sampler, made.guidance
+        configuration = load(name)
+        assert configuration.source.classes == (None if name == "imagenet1k" else class_list(name))
+        assert (configuration.method, configuration.source.image_size, configuration.evaluate.protocol.image_size) == (
+            "mgd3",
+            256,
+            224,
+        )
+        sampler, guidance = resolve(configuration).config.sampler, configuration.guidance
         assert (sampler.steps, sampler.grid, sampler.cfg_scale, sampler.cfg_channels) == (50, "released", 4.0, "first3")
         assert (guidance.scale, guidance.start, guidance.stop) == (0.1, 1.0, 0.5)
 
     def test_cifar_is_enlarged_for_the_vae_and_seen_small_by_students(self) -> None:
-        made = load("cifar10")
-        assert (made.source.kind, made.source.image_size, made.evaluate.protocol.image_size) == ("parquet", 64, 32)
+        configuration = load("cifar10")
+        assert (
+            configuration.source.kind,
+            configuration.source.image_size,
+            configuration.evaluate.protocol.image_size,
+        ) == ("parquet", 64, 32)
 
     @pytest.mark.parametrize("name", ["nette128", "cifar10", "imagenette", "imagewoof", "imagenet100", "imagenet1k"])
     def test_what_is_missing_is_asked_for(self, name: str) -> None:

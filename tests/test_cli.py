@@ -79,9 +79,9 @@ class TestConfiguration:
     )
     def test_contradictions_are_named(self, refused: Refused, tmp_path: Path, overrides: list[str], says: str) -> None:
         if "{generator}" in overrides[-1]:
-            place = model(tmp_path, "generator")
-            change(place / "scheduler" / "scheduler_config.json", num_train_timesteps=100)
-            overrides = [overrides[0], f"generator.path={place}"]
+            folder = model(tmp_path, "generator")
+            change(folder / "scheduler" / "scheduler_config.json", num_train_timesteps=100)
+            overrides = [overrides[0], f"generator.path={folder}"]
         assert says in refused("distill", *overrides)
 
     @pytest.mark.parametrize(
@@ -178,20 +178,20 @@ class TestCheckpoints:
     def test_pickles_are_refused_without_opening_them(
         self, refused: Refused, tmp_path: Path, name: str, suffix: str
     ) -> None:
-        place = model(tmp_path, name)
-        weights = next(place.rglob(WEIGHTS))
+        folder = model(tmp_path, name)
+        weights = next(folder.rglob(WEIGHTS))
         weights.unlink()
         weights.with_suffix(suffix).write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
-        line = refused("distill", f"{name}.path={place}")
+        line = refused("distill", f"{name}.path={folder}")
         assert f"{name}.path: " in line and "is a pickle, which can run code" in line and "convert it" in line
 
     @pytest.mark.parametrize("name", ["vae", "generator"])
     def test_truncated_weights_are_named(self, refused: Refused, tmp_path: Path, name: str) -> None:
-        place = model(tmp_path, name)
-        weights = next(place.rglob(WEIGHTS))
+        folder = model(tmp_path, name)
+        weights = next(folder.rglob(WEIGHTS))
         for size in (weights.stat().st_size - 1, 1000, 4, 0):
             os.truncate(weights, size)
-            line = refused("distill", f"{name}.path={place}")
+            line = refused("distill", f"{name}.path={folder}")
             assert str(weights) in line and "is not a whole safetensors file" in line
 
     @pytest.mark.parametrize("name", ["vae", "generator"])
@@ -204,9 +204,9 @@ class TestCheckpoints:
         "field", ["prediction", "latent_scale", "class_ids", "null_class_index", "learned_variance"]
     )
     def test_what_training_json_leaves_out_is_not_guessed(self, refused: Refused, tmp_path: Path, field: str) -> None:
-        place = model(tmp_path, "generator")
-        drop(place / "training.json", field)
-        assert f"does not give {field}, and it is never guessed" in refused("distill", f"generator.path={place}")
+        folder = model(tmp_path, "generator")
+        drop(folder / "training.json", field)
+        assert f"does not give {field}, and it is never guessed" in refused("distill", f"generator.path={folder}")
 
     @pytest.mark.parametrize(
         ("file", "fields", "says"),
@@ -235,9 +235,9 @@ class TestCheckpoints:
     def test_a_generator_that_contradicts_itself_is_named(
         self, refused: Refused, tmp_path: Path, file: str, fields: dict[str, object], says: str
     ) -> None:
-        place = model(tmp_path, "generator")
-        change(place / file, **fields)
-        assert says in refused("distill", f"generator.path={place}")
+        folder = model(tmp_path, "generator")
+        change(folder / file, **fields)
+        assert says in refused("distill", f"generator.path={folder}")
 
     @pytest.mark.parametrize(
         ("fields", "says"),
@@ -255,9 +255,9 @@ class TestCheckpoints:
     def test_a_vae_that_contradicts_itself_is_named(
         self, refused: Refused, tmp_path: Path, fields: dict[str, object], says: str
     ) -> None:
-        place = model(tmp_path, "vae")
-        change(place / "config.json", **fields)
-        assert says in refused("distill", f"vae.path={place}")
+        folder = model(tmp_path, "vae")
+        change(folder / "config.json", **fields)
+        assert says in refused("distill", f"vae.path={folder}")
 
     @pytest.mark.parametrize("text", ["{", "[]", "", '"x"'])
     def test_a_damaged_json_is_named(self, refused: Refused, tmp_path: Path, text: str) -> None:
@@ -267,9 +267,9 @@ class TestCheckpoints:
             ("generator", "transformer/config.json"),
             ("generator", "scheduler/scheduler_config.json"),
         ):
-            place = model(tmp_path / file.replace("/", "-"), name)
-            (place / file).write_text(text)
-            assert str(place / file) in refused("distill", f"{name}.path={place}")
+            folder = model(tmp_path / file.replace("/", "-"), name)
+            (folder / file).write_text(text)
+            assert str(folder / file) in refused("distill", f"{name}.path={folder}")
 
 
 def folder(images: Path) -> list[str]:

@@ -71,7 +71,7 @@ TREES = {
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what command lines may point at; a machine without GPUs; nothing may begin."""
     here = tmp_path / "here"
     for folder in ("empty", "theirs", "images/train/a", "images/val/b"):
@@ -120,10 +120,10 @@ def wrong_choice(rng: random.Random, verb: str) -> list[str]:
 def unknown_key(rng: random.Random, verb: str) -> list[str]:
     key = rng.choice(list(FIELDS))
     spot = rng.randrange(len(key))
-    made = rng.choice(
+    unknown = rng.choice(
         [key[:spot] + "q" + key[spot:], key + ".x", key.upper() + "_", "ünï." + key, key + "\n", key * 99]
     )
-    return [f"{made}=1"]
+    return [f"{unknown}=1"]
 
 
 def no_pair(rng: random.Random, verb: str) -> list[str]:
@@ -150,15 +150,13 @@ def flag(rng: random.Random, verb: str) -> list[str]:
 
 def config_file(rng: random.Random, verb: str) -> list[str]:
     names = ["", ".", "empty", "file", "gone.yaml", "a\0b", "x" * 5000, "quickstrat", "/proc/self/mem", "\udcff"]
-    given = rng.choice([*names, *(f"{n}.yaml" for n in TREES)])
-    return rng.choice([["--config", given], [f"--config={given}"], ["--config", "quickstart", "--config", given]])
+    path = rng.choice([*names, *(f"{n}.yaml" for n in TREES)])
+    return rng.choice([["--config", path], [f"--config={path}"], ["--config", "quickstart", "--config", path]])
 
 
 def run_folder(rng: random.Random, verb: str) -> list[str]:
-    given = rng.choice(["", "empty", "theirs", "file", "gone", "a\0b", "x" * 5000, "old", "s3://", "ftp://x/y", "ünï"])
-    return rng.choice(
-        [["--run", given], ["--run", "empty", "--run", given], ["--run", given, "--config", "quickstart"]]
-    )
+    path = rng.choice(["", "empty", "theirs", "file", "gone", "a\0b", "x" * 5000, "old", "s3://", "ftp://x/y", "ünï"])
+    return rng.choice([["--run", path], ["--run", "empty", "--run", path], ["--run", path, "--config", "quickstart"]])
 
 
 def paths(rng: random.Random, verb: str) -> list[str]:
@@ -286,8 +284,8 @@ def tree(root: Path) -> Iterator[tuple[str, bytes | None]]:
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_each_ends_in_one_line_with_nothing_written(block: int, place: Path, capsys: Any) -> None:
-    before, verbs = list(tree(place.parent)), set[str]()
+def test_each_ends_in_one_line_with_nothing_written(block: int, folder: Path, capsys: Any) -> None:
+    before, verbs = list(tree(folder.parent)), set[str]()
     for seed in range(block * LINES // BLOCKS, (block + 1) * LINES // BLOCKS):
         argv = broken(random.Random(seed))
         shown = (seed, [w[:80] for w in argv])
@@ -302,7 +300,7 @@ def test_each_ends_in_one_line_with_nothing_written(block: int, place: Path, cap
         assert lines[0].isprintable() and len(lines[0]) > len("error: "), (shown, lines[0][:300])
         verbs.add(argv[0])
     assert set(cli.VERBS) <= verbs, "every verb was tried"
-    assert list(tree(place.parent)) == before, "nothing was written"
+    assert list(tree(folder.parent)) == before, "nothing was written"
 
 
 def test_what_is_right_is_right(tmp_path: Path) -> None:

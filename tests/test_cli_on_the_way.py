@@ -50,11 +50,11 @@ def command(tmp_path: Path, verb: str, *overrides: str) -> list[str]:
 
 def latents(run: Path) -> dict[str, np.ndarray]:
     """Latents by image id."""
-    found = {}
+    by_id = {}
     for file in run.glob("latents/*/data/*.parquet"):
         table = pq.read_table(file)
-        found.update(zip(table["image_id"].to_pylist(), schemas.tensor_numpy(table["latent"]), strict=True))
-    return found
+        by_id.update(zip(table["image_id"].to_pylist(), schemas.tensor_numpy(table["latent"]), strict=True))
+    return by_id
 
 
 class TestBrokenImages:
@@ -88,8 +88,8 @@ class TestBrokenImages:
     def test_below_the_limit_they_are_counted_and_left_out(self, ends: Run, images: Path, tmp_path: Path) -> None:
         ends(0, "sample", "source.max_broken=0.1")
         run = tmp_path / "run"
-        found = latents(run)
-        assert len(found) == 27 and not {"1/000.png", "2/001.png", "3/002.png"} & set(found)
+        kept = latents(run)
+        assert len(kept) == 27 and not {"1/000.png", "2/001.png", "3/002.png"} & set(kept)
         summary = json.loads(next(run.glob("latents/*/manifest.json")).read_text())["summary"]
         assert summary["images"] == 27 and [b[0] for b in summary["broken"]] == ["1/000.png", "2/001.png", "3/002.png"]
         assert len((run / "logs" / "quarantine.tsv").read_text().splitlines()) == 3
@@ -128,11 +128,11 @@ class TestOddImages:
         picture.save(folder / "UPPER.TIFF")
         picture.resize((1, 1)).save(folder / "dot.bmp")
         ends(0, "cluster", "source.max_broken=0")
-        found = latents(tmp_path / "run")
-        assert {f"0/{p.name}" for p in folder.iterdir()} == {i for i in found if i.startswith("0/")}
-        assert all(z.shape == (4, 8, 8) and np.isfinite(z).all() for z in found.values())
+        encoded = latents(tmp_path / "run")
+        assert {f"0/{p.name}" for p in folder.iterdir()} == {i for i in encoded if i.startswith("0/")}
+        assert all(z.shape == (4, 8, 8) and np.isfinite(z).all() for z in encoded.values())
         for same in ("turned.png", "alpha.webp", "UPPER.TIFF"):
-            assert np.allclose(found[f"0/{same}"], found["0/upright.png"], atol=2e-3), same
+            assert np.allclose(encoded[f"0/{same}"], encoded["0/upright.png"], atol=2e-3), same
         assert not (tmp_path / "run" / "logs" / "quarantine.tsv").exists()
 
 

@@ -57,9 +57,9 @@ def planned(tiny: TinyRun, **more: Any) -> tuple[pa.Table, Sealed]:
     """The plan of a method, and the clustering that it asked for."""
     v = resolve(config(**more))
     upstream = tiny.sealed("group")
-    found = clustered(tiny.run, v.config, upstream, tiny.train.classes, tiny.shape)
-    stage = plan.stage(v, tiny.run, upstream, found, tiny.train.classes, tiny.shape)
-    return stage.artifact.read_table(runner.run(stage, serial).manifest.records[0]), found
+    clusters = clustered(tiny.run, v.config, upstream, tiny.train.classes, tiny.shape)
+    stage = plan.stage(v, tiny.run, upstream, clusters, tiny.train.classes, tiny.shape)
+    return stage.artifact.read_table(runner.run(stage, serial).manifest.records[0]), clusters
 
 
 def latents(tiny: TinyRun, index: int) -> tuple[np.ndarray, list[str]]:
@@ -80,9 +80,9 @@ class TestIdentity:
         assert tiny.stage("cluster").artifact.fingerprint == old
 
     def test_a_tree_serves_every_ipc_and_selection(self, tiny: TinyRun) -> None:
-        first, found = planned(tiny, method="manifoldgd", ipc=2)
+        first, clusters = planned(tiny, method="manifoldgd", ipc=2)
         second, again = planned(tiny, method="manifoldgd", ipc=4, hierarchy={"selection": "leaves"})
-        assert found.artifact.fingerprint == again.artifact.fingerprint and len(first) == 4 and len(second) == 8
+        assert clusters.artifact.fingerprint == again.artifact.fingerprint and len(first) == 4 and len(second) == 8
 
     def test_what_changes_a_clustering_is_another(self, tiny: TinyRun) -> None:
         def folder(**cluster_section: Any) -> str:
@@ -98,8 +98,8 @@ class TestIdentity:
     def test_another_selection_is_another_plan_of_the_same_tree(self, tiny: TinyRun) -> None:
         def folder(**hierarchy: Any) -> str:
             v = resolve(config(method="manifoldgd", hierarchy=hierarchy))
-            found = clustered(tiny.run, v.config, tiny.sealed("group"), tiny.train.classes, tiny.shape)
-            at = plan.stage(v, tiny.run, tiny.sealed("group"), found, tiny.train.classes, tiny.shape)
+            clusters = clustered(tiny.run, v.config, tiny.sealed("group"), tiny.train.classes, tiny.shape)
+            at = plan.stage(v, tiny.run, tiny.sealed("group"), clusters, tiny.train.classes, tiny.shape)
             return at.artifact.fingerprint
 
         choices = [{}, {"selection": "leaves"}, {"selection": "release"}, {"start_level": 1}, {"walk": "random"},
@@ -114,9 +114,9 @@ class TestIdentity:
 
 class TestTree:
     def test_what_is_stored_is_what_was_grown(self, tiny: TinyRun) -> None:
-        _, found = planned(tiny, method="manifoldgd")
-        for record in found.manifest.records:
-            table = found.artifact.read_table(record)
+        _, clusters = planned(tiny, method="manifoldgd")
+        for record in clusters.manifest.records:
+            table = clusters.artifact.read_table(record)
             for index in record.meta["classes"]:
                 x, ids = latents(tiny, index)
                 nodes = table.filter(pa.compute.equal(table["class_index"], index))
@@ -213,11 +213,11 @@ def test_which_classes_share_a_bucket_plays_no_part(tmp_path: Path, algorithm: s
         meta = {"classes": [index], "counts": [len(part)]}
         apart.commit_table(f"bucket-{index:03d}", part, device="cpu", meta=meta)
     asked = config({"algorithm": algorithm, "leaves": 12})
-    found = []
+    tables = []
     for upstream in (together, Sealed(apart, apart.seal(["bucket-001", "bucket-000"]))):
         stage = cluster.stage(asked, run, upstream, infos, SHAPE)
-        found.append(runner.run(stage, serial).sealed.read())
-    assert found[0].equals(found[1])
+        tables.append(runner.run(stage, serial).sealed.read())
+    assert tables[0].equals(tables[1])
 
 
 @pytest.fixture
@@ -240,11 +240,11 @@ class TestLargeClass:
         original = cluster.PointsInFile
         monkeypatch.setattr(cluster, "PointsInFile", lambda *a: (stored.append(a[2]), original(*a))[1])
         stage = cluster.stage(asked, run, upstream, infos, SHAPE)
-        made = [
+        digests = [
             replace(stage.work, budget=budget).finish(upstream.records[0]).sha256
             for budget in (2**30, 12 * 130, 12 * 41)
         ]
-        assert stored == [128, 64] and len(set(made)) == 1
+        assert stored == [128, 64] and len(set(digests)) == 1
 
     def test_of_many_points_k_means_is_computed_by_chunks_and_says_so(self, tmp_path: Path) -> None:
         run, upstream, infos = large(tmp_path)

@@ -43,24 +43,24 @@ def check(config: dict[str, Any]) -> dict[str, Any]:
     return prepared
 
 
-def strangers(given: Any, allowed: Any, path: str = "node_config") -> list[str]:
-    """Paths in `given` that `allowed` does not know or that hold another type."""
-    if isinstance(allowed, dict) and isinstance(given, dict):
-        unknown = [f"{path}.{key}" for key in given if key not in allowed]
-        return unknown + [s for k, v in given.items() if k in allowed for s in strangers(v, allowed[k], f"{path}.{k}")]
-    if isinstance(allowed, list) and isinstance(given, list):
-        return [s for i, item in enumerate(given) for s in strangers(item, allowed[0], f"{path}[{i}]")]
-    return [] if isinstance(allowed, type) and isinstance(given, allowed) else [path]
+def strangers(value: Any, allowed: Any, path: str = "node_config") -> list[str]:
+    """Paths in `value` that `allowed` does not know or that hold another type."""
+    if isinstance(allowed, dict) and isinstance(value, dict):
+        unknown = [f"{path}.{key}" for key in value if key not in allowed]
+        return unknown + [s for k, v in value.items() if k in allowed for s in strangers(v, allowed[k], f"{path}.{k}")]
+    if isinstance(allowed, list) and isinstance(value, list):
+        return [s for i, item in enumerate(value) for s in strangers(item, allowed[0], f"{path}[{i}]")]
+    return [] if isinstance(allowed, type) and isinstance(value, allowed) else [path]
 
 
 def start_commands(config: dict[str, Any]) -> dict[str, str]:
     """The one `ray start` command of the head and of the workers."""
-    found = {}
+    commands_of = {}
     for role in ("head", "worker"):
         commands = [c for c in config[f"{role}_start_ray_commands"] if "ray start" in c]
         assert len(commands) == 1, f"{role}: {commands}"
-        found[role] = commands[0]
-    return found
+        commands_of[role] = commands[0]
+    return commands_of
 
 
 def exports(command: str) -> dict[str, str]:
@@ -86,10 +86,10 @@ def test_ray_accepts_it(cluster):
 )
 def test_ray_refuses_a_slip(cluster, where, key, value):
     """Otherwise the test above would say nothing."""
-    place = cluster
+    section = cluster
     for step in where:
-        place = place[step]
-    place[key] = value
+        section = section[step]
+    section[key] = value
     with pytest.raises(jsonschema.ValidationError):
         check(cluster)
 

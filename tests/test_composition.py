@@ -37,7 +37,7 @@ def asked(shared: Path, method: str, *overrides: str, run: str = "run"):
     return load("quickstart", [*small, *where, f"method={method}", *overrides])
 
 
-def made(shared: Path, method: str, *overrides: str, run: str = "run") -> tuple[Results, pa.Table]:
+def sampled(shared: Path, method: str, *overrides: str, run: str = "run") -> tuple[Results, pa.Table]:
     """The run up to its images, and these by class and slot."""
     done = job.run(prepare(asked(shared, method, *overrides, run=run), evaluate=False), "sample", execute=serial)
     table = done.syntheses[method].read()
@@ -50,11 +50,11 @@ def latents(table: pa.Table) -> np.ndarray:
 
 @pytest.mark.parametrize("method", GUIDED)
 def test_a_guided_method_takes_a_start_and_weights(method: str, shared: Path) -> None:
-    own, unguided = GUIDED[method]
-    half = (*own, "start.strength=0.5") if method != "pgfm" else (*own, "start.snr=0.0892")
-    done, table = made(shared, method, *half, "weights.mode=sqrt")
-    _, whole = made(shared, method, *own)
-    _, free = made(shared, method, *half, *unguided)
+    guided, unguided = GUIDED[method]
+    half = (*guided, "start.strength=0.5") if method != "pgfm" else (*guided, "start.snr=0.0892")
+    done, table = sampled(shared, method, *half, "weights.mode=sqrt")
+    _, whole = sampled(shared, method, *guided)
+    _, free = sampled(shared, method, *half, *unguided)
     numbers, every = done.syntheses[method].numbers(), (8 if method == "pgfm" else 4)
     assert numbers.nfe.mean == 2 * every, "with both halves of CFG: half of diffusion's steps, all of a flow's"
     assert not np.allclose(latents(table), latents(free)), "guidance acts on what is left of the path"
@@ -66,10 +66,10 @@ def test_a_guided_method_takes_a_start_and_weights(method: str, shared: Path) ->
 
 def test_windows_count_the_steps_that_run(shared: Path) -> None:
     """Of 4 steps that run, guidance.stop=0.5 guides the one above the middle: none of them is above it of all 8."""
-    _, guided = made(shared, "mgd3", "start.strength=0.5", "guidance.stop=0.5")
-    _, free = made(shared, "mgd3", "start.strength=0.5", "guidance.scale=0")
+    _, guided = sampled(shared, "mgd3", "start.strength=0.5", "guidance.stop=0.5")
+    _, free = sampled(shared, "mgd3", "start.strength=0.5", "guidance.scale=0")
     assert not np.allclose(latents(guided), latents(free))
-    trace = made(shared, "mgd3", "start.strength=0.5", "guidance.stop=0.5")[0].syntheses["mgd3"].numbers().curves()
+    trace = sampled(shared, "mgd3", "start.strength=0.5", "guidance.stop=0.5")[0].syntheses["mgd3"].numbers().curves()
     assert {step for curve in trace.values() for step, _ in curve} >= {3}
 
 
@@ -90,15 +90,15 @@ def test_what_leaves_no_step_to_guide_is_refused(method: str, overrides: tuple[s
 
 class TestStrength:
     def test_1_is_pure_noise_and_gives_the_bytes_of_dit(self, shared: Path) -> None:
-        _, free = made(shared, "dit")
-        _, whole = made(shared, "ddoq", "start.strength=1", "weights.mode=uniform")
-        _, own = made(shared, "ddoq")
+        _, free = sampled(shared, "dit")
+        _, whole = sampled(shared, "ddoq", "start.strength=1", "weights.mode=uniform")
+        _, default = sampled(shared, "ddoq")
         for name in ("class_index", "slot", "image", "latent", "seed_key", "weight"):
             assert whole[name] == free[name], name
-        assert own["image"] != free["image"]
+        assert default["image"] != free["image"]
 
     def test_near_0_gives_the_prototypes_decoded(self, shared: Path) -> None:
-        done, table = made(shared, "ddoq", "start.strength=0.001", "sampler.steps=1000")
+        done, table = sampled(shared, "ddoq", "start.strength=0.001", "sampler.steps=1000")
         plan = done.plans["ddoq"].read().sort_by([(name, "ascending") for name in schemas.PLACE])
         prototypes = schemas.tensor_numpy(plan["prototype"]).reshape(len(plan), -1)
         away = np.linalg.norm(latents(table) - prototypes, axis=1) / np.linalg.norm(prototypes, axis=1)
@@ -118,7 +118,7 @@ def test_ddoq_begins_at_its_level_on_every_model_under_every_sampler(sampler: st
         return
     far = []
     for snr in (0.0892, 100.0):
-        done, table = made(shared, "ddoq", *keys, f"start.snr={snr}")
+        done, table = sampled(shared, "ddoq", *keys, f"start.snr={snr}")
         plan = done.plans["ddoq"].read().sort_by([(name, "ascending") for name in schemas.PLACE])
         far.append(np.square(latents(table) - schemas.tensor_numpy(plan["prototype"]).reshape(len(plan), -1)).mean())
     assert np.isfinite(far).all() and far[1] < 0.5 * far[0]

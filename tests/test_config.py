@@ -175,8 +175,8 @@ class TestLoading:
 
     def test_a_file_gives_a_configuration_named_after_it(self, tmp_path: Path) -> None:
         (tmp_path / "mine.yaml").write_text("ipc: 5\nsource: {kind: digits}\n")
-        made = load(str(tmp_path / "mine.yaml"))
-        assert made.ipc == 5 and made.run_dir == "runs/mine"
+        config = load(str(tmp_path / "mine.yaml"))
+        assert config.ipc == 5 and config.run_dir == "runs/mine"
 
     def test_an_empty_file_gives_the_defaults(self, tmp_path: Path) -> None:
         (tmp_path / "empty.yaml").write_text("# nothing\n")
@@ -184,16 +184,16 @@ class TestLoading:
 
     def test_overriding_one_section_leaves_its_yaml_alias_alone(self, tmp_path: Path) -> None:
         (tmp_path / "c.yaml").write_text("encode: &pool {batch: 8}\nsample: *pool\n")
-        made = load(str(tmp_path / "c.yaml"), ["encode.batch=4"])
-        assert (made.encode.batch, made.sample.batch) == (4, 8)
+        config = load(str(tmp_path / "c.yaml"), ["encode.batch=4"])
+        assert (config.encode.batch, config.sample.batch) == (4, 8)
 
     @pytest.mark.parametrize("name", presets())
     def test_the_written_file_is_canonical(self, name: str, tmp_path: Path) -> None:
-        made = load(name, ["seed=5", "evaluate.protocol.lr=1e-3", "source.path=/data/ü"])
-        (tmp_path / "config.yaml").write_text(made.yaml(), "utf-8")
+        config = load(name, ["seed=5", "evaluate.protocol.lr=1e-3", "source.path=/data/ü"])
+        (tmp_path / "config.yaml").write_text(config.yaml(), "utf-8")
         again = load(str(tmp_path / "config.yaml"))
-        assert again == made and again.yaml() == made.yaml()
-        assert list(yaml.safe_load(made.yaml())) == sorted(made.tree())
+        assert again == config and again.yaml() == config.yaml()
+        assert list(yaml.safe_load(config.yaml())) == sorted(config.tree())
 
     def test_equal_values_written_differently_are_one_configuration(self) -> None:
         assert load("quickstart", ["guidance.scale=1"]).yaml() == load("quickstart", ["guidance.scale=1.0"]).yaml()
@@ -215,8 +215,8 @@ class TestLoading:
     def test_a_file_may_hold_values_for_one_method(self, tmp_path: Path) -> None:
         """They stand over its own and below those that are given."""
         file = tmp_path / "mine.yaml"
-        own = "{ipc: 4, sampler: {steps: 9}, lgd: {candidates: 2}}"
-        file.write_text(f"method: dit\nipc: 2\nsampler: {{cfg_scale: 2.0}}\nmethods: {{lgd: {own}}}\n")
+        of_lgd = "{ipc: 4, sampler: {steps: 9}, lgd: {candidates: 2}}"
+        file.write_text(f"method: dit\nipc: 2\nsampler: {{cfg_scale: 2.0}}\nmethods: {{lgd: {of_lgd}}}\n")
         plain, lgd = load(str(file)), load(str(file), ["method=lgd", "lgd.round=2"])
         assert (plain.ipc, plain.sampler.steps, plain.brought) == (2, None, {})
         assert (lgd.ipc, lgd.sampler.steps, lgd.sampler.cfg_scale) == (4, 9, 2.0)
@@ -331,10 +331,10 @@ def test_any_input_gives_a_configuration_or_one_line(block: int, tmp_path: Path)
         (tmp_path / "c.yaml").write_bytes(text)
         for attempt in (lambda b=base, o=overrides: load(b, o), lambda r=rng: build(any_tree(r))):
             try:
-                made = attempt()
+                config = attempt()
             except BadInput as e:
                 assert str(e) and "\n" not in str(e) and len(str(e)) < 7000, seed
             else:
                 accepted += 1
-                assert isinstance(made, Config) and build(yaml.safe_load(made.yaml())) == made, seed
+                assert isinstance(config, Config) and build(yaml.safe_load(config.yaml())) == config, seed
     assert accepted >= 5

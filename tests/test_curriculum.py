@@ -99,8 +99,8 @@ class TestKilled:
         whole, digest = undisturbed
         shutil.copytree(whole, tmp_path / "run")
         p = prepared(tmp_path / "run", ipc=3, sample={"batch": 2, "device": "cpu"})
-        made, trained = curriculum.grow(Steps(p, serial), p.variants[0])
-        for artifact in (made.parts[2].artifact, trained[1].artifact, trained[1].classifier):
+        synthesis, trained = curriculum.grow(Steps(p, serial), p.variants[0])
+        for artifact in (synthesis.parts[2].artifact, trained[1].artifact, trained[1].classifier):
             shutil.rmtree(artifact.location.uri)
 
         def hook(*here: str) -> None:
@@ -122,18 +122,18 @@ class Death(BaseException):
 
 def test_without_push_and_choice_it_is_its_base_and_trains_nothing(root: Path, fitted: list[str]) -> None:
     p = prepared(root, lgd={"candidates": 1}, learnability={"scale": 0.0, "repulsion": 0.0})
-    made, _ = grown(p)
+    synthesis, _ = grown(p)
     dit = resolve(p.config.model_copy(update={"method": "dit", "ipc": 1}))
     steps = Steps(p, serial)
-    for i, part in enumerate(made.parts):
+    for i, part in enumerate(synthesis.parts):
         plain = steps.syntheses(dit, i).read(["image", "latent", "seed_key", "nfe"])
         assert part.read(["image", "latent", "seed_key", "nfe"]).equals(plain)
     assert fitted == []
 
 
 def test_without_a_choice_the_first_is_taken_and_nothing_is_judged(root: Path) -> None:
-    made, _ = grown(prepared(root, lgd={"candidates": 1}))
-    for row in made.parts[1].read().to_pylist():
+    synthesis, _ = grown(prepared(root, lgd={"candidates": 1}))
+    for row in synthesis.parts[1].read().to_pylist():
         assert row["seed_key"].endswith("/0/1/0") and traced(row, CHOSEN) is None and row["nfe"] == 2
         assert traced(row, "score") is not None, "what it was led by is told step by step"
 
@@ -142,15 +142,15 @@ def test_the_best_candidate_is_kept_and_pays_for_all(root: Path) -> None:
     """Also where nothing leads them: the cheap variant."""
     p = prepared(root, lgd={"candidates": 3}, learnability={"scale": 0.0, "repulsion": 0.0})
     steps, v = Steps(p, serial), p.variants[0]
-    made, (trained,) = curriculum.grow(steps, v)
+    synthesis, (trained,) = curriculum.grow(steps, v)
     assert v.growth is not None
     specs = {REFERENCE: curriculum.reference(steps, v.growth), CURRENT: ClassifierSpec(kept(p, trained))}
     judge = Judge({role: Classifier(spec, CPU) for role, spec in specs.items()}, v.growth.how.omega, CPU)
-    table = made.parts[1].read().to_pylist()
+    table = synthesis.parts[1].read().to_pylist()
     for row in table:
         chosen, rejected = traced(row, CHOSEN), traced(row, REJECTED)
-        own = judge(decode(row["image"], 32, 10**6)[None].copy(), [["3", "7"][row["class_index"]]])[0]
-        assert chosen == pytest.approx(own, abs=1e-5) and chosen >= rejected and row["nfe"] == 3 * 2
+        judged = judge(decode(row["image"], 32, 10**6)[None].copy(), [["3", "7"][row["class_index"]]])[0]
+        assert chosen == pytest.approx(judged, abs=1e-5) and chosen >= rejected and row["nfe"] == 3 * 2
     assert {row["seed_key"][-1] for row in table} != {"0"}, "somebody else than the first was best"
 
 
@@ -158,10 +158,10 @@ def test_memory_is_frozen_for_a_round_and_may_reach_back(root: Path) -> None:
     """Two slots an increment: the first of a class knows nobody, but with `all` the seed."""
     strong = {"scale": 0.0, "repulsion": 0.3}
 
-    def latents(**own: Any) -> list[np.ndarray]:
-        own = {"increment": 2, "candidates": 1} | own
-        made, _ = grown(prepared(root, ipc=4, lgd=own, learnability=strong))
-        table = made.parts[1].read(["class_index", "slot", "latent"])
+    def latents(**lgd: Any) -> list[np.ndarray]:
+        lgd = {"increment": 2, "candidates": 1} | lgd
+        synthesis, _ = grown(prepared(root, ipc=4, lgd=lgd, learnability=strong))
+        table = synthesis.parts[1].read(["class_index", "slot", "latent"])
         z = schemas.tensor_numpy(table["latent"])
         order = np.lexsort((table["slot"].to_numpy(), table["class_index"].to_numpy()))
         return list(z[order])
@@ -174,9 +174,9 @@ def test_memory_is_frozen_for_a_round_and_may_reach_back(root: Path) -> None:
 
 
 def test_a_student_that_learns_nothing_stops_it(root: Path) -> None:
-    own = EVALUATE | {"protocol": LEARNS | {"lr": 1e-9}}
+    evaluate = EVALUATE | {"protocol": LEARNS | {"lr": 1e-9}}
     with pytest.raises(StageFailed, match=r"^reference: convnet on all real images is right on .* learned nothing"):
-        grown(prepared(root, evaluate=own))
+        grown(prepared(root, evaluate=evaluate))
 
 
 def test_a_given_teacher_is_examined_before_it_judges(root: Path, tmp_path: Path) -> None:
@@ -238,8 +238,8 @@ def kept(p: Prepared, training: trainer.Training) -> str:
 def test_it_adds_to_what_leads_its_base(base: str, led_by: str, root: Path) -> None:
     """Its prototypes, its sampler and its start are kept, and each guidance tells its own push."""
     more = {"path": {"t0": 0.0, "t_stop": 0.9}, "sampler": {"steps": 4, "cfg_scale": 1.0}, "guidance": {"stop": 0.0}}
-    made, _ = grown(prepared(root, lgd={"base": base, "candidates": 1}, **more))
-    table = made.parts[1].read().to_pylist()
+    synthesis, _ = grown(prepared(root, lgd={"base": base, "candidates": 1}, **more))
+    table = synthesis.parts[1].read().to_pylist()
     names = {t["name"] for row in table for t in row["trace"]}
     assert all(row["prototype_id"] == 0 and row["landing"] is not None for row in table)
     pushes = {"push", *((f"push {led_by}", "push learnability") if led_by else ())}

@@ -47,17 +47,17 @@ class TestReport:
     @pytest.fixture(scope="class")
     def done(self, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
         root = shutil.copytree(begun, tmp_path_factory.mktemp("report") / "run")
-        own = EVALUATE | {"baselines": ["dit"], "redundancy_parts": 2}
-        return job.run(prepared(root, evaluate=own, metrics={"names": []}), execute=serial)
+        evaluate = EVALUATE | {"baselines": ["dit"], "redundancy_parts": 2}
+        return job.run(prepared(root, evaluate=evaluate, metrics={"names": []}), execute=serial)
 
     def test_the_parts_of_the_set_are_its_increments(self, done: Results) -> None:
-        made = done.syntheses["lgd"]
-        own = [t for t in done.on_parts if t.set.digest == made.digest]
-        recipe, width = own[0].recipe, done.prepared.config.evaluate.width
+        synthesis = done.syntheses["lgd"]
+        trainings = [t for t in done.on_parts if t.set.digest == synthesis.digest]
+        recipe, width = trainings[0].recipe, done.prepared.config.evaluate.width
         source = done.prepared.config.source
         parts = [
             image_sets.syntheses(SetRef.of("part", DistilledSet((p,))), source, recipe.image_size).images
-            for p in made.parts
+            for p in synthesis.parts
         ]
         nets = [train_student(Student("convnet", width, 2, 0), recipe, p, p, torch.device("cpu"))[1] for p in parts]
         expected = [[examine(net, p, 2).accuracy for p in parts] for net in nets]
@@ -74,10 +74,10 @@ class TestReport:
         assert second.accuracy == trainer.score(whole).last  # type: ignore[union-attr]
 
     def test_result_and_page_hold_it(self, done: Results) -> None:
-        found = json.loads((done.prepared.run.root / "result.json").read())
-        assert found["parts/convnet/1/2"] == pytest.approx(increments.matrices(done)[0].share[0, 1], abs=1e-6)
-        assert {"redundancy/convnet", "metrics/dit/redundancy/convnet", "increments/2/forgotten"} <= set(found)
-        assert found["learnability/chosen"] >= found["learnability/rejected"]
+        result = json.loads((done.prepared.run.root / "result.json").read())
+        assert result["parts/convnet/1/2"] == pytest.approx(increments.matrices(done)[0].share[0, 1], abs=1e-6)
+        assert {"redundancy/convnet", "metrics/dit/redundancy/convnet", "increments/2/forgotten"} <= set(result)
+        assert result["learnability/chosen"] >= result["learnability/rejected"]
         page = (done.prepared.run.root / "report.html").read().decode()
         for text in ("Increment by increment", "trained on 1, tested on 2", "Score of the rejected", "<h3>Score</h3>"):
             assert text in page, text
@@ -99,12 +99,12 @@ class TestDecoder:
         return str(folder)
 
     def test_it_leads_and_is_known_by_its_weights(self, root: Path, tmp_path: Path) -> None:
-        def made(decoder: str | None) -> tuple[str, Prepared]:
+        def grow(decoder: str | None) -> tuple[str, Prepared]:
             p = prepared(root, lgd={"candidates": 1}, learnability={"decoder": decoder})
             return grown(p)[0].parts[1].digest, p
 
-        plain, (tiny, p) = made(None)[0], made(self.write(tmp_path / "tiny"))
-        assert tiny != plain and made(self.write(tmp_path / "copy"))[0] == tiny
+        plain, (tiny, p) = grow(None)[0], grow(self.write(tmp_path / "tiny"))
+        assert tiny != plain and grow(self.write(tmp_path / "copy"))[0] == tiny
         told = product.provenance(p, p.variants[0])
         assert told["curriculum"]["base"] == "dit" and told["learnability"]["scale"] == 0.2
         assert str(tmp_path) not in json.dumps(told)

@@ -73,7 +73,7 @@ TABLE = {
     "raydistill.json": ("unread", "unread", "unread", "unread"),  # only that it is there is asked
     "*/manifest.json": ("rebuilt/named", "unread", "unread", "unread"),
     "*/commits/*": ("unread", "unread", "unread", "unread"),  # the manifest holds what they say
-    "{own}/data/*": ("named", "unread", "unread", "unread"),  # the product is held against them
+    "{syntheses}/data/*": ("named", "unread", "unread", "unread"),  # the product is held against them
     "evaluations/*/data/*": ("named", "unread", "unread", "unread"),  # accuracies are read from them
     "plan/*/data/*": ("named", "unread", "unread", "unread"),  # the batches of sample are cut from it
     "checks/*/data/*": ("named", "unread", "unread", "unread"),  # what was found is said again at the end of a run
@@ -108,12 +108,12 @@ def groups() -> list[str]:
 
 def members(whole: Path, group: str) -> list[str]:
     """The files of a group; each file belongs to the first that it matches."""
-    patterns = [p.format(own=own(whole)) for p in TABLE]
+    patterns = [p.format(syntheses=syntheses(whole)) for p in TABLE]
     first = {name: next(p for p in patterns if fnmatch(name, p)) for name in files(whole)}
-    return [name for name, pattern in first.items() if pattern == group.format(own=own(whole))]
+    return [name for name, pattern in first.items() if pattern == group.format(syntheses=syntheses(whole))]
 
 
-def own(whole: Path) -> str:
+def syntheses(whole: Path) -> str:
     """The folder of the syntheses that the product is made of."""
     made_from = seals.find(Location.of(str(whole)), "distilled/README.md").made_from
     return next(
@@ -160,10 +160,10 @@ class Sweep:
         others = [n for n in self.content if n != name and self.content[n] != self.content[name]]
         other = next((n for n in others if Path(n).name == Path(name).name), others[len(others) // 2])
         DAMAGES[damage](self.run / name, self.good / other)
-        code, said, made = self.use(verb)
+        code, said, product = self.use(verb)
         if damage == "folder":
             assert (self.run / name / "mine.txt").read_text() == "keep me", "what is theirs stays"
-        return self.judge(name, code, said, made == self.before[verb][2])
+        return self.judge(name, code, said, product == self.before[verb][2])
 
     def judge(self, name: str, code: int, said: str, same: bool) -> str:
         if code:
@@ -185,17 +185,17 @@ def expected(group: str, damage: str, verb: str) -> str:
 
 def sweep(it: Sweep, group: str, names: list[str], cases: list[tuple[str, str]]) -> Counter[str]:
     """Every case of damage and verb, of every file."""
-    found: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     wrong = []
     for name in names:
         for damage, verb in cases:
             seen = it.case(name, damage, verb)
-            found[seen] += 1
+            outcomes[seen] += 1
             if seen != expected(group, damage, verb):
                 wrong.append(f"{name}, {damage}, {verb}: {seen}, not {expected(group, damage, verb)}")
     assert not wrong, "\n".join(wrong)
-    assert found["used"] == 0
-    return found
+    assert outcomes["used"] == 0
+    return outcomes
 
 
 def test_the_table_has_every_file(whole: Path) -> None:
@@ -251,8 +251,8 @@ class TestRemedies:
         assert code in (1, 2) and what in said and said.count("error: ") == 1, said
 
     def works(self, it: Sweep, verb: str) -> None:
-        code, said, made = it.use(verb)
-        assert code == 0 and made == it.before[verb][2], said
+        code, said, product = it.use(verb)
+        assert code == 0 and product == it.before[verb][2], said
 
     @pytest.mark.parametrize(("name", "verb"), [("config.yaml", "compare"), ("result.json", "export")])
     def test_the_command_that_made_it_again(self, it: Sweep, name: str, verb: str) -> None:
@@ -272,12 +272,12 @@ class TestRemedies:
             self.works(it, verb)
 
     def test_an_edited_configuration_is_given_by_config_or_written_anew(self, it: Sweep) -> None:
-        place = it.run / "config.yaml"
-        place.write_text(place.read_text().replace("seed: 0", "seed: 7"))
-        self.fails(it, "--run", f"give --config {place}")
-        assert cli.main(["distill", "--config", str(place), "--print-config"]) == 0
+        path = it.run / "config.yaml"
+        path.write_text(path.read_text().replace("seed: 0", "seed: 7"))
+        self.fails(it, "--run", f"give --config {path}")
+        assert cli.main(["distill", "--config", str(path), "--print-config"]) == 0
         assert "seed: 7" in it.capsys.readouterr().out
-        edited = place.read_bytes()
+        edited = path.read_bytes()
         code, said, _ = it.use("distill")
         (kept,) = (p for p in (it.run / "logs").glob("config-*.yaml") if p.read_bytes() == edited)
         assert code == 0 and kept.name in said
@@ -313,7 +313,7 @@ class TestRemedies:
         assert (it.run / "logs" / "costs.json").read_text() == "{}"
 
     def test_a_stage_is_deleted_and_done_again(self, it: Sweep) -> None:
-        data = next((it.run / own(it.whole) / "data").iterdir())
+        data = next((it.run / syntheses(it.whole) / "data").iterdir())
         flip(0.5)(data, it.run)
         location = data.parents[1]
         self.fails(it, "distill", f"delete {location} and run the same command again to rebuild it")

@@ -42,9 +42,9 @@ class TestPairs:
         """Three draws of two trainings each beside four trainings on the full data: two seeds, not one twice."""
         drawn = a_set("a", {(g, t): 0.5 for g in (0, 1, 2) for t in (0, 1)})
         fixed = a_set("full", {(None, t): 0.8 for t in range(4)})
-        found = units(drawn, fixed)
-        assert [[y for _, y in c] for c in found] == [[(None, 0), (None, 1)], [(None, 2), (None, 3)]]
-        assert [[(y, x) for x, y in c] for c in found] == units(fixed, drawn)
+        clusters = units(drawn, fixed)
+        assert [[y for _, y in c] for c in clusters] == [[(None, 0), (None, 1)], [(None, 2), (None, 3)]]
+        assert [[(y, x) for x, y in c] for c in clusters] == units(fixed, drawn)
 
     def test_seeds_that_made_the_same_images_are_one(self) -> None:
         same = a_set("kmeans", {(g, 0): 0.137 for g in (0, 1, 2)}, digest="one and the same")
@@ -56,20 +56,20 @@ class TestDifference:
     def test_is_of_units_that_are_generation_seeds(self) -> None:
         rng = np.random.default_rng(0)
         values = {(g, t): float(v) for g in range(4) for t, v in enumerate(rng.normal(0.5, 0.01, 2))}
-        found = difference(a_set("a", values), a_set("b", {k: v - 0.05 for k, v in values.items()}))
-        assert found is not None
-        assert (found.pairs, found.units, found.generations, found.ahead) == (8, 4, 4, 1.0)
-        assert found.mean == pytest.approx(0.05) and found.sign == 1
+        gap = difference(a_set("a", values), a_set("b", {k: v - 0.05 for k, v in values.items()}))
+        assert gap is not None
+        assert (gap.pairs, gap.units, gap.generations, gap.ahead) == (8, 4, 4, 1.0)
+        assert gap.mean == pytest.approx(0.05) and gap.sign == 1
 
     def test_is_wider_with_the_error_of_the_test_images(self) -> None:
         a = a_set("a", {(0, t): v for t, v in enumerate((0.50, 0.51, 0.52))})
         b = a_set("b", {(0, t): v for t, v in enumerate((0.48, 0.485, 0.51))})
-        found = difference(a, b)
-        assert found and found.low and found.high and found.tested_low and found.tested_high and found.t_low
-        assert found.tested_low < found.low < found.mean < found.high < found.tested_high
-        assert found.t_low == pytest.approx(found.low, abs=0.01), "the check by paired t"
+        gap = difference(a, b)
+        assert gap and gap.low and gap.high and gap.tested_low and gap.tested_high and gap.t_low
+        assert gap.tested_low < gap.low < gap.mean < gap.high < gap.tested_high
+        assert gap.t_low == pytest.approx(gap.low, abs=0.01), "the check by paired t"
         older = difference([replace(o, answers=None) for o in a], b)
-        assert older and older.low == found.low and older.tested_low is None
+        assert older and older.low == gap.low and older.tested_low is None
 
     def test_counts_only_where_the_check_agrees(self) -> None:
         sure = Difference(
@@ -79,9 +79,9 @@ class TestDifference:
         assert replace(sure, t_low=-0.001).sign == 0 and replace(sure, low=-0.001).sign == 0
 
     def test_of_one_pair_is_told_from_the_test_images_alone(self) -> None:
-        found = difference(a_set("a", {(0, 0): 0.6}), a_set("b", {(0, 0): 0.4}))
-        assert found and (found.low, found.needed, found.sign) == (None, None, 0)
-        assert found.tested_low and found.tested_low > 0 and found.p and found.p < 1e-6
+        gap = difference(a_set("a", {(0, 0): 0.6}), a_set("b", {(0, 0): 0.4}))
+        assert gap and (gap.low, gap.needed, gap.sign) == (None, None, 0)
+        assert gap.tested_low and gap.tested_low > 0 and gap.p and gap.p < 1e-6
 
     def test_needs_the_same_test_images(self) -> None:
         a, b = a_set("a", {(0, 0): 0.6}), a_set("b", {(0, 0): 0.4})
@@ -107,14 +107,14 @@ class TestTable:
             for o in a_set(name, {(0, t): level + 0.01 * (t - 1) ** 2 + 0.001 * t * len(name + "b") for t in range(3)})
         ]
         rows = [replace(o, top1=o.top1 + 0.002 * (ord(o.set) * o.training % 3)) for o in rows]
-        found = table(rows)
-        assert [(d.student, d.a, d.b) for d in found] == [
+        pairs = table(rows)
+        assert [(d.student, d.a, d.b) for d in pairs] == [
             (s, a, b) for s in ("x", "y") for a, b in (("a", "b"), ("a", "c"), ("b", "c"))
         ]
-        assert all(d.holm is not None and d.p is not None and d.p <= d.holm <= 3 * d.p + 1e-12 for d in found)
-        assert any(d.p and d.holm and d.holm > 2.9 * d.p for d in found)
+        assert all(d.holm is not None and d.p is not None and d.p <= d.holm <= 3 * d.p + 1e-12 for d in pairs)
+        assert any(d.p and d.holm and d.holm > 2.9 * d.p for d in pairs)
 
     def test_a_pair_that_cannot_be_tested_is_in_no_family(self) -> None:
         plain = Difference("a", "b", "x", "top-1", 0.1, 1, 1, 1, 1.0)
-        found = adjusted([plain, replace(plain, p=0.03)])
-        assert [d.holm for d in found] == [None, 0.03]
+        pairs = adjusted([plain, replace(plain, p=0.03)])
+        assert [d.holm for d in pairs] == [None, 0.03]

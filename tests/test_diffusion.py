@@ -79,11 +79,11 @@ class TestSchedule:
 
     @given(st.integers(1, 200), st.sampled_from(["released", "leading"]))
     def test_a_path_runs_from_noise_to_image(self, count: int, grid: str) -> None:
-        made = path(alphas_bar(LINEAR), grid, count)
-        assert [s.index for s in made] == list(range(count))[::-1]
-        assert made[-1].alpha_bar_prev == 1 and made[-1].posterior_variance == 0
-        assert all(a.alpha_bar_prev == b.alpha_bar and a.t > b.t for a, b in pairwise(made))
-        assert all(0 < s.beta < 1 and 0 <= s.posterior_variance < s.beta for s in made)
+        schedule = path(alphas_bar(LINEAR), grid, count)
+        assert [s.index for s in schedule] == list(range(count))[::-1]
+        assert schedule[-1].alpha_bar_prev == 1 and schedule[-1].posterior_variance == 0
+        assert all(a.alpha_bar_prev == b.alpha_bar and a.t > b.t for a, b in pairwise(schedule))
+        assert all(0 < s.beta < 1 and 0 <= s.posterior_variance < s.beta for s in schedule)
 
 
 class TestWindow:

@@ -90,6 +90,6 @@ class TestObjectStores:
         assert work(at(f"file://{tmp_path}/other")) == undisturbed == work(at(tmp_path / "other"))
 
     def test_options_of_a_uri_stay_behind_the_path(self) -> None:
-        place = Location.of("s3://bucket/run?endpoint_override=localhost:9000&scheme=http") / "data" / "x"
-        assert place.uri == "s3://bucket/run/data/x?endpoint_override=localhost:9000&scheme=http"
+        file = Location.of("s3://bucket/run?endpoint_override=localhost:9000&scheme=http") / "data" / "x"
+        assert file.uri == "s3://bucket/run/data/x?endpoint_override=localhost:9000&scheme=http"
         assert (Location.of("/what?/now") / "x").uri == "/what?/now/x"

@@ -44,11 +44,11 @@ Entry = tuple[str, str]
 
 def blocks(page: Path, language: str) -> dict[str, str]:
     """Fenced blocks that follow a comment `example: TITLE`, by title."""
-    found = re.findall(
+    titled = re.findall(
         rf"<!-- example: ([^\n]+?) -->\n```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE
     )
-    assert len(found) == len(dict(found)), f"a title of {page.name} is used twice"
-    return dict(found)
+    assert len(titled) == len(dict(titled)), f"a title of {page.name} is used twice"
+    return dict(titled)
 
 
 EXAMPLES = blocks(EXTEND, "python")
@@ -97,10 +97,10 @@ def parameters(mark: pytest.Mark) -> list[dict[str, Any]]:
 def checks(kind: str, name: str) -> Iterator[tuple[Callable[..., None], dict[str, Any]]]:
     """Every test of a kind's contract with every set of its parameters, for the entry `name` instead of those there."""
     module = contract(kind)
-    own = [row | {"name": name} for row in parameters(module.pytestmark) if row["name"] == CONTRACTS[kind][1]]
+    parametrised = [row | {"name": name} for row in parameters(module.pytestmark) if row["name"] == CONTRACTS[kind][1]]
     for test in [f for n, f in vars(module).items() if n.startswith("test_")]:
         marks = [parameters(m) for m in getattr(test, "pytestmark", []) if m.name == "parametrize"]
-        for rows in itertools.product(own, *marks):
+        for rows in itertools.product(parametrised, *marks):
             yield test, {key: value for row in rows for key, value in row.items()}
 
 
@@ -134,9 +134,9 @@ class TestExtend:
         execute(EXAMPLES[title])
         torch.set_num_threads(1)
         done = 0
-        for test, given in checks(*entry):
-            others = set(inspect.signature(test).parameters) - set(given)
-            test(**given, **{name: request.getfixturevalue(name) for name in sorted(others)})
+        for test, values in checks(*entry):
+            others = set(inspect.signature(test).parameters) - set(values)
+            test(**values, **{name: request.getfixturevalue(name) for name in sorted(others)})
             done += 1
         assert done >= 8, "the contract was found"
 

@@ -29,9 +29,9 @@ CPU = Placement(torch.device("cpu"), torch.float32, "cpu")
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """A run that has its features; never written to by a test but for plans."""
-    made = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
-    made.finish(["encode", "group", "embed"])
-    return made
+    run = TinyRun(tmp_path_factory.mktemp("tiny") / "run")
+    run.finish(["encode", "group", "embed"])
+    return run
 
 
 def features(tiny: TinyRun) -> dict[str, np.ndarray]:
@@ -43,23 +43,23 @@ def features(tiny: TinyRun) -> dict[str, np.ndarray]:
 class TestFeatures:
     def test_they_are_those_of_the_images_as_encoding_saw_them(self, tiny: TinyRun) -> None:
         network = Classifier(tiny.network, CPU)
-        found = features(tiny)
-        assert sorted(found) == sorted(tiny.train.ids.to_pylist())
-        data = open_source(tiny.config.source).read("train", list(found))
+        embedded = features(tiny)
+        assert sorted(embedded) == sorted(tiny.train.ids.to_pylist())
+        data = open_source(tiny.config.source).read("train", list(embedded))
         pixels = np.stack([decode(d, 32, 10**6) for d in data])
         expected = network.features(unit_images(pixels)).numpy()
-        np.testing.assert_allclose(np.stack(list(found.values())), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(np.stack(list(embedded.values())), expected, rtol=1e-4, atol=1e-5)
         assert expected.shape == (21, 128) and expected.std(0).max() > 0
 
     def test_rows_and_row_groups_are_those_of_the_classes(self, tiny: TinyRun) -> None:
-        classes, made = tiny.sealed("group"), tiny.sealed("embed")
+        classes, embedded = tiny.sealed("group"), tiny.sealed("embed")
         columns = ["image_id", "class_index"]
-        assert [r.key for r in made.records] == [r.key for r in classes.records]
-        for mine, theirs in zip(made.records, classes.records, strict=True):
-            assert made.table(mine.key, columns) == classes.table(theirs.key, columns)
+        assert [r.key for r in embedded.records] == [r.key for r in classes.records]
+        for mine, theirs in zip(embedded.records, classes.records, strict=True):
+            assert embedded.table(mine.key, columns) == classes.table(theirs.key, columns)
             assert mine.meta == {k: theirs.meta[k] for k in ("classes", "counts")}
             for group, (index, count) in enumerate(zip(mine.meta["classes"], mine.meta["counts"], strict=True)):
-                part = made.artifact.read_table(mine, group)
+                part = embedded.artifact.read_table(mine, group)
                 assert part["class_index"].to_pylist() == [index] * count
 
     def test_their_identity_is_that_of_network_images_and_batch(self, tiny: TinyRun, tmp_path: Path) -> None:
@@ -89,11 +89,11 @@ class TestSelection:
     def test_methods_choose_by_them(self, tiny: TinyRun, name: str, choose) -> None:
         plan = tiny.finish([f"plan {name}"])[f"plan {name}"]
         rows = tiny.stage(f"plan {name}").artifact.read_table(plan.records[0]).to_pylist()
-        found = features(tiny)
+        embedded = features(tiny)
         label = dict(zip(tiny.train.ids.to_pylist(), tiny.train.labels.tolist(), strict=True))
         for index in range(2):
-            ids = sorted(i for i in found if label[i] == index)
-            expected = [ids[i] for i in choose(np.stack([found[i] for i in ids]), 3)]
+            ids = sorted(i for i in embedded if label[i] == index)
+            expected = [ids[i] for i in choose(np.stack([embedded[i] for i in ids]), 3)]
             assert [r["image_id"] for r in rows if r["class_index"] == index] == expected
 
     def test_the_space_is_part_of_the_identity_of_what_depends_on_it_alone(self, tiny: TinyRun) -> None:
@@ -105,10 +105,10 @@ class TestSelection:
             assert len(two) == 1 + moved, name
 
     def test_points_are_the_features_where_there_are_any(self) -> None:
-        latents, found = np.ones((2, 4, 2, 2), np.float16), np.zeros((2, 7), np.float32)
+        latents, embedded = np.ones((2, 4, 2, 2), np.float16), np.zeros((2, 7), np.float32)
         none = np.zeros((0, 4, 2, 2), np.float32)
         assert ClassView("n01", ["a", "b"], none, np.zeros(0), [], latents).points.shape == (2, 16)
-        assert ClassView("n01", ["a", "b"], none, np.zeros(0), [], latents, found).points is found
+        assert ClassView("n01", ["a", "b"], none, np.zeros(0), [], latents, embedded).points is embedded
 
     def test_without_a_network_they_are_refused_before_any_work(self, tmp_path: Path) -> None:
         asked = config(method="herding", selection={"space": "feature"}, run_dir=str(tmp_path / "run"))

@@ -156,13 +156,13 @@ class TestBytes:
 
     def latents_of(self, done: Results) -> np.ndarray:
         """(slots, D), by class and slot."""
-        found = {}
-        made = done.syntheses["mgd3"].parts[0]
-        for record in made.manifest.records:
-            t = made.artifact.read_table(record)
+        by_slot = {}
+        part = done.syntheses["mgd3"].parts[0]
+        for record in part.manifest.records:
+            t = part.artifact.read_table(record)
             keys = zip(t["class_index"].to_pylist(), t["slot"].to_pylist(), strict=True)
-            found.update(zip(keys, schemas.tensor_numpy(t["latent"]), strict=True))
-        return np.stack([found[k].ravel() for k in sorted(found)])
+            by_slot.update(zip(keys, schemas.tensor_numpy(t["latent"]), strict=True))
+        return np.stack([by_slot[k].ravel() for k in sorted(by_slot)])
 
     def test_are_equal_for_any_number_of_actors_in_any_order_and_near_for_any_batch(
         self, before: Path, tmp_path: Path, cluster: None

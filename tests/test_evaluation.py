@@ -56,8 +56,8 @@ class TestBfloat16:
     @staticmethod
     def trained(dtype: str) -> tuple[Score, nn.Module]:
         test_on = images(60, seed=99)
-        student, own = Student("convnet", 8, 2, 0), recipe(visits=320)
-        return train_student(student, own, images(16), test_on, CPU, arithmetic=mixed(dtype, CPU))
+        student, budget = Student("convnet", 8, 2, 0), recipe(visits=320)
+        return train_student(student, budget, images(16), test_on, CPU, arithmetic=mixed(dtype, CPU))
 
     def test_learns_the_same_by_other_roundings_and_leaves_weights_as_they_were(self) -> None:
         (full, _), (half, two) = self.trained("float32"), self.trained("bfloat16")
@@ -78,10 +78,10 @@ class TestBatches:
         [(10, 4, 20), (10, 64, 192), (1, 8, 2), (7, 7, 28), (30, 8, 815), (9, 4, 5), (100, 64, 64)],
     )
     def test_epochs_are_permutations_and_the_visits_are_exact(self, n: int, batch: int, visits: int) -> None:
-        made = list(batches(n, recipe(batch=batch, visits=visits), 0))
-        assert len(made) == count_steps(n, batch, visits) and max(len(rows) for _, rows, _ in made) <= batch
-        assert [seen for _, _, seen in made] == np.cumsum([0, *(len(rows) for _, rows, _ in made)])[:-1].tolist()
-        everything = np.concatenate([rows for _, rows, _ in made])
+        drawn = list(batches(n, recipe(batch=batch, visits=visits), 0))
+        assert len(drawn) == count_steps(n, batch, visits) and max(len(rows) for _, rows, _ in drawn) <= batch
+        assert [seen for _, _, seen in drawn] == np.cumsum([0, *(len(rows) for _, rows, _ in drawn)])[:-1].tolist()
+        everything = np.concatenate([rows for _, rows, _ in drawn])
         assert len(everything) == visits
         for start in range(0, visits, n):
             epoch = everything[start : start + n]
@@ -209,9 +209,9 @@ class TestScore:
 
     def test_shares_and_confusion(self) -> None:
         data = self.answering([0, 0, 1, 2, 2, 2] * 100, [0, 1, 1, 2, 2, 0] * 100, SIZE)
-        found = examine(self.Says(4), data, 4)
-        assert found.per_class.tolist() == [0.5, 0.5, 1.0, 0.0] and found.accuracy == 4 / 6
-        assert found.confusion.tolist() == [[100, 0, 100, 0], [100, 100, 0, 0], [0, 0, 200, 0], [0, 0, 0, 0]]
+        score = examine(self.Says(4), data, 4)
+        assert score.per_class.tolist() == [0.5, 0.5, 1.0, 0.0] and score.accuracy == 4 / 6
+        assert score.confusion.tolist() == [[100, 0, 100, 0], [100, 100, 0, 0], [0, 0, 200, 0], [0, 0, 0, 0]]
 
     def test_top5_counts_for_more_than_ten_classes(self) -> None:
         """One of the five brightest: the answer itself, and ties in order."""
@@ -222,10 +222,10 @@ class TestScore:
     def test_answers_are_kept_a_bit_an_image_class_by_class(self) -> None:
         """Each class in the order of the test images, whatever order the labels come in and however many batches."""
         answers, labels = [0, 0, 1, 2, 2, 2, 0] * 100, [0, 1, 1, 2, 0, 2, 0] * 100
-        found = examine(self.Says(3), self.answering(answers, labels, SIZE), 3)
+        score = examine(self.Says(3), self.answering(answers, labels, SIZE), 3)
         expected = [[a == c for a, y in zip(answers, labels, strict=True) if y == c] for c in range(3)]
-        assert [bits.tolist() for bits in unpacked(packed(found.right.numpy()), [300, 200, 200])] == expected
-        assert len(packed(found.right.numpy())) == 4 * -(-88 // 3), "700 bits in base64"
+        assert [bits.tolist() for bits in unpacked(packed(score.right.numpy()), [300, 200, 200])] == expected
+        assert len(packed(score.right.numpy())) == 4 * -(-88 // 3), "700 bits in base64"
 
     def test_a_training_keeps_its_answers_and_the_mean_over_classes(self) -> None:
         score = train(images(48, 3), images(90, 3, 99), classes=3, visits=480)
@@ -238,16 +238,16 @@ class TestScore:
     def test_what_an_older_version_committed_is_read_without_answers(self) -> None:
         score = train(images(16), visits=64)
         older = {k: v for k, v in json.loads(json.dumps(score.tree())).items() if k not in ("tested", "right")}
-        found = Score.of(older)
-        assert found.answers() is None and replace(found, tested=score.tested, right=score.right) == score
-        assert found.balanced == pytest.approx(np.mean(score.per_class))
+        reread = Score.of(older)
+        assert reread.answers() is None and replace(reread, tested=score.tested, right=score.right) == score
+        assert reread.balanced == pytest.approx(np.mean(score.per_class))
         with pytest.raises(KeyError):
             Score.of({k: v for k, v in older.items() if k != "last"})
 
     def test_a_constant_student_is_right_on_one_class(self) -> None:
         data = self.answering([1] * 40, [0] * 10 + [1] * 30, SIZE)
-        found = examine(self.Says(2), data, 2)
-        assert found.accuracy == 0.75 and found.per_class.tolist() == [0.0, 1.0]
+        score = examine(self.Says(2), data, 2)
+        assert score.accuracy == 0.75 and score.per_class.tolist() == [0.0, 1.0]
 
     def test_a_score_survives_json(self) -> None:
         score = train(images(16), visits=64)

@@ -24,17 +24,17 @@ def test_hf_fills_the_metrics_in_and_the_product_stays_without(tmp_path: Path, r
     told = {"accuracy/convnet/mean": 0.8791, "accuracy/random/convnet/mean": 0.5, "time/encode_s": 3.0}
     seals.write(Location.of(str(run)), "result.json", json.dumps(told).encode())
     export(str(run), "hf", str(tmp_path / "out"))
-    made = (tmp_path / "out" / "README.md").read_text()
-    assert "| accuracy/convnet/mean | 0.8791 |" in made and "time/" not in made
-    assert yaml.safe_load(made.split("---\n")[1])["configs"] and made.index("## Metrics") < made.index("## Licence")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| accuracy/convnet/mean | 0.8791 |" in card and "time/" not in card
+    assert yaml.safe_load(card.split("---\n")[1])["configs"] and card.index("## Metrics") < card.index("## Licence")
     assert contents(run / "distilled") == before and "## Metrics" not in before["README.md"].decode()
 
 
 def test_numbers_of_an_earlier_product_are_left_out(tmp_path: Path, run: Path, capsys: Any) -> None:
-    place = Location.of(str(run))
-    shard = seals.find(place, "distilled/train-00000-of-00001.parquet")
+    location = Location.of(str(run))
+    shard = seals.find(location, "distilled/train-00000-of-00001.parquet")
     for of, there in ((shard.made_from, True), ("another", False)):
-        seals.write(place, "result.json", b'{"fid": 1.0}', f"{of}-stamp")
+        seals.write(location, "result.json", b'{"fid": 1.0}', f"{of}-stamp")
         export(str(run), "hf", str(tmp_path / of[:7] / "out"))
         assert ("## Metrics" in (tmp_path / of[:7] / "out" / "README.md").read_text()) == there
     assert "is of an earlier product and is left out" in capsys.readouterr().err

@@ -45,10 +45,10 @@ FORMATS = registry.names("exporter")
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run directory with a product of three images in each of the six classes, weights 1, 2 and 3."""
-    made = syntheses(tmp_path / "syntheses", len(CLASSES))
+    sealed = syntheses(tmp_path / "syntheses", len(CLASSES))
     text = card("Six classes", "mgd3", IPC, 0, CLASSES, 12, "imagefolder", "dit", {"vae": "ab"}, {"images": None})
     root = Location.of(str(tmp_path / "run"))
-    product.assemble(root, DistilledSet((made,)), CLASSES, "mgd3", {"vae": "ab"}, text)
+    product.assemble(root, DistilledSet((sealed,)), CLASSES, "mgd3", {"vae": "ab"}, text)
     (root / "config.yaml").write(b"{}\n")
     return tmp_path / "run"
 
@@ -155,9 +155,9 @@ class TestWebDataset:
         export(str(run), "webdataset", str(tmp_path / "out"))
         shards = sorted(str(p) for p in (tmp_path / "out").glob("*.tar"))
         assert [Path(s).name for s in shards] == ["train-000000.tar", "train-000001.tar", "train-000002.tar"]
-        found = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("png", "cls", "json"))
-        assert len(found) == len(CLASSES) * IPC
-        for n, (image, label, told) in enumerate(found):
+        samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil").to_tuple("png", "cls", "json"))
+        assert len(samples) == len(CLASSES) * IPC
+        for n, (image, label, told) in enumerate(samples):
             assert (label, told["slot"]) == divmod(n, IPC) and same(image, label, told["slot"])
             assert told["weight"] == 1.0 + told["slot"] and np.allclose(told["soft_label"], labels[n])
             assert (told["class_id"], told["class_name"]) == (CLASSES[label].class_id, CLASSES[label].class_name)
@@ -271,13 +271,13 @@ class TestTargets:
 
 class TestRuns:
     def test_a_run_without_a_whole_product_is_refused(self, tmp_path: Path, run: Path) -> None:
-        place, (shard,) = Location.of(str(run)), (run / "distilled").glob("*.parquet")
+        location, (shard,) = Location.of(str(run)), (run / "distilled").glob("*.parquet")
         data = shard.read_bytes()
         shard.write_bytes(data[:-100])
         with pytest.raises(CorruptArtifact, match=f"{shard.name} is not what was written"):
             export(str(run), "hf", str(tmp_path / "out"))
-        seals.remove(place, f"distilled/{shard.name}")
-        seals.write(place, "distilled/train-00000-of-00002.parquet", data)
+        seals.remove(location, f"distilled/{shard.name}")
+        seals.write(location, "distilled/train-00000-of-00002.parquet", data)
         with pytest.raises(CorruptArtifact, match="not whole"):
             export(str(run), "hf", str(tmp_path / "out"))
         shutil.rmtree(run / "seals")
@@ -293,11 +293,11 @@ class TestRuns:
             export(str(run), "hf", str(tmp_path / "out"))
 
     def test_the_command_line(self, tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        given = ["export", "--run", str(run), "--format", "imagefolder", "--out", str(tmp_path / "out")]
-        assert cli.main(given) == 0
+        command = ["export", "--run", str(run), "--format", "imagefolder", "--out", str(tmp_path / "out")]
+        assert cli.main(command) == 0
         assert capsys.readouterr().out == f"{tmp_path / 'out'}\n"
         for wrong, says in [(["--format", "imagefoldr"], "mean 'imagefolder'?"), (["--run", "x"], "config.yaml"),
                             (["ipc=3"], "ipc=3"), (["--config", "x"], "--config")]:  # fmt: skip
-            assert cli.main([*given, *wrong]) == 2
+            assert cli.main([*command, *wrong]) == 2
             err = capsys.readouterr().err
             assert err.startswith("error: ") and says in err and err.count("\n") == 1

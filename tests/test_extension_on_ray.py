@@ -26,16 +26,16 @@ IDENTITY = "from raydistill import registry; print(registry.identity('guidance',
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
     """A folder for sys.path that holds the page's example as an installer leaves a package."""
-    place = tmp_path / "site"
-    info = place / "my_guidance-0.1.dist-info"
+    site = tmp_path / "site"
+    info = site / "my_guidance-0.1.dist-info"
     info.mkdir(parents=True)
-    (place / "my_guidance.py").write_text(CODE)
+    (site / "my_guidance.py").write_text(CODE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-guidance\nVersion: 0.1\n")
     (info / "entry_points.txt").write_text(
         "[raydistill.guidance]\nscaled = my_guidance:Scaled\n"
         "[raydistill.method]\nmgd3_scaled = my_guidance:Mgd3Scaled\n"
     )
-    return place
+    return site
 
 
 def python(code: str, installed: Path, *arguments: str) -> str:

@@ -23,11 +23,11 @@ ON_GPUS = [
 
 @contextmanager
 def three_nodes() -> Iterator[Cluster]:
-    with head_alone() as made:
+    with head_alone() as cluster:
         for _ in range(2):
-            made.add_node(num_cpus=3, num_gpus=1, object_store_memory=STORE)
-        made.wait_for_nodes()
-        yield made
+            cluster.add_node(num_cpus=3, num_gpus=1, object_store_memory=STORE)
+        cluster.wait_for_nodes()
+        yield cluster
 
 
 @contextmanager
@@ -35,14 +35,14 @@ def head_alone() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as env:
         env.setenv("RAY_AUTH_MODE", "disabled")
         env.setenv("OMP_NUM_THREADS", "1")
-        made = Cluster(
+        cluster = Cluster(
             initialize_head=True,
             head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE},
         )
         try:
-            yield made
+            yield cluster
         finally:
-            made.shutdown()
+            cluster.shutdown()
 
 
 def gpu_nodes(cluster: Cluster) -> set[str]:

@@ -71,12 +71,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A head without CPUs and one node, whose second CPU is left to other work: room for one actor."""
     monkeypatch.setattr(runtime, "_local", True)  # is set back at the end
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with head_alone() as made:
-        made.add_node(num_cpus=2, object_store_memory=STORE)
-        made.wait_for_nodes()
-        runtime.ensure_ray(RayConfig(address=made.address))
+    with head_alone() as started:
+        started.add_node(num_cpus=2, object_store_memory=STORE)
+        started.wait_for_nodes()
+        runtime.ensure_ray(RayConfig(address=started.address))
         try:
-            yield made
+            yield started
         finally:
             ray.shutdown()
 

@@ -24,8 +24,8 @@ Reference = tuple[Path, subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with three_nodes() as made:
-        yield made
+    with three_nodes() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

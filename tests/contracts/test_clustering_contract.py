@@ -60,33 +60,35 @@ def run(clustering: Clustering, x: np.ndarray, class_id: str = "n01") -> Cluster
     return clustering.cluster(Whole(x), class_id)
 
 
-def leaves(found: Clusters | Tree) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def leaves(clusters: Clusters | Tree) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Centroids, sizes and medoids of the clusters, or of the leaves of the tree, and the place of every row there."""
-    if isinstance(found, Clusters):
-        return found.centroids, found.size, found.medoid, found.labels
-    last = found.leaves
-    return found.centroid[last], found.size[last], found.medoid[last], np.searchsorted(last, found.leaf)
+    if isinstance(clusters, Clusters):
+        return clusters.centroids, clusters.size, clusters.medoid, clusters.labels
+    last = clusters.leaves
+    return clusters.centroid[last], clusters.size[last], clusters.medoid[last], np.searchsorted(last, clusters.leaf)
 
 
 def same(a: Clusters | Tree, b: Clusters | Tree) -> bool:
     return type(a) is type(b) and all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
 
 
-def check(x: np.ndarray, found: Clusters | Tree) -> None:
+def check(x: np.ndarray, clusters: Clusters | Tree) -> None:
     """What holds of every clustering: it is about these points, and its numbers agree with each other."""
-    centroids, size, medoid, of = leaves(found)
+    centroids, size, medoid, of = leaves(clusters)
     assert of.shape == (len(x),) and np.array_equal(np.bincount(of, minlength=len(size)), size)
     assert (size > 0).all() and size.sum() == len(x)
     assert centroids.shape == (len(size), x.shape[1]) and centroids.dtype == np.float32
     assert np.isfinite(centroids).all()
     assert (of[medoid] == np.arange(len(size))).all(), "medoids are members"
-    if isinstance(found, Clusters):
+    if isinstance(clusters, Clusters):
         assert size.tolist() == sorted(size, reverse=True), "largest first"
-        assert found.sse.shape == size.shape and (found.sse >= 0).all()
+        assert clusters.sse.shape == size.shape and (clusters.sse >= 0).all()
     else:
-        assert found.parent[0] == -1 and found.size[0] == len(x)
-        for node in np.flatnonzero(found.split):
-            assert found.size[found.parent == node].sum() == found.size[node], "children share out their parent"
+        assert clusters.parent[0] == -1 and clusters.size[0] == len(x)
+        for node in np.flatnonzero(clusters.split):
+            assert clusters.size[clusters.parent == node].sum() == clusters.size[node], (
+                "children share out their parent"
+            )
 
 
 def test_it_says_what_it_is(name: str) -> None:
@@ -97,32 +99,32 @@ def test_it_says_what_it_is(name: str) -> None:
 
 
 def test_its_fields_are_what_it_reads_of_the_configuration(name: str) -> None:
-    made = make(name, ipc=7, restarts=5, split_restarts=6, iterations=9, leaves=31)
-    given = asked(name, ipc=7, restarts=5, split_restarts=6, iterations=9, leaves=31)
-    for field in fields(made):
-        assert getattr(made, field.name) == getattr(
-            given if field.name in ("ipc", "seed") else given.cluster, field.name
+    algorithm = make(name, ipc=7, restarts=5, split_restarts=6, iterations=9, leaves=31)
+    configuration = asked(name, ipc=7, restarts=5, split_restarts=6, iterations=9, leaves=31)
+    for field in fields(algorithm):
+        assert getattr(algorithm, field.name) == getattr(
+            configuration if field.name in ("ipc", "seed") else configuration.cluster, field.name
         )
-    assert json.loads(json.dumps(made.values())) == made.values(), "they can be part of a fingerprint"
+    assert json.loads(json.dumps(algorithm.values())) == algorithm.values(), "they can be part of a fingerprint"
 
 
 @BORDERS
 @pytest.mark.parametrize("ipc", [1, 3, IMAGES, 3 * IMAGES])
 def test_as_many_clusters_as_asked_for_or_distinct_points(name: str, ipc: int, border: str) -> None:
     x = latents()
-    found = run(make(name, border, ipc=ipc, leaves=ipc), x)
-    check(x, found)
-    count = len(leaves(found)[1])
-    assert count >= min(ipc, IMAGES) if isinstance(found, Tree) else count == min(ipc, IMAGES)
+    clusters = run(make(name, border, ipc=ipc, leaves=ipc), x)
+    check(x, clusters)
+    count = len(leaves(clusters)[1])
+    assert count >= min(ipc, IMAGES) if isinstance(clusters, Tree) else count == min(ipc, IMAGES)
 
 
 @BORDERS
 @pytest.mark.parametrize("ipc", [2, 3, 8])
 def test_equal_points_are_never_more_clusters_than_there_are_distinct_ones(name: str, ipc: int, border: str) -> None:
     x = latents(3)[np.random.default_rng(1).permutation(np.repeat([0, 1, 2], [9, 5, 2]))]
-    found = run(make(name, border, ipc=ipc, leaves=ipc), x)
-    check(x, found)
-    centroids, size, _, _ = leaves(found)
+    clusters = run(make(name, border, ipc=ipc, leaves=ipc), x)
+    check(x, clusters)
+    centroids, size, _, _ = leaves(clusters)
     assert len(size) <= 3
     if ipc >= 3:
         assert sorted(size) == [2, 5, 9] and {c.tobytes() for c in centroids} == {r.tobytes() for r in x.astype("f4")}
@@ -149,11 +151,11 @@ def test_the_order_in_which_images_arrive_plays_no_part(name: str, border: str) 
     """Rows are sorted by image id before they are clustered, so an order of arrival leaves nothing behind."""
     x, rng = latents(), np.random.default_rng(2)
     ids = np.array([f"{i:03d}.png" for i in rng.permutation(IMAGES)])
-    found = []
+    runs = []
     for order in (np.arange(IMAGES), rng.permutation(IMAGES)):
         by_id = order[np.argsort(ids[order])]
-        found.append(run(make(name, border), x[by_id]))
-    assert same(*found)
+        runs.append(run(make(name, border), x[by_id]))
+    assert same(*runs)
 
 
 @BORDERS
@@ -164,8 +166,10 @@ def test_a_class_in_pieces_gives_the_same_bytes(name: str, border: str, tmp_path
         patch.setattr(group, "PART", 16)
         patch.setattr(cluster, "PART", 16)
         root = Path(tempfile.mkdtemp(dir=tmp_path))
-        place, upstream, infos = grouped(root, [latents().reshape(-1, *SHAPE), latents(3, seed=1).reshape(-1, *SHAPE)])
-        work = cluster.stage(asked(name), place, upstream, infos, SHAPE).work
+        run_dir, upstream, infos = grouped(
+            root, [latents().reshape(-1, *SHAPE), latents(3, seed=1).reshape(-1, *SHAPE)]
+        )
+        work = cluster.stage(asked(name), run_dir, upstream, infos, SHAPE).work
         work = replace(work, clustering=make(name, border))
         whole, parted = (replace(work, budget=b).finish(upstream.records[0]).sha256 for b in (2**20, 2 * 6 * 16))
     assert whole == parted
@@ -174,16 +178,16 @@ def test_a_class_in_pieces_gives_the_same_bytes(name: str, border: str, tmp_path
 def test_it_fills_the_slots_of_a_method(name: str, tmp_path: Path) -> None:
     """Through the stage into the plan: prototypes are centroids of their class, medoids its images."""
     root = Path(tempfile.mkdtemp(dir=tmp_path))
-    place, upstream, infos = grouped(root, [latents(seed=c).reshape(-1, *SHAPE) for c in range(2)])
+    run_dir, upstream, infos = grouped(root, [latents(seed=c).reshape(-1, *SHAPE) for c in range(2)])
     v = resolve(asked(name, ipc=3).model_copy(update={"method": "mgd3"}))
-    stage = cluster.stage(v.config, place, upstream, infos, SHAPE)
+    stage = cluster.stage(v.config, run_dir, upstream, infos, SHAPE)
     anchors = runner.run(stage, serial).sealed
-    made = plan.stage(v, place, upstream, anchors, infos, SHAPE)
-    slots = runner.run(made, serial).sealed.read()
+    planned = plan.stage(v, run_dir, upstream, anchors, infos, SHAPE)
+    slots = runner.run(planned, serial).sealed.read()
     rows = anchors.read()
     for c in range(2):
         mine, held = (t.filter(pc.equal(t["class_index"], c)) for t in (slots, rows))
-        found = {p.tobytes() for p in schemas.tensor_numpy(mine["prototype"])}
-        assert len(found) == 3 and found <= {p.tobytes() for p in schemas.tensor_numpy(held["centroid"])}
+        prototypes = {p.tobytes() for p in schemas.tensor_numpy(mine["prototype"])}
+        assert len(prototypes) == 3 and prototypes <= {p.tobytes() for p in schemas.tensor_numpy(held["centroid"])}
         assert set(held["medoid"].to_pylist()) <= {f"{i:05d}" for i in range(c * IMAGES, (c + 1) * IMAGES)}
     assert isinstance(rows, pa.Table) and ("node" in rows.column_names) == (stage.work.clustering.makes == "tree")

@@ -28,9 +28,9 @@ pytestmark = pytest.mark.parametrize(("name", "space", "variant"), ENTRIES)
 
 def make(name: str, space: str, variant: int, scale: float = 0.3, start: float = 1.0, stop: float = 0.0):
     kind = registry.get("guidance", name)
-    numbers, own = list(kind.examples(scale, start, stop))[variant]
-    guidance = kind.make(numbers, space, own)
-    guidance.bind(networks(kind.networks(own)))
+    numbers, section = list(kind.examples(scale, start, stop))[variant]
+    guidance = kind.make(numbers, space, section)
+    guidance.bind(networks(kind.networks(section)))
     return guidance
 
 

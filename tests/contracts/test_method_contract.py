@@ -126,8 +126,8 @@ def test_draws_differ_between_seeds_and_classes_if_there_are_any(name: str) -> N
 
 
 def test_it_goes_with_its_own_sampler(name: str) -> None:
-    made = resolve(config(method=name))
-    asked, method = made.config, made.method
+    resolved = resolve(config(method=name))
+    asked, method = resolved.config, resolved.method
     if method.generates:
         assert asked.sampler.name == method.sampler and asked.sampler.steps == 2
         unsaid = resolve(config(method=name, sampler={})).config

@@ -53,18 +53,18 @@ def test_it_says_what_it_is(name: str) -> None:
 
 
 def test_values_are_finite_and_announced(name: str) -> None:
-    found = computed(name, drawn(60), drawn(12, 1))
-    assert list(found) and set(found) <= {value.name for value in registry.get("metric", name).values}
-    assert all(type(v) is float and math.isfinite(v) for v in found.values())
+    values = computed(name, drawn(60), drawn(12, 1))
+    assert list(values) and set(values) <= {value.name for value in registry.get("metric", name).values}
+    assert all(type(v) is float and math.isfinite(v) for v in values.values())
 
 
 def test_a_set_against_itself_is_ideal(name: str) -> None:
     real = equal(drawn(60))
-    found = computed(name, real, real)
+    values = computed(name, real, real)
     for value in registry.get("metric", name).values:
         if value.ideal is not None:
-            short = found[value.name] - value.ideal
-            assert (short if value.better == "lower" else -short) <= 1e-5, (value, found)
+            short = values[value.name] - value.ideal
+            assert (short if value.better == "lower" else -short) <= 1e-5, (value, values)
 
 
 def test_a_set_far_away_is_no_better(name: str) -> None:
@@ -197,24 +197,24 @@ def test_identical_points_give_finite_values(name: str, level: float) -> None:
     x, y = np.full((20, 4), level, np.float32), np.arange(20) % 2
     other = np.full((6, 4), level + 1, np.float32)
     for z in (x[:6], other):
-        found = computed(name, (x, y, y), (z, y[:6], np.ones(6)), classes=2)
-        assert all(math.isfinite(v) for v in found.values())
+        values = computed(name, (x, y, y), (z, y[:6], np.ones(6)), classes=2)
+        assert all(math.isfinite(v) for v in values.values())
 
 
 def test_identical_points_are_ideal(name: str) -> None:
     x, y = np.full((20, 4), 0.7, np.float32), np.arange(20) % 2
-    found = computed(name, (x, y, y), (x[:6], y[:6], np.ones(6)), classes=2)
+    values = computed(name, (x, y, y), (x[:6], y[:6], np.ones(6)), classes=2)
     for value in registry.get("metric", name).values:
-        if value.ideal is not None and value.name in found:
-            short = found[value.name] - value.ideal
-            assert (short if value.better == "lower" else -short) <= 1e-5, (value, found)
+        if value.ideal is not None and value.name in values:
+            short = values[value.name] - value.ideal
+            assert (short if value.better == "lower" else -short) <= 1e-5, (value, values)
 
 
 def test_large_and_small_numbers_give_finite_values(name: str) -> None:
     for scale in (1e-20, 1e12):
         (x, y, w), (z, v, u) = drawn(30), drawn(9, 1)
-        found = computed(name, ((x * scale).astype(np.float32), y, w), ((z * scale).astype(np.float32), v, u))
-        assert all(math.isfinite(v) for v in found.values())
+        values = computed(name, ((x * scale).astype(np.float32), y, w), ((z * scale).astype(np.float32), v, u))
+        assert all(math.isfinite(v) for v in values.values())
 
 
 X, Y, W = drawn(6)

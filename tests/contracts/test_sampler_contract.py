@@ -47,8 +47,8 @@ def one(name: str, step: Step | flow.FlowStep, shift: torch.Tensor | None = None
 
 def ends(name: str, count: int, grid: str) -> list[Step] | list[flow.FlowStep]:
     """The first and the last step."""
-    made = flow.path(count) if flows(name) else steps(count, grid)
-    return [made[0], made[-1]]
+    path = flow.path(count) if flows(name) else steps(count, grid)
+    return [path[0], path[-1]]
 
 
 def test_it_says_what_guidance_it_takes(name: str) -> None:
