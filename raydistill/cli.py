@@ -204,13 +204,13 @@ FINDINGS = """what it finds, one line each on standard output:
 The exit code is 1 if anything is damaged, missing or foreign, and 0 otherwise. Files in logs/ have no digests.
 
 --repair writes what is known (commits from their manifest), removes what is left over, takes damaged data away with
-their commits, and gives the run's own command again, which computes just these: the same bytes, if images and weights
-are still there. Otherwise nothing is touched. Then it reads everything once more. While a job works on
-the run it is refused."""
+their commits, and gives the own command of the run or sweep again, which computes just these: the same bytes, if images
+and weights are there. Otherwise nothing is touched. Then it reads everything again. While a job works it is refused."""
 
 
 def verify(argv: Sequence[str]) -> int:
     from raydistill.pipeline.verify import main as probe
+    from raydistill.tune.again import command_of
 
     verb = VERBS["verify"]
     p = Parser(
@@ -226,7 +226,7 @@ def verify(argv: Sequence[str]) -> int:
     args = p.parse_args(argv)
     if not 1 <= args.readers <= 1024:
         raise BadInput(f"--readers {args.readers}: give a number from 1 to 1024")
-    location, code = probe(args.run, args.readers, args.repair)
+    location, code = probe(args.run, args.readers, args.repair, command_of)
     print(location)
     return code
 

@@ -29,6 +29,10 @@ class StageFailed(RaydistillError):
     """Something went wrong on the way: disk full, too many broken images, a worker that keeps dying."""
 
 
+class OutOfMemory(StageFailed):
+    """A device lacks memory for what it was asked to do at once."""
+
+
 class CorruptArtifact(RaydistillError):
     """A stored file is missing, truncated or altered; the message names the file, its key and the remedy."""
 

@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 import tiny_sweep
+import torch
 
 from raydistill.config import Config, load
+from raydistill.distributed.failures import translate
 from raydistill.errors import BadInput, StageFailed
+from raydistill.pipeline import steps
+from raydistill.stages.runner import one_by_one, serial
+from raydistill.stages.syntheses.sample import Maker
 from raydistill.tune import sweep
+from raydistill.tune.drawing import Drawing
 from raydistill.tune.trials import Trials
 
 SCALE = {"guidance": {"scale": "loguniform(0.01,0.5)"}}
@@ -91,14 +97,14 @@ def test_a_trial_that_fails_ends_nothing_but_itself(
     fits: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One whose samples are not finite, and one whose values contradict each other."""
-    real = Trials._draw
+    real = Drawing.plan
 
-    def draw(self: Trials, candidate: Any, seed: int) -> Any:
+    def plan(self: Drawing, candidate: Any, seed: int, batch: Any) -> Any:
         if candidate.values.get("guidance.stop") == 0.1:
             raise StageFailed("generator: DIR gave a non-finite prediction at t=632 in float32; lower guidance.scale")
-        return real(self, candidate, seed)
+        return real(self, candidate, seed, batch)
 
-    monkeypatch.setattr(Trials, "_draw", draw)
+    monkeypatch.setattr(Drawing, "plan", plan)
     config = tiny_sweep.config(tmp_path / "run", {"guidance": {"stop": [0.0, 0.1, 1.0]}}, search="grid")
     sweep.main(config)
     _, lost, contradiction = study(config)["trials"]
@@ -108,13 +114,48 @@ def test_a_trial_that_fails_ends_nothing_but_itself(
     assert "non-finite" in page
 
 
+def test_a_full_gpu_halves_the_batch_of_the_trial_and_its_row_says_so(
+    fits: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps fill it with batches of more than one; four fill it always. The rest keeps its batch of four."""
+    real = Maker.__call__
+
+    def full(self: Maker, prototypes: Any, *rest: Any) -> Any:
+        if self.sampling.steps >= 3 and len(prototypes) > (1 if self.sampling.steps == 3 else 0):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return real(self, prototypes, *rest)
+
+    monkeypatch.setattr(Maker, "__call__", full)
+    monkeypatch.setattr(steps, "together_on_ray", lambda p, nodes: one_by_one(translated(serial)))
+    config = tiny_sweep.config(tmp_path / "run", {"sampler": {"steps": [2, 3, 4]}}, search="grid", seeds=1)
+    sweep.main(config)
+    plain, halved, lost = study(config)["trials"]
+    assert "halved" not in plain and halved["halved"] == 1 and halved["values"]["sample.batch"] == 1
+    assert lost["failed"] == "sample: out of memory: CUDA out of memory; lower sample.batch"
+    assert "the GPU was full: sample.batch was halved to 1" in (tmp_path / "run" / "study.html").read_text()
+    lines = [load(str(tmp_path / "run" / "best.yaml")).sample.batch, study(config)["winner"]["values"]]
+    assert lines[0] == lines[1].get("sample.batch", 4)
+
+
+def translated(execute: Any) -> Any:
+    """What a pool makes of an error that a worker raised."""
+
+    def executed(stage: Any, todo: Any) -> Any:
+        try:
+            yield from execute(stage, todo)
+        except torch.OutOfMemoryError as e:
+            raise translate(e, stage.name) from e
+
+    return executed
+
+
 def test_what_is_no_fault_of_a_trial_ends_the_sweep(
     fits: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def draw(self: Trials, candidate: Any, seed: int) -> Any:
+    def plan(self: Drawing, candidate: Any, seed: int, batch: Any) -> Any:
         raise StageFailed("no space left on the device")
 
-    monkeypatch.setattr(Trials, "_draw", draw)
+    monkeypatch.setattr(Drawing, "plan", plan)
     with pytest.raises(StageFailed, match="no space left"):
         sweep.main(tiny_sweep.config(tmp_path / "run", SCALE))
 

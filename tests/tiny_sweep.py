@@ -21,7 +21,7 @@ from raydistill.distributed import search, students
 from raydistill.distributed.search import FAILED, Proposal, Rounds
 from raydistill.pipeline import preflight, steps
 from raydistill.stages.evaluation.trainer import Job, StudentTrainer
-from raydistill.stages.runner import serial
+from raydistill.stages.runner import one_by_one, serial
 from raydistill.state import Prepared
 from raydistill.tune import sweep
 
@@ -55,6 +55,12 @@ def fit(job: Job, *_: Any) -> None:
         trainer.run(t)
 
 
+def few_images(config: Config) -> Prepared:
+    """`preflight.prepare` on some of the images."""
+    p = preflight.prepare(config)
+    return replace(p, splits=replace(p.splits, train=few(p.splits.train, 24), test=few(p.splits.test, 16)))
+
+
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Returns a list that gets the number of trainings of every fit."""
     fits: list[int] = []
@@ -63,12 +69,9 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         fits.append(len(job.trainings))
         fit(job, *rest)
 
-    def prepare(config: Config) -> Prepared:
-        p = preflight.prepare(config)
-        return replace(p, splits=replace(p.splits, train=few(p.splits.train, 24), test=few(p.splits.test, 16)))
-
-    monkeypatch.setattr(sweep, "prepare", prepare)
+    monkeypatch.setattr(sweep, "prepare", few_images)
     monkeypatch.setattr(steps, "on_ray", lambda p, nodes: serial)
+    monkeypatch.setattr(steps, "together_on_ray", lambda p, nodes: one_by_one(serial))
     monkeypatch.setattr(students, "fit", counted)
     monkeypatch.setattr(search, "searched", searched)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")  # so that nothing is tracked in the current folder

@@ -39,6 +39,14 @@ class TuneConfig(Section):
             ),
         ),
     ] = ["accuracy"]
+    scheduler: Annotated[
+        Literal["none", "asha"],
+        Field(description="asha: trials that are behind at a rung are trained no further; the best few are, in full"),
+    ] = "none"
+    rungs: Annotated[int, Field(ge=1, le=10, description="of asha: how often it looks at a training on its way")] = 1
+    reduction: Annotated[
+        int, Field(ge=2, le=16, description="of asha: one in so many goes on, for so many times as long")
+    ] = 2
     together: Annotated[
         int,
         Field(ge=1, le=256, description="trials suggested before any of them is known; their students share a fit"),
@@ -49,3 +57,10 @@ class TuneConfig(Section):
     final_seeds: Annotated[
         int, Field(ge=2, le=100, description="those seeds; and as many others again on the test images")
     ] = 5
+    price_per_hour: Annotated[
+        float | None, Field(gt=0, le=1e6, description="what an hour of all machines costs; null = say nothing of money")
+    ] = None
+    budget: Annotated[
+        float | None,
+        Field(gt=0, le=1e9, description="what may be spent; what is left is shown, nothing is stopped"),
+    ] = None

@@ -18,15 +18,16 @@ import ray.data
 from ray.exceptions import RayError
 
 from raydistill.config import RayConfig
+from raydistill.distributed import pool
 from raydistill.distributed.failures import translate
 from raydistill.distributed.fan_out import over_tasks
 from raydistill.distributed.node_log import node_id
 from raydistill.distributed.pool import actors, make_room
 from raydistill.distributed.resources import SCHEDULING, of_pool
 from raydistill.distributed.runtime import cores, ensure_ray, may_grow, pool_size
-from raydistill.errors import StageFailed
+from raydistill.errors import RaydistillError, StageFailed
 from raydistill.stages import fan_out
-from raydistill.stages.runner import Execute, Stage, Work, serial
+from raydistill.stages.runner import Execute, Stage, Together, Work, serial
 from raydistill.store.artifact import Record
 
 Spread = Callable[[Stage, Sequence[str]], Iterator[tuple[Record, str]]]  # records with their nodes
@@ -55,14 +56,37 @@ def on_ray(config: RayConfig, keep: Callable[[Stage, Mapping[str, str]], None] |
     return execute
 
 
+def together_on_ray(config: RayConfig, keep: Callable[[Stage, Mapping[str, str]], None]) -> Together:
+    """Stages of pools that reserve the same, all at once; `keep` as in `on_ray`."""
+
+    def execute(requested: Sequence[tuple[Stage, Sequence[str]]]) -> Iterator[tuple[Stage, Record | RaydistillError]]:
+        if not requested:
+            return
+        ensure_ray(config)
+        nodes: dict[int, dict[str, str]] = {id(stage): {} for stage, _ in requested}
+        try:
+            for stage, finished in pool.together(requested):
+                if isinstance(finished, RaydistillError):
+                    yield stage, finished
+                    continue
+                record, node = finished
+                nodes[id(stage)][record.key] = node
+                yield stage, record
+        finally:
+            for stage, _ in requested:
+                keep(stage, nodes[id(stage)])
+
+    return execute
+
+
 def stream(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     """Ray Data: a row a unit, loaded in CPU tasks, streamed into a pool of actors that commit it.
 
     A row carries one pickled payload, so a unit is never split over blocks and at most a few are in flight.
     """
-    pool = stage.pool
-    reservation = of_pool(stage.name, pool)
-    size = pool_size(reservation, pool.threads, len(todo))
+    section = stage.pool
+    reservation = of_pool(stage.name, section)
+    size = pool_size(reservation, section.threads, len(todo))
     make_room(reservation, size)
     grows = may_grow() and not reservation.workers  # Ray Data then starts actors on nodes that join, and ends them
     least, most = (1, len(todo)) if grows else (size, size)
@@ -80,8 +104,8 @@ def stream(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
             StreamActor,
             fn_constructor_args=(work,),
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=size),
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus or None,
+            num_cpus=section.num_cpus,
+            num_gpus=section.num_gpus or None,
         )
     )
     for row in _watched(data.iter_rows(), stage):

@@ -5,17 +5,29 @@ from __future__ import annotations
 import contextlib
 import traceback
 
-from raydistill.errors import RaydistillError, StageFailed, one_line
+import torch
+
+from raydistill.errors import OutOfMemory, RaydistillError, StageFailed, one_line
 from raydistill.redact import redact
 from raydistill.store.location import Location
 
+REMEDY = {
+    "evaluate": "lower evaluate.width or evaluate.protocol.batch, or give a student more of a GPU by evaluate.num_gpus"
+}
+
 
 def cause(e: BaseException | None) -> RaydistillError | None:
-    """The RaydistillError that a worker raised, found through Ray's wrappers; None for a death or a bug."""
+    """The RaydistillError that a worker raised, found through Ray's wrappers; None for a death or a bug.
+
+    A full GPU is OutOfMemory, in torch's own words.
+    """
     seen = 0
     while e is not None and seen < 20:
         if isinstance(e, RaydistillError):
             return e
+        if isinstance(e, torch.OutOfMemoryError):
+            inner = getattr(e, "cause", None) or e  # Ray's wrapper is of its cause's type, too, and all traceback
+            return OutOfMemory(f"out of memory: {one_line(inner).partition('. ')[0]}")
         e, seen = getattr(e, "cause", None) or e.__cause__ or e.__context__, seen + 1
     return None
 
@@ -23,6 +35,8 @@ def cause(e: BaseException | None) -> RaydistillError | None:
 def translate(e: BaseException, stage: str) -> RaydistillError:
     """A worker's own error as it was raised; a death or a bug as StageFailed with its last line."""
     ours = cause(e)
+    if type(ours) is OutOfMemory:
+        return OutOfMemory(f"{stage}: {ours}; {REMEDY.get(stage, f'lower {stage}.batch')}")
     if ours is not None:
         return type(ours)(*ours.args[:1])
     return StageFailed(

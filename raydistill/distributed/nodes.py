@@ -10,14 +10,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from raydistill.config import RayConfig
 from raydistill.distributed.visibility import Needs, laid_out, probe, unanswered
 from raydistill.errors import BadInput, RaydistillError, one_line
 from raydistill.progress import say
-from raydistill.store.artifact import Record
 
+T = TypeVar("T")
 AGAIN_S = 5.0  # while a stage runs, new nodes are looked for this often
 SHOWN = 4  # nodes that are named one by one
 
@@ -52,8 +52,8 @@ class Nodes:
         self.proven |= set(new)
         say("nodes", f"{len(new)} of {len(alive)} proved that they see run_dir, source and weights")
 
-    def watch(self, records: Iterator[Record]) -> Iterator[Record]:
-        """The records of a stage; nodes that join while it runs are asked between them, and when it fails."""
+    def watch(self, records: Iterator[T]) -> Iterator[T]:
+        """The records of stages; nodes that join while they run are asked between them, and when one fails."""
         self.prove()
         last = time.monotonic()
         while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from raydistill.distributed.failures import cause, translate
 from raydistill.distributed.node_log import node_id
 from raydistill.distributed.resources import SCHEDULING, Reservation, Room, of_pool
 from raydistill.distributed.runtime import fitting, may_grow, pool_size, room
-from raydistill.errors import StageFailed
+from raydistill.errors import RaydistillError, StageFailed
 from raydistill.stages.runner import Stage, Work
 from raydistill.store.artifact import Record
 
@@ -47,9 +47,19 @@ class Worker:
         return self.finish(work.load(item)), node_id()
 
 
+@dataclass(frozen=True)
+class StageUnit:
+    """A key of a stage; `work` is where Ray has its work, whose `name` is the same for all of its units."""
+
+    stage: Stage
+    name: str
+    work: Any
+    key: str
+
+
 @dataclass
 class Assignment:
-    key: str
+    unit: StageUnit
     actor: Any
     started: float
 
@@ -114,6 +124,17 @@ class Team:
             )
         return [ref for ref in done if ref in self.running]
 
+    def give(self, unit: StageUnit) -> None:
+        """To one who is idle."""
+        actor = self.idle.pop().actor
+        ref = actor.run.remote(unit.name, unit.work, unit.stage.items(unit.key))
+        self.running[ref] = Assignment(unit, actor, time.monotonic())
+
+    def late(self, done: Sequence[Any]) -> list[Any]:
+        """Of those that run and are not done, those whose deadline is over."""
+        now = time.monotonic()
+        return [r for r, job in self.running.items() if r not in done and now - job.started > self.pool.deadline_s]
+
     def _admit(self, ref: Any) -> None:
         actor = self.starting.pop(ref)
         try:
@@ -147,38 +168,65 @@ def actors(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
 
     A dead or late actor is replaced, its unit given away, ATTEMPTS times.
     """
-    pool = stage.pool
-    work = ray.put(stage.work)
-    name = work.hex()  # not the fingerprint: the same stage of two run directories has two places to write to
-    team = Team(stage, len(todo))
-    waiting, failures = deque(todo), dict.fromkeys(todo, 0)
+    for _, finished in together([(stage, todo)]):
+        if isinstance(finished, RaydistillError):
+            raise finished
+        yield finished
+
+
+def together(
+    requested: Sequence[tuple[Stage, Sequence[str]]],
+) -> Iterator[tuple[Stage, tuple[Record, str] | RaydistillError]]:
+    """`actors` for several stages that reserve the same: no actor waits while any of them has units left.
+
+    A stage that fails yields its error and gives away no more units; the others go on.
+    """
+    units = list(_units(requested))
+    team, waiting = Team(requested[0][0], len(units)), deque(units)
+    failures: Counter[tuple[str, str]] = Counter()
+    lost: set[str] = set()
     try:
         while waiting or team.running:
             while waiting and team.ready():
-                actor, key = team.idle.pop().actor, waiting.popleft()
-                team.running[actor.run.remote(name, work, stage.items(key))] = Assignment(key, actor, time.monotonic())
+                team.give(waiting.popleft())
             team.fill(len(waiting))
             done = team.wait()
-            now = time.monotonic()
-            late = [r for r, job in team.running.items() if r not in done and now - job.started > pool.deadline_s]
-            for ref in [*done, *late]:
-                job = team.running.pop(ref)
+            for ref in [*done, *team.late(done)]:
+                assigned = team.running.pop(ref)
+                unit = assigned.unit
                 try:
-                    if ref in late:
-                        raise TimeoutError(f"{job.key} is not done after {pool.deadline_s:g} s")
-                    finished = ray.get(ref)
+                    finished = _get(ref, assigned, done)
                 except (RayError, TimeoutError) as e:
-                    ray.kill(job.actor)
-                    failures[job.key] += 1
-                    if cause(e) is not None or failures[job.key] >= ATTEMPTS:
-                        raise translate(e, stage.name) from e
-                    waiting.append(job.key)
+                    ray.kill(assigned.actor)
+                    failures[unit.name, unit.key] += 1
+                    if cause(e) is None and failures[unit.name, unit.key] < ATTEMPTS:
+                        waiting.append(unit)
+                    elif unit.name not in lost:
+                        lost.add(unit.name)
+                        waiting = deque(u for u in waiting if u.name != unit.name)
+                        error = translate(e, unit.stage.name)
+                        error.__cause__ = e
+                        yield unit.stage, error
                 else:
-                    team.rest(job.actor)
-                    yield finished
+                    team.rest(assigned.actor)
+                    yield unit.stage, finished
         team.keep_warm()
     finally:
         team.end()
+
+
+def _units(requested: Sequence[tuple[Stage, Sequence[str]]]) -> Iterator[StageUnit]:
+    for stage, todo in requested:
+        work = ray.put(stage.work)
+        # its name is not the fingerprint: the same stage of two run directories has two places to write to
+        yield from (StageUnit(stage, work.hex(), work, key) for key in todo)
+
+
+def _get(ref: Any, assigned: Assignment, done: Sequence[Any]) -> tuple[Record, str]:
+    """Raises TimeoutError for a unit that is not done by its deadline, and what Ray raises."""
+    if ref not in done:
+        raise TimeoutError(f"{assigned.unit.key} is not done after {assigned.unit.stage.pool.deadline_s:g} s")
+    return ray.get(ref)
 
 
 def take(pool: Pool, reservation: Reservation, size: int) -> list[Any]:

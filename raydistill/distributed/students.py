@@ -19,7 +19,7 @@ from raydistill.progress import Progress, say
 from raydistill.sources.base import Listing
 from raydistill.stages.evaluation.checkpoint import Checkpoint
 from raydistill.stages.evaluation.image_sets import SetRef
-from raydistill.stages.evaluation.trainer import KEY, Job, StudentTrainer, Teaching, Training
+from raydistill.stages.evaluation.trainer import KEY, Job, Rung, StudentTrainer, Teaching, Training
 from raydistill.stages.evaluation.trainings import everything, unfinished
 from raydistill.store.rundir import RunDir
 
@@ -37,7 +37,7 @@ def train_loop(payload: dict[str, bytes]) -> None:
     trainer = StudentTrainer(job, torch.device("cuda" if cuda else "cpu"), device_kind(cuda))
     for t in job.trainings[context.get_world_rank() :: context.get_world_size()]:
         trainer.run(t)
-        node_log.keep(job.logs, t.artifact, {KEY: node_log.node_id()})
+        node_log.keep(job.logs, job.output(t), {KEY: node_log.node_id()})
 
 
 def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None], progress: Progress) -> None:
@@ -58,7 +58,7 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None], pro
     workers = pool_size(students, e.threads, len(job.trainings))
     make_room(students, workers)
     resources = {"CPU": e.num_cpus} | ({"GPU": e.num_gpus} if e.num_gpus else {})
-    name = "evaluate-" + fingerprint([t.artifact.fingerprint for t in job.trainings])
+    name = "evaluate-" + fingerprint([job.output(t).fingerprint for t in job.trainings])
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"job": pickle.dumps(job)},
@@ -69,7 +69,7 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None], pro
         ),
     )
     try:
-        fits.fit(trainer, Watch(job.trainings, e.deadline_s, progress).probe, PROBE_S)
+        fits.fit(trainer, Watch(job, progress).probe, PROBE_S)
     except StageFailed:
         raise
     except Exception as error:  # Ray Train wraps whatever a worker raised
@@ -79,15 +79,20 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None], pro
 class Watch:
     """Sees the trainings that are committed while the fit goes on, and when none has been for too long."""
 
-    def __init__(self, trainings: Sequence[Training], deadline_s: float, progress: Progress) -> None:
-        self.open, self.deadline_s, self.progress = list(trainings), deadline_s, progress
+    def __init__(self, job: Job, progress: Progress) -> None:
+        self.job, self.open, self.deadline_s, self.progress = (
+            job,
+            list(job.trainings),
+            job.evaluate.deadline_s,
+            progress,
+        )
         self.moved = time.monotonic()
 
     def probe(self) -> None:
         """Raises StageFailed when no training has finished for the deadline."""
         done = []
         with contextlib.suppress(OSError):  # a store that does not answer now may answer at the next look
-            done = [t for t in self.open if (t.artifact.location / "commits").list()]
+            done = [t for t in self.open if (self.job.output(t).location / "commits").list()]
         if done:
             self.open = [t for t in self.open if t not in done]
             self.progress.advance(len(done))
@@ -150,6 +155,40 @@ def train_missing(
     if left_out:
         say("evaluate", f"{len(left_out)} broken images were left out (first: {left_out[0]})")
     return time.monotonic() - start if todo else 0.0
+
+
+def train_to(
+    config: Config,
+    run: RunDir,
+    every: Sequence[Training],
+    rung: Rung,
+    train: Listing,
+    test: Listing,
+    prove: Callable[[], None],
+    teaching: Teaching | None = None,
+) -> bool:
+    """Brings these trainings to a rung, in one fit; those that are finished are above it. Whether any was below."""
+    left = [t for t in every if rung.of(t).manifest() is None and t.artifact.manifest() is None]
+    todo = [t for t in left if KEY not in rung.of(t).records()]
+    if todo:
+        root = run.root
+        job = Job(
+            tuple(todo),
+            config.source,
+            train,
+            test,
+            config.evaluate,
+            root / "logs",
+            root / "checkpoints",
+            teaching,
+            rung,
+        )
+        with Progress(f"to test {rung.tests}", "trainings", len(todo)) as progress:
+            fit(job, run, config.ray, prove, progress)
+            progress.advance(len(todo) - progress.done)
+    for t in left:
+        rung.of(t).seal([KEY])
+    return bool(todo)
 
 
 def lacks(config: Config, network: Checkpoint) -> bool:

@@ -15,7 +15,7 @@ from raydistill import registry
 from raydistill.errors import StageFailed
 from raydistill.evaluation.augment import Augment
 from raydistill.evaluation.batch_statistics import spare_single_values
-from raydistill.evaluation.cutmix import cutmix
+from raydistill.evaluation.cutmix import Mix, cutmix
 from raydistill.evaluation.drawing import by_chance, even_chances, in_proportion
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.optimiser import optimiser, set_rate
@@ -93,7 +93,24 @@ def train_student(
     arithmetic: AbstractContextManager[Any] = PLAIN,
     balanced: bool = False,
 ) -> tuple[Score, nn.Module]:
-    """Trains for `recipe.visits` images; `targets` None = the hard labels. Returns the score and the trained network.
+    """Trains for `recipe.visits` images. Returns the score and the trained network. Otherwise as `advance`."""
+    progress, net = advance(student, recipe, train, test_on, device, targets, keeper, arithmetic, balanced)
+    return progress.score(), net
+
+
+def advance(
+    student: Student,
+    recipe: Recipe,
+    train: ImageSet,
+    test_on: ImageSet,
+    device: torch.device,
+    targets: Targets | None = None,
+    keeper: Keeper | None = None,
+    arithmetic: AbstractContextManager[Any] = PLAIN,
+    balanced: bool = False,
+    tests: int | None = None,
+) -> tuple[TrainingProgress, nn.Module]:
+    """Trains to the end, or until so many tests are done, from where `keeper` has it; `targets` None = the hard labels.
 
     The network computes in `arithmetic`, such as an autocast to bfloat16; losses and the optimiser do in float32.
     `balanced` draws all classes equally often.
@@ -108,40 +125,56 @@ def train_student(
     targets = targets or Hard(train.labels, student.classes)
     augment = Augment(train, recipe, student.seed, targets.views if isinstance(targets, StoredTargets) else None)
     steps = count_steps(len(train), recipe.batch, recipe.visits)
-    tests = exam_steps(recipe, steps)
+    exams = exam_steps(recipe, steps)
     has_statistics = spare_single_values(net)
     progress = _continue(net, opt, keeper)
+    if tests is not None and len(progress.curve) >= tests:
+        return progress, net
     summed, since = torch.zeros((), device=device), progress.step
     weights, chances = _drawn_by(train, recipe, balanced)
     order = batches(len(train), recipe, student.seed, progress.step, chances)
     for step, (epoch, rows, seen) in enumerate(order, progress.step + 1):
         torch.manual_seed(_torch_seed("student.dropout", student.seed, step))
         set_rate(opt, recipe, seen)
-        x = augment(epoch, rows)
-        target = None if targets.of_mixed else targets(x, epoch, rows)
-        mix = cutmix(x, recipe.cutmix, recipe.beta, generator("student.cutmix", student.seed, step))
-        target = targets(x, epoch, rows) if target is None else mix.of(target)
-        if recipe.bn_pass and has_statistics:
-            with torch.no_grad(), arithmetic:
-                net(x)
+        chance = generator("student.cutmix", student.seed, step)
+        x, target, mix = _mixed(augment(epoch, rows), targets, recipe, chance, epoch, rows)
         weight = mix.of(weights[torch.from_numpy(rows).to(device)])
-        with arithmetic:
-            logits = net(x)
+        logits = _logits(net, x, recipe.bn_pass and has_statistics, arithmetic)
         value = (loss(logits.float(), target, recipe.soft, recipe.temperature) * weight).mean()
         opt.zero_grad(set_to_none=True)
         value.backward()
         opt.step()
         summed += value.detach()
-        if step in tests or (step - since) % 50 == 0:
+        if step in exams or (step - since) % 50 == 0:
             _check(summed, student, step)
-        if step in tests:
+        if step in exams:
             answers = examine(net, test_on, student.classes, arithmetic, recipe.statistics)
             progress.add(step, seen + len(rows), float(summed) / (step - since), answers)
             summed.zero_()
             since = step
             if keeper is not None and step < steps:
                 keeper.save(step, _state(net, opt, progress))
-    return progress.score(), net
+            if len(progress.curve) == tests:
+                break
+    return progress, net
+
+
+def _mixed(
+    x: Tensor, targets: Targets, recipe: Recipe, chance: np.random.Generator, epoch: int, rows: np.ndarray
+) -> tuple[Tensor, Tensor, Mix]:
+    """A batch (b, 3, s, s), mixed in place, with what it is said to be, before or after it is mixed."""
+    target = None if targets.of_mixed else targets(x, epoch, rows)
+    mix = cutmix(x, recipe.cutmix, recipe.beta, chance)
+    return x, targets(x, epoch, rows) if target is None else mix.of(target), mix
+
+
+def _logits(net: nn.Module, x: Tensor, twice: bool, arithmetic: AbstractContextManager[Any]) -> Tensor:
+    """(b, classes); if `twice`, after another pass that moves statistics alone."""
+    if twice:
+        with torch.no_grad(), arithmetic:
+            net(x)
+    with arithmetic:
+        return net(x)
 
 
 def _drawn_by(train: ImageSet, recipe: Recipe, balanced: bool) -> tuple[Tensor, np.ndarray | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from raydistill import config as configuration
@@ -12,6 +14,7 @@ from raydistill.pipeline import job
 from raydistill.pipeline.job import Until
 from raydistill.pipeline.preflight import prepare
 from raydistill.stages.latents import encode
+from raydistill.state import Prepared
 from raydistill.store import seals
 from raydistill.store.location import Location
 from raydistill.store.rundir import CONFIG, PAGE, PRODUCT, RESULT, TRAININGS
@@ -28,30 +31,35 @@ class Command:
     @classmethod
     def of(cls, contents: Contents) -> Command:
         """Raises StageFailed if the run cannot be made again: its configuration is lost, its images or weights are."""
-        text = _text(contents.root)
-        try:
-            tree = yaml.read(text.decode())
-            config = configuration.build({**tree, "run_dir": str(contents.root)})
+        with configured(contents) as config:
             command = cls(config, reached(contents.root))
-            command._check(contents)
-        except (BadInput, TypeError, ValueError) as e:
-            raise StageFailed(
-                f"verify: what is lost cannot be made again: {one_line(e)}; nothing was removed"
-            ) from None
+            until = command.until
+            judges = until in ("evaluate", "report")
+            same_images(contents, prepare(config, evaluate=judges, generate=until not in ("encode", "cluster")))
         return command
 
     def run(self) -> None:
         """Raises what the pipeline raises; the run can then be continued by its own command."""
         job.main(self.config, self.until)
 
-    def _check(self, contents: Contents) -> None:
-        """Refuses to make another run of it: of images or a VAE that are not what they were."""
-        judges = self.until in ("evaluate", "report")
-        p = prepare(self.config, evaluate=judges, generate=self.until not in ("encode", "cluster"))
-        first = encode.stage(p.config, p.run, p.splits.train, p.vae).artifact
-        encoded = {a.fingerprint for a in contents.parts if a.stage == first.stage}
-        if encoded and first.fingerprint not in encoded:
-            raise BadInput("the images, the VAE or the version of raydistill are not what they were; bring them back")
+
+@contextmanager
+def configured(contents: Contents) -> Iterator[Config]:
+    """The configuration of a run, to look whether what is lost can be made again. Raises StageFailed if not."""
+    text = _text(contents.root)
+    try:
+        tree = yaml.read(text.decode())
+        yield configuration.build({**tree, "run_dir": str(contents.root)})
+    except (BadInput, TypeError, ValueError) as e:
+        raise StageFailed(f"verify: what is lost cannot be made again: {one_line(e)}; nothing was removed") from None
+
+
+def same_images(contents: Contents, *prepared: Prepared) -> None:
+    """Raises BadInput for a command that would make another run: of images or a VAE that are not what they were."""
+    first = [encode.stage(p.config, p.run, p.splits.train, p.vae).artifact for p in prepared]
+    encoded = {a.fingerprint for a in contents.parts if a.stage == first[0].stage}
+    if encoded and not encoded & {a.fingerprint for a in first}:
+        raise BadInput("the images, the VAE or the version of raydistill are not what they were; bring them back")
 
 
 def reached(root: Location) -> Until:

@@ -14,6 +14,7 @@ from raydistill.config import Config
 from raydistill.distributed import classifiers, node_log, students
 from raydistill.distributed.nodes import Nodes
 from raydistill.distributed.visibility import needs
+from raydistill.errors import RaydistillError
 from raydistill.evaluation.recipe import students_of
 from raydistill.methods.resolve import Variant
 from raydistill.metrics.own_class import OwnClass
@@ -23,10 +24,10 @@ from raydistill.progress import say
 from raydistill.stages import runner
 from raydistill.stages.evaluation import measure, trainings
 from raydistill.stages.evaluation.image_sets import SetRef
-from raydistill.stages.evaluation.trainer import Teaching, Training
+from raydistill.stages.evaluation.trainer import Rung, Teaching, Training
 from raydistill.stages.latents import embed, encode, group
 from raydistill.stages.prototypes import cluster
-from raydistill.stages.runner import Execute, Stage
+from raydistill.stages.runner import Execute, Stage, Together
 from raydistill.stages.syntheses import check, ingest, plan, sample, weigh
 from raydistill.stages.syntheses import increment as increments
 from raydistill.stages.syntheses.distilled_set import DistilledSet
@@ -56,6 +57,7 @@ class Steps:
         self.still_ours = still_ours
         self.computed = False  # whether anything was done
         self._execute = execute or on_ray(prepared, self.nodes)
+        self._together = runner.one_by_one(execute) if execute else together_on_ray(prepared, self.nodes)
         self._kept: dict[object, object] = {}
 
     # -- what all variants share -----------------------------------------------------------------------------------
@@ -115,10 +117,12 @@ class Steps:
 
     def syntheses(self, v: Variant, increment: int = 0) -> Sealed:
         """The images, one a slot."""
-        p = self.prepared
-        slots = self.plan(v, increment)
-        stage = sample.stage(v, p.run, slots, self.classes(), p.splits.train, p.vae, p.generator)
-        return self.run_stage(stage, shown("sample", v, increment))
+        return self.run_stage(self.sampling(v, increment), shown("sample", v, increment))
+
+    def sampling(self, v: Variant, increment: int = 0) -> Stage:
+        """The stage of `syntheses`, whose plan is brought."""
+        p, slots = self.prepared, self.plan(v, increment)
+        return sample.stage(v, p.run, slots, self.classes(), p.splits.train, p.vae, p.generator)
 
     def weighed(self, v: Variant, increment: int = 0) -> DistilledSet:
         """The images as a set, with weights if the variant asks for others than they have."""
@@ -179,17 +183,34 @@ class Steps:
 
     def paired(self, sets: Sequence[tuple[SetRef, int]]) -> list[list[Training]]:
         """Every student on each set, with the training seed beside it; equal ones are trained once. In one fit."""
+        p, (every, distinct, taught) = self.prepared, self._paired(sets)
+        seconds = students.train_missing(
+            p.config, p.run, distinct, p.splits.train, p.splits.test, self.nodes.prove, taught
+        )
+        self.computed |= seconds > 0
+        return every
+
+    def rungs(self, sets: Sequence[tuple[SetRef, int]], tests: int) -> list[list[tuple[Training, Rung]]]:
+        """As `paired`, but only until so many tests are done; what they said is committed on the rung."""
+        p, (every, distinct, taught) = self.prepared, self._paired(sets)
+        rung = trainings.rung(p.run, distinct, tests)
+        self.computed |= students.train_to(
+            p.config, p.run, distinct, rung, p.splits.train, p.splits.test, self.nodes.prove, taught
+        )
+        return [[(t, rung) for t in of_set] for of_set in every]
+
+    def _paired(
+        self, sets: Sequence[tuple[SetRef, int]]
+    ) -> tuple[list[list[Training]], list[Training], Teaching | None]:
+        """The trainings of each set, all that are different, and who teaches them."""
         p, taught = self.prepared, self.teaching(list({ref.digest: ref for ref, _ in sets}.values()))
-        every = [
+        of_students = [
             [trainings.training(p.config, p.run, ref, student, seed, p.splits.test, taught) for ref, seed in sets]
             for student in students_of(p.config.evaluate)
         ]
-        distinct = {t.artifact.fingerprint: t for of_student in every for t in of_student}
-        seconds = students.train_missing(
-            p.config, p.run, list(distinct.values()), p.splits.train, p.splits.test, self.nodes.prove, taught
-        )
-        self.computed |= seconds > 0
-        return [list(of_set) for of_set in zip(*every, strict=True)]
+        distinct = {t.artifact.fingerprint: t for of_student in of_students for t in of_student}
+        every = [list(of_set) for of_set in zip(*of_students, strict=True)]
+        return every, list(distinct.values()), taught
 
     def beside(self, prepared: Prepared) -> Steps:
         """Those of another variant of the run; what the one has brought the other has, too."""
@@ -213,6 +234,17 @@ class Steps:
         """Any stage, shown under this name."""
         key = (stage.artifact.stage, stage.artifact.fingerprint)
         return self._once(key, lambda: self._carry(stage, name or stage.name))
+
+    def run_together(self, stages: Sequence[Stage]) -> list[RaydistillError | None]:
+        """Stages of actors at once, which `run_stage` then finds. Of each its error, if it failed: the others go on."""
+        distinct = {(s.artifact.stage, s.artifact.fingerprint): s for s in stages}
+        left = {key: s for key, s in distinct.items() if key not in self._kept}
+        self.still_ours()
+        ended = dict(zip(left, runner.run_together(list(left.values()), self._together), strict=True))
+        self.computed |= bool(left)
+        self._kept.update({key: sealed for key, sealed in ended.items() if isinstance(sealed, Sealed)})
+        errors = {key: e for key, e in ended.items() if isinstance(e, RaydistillError)}
+        return [errors.get((s.artifact.stage, s.artifact.fingerprint)) for s in stages]
 
     def _weighed(self, v: Variant, images: Sealed, slots: Sealed, name: str) -> DistilledSet:
         if v.config.weights.mode is None:
@@ -247,17 +279,30 @@ def shown(kind: str, v: Variant, increment: int) -> str:
 def on_ray(p: Prepared, nodes: Nodes) -> Execute:
     """Spreads over Ray, which is imported with the first stage that has work: a finished run answers at once."""
 
-    def keep(stage: Stage, where: Mapping[str, str]) -> None:
-        node_log.keep(p.run.root / "logs", stage.artifact, where)
-
     def execute(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
         if stage.style == "driver":
             return runner.serial(stage, todo)
         from raydistill.distributed import executors
 
-        return nodes.watch(executors.on_ray(p.config.ray, keep)(stage, todo))
+        return nodes.watch(executors.on_ray(p.config.ray, keeper(p))(stage, todo))
 
     return execute
+
+
+def together_on_ray(p: Prepared, nodes: Nodes) -> Together:
+    """As `on_ray`, for several stages of actors at once."""
+
+    def execute(requested: Sequence[tuple[Stage, Sequence[str]]]) -> Iterator[tuple[Stage, Record | RaydistillError]]:
+        from raydistill.distributed import executors
+
+        return nodes.watch(executors.together_on_ray(p.config.ray, keeper(p))(requested))
+
+    return execute
+
+
+def keeper(p: Prepared) -> Callable[[Stage, Mapping[str, str]], None]:
+    """Keeps which node did which unit of a stage."""
+    return lambda stage, where: node_log.keep(p.run.root / "logs", stage.artifact, where)
 
 
 def nodes_of(p: Prepared) -> Nodes:

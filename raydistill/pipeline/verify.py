@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from raydistill.errors import CorruptArtifact, StageFailed, one_line
 from raydistill.identity import digest
@@ -20,7 +21,7 @@ from raydistill.store.artifact import Artifact
 from raydistill.store.claims import hold
 from raydistill.store.findings import Finding, Kind, SealedFile
 from raydistill.store.location import Location
-from raydistill.store.rundir import PAGE
+from raydistill.store.rundir import PAGE, STUDY_PAGE
 from raydistill.store.verification import Contents, survey, verify
 
 
@@ -38,7 +39,25 @@ class Read:
             self.progress.advance(-(-self.bytes // self.scale) - self.progress.done)
 
 
-def main(run_dir: str, readers: int = 16, repair: bool = False) -> tuple[str, int]:
+class Again(Protocol):
+    """The command that made a run, given again."""
+
+    def run(self) -> None: ...
+
+
+def of_run(contents: Contents) -> Again:
+    """Imported only where something is lost."""
+    from raydistill.pipeline.again import Command
+
+    return Command.of(contents)
+
+
+def main(
+    run_dir: str,
+    readers: int = 16,
+    repair: bool = False,
+    command_of: Callable[[Contents], Again] = of_run,
+) -> tuple[str, int]:
     """Prints a line for each finding. Returns the place and the exit code: 1 if something is damaged, missing, foreign.
 
     Raises BadInput for what is no run. Before it touches anything, StageFailed if what is lost cannot be made again.
@@ -47,7 +66,7 @@ def main(run_dir: str, readers: int = 16, repair: bool = False) -> tuple[str, in
     findings = probe(contents, readers)
     lost: list[str] = []
     if repair and any(f.mends or f.part for f in findings):
-        lost = bring_back(contents, findings)
+        lost = bring_back(contents, findings, command_of)
         findings = probe(survey(contents.root), readers)
         for line in lost:
             print(line)
@@ -69,16 +88,12 @@ def probe(contents: Contents, readers: int) -> list[Finding]:
     return findings
 
 
-def bring_back(contents: Contents, findings: Sequence[Finding]) -> list[str]:
+def bring_back(contents: Contents, findings: Sequence[Finding], command_of: Callable[[Contents], Again]) -> list[str]:
     """Mends what can be mended; a line for each thing that cannot. Raises StageFailed before it touches anything."""
-    ends = contents.is_run and (contents.root / PAGE).exists()
+    ends = contents.is_run and any((contents.root / page).exists() for page in (PAGE, STUDY_PAGE))
     lacking = [f for f in findings if f.part is not None and (f.is_fault or ends)]
     parts = list(dict.fromkeys(f.part for f in lacking if f.part is not None and f.is_fault))
-    command = None
-    if lacking and contents.is_run:
-        from raydistill.pipeline.again import Command
-
-        command = Command.of(contents)
+    command = command_of(contents) if lacking and contents.is_run else None
     digests = {part: _digest(part) if isinstance(part, Artifact) else None for part in parts}
     with hold(contents.root, "run", digest(b"repair"), alone=True) if contents.is_run else contextlib.nullcontext():
         lost = mend(findings)  # and takes nothing away from a job that is at work

@@ -7,11 +7,12 @@ what the tests of exact resume use; `dispatch` holds the executors on Ray.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from raydistill.config import Pool
+from raydistill.errors import RaydistillError
 from raydistill.progress import Progress, say
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.sealed import Sealed
@@ -61,6 +62,7 @@ class Outcome:
 
 
 Execute = Callable[[Stage, Sequence[str]], Iterator[Record]]
+Together = Callable[[Sequence[tuple[Stage, Sequence[str]]]], Iterator[tuple[Stage, Record | RaydistillError]]]
 
 
 def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
@@ -70,19 +72,81 @@ def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
         say(label or stage.name, f"finished before: {stage.total} {stage.unit}")
         return Outcome(sealed, 0.0, True, 0)
     start = time.monotonic()
-    committed = stage.artifact.records()
-    records = {k: committed[k] for k in stage.keys if k in committed}
-    todo = [k for k in stage.keys if k not in records]
+    records, todo = committed(stage)
     before = sum(map(stage.units, records.values()))
     with Progress(label or stage.name, stage.unit, stage.total, before) as progress:
         for record in execute(stage, todo) if todo else ():
             if record.key not in records:
                 records[record.key] = record
                 progress.advance(stage.units(record))
-        done = [records[k] for k in stage.keys if k in records]
-        stage.inspect(done)
-        manifest = stage.artifact.seal(stage.keys, stage.summarise(done), stage.numbers(done))
-    return Outcome(Sealed(stage.artifact, manifest), time.monotonic() - start, False, progress.done)
+        sealed = seal(stage, records)
+    return Outcome(sealed, time.monotonic() - start, False, progress.done)
+
+
+def run_together(stages: Sequence[Stage], execute: Together) -> list[Sealed | RaydistillError]:
+    """Brings stages of one kind to their manifests, in their order; one that fails ends nothing but itself."""
+    ended: dict[int, Sealed | RaydistillError] = {}
+    records: dict[int, dict[str, Record]] = {}
+    requested: list[tuple[Stage, list[str]]] = []
+    for i, stage in enumerate(stages):
+        sealed = Sealed.finished(stage.artifact)
+        if sealed is not None:
+            ended[i] = sealed
+            continue
+        records[i], todo = committed(stage)
+        requested.append((stage, todo))
+    at = {id(stage): i for i, stage in enumerate(stages)}
+    total = sum(stages[i].total for i in records)
+    before = sum(stages[i].units(r) for i, known in records.items() for r in known.values())
+    if not requested:
+        return list(ended.values())
+    with Progress(f"{stages[0].name} {len(requested)} sets", stages[0].unit, total, before) as progress:
+        for stage, result in execute([(s, todo) for s, todo in requested if todo]):
+            i = at[id(stage)]
+            if isinstance(result, RaydistillError):
+                ended[i] = result
+            elif result.key not in records[i]:
+                records[i][result.key] = result
+                progress.advance(stage.units(result))
+        for i in records:
+            if i not in ended:
+                ended[i] = _sealed(stages[i], records[i])
+    return [ended[i] for i in range(len(stages))]
+
+
+def committed(stage: Stage) -> tuple[dict[str, Record], list[str]]:
+    """What is committed of a stage, and the keys that are left."""
+    every = stage.artifact.records()
+    records = {k: every[k] for k in stage.keys if k in every}
+    return records, [k for k in stage.keys if k not in records]
+
+
+def seal(stage: Stage, records: Mapping[str, Record]) -> Sealed:
+    """Raises StageFailed for a key that is missing, and what the stage's own look at its records raises."""
+    done = [records[k] for k in stage.keys if k in records]
+    stage.inspect(done)
+    return Sealed(stage.artifact, stage.artifact.seal(stage.keys, stage.summarise(done), stage.numbers(done)))
+
+
+def _sealed(stage: Stage, records: Mapping[str, Record]) -> Sealed | RaydistillError:
+    try:
+        return seal(stage, records)
+    except RaydistillError as e:
+        return e
+
+
+def one_by_one(execute: Execute) -> Together:
+    """The stages one after the other, by an executor of one."""
+
+    def together(requested: Sequence[tuple[Stage, Sequence[str]]]) -> Iterator[tuple[Stage, Record | RaydistillError]]:
+        for stage, todo in requested:
+            try:
+                for record in execute(stage, todo):
+                    yield stage, record
+            except RaydistillError as e:
+                yield stage, e
+
+    return together
 
 
 def serial(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:

@@ -17,6 +17,8 @@ from raydistill.store.location import Location, reason
 
 MARKER = "raydistill.json"
 CONFIG, RESULT, PAGE, PRODUCT = "config.yaml", "result.json", "report.html", "distilled"
+STUDY, BEST, STUDY_PAGE, TRIALS = "study.json", "best.yaml", "study.html", "trials.json"  # of a sweep
+TRIAL_PAGES = "trials"  # a page each
 PARTS = "logs/artifacts.json"  # STAGE/FINGERPRINT of all that the run stands on
 TRAININGS = "trainings.json"  # what came of each training, from which runs are compared in pairs
 TRACKING = "tracking"  # what is told of the run, and kept here first

@@ -21,7 +21,22 @@ from raydistill.store.artifact import Artifact
 from raydistill.store.findings import Finding, Kind, SealedFile
 from raydistill.store.inspection import Seen
 from raydistill.store.location import Location, reason
-from raydistill.store.rundir import CONFIG, MARKER, PAGE, PARTS, PROBE, PRODUCT, RESULT, TRACKING, TRAININGS
+from raydistill.store.rundir import (
+    BEST,
+    CONFIG,
+    MARKER,
+    PAGE,
+    PARTS,
+    PROBE,
+    PRODUCT,
+    RESULT,
+    STUDY,
+    STUDY_PAGE,
+    TRACKING,
+    TRAININGS,
+    TRIAL_PAGES,
+    TRIALS,
+)
 from raydistill.store.seals import State
 
 FINGERPRINT = re.compile(rf"[0-9a-f]{{{FINGERPRINT_HEX}}}")
@@ -31,9 +46,10 @@ STATE = re.compile(r"step-\d{9,}~([0-9a-f]{16})\.pt")
 PART = re.compile(rf"[a-z]+/{FINGERPRINT.pattern}")
 FITS = re.compile(rf"evaluate-{FINGERPRINT.pattern}")  # Ray Train's own notes on its fits
 CHECKPOINTS = "checkpoints"
-PEOPLES = (CONFIG, RESULT, TRAININGS, PAGE, "logs/costs.json", PARTS)
+PEOPLES = (CONFIG, RESULT, TRAININGS, PAGE, "logs/costs.json", PARTS, STUDY, BEST, STUDY_PAGE, TRIALS)
 GIVE = "give the directory that distill printed"
-FOLDERS = (PRODUCT, CHECKPOINTS, "logs", TRACKING, seals.FOLDER, claims.FOLDER)
+SEARCH = "tune"  # Ray Tune's own notes on its trials
+FOLDERS = (PRODUCT, TRIAL_PAGES, CHECKPOINTS, "logs", TRACKING, seals.FOLDER, claims.FOLDER)
 
 
 @dataclass(frozen=True)
@@ -204,7 +220,7 @@ def _checkpoints(root: Location, committed: set[str]) -> list[Finding]:
     """States of trainings: of use until the training is committed, and only if they are what their name says."""
     findings, checkpoints = [], root / CHECKPOINTS
     for info in _infos(checkpoints):
-        if info.base_name not in ("trainings", "students", seals.FOLDER) and not FITS.fullmatch(info.base_name):
+        if info.base_name not in ("trainings", "students", SEARCH, seals.FOLDER) and not FITS.fullmatch(info.base_name):
             findings.append(_stranger(checkpoints / info.base_name))
     for training in _infos(checkpoints / "trainings"):
         folder = checkpoints / "trainings" / training.base_name

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from raydistill.report.data import Measure
 from raydistill.tune import objectives
-from raydistill.tune.trials import Candidate, Measurement
+from raydistill.tune.drawing import Candidate
+from raydistill.tune.trials import Measurement
 from raydistill.tune.verdict import Stand
 
 
@@ -37,9 +39,13 @@ class Findings:
     stands: dict[str, Stand] = field(default_factory=dict)
 
     def ranked(self) -> list[TrialRow]:
-        """Rows with objectives, best first; of several objectives those of the front first."""
+        """Rows with objectives, best first; of several objectives those of the front first. What was stopped early
+        stands behind what was not, whoever came furthest first."""
         whole = [r for r in self.rows if not r.failed]
         first, direction = next(iter(self.directions.items()))
         best = [whole[i] for i in objectives.front([r.values for r in whole], self.directions)] if whole else []
         sign = -1 if direction == "max" else 1
-        return sorted(whole, key=lambda r: (r not in best, sign * r.values[first], r.number))
+        return sorted(
+            whole,
+            key=lambda r: (-(r.measured.stopped or math.inf), r not in best, sign * r.values[first], r.number),
+        )

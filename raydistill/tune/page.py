@@ -1,24 +1,26 @@
-"""The page of a sweep, drawn from study.json alone: one file, without requests or scripts."""
+"""The page of a sweep, drawn from study.json and the images of two trials: one file, without requests or scripts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from raydistill.report import text
 from raydistill.report.page import environment
+from raydistill.tune.live import spent
 from raydistill.tune.parallel import parallel
+from raydistill.tune.pareto import pareto
 from raydistill.tune.verdict import AGAIN, SEARCH, TEST
 
 WIDTH, HEIGHT = 360, 220
 LEFT, BOTTOM, TOP, RIGHT = 44, 34, 10, 14
 
 
-def render(study: Mapping[str, Any]) -> str:
-    """The page as HTML text. Equal studies give equal text."""
-    rows = sorted(study["trials"], key=lambda t: (bool(t["failed"]), -t.get("score", {}).get("mean", 0.0), t["trial"]))
+def render(study: Mapping[str, Any], grids: Sequence[tuple[str, list[list[str]]]] = ()) -> str:
+    """The page as HTML text; `grids` are names and images, rows of data URIs. Equal studies give equal text."""
+    rows = sorted(study["trials"], key=_place)
     html = (
         environment()
         .get_template("study.html")
@@ -29,6 +31,9 @@ def render(study: Mapping[str, Any]) -> str:
             again={m["name"]: m for m in study["again"]},
             effects=[(key, drawn) for key in study["knobs"] if (drawn := effect(study, key))],
             parallel=parallel(study),
+            pareto=pareto(study),
+            grids=[(name, images) for name, images in grids if images],
+            spent=spent(study["money"]),
             estimate=estimate,
             points=points,
             value=value,
@@ -37,9 +42,19 @@ def render(study: Mapping[str, Any]) -> str:
     return text.printable_lines(html)
 
 
+def _place(t: Mapping[str, Any]) -> tuple[bool, bool, float, int]:
+    """Best first; then those that were stopped, and those that failed."""
+    return bool(t["failed"]), bool(t.get("stopped")), -t.get("score", {}).get("mean", 0.0), t["trial"]
+
+
+def whole(study: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The trials that were trained to the end."""
+    return [t for t in study["trials"] if not t["failed"] and not t["stopped"]]
+
+
 def effect(study: Mapping[str, Any], key: str) -> Markup:
     """Accuracy of the trials over a knob, with intervals over their seeds; the band is the default's."""
-    trials = [t for t in study["trials"] if not t["failed"] and key in t["values"]]
+    trials = [t for t in whole(study) if key in t["values"]]
     if not trials:
         return Markup("")
     numbers = [t["values"][key] for t in trials]

@@ -15,7 +15,9 @@ ACCURACY = "accuracy, %"
 
 def parallel(study: Mapping[str, Any]) -> Markup:
     """Good trials are drawn darker, the winner in colour; a knob that a trial does not have breaks its line."""
-    trials = sorted((t for t in study["trials"] if not t["failed"]), key=lambda t: t["score"]["mean"])
+    trials = sorted(
+        (t for t in study["trials"] if not t["failed"] and not t["stopped"]), key=lambda t: t["score"]["mean"]
+    )
     keys = [k for k in study["knobs"] if any(k in t["values"] for t in trials)]
     if not keys or len(trials) < 2:
         return Markup("")

@@ -7,12 +7,12 @@ killed and is run again makes the same suggestions and finds what was finished.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from raydistill import strict_json
-from raydistill.config import Config, TuneConfig, changed
-from raydistill.config.text import write
+from raydistill.config import Config
 from raydistill.distributed.failures import keep_traceback
 from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.identity import canonical, fingerprint
@@ -21,47 +21,43 @@ from raydistill.pipeline import tracked as pipeline_tracked
 from raydistill.pipeline.preflight import absolute, prepare
 from raydistill.pipeline.steps import Steps, nodes_of
 from raydistill.progress import listening, say
-from raydistill.report.data import Measure
-from raydistill.results import costs, judgement
+from raydistill.results import costs
 from raydistill.stages.renew import fresh, renew
-from raydistill.state import Prepared
 from raydistill.store.claims import Claim
-from raydistill.store.rundir import CONFIG
+from raydistill.store.rundir import BEST, CONFIG, STUDY, STUDY_PAGE
 from raydistill.tracking.destination import Destination
 from raydistill.tune import objectives, page, result, tracked, verdict
+from raydistill.tune.drawing import Candidate
 from raydistill.tune.findings import Findings, TrialRow
-from raydistill.tune.space import Space, space
-from raydistill.tune.trials import Candidate, Measurement, Trials
+from raydistill.tune.grids import best_and_worst, trial_pages
+from raydistill.tune.live import LiveTable, after, shown, values_of
+from raydistill.tune.plan import SweepPlan, best_yaml, check_keys, leading, searching, testing
+from raydistill.tune.rungs import Halving, rungs
+from raydistill.tune.space import space
+from raydistill.tune.trials import Measurement, Trials
 from raydistill.tune.verdict import AGAIN, SEARCH, TEST
 
-HELD_OUT = 0.3  # of the training images, where source.search_split says nothing
-STUDY, BEST, PAGE = "study.json", "best.yaml", "study.html"
-FILES = (STUDY, BEST, PAGE)
-ALONE = {"evaluate.baselines": [], "evaluate.full": False, "seeds.generation": 1}
-VERSION = 1  # of what a study holds
+FILES = (STUDY, BEST, STUDY_PAGE)
+VERSION = 2  # of what a study holds
 DEFAULT = "default"
 
 
 class Sweep:
-    """A sweep of a configuration whose images are prepared twice: `held_out` to search, `tested` to test."""
+    """A sweep as it goes on. `checks` are made before anything is computed."""
 
     def __init__(
-        self,
-        config: Config,
-        where: Space,
-        held_out: Prepared,
-        tested: Prepared,
-        claim: Claim | None = None,
-        tracker: tracked.TrackedSweep | None = None,
+        self, plan: SweepPlan, checks: Sequence[Callable[[], None]] = (), tracker: tracked.TrackedSweep | None = None
     ) -> None:
-        self.config, self.space, self.tune, self.tracker = config, where, config.tune, tracker
-        checks = [claim.check] if claim else []
-        directions = objectives.directions(config)
+        self.config, self.space, self.tune, self.tracker = plan.config, plan.space, plan.config.tune, tracker
+        directions, held_out = objectives.directions(plan.config), plan.held_out
         metrics = bool(set(directions) - set(objectives.PLAIN))
         self.search_steps = Steps(held_out, None, nodes_of(held_out), *checks)
-        self.trials = Trials(searching(config), self.search_steps, metrics)
-        self.tests = Trials(testing(config), Steps(tested, None, nodes_of(tested), *checks))
+        self.trials = Trials(searching(plan.config), self.search_steps, metrics)
+        self.tests = Trials(testing(plan.config), Steps(plan.tested, None, nodes_of(plan.tested), *checks))
+        self.halving = Halving(plan.rungs) if plan.rungs else None
         self.study = Findings(directions, leading(held_out))
+        self.total = self.space.size() if self.tune.search == "grid" else self.tune.samples
+        self.live = LiveTable(held_out.run.root, self.study, self.tune, self.total)
 
     def run(self) -> Findings:
         """All of it. Raises StageFailed where no trial gave anything."""
@@ -69,22 +65,22 @@ class Sweep:
 
         t, root = self.tune, self.trials.steps.prepared.run.root
         self.search_steps.classes()  # what fails here is no fault of a trial
-        total = self.space.size() if t.search == "grid" else t.samples
         if t.search == "grid":
             inner: Any = tuning.Listed(self.space.cells())
         else:
             directions = self.study.directions
             inner = tuning.optunas(t.search, self.space.suggest, directions, self.config.seed, t.samples)
-        with tuning.searched(inner, t.together, total, self._round, self.config.ray, root / "checkpoints"):
+        with tuning.searched(inner, t.together, self.total, self._round, self.config.ray, root / "checkpoints"):
             self._finals()
         return self.study
 
     def _round(self, proposals: Sequence[Any]) -> list[dict[str, Any]]:
         """Measures trials that were suggested together; the default with the first of them."""
         seeds = range(self.tune.seeds)
-        named = [Candidate(f"trial {p.number}", p.values) for p in proposals]
+        named = [Candidate(f"trial {p.number}", p.values, p.number) for p in proposals]
         extra = [Candidate(DEFAULT)] if self.study.default is None else []
-        measured = self.trials.measure([*extra, *named], seeds)
+        self.live.show(len(named))
+        measured = self.trials.measure([*extra, *named], seeds, self.halving)
         if extra:
             self.study.default = measured.pop(0)
             if self.study.default.failed:
@@ -105,16 +101,15 @@ class Sweep:
 
     def _tell(self, rows: Sequence[TrialRow]) -> None:
         for r in rows:
-            what = r.failed or ", ".join(f"{k} {v:.4g}" for k, v in r.values.items())
+            what = r.failed or ", ".join(f"{k} {v:.4g}" for k, v in r.values.items()) + after(r.measured)
             say("tune", f"trial {r.number}: {what} at {shown(r.candidate)}")
             if self.tracker is not None:
                 self.tracker.trial(r)
         best, done = self.study.ranked(), len(self.study.rows)
-        failed = sum(bool(r.failed) for r in self.study.rows)
-        if best:
-            say("tune", f"{done} trials done, {failed} failed; the best so far is {best[0].candidate.name}")
-            if self.tracker is not None:
-                self.tracker.best(best[0], done)
+        if best and self.tracker is not None:
+            self.tracker.best(best[0], done)
+        if done == self.total:
+            self.live.show(0)
 
     def _finals(self) -> None:
         """The best few and the default by new seeds; the winner and the default on the test images by newer ones."""
@@ -125,6 +120,7 @@ class Sweep:
             raise StageFailed(
                 f"tune: none of {len(study.rows)} trials can be measured; the first: {study.rows[0].failed}"
             )
+        best = self._in_full(best)
         default = Candidate(DEFAULT)
         say("tune", f"the best {len(best)} and the default again, by {t.final_seeds} seeds that no trial has seen")
         unseen = range(t.seeds, t.seeds + t.final_seeds)
@@ -143,6 +139,16 @@ class Sweep:
         pairs = {SEARCH: (searched, study.default), AGAIN: (winner, again), TEST: (tested[0], tested[1])}
         study.stands = {where: verdict.stand(where, *pair, study.measure) for where, pair in pairs.items()}
 
+    def _in_full(self, best: Sequence[TrialRow]) -> list[TrialRow]:
+        """The best few as they are when they are trained to the end, also those that were stopped."""
+        short = [r.candidate for r in best if r.measured.stopped]
+        whole = {m.candidate.name: m for m in self.trials.measure(short, range(self.tune.seeds))} if short else {}
+        return [
+            replace(r, measured=whole[r.candidate.name]) if r.candidate.name in whole else r
+            for r in best
+            if not (r.candidate.name in whole and whole[r.candidate.name].failed)
+        ]
+
     def _winner(self, finalists: Sequence[Measurement]) -> int:
         """By the first objective."""
         first, direction = next(iter(self.study.directions.items()))
@@ -154,77 +160,55 @@ class Sweep:
         return values.index(max(values))
 
 
-def searching(config: Config) -> Config:
-    """Trials are scored on training images that were held out."""
-    share = config.source.search_split or HELD_OUT
-    return changed(config, {"source.search_split": share, **ALONE})
-
-
-def testing(config: Config) -> Config:
-    """The winner is tested as a plain run is."""
-    return changed(config, {"source.search_split": 0.0, **ALONE})
-
-
-def leading(p: Prepared) -> Measure:
-    """What students are compared by: where classes are uneven, the mean over them."""
-    return judgement.measures(p.splits.train.uneven or p.splits.test.uneven)[0]
-
-
-def shown(candidate: Candidate) -> str:
-    return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in candidate.values.items())
-
-
-def best_yaml(config: Config, winner: Candidate) -> str:
-    """The winner's configuration as `distill --config` takes it."""
-    tree = changed(config, {**winner.values, "tune": TuneConfig().model_dump()}).tree()
-    for key in ("run_dir", "artifact_dir", "tracking", "tune"):
-        tree.pop(key)
-    return write(tree)
-
-
 def main(config: Config, command_keys: Sequence[str] = ()) -> str:
     """Entry of the command line: returns the run directory. Raises as `pipeline.job.carry` does."""
-    config = absolute(tracked.located(config))
+    plan = planned(absolute(tracked.located(config)), command_keys)
+    unread.check(plan.held_out, command_keys)
+    beforehand.check(plan.held_out, "report")
+    store = pipeline_tracked.check(plan.held_out)
+    job.prove_nodes(plan.held_out, nodes_of(plan.held_out))
+    with plan.held_out.run.at_work(plan.config.yaml()) as claim:
+        carry(plan, store, claim)
+    return str(plan.held_out.run.root)
+
+
+def planned(config: Config, command_keys: Sequence[str] = ()) -> SweepPlan:
+    """Raises BadInput for all that can be known before anything is computed."""
+    check_keys(config, command_keys)
     where = space(config)
     objectives.directions(config)
     held_out, tested = prepare(searching(config)), prepare(testing(config))
-    unread.check(held_out, command_keys)
-    beforehand.check(held_out, "report")
-    store = pipeline_tracked.check(held_out)
-    job.prove_nodes(held_out, nodes_of(held_out))
-    with held_out.run.at_work(config.yaml()) as claim:
-        carry(config, where, held_out, tested, store, claim)
-    return str(held_out.run.root)
+    return SweepPlan(config, where, rungs(config, len(held_out.splits.train.classes), where), held_out, tested)
 
 
-def carry(
-    config: Config,
-    where: Space,
-    held_out: Prepared,
-    tested: Prepared,
-    store: Destination | None,
-    claim: Claim,
-) -> None:
-    """A sweep to its end, and what it leaves in its run directory. Raises StageFailed."""
-    root, plain = held_out.run.root, best_yaml(config, Candidate(DEFAULT))
-    made_from = fingerprint("tune", [VERSION, plain, config.tune.model_dump()])
+def carry(plan: SweepPlan, store: Destination | None, claim: Claim, again: bool = False) -> None:
+    """A sweep to its end, and what it leaves in its run directory. Raises StageFailed.
+
+    `again`: a finished one too, whose artifacts may lack something.
+    """
+    root, config = plan.held_out.run.root, plan.config
+    made_from = fingerprint("tune", [VERSION, best_yaml(config, {}), config.tune.model_dump()])
     renew(root, CONFIG, config.yaml().encode(), aside="logs/config-{}.yaml")
-    if all(fresh(root, name, made_from) for name in FILES):
+    if not again and all(fresh(root, name, made_from) for name in FILES):
         say("done", "nothing was left to do")
     else:
-        with tracked.following(held_out, store, made_from) as tracker:
+        with tracked.following(plan.held_out, store, made_from) as tracker:
             try:
                 with listening(costs.listener(root)):
-                    study = Sweep(config, where, held_out, tested, claim, tracker).run()
+                    sweep = Sweep(plan, [claim.check], tracker)
+                    study = sweep.run()
             except RaydistillError as e:
                 keep_traceback(root)
                 if isinstance(e, BadInput):  # known only now
                     raise StageFailed(str(e)) from e
                 raise
-            tree = result.tree(study, config, where)
+            tree = result.tree(study, plan, sweep.live.money())
+            winner = study.again[study.winner]
+            for name, html in trial_pages(study, tree, plan):
+                renew(root, name, html.encode(), made_from)
             renew(root, STUDY, canonical(tree).encode(), made_from)
-            renew(root, BEST, best_yaml(config, study.again[study.winner].candidate).encode(), made_from)
-            renew(root, PAGE, page.render(tree).encode(), made_from)
+            renew(root, BEST, best_yaml(config, values_of(winner)).encode(), made_from)
+            renew(root, STUDY_PAGE, page.render(tree, best_and_worst(study)).encode(), made_from)
             if tracker is not None:
                 tracker.end(tree, FILES)
     tell(strict_json.mapping((root / STUDY).read()))

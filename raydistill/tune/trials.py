@@ -4,52 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
-from raydistill.config import Config, changed
-from raydistill.errors import BadInput, StageFailed
+from raydistill.config import Config
+from raydistill.errors import OutOfMemory
 from raydistill.evaluation.score import Score
-from raydistill.pipeline import curriculum
 from raydistill.pipeline.steps import Steps
-from raydistill.pipeline.varied import varied
 from raydistill.results.pairing import TrainingOutcome
 from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation.image_sets import SetRef
-from raydistill.stages.evaluation.trainer import Training, body
-from raydistill.state import Prepared
+from raydistill.stages.evaluation.trainer import Training, body, curve
+from raydistill.tune.drawing import Candidate, Drawing, Drawn
 from raydistill.tune.study import fit_of
 
-OF_A_TRIAL = ("non-finite", "out of memory")  # in the line of a failure that ends the trial alone
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A name and the values that make it, by dotted keys; none for the configuration as it is."""
-
-    name: str
-    values: Mapping[str, Any] = field(default_factory=dict)
+Key = tuple[str, int]  # the name of a candidate, and a seed
 
 
 @dataclass(frozen=True)
 class Measurement:
     """What came of a candidate: every training, network calls an image (0 for real images), and metrics, means over
-    seeds. Or `failed`: why there is nothing."""
+    seeds. Or `failed`: why there is nothing.
+
+    `stopped`: after how many tests, of a trial that was not trained to the end; its outcomes are the accuracies of that
+    test. `visits` of its trainings, and what they are `in_full`. `ref`: its set of the first seed. `batch`: what a full
+    GPU has made of sample.batch.
+    """
 
     candidate: Candidate
     outcomes: tuple[TrainingOutcome, ...] = ()
     calls: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     failed: str = ""
+    stopped: int = 0
+    visits: int = 0
+    in_full: int = 0
+    ref: SetRef | None = None
+    batch: int | None = None
+
+
+class Stopping(Protocol):
+    """Who decides at each rung, a number of tests, which trials go no further, by their numbers."""
+
+    rungs: tuple[int, ...]
+
+    def stopped(self, rung: int, values: Mapping[int, float]) -> set[int]: ...
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """The set of a candidate and a seed."""
+class _Trained:
+    """What came of one training, and how many images it saw of how many."""
 
-    candidate: Candidate
-    seed: int
-    prepared: Prepared
-    ref: SetRef
+    outcome: TrainingOutcome
+    visits: int
+    in_full: int
 
 
 class Trials:
@@ -59,58 +66,99 @@ class Trials:
     """
 
     def __init__(self, config: Config, steps: Steps, metrics: bool = False) -> None:
-        self.config, self.steps, self.metrics = config, steps, metrics
+        self.steps, self.metrics = steps, metrics
+        self.drawing = Drawing(config, steps)
 
-    def measure(self, candidates: Sequence[Candidate], seeds: Sequence[int]) -> list[Measurement]:
-        """In their order. Raises StageFailed for what is no fault of a candidate."""
-        drawn: list[_Drawn] = []
-        failed: dict[str, str] = {}
-        for c in candidates:
-            try:
-                drawn += [self._draw(c, seed) for seed in seeds]
-            except (BadInput, StageFailed) as e:
-                if isinstance(e, StageFailed) and not any(words in str(e) for words in OF_A_TRIAL):
-                    raise
-                failed[c.name] = str(e)
-        trained = dict(self._trained(drawn))
+    def measure(
+        self, candidates: Sequence[Candidate], seeds: Sequence[int], stopping: Stopping | None = None
+    ) -> list[Measurement]:
+        """In their order; trials as far as `stopping` lets them. Raises StageFailed where none is at fault."""
+        drawn, failed = self.drawing.draw(candidates, seeds)
+        trained: dict[Key, list[_Trained]] = {}
+        stopped: dict[str, int] = {}
+        for rung in stopping.rungs if stopping else ():
+            assert stopping is not None
+            tested = [d for d in drawn if d.candidate.number is not None and d.candidate.name not in stopped]
+            at_rung = dict(self._fits(tested, failed, rung))
+            names = {d.candidate.number: d.candidate.name for d in tested if d.candidate.name not in failed}
+            lost = stopping.stopped(rung, {n or 0: _mean(at_rung, name) for n, name in names.items()})
+            stopped |= {names[number]: rung for number in lost}
+            trained |= {key: t for key, t in at_rung.items() if stopped.get(key[0]) == rung}
+        whole = [d for d in drawn if d.candidate.name not in stopped and d.candidate.name not in failed]
+        trained |= dict(self._fits(whole, failed))
         return [
             Measurement(c, failed=failed[c.name])
             if c.name in failed
-            else self._measured(c, [(d, trained[c.name, d.seed]) for d in drawn if d.candidate.name == c.name])
+            else self._measured([(d, trained[_key(d)]) for d in drawn if d.candidate == c], stopped.get(c.name, 0))
             for c in candidates
         ]
 
-    def _draw(self, candidate: Candidate, seed: int) -> _Drawn:
-        config = changed(self.config, {**candidate.values, "seed": self.config.seed + seed})
-        p = varied(self.steps.prepared, config)
-        steps, v = self.steps.beside(p), p.variants[0]
-        distilled = steps.weighed(v) if v.growth is None else curriculum.grow(steps, v)[0]
-        return _Drawn(candidate, seed, p, SetRef.of(candidate.name, distilled))
+    def _fits(
+        self, drawn: Sequence[Drawn], failed: dict[str, str], rung: int = 0
+    ) -> Iterator[tuple[Key, list[_Trained]]]:
+        """Trains to the end or to a rung, in a fit for all whose students are trained alike.
 
-    def _trained(self, drawn: Sequence[_Drawn]) -> Iterator[tuple[tuple[str, int], list[Training]]]:
-        """By candidate and seed; a fit for all whose students are trained alike."""
-        fits: dict[str, list[_Drawn]] = {}
+        If that is too much for a GPU, each candidate has a fit of its own, and whoever fills it is among the `failed`.
+        """
+        fits: dict[str, list[Drawn]] = {}
         for d in drawn:
             fits.setdefault(fit_of(d.prepared.config), []).append(d)
         for fit in fits.values():
-            every = self.steps.beside(fit[0].prepared).paired([(d.ref, d.seed) for d in fit])
-            for d, of_set in zip(fit, every, strict=True):
-                yield (d.candidate.name, d.seed), of_set
+            names = list(dict.fromkeys(d.candidate.name for d in fit))
+            try:
+                yield from self._fit(fit, rung)
+            except OutOfMemory as e:
+                if len(names) == 1:
+                    failed[names[0]] = str(e)
+                    continue
+                for name in names:
+                    yield from self._fits([d for d in fit if d.candidate.name == name], failed, rung)
 
-    def _measured(self, candidate: Candidate, sets: Sequence[tuple[_Drawn, list[Training]]]) -> Measurement:
-        outcomes = tuple(_outcome(d, t) for d, of_set in sets for t in of_set)
-        calls = [_calls(d) for d, _ in sets]
-        rows = [measure.values(self.steps.beside(d.prepared).measured(d.ref)) for d, _ in sets] if self.metrics else []
+    def _fit(self, fit: Sequence[Drawn], rung: int) -> list[tuple[Key, list[_Trained]]]:
+        steps, sets = self.steps.beside(fit[0].prepared), [(d.ref, d.seed) for d in fit]
+        if not rung:
+            return [
+                (_key(d), [_whole(d, t) for t in of_set]) for d, of_set in zip(fit, steps.paired(sets), strict=True)
+            ]
+        return [
+            (_key(d), [_partial(d, t, curve(t, to)[-1]) for t, to in of_set])
+            for d, of_set in zip(fit, steps.rungs(sets, rung), strict=True)
+        ]
+
+    def _measured(self, sets: Sequence[tuple[Drawn, list[_Trained]]], stopped: int) -> Measurement:
+        trained = [t for _, of_set in sets for t in of_set]
+        drawn = [d for d, _ in sets]
+        requested = drawn if self.metrics else []
+        rows = [measure.values(self.steps.beside(d.prepared).measured(d.ref)) for d in requested]
         names = set.intersection(*map(set, rows)) if rows else set()
-        means = {name: sum(r[name] for r in rows) / len(rows) for name in sorted(names)}
-        return Measurement(candidate, outcomes, sum(calls) / len(calls), means)
+        return Measurement(
+            drawn[0].candidate,
+            tuple(t.outcome for t in trained),
+            sum(map(_calls, drawn)) / len(drawn),
+            {name: sum(r[name] for r in rows) / len(rows) for name in sorted(names)},
+            stopped=stopped,
+            visits=sum(t.visits for t in trained),
+            in_full=sum(t.in_full for t in trained),
+            ref=drawn[0].ref,
+            batch=drawn[0].batch,
+        )
 
 
-def _outcome(d: _Drawn, t: Training) -> TrainingOutcome:
+def _key(d: Drawn) -> Key:
+    return d.candidate.name, d.seed
+
+
+def _mean(trained: Mapping[Key, Sequence[_Trained]], name: str) -> float:
+    """Top-1 accuracy of a candidate, the mean over its seeds and students."""
+    values = [t.outcome.top1 for (of, _), ts in trained.items() if of == name for t in ts]
+    return sum(values) / len(values)
+
+
+def _whole(d: Drawn, t: Training) -> _Trained:
     committed = body(t)
     assert committed is not None, "its manifest was sealed"
     score = Score.of(committed)
-    return TrainingOutcome(
+    outcome = TrainingOutcome(
         set=d.candidate.name,
         digest=d.ref.digest,
         student=t.student,
@@ -121,9 +169,17 @@ def _outcome(d: _Drawn, t: Training) -> TrainingOutcome:
         test=committed["test"],
         answers=score.answers(),
     )
+    return _Trained(outcome, t.recipe.visits, t.recipe.visits)
 
 
-def _calls(d: _Drawn) -> float:
+def _partial(d: Drawn, t: Training, last: tuple[int, float]) -> _Trained:
+    """At a rung nobody keeps answers: accuracy is over images there, also where classes are uneven."""
+    visits, top1 = last
+    outcome = TrainingOutcome(d.candidate.name, d.ref.digest, t.student, d.seed, d.seed, top1, top1)
+    return _Trained(outcome, visits, t.recipe.visits)
+
+
+def _calls(d: Drawn) -> float:
     """Network calls an image; the doubled batch of classifier-free guidance is one."""
     v = d.prepared.variants[0]
     if not v.method.generates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,8 @@ from raydistill.evaluation.recipe import Recipe, title
 from raydistill.evaluation.score import Score, examine
 from raydistill.evaluation.stored import StoredTargets
 from raydistill.evaluation.targets import Live, Targets
-from raydistill.evaluation.train import Student, train_student
+from raydistill.evaluation.train import Student, advance, train_student
+from raydistill.identity import canonical
 from raydistill.metrics.redundancy import redundancy_parts
 from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
 from raydistill.models.device import Placement, halves, mixed
@@ -64,8 +66,20 @@ class Teaching:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """How many tests of a training are done before somebody decides whether it goes on, and where what they said is
+    committed, by the fingerprints of the trainings."""
+
+    tests: int
+    artifacts: Mapping[str, Artifact]
+
+    def of(self, t: Training) -> Artifact:
+        return self.artifacts[t.artifact.fingerprint]
+
+
+@dataclass(frozen=True)
 class Job:
-    """What a Ray Train worker is given."""
+    """What a Ray Train worker is given. `rung`: up to it alone, not to the end."""
 
     trainings: tuple[Training, ...]
     source: SourceConfig
@@ -75,6 +89,11 @@ class Job:
     logs: Location
     checkpoints: Location
     teaching: Teaching | None = None
+    rung: Rung | None = None
+
+    def output(self, t: Training) -> Artifact:
+        """What the job commits of a training."""
+        return t.artifact if self.rung is None else self.rung.of(t)
 
 
 def body(training: Training) -> dict[str, Any] | None:
@@ -89,6 +108,16 @@ def score(training: Training) -> Score | None:
     return None if committed is None else Score.of(committed)
 
 
+def curve(training: Training, rung: Rung) -> list[tuple[int, float]]:
+    """(visits, top-1) of the tests up to a rung: as they were committed there, or of the training that is finished."""
+    sealed = Sealed.finished(rung.of(training))
+    if sealed is not None:
+        return [(int(visits), float(top1)) for visits, top1 in strict_json.mapping(sealed.body())["curve"]]
+    finished = score(training)
+    assert finished is not None, "it was brought to this rung"
+    return finished.curve[: rung.tests]
+
+
 class StudentTrainer:
     """Runs trainings in one process; images of a set are loaded once while they are needed."""
 
@@ -100,6 +129,9 @@ class StudentTrainer:
 
     def run(self, t: Training) -> None:
         """Trains and commits, unless that is done already; an interrupted training continues at its last test."""
+        if self.job.rung is not None:
+            self.climb(t, self.job.rung)
+            return
         e, checkpoints = self.job.evaluate, self.job.checkpoints
         checkpoint = t.checkpoint(checkpoints) if e.keep_weights else None
         done = KEY in t.artifact.records()
@@ -137,6 +169,26 @@ class StudentTrainer:
             meta = {"left_out": test.broken + loaded.broken}
             t.artifact.commit(KEY, data, rows=1, device=self.kind, ext="json", meta=meta)
         state.forget()
+
+    def climb(self, t: Training, rung: Rung) -> None:
+        """Trains as far as a rung, and commits its tests; its state stays for whoever goes on with it."""
+        e, artifact = self.job.evaluate, rung.of(t)
+        if KEY in artifact.records():
+            return
+        progress, _ = advance(
+            Student(t.student, e.width, len(self.job.test.classes), t.seed),
+            t.recipe,
+            self.images(t.set, t.recipe.image_size).images,
+            self.test(t.recipe).images,
+            self.device,
+            self.targets(t)[0],
+            t.state(self.job.checkpoints),
+            mixed(e.dtype, self.device),
+            t.set.balanced,
+            rung.tests,
+        )
+        data = canonical({"curve": progress.curve[: rung.tests]}).encode()
+        artifact.commit(KEY, data, rows=1, device=self.kind, ext="json")
 
     def images(self, ref: SetRef, size: int) -> Loaded:
         if self.cached is None or self.cached[0] != ref.digest:

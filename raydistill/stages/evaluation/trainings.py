@@ -10,10 +10,11 @@ from raydistill import registry
 from raydistill.config import Config, EvaluateConfig, SourceConfig
 from raydistill.declared import Keys, Since, Spread
 from raydistill.evaluation.recipe import Recipe, Setting, resolve, students_of
+from raydistill.identity import fingerprint
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.sources.base import Listing
 from raydistill.stages.evaluation.image_sets import SetRef
-from raydistill.stages.evaluation.trainer import Teaching, Training
+from raydistill.stages.evaluation.trainer import Rung, Teaching, Training
 from raydistill.stages.work import StageWork
 from raydistill.store.rundir import RunDir
 from raydistill.store.sealed import Sealed
@@ -89,6 +90,12 @@ def training(
     )
     scored = reads.within(run).artifact
     return Training(s, student, seed, resolved, scored, run.artifact("classifiers", scored.fingerprint))
+
+
+def rung(run: RunDir, every: Sequence[Training], tests: int) -> Rung:
+    """Where what so many tests of these trainings said is committed."""
+    ids = [t.artifact.fingerprint for t in every]
+    return Rung(tests, {i: run.artifact("rungs", fingerprint([i, tests])) for i in ids})
 
 
 def trainings(

@@ -1,0 +1,63 @@
+"""What a sweep is asked for, as far as it is known before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raydistill.config import Config, TuneConfig, changed
+from raydistill.config.text import write
+from raydistill.errors import BadInput
+from raydistill.report.data import Measure
+from raydistill.results import judgement
+from raydistill.state import Prepared
+from raydistill.tune.rungs import Rungs
+from raydistill.tune.space import Space
+
+HELD_OUT = 0.3  # of the training images, where source.search_split says nothing
+ALONE = {"evaluate.baselines": [], "evaluate.full": False, "seeds.generation": 1}
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A configuration with its images prepared twice: `held_out` to search, `tested` to test."""
+
+    config: Config
+    space: Space
+    rungs: Rungs | None
+    held_out: Prepared
+    tested: Prepared
+
+
+def searching(config: Config) -> Config:
+    """Trials are scored on training images that were held out."""
+    share = config.source.search_split or HELD_OUT
+    return changed(config, {"source.search_split": share, **ALONE})
+
+
+def testing(config: Config) -> Config:
+    """The winner is tested as a plain run is."""
+    return changed(config, {"source.search_split": 0.0, **ALONE})
+
+
+def leading(p: Prepared) -> Measure:
+    """What students are compared by: where classes are uneven, the mean over them."""
+    return judgement.measures(p.splits.train.uneven or p.splits.test.uneven)[0]
+
+
+def check_keys(config: Config, command_keys: Sequence[str]) -> None:
+    """Raises BadInput for keys of the command line that nothing would come of."""
+    for key in ("tune.rungs", "tune.reduction"):
+        if key in command_keys and config.tune.scheduler == "none":
+            raise BadInput(f"{key}: tune.scheduler=none does not read it; give tune.scheduler=asha, or leave it out")
+    if config.tune.budget is not None and config.tune.price_per_hour is None:
+        raise BadInput("tune.budget: what is left of it needs a price; give tune.price_per_hour, or leave it out")
+
+
+def best_yaml(config: Config, values: Mapping[str, Any]) -> str:
+    """The configuration with the winner's values, as `distill --config` takes it."""
+    tree = changed(config, {**values, "tune": TuneConfig().model_dump()}).tree()
+    for key in ("run_dir", "artifact_dir", "tracking", "tune"):
+        tree.pop(key)
+    return write(tree)

@@ -1,0 +1,123 @@
+"""What a sweep of two objectives leaves: its page, a page a trial, and how verify brings back what it lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_sweep
+from spoil import flip
+
+from raydistill import cli
+from raydistill.config import load
+from raydistill.pipeline import job, preflight, steps
+from raydistill.stages.runner import one_by_one, serial
+from raydistill.store import inspection
+from raydistill.tune import page, sweep
+
+SPACE = {"sampler": {"steps": [2, 3]}, "guidance": {"scale": [0.01, 0.4]}}
+TUNE = {"search": "grid", "samples": 4, "together": 4, "seeds": 1, "objectives": ["accuracy", "network_calls"]}
+MONEY = {"price_per_hour": 3.6, "budget": 5.0}
+
+
+@dataclass
+class Finished:
+    root: Path
+    study: dict[str, Any]
+    page: str
+    pools: list[list[int]] = field(default_factory=list)  # batches of the sets that were sampled at once
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    root, pools = tmp_path_factory.mktemp("sweep") / "run", list[list[int]]()
+
+    def together(p: Any, nodes: Any) -> Any:
+        def execute(asked: Any) -> Any:
+            pools.append([len(todo) for _, todo in asked])
+            return one_by_one(serial)(asked)
+
+        return execute
+
+    with pytest.MonkeyPatch.context() as m:
+        tiny_sweep.without_ray(m)
+        m.setattr(steps, "together_on_ray", together)
+        m.setattr(inspection, "AGAIN_S", 0.0)
+        sweep.main(tiny_sweep.config(root, SPACE, **TUNE, **MONEY))
+        study = json.loads((root / "study.json").read_text())
+        yield Finished(root, study, (root / "study.html").read_text(), pools)
+
+
+def test_the_sets_of_a_round_are_sampled_at_once(finished: Finished) -> None:
+    """The default and four trials by one seed; two finalists and the default by two; on the test images two by two."""
+    batches = [2] * 4
+    assert finished.pools[0][:4] == batches and [len(p) for p in finished.pools] == [5, 6, 4]
+
+
+def test_the_page_shows_the_front_the_knobs_and_images(finished: Finished) -> None:
+    text = finished.page
+    assert text.count('class="effect pareto"') == 1 and text.count("<circle") == 4 + 2 * 4
+    assert "Which knobs mattered" in text and set(finished.study["importance"]) <= {"sampler.steps", "guidance.scale"}
+    assert sum(finished.study["importance"].values()) == pytest.approx(1, abs=0.01)
+    best, worst = (f"The {which}: trial" for which in ("best", "worst"))
+    assert best in text and worst in text and text.count("<img") == 2 * 6, "two classes of three images, twice"
+    assert "<script" not in text
+
+
+def test_money_is_told_only_with_a_price(finished: Finished) -> None:
+    money = finished.study["money"]
+    assert money["spent"] == pytest.approx(3.6 * money["hours"]) and money["left"] == 5.0 - money["spent"]
+    assert f"{money['spent']:.2f} of 5.00 spent, {money['left']:.2f} left" in finished.page
+    assert "spent" not in page.render({**finished.study, "money": None})
+
+
+def test_each_trial_has_a_page_whose_command_finds_its_images(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command is followed up to the images, which are not sampled again."""
+    assert all(f'href="trials/{i}.html"' in finished.page for i in range(4))
+    text = (finished.root / "trials" / "3.html").read_text()
+    command = text.partition("<pre>")[2].partition("</pre>")[0].split()
+    assert command[:3] == ["raydistill", "distill", "--config"] and text.count("<img") == 6
+    config = load(command[3], [*command[4:], f"run_dir={tmp_path / 'trial'}"])
+    tiny_sweep.without_ray(monkeypatch)
+    job.run(tiny_sweep.few_images(config), "sample")
+    assert "sample mgd3   finished before: 6 images" in capsys.readouterr().err
+    assert (tmp_path / "trial" / "distilled").exists()
+
+
+def test_verify_knows_a_sweep(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["verify", str(finished.root)]) == 0
+    assert capsys.readouterr().out == f"{finished.root}\n", "nothing is foreign, missing, damaged or left over"
+
+
+@pytest.mark.parametrize("lost", ["syntheses", "evaluations", "best.yaml", "trials/0.html"])
+def test_repair_gives_the_command_of_the_sweep(
+    lost: str, finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not that of a run: what was lost is there again, byte for byte, and there is no report.html."""
+    tiny_sweep.without_ray(monkeypatch)
+    whole = finished.root / lost
+    path = whole if whole.is_file() else sorted(whole.glob("*/data/*"))[0]
+    before = path.read_bytes()
+    flip(path)
+    assert cli.main(["verify", str(finished.root)]) == 1
+    assert cli.main(["verify", str(finished.root), "--repair"]) == 0, capsys.readouterr().err
+    assert path.read_bytes() == before and not (finished.root / "report.html").exists()
+
+
+def test_repair_of_a_sweep_whose_images_changed_touches_nothing(
+    finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sweep, "prepare", preflight.prepare)  # all digits, where there were some of them
+    shutil.copytree(finished.root, tmp_path / "run")
+    path = sorted((tmp_path / "run" / "syntheses").glob("*/data/*"))[0]
+    flip(path)
+    spoiled = path.read_bytes()
+    assert cli.main(["verify", str(tmp_path / "run"), "--repair"]) == 1
+    assert "the images, the VAE" in capsys.readouterr().err and path.read_bytes() == spoiled
