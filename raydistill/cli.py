@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from raydistill import config as configuration
 from raydistill import redact, registry, signals
@@ -19,58 +18,8 @@ from raydistill.store import seals
 from raydistill.store.location import Location
 from raydistill.store.rundir import CONFIG
 from raydistill.store.seals import State
+from raydistill.verbs import VERBS, WITHOUT_CONFIG, Parser, run_location
 
-
-@dataclass(frozen=True)
-class Verb:
-    summary: str
-    until: str  # the last step of the pipeline, or "" for verbs that are not part of it
-    example: str
-
-
-VERBS = {
-    "distill": Verb(
-        "the main job: images -> latents -> prototypes -> syntheses -> students -> report",
-        "report",
-        "distill --config nette128 source.path=DIR vae.path=DIR generator.path=DIR ipc=10",
-    ),
-    "encode": Verb("images -> latents, and stop", "encode", "encode --config nette128 source.path=DIR vae.path=DIR"),
-    "cluster": Verb("... -> prototypes, and stop", "cluster", "cluster ipc=10"),
-    "plan": Verb("... -> slots and batches, and stop", "plan", "plan ipc=10"),
-    "sample": Verb("... -> syntheses and distilled/, and stop", "sample", "sample ipc=10 method=dit"),
-    "evaluate": Verb(
-        "train students on the images of a run, or of any folder",
-        "report",
-        "evaluate --run runs/quickstart seeds=5\n  raydistill evaluate --images DIR --config nette128 source.path=DIR",
-    ),
-    "report": Verb(
-        "draw the page of a run again, or several runs on one page",
-        "report",
-        "report runs/a runs/b --out compare.html",
-    ),
-    "export": Verb(
-        "the images of a run in a layout that other tools read",
-        "",
-        "export --run runs/quickstart --format imagefolder --out DIR",
-    ),
-    "verify": Verb(
-        "read everything that a run holds against its digests, and bring it back to what it was",
-        "",
-        "verify runs/quickstart\n  raydistill verify s3://bucket/run --readers 64\n"
-        "  raydistill verify runs/quickstart --repair",
-    ),
-    "track": Verb(
-        "bring what a run keeps for MLflow to a server, now or once more",
-        "",
-        "track runs/quickstart\n  raydistill track runs/quickstart tracking.uri=http://HOST:5000",
-    ),
-    "tune": Verb(
-        "search settings of a method, measure the best again, and test the winner",
-        "",
-        "tune tune.samples=20 tune.space.guidance.scale=loguniform(0.01,0.3)",
-    ),
-    "pretrain": Verb("train a VAE or a generator on the source", "", "pretrain pretrain.target=vae pretrain.out=DIR"),
-}
 DEFAULT = "quickstart"  # --config
 SHORT = {
     "students": "evaluate.students",
@@ -129,7 +78,7 @@ def run(name: str, argv: Sequence[str]) -> int:
     if images is not None:
         config = _judging(images, args, overrides)
     elif args.run is not None:
-        location = _run_place(args.run)
+        location = run_location(args.run)
         if not location.is_local:
             raise BadInput(f"--run {args.run}: give the run by --config FILE and run_dir={args.run}")
         check_config(location, args.run)
@@ -172,100 +121,6 @@ def _judging(images: str, args: argparse.Namespace, overrides: Sequence[str]) ->
     return configuration.load(DEFAULT if args.config is None else args.config, [*always, *overrides], suffix="-images")
 
 
-def export(argv: Sequence[str]) -> int:
-    from raydistill.exporters import write
-    from raydistill.progress import say
-
-    verb = VERBS["export"]
-    p = Parser(
-        prog="raydistill export",
-        description=verb.summary,
-        allow_abbrev=False,
-        epilog=f"example: raydistill {verb.example}",
-    )
-    p.add_argument("--run", metavar="DIR", required=True, help="the run directory that distill printed")
-    p.add_argument("--format", required=True, help=f"one of {', '.join(registry.names('exporter'))}")
-    p.add_argument("--out", metavar="DIR", required=True, help="a new or empty folder")
-    args = p.parse_args(argv)
-    folder, files = write.export(str(_run_place(args.run)), args.format, args.out)
-    say("export", f"{files} files" if files else "nothing was left to do")
-    print(folder)
-    return 0
-
-
-FINDINGS = """what it finds, one line each on standard output:
-  damaged     not what was written, or what cannot be read
-  missing     named by a commit, a manifest or a seal, and not there
-  foreign     a commit or a manifest of another artifact, copied here
-  left over   ours, and of no use any more: of an attempt that was interrupted or came second
-  unfinished  a stage without a manifest, a file without a seal: the run's own command goes on there
-  not ours    what somebody put there; it is named, and neither opened nor touched
-
-The exit code is 1 if anything is damaged, missing or foreign, and 0 otherwise. Files in logs/ have no digests.
-
---repair writes what is known (commits from their manifest), removes what is left over, takes damaged data away with
-their commits, and gives the own command of the run or sweep again, which computes just these: the same bytes, if images
-and weights are there. Otherwise nothing is touched. Then it reads everything again. While a job works it is refused."""
-
-
-def verify(argv: Sequence[str]) -> int:
-    from raydistill.pipeline.verify import main as probe
-    from raydistill.tune.again import command_of
-
-    verb = VERBS["verify"]
-    p = Parser(
-        prog="raydistill verify",
-        description=verb.summary,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"example:\n  raydistill {verb.example}\n\n{FINDINGS}",
-    )
-    p.add_argument("run", metavar="RUN", help="a run directory, or a folder of artifacts; a path, s3:// or gs://")
-    p.add_argument("--repair", action="store_true", help="rebuild what can be rebuilt, so that the run is what it was")
-    p.add_argument("--readers", type=int, default=16, metavar="N", help="files that are read at once; default 16")
-    args = p.parse_args(argv)
-    if not 1 <= args.readers <= 1024:
-        raise BadInput(f"--readers {args.readers}: give a number from 1 to 1024")
-    location, code = probe(args.run, args.readers, args.repair, command_of)
-    print(location)
-    return code
-
-
-def track(argv: Sequence[str]) -> int:
-    from raydistill.tracking import late
-
-    verb = VERBS["track"]
-    p = Parser(
-        prog="raydistill track",
-        description=verb.summary,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"example:\n  raydistill {verb.example}",
-    )
-    p.add_argument("run", metavar="RUN", help="a run directory, or pretrain.out; a path, s3:// or gs://")
-    p.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="tracking.uri and tracking.experiment; default: the run's own"
-    )
-    args = p.parse_args(argv)
-    for override in args.overrides:
-        if override.partition("=")[0] not in ("tracking.uri", "tracking.experiment") or "=" not in override:
-            raise BadInput(f"track: {override!r} is neither tracking.uri=... nor tracking.experiment=...; leave it out")
-        refuse_secrets("track", override)
-    requested = dict(o.split("=", 1) for o in args.overrides)
-    print(late.track(args.run, requested.get("tracking.uri"), requested.get("tracking.experiment")))
-    return 0
-
-
-WITHOUT_CONFIG = {"export": export, "verify": verify, "track": track}
-
-
-def _run_place(run_dir: str) -> Location:
-    location = Location.of(run_dir)
-    if not _readable(location):
-        raise BadInput(f"--run {run_dir}: no {CONFIG} there; give the directory that distill printed")
-    return location
-
-
 def check_config(run: Location, run_dir: str) -> None:
     """Raises BadInput unless config.yaml is as it was sealed, or of a run without seals: an older version made it."""
     state = seals.state(run, CONFIG)
@@ -278,24 +133,12 @@ def check_config(run: Location, run_dir: str) -> None:
     )
 
 
-def _readable(run: Location) -> bool:
-    try:
-        return (run / CONFIG).exists()
-    except (OSError, ValueError):  # a name too long, for example
-        return False
-
-
 def _long(override: str) -> str:
     if override.startswith("seeds.generation="):
         return override  # `seeds` alone is short for the training seeds
     key, sep, value = override.partition("=")
     head, dot, tail = key.partition(".")
     return SHORT.get(head, head) + dot + tail + sep + value
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise BadInput(f"{message} (see --help)")
 
 
 def parser(name: str) -> argparse.ArgumentParser:
@@ -340,7 +183,7 @@ def overview() -> str:
     verbs = "\n".join(f"  {n:<10} {v.summary}" for n, v in VERBS.items())
     return (
         f"raydistill: distil a labelled image set into a few images per class, on Ray\n\nverbs:\n{verbs}\n\n"
-        "Each but export, verify and track takes --config NAME|FILE and KEY=VALUE overrides; "
+        "Each but export, verify, track and status takes --config NAME|FILE and KEY=VALUE overrides; "
         "`raydistill VERB --help` lists every key.\n"
         "Kill it anywhere and run the same command again: finished work is kept."
     )

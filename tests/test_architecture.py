@@ -41,6 +41,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("results",),
     ("pipeline",),
     ("tune",),
+    ("verbs",),
     ("api", "cli"),
     ("entry",),
 ]

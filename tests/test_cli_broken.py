@@ -247,6 +247,11 @@ def tracked(rng: random.Random, verb: str) -> list[str]:
     return [*run, *rng.choice([[], *([w] for w in wrong)])]
 
 
+def looking(rng: random.Random, verb: str) -> list[str]:
+    run = rng.choice([[], ["gone"], ["empty"], ["theirs"], ["file"], ["x" * 5000], ["s3://"], ["a", "b"], ["a\0b"]])
+    return [*run, *rng.choice([[], ["--watch"], ["--price-per-hour=-1"], ["--price-per-hour"], ["ipc=3"], ["-x"]])]
+
+
 def sweeping(rng: random.Random, verb: str) -> list[str]:
     space = ["loguniform(0,1)", "uniform(2,1)", "uniform(a,b)", "normal(0,1)", "[]", "[x]", "uniform(0.1", "3"]
     other = ["tune.space.path.w_max=uniform(0.1,0.6)", "tune.space.guidance.scal=[1]", "tune.space.source.path=[a,b]"]
@@ -261,6 +266,7 @@ FAULTS: dict[str, list[Callable[[random.Random, str], list[str]]]] = {
     "export": [exporting],
     "verify": [verifying],
     "track": [tracked],
+    "status": [looking],
     "tune": [*GENERAL, sweeping, sweeping],
 }
 

@@ -18,7 +18,7 @@ from raydistill.pipeline import curriculum, features, product, tracked
 from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps, nodes_of
 from raydistill.progress import listening, say
-from raydistill.results import costs
+from raydistill.results import costs, news
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.latents import encode
 from raydistill.stages.renew import renew
@@ -42,7 +42,7 @@ def run(
     """Carries a run to `until`."""
     steps = Steps(prepared, execute, nodes, *([claim.check] if claim else []))
     steps.computed = start_run(prepared)
-    with listening(costs.listener(prepared.run.root)):
+    with listening(costs.listener(prepared.run.root)), news.reporting(prepared.run.root):
         done = make(steps, until)
         if until not in ("encode", "cluster", "plan"):
             finish(steps, done, until)
