@@ -144,7 +144,7 @@ WATCH_S = 5.0  # between two looks
 
 
 def status(argv: Sequence[str]) -> int:
-    from raydistill.results.status import status as told
+    from raydistill.results.status import status as described
     from raydistill.store.claims import at_work
 
     p = plain("status")
@@ -156,11 +156,11 @@ def status(argv: Sequence[str]) -> int:
     args = p.parse_args(argv)
     if args.price_per_hour is not None and not 0 <= args.price_per_hour < 1e6:
         raise BadInput(f"--price-per-hour {args.price_per_hour}: give a number from 0 to a million")
-    print(told(args.run, args.price_per_hour), flush=True)
+    print(described(args.run, args.price_per_hour), flush=True)
     while args.watch and at_work(Location.of(args.run)):
         time.sleep(WATCH_S)
         clear = "\033[H\033[2J" if sys.stdout.isatty() else ""
-        print(clear + told(args.run, args.price_per_hour), flush=True)
+        print(clear + described(args.run, args.price_per_hour), flush=True)
     return 0
 
 
