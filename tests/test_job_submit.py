@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -86,7 +86,9 @@ def answers(port: int) -> bool:
         return s.connect_ex(("127.0.0.1", port)) == 0
 
 
-def submit(cluster: str, checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def submit(
+    cluster: str, checkout: Path, *arguments: str, verb: str = "distill", keys: Sequence[str] = TINY
+) -> subprocess.CompletedProcess[str]:
     argv = [
         RAY,
         "job",
@@ -97,8 +99,8 @@ def submit(cluster: str, checkout: Path, *arguments: str) -> subprocess.Complete
         str(checkout),
         "--",
         sys.executable,
-        "jobs/distill.py",
-        *TINY,
+        f"jobs/{verb}.py",
+        *keys,
         *arguments,
     ]
     deadline = time.monotonic() + 180
@@ -120,6 +122,19 @@ def test_a_submitted_job_streams_its_stages_and_ends_with_the_same_bytes(
         assert any(line.startswith(stage[:12]) for line in said.splitlines()), stage
     assert str(run) in said
     assert product(run) == product(reference[0])
+
+
+@pytest.mark.slow
+def test_a_submitted_sweep_ends_with_its_page_and_is_told_of_nowhere(
+    cluster: str, checkout: Path, tmp_path: Path
+) -> None:
+    keys = [k for k in TINY if not k.startswith(("evaluate.seeds", "evaluate.baselines", "evaluate.full"))]
+    sizes = ["tune.samples=2", "tune.seeds=1", "tune.finalists=1", "tune.final_seeds=2", f"run_dir={tmp_path / 'run'}"]
+    done = submit(cluster, checkout, *sizes, verb="tune", keys=keys)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert "2 of 2 trials done" in done.stdout + done.stderr
+    assert {"study.html", "best.yaml", "study.json"} <= {p.name for p in (tmp_path / "run").iterdir()}
+    assert not (tmp_path / "run" / "tracking").exists()
 
 
 def test_a_job_that_fails_says_why_and_has_an_exit_code(cluster: str, checkout: Path) -> None:

@@ -53,6 +53,8 @@ def check(verb: str, command_keys: Sequence[str], config: Config) -> None:
             raise BadInput(f"{key}: {verb} does not read it, pretrain does; leave it out")
         if verb != "tune" and key.partition(".")[0] == "tune":
             raise BadInput(f"{key}: {verb} does not read it, tune does; leave it out")
+        if verb != "tune" and key == "tracking.trainings":
+            raise BadInput(f"{key}: {verb} does not read it, tune does; leave it out")
         if verb == "tune" and key in OF_ONE_RUN:
             raise BadInput(f"{key}: tune does not read it{OF_ONE_RUN[key]}; leave it out")
         if verb == "pretrain" and not pretraining(key, config):

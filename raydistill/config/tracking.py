@@ -22,3 +22,6 @@ class TrackingConfig(Section):
     experiment: Annotated[
         str, Field(min_length=1, max_length=200, description="MLflow's experiment that it belongs to")
     ] = "raydistill"
+    trainings: Annotated[bool, Field(description="of a sweep: each training of a trial is a run below the trial's")] = (
+        False
+    )

@@ -11,10 +11,12 @@ from typing import Any
 from raydistill.config import Config
 from raydistill.identity import fingerprint
 from raydistill.pipeline.tracked import flat
+from raydistill.results.pairing import TrainingOutcome
 from raydistill.state import Prepared
 from raydistill.store.rundir import CONFIG
 from raydistill.tracking.destination import LOCAL, Destination
 from raydistill.tracking.tracker import Tracker, Tracking, tracking
+from raydistill.tune.drawing import BATCH
 from raydistill.tune.findings import TrialRow
 
 
@@ -32,6 +34,7 @@ class TrackedSweep:
     uploads: Tracking
     parent: Tracker
     key: str
+    trainings: bool = False  # whether each has a run of its own, below its trial's
 
     def trial(self, row: TrialRow) -> None:
         """A child run; one that is tracked again stays the one it was."""
@@ -44,6 +47,19 @@ class TrackedSweep:
                 return
             calls = {"network_calls": row.measured.calls} if row.measured.calls else {}
             child.metrics({**calls, **row.measured.metrics, **row.values})
+            if row.measured.stopped:
+                child.tags({"raydistill.stopped": f"after test {row.measured.stopped}"})
+            if row.measured.batch:
+                child.tags({"raydistill.halved": f"{BATCH}={row.measured.batch}: the GPU was full"})
+            for outcome in row.measured.outcomes if self.trainings else ():
+                self._training(key, outcome, child)
+
+    def _training(self, key: str, outcome: TrainingOutcome, trial: Tracker) -> None:
+        """A run below a trial's."""
+        own_key = fingerprint("training", key, outcome.student, outcome.training)
+        with self.uploads.run(own_key, f"{outcome.student} seed {outcome.training}", parent=trial) as training:
+            training.params({"student": outcome.student, "seed": outcome.training})
+            training.metrics({"accuracy": outcome.top1, "accuracy_balanced": outcome.balanced})
 
     def best(self, row: TrialRow, done: int) -> None:
         """The best so far, after so many trials."""
@@ -69,4 +85,4 @@ def following(p: Prepared, where: Destination | None, key: str) -> Iterator[Trac
         parent.params(flat(p.config))
         parent.tags({"raydistill.fingerprint": key, "raydistill.run_dir": str(p.run.root)})
         with uploads.watching(parent):
-            yield TrackedSweep(uploads, parent, key)
+            yield TrackedSweep(uploads, parent, key, p.config.tracking.trainings)

@@ -1,0 +1,49 @@
+"""A sweep in MLflow: a run for it, one for each trial below it, and one for each training below that if asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import tiny_sweep
+from mlflow import MlflowClient
+
+from raydistill import cli
+from raydistill.config import changed
+from raydistill.tune import sweep
+
+SPACE = {"sampler": {"steps": [2, 3]}}
+TUNE = {"search": "grid", "samples": 2, "seeds": 2, "finalists": 1}
+
+
+@pytest.mark.parametrize("trainings", [False, True])
+def test_trials_are_children_and_trainings_their_children(
+    trainings: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given again, they are the same runs."""
+    tiny_sweep.without_ray(monkeypatch)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    keys = {"tracking.uri": uri, "tracking.experiment": "sweeps", "tracking.trainings": trainings}
+    config = changed(tiny_sweep.config(tmp_path / "run", SPACE, **TUNE), keys)
+    for _ in range(2):
+        sweep.main(config)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("sweeps")
+    assert experiment is not None
+    runs = {r.info.run_id: r for r in client.search_runs([experiment.experiment_id])}
+    parents = Counter(r.data.tags.get("mlflow.parentRunId", "") for r in runs.values())
+    (root,) = (r for r in runs.values() if "mlflow.parentRunId" not in r.data.tags)
+    trials = [r for r in runs.values() if r.data.tags.get("mlflow.parentRunId") == root.info.run_id]
+    assert sorted(r.data.params["sampler.steps"] for r in trials) == ["2", "3"] and parents[root.info.run_id] == 2
+    assert [parents[r.info.run_id] for r in trials] == [2 if trainings else 0] * 2, "a training a seed"
+    assert len(runs) == (1 + 2 + 4 if trainings else 1 + 2)
+    assert {r.info.status for r in runs.values()} == {"FINISHED"}
+    below = [r for r in runs.values() if r.data.tags.get("mlflow.parentRunId") == trials[0].info.run_id]
+    mean = sum(r.data.metrics["accuracy"] for r in below) / len(below) if below else trials[0].data.metrics["accuracy"]
+    assert mean == pytest.approx(trials[0].data.metrics["accuracy"])
+
+
+def test_other_verbs_do_not_read_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["distill", "tracking.trainings=true"]) == 2
+    assert "tracking.trainings: distill does not read it, tune does" in capsys.readouterr().err
