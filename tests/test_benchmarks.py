@@ -19,18 +19,28 @@ import pyarrow.parquet as pq
 import pytest
 import sample_speed
 import stage_costs
+import sweep_speed
 import torch
 from measure import Commit, Watched
 
 
 @pytest.mark.parametrize(
-    "module", [cluster_speed, encode_speed, gpu, kmeans_speed, learnability_speed, sample_speed, stage_costs]
+    "module",
+    [cluster_speed, encode_speed, gpu, kmeans_speed, learnability_speed, sample_speed, stage_costs, sweep_speed],
 )
 def test_help_teaches(module, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         module.main(["--help"])
     said = capsys.readouterr().out
     assert ended.value.code == 0 and f"python benchmarks/{module.__name__}.py" in said and "--child" not in said
+
+
+def test_the_ratio_of_a_sweep_follows_from_the_costs_of_a_run() -> None:
+    """A run of 10 s of images, 5 s of a trial and 5 s of the rest; six trials and nine sets of the verdict."""
+    stages = {"encode": {"seconds": 8.0}, "group": {"seconds": 2.0}, "sample mgd3": {"seconds": 5.0}}
+    costs = sweep_speed.RunCosts.of(stages, 20.0)
+    assert costs == sweep_speed.RunCosts(10.0, 5.0, 5.0) and sweep_speed.candidates(6) == 15
+    assert sweep_speed.expected(costs, 6) == 6 * 20 / (5 + 2 * 10 + 15 * 5)
 
 
 class TestSteady:

@@ -56,6 +56,7 @@ def test_killed_at_every_commit_of_a_trial(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_sigkill_in_mid_sweep_on_ray(tmp_path: Path) -> None:
     """The driver is killed when its first round of trials is known, and the command is given again."""
     assert command(tmp_path / "whole").wait(900) == 0
