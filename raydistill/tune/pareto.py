@@ -16,7 +16,10 @@ LEFT, BOTTOM, TOP, RIGHT = 64, 44, 12, 16
 def pareto(study: Mapping[str, Any]) -> list[Markup]:
     """The first objective over each of the others; none of a single objective."""
     first, *others = study["objectives"]
-    trials = [t for t in study["trials"] if not t["failed"]]
+    winner = study["winner"]["trial"]
+    trials = sorted(
+        (t for t in study["trials"] if not t["failed"]), key=lambda t: t["name"] == winner
+    )  # over the others
     return [_scatter(study, trials, other, first) for other in others] if trials else []
 
 
