@@ -15,6 +15,7 @@ import table
 
 from raydistill.errors import StageFailed
 from raydistill.report.data import FULL
+from raydistill.results import increments
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.state import Results
 from raydistill.store import schemas
@@ -143,6 +144,13 @@ def test_full_data_needs_no_samples(seen: Seen, tmp_path: Path) -> None:
     assert (cell.read(args.out) or {})["sets"] == [[FULL, 0], [FULL, 1]]
     full = Results(SimpleNamespace(config=SimpleNamespace(method="random")))  # type: ignore[arg-type]
     assert kept.ended(full) == {"landing": None, "detour": None}
+
+
+def test_full_data_has_no_increments_that_could_be_counted() -> None:
+    """A cell of the whole split has trainings and no set of its own (it ended in a KeyError)."""
+    training: Any = SimpleNamespace(set=SimpleNamespace(digest="all", name=FULL), student="convnet", seed=0)
+    p: Any = SimpleNamespace(config=SimpleNamespace(method="random"))
+    assert increments.numbers(Results(p, trainings=[training])) == {}
 
 
 def test_samples_that_run_off_are_a_result_and_other_failures_are_not(seen: Seen, tmp_path: Path) -> None:

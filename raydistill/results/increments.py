@@ -61,7 +61,8 @@ def numbers(done: Results) -> dict[str, float]:
     for row in growth(done):
         values = {"accuracy": row.accuracy, "learned": row.learned, "forgotten": row.forgotten}
         flat |= {f"increments/{row.increments}/{k}": round(v, 6) for k, v in values.items() if v is not None}
-    trace = done.syntheses[done.prepared.config.method].numbers().trace
+    of_method = done.syntheses.get(done.prepared.config.method)  # None where all images are trained on as they are
+    trace = {} if of_method is None else of_method.numbers().trace
     for key, name in (("chosen", CHOSEN), ("rejected", REJECTED)):
         if (name, 0) in trace:
             flat[f"learnability/{key}"] = round(trace[name, 0].mean, 6)
@@ -71,10 +72,11 @@ def numbers(done: Results) -> dict[str, float]:
 def _students(done: Results) -> Iterator[Training]:
     """Of the run's own curriculum, on the first increment, the first two, ..., all of them."""
     name = done.prepared.config.method
-    trained = done.students.get(name, [])
+    if not (trained := done.students.get(name, [])):
+        return
     yield from trained
-    last = trained[-1] if trained else None
+    last = trained[-1]
     for t in done.trainings:
         whole = t.set.digest == done.syntheses[name].digest
-        if last is not None and whole and (t.student, t.seed) == (last.student, last.seed):
+        if whole and (t.student, t.seed) == (last.student, last.seed):
             yield t
