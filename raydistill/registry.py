@@ -1,7 +1,8 @@
 """name -> class per kind: the only dispatch. A new method, guidance, sampler, student, metric, source is a new file.
 
 A kind's package is scanned on first use, so dropping a file into it registers what it decorates. Other packages add
-entries through the entry-point group `raydistill.KIND`. A name that ends in a colon is a family: `timm:resnet18` is
+entries through the entry-point group `raydistill.KIND` (plug-ins); one that cannot be used is a warning, and an error
+for whoever asks for it. A name that ends in a colon is a family: `timm:resnet18` is
 what the entry `timm:` makes of `resnet18`.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
@@ -34,6 +36,7 @@ WITH_SECTIONS = ("guidance", "sampler", "method", "metric")  # kinds whose entri
 
 _entries: dict[str, dict[str, Any]] = {kind: {} for kind in PACKAGES}
 _loaded: set[str] = set()
+_unusable: dict[tuple[str, str], str] = {}  # plug-ins by kind and name: which, and why
 T = TypeVar("T")
 
 
@@ -57,14 +60,25 @@ def _load(kind: str) -> None:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     for point in entry_points(group=f"raydistill.{kind}"):
+        before = dict(_entries[kind])
         try:
             register(kind, point.name)(point.load())
-        except Exception as e:  # whatever the package of somebody else raises
-            _loaded.discard(kind)
-            raise BadInput(
-                f"{kind} {point.name!r}: the entry point {point.value!r} of an installed package cannot be used: "
-                f"{one_line(e)}; mend that package or uninstall it"
-            ) from e
+        except (Exception, SystemExit) as e:  # whatever the package of somebody else raises
+            _entries[kind] = before  # and half of it is not kept
+            _leave_out(kind, point.name, f"the entry point {point.value!r} of an installed package", one_line(e))
+
+
+def _leave_out(kind: str, name: str, what: str, why: str) -> None:
+    """The plug-in is warned of once a process; who asks for it gets the same line as an error."""
+    line = f"{kind} {name!r}: {what} cannot be used: {why}; mend that package or uninstall it"
+    if _unusable.get((kind, name)) != line:
+        print(f"warning: {one_line(line)}", file=sys.stderr, flush=True)
+    _unusable[kind, name] = line
+
+
+def unusable() -> list[str]:
+    """Of each plug-in that was met and cannot be used the line that says why."""
+    return list(_unusable.values())
 
 
 def entry(kind: str, name: str) -> Any:
@@ -109,14 +123,20 @@ def sections() -> dict[str, Any]:
 
 
 def names(kind: str) -> list[str]:
-    """Registered names of a kind, sorted; families, whose members are not known, left out."""
+    """Names of a kind that can be asked for, sorted; families, whose members are not known, left out."""
     _load(kind)
-    return sorted(n for n in _entries[kind] if not n.endswith(":"))
+    return sorted(n for n in _entries[kind] if not n.endswith(":") and (kind, n) not in _unusable)
 
 
 def get(kind: str, name: str) -> Any:
-    """The entry, or what a family makes of a member's name; raises BadInput that names the nearest entry."""
+    """The entry, or what a family makes of a member's name.
+
+    Raises BadInput that names the nearest entry, or the plug-in of this name and its own error.
+    """
     _load(kind)
+    for named in (name, "".join(name.partition(":")[:2])):
+        if (kind, named) in _unusable:
+            raise BadInput(_unusable[kind, named])
     if name in _entries[kind] and not name.endswith(":"):
         return _entries[kind][name]
     family, colon, member = name.partition(":")

@@ -185,6 +185,7 @@ class TestEntryPoints:
             monkeypatch.syspath_prepend(str(tmp_path))
             monkeypatch.delitem(sys.modules, module, raising=False)
             monkeypatch.setattr(registry, "_loaded", set())
+            monkeypatch.setattr(registry, "_unusable", {})
 
         yield add
         sys.modules.pop("my_distillation", None)
@@ -207,16 +208,30 @@ class TestEntryPoints:
             ("import nowhere_to_be_found", "No module named 'nowhere_to_be_found'"),
             ("", "has no attribute 'Typical'"),
             ("raise SystemError('two\\nlines')", "two lines"),
+            ("import sys; sys.exit('gone')", "gone"),
         ],
     )
-    def test_one_that_does_not_load_is_named_every_time(
-        self, install, project: dict[str, Any], code: str, why: str
+    def test_one_that_does_not_load_is_a_warning_until_it_is_asked_for(
+        self, install, project: dict[str, Any], code: str, why: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         install(code, project)
         for _ in range(2):
+            assert {"random", "mgd3"} <= set(registry.names("method")) and "typical" not in registry.names("method")
+            assert config.load("quickstart", ["method=mgd3"]).method == "mgd3"
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("warning: method 'typical': the entry point 'my_distillation:Typical'") and why in line
+        for _ in range(2):
             with pytest.raises(BadInput, match=r"method 'typical': the entry point 'my_distillation:Typical'") as said:
-                registry.names("method")
+                resolve(config.load("quickstart", ["method=typical"]))
             assert why in str(said.value) and "\n" not in str(said.value)
+        with pytest.raises(BadInput, match=r"key 'typical\.strength'.*the entry point 'my_distillation:Typical'"):
+            config.load("quickstart", ["typical.strength=1"])
+
+    def test_nothing_is_left_of_one_that_breaks_after_it_has_registered(self, install, project: dict[str, Any]) -> None:
+        install(EXAMPLES["method typical"] + "\nraise RuntimeError('too late')\n", project)
+        assert "typical" not in registry.names("method")
+        with pytest.raises(BadInput, match="too late"):
+            registry.get("method", "typical")
 
     def test_an_installed_package_adds_a_clustering(self, install, project: dict[str, Any]) -> None:
         project["entry-points"] = {"raydistill.clustering": {"farthest": "my_distillation:FarthestFirst"}}
@@ -231,6 +246,7 @@ class TestEntryPoints:
         install(re.sub(r"@register\(.*\n", "", EXAMPLES["method typical"]), project)
         with pytest.raises(BadInput, match="'random' is registered twice"):
             registry.get("method", "random")
+        assert registry.get("method", "kmeans") and "random" not in registry.names("method")
 
 
 class TestBringYourOwn:

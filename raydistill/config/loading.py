@@ -77,7 +77,9 @@ def build(tree: dict[str, Any], default_run: str = "runs/run") -> Config:
     for values, model in ((rest, Config), (extra, brought)):
         for key in _unknown(values, model):
             alike = nearest_key(key, model)
-            raise BadInput(f"unknown configuration key {key!r}" + (f"; did you mean {alike!r}?" if alike else ""))
+            hint = f"; did you mean {alike!r}?" if alike else ""
+            without = "".join(f"; without {line}" for line in registry.unusable())  # whose key it may be
+            raise BadInput(f"unknown configuration key {key!r}{hint}{without}")
     try:
         config = Config.model_validate(rest).model_copy(update={"brought": dict(brought.model_validate(extra))})
     except ValidationError as e:
