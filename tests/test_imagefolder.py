@@ -13,7 +13,7 @@ from raydistill.sources.base import open_source
 
 
 class TestImageFolder:
-    def ids(self, path: Path) -> list[str]:
+    def ids(self, path: Path | str) -> list[str]:
         return open_source(config("imagefolder", path)).list("train").ids.to_pylist()
 
     def test_lists_classes_then_paths_of_any_depth_and_case(self, tiny_folder: Path) -> None:
@@ -27,6 +27,21 @@ class TestImageFolder:
         expected = [f"{c}/00{i}.png" for c in COLOURS for i in range(4)]
         expected[8:8] = ["green/b/c/x.TIFF", "green/b/c/y.JPeG"]
         assert self.ids(tiny_folder) == expected
+
+    def test_what_systems_leave_behind_is_skipped_and_said(
+        self, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = self.ids(tiny_folder)
+        assert "skipped" not in capsys.readouterr().err
+        for leftover in ("__MACOSX/red", "red/@eaDir/000.png", "blue/deep/#recycle"):
+            (tiny_folder / "train" / leftover).mkdir(parents=True)
+            (tiny_folder / "train" / leftover / "thumbnail.jpg").write_bytes(b"?")
+        (tiny_folder / "@eaDir").mkdir()
+        assert self.ids(tiny_folder) == before
+        assert "split 'train': not images but what systems leave behind" in (err := capsys.readouterr().err)
+        assert "skipped: __MACOSX/ and 2 more" in err
+        assert self.ids(f"file://{tiny_folder}") == before
+        assert "skipped: __MACOSX/ and 2 more" in capsys.readouterr().err
 
     def test_orders_by_class_even_where_paths_sort_otherwise(self, tmp_path: Path) -> None:
         for name in ("a", "a-b", "B"):

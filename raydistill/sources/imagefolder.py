@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,18 +12,14 @@ from pyarrow import fs as pafs
 
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput, StageFailed
+from raydistill.progress import say
 from raydistill.registry import register
 from raydistill.sources.base import ClassInfo, Listing
 from raydistill.sources.labelfile import label_file, read_labels
 from raydistill.sources.layout import class_names, no_split, open_root, required_path
 from raydistill.sources.leakage import check_folders, check_images
-from raydistill.store.location import Location, infos, reason
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-READERS = 16  # concurrent requests to an object store, and so the images held at a time
-
-
-File = tuple[str, str]  # the path of an image below the split, which is its id, and its size and modification time
+from raydistill.sources.tree import READERS, File, hidden, tree_of
+from raydistill.store.location import Location, reason
 
 
 @register("source", "imagefolder")
@@ -33,8 +27,9 @@ class ImageFolder:
     """Class id = folder name; class name = the same, unless `classes.json` in PATH gives another.
 
     Images of a split may also lie unsorted in PATH/SPLIT/ with a file PATH/SPLIT.txt or PATH/SPLIT_labels.txt beside
-    it, a line "FILE CLASS" or "FILE,CLASS" an image. Hidden files and files that are not images by their name are
-    ignored; a symbolic link that leaves PATH is refused, and so are validation images that are training images too.
+    it, a line "FILE CLASS" or "FILE,CLASS" an image. Hidden files, files that are not images by their name and what
+    systems leave behind (`tree.LEFTOVERS`) are not read. A symbolic link that leaves PATH is refused, and so are
+    validation images that are training images too.
     """
 
     def __init__(self, config: SourceConfig) -> None:
@@ -44,7 +39,7 @@ class ImageFolder:
     def list(self, split: str) -> Listing:
         """Classes in the order of their folder names, images by path within the class."""
         root = open_root(self.path)
-        tree = _tree(root, _split_folder(root, split))
+        tree = tree_of(root, _split_folder(root, split))
         classes, loose = tree.top()
         label_list = label_file(root, split) if loose else None
         if classes and label_list:
@@ -65,12 +60,14 @@ class ImageFolder:
             )
         listing = _listing(tree.folder, split, classes, _named(root, classes), images)
         self._check_apart(root, listing)
+        if tree.leftovers:
+            say("source", _skipped(split, sorted(tree.leftovers)))
         return listing
 
     def _known(self, root: Location, split: str) -> Sequence[str] | None:
         """The classes that unsorted images may have: the training split's folders, or what classes.json names."""
         if split != self.train and (root / self.train).exists():
-            classes, _ = _tree(root, root / self.train).top()
+            classes, _ = tree_of(root, root / self.train).top()
             if classes:
                 return classes
         known = class_names(root)
@@ -112,6 +109,11 @@ def _listing(
     return Listing(split, infos, pa.concat_arrays(ids), labels, pa.concat_arrays(tags))
 
 
+def _skipped(split: str, leftovers: Sequence[str]) -> str:
+    more = f" and {len(leftovers) - 1} more" if len(leftovers) > 1 else ""
+    return f"split {split!r}: not images but what systems leave behind, skipped: {leftovers[0]}/{more}"
+
+
 def _named(root: Location, classes: Sequence[str]) -> list[str]:
     known = class_names(root)
     names = known.name_of if known else {}
@@ -141,16 +143,10 @@ def _read(fs: pafs.FileSystem, base: str, name: str) -> bytes:
 
 
 def _split_folder(root: Location, split: str) -> Location:
-    have = sorted(
-        i.base_name for i in root.infos() if i.type == pafs.FileType.Directory and not i.base_name.startswith(".")
-    )
+    have = sorted(i.base_name for i in root.infos() if i.type == pafs.FileType.Directory and not hidden(i.base_name))
     if split not in have:
         raise no_split(root, split, have)
     return root / split
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
 
 
 def _utf8(folder: Location, names: Sequence[str]) -> Sequence[str]:
@@ -159,120 +155,3 @@ def _utf8(folder: Location, names: Sequence[str]) -> Sequence[str]:
         if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
             raise BadInput(f"source: a name below {folder} is not UTF-8: {name!a}; rename it")
     return names
-
-
-class _Tree(Protocol):
-    """A split's folder."""
-
-    folder: Location
-
-    def top(self) -> tuple[Sequence[str], Sequence[File]]:
-        """The class folders, in no order, and the images that lie beside them."""
-        ...
-
-    def images(self, classes: Sequence[str]) -> Iterator[Sequence[File]]:
-        """The images in and below each class folder, in no order."""
-        ...
-
-
-def _tree(root: Location, folder: Location) -> _Tree:
-    return _Disk(root, folder) if root.is_local else _Store(folder)
-
-
-# ---- object stores ---------------------------------------------------------------------------------------------------
-
-
-class _Store:
-    """Class folders are listed one by one, a few at a time: the whole split at once would be held as a whole."""
-
-    def __init__(self, folder: Location) -> None:
-        self.folder = folder
-        self.fs, self.base = folder.filesystem()
-
-    def top(self) -> tuple[Sequence[str], Sequence[File]]:
-        entries = [i for i in self.folder.infos() if not i.base_name.startswith(".")]
-        return (
-            [i.base_name for i in entries if i.type == pafs.FileType.Directory],
-            [self._file(i) for i in entries if i.type == pafs.FileType.File and _is_image(i.base_name)],
-        )
-
-    def images(self, classes: Sequence[str]) -> Iterator[Sequence[File]]:
-        with ThreadPoolExecutor(READERS) as pool:
-            for start in range(0, len(classes), READERS):
-                yield from pool.map(self._below, classes[start : start + READERS])
-
-    def _below(self, name: str) -> Sequence[File]:
-        entries = infos(self.fs, f"{self.base}/{name}", recursive=True)
-        files = [self._file(i) for i in entries if i.type == pafs.FileType.File and _is_image(i.base_name)]
-        return [f for f in files if not any(part.startswith(".") for part in f[0].split("/"))]
-
-    def _file(self, info: pafs.FileInfo) -> File:
-        return info.path[len(self.base) :].strip("/"), f"{info.size}:{info.mtime_ns}"
-
-
-# ---- local disks: os.scandir is fast and tells symbolic links --------------------------------------------------------
-
-
-class _Disk:
-    """Walks below the source's real path and refuses what leads out of it."""
-
-    def __init__(self, root: Location, folder: Location) -> None:
-        self.root, self.folder = os.path.realpath(root.uri), folder
-        if os.path.islink(folder.uri):
-            self._check_link(folder.uri)
-
-    def top(self) -> tuple[Sequence[str], Sequence[File]]:
-        classes, loose = [], []
-        for entry in self._entries(self.folder.uri):
-            if entry.is_dir():
-                classes.append(entry.name)
-            elif _is_image(entry.name) and entry.is_file():
-                loose.append(_file(entry, entry.name))
-        return classes, loose
-
-    def images(self, classes: Sequence[str]) -> Iterator[Sequence[File]]:
-        for name in classes:
-            yield list(self._below(f"{self.folder.uri}/{name}", name, ()))
-
-    def _entries(self, path: str) -> Iterator[os.DirEntry[str]]:
-        """What is not hidden in the folder `path`, every symbolic link checked."""
-        try:
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    if not entry.name.startswith("."):
-                        if entry.is_symlink():
-                            self._check_link(entry.path)
-                        yield entry
-        except OSError as e:
-            raise BadInput(f"source: {path} cannot be listed: {reason(e)}; check its permissions") from None
-
-    def _below(self, path: str, name: str, above: tuple[str, ...]) -> Iterator[File]:
-        """Images in and below `path`, which is `name` below the split; `above` holds the real paths above it."""
-        real = os.path.realpath(path)
-        if real in above:
-            raise BadInput(f"source: {path} is a symbolic link to a folder that holds it; remove the link")
-        for entry in self._entries(path):
-            if entry.is_dir():
-                yield from self._below(entry.path, f"{name}/{entry.name}", (*above, real))
-            elif _is_image(entry.name) and entry.is_file():
-                yield _file(entry, f"{name}/{entry.name}")
-
-    def _check_link(self, path: str) -> None:
-        real = os.path.realpath(path)
-        if os.path.commonpath([self.root, real]) != self.root:
-            raise BadInput(
-                f"source: {path} is a symbolic link that leads out of source.path (to {real}); "
-                "copy the files there or give the folder that holds both as source.path"
-            )
-        if not os.path.exists(real):
-            raise BadInput(f"source: {path} is a symbolic link to {real}, which does not exist; remove or repair it")
-
-
-def _file(entry: os.DirEntry[str], name: str) -> File:
-    try:
-        stat = entry.stat()
-    except OSError as e:
-        raise BadInput(
-            f"source: {entry.path} was listed and cannot be seen: {reason(e)}; wait until nobody changes the images"
-        ) from None
-    return name, f"{stat.st_size}:{stat.st_mtime_ns}"

@@ -30,6 +30,7 @@ from raydistill.report.data import FULL
 from raydistill.sources.base import ClassInfo, Listing, open_source
 from raydistill.sources.images import FORMATS, decode
 from raydistill.sources.layout import CLASSES
+from raydistill.sources.tree import hidden
 from raydistill.sources.weights import read_weights
 from raydistill.stages.latents.encode import encode_all
 from raydistill.stages.runner import Stage
@@ -118,7 +119,7 @@ def _layout(folder: str, like: SourceConfig) -> SourceConfig:
             for i in parent.infos()
             if i.type == pafs.FileType.File
         ]
-        folders = [i.base_name for i in root.infos() if i.type == pafs.FileType.Directory and i.base_name[0] != "."]
+        folders = [i.base_name for i in root.infos() if i.type == pafs.FileType.Directory and not hidden(i.base_name)]
     except OSError as e:
         raise BadInput(f"it cannot be listed: {reason(e)}; check its permissions") from None
     kind = next(
