@@ -11,8 +11,9 @@ import tiny_sweep
 import torch
 
 from raydistill.config import Config, load
+from raydistill.distributed import students
 from raydistill.distributed.failures import translate
-from raydistill.errors import BadInput, StageFailed
+from raydistill.errors import BadInput, OutOfMemory, StageFailed
 from raydistill.pipeline import steps
 from raydistill.stages.runner import one_by_one, serial
 from raydistill.stages.syntheses.sample import Maker
@@ -135,6 +136,21 @@ def test_a_full_gpu_halves_the_batch_of_the_trial_and_its_row_says_so(
     assert "the GPU was full: sample.batch was halved to 1" in (tmp_path / "run" / "study.html").read_text()
     lines = [load(str(tmp_path / "run" / "best.yaml")).sample.batch, study(config)["winner"]["values"]]
     assert lines[0] == lines[1].get("sample.batch", 4)
+
+
+def test_a_student_that_fills_the_gpu_ends_its_own_trial_and_no_other_of_its_fit(
+    fits: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(job: Any, *rest: Any) -> None:
+        if any(t.set.name == "trial 1" for t in job.trainings):
+            raise OutOfMemory("evaluate: out of memory: CUDA out of memory; lower evaluate.width")
+        tiny_sweep.fit(job, *rest)
+
+    monkeypatch.setattr(students, "fit", full)
+    config = tiny_sweep.config(tmp_path / "run", {"sampler": {"steps": [2, 3, 4]}}, search="grid", seeds=1)
+    sweep.main(config)
+    assert [t["failed"] != "" for t in study(config)["trials"]] == [False, True, False]
+    assert "lower evaluate.width" in study(config)["trials"][1]["failed"]
 
 
 def translated(execute: Any) -> Any:

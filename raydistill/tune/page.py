@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,11 @@ def whole(study: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [t for t in study["trials"] if not t["failed"] and not t["stopped"]]
 
 
+def logarithmic(study: Mapping[str, Any], key: str) -> bool:
+    """Whether a knob was searched in logarithms, and is shown so."""
+    return any(line.startswith(f"{key} from ") and line.endswith("(log)") for line in study["space"])
+
+
 def effect(study: Mapping[str, Any], key: str) -> Markup:
     """Accuracy of the trials over a knob, with intervals over their seeds; the band is the default's."""
     trials = [t for t in whole(study) if key in t["values"]]
@@ -60,6 +66,7 @@ def effect(study: Mapping[str, Any], key: str) -> Markup:
     numbers = [t["values"][key] for t in trials]
     ordered = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
     known: list[Any] = sorted(set(numbers)) if ordered else sorted(set(map(str, numbers)))
+    scale = math.log if logarithmic(study, key) else float
     scores = [t["score"] for t in trials] + [study["default"]["score"]]
     low = min(s["mean"] if s["low"] is None else s["low"] for s in scores)
     high = max(s["mean"] if s["high"] is None else s["high"] for s in scores)
@@ -69,7 +76,7 @@ def effect(study: Mapping[str, Any], key: str) -> Markup:
         if not ordered:
             share = (known.index(str(number)) + 0.5) / len(known)
         else:
-            share = (number - known[0]) / ((known[-1] - known[0]) or 1)
+            share = (scale(number) - scale(known[0])) / ((scale(known[-1]) - scale(known[0])) or 1)
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     def up(accuracy: float) -> float:
