@@ -2,25 +2,31 @@
 
     python benchmarks/learnability_speed.py --vae DIR --generator DIR --decoder DIR
     python benchmarks/learnability_speed.py --sd --batch 1      the decoder of Stable Diffusion's VAE at 256 px
+    python benchmarks/learnability_speed.py --count             its bytes alone, of which nothing is computed
 
 All in one run on the same threads: a step of the generator with classifier-free guidance, and the guidance of the same
-batch through the VAE's decoder, with checkpointing, and through a tiny decoder if one is given; two untrained convnets
-judge. Bytes are counted, not measured: the tensors that autograd keeps for the way back, on any device the same. --sd
-has random weights of the published shape and no generator.
+batch through the VAE's decoder, with checkpointing, through a tiny decoder (of untrained weights if none is given), by
+classifiers of latents, and with gradients through the generator; two untrained convnets judge. Wall seconds suffer from
+whatever else the machine does, CPU seconds hardly: the ratio is of these, on a GPU of the wall. Bytes are counted, not
+measured: the tensors that autograd keeps for the way back, on any device the same. --sd has random weights of the
+published shape and no generator.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
+import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
-from manifold_speed import median_s
+from measure import machine, save, table
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,13 +41,18 @@ from raydistill.guidance.networks import Networks
 from raydistill.identity import canonical
 from raydistill.models.checkpoint import packaged
 from raydistill.models.classifier import HEADER, Classifier, ClassifierSpec
-from raydistill.models.denoiser import Denoiser, GeneratorSpec
+from raydistill.models.denoiser import Denoiser, GeneratorSpec, network
 from raydistill.models.device import Placement
+from raydistill.models.latent_classifier import LatentClassifier, LatentClassifierSpec, LatentNet
 from raydistill.models.vae import Vae, VaeSpec
 from raydistill.seeding import NoiseKey
 from raydistill.stages.evaluation.checkpoint import described
+from raydistill.store.artifact import Artifact
+from raydistill.store.location import Location
+from raydistill.store.sealed import Sealed
 
 SD = {"block_out_channels": (128, 256, 512, 512), "latent_channels": 4, "layers_per_block": 2, "sample_size": 256}
+BLOCKS = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
 SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 
 
@@ -50,9 +61,33 @@ def sd_vae(folder: Path, tiny: bool) -> str:
     from diffusers import AutoencoderKL
 
     shape = {**SD, **({"block_out_channels": (32,) * 4, "layers_per_block": 1} if tiny else {})}
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    AutoencoderKL(scaling_factor=0.18215, **shape, **blocks).save_pretrained(folder)
+    AutoencoderKL(scaling_factor=0.18215, **shape, **BLOCKS).save_pretrained(folder)
     return str(folder)
+
+
+def tiny_vae(folder: Path, levels: int, channels: int, width: int) -> str:
+    """An untrained decoder of latents of so many channels, of as many levels as the VAE."""
+    from diffusers import AutoencoderTiny
+
+    widths, depths = (width,) * levels, (*((3,) * (levels - 1)), 1)
+    vae = AutoencoderTiny(
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        num_encoder_blocks=depths[::-1],
+        num_decoder_blocks=depths,
+        latent_channels=channels,
+    )
+    vae.save_pretrained(folder)
+    return str(folder)
+
+
+def latent_judge(folder: Path, class_ids: list[str], shape: tuple[int, ...], width: int, at: Placement) -> Any:
+    """An untrained classifier of latents."""
+    artifact = Artifact(Location.of(str(folder)), "classifiers", "untrained")
+    body = safetensors.torch.save(LatentNet(len(class_ids), shape, width).state_dict())
+    artifact.commit("judge", body, rows=1, device=at.kind, ext="safetensors")
+    sealed = Sealed(artifact, artifact.seal(["judge"]))
+    return LatentClassifier(LatentClassifierSpec(sealed, tuple(class_ids), shape, width, CURRENT), at)
 
 
 def student(folder: Path, class_ids: list[str], size: int, width: int, at: Placement) -> Classifier:
@@ -72,6 +107,41 @@ def scene(batch: int, shape: tuple[int, ...], class_id: str, device: str) -> tup
     return pred, Batch(torch.zeros(batch, dtype=torch.long, device=device), torch.zeros_like(x), keys)
 
 
+def counted(size: int, width: int, checkpointing: bool, dtype: torch.dtype) -> tuple[int, int]:
+    """Bytes that autograd keeps of an image through Stable Diffusion's decoder and two convnets, and those of weights
+    among them."""
+    from diffusers import AutoencoderKL
+
+    kept: dict[int, Tensor] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        kept[t.untyped_storage()._cdata] = t
+        return t
+
+    with torch.device("meta"):
+        vae = AutoencoderKL(**SD, **BLOCKS).eval().requires_grad_(False).to(dtype)
+        judge = registry.get("student", "convnet")(10, size, width).eval().requires_grad_(False).to(dtype)
+        if checkpointing:
+            vae.enable_gradient_checkpointing()
+        z = torch.zeros(1, 4, size // 8, size // 8, dtype=dtype, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            image = vae.decode(z).sample
+            judge(image).sum() + judge(image).sum()
+    weights = {p.untyped_storage()._cdata for net in (vae, judge) for p in net.parameters()}
+    sizes = {key: t.untyped_storage().nbytes() for key, t in kept.items()}
+    return sum(sizes.values()), sum(n for key, n in sizes.items() if key in weights)
+
+
+def count(size: int, width: int) -> None:
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for checkpointing in (False, True):
+            whole, weights = counted(size, width, checkpointing, dtype)
+            name = str(dtype).removeprefix("torch.") + (", checkpointing" if checkpointing else "")
+            rows.append([name, f"{(whole - weights) / 1e6:,.0f}", f"{weights / 1e6:,.0f}"])
+    print(table([f"{size} px", "MB held an image", "MB of weights held"], rows))
+
+
 def held(guidance: Learnability, pred: Prediction, slots: Batch) -> int:
     """Bytes that autograd keeps for the way back of one micro-batch, each storage once."""
     kept: dict[int, int] = {}
@@ -81,7 +151,8 @@ def held(guidance: Learnability, pred: Prediction, slots: Batch) -> int:
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        guidance.score(pred.x0_hat, slots)
+        through = guidance.settings.through_denoiser
+        guidance.score_through(pred, slots) if through else guidance.score(pred.x0_hat, slots)
     return sum(kept.values())
 
 
@@ -91,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--generator", default=packaged("generator"))
     p.add_argument("--decoder", default=None, help="a tiny VAE that decodes the same latents")
     p.add_argument("--sd", action="store_true", help="Stable Diffusion's decoder, without a generator")
+    p.add_argument("--count", action="store_true", help="count the bytes of --sd and compute nothing")
     p.add_argument("--image-size", type=int, default=None)
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--width", type=int, default=64, help="of the convnets")
@@ -98,14 +170,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     p.add_argument("--tiny", action="store_true", help="sizes that only show that everything runs")
-    p.add_argument("--out", type=Path, default=None, help="also write the numbers as JSON")
+    p.add_argument("--out", type=Path, default=None, help="also write NAME.json and NAME.md")
     args = p.parse_args(argv)
+    if args.count:
+        count(args.image_size or 256, args.width)
+        return 0
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     at = Placement(device, torch.bfloat16 if args.device == "cuda" else torch.float32, args.device)
     sync = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     size = args.image_size or (64 if args.tiny else 256 if args.sd else 32)
-    rows: dict[str, float] = {}
+    rows: dict[str, tuple[float, float]] = {}
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         spec = VaeSpec(sd_vae(Path(folder) / "vae", args.tiny) if args.sd else args.vae)
         generator = None if args.sd else GeneratorSpec(args.generator)
@@ -115,17 +191,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         if generator is not None:
             denoise = Denoiser(generator, at, cfg_scale=2.0, cfg_channels="all")
             step = generator.steps("released", 50)[19]
-            rows["unguided step"] = median_s(lambda: plain(denoise, pred.x_t, step, slots), args.repeat, sync)
-        decoders = {"pixel": (spec, False), "pixel, checkpointing": (spec, True)}
-        decoders |= {"tiny decoder": (VaeSpec(args.decoder), False)} if args.decoder else {}
+            rows["unguided step"] = median(lambda: plain(denoise, pred.x_t, step, slots), args.repeat, sync)
+            denoise.net = network(generator, at, differentiable=True)
+        vae, levels = Vae(spec, at), spec.downscale.bit_length()
+        tiny = args.decoder or tiny_vae(Path(folder) / "tiny", levels, spec.channels, 64 if args.sd else 16)
+        latent = latent_judge(Path(folder) / "latent", class_ids, spec.latent_shape(size), args.width, at)
+        kinds = {
+            "pixel": (vae, judge, {}),
+            "pixel, checkpointing": (vae, judge, {"checkpointing": True}),
+            "tiny decoder": (Vae(VaeSpec(tiny), at), judge, {}),
+            "latent": (vae, latent, {"space": "latent"}),
+        }
+        if generator is not None:
+            kinds["pixel, through the generator"] = (vae, judge, {"through_denoiser": True})
+            kinds["latent, through the generator"] = (vae, latent, {"space": "latent", "through_denoiser": True})
         memory = {}
-        for name, (decoder, checkpointing) in decoders.items():
-            settings = LearnabilityConfig(micro_batch=args.batch, checkpointing=checkpointing)
+        for name, (decoder, judges, more) in kinds.items():
+            settings = LearnabilityConfig(micro_batch=args.batch, **more)
             guidance = Learnability(GuidanceConfig(), "epsilon", settings)
-            guidance.bind(Networks(1.0, class_ids, Vae(decoder, at), {CURRENT: judge, REFERENCE: judge}))
-            rows[name] = median_s(lambda g=guidance: g.delta(pred, slots), args.repeat, sync)
+            roles = {CURRENT: judges, REFERENCE: judges}
+            asked = None if generator is None else denoise
+            guidance.bind(Networks(1.0, class_ids, decoder, roles, asked))
+            rows[name] = median(lambda g=guidance: g.delta(pred, slots), args.repeat, sync)
             memory[name] = held(guidance, pred, slots)
-    report(rows, memory, args)
+    report(rows, memory, load, args)
     return 0
 
 
@@ -134,19 +223,38 @@ def plain(denoise: Denoiser, x: Tensor, step: Step, slots: Batch) -> object:
         return denoise(x, step, slots.class_index)
 
 
-def report(rows: dict[str, float], memory: dict[str, int], args: argparse.Namespace) -> None:
+def median(call: Callable[[], object], repeat: int, sync: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds, after a first call that is not counted."""
+    call()
+    wall, cpu = [], []
+    for _ in range(repeat):
+        sync()
+        began, spent = time.perf_counter(), time.process_time()
+        call()
+        sync()
+        wall.append(time.perf_counter() - began)
+        cpu.append(time.process_time() - spent)
+    return statistics.median(wall), statistics.median(cpu)
+
+
+def report(rows: dict[str, tuple[float, float]], memory: dict[str, int], load: float, args: argparse.Namespace) -> None:
     base = rows.get("unguided step")
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
-    print(f"batch {args.batch}, {where}\n\n| what | seconds a batch | guided / unguided | MB held an image |")
-    print("|---|---|---|---|")
+    kind = 0 if args.device == "cuda" else 1
+    cells = []
     for name, seconds in rows.items():
-        ratio = f"{(base + seconds) / base:.2f} x" if base and name in memory else ""
+        ratio = f"{(base[kind] + seconds[kind]) / base[kind]:.2f} x" if base and name in memory else ""
         share = f"{memory[name] / args.batch / 1e6:,.1f}" if name in memory else ""
-        print(f"| {name} | {seconds:.4g} | {ratio} | {share} |")
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        body = {"seconds": rows, "bytes": memory, "batch": args.batch, "where": where}
-        args.out.write_text(json.dumps(body, indent=1, sort_keys=True) + "\n")
+        cells.append([name, *(f"{s:.3g}" for s in seconds), ratio, share])
+    head = ["what", "seconds a batch", "CPU seconds", "guided / unguided step", "MB held an image"]
+    text = f"Batch {args.batch}, {where}, load {load:.1f} at the start.\n\n{table(head, cells)}"
+    if args.out is None:
+        print(text)
+        return
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    seconds, cpu = ({name: values[i] for name, values in rows.items()} for i in (0, 1))
+    body = {"seconds": seconds, "cpu_seconds": cpu, "bytes": memory, "batch": args.batch, "machine": machine()}
+    save(args.out, body | {"where": where, "load": load}, text)
 
 
 if __name__ == "__main__":

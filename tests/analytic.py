@@ -46,6 +46,8 @@ class Mixture:
         raw = None if self.raw is None else torch.full_like(x_t, self.raw)
         return Prediction(step, x_t, eps, x0_from_eps(x_t, eps, step), log_variance(step, raw, eps))
 
+    with_grad = __call__
+
     def velocity(self, x_t: Tensor, t: float, class_index: Tensor) -> Tensor:
         """E[x_1 - eps | x_t] on the path x_t = t x_1 + (1 - t) eps.
 
@@ -57,6 +59,8 @@ class Mixture:
         share = torch.softmax(-(away**2) / (2 * v), 0)
         means = torch.tensor(self.means, dtype=torch.float64).view(-1, *[1] * x.ndim)
         return (share * (means + (t * self.std**2 - (1 - t)) / v * away)).sum(0).to(x_t.dtype)
+
+    velocity_with_grad = velocity
 
 
 def batch(size: int, prototype: Tensor | float = 0.0, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Batch:
@@ -110,7 +114,8 @@ class Linear:
 
 def networks(roles: Sequence[str], latent_scale: float = 1.0) -> Networks:
     """What a guidance is bound to, in closed form and in the dtype of what it is asked about."""
-    return Networks(latent_scale, ["c"], Painter(), {role: Linear() for role in roles})  # type: ignore[arg-type, misc]
+    judges = {role: Linear() for role in roles}
+    return Networks(latent_scale, ["c"], Painter(), judges, Mixture((-1.0, 1.0), 0.3))  # type: ignore[arg-type]
 
 
 def noise(seed: int, size: int = 3, shape: tuple[int, ...] = SHAPE) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from analytic import SHAPE, Linear, Mixture, Painter, batch, flow_prediction, noise, prediction, steps
 from pydantic import ValidationError
@@ -21,17 +22,48 @@ from raydistill.diffusion.prediction import FlowPrediction, Prediction
 from raydistill.diffusion.samplers.ddpm import Ddpm
 from raydistill.errors import BadInput
 from raydistill.guidance.combined import Combined
-from raydistill.guidance.learnability import CURRENT, MEMORY, REFERENCE, Learnability, LearnabilityConfig, nearest
+from raydistill.guidance.learnability import (
+    CURRENT,
+    MEMORY,
+    REFERENCE,
+    Learnability,
+    LearnabilityConfig,
+    learnability,
+    nearest,
+)
 from raydistill.guidance.mode import Mode
 from raydistill.guidance.networks import Networks
 from raydistill.methods.resolve import resolve
 from raydistill.models.classifier import Classifier, ClassifierSpec
+from raydistill.models.denoiser import Denoiser, GeneratorSpec, network
 from raydistill.models.device import Placement
+from raydistill.models.latent_classifier import LatentClassifier, LatentClassifierSpec, LatentNet
 from raydistill.models.vae import Vae, VaeSpec
+from raydistill.store.artifact import Artifact
+from raydistill.store.location import Location
+from raydistill.store.sealed import Sealed
 
 EXACT = Placement(torch.device("cpu"), torch.float64, "cpu/float64")
 STEP = steps(50)[19]  # index 30
 DATA = Mixture((-1.0, 1.0), 0.3, raw=0.2)
+
+
+BOTH, LATENT = (CURRENT, REFERENCE), (4, 8, 8)
+
+
+class Constant:
+    """A generator whose estimate does not depend on x."""
+
+    def __init__(self, pred: Prediction | FlowPrediction) -> None:
+        self.pred = pred
+
+    def with_grad(self, x: Tensor, step: Any, class_index: Tensor) -> Prediction:
+        assert isinstance(self.pred, Prediction)
+        return prediction(step, x, self.pred.eps_hat)
+
+    def velocity_with_grad(self, x: Tensor, t: float, class_index: Tensor) -> Tensor:
+        assert isinstance(self.pred, FlowPrediction)
+        return self.pred.v_hat
 
 
 class Slope(Linear):
@@ -44,9 +76,12 @@ class Slope(Linear):
         return self.k * super().logits_with_grad(x)
 
 
-def guide(space: str = "epsilon", current: float = 1.0, reference: float = -2.0, **settings: Any) -> Learnability:
-    """Bound to linear classifiers that disagree."""
-    guidance = Learnability(GuidanceConfig(), space, LearnabilityConfig(**{"repulsion": 0.0, "clip": None} | settings))
+def guide(
+    space: str = "epsilon", current: float = 1.0, reference: float = -2.0, sees: str = "pixel", **settings: Any
+) -> Learnability:
+    """Bound to linear classifiers that disagree, and see pixels or latents."""
+    settings = {"repulsion": 0.0, "clip": None, "space": sees} | settings
+    guidance = Learnability(GuidanceConfig(), space, LearnabilityConfig(**settings))
     roles = {CURRENT: Slope(current), REFERENCE: Slope(reference)}
     guidance.bind(Networks(1.0, ["c"], Painter(), roles))  # type: ignore[arg-type]
     return guidance
@@ -98,6 +133,48 @@ class TestScore:
         up, down = (guidance.score(z + step * way, slots)[0] for step in (1e-6, -1e-6))
         torch.testing.assert_close((slope * way).sum(dim=(1, 2, 3)), (up - down) / 2e-6, rtol=1e-5, atol=1e-9)
         assert value[0] != value[1]
+
+    def test_of_latents_its_gradient_is_finite_differences_too(self, tmp_path: Path) -> None:
+        judges = {role: LatentClassifier(write_judge(tmp_path / role, i), EXACT) for i, role in enumerate(BOTH)}
+        guidance = guide(sees="latent", micro_batch=1, checkpointing=True)
+        guidance.bind(Networks(1.3, ["7", "3"], None, judges))  # type: ignore[arg-type]
+        slots, z, way = batch(2, shape=LATENT), noise(3, 2, LATENT).double(), noise(4, 2, LATENT).double()
+        value, slope = guidance.score(z, slots)
+        up, down = (guidance.score(z + step * way, slots)[0] for step in (1e-6, -1e-6))
+        torch.testing.assert_close((slope * way).sum(dim=(1, 2, 3)), (up - down) / 2e-6, rtol=1e-5, atol=1e-9)
+        logits = [judges[role].logits(z / 1.3) for role in BOTH]
+        torch.testing.assert_close(value, learnability(logits, [torch.zeros(2, dtype=torch.long)] * 2, 0.5))
+
+    @pytest.mark.parametrize("kind", ["diffusion", "flow"])
+    def test_through_the_generator_it_is_finite_differences_in_x_t(self, kind: str) -> None:
+        """The packaged generator in float64 behind classifier-free guidance; sqrt(alpha_bar) times the slope."""
+        spec = GeneratorSpec(None)
+        judges = {CURRENT: Slope(1.0), REFERENCE: Slope(-2.0)}
+        guidance = guide(sees="latent", through_denoiser=True, micro_batch=1)
+        denoiser = Denoiser(spec, EXACT, 2.0, "all", network(spec, EXACT, differentiable=True).double())
+        guidance.bind(Networks(1.0, ["c"], None, judges, denoiser))  # type: ignore[arg-type]
+        slots, x, way = batch(2, shape=LATENT), noise(3, 2, LATENT).double(), noise(4, 2, LATENT).double()
+        step, times = spec.steps("released", 50)[19], spec.times(50, 0.0, "released")[19]
+
+        def at(x: Tensor) -> Prediction | FlowPrediction:
+            if kind == "flow":
+                return FlowPrediction(times, times.t, x, denoiser.velocity(x, times.t, slots.class_index))
+            return denoiser(x, step, slots.class_index)
+
+        value, slope = guidance.score_through(at(x), slots)
+        torch.testing.assert_close(value, guidance.score(guess(at(x)), slots)[0], rtol=1e-5, atol=1e-6)
+        up, down = (guidance.score(guess(at(x + h * way)), slots)[0].double() for h in (1e-3, -1e-3))
+        scale = 1.0 if kind == "flow" else step.alpha_bar**0.5
+        by_hand = scale * (up - down) / 2e-3
+        torch.testing.assert_close((slope * way).sum(dim=(1, 2, 3)), by_hand, rtol=1e-2, atol=1e-4)
+        assert (slope - guidance.score(guess(at(x)), slots)[1]).abs().max() > 0.05 * slope.abs().max()
+
+    @pytest.mark.parametrize("space", ["epsilon", "velocity"])
+    def test_through_a_generator_that_says_the_same_everywhere_it_is_the_cheap_one(self, space: str) -> None:
+        pred, slots = at(space), batch(3)
+        through = guide(space, through_denoiser=True)
+        through.bind(replace(through.bound, denoiser=Constant(pred)))
+        torch.testing.assert_close(through.delta(pred, slots), guide(space).delta(pred, slots))
 
     def test_without_a_reference_in_the_score_none_is_asked_for(self) -> None:
         ask = Learnability.networks
@@ -215,6 +292,15 @@ class TestBesideOthers:
             resolve(config(method="lgd", learnability={"start": 0.59, "stop": 0.51}, sampler={"steps": 10}))
         with pytest.raises(ValidationError, match="must be above"):
             LearnabilityConfig(start=0.2, stop=0.3)
+
+
+def write_judge(folder: Path, seed: int) -> LatentClassifierSpec:
+    """An untrained classifier of latents."""
+    torch.manual_seed(seed)
+    artifact = Artifact(Location.of(str(folder)), "classifiers", "untrained")
+    body = safetensors.torch.save(LatentNet(2, LATENT, 8).state_dict())
+    artifact.commit("judge", body, rows=1, device="cpu", ext="safetensors")
+    return LatentClassifierSpec(Sealed(artifact, artifact.seal(["judge"])), ("7", "3"), LATENT, 8, "current")
 
 
 def remembering(memory: Tensor) -> Batch:

@@ -282,3 +282,39 @@ class TestPrdc:
         x = np.concatenate([f32(50, 3), f32(50, 3, mean=50)])
         values = filled("prdc", x, x[:50]).compute()
         assert values["precision"] == 1 and values["coverage"] == values["recall"] == 0.5
+
+
+class TestWeights:
+    """In every metric: equal ones are none, and what weighs nothing is not there."""
+
+    NAMES = registry.names("metric")
+
+    def both(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        x, z = f32(60, 5, mean=1.0), f32(12, 5, scale=1.5, mean=1.0)
+        return x, np.arange(60) % 2, z, np.arange(12) % 2
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_equal_ones_are_the_bits_of_none(self, name: str) -> None:
+        x, y, z, yz = self.both(name)
+        metric = registry.get("metric", name)(2)
+        metric.update_real(x, y)
+        metric.update_synthetic(z, yz)
+        assert filled(name, x, z, np.ones(12), y=y, yz=yz).compute() == metric.compute()
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_an_image_that_weighs_nothing_is_not_there(self, name: str) -> None:
+        x, y, z, yz = self.both(name)
+        far = np.concatenate([z, f32(2, 5, mean=-9.0)])
+        w = np.r_[np.ones(12), 0.0, 0.0]
+        without = filled(name, x, z, y=y, yz=yz).compute()
+        assert filled(name, x, far, w, y=y, yz=np.r_[yz, 0, 1]).compute() == pytest.approx(without, rel=1e-6, abs=1e-7)
+        assert filled(name, x, far, y=y, yz=np.r_[yz, 0, 1]).compute() != pytest.approx(without, rel=1e-6, abs=1e-7)
+
+    def test_precision_and_density_are_means_by_weight(self) -> None:
+        """Two of four images lie on real ones, and weigh three times as much as the two that lie nowhere."""
+        x = f32(30, 3)
+        z = np.concatenate([x[:2], f32(2, 3, mean=50.0)])
+        plain, weighted = filled("prdc", x, z).compute(), filled("prdc", x, z, np.array([3.0, 3, 1, 1])).compute()
+        assert (plain["precision"], weighted["precision"]) == (0.5, 0.75)
+        assert weighted["density"] == pytest.approx(1.5 * plain["density"])
+        assert weighted["coverage"] == plain["coverage"] and weighted["recall"] == plain["recall"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from raydistill import api
 from raydistill.config import load
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
-from raydistill.report.atoms import AtomDistances
+from raydistill.report.atoms import AtomCurve, AtomDistances
 from raydistill.report.page import render
-from raydistill.results.quantisation import of_class
+from raydistill.results.quantisation import counts, of_class
 from raydistill.stages.runner import serial
 from raydistill.store import schemas
 
@@ -47,6 +48,35 @@ class TestFormulas:
         assert d.of_class(0) == (4.0, 3.0, 2.0) and d.drop == pytest.approx(1 - 3 / 32**0.5)
 
 
+class TestFall:
+    def of(self, w2: np.ndarray, k: np.ndarray, dim: int = 4) -> AtomCurve:
+        squares = np.square(w2)[:, None].repeat(3, 1)
+        return AtomCurve("kmeans", k, squares * 2, squares * 1.5, squares, dim, 3)
+
+    def test_its_slope_is_that_of_a_power(self) -> None:
+        k = np.array([1, 2, 5, 10])
+        assert self.of(3.0 * k**-0.25, k).slope == pytest.approx(-0.25)
+        assert self.of(np.array([1.0, 0.5, 0.1, 0.0]), k).slope is None
+
+    def test_how_many_atoms_are_tried(self) -> None:
+        assert counts(1, 1000) == [1, 2, 5, 10] and counts(50, 1000) == [1, 2, 5, 10, 20, 50]
+        assert counts(4, 1000) == [1, 2, 4, 5, 10] and counts(50, 30) == [1, 2, 5, 10] and counts(10, 2) == [1]
+
+    def test_the_page_draws_a_power_straight_and_its_own_rate_upon_it(self) -> None:
+        k = np.array([1, 2, 5, 10])
+        fall = self.of(3.0 * k**-0.25, k)
+        html = render(report(atoms=(AtomDistances("ddoq", "prototypes", *np.ones((3, 2))),), fall=fall))
+        section = html[html.index('id="quantisation"') :]
+        assert "slope −0.25" in section or "slope -0.25" in section
+        lines = {
+            kind: np.array([p.split(",") for p in points.split()], float)
+            for kind, points in re.findall(r'<polyline class="curve (rate|line2)" points="([^"]+)"', section)
+        }
+        np.testing.assert_allclose(lines["rate"], lines["line2"], atol=0.2)
+        steps = np.diff(lines["line2"], axis=0)
+        np.testing.assert_allclose(steps[:, 1] / steps[:, 0], steps[0, 1] / steps[0, 0], rtol=0.02)
+
+
 def test_the_page_shows_each_set_and_class() -> None:
     first = AtomDistances("ddoq", "prototypes", np.array([16.0, 48.0]), np.array([9.0, 9.0]), np.array([4.0, 0.0]))
     html = render(report(atoms=(first,)))
@@ -62,6 +92,7 @@ def test_a_run_tells_how_far_its_atoms_are_before_and_after_weighting(tmp_path: 
         done = job.run(prepare(asked), execute=serial)
     result = json.loads((tmp_path / "run/result.json").read_bytes())
     w2 = {k: v for k, v in result.items() if "w2/" in k}
+    assert (tmp_path / "run/report.html").read_text().count("W2 over the number of atoms") == 1
     assert {k.partition("w2/")[0] for k in w2} == {"", "metrics/d4m/"}, "of what has atoms that are weighed"
     for what in ("prototypes", "syntheses"):
         equal, weighted, least = (w2[f"w2/{what}/{kind}"] for kind in ("equal", "weighted", "least"))
@@ -69,6 +100,9 @@ def test_a_run_tells_how_far_its_atoms_are_before_and_after_weighting(tmp_path: 
         assert w2[f"metrics/d4m/w2/{what}/equal"] == w2[f"metrics/d4m/w2/{what}/weighted"]
     assert w2["w2/prototypes/weighted"] < w2["w2/prototypes/equal"]
     assert 3 < result["effective_sample_size"] < 4
+    falls = [[w2[f"w2/curve/{k}/{kind}"] for k in (1, 2, 4, 5, 10)] for kind in ("equal", "weighted", "least")]
+    assert falls[2] == sorted(falls[2], reverse=True) and falls[0][0] == falls[1][0] == falls[2][0]
+    assert all(e >= w >= least for e, w, least in zip(*falls, strict=True)) and -0.5 < result["w2/slope"] < 0
     plan, real = done.plans["ddoq"].read(), dict(done.classes.classes(["latent"]))
     error = []
     for c, table in real.items():

@@ -164,6 +164,10 @@ class TestSet:
     def test_in_a_union_each_part_keeps_its_own(self, tiny: TinyRun, weighed: DistilledSet) -> None:
         (part,), weights = weighed.parts, weighed.read(["weight"])["weight"].to_pylist()
         union = DistilledSet((part, part), (*weighed.weights, None))
+        w, c = (union.read([name])[name].to_numpy() for name in ("weight", "class_index"))
+        sizes = [effective_sample_size(w[c == i]) for i in (0, 1)]
+        assert union.effective_sample_size == pytest.approx(np.mean(sizes))
+        assert DistilledSet((part, part)).effective_sample_size is None
         assert union.read(["weight"])["weight"].to_pylist() == weights + [1.0] * 6
         assert union.read(["slot"])["slot"].to_pylist() == DistilledSet((part, part)).read(["slot"])["slot"].to_pylist()
 

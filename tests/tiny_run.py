@@ -25,7 +25,7 @@ from raydistill.pipeline.features import by_features
 from raydistill.pipeline.preflight import find_networks
 from raydistill.sources.base import Listing, open_splits
 from raydistill.stages import runner
-from raydistill.stages.evaluation import label, measure, teacher, trainings
+from raydistill.stages.evaluation import label, latent_judge, measure, teacher, trainings
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.latents import embed, encode, group
 from raydistill.stages.prototypes import cluster
@@ -55,7 +55,8 @@ STAGES = (
 )
 IMPORT, TEACHER, LABEL = "import", "teacher", f"label {GENERATED}"  # of a folder's images, and for soft labels
 WEIGH, INCREMENT = f"weigh {GENERATED}", f"increment {GENERATED}"  # of a curriculum whose base this is
-EVERY = (*STAGES, IMPORT, TEACHER, LABEL, WEIGH, INCREMENT)
+JUDGE = f"judge {GENERATED}"  # a classifier of its latents
+EVERY = (*STAGES, IMPORT, TEACHER, LABEL, WEIGH, INCREMENT, JUDGE)
 UPSTREAM = {
     "encode": (),
     "group": ("encode",),
@@ -141,6 +142,10 @@ class TinyRun:
         if kind == "label":
             classes = self.train.classes
             return label.stage(self.config, self.run, self.ref(method_name), classes, self.network, self.recipe())
+        if kind == "judge":
+            above, real = self.distilled(method_name), self.sealed("group")
+            classes, width = [c.class_id for c in self.train.classes], self.config.evaluate.width
+            return latent_judge.stage(self.run, above, real, classes, self.shape, width, 1, 0, self.config.sample)
         if kind == "increment":
             return self.increment(method_name)
         v = resolve(self.config.model_copy(update={"method": method_name}))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from importlib import resources
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -40,6 +41,14 @@ def class_list(name: str) -> list[str]:
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    later: ClassVar[frozenset[str]] = frozenset()  # keys that came after its release
+
+    def read(self, exclude: AbstractSet[str] = frozenset()) -> dict[str, Any]:
+        """Its keys as an identity; of those that came later only what is no longer at its default."""
+        fields = type(self).model_fields
+        values = self.model_dump(exclude=set(exclude))
+        return {k: v for k, v in values.items() if k not in self.later or v != fields[k].default}
 
 
 class Pool(Section):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from raydistill.diffusion.loop import Batch, Watch
 from raydistill.diffusion.prediction import FlowPrediction
-from raydistill.diffusion.schedule import Opening, timesteps
+from raydistill.diffusion.schedule import Opening, Placed, timesteps
 from raydistill.diffusion.start import NOISE, Start, mixed
 from raydistill.errors import BadInput
 
@@ -40,13 +40,16 @@ class FlowStep:
 class FlowGuidance(Protocol):
     """Returns what is to be added to the velocity, where `window` is open.
 
-    `guidance/base.py` is what implements it. `measured`: delta, and numbers by name, (B,).
+    `guidance/base.py` is what implements it. `measured`: delta, and numbers by name, (B,). `calls_at`: how often it
+    asks the network itself.
     """
 
     space: str
 
     @property
     def window(self) -> Opening: ...
+
+    def calls_at(self, step: Placed) -> int: ...
 
     def delta(self, pred: FlowPrediction, batch: Batch) -> Tensor: ...
 
@@ -108,6 +111,7 @@ class Field:
         if self.guidance is None or not self.guidance.window.active(step):
             return v
         pred = FlowPrediction(step, t, x, v)
+        self.calls += self.guidance.calls_at(step)
         if self.watch is None or begins is None:
             return v + self.guidance.delta(pred, self.batch)
         delta, seen = self.guidance.measured(pred, self.batch)

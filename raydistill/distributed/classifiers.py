@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from raydistill.config import Config
 from raydistill.distributed import students
@@ -19,6 +20,25 @@ def planned(config: Config, run: RunDir, trained_on: SetRef, splits: Splits, stu
     return training(keeping(config), run, trained_on, student, seed, splits.test)
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """Which student is trained on what, by the section `evaluate` of its configuration."""
+
+    config: Config
+    trained_on: SetRef
+    student: str
+    seed: int = 0
+
+    def planned(self, run: RunDir, splits: Splits) -> Training:
+        return planned(self.config, run, self.trained_on, splits, self.student, self.seed)
+
+
+def train_all(lessons: Sequence[Lesson], run: RunDir, splits: Splits, prove: Callable[[], None]) -> None:
+    """`train` of several in one fit, side by side. Their configurations may differ in how long is trained."""
+    config, every = keeping(lessons[0].config), [lesson.planned(run, splits) for lesson in lessons]
+    students.train_missing(config, run, every, splits.train, splits.test, prove)
+
+
 def train(
     config: Config,
     run: RunDir,
@@ -33,9 +53,9 @@ def train(
     Returns its weights, sealed under the fingerprint of the training: `Checkpoint.path` is what a ClassifierSpec takes.
     An interrupted training goes on at its last test. Raises StageFailed.
     """
-    t = planned(config, run, trained_on, splits, student, seed)
-    students.train_missing(keeping(config), run, [t], splits.train, splits.test, prove)
-    return t.checkpoint(run.root / "checkpoints")
+    lesson = Lesson(config, trained_on, student, seed)
+    train_all([lesson], run, splits, prove)
+    return lesson.planned(run, splits).checkpoint(run.root / "checkpoints")
 
 
 def keeping(config: Config) -> Config:

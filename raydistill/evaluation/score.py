@@ -39,7 +39,9 @@ class Score:
     `per_class` (classes,) and `confusion` (rows = truth, columns = answer, counts; None for more than 100 classes)
     belong to the last test. The top-5 values are None for up to ten classes; `top5_best` is the largest of all tests.
     `tested` (classes,) counts the test images, `right` says in base64, a bit an image, which of them the last test had
-    right: class by class, each class in the order of the listing. Both are None in what older versions committed.
+    right: class by class, each class in the order of the listing. `truth_mean` and `truth_spread` (images,) are of the
+    set that was trained on, in its order: what its first epochs gave to the true class (cartography.py), of small sets.
+    All four are None in what older versions committed.
     """
 
     best: float
@@ -52,6 +54,8 @@ class Score:
     top5_last: float | None
     tested: list[int] | None = None
     right: str | None = None
+    truth_mean: list[float] | None = None
+    truth_spread: list[float] | None = None
 
     @property
     def balanced(self) -> float:
@@ -72,7 +76,8 @@ class Score:
     def of(cls, tree: dict[str, Any]) -> Score:
         """The opposite of `tree`, after JSON."""
         curve, loss = ([(int(v), float(a)) for v, a in tree[key]] for key in ("curve", "loss"))
-        known = {k: tree[k] for k in cls.__dataclass_fields__ if k in tree or k not in ("tested", "right")}
+        later = ("tested", "right", "truth_mean", "truth_spread")
+        known = {k: tree[k] for k in cls.__dataclass_fields__ if k in tree or k not in later}
         return cls(**{**known, "curve": curve, "loss": loss})
 
 

@@ -15,6 +15,7 @@ from raydistill import registry
 from raydistill.errors import StageFailed
 from raydistill.evaluation.augment import Augment
 from raydistill.evaluation.batch_statistics import spare_single_values
+from raydistill.evaluation.cartography import Certainty, ends_of_epochs, of_set
 from raydistill.evaluation.cutmix import Mix, cutmix
 from raydistill.evaluation.drawing import by_chance, even_chances, in_proportion
 from raydistill.evaluation.images import ImageSet
@@ -57,7 +58,15 @@ class TrainingProgress:
     curve: list[tuple[int, float]] = field(default_factory=list)
     top5: list[float] = field(default_factory=list)
     loss: list[tuple[int, float]] = field(default_factory=list)
+    certainty: dict[str, Any] | None = None  # of the set itself: a Certainty as a dict, if it is mapped from the start
     latest: Answers | None = None
+
+    def map(self, truth: Tensor) -> None:
+        """What an epoch came to on the set itself (cartography.of_set)."""
+        if self.certainty is not None:
+            sums = Certainty(**self.certainty)
+            sums.add(truth)
+            self.certainty = vars(sums)
 
     def add(self, step: int, seen: int, mean_loss: float, answers: Answers) -> None:
         self.step, self.latest = step, answers
@@ -68,6 +77,7 @@ class TrainingProgress:
     def score(self) -> Score:
         assert self.latest is not None
         counts = self.latest.confusion
+        mean, spread = (None, None) if self.certainty is None else Certainty(**self.certainty).mean_and_spread()
         return Score(
             best=max(a for _, a in self.curve),
             last=self.curve[-1][1],
@@ -79,6 +89,8 @@ class TrainingProgress:
             top5_last=self.top5[-1] if len(counts) > TOP5_CLASSES else None,
             tested=counts.sum(1).tolist(),
             right=packed(self.latest.right.numpy()),
+            truth_mean=mean,
+            truth_spread=spread,
         )
 
 
@@ -112,11 +124,11 @@ def advance(
 ) -> tuple[TrainingProgress, nn.Module]:
     """Trains to the end, or until so many tests are done, from where `keeper` has it; `targets` None = the hard labels.
 
-    The network computes in `arithmetic`, such as an autocast to bfloat16; losses and the optimiser do in float32.
-    `balanced` draws all classes equally often.
-    The loss is the mean of w_i l_i over a batch, and CutMix mixes weights as it mixes images. Deterministic in its
-    arguments for one thread count and kind of device: every draw is a function of the seed and of the step or the
-    epoch, so a training that continues from what `keeper` holds ends with the same bits as an undisturbed one.
+    The network computes in `arithmetic`, such as an autocast to bfloat16; losses and the optimiser do in float32. With
+    `balanced` all classes are drawn equally often. The loss is the mean of w_i l_i over a batch, and CutMix mixes
+    weights as it mixes images. Deterministic in its arguments for one thread count and kind of device: every draw is a
+    function of the seed and of the step or the epoch, so a training that continues from what `keeper` holds ends with
+    the same bits as an undisturbed one.
     Raises StageFailed on a loss that is not finite.
     """
     net = student.build(recipe.image_size).to(device)
@@ -126,8 +138,8 @@ def advance(
     augment = Augment(train, recipe, student.seed, targets.views if isinstance(targets, StoredTargets) else None)
     steps = count_steps(len(train), recipe.batch, recipe.visits)
     exams = exam_steps(recipe, steps)
-    has_statistics = spare_single_values(net)
-    progress = _continue(net, opt, keeper)
+    mapped, has_statistics = ends_of_epochs(len(train), recipe), spare_single_values(net)
+    progress = _continue(net, opt, keeper, len(train) if mapped else 0)
     if tests is not None and len(progress.curve) >= tests:
         return progress, net
     summed, since = torch.zeros((), device=device), progress.step
@@ -141,10 +153,9 @@ def advance(
         weight = mix.of(weights[torch.from_numpy(rows).to(device)])
         logits = _logits(net, x, recipe.bn_pass and has_statistics, arithmetic)
         value = (loss(logits.float(), target, recipe.soft, recipe.temperature) * weight).mean()
-        opt.zero_grad(set_to_none=True)
-        value.backward()
-        opt.step()
-        summed += value.detach()
+        summed += _descend(opt, value)
+        if step in mapped:
+            progress.map(of_set(net, train, arithmetic, recipe.statistics))
         if step in exams or (step - since) % 50 == 0:
             _check(summed, student, step)
         if step in exams:
@@ -182,6 +193,14 @@ def _drawn_by(train: ImageSet, recipe: Recipe, balanced: bool) -> tuple[Tensor, 
     if balanced:
         return train.weights, even_chances(train.labels)
     return by_chance(train.weights) if recipe.weighting == "sampling" else (train.weights, None)
+
+
+def _descend(opt: torch.optim.Optimizer, value: Tensor) -> Tensor:
+    """A step down the gradient of a loss; the loss as it was."""
+    opt.zero_grad(set_to_none=True)
+    value.backward()
+    opt.step()
+    return value.detach()
 
 
 def _check(summed: Tensor, student: Student, step: int) -> None:
@@ -236,11 +255,14 @@ def _state(net: nn.Module, opt: torch.optim.Optimizer, progress: TrainingProgres
     }
 
 
-def _continue(net: nn.Module, opt: torch.optim.Optimizer, keeper: Keeper | None) -> TrainingProgress:
-    """Puts what was kept into the network and the optimiser; a new beginning if there is nothing."""
+def _continue(net: nn.Module, opt: torch.optim.Optimizer, keeper: Keeper | None, mapped: int) -> TrainingProgress:
+    """Puts what was kept into the network and the optimiser; a new beginning if there is nothing.
+
+    `mapped` images are, from the beginning or not at all: states of older versions hold nothing of them.
+    """
     state = keeper.load() if keeper is not None else None
     if state is None:
-        return TrainingProgress()
+        return TrainingProgress(certainty=vars(Certainty.of(mapped)) if mapped else None)
     net.load_state_dict(state["net"])
     opt.load_state_dict(state["optimiser"])
     return TrainingProgress(**state["found"])

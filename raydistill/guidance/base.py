@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raydistill.config import GuidanceConfig, Section, Space
 from raydistill.diffusion.loop import Batch
-from raydistill.diffusion.schedule import Window
+from raydistill.diffusion.schedule import Placed, Window
 from raydistill.diffusion.start import NOISE, Start
 from raydistill.guidance.context import Context
 from raydistill.guidance.networks import Networks
@@ -63,6 +63,15 @@ class Guidance(ABC):
     def decoder(cls, settings: Any) -> str | None:
         """The folder of what decodes for it in the place of the VAE, as its section's key `decoder` names it."""
         return None
+
+    @classmethod
+    def differentiates(cls, settings: Any) -> bool:
+        """Whether it asks the generator for gradients, which then is `bound.denoiser`."""
+        return False
+
+    def calls_at(self, step: Placed) -> int:
+        """How often it asks the generator itself at a step."""
+        return 0
 
     def bind(self, networks: Networks) -> None:
         """Gives it the VAE and the classifiers that it named."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raydistill.diffusion import loop
 from raydistill.diffusion.loop import Batch
-from raydistill.diffusion.schedule import Windows
+from raydistill.diffusion.schedule import Placed, Windows
 from raydistill.guidance.base import Guidance
 from raydistill.guidance.learnability import norm
 from raydistill.guidance.networks import Networks
@@ -31,6 +31,9 @@ class Combined:
     def bind(self, networks: Networks) -> None:
         for term in self.terms.values():
             term.bind(networks)
+
+    def calls_at(self, step: Placed) -> int:
+        return sum(term.calls_at(step) for term in self.terms.values())
 
     def delta(self, pred: Any, batch: Batch) -> Tensor:
         return self.measured(pred, batch)[0]

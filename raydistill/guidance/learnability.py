@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -14,7 +14,7 @@ from raydistill.config import GuidanceConfig, Search, Section, Space
 from raydistill.config.base import Fraction
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.prediction import FlowPrediction, Prediction
-from raydistill.diffusion.schedule import Window
+from raydistill.diffusion.schedule import Placed, Window
 from raydistill.guidance.base import Guidance
 from raydistill.guidance.gradient import gradient
 from raydistill.registry import register
@@ -25,6 +25,8 @@ MEMORY = "memory"  # in a batch's context: latents (B, M, C, h, w) in generator 
 
 class LearnabilityConfig(Section):
     """Used by guidance `learnability` (LGD). The window is its own, and none of section `guidance` is read."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"space", "through_denoiser"})
 
     scale: Annotated[
         float,
@@ -62,6 +64,17 @@ class LearnabilityConfig(Section):
     stop: Annotated[
         Fraction, Field(description="window stop; it acts while stop < fraction <= start"), Search(0.0, 0.8)
     ] = 0.18
+    space: Annotated[
+        Literal["pixel", "latent"],
+        Field(description="what its classifiers see: decoded images, or latents, which is far cheaper"),
+    ] = "pixel"
+    through_denoiser: Annotated[
+        bool,
+        Field(
+            description="gradients in x_t, through the generator, which is asked once more; false: its noise estimate "
+            "counts as constant"
+        ),
+    ] = False
     decoder: Annotated[
         str | None,
         Field(description="diffusers directory of a tiny VAE that decodes for the score; null = the VAE itself"),
@@ -76,6 +89,8 @@ class LearnabilityConfig(Section):
                 f"learnability.start={self.start} must be above learnability.stop={self.stop} (1 = pure noise, "
                 "0 = image)"
             )
+        if self.space == "latent" and self.decoder is not None:
+            raise ValueError("learnability.decoder decodes for learnability.space=pixel; leave one of the two out")
         return self
 
 
@@ -87,9 +102,10 @@ class Learnability(Guidance):
 
     The score -eps / sigma says that S rises against its gradient in eps, and that similarity falls along it: both signs
     are the opposite of the printed ones, which are taken as meant. eps_hat counts as constant: grad_{x_t} S differs
-    from grad_{x0_hat} S by 1 / sqrt(alpha_bar), which normalising cancels. In the DDPM mean it is the same shift, times
-    how eps_hat stands in the mean. Of flows the velocity is led by the same pushes with |v| for |eps| and 1 - t for
-    sqrt(1 - alpha_bar).
+    from grad_{x0_hat} S by 1 / sqrt(alpha_bar), which normalising cancels. With `through_denoiser` it is what the
+    generator makes of x_t, and the gradient is sqrt(alpha_bar) grad_{x_t} S. In the DDPM mean it is the same shift,
+    times how eps_hat stands in the mean. Of flows the velocity is led by the same pushes with |v| for |eps| and 1 - t
+    for sqrt(1 - alpha_bar).
     """
 
     spaces: ClassVar[tuple[Space, ...]] = ("epsilon", "mean", "velocity")
@@ -112,8 +128,17 @@ class Learnability(Guidance):
         return settings.decoder if settings.scale > 0 else None
 
     @classmethod
+    def differentiates(cls, settings: LearnabilityConfig) -> bool:
+        return settings.through_denoiser and settings.scale > 0
+
+    @classmethod
     def examples(cls, scale: float, start: float, stop: float) -> Iterator[tuple[GuidanceConfig, Any]]:
-        yield GuidanceConfig(), LearnabilityConfig(scale=scale, start=start, stop=stop, micro_batch=2)
+        settings = LearnabilityConfig(scale=scale, start=start, stop=stop, micro_batch=2)
+        for more in ({}, {"space": "latent"}, {"through_denoiser": True}):
+            yield GuidanceConfig(), settings.model_copy(update=more)
+
+    def calls_at(self, step: Placed) -> int:
+        return int(self.differentiates(self.settings) and self.window.active(step))
 
     def delta(self, pred: Prediction | FlowPrediction, batch: Batch) -> Tensor:
         return self.measured(pred, batch)[0]
@@ -122,18 +147,21 @@ class Learnability(Guidance):
         """The shift, and per sample: `score` S of the predicted image, `similarity` to the nearest in memory; of a flow
         also `push` |delta| / |v|."""
         if isinstance(pred, FlowPrediction):
-            push, seen = self.push(pred.x1_hat, pred.v_hat, 1 - pred.t, batch)
+            push, seen = self.push(pred, pred.x1_hat, pred.v_hat, 1 - pred.t, batch)
             return push, {"push": norm(push) / norm(pred.v_hat).clamp(min=1e-12), **seen}
         noise_level = (1 - pred.step.alpha_bar) ** 0.5
-        push, seen = self.push(pred.x0_hat, pred.eps_hat, noise_level, batch)
+        push, seen = self.push(pred, pred.x0_hat, pred.eps_hat, noise_level, batch)
         return self.in_space(push, pred), seen
 
-    def push(self, x0: Tensor, estimate: Tensor, noise_level: float, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def push(
+        self, pred: Prediction | FlowPrediction, x0: Tensor, estimate: Tensor, noise_level: float, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The way on which the predicted image x0 is sent, in the units of the network's `estimate`, and numbers."""
         size, push = norm(estimate), torch.zeros_like(x0)
         seen: dict[str, Tensor] = {}
         if self.settings.scale > 0:
-            seen["score"], slope = self.score(x0, batch)
+            through = self.settings.through_denoiser
+            seen["score"], slope = self.score_through(pred, batch) if through else self.score(x0, batch)
             push = push + self.length(size, slope, noise_level) * slope
         memory = batch.context.get(MEMORY)
         if self.settings.repulsion > 0 and memory is not None and memory.shape[1] > 0:
@@ -161,15 +189,33 @@ class Learnability(Guidance):
 
     def score(self, x0: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """S (B,) of predicted images (B, C, h, w) in generator space, and its gradient."""
-        needed = roles(self.settings.omega)
+        return self._scored(x0, batch, lambda x, _: x)
+
+    def score_through(self, pred: Prediction | FlowPrediction, batch: Batch) -> tuple[Tensor, Tensor]:
+        """S (B,) of what the generator predicts at x_t, and its gradient in x_t as far as it moves the predicted image:
+        with a constant network it is that of `score`."""
+        ask = self.bound.denoiser
+        if ask is None:
+            raise ValueError("learnability.through_denoiser asks the generator, and this guidance is bound to none")
+        if isinstance(pred, FlowPrediction):
+            t = pred.t
+            return self._scored(pred.x_t, batch, lambda x, index: x + (1 - t) * ask.velocity_with_grad(x, t, index))
+        step = pred.step
+        score, slope = self._scored(pred.x_t, batch, lambda x, index: ask.with_grad(x, step, index).x0_hat)
+        return score, slope * step.alpha_bar**0.5
+
+    def _scored(self, x: Tensor, batch: Batch, predicted: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """S (B,) of the images that are predicted of x (B, C, h, w) and classes (B,), and its gradient in x."""
+        needed, saving = roles(self.settings.omega), self.settings.checkpointing
         columns = [self.bound.columns(role, batch.class_index) for role in needed]
 
-        def of(x: Tensor, *labels: Tensor) -> Tensor:
-            pixels = self.bound.decode(x, self.settings.checkpointing)
-            logits = [self.bound.logits(role, pixels, self.settings.checkpointing) for role in needed]
+        def of(x: Tensor, index: Tensor, *labels: Tensor) -> Tensor:
+            x0 = predicted(x, index)
+            shown = self.bound.decode(x0, saving) if self.settings.space == "pixel" else self.bound.latents(x0)
+            logits = [self.bound.logits(role, shown, saving) for role in needed]
             return learnability(logits, labels, self.settings.omega)
 
-        return gradient(of, x0, *columns, micro_batch=self.settings.micro_batch)
+        return gradient(of, x, batch.class_index, *columns, micro_batch=self.settings.micro_batch)
 
 
 def roles(omega: float) -> tuple[str, ...]:

@@ -94,6 +94,11 @@ class Lgd(Method):
         return self.base.slots(view, ipc, seed)
 
 
+def judged_by_latents(config: Config) -> bool:
+    """Whether what judges sees latents and no images."""
+    return cast(LearnabilityConfig, config.section("learnability", LearnabilityConfig)).space == "latent"
+
+
 def curriculum(config: Config, settings: LgdConfig) -> Curriculum:
     """Raises BadInput for a seed that is a curriculum itself, and increments that do not divide ipc."""
     if settings.seed_method == "lgd":

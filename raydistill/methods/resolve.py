@@ -18,6 +18,7 @@ from raydistill.guidance.context import Context
 from raydistill.methods.base import Curriculum, Method
 from raydistill.methods.weighting import MODES
 from raydistill.models.classifier import ClassifierSpec
+from raydistill.models.latent_classifier import LatentClassifierSpec
 from raydistill.models.vae import VaeSpec
 
 
@@ -51,12 +52,17 @@ class GuidancePlan:
         """The folder of what decodes for it, if it acts and the VAE does not."""
         return self.kind.decoder(self.settings) if self.acts else None
 
+    @property
+    def differentiates(self) -> bool:
+        """Whether it acts, and asks the generator for gradients."""
+        return self.acts and self.kind.differentiates(self.settings)
+
     def make(self) -> Guidance:
         return self.kind.make(self.numbers, self.space, self.settings)
 
     def own_read(self) -> dict[str, Any] | None:
         """Its section, for fingerprints and provenance; a decoder is known by its weights and not by its path."""
-        return None if self.settings is None else self.settings.model_dump(exclude={"decoder"})
+        return None if self.settings is None else self.settings.read(exclude={"decoder"})
 
     def numbers_read(self) -> dict[str, Any]:
         """The numbers that it reads of section `guidance`, for fingerprints and provenance. Flows read the form."""
@@ -77,7 +83,7 @@ class SamplingPlan:
     start: Start
     guidance: GuidancePlan | None
     terms: tuple[GuidancePlan, ...] = ()
-    networks: Mapping[str, ClassifierSpec] = field(default_factory=dict)
+    networks: Mapping[str, ClassifierSpec | LatentClassifierSpec] = field(default_factory=dict)
     decoder: VaeSpec | None = None  # by which guidance sees pixels, if another than that of the images
 
     @property
@@ -106,6 +112,11 @@ class SamplingPlan:
         """The classifiers that guidance asks."""
         return tuple(dict.fromkeys(role for g in self.acting for role in g.roles))
 
+    @property
+    def differentiates(self) -> bool:
+        """Whether guidance asks the generator for gradients."""
+        return any(g.differentiates for g in self.acting)
+
     def make_sampler(self) -> Any:
         return self.kind() if self.settings is None else self.kind(self.settings)
 
@@ -127,7 +138,7 @@ class Variant:
     sampling: SamplingPlan | None
     growth: Growth | None = None
 
-    def with_networks(self, networks: Mapping[str, ClassifierSpec]) -> Variant:
+    def with_networks(self, networks: Mapping[str, ClassifierSpec | LatentClassifierSpec]) -> Variant:
         """The variant whose guidance asks these classifiers, by role."""
         assert self.sampling is not None
         return replace(self, sampling=replace(self.sampling, networks=networks))

@@ -14,9 +14,11 @@ from raydistill.registry import register
 class Diversity(Metric):
     """1 - the largest cosine between two synthetic images: how far apart the most alike ones are. Asks nothing real.
 
-    Over the whole set; `diversity_class` is the mean over classes of the same within a class; one image has none.
+    Of images that weigh anything. Over the whole set; `diversity_class` is the mean over classes of the same within a
+    class; one image has none.
     """
 
+    version = 2
     name = "diversity"
     space = "feature"
     summary = "1 - cosine of the two most alike synthetic images"
@@ -28,7 +30,7 @@ class Diversity(Metric):
         return Moments(), Rows(self.seed)
 
     def evaluate(self) -> dict[str, float | None]:
-        z, y, _ = self.synthetic.get()
+        z, y, _ = self.synthetic.weighing()
         z = directions(z)
         return {
             "diversity": _apart(z),

@@ -19,6 +19,7 @@ from raydistill.seeding import generator
 class Kid(Metric):
     """Unbiased MMD^2 with k(a, b) = (a.b / D + 1)^3, mean and standard deviation over random subsets."""
 
+    version = 2
     name = "kid"
     space = "feature"
     summary = "unbiased squared MMD with a cubic kernel, over subsets"
@@ -34,7 +35,7 @@ class Kid(Metric):
 
     def evaluate(self) -> dict[str, float | None]:
         x, _, p = self.real.get()
-        z, _, q = self.synthetic.get()
+        z, _, q = self.synthetic.weighing()
         size = min(self.subset_size, len(x), len(z))
         subsets = 1 if size == len(x) == len(z) else self.subsets
         estimates = []

@@ -94,6 +94,12 @@ class Rows:
             self._prune()
         return self._parts[0][:3]
 
+    def weighing(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `get`, without rows that weigh nothing: they are not of the set."""
+        x, y, w = self.get()
+        there = w > 0
+        return (x, y, w) if there.all() else (x[there], y[there], w[there])
+
     def _hashes(self, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
         x, rest = np.ascontiguousarray(x), np.stack([y.astype(np.float64), w], axis=1)
         key = self.seed.to_bytes(16, "big", signed=True)

@@ -14,6 +14,7 @@ from raydistill.registry import register
 class Mmd(Metric):
     """sqrt(max(MMD^2, 0)), unbiased, k(a, b) = exp(-|a - b|^2 / median), the median over pairs of both sets."""
 
+    version = 2
     name = "mmd"
     space = "both"
     summary = "root of the unbiased squared MMD, RBF kernel of median width"
@@ -28,7 +29,7 @@ class Mmd(Metric):
 
     def evaluate(self) -> dict[str, float | None]:
         x, _, p = self.real.get()
-        z, _, q = self.synthetic.get()
+        z, _, q = self.synthetic.weighing()
         kernels = squared_distances(x, x), squared_distances(z, z), squared_distances(x, z)
         width = self._width(*kernels)
         for k in kernels:

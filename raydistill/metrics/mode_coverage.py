@@ -23,6 +23,7 @@ class ModeCoverage(Metric):
     synthetic images; `_50`: always fifty. A class without a synthetic image covers nothing.
     """
 
+    version = 2
     name = "mode_coverage"
     space = "both"
     summary = "share of the k-means modes of each class that have a synthetic image"
@@ -42,7 +43,7 @@ class ModeCoverage(Metric):
 
     def evaluate(self) -> dict[str, float | None]:
         x, yx, _ = self.real.get()
-        z, yz, _ = self.synthetic.get()
+        z, yz, _ = self.synthetic.weighing()
         shares: dict[str, list[float]] = {value.name: [] for value in self.values}
         for c, (r, s) in enumerate(zip(by_class(yx, self.classes), by_class(yz, self.classes), strict=True)):
             if len(r):

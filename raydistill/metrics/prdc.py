@@ -6,7 +6,7 @@ import numpy as np
 
 from raydistill.metrics.base import Metric, Value
 from raydistill.metrics.memory import Rows
-from raydistill.metrics.sets import blocks, squared_distances
+from raydistill.metrics.sets import blocks, mean, squared_distances
 from raydistill.registry import register
 
 BLOCK = 1024
@@ -18,8 +18,10 @@ class Prdc(Metric):
 
     precision = share of synthetic points in any real ball; recall = share of real points in any synthetic ball;
     density = real balls that a synthetic point is in, mean / k; coverage = share of real balls with a synthetic point.
+    Shares and means over synthetic points are by their weights; whatever weighs nothing is none.
     """
 
+    version = 2
     name = "prdc"
     space = "feature"
     summary = "precision, recall, density and coverage by nearest neighbours"
@@ -33,7 +35,8 @@ class Prdc(Metric):
         return Rows(self.seed, self.limit), Rows(self.seed, self.limit)
 
     def evaluate(self) -> dict[str, float | None]:
-        x, z = self.real.get()[0], self.synthetic.get()[0]
+        x = self.real.get()[0]
+        z, _, w = self.synthetic.weighing()
         real_reach, synthetic_reach = _reach(x, self.k), _reach(z, self.k)
         holders = np.zeros(len(z), np.int64)
         recalled = covered = 0
@@ -44,9 +47,9 @@ class Prdc(Metric):
             covered += int(inside.any(axis=1).sum())
             recalled += int((d <= synthetic_reach).any(axis=1).sum())
         return {
-            "precision": float((holders > 0).mean()),
+            "precision": mean(holders > 0, w),
             "recall": recalled / len(x) if len(z) > 1 else None,
-            "density": float(holders.mean()) / min(self.k, max(len(x) - 1, 1)),
+            "density": mean(holders, w) / min(self.k, max(len(x) - 1, 1)),
             "coverage": covered / len(x),
         }
 

@@ -14,9 +14,11 @@ from raydistill.registry import register
 class Representativeness(Metric):
     """min over synthetic images of the largest cosine to any real one: how near its data the worst image is.
 
-    Over the whole sets; `representativeness_class` is the mean over classes of the same within a class.
+    Of images that weigh anything. Over the whole sets; `representativeness_class` is the mean over classes of the same
+    within a class.
     """
 
+    version = 2
     name = "representativeness"
     space = "feature"
     summary = "cosine of the worst synthetic image to its nearest real one"
@@ -30,7 +32,7 @@ class Representativeness(Metric):
 
     def evaluate(self) -> dict[str, float | None]:
         x, yx, _ = self.real.get()
-        z, yz, _ = self.synthetic.get()
+        z, yz, _ = self.synthetic.weighing()
         x, z = directions(x), directions(z)
         return {
             "representativeness": _worst(x, z),

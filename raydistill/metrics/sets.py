@@ -23,6 +23,11 @@ def class_mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known and len(known) == len(per_class) else None
 
 
+def mean(values: np.ndarray, w: np.ndarray) -> float:
+    """Of values (n,) by weights (n,); where these are equal, that without weights to the bit."""
+    return float(values.mean()) if np.ptp(w) == 0 else float(w @ values / w.sum())
+
+
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(n, D) and (m, D) float32 -> (n, m) float32, at least 0, and exactly 0 between equal rows."""
     shift = b.mean(axis=0, dtype=np.float64).astype(np.float32)  # the smaller the norms, the smaller the rounding

@@ -11,7 +11,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,19 @@ from raydistill.models.device import Placement
 
 WEIGHTS = "model.safetensors"
 HEADER = "classifier"
+
+
+class Classes(Protocol):
+    """What knows classes: `class_ids` in the order of its columns. `key` and `path` name it in errors."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def path(self) -> Any: ...
+
+    @property
+    def class_ids(self) -> Sequence[str]: ...
 
 
 class ClassifierSpec:
@@ -269,7 +282,7 @@ def unit_images(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div(255)
 
 
-def class_columns(spec: ClassifierSpec, class_ids: Sequence[str]) -> np.ndarray:
+def class_columns(spec: Classes, class_ids: Sequence[str]) -> np.ndarray:
     """The classifier's column of each class, (len(class_ids),) int64. Raises BadInput for a class it does not know."""
     column = {c: i for i, c in enumerate(spec.class_ids)}
     for c in class_ids:

@@ -138,10 +138,10 @@ class GeneratorSpec(Generator):
         return {"weights": weights_digest(self.path, FILES, self.texts)}
 
 
-def network(spec: Generator, placement: Placement) -> Any:
-    """The network that a denoiser asks, loaded and placed."""
+def network(spec: Generator, placement: Placement, differentiable: bool = False) -> Any:
+    """The network that a denoiser asks, loaded and placed. oneDNN's linear layers have no gradients."""
     net = spec.network(placement.device).eval().requires_grad_(False).to(placement.device, placement.dtype)
-    if placement.device.type == "cpu" and placement.dtype == torch.float32:
+    if not differentiable and placement.device.type == "cpu" and placement.dtype == torch.float32:
         linear_by_onednn(net)
     return net
 
@@ -149,7 +149,8 @@ def network(spec: Generator, placement: Placement) -> Any:
 class Denoiser:
     """A loaded generator; `net` is given if it is loaded already.
 
-    Call it as diffusion.loop.Denoise; ask its `velocity` as diffusion.flow.Velocity.
+    Call it as diffusion.loop.Denoise; ask its `velocity` as diffusion.flow.Velocity. `..._with_grad` says the same,
+    differentiable in x where gradients are recorded, of a `net` that was loaded for that.
     """
 
     def __init__(
@@ -172,6 +173,9 @@ class Denoiser:
     @torch.inference_mode()
     def __call__(self, x_t: Tensor, step: Step, class_index: Tensor) -> Prediction:
         """x_t (B, C, h, w) float32, class_index (B,) int64; what DDPM and DDIM see of the network."""
+        return self.with_grad(x_t, step, class_index)
+
+    def with_grad(self, x_t: Tensor, step: Step, class_index: Tensor) -> Prediction:
         out, raw = self._asked(*self.spec.predicts.noised(x_t, step), class_index)
         eps, x0 = self.spec.predicts.estimates(x_t, step, out)
         return Prediction(step, x_t, eps, x0, log_variance(step, raw, eps))
@@ -182,6 +186,9 @@ class Denoiser:
 
         Raises ValueError for a t that is not among `spec.predicts.own_times`.
         """
+        return self.velocity_with_grad(x, t, class_index)
+
+    def velocity_with_grad(self, x: Tensor, t: float, class_index: Tensor) -> Tensor:
         out, _ = self._asked(*self.spec.predicts.on_path(x, t), class_index)
         return self.spec.predicts.velocity(x, t, out)
 

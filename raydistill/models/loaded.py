@@ -6,7 +6,7 @@ A network is another one if its weights, its device, its precision or the number
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 
@@ -16,6 +16,7 @@ from raydistill.models.classifier import Classifier, ClassifierSpec
 from raydistill.models.denoiser import Denoiser
 from raydistill.models.device import Placement
 from raydistill.models.generator import Generator
+from raydistill.models.latent_classifier import LatentClassifier, LatentClassifierSpec
 from raydistill.models.vae import Vae, VaeSpec
 
 MOST = 4  # generator, VAE, a network of features and a teacher
@@ -26,20 +27,38 @@ def vae(spec: VaeSpec, placement: Placement) -> Vae:
     return _once(spec, placement, lambda: Vae(spec, placement))
 
 
-def classifier(spec: ClassifierSpec, placement: Placement) -> Classifier:
+@overload
+def classifier(spec: ClassifierSpec, placement: Placement) -> Classifier: ...
+
+
+@overload
+def classifier(spec: LatentClassifierSpec, placement: Placement) -> LatentClassifier: ...
+
+
+def classifier(spec: ClassifierSpec | LatentClassifierSpec, placement: Placement) -> Classifier | LatentClassifier:
+    if isinstance(spec, LatentClassifierSpec):
+        return _once(spec, placement, lambda: LatentClassifier(spec, placement), spec.key)
     return _once(spec, placement, lambda: Classifier(spec, placement), spec.key)
 
 
 def generator(
-    spec: Generator, placement: Placement, cfg_scale: float, cfg_channels: Literal["all", "first3"]
+    spec: Generator,
+    placement: Placement,
+    cfg_scale: float,
+    cfg_channels: Literal["all", "first3"],
+    differentiable: bool = False,
 ) -> Denoiser:
     """A denoiser of its own, by the network that all guidance scales share."""
-    net = _once(spec, placement, lambda: denoiser.network(spec, placement))
+    key = "differentiable" if differentiable else ""
+    net = _once(spec, placement, lambda: denoiser.network(spec, placement, differentiable), key)
     return Denoiser(spec, placement, cfg_scale, cfg_channels, net)
 
 
 def _once(
-    spec: VaeSpec | ClassifierSpec | Generator, placement: Placement, load: Callable[[], Any], key: str = ""
+    spec: VaeSpec | ClassifierSpec | LatentClassifierSpec | Generator,
+    placement: Placement,
+    load: Callable[[], Any],
+    key: str = "",
 ) -> Any:
     """What was loaded for the same spec, which errors name by its path and `key`; room is made before it is loaded."""
     names = type(spec).__name__, str(spec.path), key

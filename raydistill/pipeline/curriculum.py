@@ -7,13 +7,16 @@ given more images a class, finds what is there and goes on behind it.
 from __future__ import annotations
 
 from raydistill.config import Config
+from raydistill.distributed.classifiers import Lesson
 from raydistill.errors import StageFailed
 from raydistill.guidance.learnability import CURRENT, REFERENCE, roles
 from raydistill.methods.base import Curriculum
+from raydistill.methods.lgd import judged_by_latents
 from raydistill.methods.resolve import Growth, Variant
 from raydistill.models.classifier import ClassifierSpec
+from raydistill.models.latent_classifier import LatentClassifierSpec
 from raydistill.pipeline.steps import Steps
-from raydistill.stages.evaluation import teacher, trainer, trainings
+from raydistill.stages.evaluation import latent_judge, teacher, trainer, trainings
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import Training
 from raydistill.stages.syntheses.distilled_set import DistilledSet
@@ -26,10 +29,16 @@ def grow(steps: Steps, v: Variant) -> tuple[DistilledSet, list[Training]]:
     """
     assert v.growth is not None
     growth, distilled, students = v.growth, steps.weighed(v.growth.first), []
-    needed = judging(growth)
-    judges = {REFERENCE: reference(steps, growth)} if REFERENCE in needed else {}
+    needed, latents = judging(growth), judged_by_latents(v.config)
+    judges: dict[str, ClassifierSpec | LatentClassifierSpec] = {}
+    if needed == {CURRENT, REFERENCE} and growth.how.reference == "trained" and not latents:
+        steps.classifiers([reference_lesson(steps, growth), current_lesson(v, distilled, 1)])  # in one fit
+    if REFERENCE in needed:
+        judges[REFERENCE] = of_latents(steps, v, None, REFERENCE) if latents else reference(steps, growth)
     for i in range(1, growth.count(v.config.ipc)):
-        if CURRENT in needed:
+        if CURRENT in needed and latents:
+            judges[CURRENT] = of_latents(steps, v, distilled, CURRENT)
+        elif CURRENT in needed:
             judges[CURRENT], student = current(steps, v, distilled, i)
             students.append(student)
         distilled = distilled.followed_by(steps.increment(v, i, judges, distilled))
@@ -42,15 +51,43 @@ def judging(growth: Growth) -> set[str]:
     return {*growth.next.sampling.roles, *(roles(growth.how.omega) if growth.how.candidates > 1 else ())}
 
 
+def of_latents(steps: Steps, v: Variant, distilled: DistilledSet | None, role: str) -> LatentClassifierSpec:
+    """A classifier of the latents of the set so far, or of all real ones, in the place of a student of images."""
+    assert v.growth is not None
+    p, how = steps.prepared, v.growth.how
+    classes, e = [c.class_id for c in p.splits.train.classes], v.config.evaluate
+    stage = latent_judge.stage(
+        p.run,
+        distilled,
+        steps.classes(),
+        classes,
+        p.shape,
+        e.width,
+        how.reference_epochs,
+        how.training_seed,
+        v.config.sample,
+    )
+    sealed = steps.run_stage(stage, f"judge {role}")
+    share, tested = latent_judge.accuracy(sealed)
+    parts = 0 if distilled is None else len(distilled.parts)
+    on = f"{parts} increment{'s' if parts > 1 else ''}" if parts else "all real latents"
+    learned(f"a classifier of latents on {on}", share, tested, 1 / len(classes), steps, role, "latents held out")
+    return latent_judge.spec(stage.work, sealed, role)  # type: ignore[arg-type]
+
+
 def current(steps: Steps, v: Variant, distilled: DistilledSet, increments: int) -> tuple[ClassifierSpec, Training]:
     """The student of the set so far, trained from scratch."""
+    lesson = current_lesson(v, distilled, increments)
+    ((path, training),) = steps.classifiers([lesson])
+    judged(f"{lesson.student} on {increments} increment{'s' if increments > 1 else ''}", training, steps)
+    return ClassifierSpec(path, key=CURRENT), training
+
+
+def current_lesson(v: Variant, distilled: DistilledSet, increments: int) -> Lesson:
     assert v.growth is not None
     how = v.growth.how
     config = of_student(v.config.model_copy(update={"ipc": increments * how.increment}), how)
-    ref = SetRef.of(f"{v.config.method} {increments}", distilled)
-    path, training = steps.classifier(config, ref, how.student, how.training_seed)
-    learned(f"{how.student} on {increments} increment{'s' if increments > 1 else ''}", training, steps)
-    return ClassifierSpec(path, key=CURRENT), training
+    return Lesson(config, SetRef.of(f"{v.config.method} {increments}", distilled), how.student, how.training_seed)
 
 
 def reference(steps: Steps, growth: Growth) -> ClassifierSpec:
@@ -62,11 +99,16 @@ def reference(steps: Steps, growth: Growth) -> ClassifierSpec:
         examined = steps.run_stage(teacher.stage(p.config, p.run, p.splits.test, p.teacher, recipe), "reference")
         steps.tell("reference", f"{p.teacher.architecture} {right(teacher.accuracy(examined))}")
         return p.teacher
+    ((path, training),) = steps.classifiers([reference_lesson(steps, growth)])
+    judged(f"{how.student} on all real images", training, steps, "reference")
+    return ClassifierSpec(path, key=REFERENCE)
+
+
+def reference_lesson(steps: Steps, growth: Growth) -> Lesson:
+    how = growth.how
     e = growth.next.config.evaluate.model_copy(update={"full_epochs": how.reference_epochs})
     config = of_student(growth.next.config.model_copy(update={"evaluate": e}), how)
-    path, training = steps.classifier(config, SetRef.full(p.splits.train), how.student, how.training_seed)
-    learned(f"{how.student} on all real images", training, steps, "reference")
-    return ClassifierSpec(path, key=REFERENCE)
+    return Lesson(config, SetRef.full(steps.prepared.splits.train), how.student, how.training_seed)
 
 
 def of_student(config: Config, how: Curriculum) -> Config:
@@ -78,20 +120,26 @@ def of_student(config: Config, how: Curriculum) -> Config:
     return config.model_copy(update={"evaluate": e})
 
 
-def learned(what: str, training: Training, steps: Steps, name: str = "current") -> None:
+def judged(what: str, training: Training, steps: Steps, name: str = "current") -> None:
     """Says how many test images are right. Raises StageFailed where chance would do as well."""
-    score, splits = trainer.score(training), steps.prepared.splits
+    score, test = trainer.score(training), steps.prepared.splits.test
     assert score is not None
-    steps.tell(name, f"{what} {right(score.last)}")
-    images, classes = len(splits.test), len(splits.test.classes)
-    chance = int(splits.test.counts.max()) / images
-    if classes > 1 and score.last <= chance + 2 * (chance * (1 - chance) / images) ** 0.5:
+    chance = int(test.counts.max()) / len(test)
+    learned(what, score.last, len(test), chance, steps, name)
+
+
+def learned(
+    what: str, share: float, tested: int, chance: float, steps: Steps, name: str, of: str = "test images"
+) -> None:
+    """Says which share of so many is right. Raises StageFailed where chance would do as well."""
+    steps.tell(name, f"{what} {right(share, of)}")
+    if chance < 1 and share < 1 and share <= chance + 2 * (chance * (1 - chance) / tested) ** 0.5:
         raise StageFailed(
-            f"{name}: {what} {right(score.last)}, and chance gives {100 * chance:.1f} %: it has learned nothing by "
+            f"{name}: {what} {right(share, of)}, and chance gives {100 * chance:.1f} %: it has learned nothing by "
             "which images could be judged; train longer (evaluate.protocol.visits or budget, lgd.reference_epochs), or "
             "begin with more images (lgd.increment)"
         )
 
 
-def right(accuracy: float) -> str:
-    return f"is right on {100 * accuracy:.1f} % of the test images"
+def right(accuracy: float, of: str = "test images") -> str:
+    return f"is right on {100 * accuracy:.1f} % of the {of}"

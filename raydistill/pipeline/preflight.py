@@ -12,6 +12,7 @@ from raydistill.config import Config
 from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
 from raydistill.methods.base import Method
+from raydistill.methods.lgd import judged_by_latents
 from raydistill.methods.resolve import SamplingPlan, Variant, beside, flows, resolve
 from raydistill.methods.weighting import MODES
 from raydistill.models import hub
@@ -256,6 +257,11 @@ def check_growth(v: Variant) -> None:
     if how.student not in registry.names("student"):
         registry.get("student", how.student)
         raise BadInput(f"lgd.student={how.student} is one of a family, which cannot be read back; choose another")
+    if how.reference == "teacher" and judged_by_latents(v.config):
+        raise BadInput(
+            "lgd.reference=teacher sees images, and learnability.space=latent wants judges of latents; choose one of "
+            "lgd.reference=trained and learnability.space=pixel"
+        )
 
 
 def check_masses(v: Variant) -> None:

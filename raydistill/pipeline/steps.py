@@ -10,8 +10,8 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from raydistill.config import Config
 from raydistill.distributed import classifiers, node_log, students
+from raydistill.distributed.classifiers import Lesson
 from raydistill.distributed.nodes import Nodes
 from raydistill.distributed.visibility import needs
 from raydistill.errors import RaydistillError
@@ -19,6 +19,7 @@ from raydistill.evaluation.recipe import students_of
 from raydistill.methods.resolve import Variant
 from raydistill.metrics.own_class import OwnClass
 from raydistill.models.classifier import ClassifierSpec
+from raydistill.models.latent_classifier import LatentClassifierSpec
 from raydistill.pipeline import features, teaching
 from raydistill.progress import say
 from raydistill.stages import runner
@@ -130,7 +131,11 @@ class Steps:
         return self._weighed(v, self.syntheses(v, increment), slots, shown("weigh", v, increment))
 
     def increment(
-        self, v: Variant, increment: int, judges: Mapping[str, ClassifierSpec], before: DistilledSet
+        self,
+        v: Variant,
+        increment: int,
+        judges: Mapping[str, ClassifierSpec | LatentClassifierSpec],
+        before: DistilledSet,
     ) -> DistilledSet:
         """An increment of a curriculum after its first: the most learnable images of their slots, by these judges."""
         p, growth = self.prepared, v.growth
@@ -141,15 +146,22 @@ class Steps:
         images = self.run_stage(stage, shown("increment", v, increment))
         return self._weighed(next_one, images, slots, shown("weigh", next_one, increment))
 
-    def classifier(self, config: Config, ref: SetRef, student: str, seed: int) -> tuple[str, Training]:
-        """The file of a student that is trained on a set with hard labels, and its training."""
-        p = self.prepared
-        t = classifiers.planned(config, p.run, ref, p.splits, student, seed)
-        kept = t.checkpoint(p.run.root / "checkpoints")
-        if t.artifact.manifest() is None or not kept.sealed():
-            self._train(config, ref, t)
-        self._kept["classifier", t.artifact.fingerprint] = t
-        return kept.path, t
+    def classifiers(self, lessons: Sequence[Lesson]) -> list[tuple[str, Training]]:
+        """The files of students that are trained on sets with hard labels, in one fit, and their trainings."""
+        p, planned = self.prepared, []
+        checkpoints, left = p.run.root / "checkpoints", []
+        for lesson in lessons:
+            t = lesson.planned(p.run, p.splits)
+            kept = t.checkpoint(checkpoints)
+            if t.artifact.manifest() is None or not kept.sealed():
+                left.append(lesson)
+            self._kept["classifier", t.artifact.fingerprint] = t
+            planned.append(t)
+        if left:
+            self.still_ours()
+            classifiers.train_all(left, p.run, p.splits, self.nodes.prove)
+            self.computed = True
+        return [(t.checkpoint(checkpoints).path, t) for t in planned]
 
     # -- of sets ---------------------------------------------------------------------------------------------------
 
@@ -253,12 +265,6 @@ class Steps:
         stage = weigh.stage(v.config, self.prepared.run, slots, anchors, self.classes())
         return DistilledSet((images,)).weighing(self.run_stage(stage, name))
 
-    def _train(self, config: Config, ref: SetRef, t: Training) -> None:
-        p = self.prepared
-        self.still_ours()
-        classifiers.train(config, p.run, ref, p.splits, t.student, t.seed, self.nodes.prove)
-        self.computed = True
-
     def _carry(self, stage: Stage, name: str) -> Sealed:
         self.still_ours()
         outcome = runner.run(stage, self._execute, name)
@@ -309,7 +315,13 @@ def nodes_of(p: Prepared) -> Nodes:
     """The nodes that will work on a run, and what they have to see."""
     specs = {"vae.path": p.vae, "generator.path": p.generator, "features.path": p.features, "teacher.path": p.teacher}
     every = [one for v in p.variants for one in v.makers()]
-    specs |= {f"{role}.path": n for v in every if v.sampling for role, n in v.sampling.networks.items()}
+    specs |= {
+        f"{role}.path": n
+        for v in every
+        if v.sampling
+        for role, n in v.sampling.networks.items()
+        if isinstance(n, ClassifierSpec)
+    }
     for decoder in (v.sampling.decoder for v in every if v.sampling):
         specs["learnability.decoder"] = decoder or specs.get("learnability.decoder")
     models = {key: spec.path for key, spec in specs.items() if spec is not None}

@@ -8,8 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from raydistill.report.atoms import AtomDistances
-from raydistill.report.increments import GrowthRow, PartMatrix
+from raydistill.report.atoms import AtomCurve, AtomDistances
+from raydistill.report.cartography import DataMap
+from raydistill.report.increments import ChoiceRow, GrowthRow, PartMatrix
+from raydistill.report.line import Line
 
 RANDOM = "random"
 FULL = "full data"
@@ -202,17 +204,6 @@ class MetricRow:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A curve with its spread: x, mean and std (n,), x ascending. `main` marks the distilled set of this report."""
-
-    name: str
-    x: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    main: bool = False
-
-
-@dataclass(frozen=True)
 class Curves:
     """Test accuracy over image visits, a line a set, of one student."""
 
@@ -331,7 +322,10 @@ class ReportData:
     calls: tuple[CallChart, ...] = ()
     parts: tuple[PartMatrix, ...] = ()
     growth: tuple[GrowthRow, ...] = ()
+    choices: tuple[ChoiceRow, ...] = ()
+    maps: tuple[DataMap, ...] = ()
     atoms: tuple[AtomDistances, ...] = ()
+    fall: AtomCurve | None = None
 
     @property
     def classes(self) -> int:

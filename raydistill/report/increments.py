@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
+from raydistill.report.line import Line
 from raydistill.report.text import percent
 
 MOST = 20  # parts a side with their numbers in the cells
@@ -36,6 +37,26 @@ class GrowthRow:
     accuracy: float
     learned: float | None
     forgotten: float | None
+
+
+@dataclass(frozen=True)
+class ChoiceRow:
+    """Of an increment: mean S of the finished candidates that were `chosen` and `rejected`, None where nothing was, and
+    S of the predicted image over the guided steps."""
+
+    increment: int
+    chosen: float | None
+    rejected: float | None
+    score: Line
+
+    @property
+    def first(self) -> float | None:
+        """S at the first guided step, whose index is the highest."""
+        return float(self.score.mean[-1]) if len(self.score.x) else None
+
+    @property
+    def last(self) -> float | None:
+        return float(self.score.mean[0]) if len(self.score.x) else None
 
 
 def heat(matrix: PartMatrix) -> Markup:

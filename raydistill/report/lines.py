@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from raydistill.report.data import Line
+from raydistill.report.line import Line
 
 HEIGHT = 220
 _LEFT, _TOP, _BOTTOM = 44, 8, 30

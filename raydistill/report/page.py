@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import jinja2
 from markupsafe import Markup
 
-from raydistill.report import calls, classes, increments, lines, plots, text, wording
+from raydistill.evaluation.cartography import HARD, INFORMATIVE
+from raydistill.report import atoms, calls, cartography, classes, increments, lines, plots, text, wording
 from raydistill.report.data import FULL, ClassPanel, Curves, GuidanceTrace, PanelImage, ReportData, ScoreRow, StageCost
 from raydistill.report.images import data_uri, display_copy
+from raydistill.report.increments import ChoiceRow
 from raydistill.report.verdict import verdicts
 
 MAX_PANELS = 50
@@ -81,6 +83,12 @@ def render(data: ReportData) -> str:
             colours=classes.colours(data.embedding.names) if data.embedding else [],
             guidance=[(g, _trace(g)) for g in data.guidance],
             parts=[(m, increments.heat(m)) for m in data.parts],
+            score=_scores(data.choices),
+            maps=[(m, cartography.draw(m, HARD, INFORMATIVE), cartography.legend(m)) for m in data.maps if m.main],
+            kinds=atoms.KINDS,
+            fall=atoms.draw(data.fall) if data.fall else "",
+            hard=HARD,
+            informative=INFORMATIVE,
             calls=[(c.title, calls.draw(c)) for c in data.calls],
             pairs_of_sets=_pairs_of_sets(data),
             total=text.duration(sum(c.seconds for c in data.costs if not c.reused)),
@@ -96,6 +104,12 @@ def _curves(curves: Curves) -> tuple[str, Markup, Markup]:
 
 def _trace(g: GuidanceTrace) -> Markup:
     return lines.chart([g.line], f"{g.name} at each guided step: {g.meaning}", text.number, "step", falling=True)
+
+
+def _scores(choices: Sequence[ChoiceRow]) -> tuple[Markup, Markup]:
+    drawn = [c.score for c in choices]
+    label = "S of the predicted images at each guided step, increment by increment."
+    return lines.chart(drawn, label, text.number, "step", falling=True), lines.legend(drawn)
 
 
 def _pairs_of_sets(data: ReportData) -> list[tuple[list[wording.DifferenceRow], bool]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from raydistill.evaluation.score import unpacked
 from raydistill.metrics.redundancy import redundancy
-from raydistill.report.increments import GrowthRow, PartMatrix
+from raydistill.report.increments import ChoiceRow, GrowthRow, PartMatrix
+from raydistill.report.line import Line
 from raydistill.stages.evaluation.trainer import Training, body, score
 from raydistill.stages.syntheses.increment import CHOSEN, REJECTED
+from raydistill.stages.syntheses.numbers import MeanStd
+from raydistill.stages.syntheses.numbers import of as numbers_of
 from raydistill.state import Results
 
 
@@ -48,9 +51,32 @@ def growth(done: Results) -> tuple[GrowthRow, ...]:
     return tuple(rows)
 
 
+def choices(done: Results) -> tuple[ChoiceRow, ...]:
+    """Of the run's own set, if it grew: what its increments were led and chosen by, those that were."""
+    rows = []
+    grown = done.syntheses.get(done.prepared.config.method)
+    for i, part in enumerate(() if grown is None else grown.parts, 1):
+        seen = numbers_of(part)
+        chosen, rejected = (
+            seen.trace[name, 0].mean if (name, 0) in seen.trace else None for name in (CHOSEN, REJECTED)
+        )
+        steps = seen.curves().get("score", [])
+        if chosen is not None or steps:
+            rows.append(ChoiceRow(i, chosen, rejected, line(f"increment {i}", steps)))
+    return tuple(rows)
+
+
+def line(name: str, values: Sequence[tuple[int, MeanStd]]) -> Line:
+    """Mean and std at each step index."""
+    x = np.array([step for step, _ in values], np.float64)
+    mean, std = (np.array([getattr(v, kind) for _, v in values], np.float64) for kind in ("mean", "std"))
+    return Line(name, x, mean, std)
+
+
 def numbers(done: Results) -> dict[str, float]:
     """redundancy/STUDENT of every set that was cut; of the run's own, if it grew, parts/STUDENT/I/J,
-    increments/I/accuracy, learned, forgotten (shares of the test images), and learnability/chosen and rejected."""
+    increments/I/accuracy, learned, forgotten (shares of the test images), chosen, rejected and score/STEP (S, mean over
+    slots), and learnability/chosen and rejected."""
     flat: dict[str, float] = {}
     for m in matrices(done):
         prefix = "" if m.main else f"metrics/{m.set.replace(' ', '_')}/"
@@ -61,6 +87,10 @@ def numbers(done: Results) -> dict[str, float]:
     for row in growth(done):
         values = {"accuracy": row.accuracy, "learned": row.learned, "forgotten": row.forgotten}
         flat |= {f"increments/{row.increments}/{k}": round(v, 6) for k, v in values.items() if v is not None}
+    for c in choices(done):
+        steps = {f"score/{int(x)}": float(v) for x, v in zip(c.score.x, c.score.mean, strict=True)}
+        scores = {"chosen": c.chosen, "rejected": c.rejected, **steps}
+        flat |= {f"increments/{c.increment}/{k}": round(v, 6) for k, v in scores.items() if v is not None}
     of_method = done.syntheses.get(done.prepared.config.method)  # None where all images are trained on as they are
     trace = {} if of_method is None else of_method.numbers().trace
     for key, name in (("chosen", CHOSEN), ("rejected", REJECTED)):

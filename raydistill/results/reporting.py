@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -30,7 +31,7 @@ from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
 from raydistill.report.text import plural, spread
 from raydistill.report.verdict import verdicts
-from raydistill.results import costs, detail, increments, quantisation
+from raydistill.results import cartography, costs, detail, increments, quantisation
 from raydistill.results.judgement import judgement
 from raydistill.results.numbers import difference_numbers, metrics, of_sets, sample_size
 from raydistill.results.outcomes import outcomes, written
@@ -67,12 +68,15 @@ def write(done: Results) -> None:
         return
     faults.reach("report", "before_write", TRAININGS)
     done.computed |= renew(root, TRAININGS, written(trained), of_product)
-    atoms = quantisation.atom_distances(done)
-    flat = metrics(done) | difference_numbers(judged.differences) | quantisation.numbers(done, atoms)
+    atoms, fall = quantisation.atom_distances(done), quantisation.curve(done)
+    flat = metrics(done) | difference_numbers(judged.differences) | quantisation.numbers(done, atoms, fall)
+    flat |= cartography.numbers(done)
     faults.reach("report", "before_write", RESULT)
     done.computed |= renew(root, RESULT, canonical(flat).encode(), of_product)
     if not fresh(root, PAGE, stamp):
-        html = _drawn(root, stamp) or _sealed(render(data(done, judged, flat, atoms)).encode(), stamp)
+        html = _drawn(root, stamp) or _sealed(
+            render(replace(data(done, judged, flat, atoms), fall=fall)).encode(), stamp
+        )
         faults.reach("report", "before_write", PAGE)
         done.computed |= renew(root, PAGE, html, stamp)
     table(judged)
@@ -148,6 +152,8 @@ def data(done: Results, judged: Judgement, flat: Mapping[str, float], atoms: Seq
         calls=charts(of_sets(done, flat)),
         parts=increments.matrices(done),
         growth=increments.growth(done),
+        choices=increments.choices(done),
+        maps=cartography.maps(done),
         atoms=tuple(atoms),
     )
 

@@ -11,11 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from raydistill import identity
+from raydistill.methods.weighting import effective_sample_size
 from raydistill.stages.syntheses import numbers
 from raydistill.stages.syntheses.numbers import Numbers
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Record
 from raydistill.store.sealed import Sealed
+
+WEIGHED = pa.schema([("class_index", pa.int64()), ("weight", pa.float64())])
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,20 @@ class DistilledSet:
 
     @property
     def effective_sample_size(self) -> float | None:
-        """(sum w)^2 / sum w^2, its mean over the classes; None of a set without weights, or of several parts."""
-        if len(self.weights) != 1 or self.weights[0] is None:
+        """(sum w)^2 / sum w^2, its mean over the classes; None of a set without weights."""
+        if not self.weights:
             return None
-        return self.weights[0].manifest.summary["effective_sample_size"]
+        if len(self.weights) == 1 and self.weights[0] is not None:
+            return self.weights[0].manifest.summary["effective_sample_size"]
+        columns = ["class_index", "weight"]
+        table = pa.concat_tables(
+            [
+                (part if weights is None else weights).read(columns).cast(WEIGHED)
+                for part, weights in zip(self.parts, self.weights, strict=True)
+            ]
+        )
+        label, w = (table[name].to_numpy() for name in columns)
+        return float(np.mean([effective_sample_size(w[label == c]) for c in np.unique(label)]))
 
     @property
     def rows(self) -> int:

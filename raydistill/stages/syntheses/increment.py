@@ -23,6 +23,7 @@ from raydistill.models import loaded
 from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns, unit_images
 from raydistill.models.device import Placement
 from raydistill.models.generator import Generator
+from raydistill.models.latent_classifier import LatentClassifier, LatentClassifierSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.seeding import NoiseKey
 from raydistill.stages.runner import Stage
@@ -48,7 +49,7 @@ class IncrementWork(StageWork):
     generator: Generator
     sampling: Annotated[SamplingPlan, identity]
     how: Annotated[Curriculum, Keys("candidates", "round")]
-    judges: Annotated[Mapping[str, ClassifierSpec], judging]
+    judges: Annotated[Mapping[str, ClassifierSpec | LatentClassifierSpec], judging]
     remembered: Annotated[DistilledSet | None, lambda before, _: [before and before.images_digest]]
     real: Aside[Sealed]  # group's, of which guidance may ask to see a class
 
@@ -141,11 +142,12 @@ class Filler:
             calls.append(np.broadcast_to(nfe, len(at)))
             traces += trace.rows(len(at))
         shape = (count, len(keys))
-        images = np.concatenate(pixels)
-        scores = self.judge(images, [k.class_id for k in every]).reshape(shape) if count > 1 else None
+        images, z = np.concatenate(pixels), np.concatenate(latents)
+        shown = z if self.judge.of_latents else images
+        scores = self.judge(shown, [k.class_id for k in every]).reshape(shape) if count > 1 else None
         return CandidateRound(
             images.reshape(*shape, *images.shape[1:]),
-            np.concatenate(latents).reshape(*shape, *latents[0].shape[1:]),
+            z.reshape(*shape, *z.shape[1:]),
             scores,
             np.concatenate(calls).reshape(shape),
             [traces[c * len(keys) : (c + 1) * len(keys)] for c in range(count)],
@@ -174,13 +176,14 @@ class Filler:
 class Judge:
     """The score S of finished images, by the losses of the current model and of the reference."""
 
-    def __init__(self, networks: Mapping[str, Classifier], omega: float, at: Placement) -> None:
+    def __init__(self, networks: Mapping[str, Classifier | LatentClassifier], omega: float, at: Placement) -> None:
         self.networks, self.omega, self.at = networks, omega, at
+        self.of_latents = any(isinstance(network, LatentClassifier) for network in networks.values())
 
-    def __call__(self, pixels: np.ndarray, class_ids: Sequence[str]) -> np.ndarray:
-        """(B,) float64 of pixels (B, S, S, 3) uint8."""
+    def __call__(self, shown: np.ndarray, class_ids: Sequence[str]) -> np.ndarray:
+        """(B,) float64 of pixels (B, S, S, 3) uint8, or of latents (B, C, h, w) float32 for judges of these."""
         judges = [self.networks[role] for role in roles(self.omega)]
-        x = unit_images(pixels)
+        x = torch.from_numpy(shown) if self.of_latents else unit_images(shown)
         logits = [network.logits(x).double() for network in judges]
         columns = [torch.from_numpy(class_columns(n.spec, class_ids)).to(self.at.device) for n in judges]
         return learnability(logits, columns, self.omega).cpu().numpy()
@@ -213,7 +216,7 @@ def grown(memory: np.ndarray, index: np.ndarray, of: np.ndarray, latents: np.nda
     return np.concatenate([memory, more], axis=1)
 
 
-def judging(judges: Mapping[str, ClassifierSpec], work: IncrementWork) -> list[Any]:
+def judging(judges: Mapping[str, ClassifierSpec | LatentClassifierSpec], work: IncrementWork) -> list[Any]:
     """What candidates are chosen by; nothing where there is no choice."""
     return [[work.how.omega, {role: spec.identity() for role, spec in judges.items()}]] if judges else []
 
@@ -226,7 +229,7 @@ def stage(
     real: Sealed,
     vae: VaeSpec,
     generator: Generator,
-    judges: Mapping[str, ClassifierSpec],
+    judges: Mapping[str, ClassifierSpec | LatentClassifierSpec],
     before: DistilledSet,
 ) -> Stage:
     """The increment of a plan whose guidance has its networks. `judges` choose, if there is a choice; `before` is the

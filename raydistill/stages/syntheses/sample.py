@@ -98,11 +98,13 @@ class Maker:
     def __init__(self, sampling: SamplingPlan, generator: Generator, vae: VaeSpec, pool: SampleConfig) -> None:
         self.at, self.sampling, self.model = placement(pool), sampling, generator
         sampler = sampling.sampler
-        self.denoiser = loaded.generator(generator, self.at, sampler.cfg_scale, sampler.cfg_channels)
+        gradients = sampling.differentiates
+        self.denoiser = loaded.generator(generator, self.at, sampler.cfg_scale, sampler.cfg_channels, gradients)
         self.vae = loaded.vae(vae, self.at)
         classifiers = {role: loaded.classifier(spec, self.at) for role, spec in sampling.networks.items()}
         decoder = loaded.vae(sampling.decoder, self.at) if sampling.decoder else self.vae
-        self.networks = Networks(generator.latent_scale, generator.class_ids, decoder, classifiers)
+        differentiable = self.denoiser if gradients else None
+        self.networks = Networks(generator.latent_scale, generator.class_ids, decoder, classifiers, differentiable)
         self.generate = self.trajectories()
         self.label = {c: i for i, c in enumerate(generator.class_ids)}
 
@@ -142,7 +144,8 @@ class Maker:
                 denoiser.velocity, times, Walk(sampler, trace), guide, batch, trace, start
             )
         steps = model.steps(grid, plan.steps, start)
-        return lambda batch, trace: (loop.sample(denoiser, steps, sampler, guide, batch, trace, start), len(steps))
+        calls = len(steps) + (0 if guide is None else sum(guide.calls_at(step) for step in steps))
+        return lambda batch, trace: (loop.sample(denoiser, steps, sampler, guide, batch, trace, start), calls)
 
 
 def see(

@@ -1,0 +1,104 @@
+"""A curriculum that is judged by latents, and one that asks the generator for gradients."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from curricula import begin, fitted_here, grown, prepared
+
+from raydistill.errors import BadInput, StageFailed
+from raydistill.guidance.learnability import CURRENT, REFERENCE, LearnabilityConfig
+from raydistill.models.device import Placement
+from raydistill.models.latent_classifier import LatentClassifier
+from raydistill.pipeline import curriculum
+from raydistill.pipeline.steps import Steps
+from raydistill.stages.evaluation import latent_judge
+from raydistill.stages.runner import serial
+from raydistill.stages.syntheses.distilled_set import DistilledSet
+from raydistill.stages.syntheses.increment import CHOSEN, REJECTED, Judge
+from raydistill.store import schemas
+
+CPU = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
+LATENT = {"space": "latent"}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return begin(tmp_path_factory.mktemp("begun") / "run")
+
+
+@pytest.fixture
+def root(begun: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(begun, tmp_path / "run")
+
+
+@pytest.fixture
+def fitted() -> Iterator[list[str]]:
+    with fitted_here() as labels:
+        yield labels
+
+
+def test_no_student_is_trained_and_the_best_latents_are_kept(root: Path, fitted: list[str]) -> None:
+    p = prepared(root, learnability=LATENT)
+    made, began = grown(p)
+    assert fitted == [] and [name for name in began if name.startswith("judge")] == ["judge reference", "judge current"]
+    steps, v = Steps(p, serial), p.variants[0]
+    seed = DistilledSet(made.parts[:1])
+    specs = {role: curriculum.of_latents(steps, v, of, role) for role, of in ((REFERENCE, None), (CURRENT, seed))}
+    judge = Judge({role: LatentClassifier(spec, CPU) for role, spec in specs.items()}, 0.5, CPU)
+    table = made.parts[1].read()
+    ids = [["3", "7"][i] for i in table["class_index"].to_pylist()]
+    scores = judge(schemas.tensor_numpy(table["latent"]), ids)
+    for row, score in zip(table.to_pylist(), scores, strict=True):
+        traced = {t["name"]: t["value"] for t in row["trace"] if t["step"] == 0 or t["name"] == "score"}
+        assert traced[CHOSEN] == pytest.approx(score, abs=1e-4) and traced[CHOSEN] >= traced[REJECTED]
+        assert "score" in traced, "it led as well as chose"
+    assert grown(p)[1] == [], "which is found again"
+
+
+def test_judges_are_tested_on_latents_that_none_is_trained_on(root: Path) -> None:
+    p = prepared(root)
+    steps = Steps(p, serial)
+    stage = latent_judge.stage(p.run, None, steps.classes(), ["3", "7"], p.shape, 8, 10, 0, p.config.sample)
+    assert isinstance(stage.work, latent_judge.JudgeWork)
+    (seen, labels, _), (held_out, _, _) = stage.work.real_latents()
+    assert len(seen) + len(held_out) == 41 and len(held_out) == 3 and set(labels.tolist()) == {0, 1}
+    rows = {z.tobytes() for z in seen.numpy()}
+    assert not any(z.tobytes() in rows for z in held_out.numpy())
+    share, tested = latent_judge.accuracy(steps.run_stage(stage))
+    assert tested == 3 and share > 0.5
+
+
+def test_a_judge_that_learns_nothing_stops_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latent_judge, "RATE", 0.0)
+    with pytest.raises(StageFailed, match=r"^reference: a classifier of latents .* learned nothing"):
+        grown(prepared(root, learnability=LATENT))
+
+
+def test_asking_the_generator_for_gradients_is_counted_and_makes_another_set(root: Path, fitted: list[str]) -> None:
+    def increment(**own: object) -> tuple[np.ndarray, list[int]]:
+        made, _ = grown(prepared(root, lgd={"candidates": 1}, learnability={"scale": 0.5, **own}))
+        table = made.parts[1].read(["latent", "nfe"])
+        return schemas.tensor_numpy(table["latent"]), table["nfe"].to_pylist()
+
+    (plain, calls), (through, more) = increment(), increment(through_denoiser=True)
+    assert set(calls) == {2} and set(more) == {3}, "one of the two steps is guided"
+    assert np.isfinite(through).all() and np.abs(plain - through).max() > 1e-3
+
+
+def test_what_does_not_go_together_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"learnability\.decoder decodes for learnability\.space=pixel; leave one"):
+        prepared(tmp_path / "run", learnability=LATENT | {"decoder": "tiny"})
+    with pytest.raises(BadInput, match=r"^lgd\.reference=teacher sees images, and learnability\.space=latent wants"):
+        prepared(tmp_path / "run", learnability=LATENT, lgd={"reference": "teacher"}, teacher={"path": "x"})
+
+
+def test_keys_that_came_later_add_nothing_to_an_identity_at_their_default() -> None:
+    """Increments that were made before them are found."""
+    assert not {"space", "through_denoiser"} & set(LearnabilityConfig().read())
+    assert LearnabilityConfig(space="latent").read()["space"] == "latent"
