@@ -210,8 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings = LearnabilityConfig(micro_batch=args.batch, **more)
             guidance = Learnability(GuidanceConfig(), "epsilon", settings)
             roles = {CURRENT: judges, REFERENCE: judges}
-            asked = None if generator is None else denoise
-            guidance.bind(Networks(1.0, class_ids, decoder, roles, asked))
+            differentiable = None if generator is None else denoise
+            guidance.bind(Networks(1.0, class_ids, decoder, roles, differentiable))
             rows[name] = median(lambda g=guidance: g.delta(pred, slots), args.repeat, sync)
             memory[name] = held(guidance, pred, slots)
     report(rows, memory, load, args)
