@@ -82,8 +82,8 @@ def test_the_page_draws_each_image_in_the_colour_of_its_increment() -> None:
     other = DataMap("dit", "convnet", mean, spread, np.zeros(3, int), False, shares(mean, spread))
     line = Line("increment 2", np.array([3.0, 4.0]), np.array([1.0, -0.5]), np.zeros(2))
     html = render(report(maps=(own, other), choices=(ChoiceRow(2, 2.25, 1.5, line),)))
-    drawn = re.findall(r'<circle class="point (line\d)" cx="([\d.]+)" cy="([\d.]+)" r="6">', html)
-    assert [c for c, _, _ in drawn] == ["line0", "line1", "line1"], "of the run's own set alone"
+    drawn = re.findall(r'<circle class="point (main|line\d)" cx="([\d.]+)" cy="([\d.]+)" r="6">', html)
+    assert [c for c, _, _ in drawn] == ["main", "line0", "line0"], "of the run's own set alone"
     (x0, y0), (x1, y1), (x2, y2) = ((float(x), float(y)) for _, x, y in drawn)
     assert x0 < x2 < x1 and y0 < y1 < y2 and x2 == pytest.approx((x0 + x1) / 2, abs=0.2)
     section = html[html.index('id="increments"') :]

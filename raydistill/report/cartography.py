@@ -79,5 +79,5 @@ def legend(data_map: DataMap) -> Markup:
 
 
 def colour(part: int) -> str:
-    """The class of an increment's marks: as `lines.chart` colours the lines of increments, in their order."""
-    return f"line{part % 6}"
+    """The class of an increment's marks. From the second on, which are led, as `lines.chart` colours their lines."""
+    return f"line{(part - 1) % 6}" if part else "main"
