@@ -128,6 +128,18 @@ def names(kind: str) -> list[str]:
     return sorted(n for n in _entries[kind] if not n.endswith(":") and (kind, n) not in _unusable)
 
 
+def families(kind: str) -> list[str]:
+    """Registered families of a kind, sorted, each with its colon."""
+    _load(kind)
+    return sorted(n for n in _entries[kind] if n.endswith(":"))
+
+
+def knows(kind: str, name: str) -> bool:
+    """Whether `name` is an entry, or of the form FAMILY:MEMBER; which members a family has is its own business."""
+    family, _, member = name.partition(":")
+    return name in names(kind) or (bool(member) and f"{family}:" in families(kind))
+
+
 def get(kind: str, name: str) -> Any:
     """The entry, or what a family makes of a member's name.
 
@@ -144,5 +156,5 @@ def get(kind: str, name: str) -> Any:
         return _entries[kind][family + colon](member)
     alike = difflib.get_close_matches(name, names(kind), n=1)
     hint = f"; did you mean {alike[0]!r}?" if alike else ""
-    known = names(kind) + sorted(f"{n}NAME" for n in _entries[kind] if n.endswith(":"))
+    known = names(kind) + [f"{family}NAME" for family in families(kind)]
     raise BadInput(f"unknown {kind} {name!r}{hint} (known: {', '.join(known)})")

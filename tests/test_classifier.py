@@ -202,19 +202,31 @@ def photos(shared: Path) -> Photos:
 class TestPretrained:
     """Published weights recognise photographs: weights, preprocessing and the order of classes are all right."""
 
-    def test_squeezenet_on_imagenette(self, shared: Path, photos: Photos) -> None:
-        path = shared / "weights" / "classifiers" / "squeezenet1_0-imagenet1k-fp16.safetensors"
+    def net(self, shared: Path, file: str, architecture: str) -> Classifier:
+        path = shared / "weights" / "classifiers" / file
         if not path.is_file():
-            pytest.skip("no SqueezeNet in ../shared")
-        x, truth = photos("imagenette-224", 224, 100)
-        net = Classifier(ClassifierSpec(str(path), "squeezenet1_0", "imagenet1k"), CPU)
+            pytest.skip(f"no {file} in ../shared")
+        return Classifier(ClassifierSpec(str(path), architecture, "imagenet1k"), CPU)
+
+    def accuracy(self, net: Classifier, x: torch.Tensor, truth: list[str]) -> float:
+        """Among the ten classes of ImageNette."""
         ids = class_list("imagenette")
-        columns = class_columns(net.spec, ids)
-        logits = torch.cat([net.logits(part) for part in x.split(25)])
-        right = [ids[i] == t for i, t in zip(logits[:, columns].argmax(1), truth, strict=True)]
-        assert np.mean(right) >= 0.9, "94.7 % on all of them"
+        logits = torch.cat([net.logits(part) for part in x.split(25)])[:, class_columns(net.spec, ids)]
+        return float(np.mean([ids[i] == t for i, t in zip(logits.argmax(1), truth, strict=True)]))
+
+    def test_squeezenet_on_imagenette(self, shared: Path, photos: Photos) -> None:
+        net = self.net(shared, "squeezenet1_0-imagenet1k-fp16.safetensors", "squeezenet1_0")
+        x, truth = photos("imagenette-224", 224, 100)
+        assert self.accuracy(net, x, truth) >= 0.9, "94.7 % on all of them"
         assert sum(p.numel() for p in net.net.parameters()) == 1_248_424
         assert net.features(x[:2]).shape == (2, 512)
+
+    def test_efficientnet_on_imagenette(self, shared: Path, photos: Photos) -> None:
+        net = self.net(shared, "efficientnet_lite0-imagenet1k-fp16.safetensors", "efficientnet_lite0")
+        x, truth = photos("imagenette-224", 224, 25)
+        assert self.accuracy(net, x, truth) >= 0.96, "99.3 % of the first 400"
+        assert sum(p.numel() for p in net.net.parameters()) == 4_652_008
+        assert net.features(x[:2]).shape == (2, 1280)
 
     @pytest.mark.parametrize(("depth", "least"), [(20, 0.72), (56, 0.74)])
     def test_resnets_on_cifar(self, shared: Path, photos: Photos, depth: int, least: float) -> None:

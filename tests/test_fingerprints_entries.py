@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from changes import Changed, changed, finished
+from libraries import stand_ins
 from tiny_run import GENERATED, REAL
 
 from raydistill import registry
@@ -81,7 +82,7 @@ def of_training(config: Config, tiny: Changed) -> str:
 def of_classifier(tiny: Changed, name: str) -> str:
     """By what it labels, embeds and examines: each knows its network by what that says of itself."""
     network = ClassifierSpec.__new__(ClassifierSpec)
-    vars(network).update(vars(tiny.network) | {"architecture": name})
+    vars(network).update(vars(tiny.network) | {"architecture": name, "width": None})
     other = changed(tiny, tiny.config)
     other.network = network
     return "".join(other.stage(stage).artifact.fingerprint for stage in ("embed", "teacher", f"label {GENERATED}"))
@@ -105,11 +106,18 @@ def test_every_kind_is_used_by_a_stage_or_makes_no_artifact() -> None:
     assert set(USERS) | NO_ARTIFACT == set(registry.PACKAGES)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in USERS for name in registry.names(kind)])
+def entries(kind: str) -> list[str]:
+    """All of a kind, and of a family one member."""
+    return [*registry.names(kind), *(f"{family}resnet18" for family in registry.families(kind))]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in USERS for name in entries(kind)])
 def test_another_version_of_an_entry_is_another_artifact(
     kind: str, name: str, tiny: Changed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = USERS[kind](tiny, name)
-    assert USERS[kind](tiny, name) == before
-    monkeypatch.setattr(registry.get(kind, name), "version", 99, raising=False)
-    assert USERS[kind](tiny, name) != before
+    family, colon, _ = name.partition(":")
+    with stand_ins() if colon else contextlib.nullcontext():
+        before = USERS[kind](tiny, name)
+        assert USERS[kind](tiny, name) == before
+        monkeypatch.setattr(registry.entry(kind, family + colon), "version", 99, raising=False)
+        assert USERS[kind](tiny, name) != before

@@ -167,7 +167,8 @@ class ClassifierConfig(Section):
         str | None, Field(description="FILE.safetensors, or a folder with config.json and model.safetensors")
     ] = None
     architecture: Annotated[
-        str | None, Field(description="name of a registered network; null = what config.json says")
+        str | None,
+        Field(description="a registered network, timm:NAME or torchvision:NAME; null = what config.json says"),
     ] = None
     classes: Annotated[
         list[str] | str | None,

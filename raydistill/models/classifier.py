@@ -1,8 +1,9 @@
 """Pretrained classifiers: logits and embeddings of images. Teachers, feature extractors, and students that were saved.
 
 A classifier is FILE.safetensors of a registered architecture, or a folder with model.safetensors and config.json:
-{"architecture", "classes": ids in the order of the columns, "image_size", "mean", "std", "width" (students only)}.
-A file may hold the same in its header, under "classifier", as those do that were trained here.
+{"architecture", "classes": ids in the order of the columns, "image_size", "mean", "std", "width" (students only)},
+or the config.json of timm. A file may hold the same in its header, under "classifier", as those do that were trained
+here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from raydistill import registry
 from raydistill.config import class_list, class_lists
-from raydistill.errors import BadInput, StageFailed
+from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.identity import canonical, digest, file_digest
 from raydistill.models import fits
 from raydistill.models.checkpoint import PICKLES, check_weights, integer, pickled, read_config, read_header
@@ -67,32 +68,34 @@ class ClassifierSpec:
         folder = self.path.is_dir()
         self.about = self.path / "config.json" if folder else self.path
         config = read_config(self.about, f"{key}.path") if folder else read_header(self.path, HEADER, f"{key}.path")
+        config = _of_timm(config) if "pretrained_cfg" in config else config
         self.architecture = self._architecture(architecture, config)
         self.class_ids = self._classes(classes, config)
-        student = self.architecture not in registry.names("classifier")
+        student = self._is_student(config)
         if student and not config:
             raise BadInput(
                 f"{key}.architecture: {self.architecture} is a student, whose preprocessing is not known; give a "
                 f"folder with config.json (docs/bring-your-own.md shows one) and {WEIGHTS}"
             )
         self.width = integer(config, "width", self.about, f"{key}.path") if student else None
-        entry = None if student else registry.get("classifier", self.architecture)
+        entry = None if student else self._entry()
         self.image_size = image_size or self._image_size(config, entry)
         self.mean, self.std = (self._colours(config, entry, name) for name in ("mean", "std"))
         if min(self.std) <= 0:
             raise BadInput(f"{key}.path: {self.about} gives std={list(self.std)}; each must be positive")
         self._check_weights()
+        if entry is not None and self.image_size != entry.image_size:
+            self._check_size(entry.image_size)
 
     def build(self) -> nn.Module:
         """The network as its architecture makes it, with fresh weights."""
         if self.width is None:
-            return registry.get("classifier", self.architecture)(len(self.class_ids))
+            return self._entry()(len(self.class_ids))
         return registry.get("student", self.architecture)(len(self.class_ids), self.image_size, self.width)
 
     def identity(self) -> dict[str, Any]:
         """What logits and features depend on, free of paths."""
-        kind = "classifier" if self.architecture in registry.names("classifier") else "student"
-        code = registry.identity(kind, self.architecture)
+        code = registry.identity("classifier" if self.width is None else "student", self.architecture)
         return {
             **({"code": code} if code else {}),
             "weights": file_digest(self.weights),
@@ -117,12 +120,25 @@ class ClassifierSpec:
 
     def _architecture(self, requested: str | None, config: dict[str, Any]) -> str:
         name = self._agreed("architecture", requested, config.get("architecture"))
-        known = [*registry.names("classifier"), *registry.names("student")]
-        if name not in known:
+        if not any(registry.knows(kind, str(name)) for kind in ("classifier", "student")):
+            known = [*registry.names("classifier"), *registry.names("student")]
             alike = difflib.get_close_matches(str(name), known, n=1)
             hint = f"; did you mean {alike[0]!r}?" if alike else ""
+            known += [f"{family}NAME" for family in registry.families("classifier")]
             raise BadInput(f"{self.key}.architecture: unknown architecture {name!r}{hint} (known: {', '.join(known)})")
         return name
+
+    def _is_student(self, config: dict[str, Any]) -> bool:
+        """A name of both kinds, as timm's are, is that of a student where a width is stated, as all students have."""
+        student, classifier = (registry.knows(kind, self.architecture) for kind in ("student", "classifier"))
+        return student and ("width" in config or not classifier)
+
+    def _entry(self) -> Any:
+        """The registered classifier. Raises BadInput where the member of a family is not known or not installed."""
+        try:
+            return registry.get("classifier", self.architecture)
+        except BadInput as e:
+            raise BadInput(f"{self.key}.architecture: {e}") from None
 
     def _classes(self, requested: Sequence[str] | str | None, config: dict[str, Any]) -> list[str]:
         key = f"{self.key}.classes"
@@ -199,6 +215,27 @@ class ClassifierSpec:
                 f"{self.key}.path: {self.weights} does not fit {self.architecture}: {misfit}; give another "
                 f"{self.key}.architecture or {self.key}.path"
             )
+
+    def _check_size(self, made_for: int) -> None:
+        """Shows the network an image of `image_size` without memory: some take only the size that they are made for."""
+        try:
+            with torch.device("meta"), torch.no_grad():
+                self.build().eval()(torch.zeros(1, 3, self.image_size, self.image_size))
+        except Exception as e:  # networks raise many kinds for what is too small or of another size
+            raise BadInput(
+                f"{self.key}.image_size: {self.architecture} cannot take images of {self.image_size} px "
+                f"({one_line(e)}); {made_for} is what it is made for"
+            ) from None
+
+
+def _of_timm(config: dict[str, Any]) -> dict[str, Any]:
+    """The config.json that timm writes beside its weights, in the words of this page."""
+    data = config["pretrained_cfg"]
+    if not isinstance(data, dict) or "architecture" not in config:
+        return config
+    name = ".".join(str(part) for part in (config["architecture"], data.get("tag")) if part)
+    shown = {"image_size": data["input_size"][-1]} if isinstance(data.get("input_size"), list) else {}
+    return {"architecture": f"timm:{name}", **shown, **{key: data[key] for key in ("mean", "std") if key in data}}
 
 
 def _counters(net: nn.Module) -> set[str]:

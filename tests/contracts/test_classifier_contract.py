@@ -1,12 +1,15 @@
-"""What every registered classifier must keep. A new file is picked up by itself."""
+"""What every registered classifier must keep, and of a family one member. A new file is picked up by itself."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from libraries import MEMBERS, provided
 from safetensors.torch import save_file
 
 from raydistill import registry
@@ -16,7 +19,18 @@ from raydistill.models.device import Placement
 CPU = Placement(torch.device("cpu"), torch.float32, "cpu")
 IDS = ["n1", "n2", "n3"]
 
-pytestmark = pytest.mark.parametrize("name", registry.names("classifier"))
+pytestmark = pytest.mark.parametrize("name", [*registry.names("classifier"), *MEMBERS])
+
+
+@pytest.fixture(autouse=True)
+def library(name: str) -> Iterator[None]:
+    """That of a family's member: itself where it is installed, and else a stand-in."""
+    with provided(name.partition(":")[0]) if ":" in name else nullcontext():
+        yield
+
+
+def test_a_member_of_every_family_is_held_to_it(name: str) -> None:
+    assert [f"{m.partition(':')[0]}:" for m in MEMBERS] == registry.families("classifier")
 
 
 def weights(name: str, classes: int = 3) -> dict[str, torch.Tensor]:
@@ -39,13 +53,14 @@ def test_its_preprocessing_is_known(name: str) -> None:
 
 @pytest.mark.parametrize("classes", [2, 7])
 def test_a_logit_for_every_class_and_an_embedding_that_knows_no_class(name: str, classes: int) -> None:
-    net = registry.get("classifier", name)(classes).eval()
+    kind = registry.get("classifier", name)
+    net = kind(classes).eval()
     with torch.no_grad():
-        x = torch.randn(2, 3, net.image_size, net.image_size)
+        x = torch.randn(2, 3, kind.image_size, kind.image_size)
         logits, features = net(x), net.features_of(x)
     assert logits.shape == (2, classes) and features.ndim == 2 and len(features) == 2
     with torch.device("meta"):
-        other = registry.get("classifier", name)(classes + 1).features_of(x.to("meta"))
+        other = kind(classes + 1).eval().features_of(x.to("meta"))
     assert other.shape == features.shape
 
 
