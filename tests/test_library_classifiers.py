@@ -153,16 +153,16 @@ class TestThemselves:
     """The libraries' own networks, with published weights that ours are known to give the right answers with."""
 
     def same(
-        self, name: str, ours: str, path: Path, weights: dict[str, torch.Tensor], tmp_path: Path
+        self, name: str, built_in: str, path: Path, weights: dict[str, torch.Tensor], tmp_path: Path
     ) -> ClassifierSpec:
         file = tmp_path / "weights.safetensors"
         save_file(weights, file)
         theirs = Classifier(ClassifierSpec(str(file), name, "imagenet1k"), CPU)
-        own = Classifier(ClassifierSpec(str(path), ours, "imagenet1k"), CPU)
-        x = own.prepare(torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0)))
+        ours = Classifier(ClassifierSpec(str(path), built_in, "imagenet1k"), CPU)
+        x = ours.prepare(torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0)))
         with torch.no_grad():
             for answer in (lambda net: net(x), lambda net: net.features_of(x)):
-                torch.testing.assert_close(answer(theirs.net), answer(own.net), rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(answer(theirs.net), answer(ours.net), rtol=1e-4, atol=1e-4)
         return theirs.spec
 
     def test_squeezenet_of_torchvision_is_ours(self, shared: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def unusable(family: str, name: str, e: Exception) -> str:
 def check_known(family: str, name: str, known: Collection[str]) -> None:
     """Raises BadInput with the nearest names for one that the library does not have."""
     if name not in known:
-        alike = [f"{family}:{near}" for near in difflib.get_close_matches(name, known, n=3)]
+        alike = [f"{family}:{nearest}" for nearest in difflib.get_close_matches(name, known, n=3)]
         hint = f"; did you mean {' or '.join(map(repr, alike))}?" if alike else ""
         raise BadInput(f"{family} has no classifier {name!r}{hint} ({len(known)} are known)")
 
