@@ -81,7 +81,14 @@ class TestLabelFile:
             ([*LINES[1:], "blue1.png"], "line 6 is 'blue1.png'"),
             ([*LINES[1:], "blue1.png,"], "line 6 is 'blue1.png,'"),
             ([*LINES[1:], ",blue"], "line 6 is ',blue'"),
-            (["ImageId,PredictionString", *LINES], "names an image that is not there: ImageId"),
+            (["name,kind", *LINES], "names an image that is not there: name"),
+            (
+                ["file,colour,shade", "blue0.png,blue,1"],
+                "has the columns file, colour, shade; name that of the classes",
+            ),
+            (["file,label", "blue0.png"], "line 2 lacks a file or a class"),
+            (["file,label", "blue0,blue", "blue0.png,blue"], "both with and without their suffix"),
+            (["ImageId,PredictionString", "blue0,blue 1 2 3 4 red 1 2 3 4"], "gives blue0 boxes of 2 classes"),
         ],
     )
     def test_that_does_not_fit_is_refused(self, tiny_folder: Path, lines: list[str], why: str) -> None:
@@ -105,6 +112,56 @@ class TestLabelFile:
         assert len(listed(tiny_folder)) == 6
         (tiny_folder / "val" / "loose.png").write_bytes(b"?")
         assert "keep one of the two" in refused(tiny_folder)
+
+
+class TestTables:
+    """Labels as others publish them are read as those of val.txt: the same listing, to the byte."""
+
+    @pytest.mark.parametrize(
+        ("name", "head", "form"),
+        [
+            ("val.csv", "file,label", "{f}.png,{c}"),
+            ("val.csv", "label,shade,file_name", "{c},1,{f}.png"),
+            ("val/metadata.csv", "file_name,colour", "{f}.png,{c}"),
+            ("val/metadata.jsonl", "", '{{"file_name": "{f}.png", "label": "{c}"}}'),
+            ("LOC_val_solution.csv", "ImageId,PredictionString", "{f},{c} 10 20 30 40 {c} 1 2 3 4 "),
+            ("val.txt", "ImageId,PredictionString", "{f},{c} 10 20 30 40 "),
+            ("val.txt", "", "{f} {c}"),
+            ("val.txt", "", "{f}.png\t{c}\t0\t0\t62\t62"),
+        ],
+    )
+    def test_are_read(self, tiny_folder: Path, name: str, head: str, form: str) -> None:
+        flat(tiny_folder)
+        digest = listed(tiny_folder).digest
+        (tiny_folder / "val.txt").unlink()
+        lines = [head, *(form.format(f=line.split(".")[0], c=line.split()[1]) for line in LINES)]
+        (tiny_folder / name).write_text("\n".join(lines))
+        for path in (str(tiny_folder), f"file://{tiny_folder}"):
+            assert listed(path).digest == digest
+
+    def test_tiny_imagenet_has_images_and_annotations_in_the_split(self, tiny_folder: Path) -> None:
+        lines = [f"{f}\t{c}\t0\t0\t62\t62" for f, c in map(str.split, LINES)]
+        flat(tiny_folder, lines, "val/val_annotations.txt")
+        (tiny_folder / "val" / "images").mkdir()
+        for image in (tiny_folder / "val").glob("*.png"):
+            image.rename(tiny_folder / "val" / "images" / image.name)
+        for path in (str(tiny_folder), f"file://{tiny_folder}"):
+            splits = open_splits(config("imagefolder", path))
+            assert splits.test.ids.to_pylist()[:2] == ["images/blue0.png", "images/blue1.png"]
+            assert list(splits.test.counts) == [2, 2, 2]
+            assert len(list(splits.source.read("val", splits.test.ids.to_pylist()))) == 6
+
+    def test_beside_class_folders_are_not_asked(self, tiny_folder: Path) -> None:
+        """A table of weights may lie there (docs: judging images)."""
+        (tiny_folder / "val" / "loose.png").write_bytes(b"?")
+        (tiny_folder / "val" / "metadata.csv").write_text("file_name,weight\nred/000.png,1\n")
+        assert len(listed(tiny_folder)) == 6
+
+    def test_of_json_that_does_not_fit_is_refused(self, tiny_folder: Path) -> None:
+        flat(tiny_folder, ['{"file_name": "blue0.png"}'], "val/metadata.jsonl")
+        assert "line 1 lacks file_name or label" in refused(tiny_folder)
+        (tiny_folder / "val" / "metadata.jsonl").write_text("{")
+        assert "line 1 cannot be read" in refused(tiny_folder)
 
 
 class TestSplitsApart:

@@ -15,21 +15,22 @@ from raydistill.errors import BadInput, StageFailed
 from raydistill.progress import say
 from raydistill.registry import register
 from raydistill.sources.base import ClassInfo, Listing
-from raydistill.sources.labelfile import label_file, read_labels
+from raydistill.sources.labelfile import annotations_of, label_file, read_labels
 from raydistill.sources.layout import class_names, no_split, open_root, required_path
 from raydistill.sources.leakage import check_folders, check_images
 from raydistill.sources.tree import READERS, File, hidden, tree_of
 from raydistill.store.location import Location, reason
+
+TINY = "images"  # the folder of a split in which Tiny-ImageNet has the unsorted images
 
 
 @register("source", "imagefolder")
 class ImageFolder:
     """Class id = folder name; class name = the same, unless `classes.json` in PATH gives another.
 
-    Images of a split may also lie unsorted in PATH/SPLIT/ with a file PATH/SPLIT.txt or PATH/SPLIT_labels.txt beside
-    it, a line "FILE CLASS" or "FILE,CLASS" an image. Hidden files, files that are not images by their name and what
-    systems leave behind (`tree.LEFTOVERS`) are not read. A symbolic link that leaves PATH is refused, and so are
-    validation images that are training images too.
+    Images of a split may also lie unsorted in PATH/SPLIT/ with a file that gives their classes (`labelfile`). Hidden
+    files, files that are not images by their name and what systems leave behind (`tree.LEFTOVERS`) are not read. A
+    symbolic link that leaves PATH is refused, and so are validation images that are training images too.
     """
 
     def __init__(self, config: SourceConfig) -> None:
@@ -41,7 +42,9 @@ class ImageFolder:
         root = open_root(self.path)
         tree = tree_of(root, _split_folder(root, split))
         classes, loose = tree.top()
-        label_list = label_file(root, split) if loose else None
+        if list(classes) == [TINY] and not loose and (root / annotations_of(split)).size() is not None:
+            classes, loose = [], next(tree.images(classes))
+        label_list = label_file(root, split, tables=not classes) if loose else None
         if classes and label_list:
             raise BadInput(
                 f"source: {tree.folder} holds class folders, and images beside them that {label_list} sorts; "
@@ -124,7 +127,7 @@ def _sorted_by(
     label_list: Location, loose: Sequence[File], known: Sequence[str] | None
 ) -> tuple[Sequence[str], Sequence[Sequence[File]]]:
     """Unsorted images by the class that the label file gives them; the known classes, or those of the file."""
-    labels = read_labels(label_list, [name for name, _ in loose], known)
+    labels = read_labels(label_list, [name.removeprefix(f"{TINY}/") for name, _ in loose], known)
     by_class: dict[str, list[File]] = {c: [] for c in sorted(set(labels) | set(known or ()))}
     for file, class_id in zip(loose, labels, strict=True):
         by_class[class_id].append(file)
