@@ -247,14 +247,14 @@ def report(rows: dict[str, tuple[float, float]], memory: dict[str, int], load: f
         share = f"{memory[name] / args.batch / 1e6:,.1f}" if name in memory else ""
         cells.append([name, *(f"{s:.3g}" for s in seconds), ratio, share])
     head = ["what", "seconds a batch", "CPU seconds", "guided / unguided step", "MB held an image"]
-    text = f"Batch {args.batch}, {where}, load {load:.1f} at the start.\n\n{table(head, cells)}"
+    print(f"Batch {args.batch}, {where}, load {load:.1f} at the start.\n")
     if args.out is None:
-        print(text)
+        print(table(head, cells))
         return
     args.out.parent.mkdir(parents=True, exist_ok=True)
     seconds, cpu = ({name: values[i] for name, values in rows.items()} for i in (0, 1))
     body = {"seconds": seconds, "cpu_seconds": cpu, "bytes": memory, "batch": args.batch, "machine": machine()}
-    save(args.out, body | {"where": where, "load": load}, text)
+    save(args.out, body | {"where": where, "load": load}, table(head, cells))
 
 
 if __name__ == "__main__":
