@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from samples import COLOURS, config, refusal
 
-from raydistill.sources.base import open_source
+from raydistill.errors import BadInput
+from raydistill.sources.base import Splits, open_source, open_splits
 
 
 class TestImageFolder:
@@ -133,3 +135,68 @@ class TestImageFolder:
             listing = source.list("train")
             assert listing.ids.to_pylist() == [f"{name}/deep/1.png" for name in odd]
             assert [data.decode() for data in source.read("train", listing.ids.to_pylist())] == odd
+
+
+class TestLevels:
+    """What lies a level too deep or too shallow is told with the keys that read it, and these do."""
+
+    def splits(self, path: Path, **more: Any) -> Splits:
+        return open_splits(config("imagefolder", path, **more))
+
+    def refused(self, path: Path, **more: Any) -> str:
+        with pytest.raises(BadInput) as caught:
+            self.splits(path, **more)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def test_both_splits_a_level_too_deep(self, tiny_folder: Path) -> None:
+        expected = self.splits(tiny_folder)
+        for split in ("train", "val"):
+            (tiny_folder / split).rename(tiny_folder / "moved")
+            (tiny_folder / split).mkdir()
+            (tiny_folder / "moved").rename(tiny_folder / split / "set")
+        line = self.refused(tiny_folder)
+        assert "is set, which holds blue, green, red" in line and "as train/set" in line
+        there = self.splits(tiny_folder, train="train/set", val="val/set")
+        assert (there.train.digest, there.test.digest) == (expected.train.digest, expected.test.digest)
+        assert len(list(there.source.read("val/set", there.test.ids.to_pylist()))) == 6
+        assert "no split 'se'" in self.refused(tiny_folder, train="train/se")
+        assert "no split" in self.refused(tiny_folder, train="train/../train/set")
+
+    def test_the_set_itself_a_level_too_deep(self, tiny_folder: Path) -> None:
+        assert f"{tiny_folder} has; give that as source.path" in self.refused(tiny_folder.parent)
+
+    def test_classes_at_the_root(self, tiny_folder: Path) -> None:
+        root = tiny_folder / "train"
+        assert "source.train=. source.search_split=0.2" in (line := self.refused(root)) and "blue, green, red" in line
+        there = self.splits(root, train=".", search_split=0.4)
+        assert len(there.train) + len(there.test) == 12 and len(list(there.source.read(".", ["red/000.png"]))) == 1
+
+    def test_no_validation_images(self, tiny_folder: Path) -> None:
+        (tiny_folder / "val").rename(tiny_folder.parent / "elsewhere")
+        line = self.refused(tiny_folder)
+        assert "no split 'val'" in line and "source.search_split=0.2" in line
+        assert len(self.splits(tiny_folder, search_split=0.4).train) < 12
+
+    def test_classes_of_classes_are_read_as_one_and_said(
+        self, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.splits(tiny_folder)
+        assert not capsys.readouterr().err
+        for split in ("train", "val"):
+            for name in ("green", "red"):
+                (tiny_folder / split / "warm").mkdir(exist_ok=True)
+                (tiny_folder / split / name).rename(tiny_folder / split / "warm" / name)
+        assert self.splits(tiny_folder).train.counts.tolist() == [4, 8]
+        assert "class 'warm' has its images in the folders green, red" in capsys.readouterr().err
+
+    def test_links_that_lead_out_are_read_from_the_folder_that_holds_both(self, tiny_folder: Path) -> None:
+        subset = tiny_folder.parent / "subset"
+        for split in ("train", "val"):
+            (subset / split).mkdir(parents=True)
+            for name in ("blue", "red"):
+                (subset / split / name).symlink_to(tiny_folder / split / name)
+        line = self.refused(subset)
+        assert f"source.path={subset.parent} source.train=subset/train" in line
+        there = self.splits(subset.parent, train="subset/train", val="subset/val")
+        assert [c.class_id for c in there.train.classes] == ["blue", "red"] and len(there.test) == 4

@@ -16,9 +16,10 @@ from raydistill.progress import say
 from raydistill.registry import register
 from raydistill.sources.base import ClassInfo, Listing
 from raydistill.sources.labelfile import annotations_of, label_file, read_labels
-from raydistill.sources.layout import class_names, no_split, open_root, required_path
+from raydistill.sources.layout import class_names, open_root, required_path
 from raydistill.sources.leakage import check_folders, check_images
-from raydistill.sources.tree import READERS, File, hidden, tree_of
+from raydistill.sources.levels import below, check_level, split_folder, sub_classes
+from raydistill.sources.tree import READERS, File, tree_of
 from raydistill.store.location import Location, reason
 
 TINY = "images"  # the folder of a split in which Tiny-ImageNet has the unsorted images
@@ -40,7 +41,8 @@ class ImageFolder:
     def list(self, split: str) -> Listing:
         """Classes in the order of their folder names, images by path within the class."""
         root = open_root(self.path)
-        tree = tree_of(root, _split_folder(root, split))
+        folder = split_folder(root, split, (self.train, self.val))
+        tree = tree_of(root, folder)
         classes, loose = tree.top()
         if list(classes) == [TINY] and not loose and (root / annotations_of(split)).size() is not None:
             classes, loose = [], next(tree.images(classes))
@@ -55,6 +57,8 @@ class ImageFolder:
             classes, images = _sorted_by(label_list, loose, self._known(root, split))
         elif classes:
             classes = sorted(_utf8(tree.folder, classes))
+            if not loose:
+                check_level(folder, split, classes)
             images = tree.images(classes)
         else:
             raise BadInput(
@@ -63,14 +67,16 @@ class ImageFolder:
             )
         listing = _listing(tree.folder, split, classes, _named(root, classes), images)
         self._check_apart(root, listing)
+        if split == self.train and (above := sub_classes(listing)):
+            say("source", above)
         if tree.leftovers:
             say("source", _skipped(split, sorted(tree.leftovers)))
         return listing
 
     def _known(self, root: Location, split: str) -> Sequence[str] | None:
         """The classes that unsorted images may have: the training split's folders, or what classes.json names."""
-        if split != self.train and (root / self.train).exists():
-            classes, _ = tree_of(root, root / self.train).top()
+        if split != self.train and (train := below(root, self.train)).exists():
+            classes, _ = tree_of(root, train).top()
             if classes:
                 return classes
         known = class_names(root)
@@ -86,7 +92,7 @@ class ImageFolder:
 
     def read(self, split: str, ids: Sequence[str]) -> Iterator[bytes]:
         """One file after the other from a disk, a few at a time from an object store."""
-        folder = Location.of(self.path) / split
+        folder = below(Location.of(self.path), split)
         fs, base = folder.filesystem()
         if folder.is_local:
             yield from (_read(fs, base, name) for name in ids)
@@ -143,13 +149,6 @@ def _read(fs: pafs.FileSystem, base: str, name: str) -> bytes:
             f"source: {base}/{name} was listed but cannot be read: {reason(e)}; "
             "put it back, or start again with the images as they are now"
         ) from None
-
-
-def _split_folder(root: Location, split: str) -> Location:
-    have = sorted(i.base_name for i in root.infos() if i.type == pafs.FileType.Directory and not hidden(i.base_name))
-    if split not in have:
-        raise no_split(root, split, have)
-    return root / split
 
 
 def _utf8(folder: Location, names: Sequence[str]) -> Sequence[str]:

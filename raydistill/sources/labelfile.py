@@ -36,7 +36,7 @@ def label_file(root: Location, split: str, tables: bool) -> Location | None:
 
 def annotations_of(split: str) -> str:
     """Where Tiny-ImageNet has the classes of the images in SPLIT/images/."""
-    return f"{split}/{split}_annotations.txt"
+    return f"{split}/{split.rpartition('/')[2]}_annotations.txt"
 
 
 def read_labels(location: Location, names: Sequence[str], known: Sequence[str] | None) -> list[str]:

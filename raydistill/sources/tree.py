@@ -25,7 +25,7 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name in LEFTOVERS
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
@@ -63,7 +63,7 @@ class _Store:
         entries = [i for i in self.folder.infos() if not self._skipped(i.base_name, i.base_name)]
         return (
             [i.base_name for i in entries if i.type == pafs.FileType.Directory],
-            [self._file(i) for i in entries if i.type == pafs.FileType.File and _is_image(i.base_name)],
+            [self._file(i) for i in entries if i.type == pafs.FileType.File and is_image(i.base_name)],
         )
 
     def images(self, classes: Sequence[str]) -> Iterator[Sequence[File]]:
@@ -73,7 +73,7 @@ class _Store:
 
     def _below(self, name: str) -> Sequence[File]:
         entries = infos(self.fs, f"{self.base}/{name}", recursive=True)
-        files = [self._file(i) for i in entries if i.type == pafs.FileType.File and _is_image(i.base_name)]
+        files = [self._file(i) for i in entries if i.type == pafs.FileType.File and is_image(i.base_name)]
         return [f for f in files if not any(self._skipped(part, f[0]) for part in f[0].split("/"))]
 
     def _skipped(self, part: str, path: str) -> bool:
@@ -94,15 +94,14 @@ class _Disk:
     def __init__(self, root: Location, folder: Location) -> None:
         self.root, self.folder = os.path.realpath(root.uri), folder
         self.leftovers: list[str] = []
-        if os.path.islink(folder.uri):
-            self._check_link(folder.uri)
+        self._check_link(folder.uri)
 
     def top(self) -> tuple[Sequence[str], Sequence[File]]:
         classes, loose = [], []
         for entry in self._entries(self.folder.uri):
             if entry.is_dir():
                 classes.append(entry.name)
-            elif _is_image(entry.name) and entry.is_file():
+            elif is_image(entry.name) and entry.is_file():
                 loose.append(_file(entry, entry.name))
         return classes, loose
 
@@ -132,15 +131,21 @@ class _Disk:
         for entry in self._entries(path):
             if entry.is_dir():
                 yield from self._below(entry.path, f"{name}/{entry.name}", (*above, real))
-            elif _is_image(entry.name) and entry.is_file():
+            elif is_image(entry.name) and entry.is_file():
                 yield _file(entry, f"{name}/{entry.name}")
+
+    def _holding(self, real: str) -> str:
+        """The keys with which the split lies in a source that holds `real` too."""
+        common = os.path.commonpath([self.root, real])
+        key = f"source.path={common} source.train={os.path.relpath(self.folder.uri, common)}"
+        return f"{key}, and source.val likewise"
 
     def _check_link(self, path: str) -> None:
         real = os.path.realpath(path)
         if os.path.commonpath([self.root, real]) != self.root:
             raise BadInput(
-                f"source: {path} is a symbolic link that leads out of source.path (to {real}); "
-                "copy the files there or give the folder that holds both as source.path"
+                f"source: {path} is a symbolic link that leads out of source.path (to {real}); copy the files there "
+                f"or give the folder that holds both, {self._holding(real)}"
             )
         if not os.path.exists(real):
             raise BadInput(f"source: {path} is a symbolic link to {real}, which does not exist; remove or repair it")
