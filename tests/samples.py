@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from raydistill import registry
@@ -65,6 +66,20 @@ def refusal(source: Source, split: str = "train") -> str:
         source.list(split)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def images_of(seed: int = 0, count: int = 6) -> list[bytes]:
+    """The bytes of `rows`."""
+    return [data or b"" for data, _ in rows(seed, count)]
+
+
+def remedied(kind: str, line: str, path: Path, **more: Any) -> SourceConfig:
+    """The configuration of a source with every `source.KEY=VALUE` that the error line names."""
+    words = [word.strip(".,;") for word in line.replace("`", " ").split()]
+    pairs = dict(w.removeprefix("source.").split("=", 1) for w in words if w.startswith("source.") and "=" in w)
+    values = {key: yaml.safe_load(value) for key, value in pairs.items() if value != "NAME"}
+    assert values, line
+    return config(kind, **({"path": path} | more | values))
 
 
 def write_folder(path: Path, splits: dict[str, int]) -> Path:

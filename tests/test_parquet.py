@@ -89,19 +89,12 @@ class TestParquet:
     @pytest.mark.parametrize(
         ("columns", "why"),
         [
-            (
-                {"image": [{"bytes": b"x", "path": "x"}], "fine_label": [0]},
-                "'label' is missing; it has the columns image",
-            ),
-            (
-                {"img": [{"bytes": b"x", "path": "x"}], "label": [0]},
-                "'image' is missing; it has the columns img, label",
-            ),
+            ({"image": [{"bytes": b"x", "path": "x"}]}, "'label' is missing; it has the columns image"),
+            ({"img": ["x"], "label": [0]}, "'image' is missing; it has the columns img, label"),
             ({"image": ["a.png"], "label": [0]}, "'image' is string"),
-            ({"image": [b"x"], "label": [0]}, "'image' is binary"),
             ({"image": [{"bytes": "text", "path": "x"}], "label": [0]}, "'image' is struct<bytes: string"),
             ({"image": [{"path": "x"}], "label": [0]}, "'image' is struct<path: string"),
-            ({"image": [{"bytes": b"x", "path": "x"}], "label": ["cat"]}, "'label' is string, not an integer"),
+            ({"image": [{"bytes": b"x", "path": "x"}], "label": [True]}, "'label' is bool, not an integer or text"),
             ({"image": [{"bytes": b"x", "path": "x"}], "label": [0.0]}, "'label' is double, not an integer"),
         ],
         ids=lambda v: None if isinstance(v, dict) else v.split(";")[0],
@@ -169,8 +162,12 @@ class TestParquet:
         assert peak - before < 3_000_000
 
 
+POOLS: list[pa.MemoryPool] = []  # kept: arrow's threads may free into one after it was in use
+
+
 def _peak_while(action: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> int:
     pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    POOLS.append(pool)
     old = pa.default_memory_pool()
     pa.set_memory_pool(pool)
     try:

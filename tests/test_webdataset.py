@@ -175,21 +175,27 @@ class TestSamples:
             ([("a.jpg", b"x"), ("a.cls", b"9" * 5000)], "not a whole number"),
             *[
                 ([("a.jpg", b"x"), ("a.cls", text)], "a.cls is not a whole number")
-                for text in (b"", b"cat", b"1.0", b"0x1", b"\xff", b"\xd9\xa3")
+                for text in (b"", b"1.0", b" nan ", b"\xd9\xa3")
             ],
             *[
-                ([("a.jpg", b"x"), ("a.json", text)], "the label of a.json is not a whole number")
-                for text in (
-                    b"",
-                    b"3",
-                    b"{}",
-                    b'{"label": "3"}',
-                    b'{"label": true}',
-                    b'{"label": 1.5}',
-                    b"[" * 100_000,
-                    b"\xff",
-                )
+                ([("a.jpg", b"x"), ("a.cls", text)], "a.cls is not one line of at most 256 characters")
+                for text in (b"a dog\nand a cat", b"c" * 257)
             ],
+            ([("a.jpg", b"x"), ("a.cls", b"\xff")], "a.cls is not UTF-8"),
+            (
+                [("a.jpg", b"x"), ("a.cls", b"cat")],
+                "0090.cls says the class in another way (number: '0') than a.cls (text",
+            ),
+            *[
+                ([("a.jpg", b"x"), ("a.json", text)], "the label of a.json is not a whole number or a text")
+                for text in (b'{"label": true}', b'{"label": 1.5}', b'{"label": null, "class": 3}')
+            ],
+            *[
+                ([("a.jpg", b"x"), ("a.json", text)], "a.json is not a JSON object")
+                for text in (b"", b"3", b"[" * 100_000, b"\xff")
+            ],
+            ([("a.jpg", b"x"), ("a.json", b"{}")], "a.json has no key 'label' (it has none)"),
+            ([("n01440764.tar", b"x")], "it holds archives (n01440764.tar), not images"),
             ([("a.jpg", b"x"), ("a.json", b" " * (2**20 + 1))], "more than the 1048576 of a label"),
         ],
     )

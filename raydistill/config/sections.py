@@ -29,6 +29,14 @@ class SourceConfig(Section):
     path: Annotated[str | None, Field(description="folder that holds the splits")] = None
     train: Annotated[str, Field(description="name of the training split")] = "train"
     val: Annotated[str, Field(description="name of the validation split")] = "val"
+    image_column: Annotated[
+        str | None,
+        Field(description="column of a Parquet or Arrow table that holds the images; null = the one that fits"),
+    ] = None
+    label_column: Annotated[
+        str | None,
+        Field(description="column or WebDataset JSON key that holds the labels; null = the one that fits"),
+    ] = None
     image_size: Annotated[int, Field(ge=8, le=1024, description="pixels a side; centre crop, bicubic")] = 32
     classes: Annotated[
         list[str] | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,8 @@ from raydistill.sources.base import ClassInfo
 from raydistill.store.location import Location, reason
 
 CLASSES = "classes.json"
+VAL = "val"
+NAMES_OF_VAL = ("validation", "valid", "test")  # by which a validation split goes elsewhere, the likeliest first
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,39 @@ def numbered_classes(root: Location, labels: np.ndarray) -> tuple[tuple[ClassInf
     return tuple(ClassInfo(d, known.name_of[d]) for d in known.dirs), in_range(root, labels, len(known.dirs))
 
 
+def told_classes(root: Location, names: Sequence[str], origin: str) -> tuple[ClassInfo, ...]:
+    """The class of each name: found by id or name in `classes.json`, and without that the name itself.
+
+    `origin` says in an error whose names they are ("of the Parquet schema").
+    """
+    known = class_names(root)
+    if known is None:
+        return tuple(ClassInfo(n, n) for n in names)
+    ids = known.ids_of(names)
+    if ids is None:
+        strange = next(n for n in names if n not in known.dirs and known.names.count(n) != 1)
+        raise BadInput(
+            f"source: {root}/{CLASSES} does not tell which class {strange!r} {origin} is "
+            "(it is no dir, and not exactly one name, there); make them agree or remove the file"
+        )
+    if len(set(ids)) != len(ids):
+        raise BadInput(f"source: two names {origin} are one class in {root}/{CLASSES}; make them agree")
+    return tuple(ClassInfo(i, known.name_of[i]) for i in ids)
+
+
+def text_classes(
+    root: Location, parts: Sequence[tuple[np.ndarray, Sequence[str]]]
+) -> tuple[tuple[ClassInfo, ...], np.ndarray]:
+    """Classes of labels that are texts, sorted, and the labels (N,) int32 of all parts in turn, which index them.
+
+    A part is its labels (n,) as indices of its texts.
+    """
+    names = sorted({text for _, texts in parts for text in texts})
+    index = {text: i for i, text in enumerate(names)}
+    labels = [np.array([index[t] for t in texts], np.int32)[numbers] for numbers, texts in parts if len(numbers)]
+    return told_classes(root, names, "of the labels"), np.concatenate([np.zeros(0, np.int32), *labels])
+
+
 def in_range(root: Location, labels: np.ndarray, classes: int) -> np.ndarray:
     """The labels (N,) as int32. Raises BadInput for one beyond the classes."""
     if len(labels) and labels.max() >= classes:
@@ -109,6 +144,13 @@ def in_range(root: Location, labels: np.ndarray, classes: int) -> np.ndarray:
 
 def _texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(x, str) for x in value)
+
+
+def split_there(split: str, have: Collection[str]) -> str:
+    """The split by the name that it has: `val`, where none is called so, is `validation`, `valid` or `test`."""
+    if split != VAL or split in have:
+        return split
+    return next((name for name in NAMES_OF_VAL if name in have), split)
 
 
 def no_split(root: Location, split: str, have: Sequence[str]) -> BadInput:

@@ -1,4 +1,4 @@
-"""Parquet in the Hugging Face image layout: columns image{bytes, path} and label, names in the schema's features."""
+"""Parquet in the Hugging Face image layout, and Arrow as `save_to_disk` writes it: an image and a label a row."""
 
 from __future__ import annotations
 
@@ -7,79 +7,78 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from raydistill import strict_json
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.identity import digest
 from raydistill.registry import register
-from raydistill.sources.base import ClassInfo, Listing
-from raydistill.sources.layout import (
-    CLASSES,
-    ClassNames,
-    class_names,
-    in_range,
-    no_split,
-    numbered_classes,
-    open_root,
-    required_path,
+from raydistill.sources import arrow
+from raydistill.sources.base import Listing
+from raydistill.sources.columns import (
+    Columns,
+    Labels,
+    Requested,
+    check_repeats,
+    classes_of,
+    columns_of,
+    label_names,
+    labels_of,
 )
+from raydistill.sources.layout import NAMES_OF_VAL, VAL, no_split, open_root, required_path, split_there
 from raydistill.store.location import Location
 
 AHEAD = 1024  # ids looked at together, so that each row group is read once; their bytes are held meanwhile
 SURELY_IMAGES = 2**20  # a column chunk of more bytes is not looked into: nulls take next to none
-SHARD = re.compile(r"(?P<head>.*)-(?P<index>\d+)-of-(?P<total>\d+)(-[0-9a-f]+)?\.parquet")
+SHARD = re.compile(r"(?P<head>.*)-(?P<index>\d+)-of-(?P<total>\d+)(-[0-9a-f]+)?\.(?P<kind>parquet|arrow)")
+SPLIT_NAMES = {"train", VAL, *NAMES_OF_VAL}
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a split, its footer read and checked."""
+    """One file of a split, its columns and labels read and checked."""
 
     name: str  # relative to source.path
-    labels: np.ndarray
-    names: tuple[str, ...] | None
+    columns: Columns
+    labels: Labels
     tag: str
 
 
 @register("source", "parquet")
 class ParquetImages:
-    """PATH/SPLIT-*.parquet, PATH/data/SPLIT-*.parquet or PATH/SPLIT/*.parquet; an image's id is FILE#ROW.
+    """PATH/SPLIT-*.parquet, PATH/data/SPLIT-*.parquet, PATH/SPLIT/*.parquet or PATH/SPLIT.parquet, all of them in PATH
+    or in the one folder of it that holds splits; or PATH/SPLIT/ as `save_to_disk` writes it. An id is FILE#ROW.
 
-    Classes are the ClassLabel names of the schema, found by name in `classes.json` where that lies beside and gives the
-    class ids. Files without ClassLabel names take the order of `classes.json`; without both, a class is its number.
+    Classes are the ClassLabel names of the schema, or labels that are texts, found by name in `classes.json` where that
+    lies beside and gives the class ids. Numbers without names take its order; without it a class is its number.
     """
 
     def __init__(self, config: SourceConfig) -> None:
         self.path = required_path(config)
+        self.requested = Requested(config.image_column, config.label_column)
+        self.splits = (config.train, config.val)
 
     def list(self, split: str) -> Listing:
         """Files by name, rows in order. Reads footers and label columns only."""
         root = open_root(self.path)
         fs, base = root.filesystem()
-        parts = [_part(fs, base, info) for info in _files(root, split)]
+        split, files = _files(root, self.splits, split)
+        parts = [_part(fs, base, info, self.requested) for info in files]
         for part in parts:
-            if part.names != parts[0].names:
-                raise BadInput(
-                    f"source: {root}: {part.name} and {parts[0].name} have different ClassLabel names; "
-                    "write the files of a split with the same features"
-                )
-        labels = np.concatenate([p.labels for p in parts])
-        classes, labels = _classes(root, parts, labels)
-        ids = [f"{p.name}#{row}" for p in parts for row in range(len(p.labels))]
-        tags = [p.tag for p in parts for _ in p.labels]
+            _check_alike(root, parts[0], part)
+        classes, labels = classes_of(root, [p.labels for p in parts])
+        check_repeats(labels, parts[0].columns, f"{base}/{parts[0].name}")
+        ids = [f"{p.name}#{row}" for p in parts for row in range(len(p.labels.numbers))]
+        tags = [p.tag for p in parts for _ in p.labels.numbers]
         return Listing(split, classes, pa.array(ids, pa.string()), labels, pa.array(tags, pa.string()))
 
     def read(self, split: str, ids: Sequence[str]) -> Iterator[bytes]:
         """Holds the bytes of at most AHEAD images and one row group, and reads no row group twice in a row."""
         fs, base = Location.of(self.path).filesystem()
-        rows, left = _Rows(fs, base), iter(ids)
+        rows, left = _Rows(fs, base, self.requested), iter(ids)
         while some := list(islice(left, AHEAD)):
             yield from rows.read(some)
 
@@ -87,24 +86,49 @@ class ParquetImages:
 # ---- finding the files -----------------------------------------------------------------------------------------------
 
 
-def _files(root: Location, split: str) -> Sequence[pafs.FileInfo]:
-    """The Parquet files of the split, by path, from the one place that holds them."""
-    places = {
-        pattern: files
-        for pattern, files in (
-            (f"{split}-*.parquet", [i for i in _parquet(root) if i.base_name.startswith(f"{split}-")]),
-            (f"data/{split}-*.parquet", [i for i in _parquet(root / "data") if i.base_name.startswith(f"{split}-")]),
-            (f"{split}/*.parquet", _parquet(root / split)),
-        )
-        if files
-    }
+def _files(root: Location, splits: Sequence[str], split: str) -> tuple[str, Sequence[pafs.FileInfo]]:
+    """The split by the name that it has there, and its files by path, from the one place that holds them."""
+    folder = _home(root, splits)
+    places = _places(folder, split)
     if not places:
-        raise no_split(root, split, _splits(root))
+        have = _splits(folder)
+        split = split_there(split, have)
+        places = _places(folder, split)
+        if not places:
+            raise _missing(folder, split, have)
     if len(places) > 1:
-        raise BadInput(f"source: {root} holds the split {split!r} more than once ({' and '.join(places)}); keep one")
+        raise BadInput(f"source: {folder} holds the split {split!r} more than once ({' and '.join(places)}); keep one")
     files = sorted(*places.values(), key=lambda i: i.path)
-    _check_complete(root, [i.base_name for i in files])
-    return files
+    _check_complete(folder, [i.base_name for i in files])
+    return split, files
+
+
+def _home(root: Location, splits: Sequence[str]) -> Location:
+    """`root`, or the one folder of it that holds the splits (`plain_text/`, `default/`: a configuration)."""
+    names = {*splits, *(NAMES_OF_VAL if VAL in splits else ())}
+    if any(_places(root, n) for n in names):
+        return root
+    inside = [root / f for f in _folders(root) if any(_places(root / f, n) for n in names)]
+    if len(inside) > 1:
+        raise BadInput(
+            f"source: {root} holds the splits in several folders ({', '.join(f.name for f in inside[:12])}); "
+            f"choose one with source.path={inside[0]}"
+        )
+    return inside[0] if inside else root
+
+
+def _places(folder: Location, split: str) -> dict[str, list[pafs.FileInfo]]:
+    """Where files of the split lie, by pattern."""
+    usual = {
+        f"{split}-*.parquet": [i for i in _parquet(folder) if i.base_name.startswith(f"{split}-")],
+        f"data/{split}-*.parquet": [i for i in _parquet(folder / "data") if i.base_name.startswith(f"{split}-")],
+        f"{split}/*.parquet": _parquet(folder / split),
+    }
+    other = {
+        f"{split}.parquet": [i for i in _parquet(folder) if i.base_name == f"{split}.parquet"],
+        f"{split}/*.arrow": arrow.files(folder / split),
+    }
+    return {p: f for p, f in usual.items() if f} or {p: f for p, f in other.items() if f}
 
 
 def _parquet(folder: Location) -> list[pafs.FileInfo]:
@@ -115,15 +139,38 @@ def _parquet(folder: Location) -> list[pafs.FileInfo]:
     ]
 
 
+def _folders(root: Location) -> list[str]:
+    return sorted(
+        i.base_name for i in root.infos() if i.type == pafs.FileType.Directory and not i.base_name.startswith(".")
+    )
+
+
 def _splits(root: Location) -> list[str]:
-    """Names of the splits that are there, for the error."""
-    flat = {i.base_name.partition("-")[0] for i in [*_parquet(root), *_parquet(root / "data")] if "-" in i.base_name}
-    folders = {
-        i.base_name
-        for i in root.infos()
-        if i.type == pafs.FileType.Directory and i.base_name != "data" and _parquet(root / i.base_name)
+    """Names of the splits that are there."""
+    names = [i.base_name.removesuffix(".parquet") for i in _parquet(root)]
+    flat = {n.partition("-")[0] for n in names} | {
+        i.base_name.partition("-")[0] for i in _parquet(root / "data") if "-" in i.base_name
     }
+    folders = {f for f in _folders(root) if f != "data" and (_parquet(root / f) or arrow.files(root / f))}
     return sorted(flat | folders)
+
+
+def _missing(root: Location, split: str, have: Sequence[str]) -> BadInput:
+    """The error for a split that is not there, where the folder holds something that can be used otherwise."""
+    if arrow.files(root):
+        path, name = str(root).rpartition("/")[::2]
+        return BadInput(
+            f"source: {root} is a single split as save_to_disk writes it, not the folder that holds the splits; give "
+            f"source.path={path} source.train={name} source.search_split=0.2, or source.val=NAME for one beside it"
+        )
+    for folder in _folders(root):
+        inside = sorted(SPLIT_NAMES & set(_splits(root / folder)))
+        if "train" in inside and len(inside) > 1:
+            return BadInput(
+                f"source: {root} has no split {split!r} (it has {', '.join(have)}), and {folder} holds the splits "
+                f"{' and '.join(inside)}; give source.path={root / folder} source.train=train"
+            )
+    return no_split(root, split, have)
 
 
 def _check_complete(root: Location, names: Sequence[str]) -> None:
@@ -133,24 +180,29 @@ def _check_complete(root: Location, names: Sequence[str]) -> None:
         for index in range(total):
             wanted = f"{match['head']}-{index:0{width}d}-of-{match['total']}"
             if not any(n.startswith(wanted) for n in names):
-                raise BadInput(f"source: {root}: {wanted}.parquet is missing; fetch it, the set is not complete")
+                raise BadInput(
+                    f"source: {root}: {wanted}.{match['kind']} is missing; fetch it, the set is not complete"
+                )
 
 
 # ---- footers and labels ----------------------------------------------------------------------------------------------
 
 
-def _part(fs: pafs.FileSystem, base: str, info: pafs.FileInfo) -> Part:
+def _part(fs: pafs.FileSystem, base: str, info: pafs.FileInfo, requested: Requested) -> Part:
     name = info.path[len(base) :].strip("/")
+    where, tag = f"{base}/{name}", f"{info.size}:{info.mtime_ns}"
+    if name.endswith(arrow.SUFFIX):
+        return Part(name, *arrow.labelled(info.path, requested, where), tag)
     try:
         with fs.open_input_file(info.path) as raw, pq.ParquetFile(raw) as file:
-            _check_columns(file.schema_arrow, f"{base}/{name}")
-            _check_bytes(file, f"{base}/{name}")
-            column = file.read(["label"])["label"]
-            names = _label_names(file.schema_arrow, f"{base}/{name}")
+            columns = columns_of(file.schema_arrow, requested, where)
+            _check_bytes(file, columns, where)
+            column = file.read([columns.label])[columns.label]
+            names = label_names(file.schema_arrow, columns.label, where)
             footer = _footer_digest(raw)
     except (pa.ArrowException, OSError) as e:
-        raise BadInput(f"source: {base}/{name} is not a readable Parquet file: {one_line(e)}; fetch it again") from None
-    return Part(name, _labels(column, f"{base}/{name}", names), names, f"{info.size}:{info.mtime_ns}:{footer}")
+        raise BadInput(f"source: {where} is not a readable Parquet file: {one_line(e)}; fetch it again") from None
+    return Part(name, columns, labels_of(column, names, where), f"{tag}:{footer}{columns.tag}")
 
 
 def _footer_digest(raw: pa.NativeFile) -> str:
@@ -160,113 +212,46 @@ def _footer_digest(raw: pa.NativeFile) -> str:
     return digest(raw.read_at(length, size - 8 - length))[:16]
 
 
-def _check_columns(schema: pa.Schema, where: str) -> None:
-    columns = f"it has the columns {', '.join(schema.names) or 'none'}"
-    for name in ("image", "label"):
-        if name not in schema.names:
-            raise BadInput(
-                f"source: {where}: column {name!r} is missing; {columns}; rename the one that holds the {name}s"
-            )
-    image, label = schema.field("image").type, schema.field("label").type
-    if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0 or not _binary(image.field("bytes").type):
-        raise BadInput(
-            f"source: {where}: column 'image' is {one_line(image)}, not struct<bytes: binary, "
-            "path: string>; store the encoded files as Hugging Face datasets does"
-        )
-    if not pa.types.is_integer(label):
-        raise BadInput(f"source: {where}: column 'label' is {label}, not an integer; number the classes from 0")
-
-
-def _binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _check_bytes(file: pq.ParquetFile, where: str) -> None:
+def _check_bytes(file: pq.ParquetFile, columns: Columns, where: str) -> None:
     """Refuses a file whose first row group has paths but no bytes. (A hole among images is a broken image.)"""
     if not file.metadata.num_rows:
         return
     group = file.metadata.row_group(0)
-    columns = (group.column(i) for i in range(group.num_columns))
-    if sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "image.bytes") > SURELY_IMAGES:
+    chunks = (group.column(i) for i in range(group.num_columns))
+    if sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == columns.leaf) > SURELY_IMAGES:
         return
-    images = file.read_row_group(0, columns=["image.bytes"])["image"]
-    if pc.struct_field(images, "bytes").null_count == len(images):
+    images = columns.bytes_of(file.read_row_group(0, columns=[columns.leaf])[columns.image])
+    if images.null_count == len(images):
         raise BadInput(
             f"source: {where} holds paths to images, not their bytes; embed the files "
             "(push_to_hub of Hugging Face datasets does)"
         )
 
 
-def _label_names(schema: pa.Schema, where: str) -> tuple[str, ...] | None:
-    """The ClassLabel names that Hugging Face datasets writes into the schema, or None."""
-    text = (schema.metadata or {}).get(b"huggingface")
-    if text is None:
-        return None
-    try:
-        label: Any = strict_json.mapping(text)["info"]["features"]["label"]
-        names = label.get("names")
-    except (ValueError, KeyError, TypeError, AttributeError):
+def _check_alike(root: Location, first: Part, part: Part) -> None:
+    """Files of a split mean the same by their labels."""
+    if part.columns != first.columns or part.labels.text != first.labels.text:
         raise BadInput(
-            f"source: {where}: the huggingface features in its schema cannot be read; "
-            "write the file again with datasets, or without this metadata"
-        ) from None
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
-        raise BadInput(f"source: {where}: ClassLabel names must be a list of different texts; write the file again")
-    return tuple(names)
-
-
-def _labels(column: pa.ChunkedArray, where: str, names: Sequence[str] | None) -> np.ndarray:
-    """int64 labels (N,), each of them a class."""
-    if column.null_count:
-        row = column.is_null().index(True).as_py()
-        raise BadInput(f"source: {where}: row {row} has no label (null); label it or remove it")
-    labels = column.to_numpy()
-    top = len(names) if names is not None else 2**31
-    wrong = np.flatnonzero((labels < 0) | (labels >= top))
-    if len(wrong):
-        label = labels[wrong[0]]
-        what = "negative, which stands for no label" if label < 0 else f"outside the {top} classes of the schema"
-        raise BadInput(f"source: {where}: row {wrong[0]} has the label {label}, {what}; label it or remove it")
-    return labels.astype(np.int64)
-
-
-def _classes(root: Location, parts: Sequence[Part], labels: np.ndarray) -> tuple[tuple[ClassInfo, ...], np.ndarray]:
-    """The classes and the labels (N,) int32 that index them."""
-    known, names = class_names(root), parts[0].names
-    if names is None:
-        return numbered_classes(root, labels)
-    classes = _named(root, names, known)
-    return classes, in_range(root, labels, len(classes))
-
-
-def _named(root: Location, names: Sequence[str], known: ClassNames | None) -> tuple[ClassInfo, ...]:
-    if known is None:
-        return tuple(ClassInfo(n, n) for n in names)
-    ids = known.ids_of(names)
-    if ids is None:
-        strange = next(n for n in names if n not in known.dirs and known.names.count(n) != 1)
-        raise BadInput(
-            f"source: {root}/{CLASSES} does not tell which class {strange!r} of the Parquet schema is "
-            "(it is no dir, and not exactly one name, there); make them agree or remove the file"
+            f"source: {root}: {part.name} and {first.name} hold images or labels in different columns; "
+            "write the files of a split alike"
         )
-    if len(set(ids)) != len(ids):
-        raise BadInput(f"source: two ClassLabel names are one class in {root}/{CLASSES}; make them agree")
-    return tuple(ClassInfo(i, known.name_of[i]) for i in ids)
+    if part.labels.names != first.labels.names and not part.labels.text:
+        raise BadInput(
+            f"source: {root}: {part.name} and {first.name} have different ClassLabel names; "
+            "write the files of a split with the same features"
+        )
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------
 
 
 class _Rows:
-    """Reads images by id, keeping one file open and one row group."""
+    """Reads images by id, keeping one file open."""
 
-    def __init__(self, fs: pafs.FileSystem, base: str) -> None:
-        self.fs, self.base = fs, base
-        self.name, self.starts, self.group = "", [0], -1
-        self.file: Any = None
-        self.images: Any = None
+    def __init__(self, fs: pafs.FileSystem, base: str, requested: Requested) -> None:
+        self.fs, self.base, self.requested = fs, base, requested
+        self.name = ""
+        self.file: _ParquetFile | arrow.ArrowFile | None = None
 
     def read(self, ids: Sequence[str]) -> Iterator[bytes]:
         """The bytes of each image, in the order of `ids`; the row groups are read in the order of the files."""
@@ -277,30 +262,52 @@ class _Rows:
 
     def _image(self, name: str, row: int) -> bytes:
         try:
-            self._open(name)
-            group = bisect_right(self.starts, row) - 1
-            if not 0 <= group < len(self.starts) - 1:
-                raise IndexError(f"it has {self.starts[-1]} rows and no row {row}")
-            if group != self.group:
-                self.images = None  # before the next one is read: never two at a time
-                table = self.file.read_row_group(group, columns=["image.bytes"])
-                self.group, self.images = group, pc.struct_field(table["image"], "bytes")
-            return self.images[row - self.starts[group]].as_py() or b""
-        except (pa.ArrowException, OSError, IndexError) as e:
+            return self._open(name).image(row)
+        except (pa.ArrowException, OSError, IndexError, BadInput) as e:
             raise StageFailed(
                 f"source: {self.base}/{name} was listed but cannot be read: {one_line(e)}; put it back, "
                 "or start again with the images as they are now"
             ) from None
 
-    def _open(self, name: str) -> None:
-        if name != self.name:
+    def _open(self, name: str) -> _ParquetFile | arrow.ArrowFile:
+        if name != self.name or self.file is None:
             if self.file is not None:
                 self.file.close()
-            self.name, self.file, self.group, self.images = "", None, -1, None
-            self.file = pq.ParquetFile(f"{self.base}/{name}", filesystem=self.fs)
-            meta = self.file.metadata
-            sizes = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
-            self.name, self.starts = name, list(accumulate(sizes, initial=0))
+            self.name, self.file = "", None
+            path = f"{self.base}/{name}"
+            if name.endswith(arrow.SUFFIX):
+                self.file = arrow.ArrowFile(path, self.requested)
+            else:
+                self.file = _ParquetFile(self.fs, path, self.requested)
+            self.name = name
+        return self.file
+
+
+class _ParquetFile:
+    """Images of one file by row, one row group held."""
+
+    def __init__(self, fs: pafs.FileSystem, path: str, requested: Requested) -> None:
+        self.file = pq.ParquetFile(path, filesystem=fs)
+        self.columns = columns_of(self.file.schema_arrow, requested, path)
+        meta = self.file.metadata
+        sizes = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
+        self.starts = list(accumulate(sizes, initial=0))
+        self.group = -1
+        self.images: pa.ChunkedArray | None = None
+
+    def image(self, row: int) -> bytes:
+        """The bytes at a row, empty where there are none. Raises IndexError if there is no such row."""
+        group = bisect_right(self.starts, row) - 1
+        if not 0 <= group < len(self.starts) - 1:
+            raise IndexError(f"it has {self.starts[-1]} rows and no row {row}")
+        if group != self.group or self.images is None:
+            self.images = None  # before the next one is read: never two at a time
+            table = self.file.read_row_group(group, columns=[self.columns.leaf])
+            self.group, self.images = group, self.columns.bytes_of(table[self.columns.image])
+        return self.images[row - self.starts[group]].as_py() or b""
+
+    def close(self) -> None:
+        self.file.close()
 
 
 def _split_id(image_id: str) -> tuple[str, int]:

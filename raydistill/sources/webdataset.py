@@ -5,26 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from raydistill import strict_json
 from raydistill.config import SourceConfig
-from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.errors import BadInput, StageFailed
 from raydistill.registry import register
 from raydistill.sources.base import Listing
-from raydistill.sources.layout import no_split, numbered_classes, open_root, required_path
-from raydistill.sources.tar import Member, ReadWindow, TarFault, member_at, members
-from raydistill.store.location import Location, infos, reason
+from raydistill.sources.layout import no_split, open_root, required_path, split_there
+from raydistill.sources.shard import IMAGES, class_archive, classes_of, fault_text, key_of, read_shard
+from raydistill.sources.tar import ReadWindow, TarFault, member_at
+from raydistill.store.location import Location, infos
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
-MAX_LABEL = 2**20  # bytes of a .cls or .json
-TOP = 2**31  # labels are below
 SHARDS = 100_000  # of one brace pattern
 READERS, READERS_REMOTE = 4, 16  # shards listed at a time, each of them as Python objects until it is done
 AHEAD, AHEAD_REMOTE = 2**13, 2**20  # bytes a request: a few headers from a disk; from an object store, several images
@@ -33,46 +27,29 @@ NUMBERED = re.compile(r"(?P<head>.*?)(?P<index>\d+)\.tar")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.zstd")
 
 
-@dataclass
-class Sample:
-    """The files of one key that matter here: where its images are, and the content of its labels by suffix."""
-
-    key: str
-    images: list[Member] = field(default_factory=list)
-    labels: dict[str, bytes] = field(default_factory=dict)
-    others: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """What one shard holds: ids, labels (N,) int64 and the tag that its images share."""
-
-    ids: pa.Array
-    labels: np.ndarray
-    tag: str
-
-
 @register("source", "webdataset")
 class WebDataset:
     """PATH/SPLIT-*.tar, PATH/SPLIT/*.tar, or a split named with braces: source.train=train-{00000..00009}.
 
     A sample is the files that share a path up to the first dot of their name (WebDataset's rule): one image, and its
-    class as a number, the text of KEY.cls or the "label" of KEY.json. An image's id is SHARD#KEY@BYTE, the byte at
-    which its header lies, so that any image is read from anywhere without looking for it. `classes.json` in PATH gives
-    the classes by position; without it a class is its number.
+    class as the text of KEY.cls, the label of KEY.json, or else the folder that it lies in; in ImageNet's own archives
+    the name of the archive. An image's id is SHARD#KEY@BYTE, the byte at which its header lies, so that any image is
+    read from anywhere without looking for it. `classes.json` in PATH gives the classes: numbers by position, texts by
+    id or name; without it a class is its number or text.
     """
 
     def __init__(self, config: SourceConfig) -> None:
         self.path = required_path(config)
+        self.label_key = config.label_column
 
     def list(self, split: str) -> Listing:
         """Shards by name (or as the braces count), samples in order. Reads headers and labels only."""
         root = open_root(self.path)
-        infos = _shards(root, split)
+        split, infos = _shards(root, split)
         fs, base = root.filesystem()
         with ThreadPoolExecutor(READERS if root.is_local else READERS_REMOTE) as pool:
-            shards = list(pool.map(lambda info: _shard(fs, base, info, _ahead(root)), infos))
-        classes, labels = numbered_classes(root, np.concatenate([s.labels for s in shards]))
+            shards = list(pool.map(lambda info: read_shard(fs, base, info, _ahead(root), self.label_key), infos))
+        classes, labels = classes_of(root, shards)
         if not len(labels):
             raise BadInput(
                 f"source: the shards of split {split!r} in {root} hold no image ({', '.join(IMAGES)}); "
@@ -93,20 +70,13 @@ class WebDataset:
                         yield _image(archive, key, start)
             except (pa.ArrowException, OSError, TarFault) as e:
                 raise StageFailed(
-                    f"source: {base}/{name} was listed but cannot be read: {_said(e)}; put it back, "
+                    f"source: {base}/{name} was listed but cannot be read: {fault_text(e)}; put it back, "
                     "or start again with the images as they are now"
                 ) from None
 
 
 def _ahead(root: Location) -> int:
     return AHEAD if root.is_local else AHEAD_REMOTE
-
-
-def _said(e: Exception) -> str:
-    """What is wrong, without the advice that a fault gives for listing."""
-    if isinstance(e, TarFault):
-        return str(e).rpartition("; ")[0]
-    return reason(e) if isinstance(e, OSError) else one_line(e)
 
 
 def _split_id(image_id: str) -> tuple[str, str, int]:
@@ -117,7 +87,7 @@ def _split_id(image_id: str) -> tuple[str, str, int]:
 
 def _image(archive: ReadWindow, key: str, start: int) -> bytes:
     member = member_at(archive, start)
-    if _parts(member.name)[0] != key:
+    if key_of(member.name)[0] != key:
         raise TarFault(f"{member.name!r} lies where {key!r} was; fetch it again")
     return archive.read(member.data, member.size)
 
@@ -125,12 +95,28 @@ def _image(archive: ReadWindow, key: str, start: int) -> bytes:
 # ---- finding the shards ----------------------------------------------------------------------------------------------
 
 
-def _shards(root: Location, split: str) -> Sequence[pafs.FileInfo]:
-    """The shards of the split from the one place that holds them."""
+def _shards(root: Location, split: str) -> tuple[str, Sequence[pafs.FileInfo]]:
+    """The split by the name that it has there, and its shards from the one place that holds them."""
     flat = _tars(root)
     if "{" in split:
-        return [_named(root, flat, name) for name in _expand(split)]
-    places = {
+        return split, [_named(root, flat, name) for name in _expand(split)]
+    places = _places(root, flat, split)
+    if not places:
+        have = _splits(root, flat)
+        split = split_there(split, have)
+        places = _places(root, flat, split)
+        if not places:
+            raise _missing(root, flat, split, have)
+    if len(places) > 1:
+        raise BadInput(f"source: {root} holds the split {split!r} more than once ({' and '.join(places)}); keep one")
+    [shards] = places.values()
+    _check_complete(root, sorted(shards))
+    return split, [shards[name] for name in sorted(shards)]
+
+
+def _places(root: Location, flat: dict[str, pafs.FileInfo], split: str) -> dict[str, dict[str, pafs.FileInfo]]:
+    """Where shards of the split lie, by pattern."""
+    return {
         pattern: shards
         for pattern, shards in (
             (f"{split}-*.tar", {n: i for n, i in flat.items() if n.startswith(f"{split}-")}),
@@ -138,13 +124,17 @@ def _shards(root: Location, split: str) -> Sequence[pafs.FileInfo]:
         )
         if shards
     }
-    if not places:
-        raise no_split(root, split, _splits(root, flat))
-    if len(places) > 1:
-        raise BadInput(f"source: {root} holds the split {split!r} more than once ({' and '.join(places)}); keep one")
-    [shards] = places.values()
-    _check_complete(root, sorted(shards))
-    return [shards[name] for name in sorted(shards)]
+
+
+def _missing(root: Location, flat: dict[str, pafs.FileInfo], split: str, have: Sequence[str]) -> BadInput:
+    """The error for a split that is not there; archives of a class each are one split themselves."""
+    if any(map(class_archive, flat)):
+        path, name = str(root).rpartition("/")[::2]
+        return BadInput(
+            f"source: {root} holds an archive a class, which is a single split; give source.path={path} "
+            f"source.train={name} source.search_split=0.2, or source.val=NAME for one beside it"
+        )
+    return no_split(root, split, have)
 
 
 def _files(root: Location, folder: str = "") -> dict[str, pafs.FileInfo]:
@@ -197,6 +187,8 @@ def _splits(root: Location, flat: dict[str, pafs.FileInfo]) -> list[str]:
 
 def _check_complete(root: Location, names: Sequence[str]) -> None:
     """Shards that are numbered alike leave no number out: a download with a hole is not a smaller set."""
+    if all(class_archive(n.rpartition("/")[2]) for n in names):
+        return
     numbers = [m for m in map(NUMBERED.fullmatch, names) if m]
     if len(numbers) != len(names) or len({(m["head"], len(m["index"])) for m in numbers}) != 1:
         return
@@ -208,105 +200,3 @@ def _check_complete(root: Location, names: Sequence[str]) -> None:
                 f"source: {root}: {missing} is missing between its neighbours; fetch it, or name the shards "
                 "to use with braces, as in source.train=train-{00000..00009}"
             )
-
-
-# ---- what is in a shard ----------------------------------------------------------------------------------------------
-
-
-def _shard(fs: pafs.FileSystem, base: str, info: pafs.FileInfo, ahead: int) -> Shard:
-    name = info.path[len(base) :].strip("/")
-    if "#" in name:
-        raise BadInput(f"source: {base}/{name}: the name of a shard may not hold #; rename it")
-    ids, labels, seen = [], [], set()
-    try:
-        with fs.open_input_file(info.path) as file:
-            archive = ReadWindow(file, file.size(), ahead)
-            for sample in _samples(archive):
-                if sample.key in seen:
-                    raise TarFault(f"the key {sample.key!r} is there twice, apart; keep the files of a sample together")
-                seen.add(sample.key)
-                ids.append(f"{name}#{sample.key}@{_one_image(sample).start}")
-                labels.append(_label(sample))
-    except TarFault as e:
-        raise BadInput(f"source: {base}/{name}: {e}") from None
-    except (pa.ArrowException, OSError) as e:
-        raise BadInput(f"source: {base}/{name} cannot be read: {_said(e)}; check its permissions") from None
-    return Shard(pa.array(ids, pa.string()), np.array(labels, np.int64), f"{info.size}:{info.mtime_ns}")
-
-
-def _samples(archive: ReadWindow) -> Iterator[Sample]:
-    """Neighbours of one key. Files without a suffix and hidden ones belong to no sample."""
-    current: Sample | None = None
-    for member in members(archive):
-        key, suffix = _parts(member.name)
-        if not key:
-            continue
-        if current is None or key != current.key:
-            if current is not None:
-                yield current
-            current = Sample(key)
-        _put(archive, current, suffix, member)
-    if current is not None:
-        yield current
-
-
-def _parts(name: str) -> tuple[str, str]:
-    """`a/b.c.JPG` to the key `a/b` and the suffix `c.jpg`; an empty key for a file that belongs to no sample."""
-    folder, slash, base = name.rpartition("/")
-    stem, dot, suffix = base.partition(".")
-    return (folder + slash + stem, suffix.lower()) if stem and dot else ("", "")
-
-
-def _put(archive: ReadWindow, sample: Sample, suffix: str, member: Member) -> None:
-    if suffix in IMAGES:
-        sample.images.append(member)
-    elif suffix not in ("cls", "json"):
-        sample.others.append(member.name)
-    elif suffix in sample.labels:
-        raise TarFault(f"{member.name!r} is there twice; keep one")
-    elif member.size > MAX_LABEL:
-        raise TarFault(f"{member.name!r} has {member.size} bytes, more than the {MAX_LABEL} of a label; leave it out")
-    else:
-        sample.labels[suffix] = archive.read(member.data, member.size)
-
-
-def _one_image(sample: Sample) -> Member:
-    if len(sample.images) == 1:
-        return sample.images[0]
-    if sample.images:
-        raise TarFault(
-            f"the key {sample.key!r} has {len(sample.images)} images ({sample.images[0].name} and "
-            f"{sample.images[1].name}); keep one"
-        )
-    dotted = next((n for n in sample.others if n.lower().endswith(IMAGES)), None)
-    why = f" ({dotted} is none: a key ends at the first dot of a name)" if dotted else ""
-    raise TarFault(f"the key {sample.key!r} has no image ({', '.join(IMAGES)}){why}; add it or leave the sample out")
-
-
-def _label(sample: Sample) -> int:
-    """The class of a sample: its .cls, otherwise the "label" of its .json."""
-    if "cls" in sample.labels:
-        file, value = f"{sample.key}.cls", _whole(sample.labels["cls"])
-    elif "json" in sample.labels:
-        file, value = f"the label of {sample.key}.json", _json_label(sample.labels["json"])
-    else:
-        raise TarFault(f"the key {sample.key!r} has no label (.cls, or .json with a label); label it or leave it out")
-    if value is None:
-        raise TarFault(f"{file} is not a whole number; number the classes from 0")
-    if not 0 <= value < TOP:
-        what = "negative, which stands for no label" if value < 0 else "too large for a class"
-        raise TarFault(f"{file} is {value}, {what}; label the image or leave it out")
-    return value
-
-
-def _whole(text: bytes) -> int | None:
-    return int(text) if re.fullmatch(rb"\s*-?[0-9]{1,18}\s*", text) else None
-
-
-def _json_label(text: bytes) -> int | None:
-    try:
-        tree: Any = strict_json.parse(text, finite=False)
-    except ValueError:
-        return None
-    value = tree.get("label") if isinstance(tree, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
