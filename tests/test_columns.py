@@ -219,9 +219,9 @@ class TestWhereTheSplitsLie:
         """Taken for the training split it would hold the test images; the line names what works."""
         for name in ("train", "test"):
             write_parquet(tmp_path / "plain_text" / f"{name}-0.parquet", rows(0, 6))
-        asked = config("parquet", tmp_path, train="plain_text")
+        pooled = config("parquet", tmp_path, train="plain_text")
         with pytest.raises(BadInput, match="plain_text holds the splits test and train") as caught:
-            open_splits(asked)
+            open_splits(pooled)
         splits = open_splits(followed(str(caught.value), tmp_path, train="plain_text"))
         assert splits.train.split == "train" and splits.test.split == "test"
 
@@ -296,3 +296,23 @@ class TestArrow:
     def test_it_is_read_through_a_uri_of_this_disk(self, tmp_path: Path) -> None:
         save_to_disk(tmp_path, {"train": arrow_table(0)})
         assert listed(f"file://{tmp_path}").digest == listed(tmp_path).digest
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [(k, key) for k in ("digits", "imagefolder") for key in ("image", "label")] + [("webdataset", "image")],
+)
+def test_a_column_is_no_key_of_what_has_none(tmp_path: Path, kind: str, key: str) -> None:
+    path = None if kind == "digits" else tmp_path
+    with pytest.raises(BadInput, match=f"source.{key}_column: source.kind={kind} .* does not read it; leave it out"):
+        open_splits(config(kind, path, **{f"{key}_column": "x"}))
+
+
+def test_the_hubs_cifar10_is_read_by_the_preset_as_it_lies_there(tmp_path: Path) -> None:
+    """One configuration folder, the columns img and label with class names, and no split called val."""
+    names = {"label": {"_type": "ClassLabel", "names": COLOUR_OF}, "img": {"_type": "Image"}}
+    for split in ("train", "test"):
+        columns = {"img": packed(images_of()), "label": [0, 1, 2] * 2}
+        write(tmp_path / "plain_text" / f"{split}-00000-of-00001.parquet", columns, names)
+    splits = open_splits(configuration.load("cifar10", [f"source.path={tmp_path}"]).source)
+    assert [c.class_id for c in splits.train.classes] == COLOUR_OF and splits.test.split == "test"

@@ -283,9 +283,9 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
     )
     more = f", ... {len(counts) - 12} more" if len(counts) > 12 else ""
     say("source", f"{len(train)} training images in {len(counts)} classes ({shown}{more}); {len(test)} to test on")
-    asked = variants[0].config.source
-    if asked.search_split == 0 and test.split != asked.val:
-        say("source", f"tested on the split {test.split!r}: there is none called {asked.val!r}")
+    source = variants[0].config.source
+    if source.search_split == 0 and test.split != source.val:
+        say("source", f"tested on the split {test.split!r}: there is none called {source.val!r}")
     if train.uneven:
         say(
             "source",

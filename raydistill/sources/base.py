@@ -22,6 +22,7 @@ from raydistill.identity import digest
 
 BLOCK = 65536  # ids held as Python texts at a time
 NAMED = 12  # classes that a message names
+UNREAD = {"image_column": ("digits", "imagefolder", "webdataset"), "label_column": ("digits", "imagefolder")}
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,9 @@ class Splits:
 
 def open_splits(config: SourceConfig) -> Splits:
     """Lists, checks and if asked carves. Raises BadInput: no images, an empty class, a class missing from a split."""
+    for key, kinds in UNREAD.items():
+        if getattr(config, key) is not None and config.kind in kinds:
+            raise BadInput(f"source.{key}: source.kind={config.kind} has no columns and does not read it; leave it out")
     source, left_out = open_source(config), ""
     train = select_classes(source.list(config.train), config.classes)
     if config.search_split > 0:
