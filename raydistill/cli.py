@@ -11,14 +11,14 @@ import sys
 from collections.abc import Sequence
 
 from raydistill import config as configuration
-from raydistill import redact, registry, signals
+from raydistill import manual, redact, signals
 from raydistill.config import reads
 from raydistill.errors import BadInput, RaydistillError, one_line, refuse_secrets
 from raydistill.store import seals
 from raydistill.store.location import Location
 from raydistill.store.rundir import CONFIG
 from raydistill.store.seals import State
-from raydistill.verbs import VERBS, WITHOUT_CONFIG, Parser, run_location
+from raydistill.verbs import COMPARED, VERBS, WITHOUT_CONFIG, compare, of_verb, run_location
 
 DEFAULT = "quickstart"  # --config
 SHORT = {
@@ -48,11 +48,16 @@ def _main(argv: Sequence[str]) -> int:
             if why := configuration.unusable(word):
                 refuse_secrets("argument", word)  # of which a part would be shown
                 raise BadInput(f"argument {word[:60]!r} {why}")
-        if not argv or argv[0] in ("-h", "--help"):
-            print(overview())
+        if not argv or argv[0] in ("-h", "--help", "--help-all") or argv == ["help"]:
+            print(manual.overview())
             return 0
-        if argv[0] not in VERBS:
-            raise BadInput(f"unknown verb {argv[0]!r}; one of {', '.join(VERBS)}")
+        if argv == ["--version"]:
+            print(manual.version())
+            return 0
+        if argv[0] == "help":
+            argv = [argv[1], "--help", *argv[2:]]
+        manual.check_verb(argv[0])
+        manual.check_words(argv[0], len(argv[1:]))
         return run(argv[0], argv[1:])
     except RaydistillError as e:
         print(f"error: {one_line(e)}", file=sys.stderr)
@@ -66,11 +71,12 @@ def run(name: str, argv: Sequence[str]) -> int:
     if name in WITHOUT_CONFIG:
         return WITHOUT_CONFIG[name](argv)
     args = parser(name).parse_intermixed_args(argv)  # keys may stand before and after options
-    if name == "report" and args.overrides and "=" not in args.overrides[0]:
-        from raydistill.results.compare import compare
-
-        print(compare(args.overrides, args.out or "compare.html"))
-        return 0
+    if name == "report" and (runs := [word for word in args.overrides if "=" not in word]):
+        if len(runs) > 1 or args.out:
+            return compare([*args.overrides, "--out", args.out or COMPARED])
+        if args.run is not None:
+            raise BadInput(f"report: name one run, {runs[0]} or --run {args.run}; of several: report RUN RUN")
+        args.run, args.overrides = runs[0], [word for word in args.overrides if word not in runs]
     if getattr(args, "out", None) is not None:
         raise BadInput("--out is of a page of several runs: name them (report RUN RUN --out FILE), or leave it out")
     overrides = [_long(o) if name == "evaluate" else o for o in args.overrides]
@@ -89,6 +95,9 @@ def run(name: str, argv: Sequence[str]) -> int:
     else:
         chosen = DEFAULT if args.config is None else args.config
         config = configuration.load(chosen, overrides, "-tune" if name == "tune" else "")
+    if args.help_all:
+        print(manual.keys(name, config))
+        return 0
     command_keys = reads.keys(overrides)
     reads.check(name, command_keys, config)
     if args.print_config:
@@ -142,15 +151,7 @@ def _long(override: str) -> str:
 
 
 def parser(name: str) -> argparse.ArgumentParser:
-    verb = VERBS[name]
-    p = Parser(
-        prog=f"raydistill {name}",
-        description=verb.summary,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"example:\n  raydistill {verb.example}\n\nmethods:\n{methods()}\n\n"
-        f"keys and defaults:\n{configuration.describe()}",
-    )
+    p = of_verb(name, f"\n\n`raydistill {name} --help-all` lists the methods, and the keys that {name} reads.")
     p.add_argument(
         "overrides",
         nargs="*",
@@ -164,7 +165,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     )
     p.add_argument("--run", metavar="DIR", help="use the configuration of this run directory")
     if name == "report":
-        p.add_argument("--out", metavar="FILE", help="page of several runs (compare.html)")
+        p.add_argument("--out", metavar="FILE", help=f"page of several runs ({COMPARED})")
     if name == "evaluate":
         p.add_argument(
             "--images",
@@ -172,21 +173,8 @@ def parser(name: str) -> argparse.ArgumentParser:
             help="judge a folder of images that somebody else distilled (CLASS/*.png, train/CLASS/*.png, or shards)",
         )
     p.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
+    p.add_argument("--help-all", action="store_true", help="list the keys that are read, as this command has them")
     return p
-
-
-def methods() -> str:
-    return "\n".join(f"  {n:<12} {registry.get('method', n).summary}" for n in registry.names("method"))
-
-
-def overview() -> str:
-    verbs = "\n".join(f"  {n:<10} {v.summary}" for n, v in VERBS.items())
-    return (
-        f"raydistill: distil a labelled image set into a few images per class, on Ray\n\nverbs:\n{verbs}\n\n"
-        "Each but export, verify, track and status takes --config NAME|FILE and KEY=VALUE overrides; "
-        "`raydistill VERB --help` lists every key.\n"
-        "Kill it anywhere and run the same command again: finished work is kept."
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The verbs, and those without a configuration, which work on what a run has left: export, verify, track, status."""
+"""The verbs, and those without a configuration, which work on what runs have left."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ VERBS = {
     "report": Verb(
         "draw the page of a run again, or several runs on one page",
         "report",
-        "report runs/a runs/b --out compare.html",
+        "report runs/quickstart\n  raydistill report runs/a runs/b --out compare.html",
     ),
+    "compare": Verb("several runs on one page", "", "compare runs/a runs/b --out compare.html"),
     "export": Verb(
         "the images of a run in a layout that other tools read",
         "",
@@ -140,6 +141,22 @@ def track(argv: Sequence[str]) -> int:
     return 0
 
 
+COMPARED = "compare.html"
+
+
+def compare(argv: Sequence[str]) -> int:
+    from raydistill.results.compare import compare as page
+
+    p = plain("compare")
+    p.add_argument("runs", nargs="+", metavar="RUN", help="directories of finished runs; paths, s3:// or gs://")
+    p.add_argument("--out", metavar="FILE", default=COMPARED, help=f"the page; default {COMPARED}")
+    args = p.parse_intermixed_args(argv)
+    if len(args.runs) < 2:
+        raise BadInput(f"compare: {args.runs[0]} alone compares with nothing; name two runs, or write report RUN")
+    print(page(args.runs, args.out))
+    return 0
+
+
 WATCH_S = 5.0  # between two looks
 
 
@@ -166,6 +183,13 @@ def status(argv: Sequence[str]) -> int:
 
 def plain(name: str, more: str = "") -> Parser:
     """The parser of a verb that takes no configuration."""
+    p = of_verb(name, more)
+    p.add_argument("--help-all", action="help", help=argparse.SUPPRESS)  # there is no more to say
+    return p
+
+
+def of_verb(name: str, more: str = "") -> Parser:
+    """A parser that knows what the verb is; `more` ends its help."""
     verb = VERBS[name]
     return Parser(
         prog=f"raydistill {name}",
@@ -176,7 +200,7 @@ def plain(name: str, more: str = "") -> Parser:
     )
 
 
-WITHOUT_CONFIG = {"export": export, "verify": verify, "track": track, "status": status}
+WITHOUT_CONFIG = {"compare": compare, "export": export, "verify": verify, "track": track, "status": status}
 
 
 def run_location(run_dir: str) -> Location:

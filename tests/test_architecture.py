@@ -42,8 +42,10 @@ LAYERS: list[tuple[str, ...]] = [
     ("pipeline",),
     ("tune",),
     ("verbs",),
+    ("manual",),
     ("api", "cli"),
     ("entry",),
+    ("__main__",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 RAY_ALLOWED = "distributed"

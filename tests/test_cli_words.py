@@ -90,7 +90,8 @@ def fuzzed(rng: random.Random) -> list[str]:
     items = [f"{rng.choice(keys)}={rng.choice(GARBAGE)}" for _ in range(rng.randint(0, 3))]
     if rng.random() < 0.2:
         items.insert(rng.randint(0, len(items)), rng.choice(WORDS))
-    return [rng.choice(list(cli.VERBS)) if rng.random() < 0.98 else rng.choice(WORDS), *items]
+    verb = rng.choice(list(cli.VERBS)) if rng.random() < 0.98 else rng.choice(WORDS)
+    return [verb, *(["seed=1"] if rng.random() < 0.9 else []), *items]  # most verbs alone want a word
 
 
 def test_a_thousand_random_command_lines_end_in_one_line_or_in_work(

@@ -224,6 +224,6 @@ class TestPlan:
 
 
 def test_the_command_line_lists_them() -> None:
-    from raydistill.cli import methods
+    from raydistill.manual import methods
 
     assert "herding      real images whose mean" in methods() and "kcenter      real images that cover" in methods()

@@ -8,7 +8,7 @@ import os
 import reprlib
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -276,12 +276,27 @@ def flat_kinds(kind: Any) -> set[Any]:
     return {kind}
 
 
-def describe() -> str:
-    """The keys with defaults and meanings, for --help."""
+def describe(config: Config | None = None, listed: Callable[[str], bool] = lambda key: True) -> str:
+    """The keys that are `listed` with meanings and their values in a configuration, or their defaults."""
     lines = []
     sections = {key: kind for key, kind in registry.sections().items() if key not in Config.model_fields}
     for key, field in (*leaves(Config), *leaves(_brought(sections))):
-        default = field.default
-        shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
-        lines.append(f"  {key + '=' + shown:<44} {field.description or ''}".rstrip())
+        if listed(key):
+            value = field.default if config is None else _of(config, key, sections)
+            lines.append(f"  {key + '=' + _shown(value):<44} {field.description or ''}".rstrip())
     return "\n".join(lines)
+
+
+def _of(config: Config, key: str, brought: Mapping[str, Any]) -> Any:
+    first, *rest = key.split(".")
+    value: Any = config.section(first, brought.get(first, Section))
+    for part in rest:
+        value = getattr(value, part)
+    return value
+
+
+def _shown(value: Any) -> str:
+    """As it is written on a command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_shown, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

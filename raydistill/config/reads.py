@@ -40,6 +40,14 @@ OF_ONE_RUN = {
     "evaluate.keep_weights": " (it keeps no students)",
 }
 
+STEPS = ("encode", "cluster", "plan", "sample", "evaluate")
+READ_FROM = {  # the first step that reads a section or a key; a section that an entry brings is read by the plan
+    **dict.fromkeys(("run_dir", "artifact_dir", "source", "vae", "encode", "ray", "tracking"), "encode"),
+    **dict.fromkeys(("method", "ipc", "seed", "group", "cluster", "hierarchy", "evaluate.baselines"), "cluster"),
+    **dict.fromkeys(("sample", "weights"), "sample"),
+    **dict.fromkeys(("evaluate", "teacher", "label", "metrics", "seeds"), "evaluate"),
+}
+
 
 def keys(overrides: Sequence[str]) -> list[str]:
     """The keys of `key=value` overrides."""
@@ -59,6 +67,18 @@ def check(verb: str, command_keys: Sequence[str], config: Config) -> None:
             raise BadInput(f"{key}: tune does not read it{OF_ONE_RUN[key]}; leave it out")
         if verb == "pretrain" and not pretraining(key, config):
             raise BadInput(f"{key}: {_doing(config)} does not read it{_instead(key)}; leave it out")
+
+
+def reads(verb: str, key: str, config: Config) -> bool:
+    """Whether the verb reads the key, for --help-all: one of a later step is kept, and not read."""
+    try:
+        check(verb, [key], config)
+    except BadInput:
+        return False
+    if verb not in STEPS:
+        return True
+    step = READ_FROM.get(key) or READ_FROM.get(key.partition(".")[0], "plan")
+    return STEPS.index(step) <= STEPS.index(verb)
 
 
 def pretraining(key: str, config: Config) -> bool:
