@@ -6,6 +6,7 @@ import contextlib
 import pickle
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -36,12 +37,38 @@ def train_loop(payload: dict[str, bytes]) -> None:
     cuda = on_cuda(job.evaluate.device, job.evaluate.num_gpus)
     trainer = StudentTrainer(job, torch.device("cuda" if cuda else "cpu"), device_kind(cuda))
     for t in job.trainings[context.get_world_rank() :: context.get_world_size()]:
+        if job.recalled():
+            return  # what is left is for the next fit, which has more workers
         trainer.run(t)
         node_log.keep(job.logs, job.output(t), {KEY: node_log.node_id()})
 
 
 def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None], progress: Progress) -> None:
-    """One Ray Train fit over the trainings that are left. Raises StageFailed with what went wrong."""
+    """Ray Train over the trainings that are left. Raises StageFailed with what went wrong.
+
+    One fit, or, on a cluster that was joined and has grown meanwhile, several: workers end what they are at, and the
+    next fit has as many as there is room for now.
+    """
+    from raydistill.distributed.runtime import ensure_ray
+
+    ensure_ray(config)
+    prove()
+    left = list(job.trainings)
+    while left:
+        some = replace(job, trainings=tuple(left), recall=run.root / "checkpoints" / f"{_name(job, left)}.recall")
+        watch = Watch(some, progress)
+        _fit(some, run, watch)
+        left = watch.open if watch.recalled else []
+        if left:
+            say("evaluate", f"the cluster has grown: {len(left)} trainings are left to more workers")
+            prove()
+
+
+def _name(job: Job, trainings: Sequence[Training]) -> str:
+    return "evaluate-" + fingerprint([job.output(t).fingerprint for t in trainings])
+
+
+def _fit(job: Job, run: RunDir, watch: Watch) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -49,35 +76,42 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None], pro
     from raydistill.distributed.failures import translate
     from raydistill.distributed.pool import ATTEMPTS, make_room
     from raydistill.distributed.process_group import NoGroup
-    from raydistill.distributed.runtime import ensure_ray, pool_size
+    from raydistill.distributed.runtime import pool_size
 
-    ensure_ray(config)
-    prove()
     e = job.evaluate
     students = of_students(e)
-    workers = pool_size(students, e.threads, len(job.trainings))
-    make_room(students, workers)
+    watch.workers = pool_size(students, e.threads, len(job.trainings))
+    make_room(students, watch.workers)
     resources = {"CPU": e.num_cpus} | ({"GPU": e.num_gpus} if e.num_gpus else {})
-    name = "evaluate-" + fingerprint([job.output(t).fingerprint for t in job.trainings])
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"job": pickle.dumps(job)},
         torch_config=NoGroup(),  # workers share no gradient; NCCL would refuse two on one GPU
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=e.num_gpus > 0, resources_per_worker=resources),
+        scaling_config=ScalingConfig(num_workers=watch.workers, use_gpu=e.num_gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
-            name=name, storage_path=str(run.root / "checkpoints"), failure_config=FailureConfig(max_failures=ATTEMPTS)
+            name=_name(job, job.trainings),
+            storage_path=str(run.root / "checkpoints"),
+            failure_config=FailureConfig(max_failures=ATTEMPTS),
         ),
     )
+    with contextlib.suppress(OSError):  # of a run that was killed
+        job.unrecall()
     try:
-        fits.fit(trainer, Watch(job, progress).probe, PROBE_S)
+        fits.fit(trainer, watch.probe, PROBE_S)
     except StageFailed:
         raise
     except Exception as error:  # Ray Train wraps whatever a worker raised
         raise translate(error, "evaluate") from error
+    finally:
+        with contextlib.suppress(OSError):
+            job.unrecall()
 
 
 class Watch:
-    """Sees the trainings that are committed while the fit goes on, and when none has been for too long."""
+    """Sees which trainings are committed while the fit goes on, when none has been for too long, and a larger cluster.
+
+    `open`: those that have not been seen to be committed. `workers` of the fit, which `recalled` says to end early.
+    """
 
     def __init__(self, job: Job, progress: Progress) -> None:
         self.job, self.open, self.deadline_s, self.progress = (
@@ -87,6 +121,7 @@ class Watch:
             progress,
         )
         self.moved = time.monotonic()
+        self.workers, self.recalled = 0, False
 
     def probe(self) -> None:
         """Raises StageFailed when no training has finished for the deadline."""
@@ -103,6 +138,17 @@ class Watch:
                 "hang or could not be placed (see `ray status`); run the same command again, or raise "
                 "evaluate.deadline_s"
             )
+        if not self.recalled and len(self.open) > self.workers and self._room() > self.workers:
+            with contextlib.suppress(OSError):
+                self.job.call_back()
+                self.recalled = True
+
+    def _room(self) -> int:
+        """How many workers the cluster has place for by now; those of a private one were all that it has."""
+        from raydistill.distributed.runtime import fitting, may_grow
+
+        e = self.job.evaluate
+        return fitting(of_students(e), e.threads, len(self.open)) if may_grow() else 0
 
 
 def evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -79,7 +80,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Job:
-    """What a Ray Train worker is given. `rung`: up to it alone, not to the end."""
+    """What a Ray Train worker is given. `rung`: up to it alone, not to the end. `recall`: a file that ends it early."""
 
     trainings: tuple[Training, ...]
     source: SourceConfig
@@ -90,6 +91,21 @@ class Job:
     checkpoints: Location
     teaching: Teaching | None = None
     rung: Rung | None = None
+    recall: Location | None = None
+
+    def recalled(self) -> bool:
+        """Whether workers shall begin no other training. A store that does not answer says no."""
+        with contextlib.suppress(OSError):
+            return self.recall is not None and self.recall.exists()
+        return False
+
+    def call_back(self) -> None:
+        if self.recall is not None:
+            self.recall.write(b"")
+
+    def unrecall(self) -> None:
+        if self.recall is not None and self.recall.exists():
+            self.recall.delete()
 
     def output(self, t: Training) -> Artifact:
         """What the job commits of a training."""

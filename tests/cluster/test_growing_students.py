@@ -1,0 +1,84 @@
+"""Students on a cluster that grows while they are trained: the next fit takes what there is."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from clusters import STORE, head_alone
+from ray.cluster_utils import Cluster
+from tiny_run import TinyRun, config
+
+from raydistill.config import RayConfig
+from raydistill.distributed import runtime, students
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.evaluation.trainer import Training
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+SEEDS = 6
+LONG = {"visits": 8_000, "batch": 8, "lr": 0.05, "image_size": 16, "evaluations": 4}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head without CPUs and one node, whose second CPU is left to other work: room for one student."""
+    monkeypatch.setattr(runtime, "_local", True)  # is set back at the end
+    with head_alone() as started:
+        started.add_node(num_cpus=2, object_store_memory=STORE)
+        started.wait_for_nodes()
+        runtime.ensure_ray(RayConfig(address=started.address))
+        try:
+            yield started
+        finally:
+            ray.shutdown()
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> TinyRun:
+    run = TinyRun(tmp_path / "run")
+    run.config = config(evaluate={"width": 8, "seeds": SEEDS, "protocol": LONG})
+    return run
+
+
+class Evaluation(threading.Thread):
+    """The students of a run, trained beside the test."""
+
+    def __init__(self, tiny: TinyRun, address: str) -> None:
+        super().__init__()
+        self.tiny, self.config = tiny, tiny.config.model_copy(update={"ray": RayConfig(address=address)})
+        self.every: list[Training] = []
+
+    def run(self) -> None:
+        whole = SetRef("full data", self.tiny.train.digest, len(self.tiny.train), None)
+        self.every, _ = students.evaluate(self.config, self.tiny.run, [whole], self.tiny.train, self.tiny.test)
+
+    def committed(self) -> int:
+        return len(list(Path(self.tiny.root).glob("evaluations/*/commits/*.json")))
+
+    def nodes(self) -> set[str]:
+        """Ids of the nodes on which a training was committed."""
+        files = (Path(self.tiny.root) / "logs" / "placement").glob("evaluations-*.json")
+        return {node.partition("/")[2] for f in files for node in json.loads(f.read_text()).values()}
+
+
+def await_(true: Callable[[], bool], thread: threading.Thread) -> None:
+    while not true():
+        assert thread.is_alive()
+        time.sleep(0.1)
+
+
+def test_they_come_to_use_a_node_that_joins(cluster: Cluster, tiny: TinyRun) -> None:
+    evaluation = Evaluation(tiny, cluster.address)
+    evaluation.start()
+    await_(lambda: evaluation.committed() >= 1, evaluation)
+    new = cluster.add_node(num_cpus=2, object_store_memory=STORE)
+    await_(lambda: new.node_id in evaluation.nodes(), evaluation)
+    evaluation.join(600)
+    assert not evaluation.is_alive() and len(evaluation.every) == SEEDS == evaluation.committed()
+    assert all(t.artifact.manifest() is not None for t in evaluation.every)
+    assert not list(Path(tiny.root).glob("checkpoints/*.recall"))
