@@ -164,6 +164,38 @@ class TestTables:
         assert "line 1 cannot be read" in refused(tiny_folder)
 
 
+class TestGroundTruthOfTheDevkit:
+    NUMBERS = ("3", "3", "1", "1", "2", "2")  # of blue0, blue1, green0, ... in an order of their own
+
+    def test_is_refused_without_its_order_and_read_with_it(self, tiny_folder: Path) -> None:
+        digest = listed(flat(tiny_folder)).digest
+        (tiny_folder / "val.txt").write_text("\n".join(self.NUMBERS))
+        order = tiny_folder / "val_order.txt"
+        line = refused(tiny_folder)
+        assert "order of their own" in line and f"into {order}, one a line, number 1 first" in line
+        order.write_text("green\nred\nblue\n")
+        for path in (str(tiny_folder), f"file://{tiny_folder}"):
+            assert listed(path).digest == digest
+
+    @pytest.mark.parametrize(
+        ("numbers", "order", "why"),
+        [
+            (NUMBERS[1:], "green\nred\nblue", "has 5 lines for 6 images"),
+            (NUMBERS, "green\nred", "numbers from 1 to 3, and"),
+            (("0", *NUMBERS[1:]), "green\nred\nblue", "numbers from 0 to 3, and"),
+            (NUMBERS, "green\nred\nred", "names 'red' twice"),
+            (NUMBERS, "", "is empty"),
+            (NUMBERS, "green\nred\nmauve", "the class 'mauve'"),
+        ],
+    )
+    def test_that_does_not_fit_is_refused(
+        self, tiny_folder: Path, numbers: tuple[str, ...], order: str, why: str
+    ) -> None:
+        flat(tiny_folder, list(numbers))
+        (tiny_folder / "val_order.txt").write_text(order)
+        assert why in refused(tiny_folder)
+
+
 class TestSplitsApart:
     def test_a_validation_image_that_is_a_training_image_is_refused(self, tiny_folder: Path) -> None:
         shutil.copy(tiny_folder / "train" / "red" / "003.png", tiny_folder / "val" / "red" / "003.png")

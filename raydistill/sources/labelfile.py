@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from raydistill import strict_json
 from raydistill.errors import BadInput, one_line
+from raydistill.sources.order import read_order
 from raydistill.store.location import Location, reason
 
 LONGEST = 2**28  # bytes of the file; it is read whole
@@ -80,6 +81,8 @@ def _classes(location: Location, names: set[str]) -> dict[str, str]:
     """The class of each name in the file."""
     lines = _text(location)
     first = next((line for line in lines if line.strip()), "")
+    if first and all(line.strip().isdecimal() for line in lines if line.strip()):
+        return _of_numbers(location, lines, sorted(names))
     if location.uri.endswith(".jsonl"):
         rows = _of_json(location, lines)
     elif (columns := _columns(first)) and not names & set(columns):
@@ -92,6 +95,27 @@ def _classes(location: Location, names: set[str]) -> dict[str, str]:
             raise BadInput(f"source: {location} line {number} names {name} a second time; keep one line")
         classes[name] = class_id
     return classes
+
+
+def _of_numbers(location: Location, lines: list[str], names: Sequence[str]) -> dict[str, str]:
+    """The ground truth of ImageNet's devkit: the number of a class a line, images in the order of their names."""
+    order = Location.of(f"{location.uri.removesuffix('.txt')}_order.txt")
+    numbers = [int(line) for line in lines if line.strip()]
+    if order.size() is None:
+        raise BadInput(
+            f"source: {location} holds a number a line, as the ground truth of ImageNet's devkit, whose numbers follow "
+            f"an order of their own and not that of the class folders; write the class ids in that order (WNID by "
+            f"ILSVRC2012_ID) into {order}, one a line, number 1 first, or give lines FILE CLASS"
+        )
+    ids = read_order(order)
+    if len(numbers) != len(names):
+        raise BadInput(f"source: {location} has {len(numbers)} lines for {len(names)} images; complete one of the two")
+    if not 1 <= min(numbers) <= max(numbers) <= len(ids):
+        raise BadInput(
+            f"source: {location} has numbers from {min(numbers)} to {max(numbers)}, and {order} {len(ids)} class ids, "
+            "counted from 1; make them fit"
+        )
+    return {name: ids[number - 1] for name, number in zip(names, numbers, strict=True)}
 
 
 def _text(location: Location) -> list[str]:

@@ -30,6 +30,7 @@ from raydistill.report.data import FULL
 from raydistill.sources.base import ClassInfo, Listing, open_source
 from raydistill.sources.images import FORMATS, decode
 from raydistill.sources.layout import CLASSES
+from raydistill.sources.order import ORDER, by_folder, numbered
 from raydistill.sources.tree import hidden
 from raydistill.sources.weights import read_weights
 from raydistill.stages.latents.encode import encode_all
@@ -82,7 +83,8 @@ def find(config: Config, classes: Sequence[ClassInfo]) -> JudgedFolder:
     try:
         check_ours(_root(folder))
         source = _layout(folder, config.source)
-        listing = _match(_list(source), classes, _class_ids(folder, source))
+        images = _list(source)
+        listing = _match(images, classes, _class_ids(folder, source, [c.class_id for c in images.classes]))
         weights = read_weights(source, listing)
         side = _one_size(source, listing)
     except BadInput as e:
@@ -143,8 +145,10 @@ def _list(source: SourceConfig) -> Listing:
     return listing
 
 
-def _class_ids(folder: str, source: SourceConfig) -> dict[str, str]:
-    """Folder -> class id, where a classes.json of raydistill's exports says that folders had to be named otherwise."""
+def _class_ids(folder: str, source: SourceConfig, folders: Sequence[str]) -> dict[str, str]:
+    """Folder -> class id, where folders are named otherwise: by order.txt, or the classes.json of our exports."""
+    if source.kind == "imagefolder" and (order := _root(folder) / ORDER).size() is not None:
+        return by_folder(order, folders)
     for root in dict.fromkeys((source.path or "", folder)):
         try:
             tree = strict_json.mapping((Location.of(root) / CLASSES).read())
@@ -189,9 +193,12 @@ def _unknown(name: str, wanted: Sequence[ClassInfo]) -> str:
     known = [t for c in wanted for t in (c.class_id, c.class_name)]
     alike = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {alike[0]!r}? " if alike else ""
+    order = ""
+    if numbered([name]) is not None:
+        order = f", or, for folders numbered from 0, an {ORDER} beside them with a class id a line in their order"
     return (
         f"its class {name!r} is none of the {len(wanted)} training classes ({', '.join(known[:12:2])}...); {hint}"
-        "name it by class id or class name, or give a classes.json that does"
+        f"name it by class id or class name, or give a classes.json that does{order}"
     )
 
 
