@@ -111,6 +111,10 @@ def run(name: str, argv: Sequence[str]) -> int:
         from raydistill.tune.sweep import main as sweep
 
         print(sweep(config, command_keys))
+    elif args.dry_run:
+        from raydistill.pipeline.dry import main as dry_run
+
+        print(dry_run(config, VERBS[name].until, command_keys))  # type: ignore[arg-type]
     else:
         from raydistill.pipeline.job import main as pipeline
 
@@ -172,6 +176,8 @@ def parser(name: str) -> argparse.ArgumentParser:
             metavar="DIR",
             help="judge a folder of images that somebody else distilled (CLASS/*.png, train/CLASS/*.png, or shards)",
         )
+    if VERBS[name].until:
+        p.add_argument("--dry-run", action="store_true", help="check everything, say what would be done, and stop")
     p.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
     p.add_argument("--help-all", action="store_true", help="list the keys that are read, as this command has them")
     return p

@@ -41,9 +41,9 @@ OF_ONE_RUN = {
 }
 
 STEPS = ("encode", "cluster", "plan", "sample", "evaluate")
-READ_FROM = {  # the first step that reads a section or a key; a section that an entry brings is read by the plan
+READ_FROM = {  # the first step that reads a section; a section that an entry brings is read by the plan
     **dict.fromkeys(("run_dir", "artifact_dir", "source", "vae", "encode", "ray", "tracking"), "encode"),
-    **dict.fromkeys(("method", "ipc", "seed", "group", "cluster", "hierarchy", "evaluate.baselines"), "cluster"),
+    **dict.fromkeys(("method", "ipc", "seed", "group", "cluster", "hierarchy"), "cluster"),
     **dict.fromkeys(("sample", "weights"), "sample"),
     **dict.fromkeys(("evaluate", "teacher", "label", "metrics", "seeds"), "evaluate"),
 }
@@ -77,7 +77,7 @@ def reads(verb: str, key: str, config: Config) -> bool:
         return False
     if verb not in STEPS:
         return True
-    step = READ_FROM.get(key) or READ_FROM.get(key.partition(".")[0], "plan")
+    step = READ_FROM.get(key.partition(".")[0], "plan")
     return STEPS.index(step) <= STEPS.index(verb)
 
 

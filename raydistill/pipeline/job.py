@@ -27,6 +27,7 @@ from raydistill.state import Prepared, Results
 from raydistill.store import seals
 from raydistill.store.claims import Claim
 from raydistill.store.rundir import CONFIG, PARTS
+from raydistill.tracking import destination as destinations
 
 Until = Literal["encode", "cluster", "plan", "sample", "evaluate", "report"]
 JUDGED = ("evaluate", "report")
@@ -186,11 +187,10 @@ def start_run(p: Prepared) -> bool:
     return costs.settle(p.run.root) or spoiled
 
 
-def carry(config: Config, until: Until = "report", command_keys: Sequence[str] = ()) -> Results:
-    """Checks everything and carries a run to `until`; `command_keys` are those of a command line.
-
-    Raises BadInput for what can be known beforehand, with nothing written, and StageFailed for all that comes later.
-    """
+def checked(
+    config: Config, until: Until, command_keys: Sequence[str]
+) -> tuple[Prepared, destinations.Destination | None, Nodes]:
+    """All that is checked before a run writes anything. Raises BadInput."""
     from raydistill.pipeline import beforehand, unread
 
     prepared = prepare(config, evaluate=until in ("evaluate", "report"), generate=until not in ("encode", "cluster"))
@@ -199,6 +199,15 @@ def carry(config: Config, until: Until = "report", command_keys: Sequence[str] =
     destination = tracked.check(prepared)
     nodes = nodes_of(prepared)
     prove_nodes(prepared, nodes)
+    return prepared, destination, nodes
+
+
+def carry(config: Config, until: Until = "report", command_keys: Sequence[str] = ()) -> Results:
+    """Checks everything and carries a run to `until`; `command_keys` are those of a command line.
+
+    Raises BadInput for what can be known beforehand, with nothing written, and StageFailed for all that comes later.
+    """
+    prepared, destination, nodes = checked(config, until, command_keys)
     with prepared.run.at_work(prepared.config.yaml()) as claim, tracked.run(prepared, destination) as tracker:
         try:
             done = run(prepared, until, nodes=nodes, claim=claim)

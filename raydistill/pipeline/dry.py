@@ -1,0 +1,88 @@
+"""--dry-run: everything that is checked before a run, and then what it would do, stage by stage. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from raydistill.config import Config
+from raydistill.errors import printable
+from raydistill.evaluation.recipe import students_of
+from raydistill.methods.resolve import Variant
+from raydistill.pipeline.beforehand import LATER, Reading, Unfinished
+from raydistill.pipeline.job import JUDGED, Until, checked, generated, judge, make, sets
+from raydistill.stages import runner
+from raydistill.stages.evaluation import trainings
+from raydistill.stages.runner import Stage
+from raydistill.state import Prepared
+from raydistill.store.sealed import Sealed
+
+
+class Looking(Reading):
+    """Notes of each stage that it comes to how far it is; the first that is not finished is the last."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        super().__init__(prepared)
+        self.seen: dict[str, str] = {}
+
+    def _carry(self, stage: Stage, name: str) -> Sealed:
+        try:
+            sealed = super()._carry(stage, name)
+        except Unfinished:
+            records, _ = runner.committed(stage)
+            done = sum(map(stage.units, records.values()))
+            self.seen[name] = f"{stage.total} {stage.unit}, {done} finished" if done else f"{stage.total} {stage.unit}"
+            raise
+        self.seen[name] = f"{stage.total} {stage.unit}, finished"
+        return sealed
+
+
+def main(config: Config, until: Until, command_keys: list[str]) -> str:
+    """The plan of work as text. Raises BadInput as the run would, and CorruptArtifact for finished work that is not."""
+    prepared = checked(config, until, command_keys)[0]
+    rows = plan(prepared, until)
+    width = max(map(len, rows))
+    lines = [f"  {printable(name):<{width}}  {printable(amount)}" for name, amount in rows.items()]
+    return "\n".join([f"{prepared.run.root}: would be carried to {until}; nothing is written", *lines])
+
+
+def plan(p: Prepared, until: Until) -> dict[str, str]:
+    """By the name of a stage how much it has to do, and what of it is finished."""
+    steps, first = Looking(p), None
+    try:
+        done = make(steps, until)
+        if until in JUDGED:
+            judge(steps, done)
+            every = trainings.everything(p.config, p.run, sets(done), p.splits.test, done.teaching)
+            left = len(trainings.unfinished(p.config, p.run, every))
+            state = "finished" if not left else f"{len(every) - left} finished"
+            return steps.seen | {"evaluate": f"{len(every)} trainings, {state}"}
+    except Unfinished as e:
+        first = str(e)
+    if first is None:
+        return steps.seen
+    later = {name: amount for kind, name, amount in expected(p, until) if LATER.get(kind, 6) >= LATER.get(first, 6)}
+    return steps.seen | {name: amount for name, amount in later.items() if name not in steps.seen}
+
+
+def expected(p: Prepared, until: Until) -> Iterator[tuple[str, str, str]]:
+    """Of a run from nothing: kind, name and amount of each stage whose amount is known beforehand."""
+    config, classes = p.config, len(p.splits.train.classes)
+    yield "encode", "encode", f"{len(p.splits.train.ids)} images"
+    if until == "encode":
+        return
+    if until == "cluster" or any(v.method.uses_prototypes for one in p.variants for v in one.makers()):
+        yield "cluster", "cluster", f"{classes} classes"
+    if until in ("cluster", "plan"):
+        return
+    draws = config.seeds.generation if until in JUDGED else 1
+    for v in generated(p):
+        yield "sample", f"sample {v.config.method}", f"{classes * v.config.ipc * draws} images{_steps(v)}"
+    if until in JUDGED:
+        of = len(generated(p)) + (p.judged is not None)
+        fits = len(list(students_of(config.evaluate))) * config.evaluate.seeds * draws
+        full = " and on all images" if config.evaluate.full else ""
+        yield "evaluate", "evaluate", f"{of} sets x {fits} trainings{full}"
+
+
+def _steps(v: Variant) -> str:
+    return f", each in {v.sampling.steps} steps of the generator" if v.sampling is not None else ""

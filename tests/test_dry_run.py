@@ -1,0 +1,39 @@
+"""--dry-run: the whole preflight, the plan of work, and nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raydistill import cli
+
+
+def planned(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, str]:
+    assert cli.main([*argv, "--dry-run"]) == 0
+    rows = [line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines()[1:]]
+    return {name: amount.strip() for name, amount in rows}
+
+
+def test_it_names_every_stage_with_its_amount_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "ipc=3",
+        "method=mgd3",
+        "sampler.steps=9",
+        "evaluate.baselines=[random]",
+        "evaluate.seeds=2",
+        "evaluate.full=false",
+    ]
+    rows = planned(capsys, "distill", *words, "evaluate.students=[convnet]")
+    assert list(rows) == ["encode", "cluster", "sample mgd3", "sample random", "evaluate"]
+    assert rows["sample mgd3"] == "30 images, each in 9 steps of the generator" and rows["sample random"] == "30 images"
+    assert rows["evaluate"] == "2 sets x 2 trainings" and list(planned(capsys, "encode", "ipc=3")) == ["encode"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_refused_is_refused_there_too(refused: Callable[..., str]) -> None:
+    assert "encode.num_gpus=9 need more" in refused("distill", "encode.num_gpus=9", "--dry-run")
