@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from raydistill import cli
+from raydistill.config import load
+from raydistill.pipeline import job
+from raydistill.pipeline.preflight import prepare
+from raydistill.stages.runner import serial
 
 
 def planned(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, str]:
@@ -33,6 +37,16 @@ def test_it_names_every_stage_with_its_amount_and_writes_nothing(
     assert rows["sample mgd3"] == "30 images, each in 9 steps of the generator" and rows["sample random"] == "30 images"
     assert rows["evaluate"] == "2 sets x 2 trainings" and list(planned(capsys, "encode", "ipc=3")) == ["encode"]
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_finished_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"run_dir={tmp_path / 'run'}", "ipc=1"]
+    job.run(prepare(load("quickstart", words)), "encode", execute=serial)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    rows = planned(capsys, "cluster", *words)
+    assert rows["encode"].endswith(" images, finished") and not rows["group"].endswith("finished")
+    assert "cluster" in rows and "evaluate" not in rows
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_what_is_refused_is_refused_there_too(refused: Callable[..., str]) -> None:
