@@ -1,11 +1,16 @@
-"""Distilled sets as others publish them are judged: numbered folders with their order."""
+"""Distilled sets as others publish them are judged: numbered folders with their order, and tensors."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from test_foreign import find, folders, refused
+
+from raydistill.sources.images import decode
+from raydistill.stages.syntheses import ingest
 
 
 class TestNumberedFolders:
@@ -33,3 +38,47 @@ class TestNumberedFolders:
         mine = folders(tmp_path / "mine", names)
         (mine / "order.txt").write_text(order)
         assert why in refused(mine)
+
+
+class TestTensors:
+    def tensors(self, root: Path, images: torch.Tensor, form: str = "pt") -> Path:
+        root.mkdir()
+        labels = torch.tensor([2, 0, 1])
+        (root / "order.txt").write_text("n01\nn02\nn03\n")
+        if form == "npz":
+            np.savez(root / "set.npz", images=images.numpy(), labels=labels.numpy())
+        else:
+            torch.save(images, root / "images_best.pt")
+            torch.save(labels, root / "labels_best.pt")
+        return root
+
+    @pytest.mark.parametrize("form", ["pt", "npz"])
+    @pytest.mark.parametrize("kind", ["bytes", "floats", "normalised"])
+    def test_are_the_images_that_were_saved(self, tmp_path: Path, form: str, kind: str) -> None:
+        pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        images = {"bytes": pixels, "floats": pixels / 255, "normalised": (pixels / 255 - 0.5) / 0.25}[kind]
+        mine = self.tensors(tmp_path / "mine", images, form)
+        if kind == "normalised":
+            assert "if they were normalised, normalisation.json beside them" in refused(mine)
+            (mine / "normalisation.json").write_text('{"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}')
+        judged = find(mine)
+        assert judged.listing.labels.tolist() == [2, 0, 1]
+        ids = judged.listing.ids.to_pylist()
+        for data, expected in zip(ingest.open_source(judged.source).read("train", ids), pixels, strict=True):
+            assert np.array_equal(decode(data, 16, 1000), expected.permute(1, 2, 0))
+
+    @pytest.mark.parametrize(
+        ("images", "why"),
+        [
+            (torch.full((3, 3, 8, 8), float("nan")), "from nan to nan"),
+            (torch.zeros(3, 1, 8, 8), r"has images (3, 1, 8, 8)"),
+            (torch.zeros(2, 3, 8, 8), r"and labels (3,)"),
+        ],
+    )
+    def test_that_do_not_fit_are_refused(self, tmp_path: Path, images: torch.Tensor, why: str) -> None:
+        assert why in refused(self.tensors(tmp_path / "mine", images))
+
+    def test_code_in_a_pickle_is_not_run(self, tmp_path: Path) -> None:
+        mine = self.tensors(tmp_path / "mine", torch.zeros(3, 3, 8, 8))
+        torch.save({"run": Path}, mine / "images_best.pt")
+        assert "save tensors and nothing else" in refused(mine)

@@ -31,6 +31,7 @@ from raydistill.sources.base import ClassInfo, Listing, open_source
 from raydistill.sources.images import FORMATS, decode
 from raydistill.sources.layout import CLASSES
 from raydistill.sources.order import ORDER, by_folder, numbered
+from raydistill.sources.tensors import is_tensors
 from raydistill.sources.tree import hidden
 from raydistill.sources.weights import read_weights
 from raydistill.stages.latents.encode import encode_all
@@ -85,7 +86,7 @@ def find(config: Config, classes: Sequence[ClassInfo]) -> JudgedFolder:
         source = _layout(folder, config.source)
         images = _list(source)
         listing = _match(images, classes, _class_ids(folder, source, [c.class_id for c in images.classes]))
-        weights = read_weights(source, listing)
+        weights = None if source.kind == "tensors" else read_weights(source, listing)
         side = _one_size(source, listing)
     except BadInput as e:
         raise BadInput(f"--images {folder}: {e}") from None
@@ -128,6 +129,8 @@ def _layout(folder: str, like: SourceConfig) -> SourceConfig:
         (k for k, end in (("webdataset", ".tar"), ("parquet", ".parquet")) if any(f.endswith(end) for f in files)),
         "imagefolder",
     )
+    if kind == "imagefolder" and not folders and any(is_tensors(f) for f in files):
+        kind = "tensors"
     path, split = root.uri, TRAIN
     if kind == "imagefolder" and TRAIN not in folders:
         if not folders:
@@ -147,7 +150,7 @@ def _list(source: SourceConfig) -> Listing:
 
 def _class_ids(folder: str, source: SourceConfig, folders: Sequence[str]) -> dict[str, str]:
     """Folder -> class id, where folders are named otherwise: by order.txt, or the classes.json of our exports."""
-    if source.kind == "imagefolder" and (order := _root(folder) / ORDER).size() is not None:
+    if source.kind in ("imagefolder", "tensors") and (order := _root(folder) / ORDER).size() is not None:
         return by_folder(order, folders)
     for root in dict.fromkeys((source.path or "", folder)):
         try:

@@ -1,0 +1,120 @@
+"""A distilled set as tensors, as DC, MTT and others publish them: images*.pt and labels*.pt, or one .npz of both."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raydistill import strict_json
+from raydistill.config import SourceConfig
+from raydistill.errors import BadInput, one_line
+from raydistill.identity import digest
+from raydistill.registry import register
+from raydistill.sources.base import ClassInfo, Listing
+from raydistill.sources.images import png
+from raydistill.sources.layout import open_root, required_path
+from raydistill.store.location import Location
+
+NORMALISATION = "normalisation.json"  # {"mean": [R, G, B], "std": [R, G, B]} of images that were normalised
+LARGEST = 2**33  # bytes of a file, which is read whole
+
+
+def is_tensors(name: str) -> bool:
+    """Whether a file of this name may hold the images of a set."""
+    return (name.startswith("images") and name.endswith(".pt")) or name.endswith(".npz")
+
+
+@register("source", "tensors")
+class Tensors:
+    """Images (N, 3, H, W): uint8, or floats of 0 to 1, or normalised by what normalisation.json says. Labels (N,).
+
+    The class id of a label is its number. There is one split, by whatever name.
+    """
+
+    def __init__(self, config: SourceConfig) -> None:
+        self.path = required_path(config)
+
+    def list(self, split: str) -> Listing:
+        """Images in the order of the file. Raises BadInput for files, shapes, types or ranges that do not fit."""
+        pixels, labels = self._load()
+        values, index = np.unique(labels, return_inverse=True)
+        tags = pa.array([digest(image.tobytes()) for image in pixels], pa.string())
+        classes = tuple(ClassInfo(str(v), str(v)) for v in values)
+        return Listing(split, classes, pa.array([str(i) for i in range(len(labels))]), index.astype(np.int32), tags)
+
+    def read(self, split: str, ids: Sequence[str]) -> Iterator[bytes]:
+        """PNG of each image."""
+        pixels, _ = self._load()
+        return (png(pixels[int(i)]) for i in ids)
+
+    def _load(self) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (N, H, W, 3) and int64 (N,)."""
+        root = open_root(self.path)
+        names = sorted(i.base_name for i in root.infos() if is_tensors(i.base_name))
+        if len(names) != 1:
+            raise BadInput(
+                f"{root} holds {', '.join(names) or 'no images*.pt'}; keep the one file of images that is meant"
+            )
+        if names[0].endswith(".npz"):
+            archive = _read(root / names[0])
+            images, labels = (archive.get(key) for key in ("images", "labels"))
+        else:
+            images, labels = _read(root / names[0]), _read(root / names[0].replace("images", "labels", 1))
+        for what, array in (("images", images), ("labels", labels)):
+            if not isinstance(array, np.ndarray):
+                raise BadInput(f"{root / names[0]}: its {what} are no array of numbers; save {what} as one tensor")
+        if (
+            images.ndim != 4
+            or images.shape[1] != 3
+            or labels.shape != images.shape[:1]
+            or labels.dtype.kind not in "iu"
+        ):
+            raise BadInput(
+                f"{root / names[0]} has images {images.shape} and labels {labels.shape} of {labels.dtype}; give images "
+                "(N, 3, H, W) and whole numbers (N,)"
+            )
+        return np.ascontiguousarray(_pixels(root, images).transpose(0, 2, 3, 1)), labels.astype(np.int64)
+
+
+def _read(location: Location) -> Any:
+    """The array of a .pt, of nothing but tensors, or the arrays of a .npz."""
+    try:
+        if (location.size() or 0) > LARGEST:
+            raise ValueError(f"more than {LARGEST} bytes")
+        data = io.BytesIO(location.read())
+        if location.uri.endswith(".npz"):
+            with np.load(data, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        loaded = torch.load(data, map_location="cpu", weights_only=True)
+        return loaded.detach().numpy() if isinstance(loaded, torch.Tensor) else loaded
+    except (OSError, ValueError, RuntimeError, TypeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as e:
+        raise BadInput(f"{location} cannot be read: {one_line(e)[:120]}; save tensors and nothing else") from None
+
+
+def _pixels(root: Location, images: np.ndarray) -> np.ndarray:
+    """uint8 of the same shape."""
+    if images.dtype == np.uint8:
+        return images
+    values = images.astype(np.float32)
+    location = root / NORMALISATION
+    if location.size() is not None:
+        try:
+            tree = strict_json.mapping(location.read())
+            mean, std = (np.array(tree[key], np.float32).reshape(1, 3, 1, 1) for key in ("mean", "std"))
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise BadInput(f'{location} must hold "mean" and "std", three numbers each ({one_line(e)[:60]})') from None
+        values = np.where(np.isfinite(values), np.clip(values * std + mean, 0, 1), np.nan)
+    low, high = float(values.min()), float(values.max())
+    if not (images.dtype.kind == "f" and 0 <= low <= high <= 1):
+        raise BadInput(
+            f"the images are {images.dtype} from {low:g} to {high:g}; give uint8 or floats of 0 to 1, or, if they were "
+            f'normalised, {NORMALISATION} beside them: {{"mean": [R, G, B], "std": [R, G, B]}}'
+        )
+    return np.round(values * 255).astype(np.uint8)
