@@ -22,6 +22,11 @@ class TestNumberedFolders:
         (mine / "order.txt").write_text("n02\nn03\nn01\n")
         assert find(mine).listing.labels.tolist() == [1, 1, 2, 2, 0, 0]
 
+    def test_are_read_by_the_names_of_a_classes_json(self, tmp_path: Path) -> None:
+        mine = folders(tmp_path / "mine", ("00000", "00001", "00002"))
+        (mine / "classes.json").write_text('{"dirs": ["00000", "00001", "00002"], "names": ["n02", "jay", "n01"]}')
+        assert find(mine).listing.labels.tolist() == [1, 1, 2, 2, 0, 0]
+
     @pytest.mark.parametrize(
         ("names", "order", "why"),
         [

@@ -85,7 +85,7 @@ def find(config: Config, classes: Sequence[ClassInfo]) -> JudgedFolder:
         check_ours(_root(folder))
         source = _layout(folder, config.source)
         images = _list(source)
-        listing = _match(images, classes, _class_ids(folder, source, [c.class_id for c in images.classes]))
+        listing = _match(images, classes, _class_ids(folder, source, images.classes, classes))
         weights = None if source.kind == "tensors" else read_weights(source, listing)
         side = _one_size(source, listing)
     except BadInput as e:
@@ -148,14 +148,18 @@ def _list(source: SourceConfig) -> Listing:
     return listing
 
 
-def _class_ids(folder: str, source: SourceConfig, folders: Sequence[str]) -> dict[str, str]:
-    """Folder -> class id, where folders are named otherwise: by order.txt, or the classes.json of our exports."""
+def _class_ids(
+    folder: str, source: SourceConfig, folders: Sequence[ClassInfo], wanted: Sequence[ClassInfo]
+) -> dict[str, str]:
+    """Folder -> class id, where folders are named otherwise: by order.txt, or classes.json, by class id or name."""
     if source.kind in ("imagefolder", "tensors") and (order := _root(folder) / ORDER).size() is not None:
-        return by_folder(order, folders)
+        return by_folder(order, [c.class_id for c in folders])
+    known = {c.class_id for c in wanted}
     for root in dict.fromkeys((source.path or "", folder)):
         try:
             tree = strict_json.mapping((Location.of(root) / CLASSES).read())
-            ids = dict(zip(tree["dirs"], tree["class_ids"], strict=True))
+            named = "class_ids" in tree or not known.isdisjoint(tree["dirs"])  # then names are for readers
+            ids = dict(zip(tree["dirs"], tree["class_ids" if named else "names"], strict=True))
             if all(isinstance(text, str) for text in (*ids, *ids.values())):
                 return ids
         except (OSError, ValueError, KeyError, TypeError):
