@@ -113,6 +113,10 @@ class TestColumns:
         )
         a, b = (listed(tmp_path, image_column=c).digest for c in "ab")
         assert a != b
+        table = pa.table({"a": images_of(), "b": images_of(9), "label": [0, 1, 2] * 2})
+        save_to_disk(tmp_path / "saved", {"train": table})
+        a, b = (listed(tmp_path / "saved", image_column=c).digest for c in "ab")
+        assert a != b
 
     def test_the_usual_columns_say_nothing_in_the_listing(self, tmp_path: Path) -> None:
         """Their tag is what it was before there was a choice, and so are the fingerprints made of it."""

@@ -21,10 +21,11 @@ import torch
 from safetensors.torch import load_file
 
 from raydistill import config, registry
-from raydistill.cli import VERBS, methods
+from raydistill.cli import VERBS
 from raydistill.config import SourceConfig
 from raydistill.diffusion.start import Start
 from raydistill.errors import BadInput
+from raydistill.manual import methods
 from raydistill.methods.resolve import resolve
 
 ROOT = Path(__file__).parents[1]

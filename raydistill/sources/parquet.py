@@ -192,7 +192,8 @@ def _part(fs: pafs.FileSystem, base: str, info: pafs.FileInfo, requested: Reques
     name = info.path[len(base) :].strip("/")
     where, tag = f"{base}/{name}", f"{info.size}:{info.mtime_ns}"
     if name.endswith(arrow.SUFFIX):
-        return Part(name, *arrow.labelled(info.path, requested, where), tag)
+        columns, labels = arrow.labelled(info.path, requested, where)
+        return Part(name, columns, labels, f"{tag}{columns.tag}")
     try:
         with fs.open_input_file(info.path) as raw, pq.ParquetFile(raw) as file:
             columns = columns_of(file.schema_arrow, requested, where)
