@@ -64,6 +64,7 @@ class TestClassesThatOnlyTrainingHas:
     def test_both_directions_are_in_one_line(self, tiny_folder: Path) -> None:
         (tiny_folder / "val" / "green").rename(tiny_folder / "val" / "olive")
         line = refusal(tiny_folder)
+        assert line.startswith("source: 2 of the 3 training classes are in both splits: class 'green' (4 images)")
         assert "class 'green' (4 images) is in split 'train' but not in 'val'" in line
         assert "class 'olive' (2 images) is in split 'val' but not in 'train'" in line
 
@@ -82,7 +83,9 @@ class TestClassesThatOnlyTrainingHas:
         for i, name in enumerate(("blue", "green", "red")):
             (tiny_folder / "val" / name).rename(tiny_folder / "val" / str(i))
         line = refusal(tiny_folder)
-        assert "classes 'blue' (4 images), 'green' (4 images), 'red' (4 images)" in line
+        assert (
+            "none of the 3 training classes are in both splits: classes 'blue' (4 images), 'green' (4 images)" in line
+        )
         assert "'0' (2 images), '1' (2 images), '2' (2 images)" in line and "source.search_split=0.2" in line
         assert open_splits(config("imagefolder", tiny_folder, search_split=0.4)).test.counts.min() > 0
 

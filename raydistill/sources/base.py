@@ -188,7 +188,10 @@ def _match(test: Listing, train: Listing) -> Listing:
     if missing:
         shared = [c for c in ids if c in have]
         extra = _without(test, train)
-        lacks = f"source: {_only(train, missing, test.split)}"
+        share = (
+            f"{len(shared) or 'none'} of the {len(ids)} training classes {'is' if len(shared) == 1 else 'are'} in both"
+        )
+        lacks = f"source: {share} splits: {_only(train, missing, test.split)}"
         if len(shared) < 2:
             raise BadInput(
                 f"{lacks}; {extra or f'{test.split!r} has no other class'}; name the classes of both splits alike, or "
