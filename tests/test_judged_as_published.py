@@ -9,6 +9,9 @@ import pytest
 import torch
 from test_foreign import find, folders, refused
 
+from raydistill.config import SourceConfig
+from raydistill.errors import BadInput
+from raydistill.sources.base import open_splits
 from raydistill.sources.images import decode
 from raydistill.stages.syntheses import ingest
 
@@ -46,6 +49,11 @@ class TestNumberedFolders:
 
 
 class TestTensors:
+    def test_are_judged_and_are_no_source_of_a_run(self, tmp_path: Path) -> None:
+        mine = self.tensors(tmp_path / "mine", torch.zeros(3, 3, 8, 8))
+        with pytest.raises(BadInput, match="`raydistill evaluate --images DIR`"):
+            open_splits(SourceConfig(kind="tensors", path=str(mine)))
+
     def tensors(self, root: Path, images: torch.Tensor, form: str = "pt") -> Path:
         root.mkdir()
         labels = torch.tensor([2, 0, 1])

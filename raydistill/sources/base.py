@@ -148,6 +148,11 @@ def open_splits(config: SourceConfig) -> Splits:
         if getattr(config, key) is not None and config.kind in kinds:
             raise BadInput(f"source.{key}: source.kind={config.kind} has no columns and does not read it; leave it out")
     source, left_out = open_source(config), ""
+    if getattr(source, "judged_only", False):
+        raise BadInput(
+            f"source.kind={config.kind} is of sets that are judged, which have one split; judge it by "
+            "`raydistill evaluate --images DIR`"
+        )
     train = select_classes(source.list(config.train), config.classes)
     if config.search_split > 0:
         held = _held_out(train, config.search_split)

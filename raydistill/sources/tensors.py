@@ -35,8 +35,10 @@ def is_tensors(name: str) -> bool:
 class Tensors:
     """Images (N, 3, H, W): uint8, or floats of 0 to 1, or normalised by what normalisation.json says. Labels (N,).
 
-    The class id of a label is its number. There is one split, by whatever name.
+    The class id of a label is its number. There is one split, by whatever name, so it is no source of a run.
     """
+
+    judged_only = True
 
     def __init__(self, config: SourceConfig) -> None:
         self.path = required_path(config)
