@@ -6,6 +6,7 @@ from pathlib import Path
 
 from artifacts import FINGERPRINT, at, work
 
+from raydistill.results import news
 from raydistill.store import seals
 from raydistill.store.findings import Finding
 from raydistill.store.location import Location
@@ -78,4 +79,6 @@ def seal(root: Path, name: str = "result.json") -> Path:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+    """Every file by its relative path, but for the news, which nothing reads back."""
+    names = (p for p in sorted(root.rglob("*")) if p.is_file() and not p.match(news.NAME))
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in names}

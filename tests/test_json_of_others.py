@@ -13,7 +13,7 @@ from raydistill.config import SourceConfig
 from raydistill.distributed import node_log
 from raydistill.errors import BadInput
 from raydistill.models.checkpoint import licence, number, read_config
-from raydistill.sources import parquet, webdataset, weights
+from raydistill.sources import columns, shard, weights
 from raydistill.sources.layout import class_names
 from raydistill.stages.evaluation.checkpoint import Weights
 from raydistill.stages.syntheses import ingest
@@ -49,7 +49,7 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         lambda file: number(read_config(file, "vae.path"), "scaling_factor", file, "vae.path"),
         lambda file: class_names(Location.of(str(file.rename(file.with_name("classes.json")).parent))),
         lambda file: next(weights._rows(Location.of(str(file))))["a"],
-        lambda file: parquet._label_names(pa.schema([], {b"huggingface": file.read_bytes()}), "x.parquet"),
+        lambda file: columns.label_names(pa.schema([], {b"huggingface": file.read_bytes()}), "label", "x.parquet"),
     ],
     ids=["checkpoint", "classes.json", "metadata.jsonl", "features"],
 )
@@ -66,7 +66,9 @@ def test_what_is_needed_is_named(file: Path, read: Callable[[Path], object]) -> 
 
 def test_what_is_only_looked_at_counts_as_not_there(file: Path, tmp_path: Path) -> None:
     data = file.read_bytes()
-    assert webdataset._json_label(data) is None
+    with pytest.raises(shard.TarFault) as fault:
+        shard._json_label("1.json", data, None)
+    assert "\n" not in str(fault.value) and len(str(fault.value)) < 400
     (tmp_path / "training.json").write_bytes(data)
     assert licence(tmp_path) is None
     student = Weights(Location.of(str(tmp_path)), "convnet", "abc")
@@ -74,7 +76,7 @@ def test_what_is_only_looked_at_counts_as_not_there(file: Path, tmp_path: Path) 
     (tmp_path / student.files[1]).write_bytes(data)
     assert not student.there()
     (tmp_path / "classes.json").write_bytes(data)
-    assert ingest._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path))) == {}
+    assert ingest._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path)), (), ()) == {}
     artifact = Artifact(Location.of(str(tmp_path)), "encode", "abc")
     (tmp_path / "placement").mkdir()
     (tmp_path / "placement" / "encode-abc.json").write_bytes(data)
@@ -86,5 +88,5 @@ def test_what_is_only_looked_at_counts_as_not_there(file: Path, tmp_path: Path) 
 @pytest.mark.parametrize("ids", [[["a"]], [1], "a", None, {"a": 1}])
 def test_class_ids_of_other_types_are_none(tmp_path: Path, ids: object) -> None:
     (tmp_path / "classes.json").write_text(json.dumps({"dirs": ["x"], "class_ids": ids}))
-    class_ids = ingest._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path)))
+    class_ids = ingest._class_ids(str(tmp_path), SourceConfig(kind="imagefolder", path=str(tmp_path)), (), ())
     assert class_ids == ({"x": "a"} if ids in ("a", {"a": 1}) else {})

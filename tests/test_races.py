@@ -21,7 +21,7 @@ from raydistill.errors import BadInput
 from raydistill.exporters.write import MARKER as EXPORT
 from raydistill.exporters.write import PARTIAL
 from raydistill.exporters.write import export as write_export
-from raydistill.sources import imagefolder
+from raydistill.sources import tree
 from raydistill.stages.evaluation.checkpoint import TrainingState
 from raydistill.store import location, processes, seals
 from raydistill.store.artifact import Manifest
@@ -148,7 +148,7 @@ def test_an_image_that_goes_while_its_folder_is_listed_is_named(tmp_path: Path) 
         (entry,) = entries
     (tmp_path / "1.png").unlink()
     with pytest.raises(BadInput, match=r"1\.png was listed and cannot be seen: No such file"):
-        imagefolder._file(entry, "1.png")
+        tree._file(entry, "1.png")
 
 
 def test_two_drivers_that_write_different_reports_leave_one_of_them_whole(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_run_is_in_mlflow_as_in_its_directory(
     assert names[:5] == ["config.yaml", "images", "report.html", "result.json", "trainings.json"]
     assert names[5:] == ["images/mgd3.png", "images/random.png"]
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["tracking"] == {"experiment": "raydistill", "uri": uri}
+    assert config["tracking"] == {"experiment": "raydistill", "trainings": False, "uri": uri}
 
     assert command(run, "tracking.uri=local") == 0  # again
     again = only_run(uri)

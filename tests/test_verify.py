@@ -286,7 +286,7 @@ def test_the_help_tells_what_every_finding_is(capsys: pytest.CaptureFixture[str]
         cli.main(["verify", "--help"])
     text = capsys.readouterr().out
     assert all(f"\n  {kind} " in text for kind in Kind)
-    assert "--repair" in text and "--readers" in text and "the run it is refused" in text
+    assert "--repair" in text and "--readers" in text and "a job works it is" in text
 
 
 def test_looking_starts_neither_ray_nor_torch(run: Path) -> None:
