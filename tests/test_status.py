@@ -74,7 +74,7 @@ def test_it_says_who_works_how_far_it_is_and_what_it_has_cost(root: Location) ->
 
 
 def test_a_driver_that_is_not_heard_of_is_said_to_be_silent(root: Location) -> None:
-    worked(root, written=70.0)
+    worked(root, StageNews("sample", "images", 100, 40, 0, 60.0, None, "working"), written=70.0)
     with hold(root, "run_dir", "0" * 16):
         assert "no news for 5m00s" in status(str(root), now=370.0)
 
@@ -89,8 +89,14 @@ def test_afterwards_it_says_where_it_ended_and_why(root: Location) -> None:
 
 def test_an_error_of_an_earlier_run_is_not_told_again(root: Location) -> None:
     (root / "logs/error.txt").write(b"old")
-    worked(root, since=time.time() + 60)
+    worked(root, StageNews("sample", "images", 9, 0, 9, 1.0, 2.0, "finished"), since=time.time() + 60)
     assert "it ended with" not in status(str(root))
+
+
+def test_a_run_that_begins_nothing_leaves_the_directory_as_it_is(root: Location) -> None:
+    with news.reporting(root):
+        pass
+    assert not (root / news.NAME).exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"stages": [{}]}', '{"stages": [], "pid": "x"}', "\0"])
