@@ -9,7 +9,18 @@ import pytest
 from scipy import stats
 
 from raydistill.results import over_images, statistics
-from raydistill.results.statistics import Interval, ahead, bootstrap, holm, paired_t, power, resampled, seeds_for
+from raydistill.results.statistics import (
+    Interval,
+    ahead,
+    bootstrap,
+    holm,
+    paired_t,
+    power,
+    resampled,
+    seeds_for,
+    units,
+    unrounded,
+)
 
 
 def clusters(generations: int, trainings: int, between: float, within: float, rng: np.random.Generator) -> list:
@@ -122,3 +133,23 @@ class TestImages:
     def test_more_trainings_do_not_remove_the_error_of_the_images(self) -> None:
         one = over_images.error([(self.A, self.B)])
         assert over_images.error([(self.A, self.B)] * 9) == pytest.approx(one)
+
+
+class TestUnrounded:
+    """Pairs that agree to the last test image have hidden their spread, not shown that there is none."""
+
+    @pytest.mark.parametrize("clusters", [[np.full(3, 0.02)], [np.full(2, 0.02), np.full(1, 0.02), np.full(2, 0.02)]])
+    def test_equal_differences_get_the_spread_of_a_rounding_error(self, clusters: list[np.ndarray]) -> None:
+        step = 1 / 449
+        each = units(unrounded(clusters, step))
+        assert each.mean() == pytest.approx(0.02) and each.std(ddof=1) == pytest.approx(step / math.sqrt(12))
+        interval = bootstrap(unrounded(clusters, step))
+        assert interval is not None and interval.low < 0.02 < interval.high
+
+    def test_two_pairs_of_equal_difference_are_no_certainty(self) -> None:
+        checked = paired_t(unrounded([np.full(2, 0.022)], 1 / 449))
+        assert checked is not None and 0.005 < checked[1] < 0.05
+
+    def test_a_spread_that_was_seen_and_a_set_beside_itself_stay(self) -> None:
+        for clusters in ([np.array([0.01, 0.02])], [np.zeros(3)], [np.array([0.3])]):
+            assert all(a is b for a, b in zip(unrounded(clusters, 0.01), clusters, strict=True))

@@ -56,6 +56,7 @@ def difference(
         generations=len(clusters),
         ahead=st.ahead(clusters),
     )
+    clusters = list(st.unrounded(clusters, _step(pairs[0][0])))
     interval, check = st.bootstrap(clusters), st.paired_t(clusters)
     if interval is None or check is None:
         return _of_one_pair(plain, pairs[0])
@@ -71,6 +72,11 @@ def difference(
         p=check[1],
         needed=st.seeds_for(clusters),
     )
+
+
+def _step(outcome: TrainingOutcome) -> float:
+    """What one test image is of an accuracy; 0 where it is not known how many there are."""
+    return 0.0 if outcome.answers is None else 1 / sum(len(a) for a in outcome.answers)
 
 
 def _of_one_pair(plain: Difference, pair: Pair) -> Difference:

@@ -136,6 +136,20 @@ def seeds_for(clusters: Clusters, difference: float = 0.01) -> int | None:
     return max(2, high)
 
 
+def unrounded(clusters: Clusters, step: float) -> Clusters:
+    """Differences that are all the same, and not 0, given the spread that counting in steps of `step` hides.
+
+    A few pairs may agree to the last image by chance, which would make an interval of no width: their units are moved
+    apart, evenly about their mean, to the deviation of a rounding error, step / sqrt(12).
+    """
+    each = units(clusters)
+    if len(each) < 2 or each.std() > step * 1e-6 or each[0] == 0 or not step:
+        return clusters
+    offsets = np.linspace(-1, 1, len(each))
+    offsets *= step / math.sqrt(12) / offsets.std(ddof=1)
+    return [c + d for c, d in zip(clusters, offsets, strict=True)] if len(clusters) > 1 else [clusters[0] + offsets]
+
+
 def _standard_error(each: np.ndarray) -> float:
     return float(each.std(ddof=1)) / math.sqrt(len(each))
 
