@@ -8,6 +8,8 @@ is written first and sealed next, so an interruption leaves a file that does not
 
 from __future__ import annotations
 
+import random
+import time
 from dataclasses import asdict, dataclass
 from enum import Enum
 from urllib.parse import quote, unquote
@@ -19,6 +21,7 @@ from raydistill.store.location import LOOKS, Location
 
 FOLDER = "seals"
 MAX_BYTES = 2**16  # of a seal
+PAUSE_S = 0.005  # the longest before a file is written again, doubled each time
 MAX_COPY = 2**14  # characters of a file that a seal holds
 
 
@@ -47,13 +50,15 @@ def write(root: Location, name: str, data: bytes, made_from: str = "", copy: str
     """Writes the file, then its seal, each if it is another; True if the file was. Raises StageFailed.
 
     Another driver of the same run may write its own at the same moment: who finds a mixture of both writes again, so
-    that in the end one of them stands whole.
+    that in the end one of them stands whole. Each waits for a time of its own before: in step they would spoil each
+    other's every attempt.
     """
     seal = Seal(name, len(data), digest(data), made_from, copy)
     changed = _write(root, seal, data)
-    for _ in range(LOOKS):
+    for look in range(LOOKS):
         if not changed or state(root, name) is State.WHOLE:
             break
+        time.sleep(random.uniform(0, PAUSE_S * 2**look))
         _write(root, seal, data)
     return changed
 
