@@ -55,10 +55,10 @@ def write(root: Location, name: str, data: bytes, made_from: str = "", copy: str
     """
     seal = Seal(name, len(data), digest(data), made_from, copy)
     changed = _write(root, seal, data)
-    for look in range(LOOKS):
+    for attempt in range(LOOKS):
         if not changed or state(root, name) is State.WHOLE:
             break
-        time.sleep(random.uniform(0, PAUSE_S * 2**look))
+        time.sleep(random.uniform(0, PAUSE_S * 2**attempt))
         _write(root, seal, data)
     return changed
 
