@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ settings.register_profile("raydistill", deadline=None, max_examples=50)  # machi
 settings.load_profile("raydistill")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_cluster_is_handed_on() -> Iterator[None]:
+    """A file that starts Ray in this process ends it too: the next one may change what Ray reads when it starts."""
+    yield
+    if ray := sys.modules.get("ray"):
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")
