@@ -6,19 +6,23 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sweep as result_of_sweep
 import tiny_sweep
+import yaml
 from spoil import flip
 
-from raydistill import cli
+from raydistill import cli, registry
 from raydistill.config import load
 from raydistill.pipeline import job, preflight, steps
 from raydistill.stages.runner import one_by_one, serial
 from raydistill.store import inspection
-from raydistill.tune import page, sweep
+from raydistill.tune import cells, page, sweep
+from raydistill.tune.space import space
 
 SPACE = {"sampler": {"steps": [2, 3]}, "guidance": {"scale": [0.01, 0.4]}}
 TUNE = {"search": "grid", "samples": 4, "together": 4, "seeds": 1, "objectives": ["accuracy", "network_calls"]}
@@ -67,6 +71,30 @@ def test_the_page_shows_the_front_the_knobs_and_images(finished: Finished) -> No
     best, worst = (f"The {which}: trial" for which in ("best", "worst"))
     assert best in text and worst in text and text.count("<img") == 2 * 6, "two classes of three images, twice"
     assert "<script" not in text
+
+
+def test_a_result_page_shows_the_study_that_is_kept(finished: Finished, tmp_path: Path) -> None:
+    """benchmarks/results/sweep.py: the verdict, winner and default at all three, and every trial with the default."""
+    args = result_of_sweep.arguments(["--row", "mgd3", "--out", str(tmp_path)])
+    assert result_of_sweep.summary(args) == result_of_sweep.MISSING
+    cells.write(result_of_sweep.path(args), {"study": finished.study, "seconds": 95.0})
+    text = result_of_sweep.summary(args)
+    assert text.startswith(f"**{finished.study['verdict']}.** 4 trials by grid over sampler.steps of 2, 3;")
+    assert "; 2 minutes." in text and "| trial | sampler.steps | guidance.scale | held out, % |" in text
+    rows = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if line.startswith("| ")]
+    assert set(rows) >= {*(f"trial {i}" for i in range(4)), "default", "test images, by further seeds"}
+
+
+def test_every_sweep_of_the_result_pages_can_be_planned() -> None:
+    """Rows of benchmarks/results/sweeps.yaml: knobs that the method reads, the paper's setting inside the ranges."""
+    for row, overrides in yaml.safe_load(result_of_sweep.ROWS.read_text()).items():
+        config = load("nette128", overrides)
+        knobs = space(config).knobs
+        assert config.method == row and len(knobs) == 3
+        steps = {"sampler.steps": registry.get("method", row).steps}
+        for knob in knobs:
+            default = steps.get(knob.key, reduce(getattr, knob.key.split("."), config))
+            assert knob.low <= default <= knob.high
 
 
 def test_money_is_told_only_with_a_price(finished: Finished) -> None:

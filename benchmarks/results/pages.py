@@ -81,7 +81,8 @@ def block(entry: Entry) -> str:
         table = headline.table(module, args, **entry.short) if entry.short else module.summary(args)
     if entry.short:
         return table + "\n"
-    return f"```bash\n{entry.command}\n```\n\n{origin(entry, cells)}\n\n{table}\n"
+    known = [origin(entry, cells)] if cells or entry.computed else []
+    return "\n\n".join([f"```bash\n{entry.command}\n```", *known, table]) + "\n"
 
 
 def origin(entry: Entry, cells: Sequence[Mapping[str, Any]]) -> str:

@@ -21,7 +21,7 @@ LEFT, BOTTOM, TOP, RIGHT = 44, 34, 10, 14
 
 def render(study: Mapping[str, Any], grids: Sequence[tuple[str, list[list[str]]]] = ()) -> str:
     """The page as HTML text; `grids` are names and images, rows of data URIs. Equal studies give equal text."""
-    rows = sorted(study["trials"], key=_place)
+    rows = best_first(study["trials"])
     html = (
         environment()
         .get_template("study.html")
@@ -43,9 +43,12 @@ def render(study: Mapping[str, Any], grids: Sequence[tuple[str, list[list[str]]]
     return text.printable_lines(html)
 
 
-def _place(t: Mapping[str, Any]) -> tuple[bool, bool, float, int]:
-    """Best first; then those that were stopped, and those that failed."""
-    return bool(t["failed"]), bool(t.get("stopped")), -t.get("score", {}).get("mean", 0.0), t["trial"]
+def best_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The trials of a study by their scores; then those that were stopped, and those that failed."""
+    return sorted(
+        trials,
+        key=lambda t: (bool(t["failed"]), bool(t.get("stopped")), -t.get("score", {}).get("mean", 0.0), t["trial"]),
+    )
 
 
 def whole(study: Mapping[str, Any]) -> list[Mapping[str, Any]]:
