@@ -177,7 +177,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     p.add_argument("--methods", nargs="+", default=["random", "kmeans", "dit", "mgd3", "mgd3_ddim"])
     p.add_argument("--variants", type=Path, help="YAML: rows and their overrides, instead of --methods")
     p.add_argument("--metrics", nargs="*", default=[], help="columns: keys of result.json, such as fid/latent")
-    p.add_argument("--protocols", nargs="+", default=["hard"], help="hard, rded, fkd: a table each")
+    known = registry.names("protocol")
+    p.add_argument("--protocols", nargs="+", default=["hard"], choices=known, metavar="PROTOCOL",
+                   help=f"a table each: {', '.join(known)}")  # fmt: skip
     p.add_argument("--ipc", nargs="+", type=int, default=[10])
     p.add_argument("--full", type=int, default=3, help="trainings on the whole training split; 0 = none")
     p.add_argument("--across", action="store_true", help="print the sets under all protocols in one table")
