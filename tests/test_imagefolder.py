@@ -168,15 +168,18 @@ class TestLevels:
 
     def test_classes_at_the_root(self, tiny_folder: Path) -> None:
         root = tiny_folder / "train"
-        assert "source.train=. source.search_split=0.2" in (line := self.refused(root)) and "blue, green, red" in line
-        there = self.splits(root, train=".", search_split=0.4)
-        assert len(there.train) + len(there.test) == 12 and len(list(there.source.read(".", ["red/000.png"]))) == 1
+        assert "source.train=. source.val=split:0.2" in (line := self.refused(root)) and "blue, green, red" in line
+        there = self.splits(root, train=".", val="split:0.2")
+        assert (len(there.train), len(there.test)) == (9, 3) and len(list(there.source.read(".", ["red/000.png"]))) == 1
 
     def test_no_validation_images(self, tiny_folder: Path) -> None:
         (tiny_folder / "val").rename(tiny_folder.parent / "elsewhere")
         line = self.refused(tiny_folder)
-        assert "no split 'val'" in line and "source.search_split=0.2" in line
-        assert len(self.splits(tiny_folder, search_split=0.4).train) < 12
+        assert "no split 'val'" in line and line.count("source.val=split:0.2") == 1
+        assert self.splits(tiny_folder, val="split:0.2").test.counts.tolist() == [1, 1, 1]
+        line = self.refused(tiny_folder, val="dev")
+        assert "no split 'dev'" in line and line.count("source.val=split:0.2") == 1
+        assert "write split:SHARE" in self.refused(tiny_folder, val="split:1.5")
 
     def test_classes_of_classes_are_read_as_one_and_said(
         self, tiny_folder: Path, capsys: pytest.CaptureFixture[str]

@@ -20,6 +20,7 @@ from raydistill.sources.base import Listing, open_source, open_splits, select_cl
 from raydistill.sources.images import decode
 
 MAKERS: dict[str, Callable[[Path], SourceConfig]] = {
+    "auto": lambda p: config("auto", parquet_set(p / "auto")),
     "digits": lambda _: config("digits"),
     "imagefolder": lambda p: config("imagefolder", write_folder(p / "folder", {"train": 4, "val": 2})),
     "parquet": lambda p: config("parquet", parquet_set(p / "parquet")),
@@ -88,6 +89,18 @@ class TestEverySource:
             return
         train, test = set(splits.train.ids.to_pylist()), set(splits.test.ids.to_pylist())
         assert not train & test and train | test == set(listing.ids.to_pylist())
+
+    def test_carves_a_validation_split_of_every_class_by_id(self, source_config: SourceConfig) -> None:
+        listing = open_source(source_config).list("train")
+        splits = open_splits(source_config.model_copy(update={"val": "split:0.25"}))
+        again = open_splits(source_config.model_copy(update={"val": "split:0.25:1"}))
+        train, test = set(splits.train.ids.to_pylist()), set(splits.test.ids.to_pylist())
+        assert not train & test and train | test == set(listing.ids.to_pylist())
+        held = np.minimum(np.maximum(np.rint(0.25 * listing.counts), 1), listing.counts - 1)
+        assert np.array_equal(splits.test.counts, held) and np.array_equal(again.test.counts, held)
+        assert len(listing) < 20 or set(again.test.ids.to_pylist()) != test, "the seed chooses others"
+        images = splits.source.read(splits.test.split, splits.test.ids.to_pylist()[:2])
+        assert all(decode(data, 8, source_config.max_pixels).shape == (8, 8, 3) for data in images)
 
     @pytest.mark.parametrize("kind", ON_DISK)
     def test_on_disk_needs_a_path_that_exists(self, kind: str, tmp_path: Path) -> None:

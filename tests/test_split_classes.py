@@ -86,8 +86,8 @@ class TestClassesThatOnlyTrainingHas:
         assert (
             "none of the 3 training classes are in both splits: classes 'blue' (4 images), 'green' (4 images)" in line
         )
-        assert "'0' (2 images), '1' (2 images), '2' (2 images)" in line and "source.search_split=0.2" in line
-        assert open_splits(config("imagefolder", tiny_folder, search_split=0.4)).test.counts.min() > 0
+        assert "'0' (2 images), '1' (2 images), '2' (2 images)" in line and "source.val=split:0.2" in line
+        assert open_splits(config("imagefolder", tiny_folder, val="split:0.2")).test.counts.min() > 0
 
     def test_many_are_counted(self, tmp_path: Path) -> None:
         image = coloured_png((9, 9, 9), 0)

@@ -25,10 +25,15 @@ from raydistill.config.tune import TuneConfig
 class SourceConfig(Section):
     """Where the images come from."""
 
-    kind: Annotated[str, Field(description="digits | imagefolder | parquet | webdataset")] = "digits"
+    kind: Annotated[str, Field(description="digits | imagefolder | parquet | webdataset; auto = what lies there")] = (
+        "digits"
+    )
     path: Annotated[str | None, Field(description="folder that holds the splits")] = None
     train: Annotated[str, Field(description="name of the training split")] = "train"
-    val: Annotated[str, Field(description="name of the validation split")] = "val"
+    val: Annotated[
+        str,
+        Field(description="name of the validation split; split:0.2 = a fifth of each class's training images"),
+    ] = "val"
     image_column: Annotated[
         str | None,
         Field(description="column of a Parquet or Arrow table that holds the images; null = the one that fits"),

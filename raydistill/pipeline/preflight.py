@@ -25,6 +25,7 @@ from raydistill.models.vae import VaeSpec
 from raydistill.pipeline.guiding import find_decoder, find_networks
 from raydistill.progress import say
 from raydistill.report.text import plural
+from raydistill.sources import carved, detect
 from raydistill.sources.base import ClassInfo, Splits, open_splits
 from raydistill.stages.evaluation.measure import requested_spaces
 from raydistill.stages.syntheses import ingest
@@ -176,7 +177,10 @@ def main(config: Config) -> str | None:
 
 
 def absolute(config: Config) -> Config:
-    """Local paths made absolute, so that workers elsewhere mean the same place. Raises BadInput in a submitted job."""
+    """Local paths made absolute, so that workers elsewhere mean the same place, and the source's kind settled.
+
+    Raises BadInput in a submitted job.
+    """
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         for key in ("run_dir", "artifact_dir"):
             value = getattr(config, key)
@@ -196,7 +200,7 @@ def absolute(config: Config) -> Config:
         update={
             "run_dir": full(config.run_dir),
             "artifact_dir": full(config.artifact_dir),
-            "source": config.source.model_copy(update={"path": full(config.source.path)}),
+            "source": detect.settled(config.source.model_copy(update={"path": full(config.source.path)})),
             "vae": config.vae.model_copy(update={"path": model(config.vae.path)}),
             "generator": config.generator.model_copy(update={"path": model(config.generator.path)}),
             "features": config.features.model_copy(update={"path": full(config.features.path)}),
@@ -284,7 +288,9 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
     more = f", ... {len(counts) - 12} more" if len(counts) > 12 else ""
     say("source", f"{len(train)} training images in {len(counts)} classes ({shown}{more}); {len(test)} to test on")
     source = variants[0].config.source
-    if source.search_split == 0 and test.split != source.val:
+    if source.search_split == 0 and carved.share_of(source.val) is not None:
+        say("source", f"tested on {len(test)} training images, held out of each class by id (source.val={source.val})")
+    elif source.search_split == 0 and test.split != source.val:
         say("source", f"tested on the split {test.split!r}: there is none called {source.val!r}")
     if train.uneven:
         say(

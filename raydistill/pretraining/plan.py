@@ -24,6 +24,7 @@ from raydistill.pretraining.networks import build_vae
 from raydistill.pretraining.origin import Origin, from_checkpoint, from_scratch
 from raydistill.pretraining.output import MARKER, common_record, spoiled, write_generator, write_vae
 from raydistill.pretraining.tasks import GeneratorTask, VaeTask
+from raydistill.sources import detect
 from raydistill.sources.base import Listing, Source, open_splits
 from raydistill.store import seals
 from raydistill.tracking import destination, journal
@@ -175,6 +176,8 @@ class Plan:
 def make_plan(config: Config) -> Plan:
     """Checks everything that can be known beforehand. Raises BadInput; writes nothing."""
     as_given, config = config, _absolute(config)
+    kind = {"kind": config.source.kind}  # settled
+    as_given = as_given.model_copy(update={"source": as_given.source.model_copy(update=kind)})
     p = config.pretrain
     if p.out is None:
         raise BadInput("pretrain.out is not set; give the directory to write, for example pretrain.out=models/vae")
@@ -225,7 +228,7 @@ def _absolute(config: Config) -> Config:
 
     return config.model_copy(
         update={
-            "source": config.source.model_copy(update={"path": full(config.source.path, model=False)}),
+            "source": detect.settled(config.source.model_copy(update={"path": full(config.source.path, model=False)})),
             "vae": config.vae.model_copy(update={"path": full(config.vae.path)}),
             "pretrain": config.pretrain.model_copy(update={"init": full(config.pretrain.init)}),
             "tracking": destination.absolute(config.tracking),

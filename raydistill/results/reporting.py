@@ -35,6 +35,7 @@ from raydistill.results import cartography, costs, detail, increments, quantisat
 from raydistill.results.judgement import judgement
 from raydistill.results.numbers import difference_numbers, metrics, of_sets, sample_size
 from raydistill.results.outcomes import outcomes, written
+from raydistill.sources import carved
 from raydistill.sources.images import decode, png
 from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation.trainer import body
@@ -181,6 +182,11 @@ def notes_on(done: Results, judged: Judgement) -> list[str]:
         notes.append(
             f"Soft labels are by {done.teaching.network.architecture}, which is itself right on "
             f"{100 * done.teaching.accuracy:.1f} % of the test images"
+        )
+    if c.source.search_split == 0 and carved.share_of(c.source.val) is not None:
+        notes.append(
+            f"Tested on training images that were held out of each class by id (source.val={c.source.val}): the set "
+            "was used without validation images"
         )
     if c.source.search_split > 0:
         notes.append(

@@ -19,6 +19,7 @@ from raydistill import registry
 from raydistill.config import SourceConfig, class_lists
 from raydistill.errors import BadInput
 from raydistill.identity import digest
+from raydistill.sources import carved
 
 BLOCK = 65536  # ids held as Python texts at a time
 NAMED = 12  # classes that a message names
@@ -143,7 +144,10 @@ class Splits:
 
 
 def open_splits(config: SourceConfig) -> Splits:
-    """Lists, checks and if asked carves. Raises BadInput: no images, an empty class, a class missing from a split."""
+    """Lists, checks and if asked carves. Raises BadInput: no images, an empty class, a class missing from a split.
+
+    `source.val=split:SHARE` takes its images away first, so that what is chosen by `search_split` sees none of them.
+    """
     for key, kinds in UNREAD.items():
         if getattr(config, key) is not None and config.kind in kinds:
             raise BadInput(f"source.{key}: source.kind={config.kind} has no columns and does not read it; leave it out")
@@ -153,13 +157,19 @@ def open_splits(config: SourceConfig) -> Splits:
             f"source.kind={config.kind} is of sets that are judged, which have one split; judge it by "
             "`raydistill evaluate --images DIR`"
         )
+    share = carved.share_of(config.val)
     train = select_classes(source.list(config.train), config.classes)
+    if share is not None:
+        held = carved.by_class(train.ids, train.labels, *share)
+        train, test = train.take(~held), train.take(held)
     if config.search_split > 0:
         held = _held_out(train, config.search_split)
         train, test = train.take(~held), train.take(held)
-    else:
+    elif share is None:
         validation = select_classes(source.list(config.val), config.classes)
         test, left_out = _match(validation, train), _without(validation, train)
+        if hasattr(source, "check_copies"):
+            source.check_copies(train, test)
     for listing, use in ((train, "train"), (test, "test")):
         empty = np.flatnonzero(listing.counts == 0)
         if len(empty):
@@ -200,7 +210,7 @@ def _match(test: Listing, train: Listing) -> Listing:
         if len(shared) < 2:
             raise BadInput(
                 f"{lacks}; {extra or f'{test.split!r} has no other class'}; name the classes of both splits alike, or "
-                "give source.search_split=0.2 to test on training images that are held out"
+                f"give {carved.REMEDY}"
             )
         picked = f"source.classes={json.dumps(shared, ensure_ascii=False) if len(shared) <= NAMED else '[...]'}"
         raise BadInput(

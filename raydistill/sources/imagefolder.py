@@ -17,7 +17,7 @@ from raydistill.registry import register
 from raydistill.sources.base import ClassInfo, Listing
 from raydistill.sources.labelfile import annotations_of, label_file, read_labels
 from raydistill.sources.layout import class_names, open_root, required_path
-from raydistill.sources.leakage import check_folders, check_images
+from raydistill.sources.leakage import check_copies, check_folders, check_images
 from raydistill.sources.levels import below, check_level, split_folder, sub_classes
 from raydistill.sources.tree import READERS, File, tree_of
 from raydistill.store.location import Location, reason
@@ -89,6 +89,12 @@ class ImageFolder:
             check_folders(train, val)
             if listing.split == self.val:
                 check_images(train, val, listing)
+
+    def check_copies(self, train: Listing, test: Listing) -> None:
+        """Names, on a disk, validation images that are training images by another name. Refuses many."""
+        root = open_root(self.path)
+        if root.is_local:
+            check_copies(below(root, train.split).uri, below(root, test.split).uri, train, test)
 
     def read(self, split: str, ids: Sequence[str]) -> Iterator[bytes]:
         """One file after the other from a disk, a few at a time from an object store."""

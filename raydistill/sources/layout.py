@@ -15,10 +15,14 @@ from raydistill import strict_json
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput, one_line
 from raydistill.sources.base import ClassInfo
+from raydistill.sources.carved import REMEDY
 from raydistill.store.location import Location, reason
 
 CLASSES = "classes.json"
 VAL = "val"
+PICKLES = (".pkl", ".pickle")
+OF_CIFAR = ("data_batch_1", "batches.meta", "cifar-10-python.tar.gz", "cifar-100-python.tar.gz")  # its Python version
+NESTED = 16  # folders in which pickles are looked for
 NAMES_OF_VAL = ("validation", "valid", "test")  # by which a validation split goes elsewhere, the likeliest first
 
 
@@ -55,6 +59,8 @@ def required_path(config: SourceConfig) -> str:
 def open_root(path: str) -> Location:
     """The folder of `source.path`. Raises BadInput if it is not there, is not a folder or cannot be reached."""
     root = Location.of(path)
+    if path.endswith((*PICKLES, *OF_CIFAR)):
+        raise BadInput(refused_pickle(path))
     try:
         fs, inside = root.filesystem()
         kind = fs.get_file_info(inside).type
@@ -153,8 +159,31 @@ def split_there(split: str, have: Collection[str]) -> str:
     return next((name for name in NAMES_OF_VAL if name in have), split)
 
 
+def pickle_in(root: Location) -> tuple[Location, str] | None:
+    """The folder and name of the first pickle of a set, in a folder or in one in it; None if there is none."""
+    folders = [root, *(root / i.base_name for i in root.infos() if i.type == pafs.FileType.Directory)]
+    for folder in folders[:NESTED]:
+        for name in sorted(i.base_name for i in folder.infos() if i.type == pafs.FileType.File):
+            if name.endswith(PICKLES) or name in OF_CIFAR:
+                return folder, name
+    return None
+
+
+def refused_pickle(file: str) -> str:
+    """The line for a set that is a pickle, with a way on."""
+    return (
+        f"source.path: {file} is a pickle, which can run code when it is opened, and is not read; write its images as "
+        "train/CLASS/*.png, or take the set as Parquet (CIFAR-10: `hf download uoft-cs/cifar10 --repo-type dataset "
+        "--local-dir DIR`, then source.path=DIR)"
+    )
+
+
 def no_split(root: Location, split: str, have: Sequence[str]) -> BadInput:
     """The error for a split that is not there; names the splits that are."""
+    if (pickle := pickle_in(root)) is not None and not {*have} - {pickle[0].name}:
+        return BadInput(refused_pickle("/".join(map(str, pickle))))
     alike = difflib.get_close_matches(split, have, n=1)
     advice = f"did you mean {alike[0]!r}?" if alike else "set source.train and source.val to names that exist"
+    if split == VAL and have:
+        advice += f"; without validation images give {REMEDY}"
     return BadInput(f"source: {root} has no split {split!r} (it has {', '.join(have[:12]) or 'none'}); {advice}")

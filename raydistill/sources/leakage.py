@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import filecmp
 import os
+from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from raydistill.errors import BadInput
+from raydistill.identity import digest
+from raydistill.progress import say
 from raydistill.sources.base import Listing
 from raydistill.store.location import reason
+
+MOST_READ = 20_000  # files of which the beginning is read, to find copies under other names
+BEGINNING = 8192  # bytes
+SIZE = (1 << 40) - 1  # bits of a size beside those of a class
+FEW = 0.01  # of the validation images: so many copies are said, and more are refused
 
 
 def check_folders(train: str, val: str) -> None:
@@ -38,6 +48,57 @@ def check_images(train: str, val: str, listing: Listing) -> None:
                 raise BadInput(
                     f"source: {val}/{name} is the training image {train}/{below}, byte for byte; remove one of the two"
                 )
+
+
+def check_copies(train_folder: str, val_folder: str, train: Listing, test: Listing) -> None:
+    """Names validation images that are training images of their class under another name, byte for byte.
+
+    Refuses more than a hundredth of them. Files are read only where size and class agree, and no more than MOST_READ.
+    """
+    pairs = list(_copies(train_folder, val_folder, train, test))
+    if not pairs:
+        return
+    first, of = pairs[0]
+    line = (
+        f"{len(pairs)} of {len(test)} validation images {'is a' if len(pairs) == 1 else 'are'} training "
+        f"image{'' if len(pairs) == 1 else 's'} under another name, byte for byte ({val_folder}/{first} is "
+        f"{train_folder}/{of}); remove one of the two"
+    )
+    if len(pairs) > FEW * len(test):
+        raise BadInput(f"source: {line}")
+    say("source", f"warning: {line}")
+
+
+def _copies(train_folder: str, val_folder: str, train: Listing, test: Listing) -> Iterator[tuple[str, str]]:
+    """Validation image and training image, by their ids; classes are numbered alike in both."""
+    kinds, wanted = (_size_and_class(listing) for listing in (train, test))
+    sources, copies = (np.flatnonzero(np.isin(a, b) & (a > 0)) for a, b in ((kinds, wanted), (wanted, kinds)))
+    if not len(copies):
+        return
+    known: dict[tuple[int, str], str] = {}
+    for row in sources[: MOST_READ // 2]:
+        name = train.ids[int(row)].as_py()
+        known.setdefault((int(kinds[row]), _beginning(f"{train_folder}/{name}")), name)
+    for row in copies[: MOST_READ // 2]:
+        name = test.ids[int(row)].as_py()
+        of = known.get((int(wanted[row]), _beginning(f"{val_folder}/{name}")))
+        if of is not None and _same(f"{train_folder}/{of}", f"{val_folder}/{name}", int(wanted[row] & SIZE)):
+            yield name, of
+
+
+def _size_and_class(listing: Listing) -> np.ndarray:
+    """(N,) int64 that agree where size and class of two images do; 0 for empty files, which are broken."""
+    sizes = pc.replace_substring_regex(listing.tags, ":.*", "").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return np.where(sizes > 0, (sizes & SIZE) | ((listing.labels.astype(np.int64) + 1) << 40), 0)
+
+
+def _beginning(path: str) -> str:
+    """Digest of the first bytes of a file; of one that cannot be read none that another has."""
+    try:
+        with open(path, "rb") as file:
+            return digest(file.read(BEGINNING))
+    except OSError:  # whoever reads its pixels says so
+        return path
 
 
 def _same(first: str, second: str, size: int) -> bool:

@@ -8,13 +8,13 @@ import numpy as np
 from pyarrow import fs as pafs
 
 from raydistill.errors import BadInput
+from raydistill.sources import carved
 from raydistill.sources.base import NAMED, Listing
-from raydistill.sources.layout import no_split
+from raydistill.sources.layout import VAL, no_split
 from raydistill.sources.tree import hidden, is_image
 from raydistill.store.location import Location
 
 HERE = "."  # the name of the split that is the source's folder itself
-HOLD_OUT = "source.search_split=0.2, which holds a fifth of the training images out to test on"
 
 
 def below(root: Location, split: str) -> Location:
@@ -40,10 +40,12 @@ def _missing(root: Location, split: str, have: Sequence[str], both: tuple[str, s
     if len(have) > 1 and not {*both} & {*have} and _holds_images(root / have[0]):
         return BadInput(
             f"source: {root} holds class folders ({_some(have)}) and no split {split!r}; give "
-            f"source.train={HERE} {HOLD_OUT}; or sort them into {both[0]}/CLASS/ and {both[1]}/CLASS/"
+            f"source.train={HERE} {carved.REMEDY}; or sort them into {both[0]}/CLASS/ and {both[1]}/CLASS/"
         )
     error = no_split(root, split, have)
-    return BadInput(f"{error}; without validation images give {HOLD_OUT}") if split == both[1] else error
+    if split == VAL or split != both[1]:
+        return error
+    return BadInput(f"{error}; without validation images give {carved.REMEDY}")
 
 
 def check_level(folder: Location, split: str, classes: Sequence[str]) -> None:

@@ -161,7 +161,7 @@ def _missing(root: Location, split: str, have: Sequence[str]) -> BadInput:
         path, name = str(root).rpartition("/")[::2]
         return BadInput(
             f"source: {root} is a single split as save_to_disk writes it, not the folder that holds the splits; give "
-            f"source.path={path} source.train={name} source.search_split=0.2, or source.val=NAME for one beside it"
+            f"source.path={path} source.train={name} source.val=split:0.2, or source.val=NAME for one beside it"
         )
     for folder in _folders(root):
         inside = sorted(SPLIT_NAMES & set(_splits(root / folder)))

@@ -132,7 +132,7 @@ def _missing(root: Location, flat: dict[str, pafs.FileInfo], split: str, have: S
         path, name = str(root).rpartition("/")[::2]
         return BadInput(
             f"source: {root} holds an archive a class, which is a single split; give source.path={path} "
-            f"source.train={name} source.search_split=0.2, or source.val=NAME for one beside it"
+            f"source.train={name} source.val=split:0.2, or source.val=NAME for one beside it"
         )
     return no_split(root, split, have)
 

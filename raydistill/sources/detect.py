@@ -1,0 +1,108 @@
+"""What lies at `source.path` where nobody said it: source.kind=auto."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pyarrow import fs as pafs
+
+from raydistill.config import SourceConfig
+from raydistill.errors import BadInput
+from raydistill.progress import say
+from raydistill.registry import register
+from raydistill.sources import arrow
+from raydistill.sources.base import Listing, open_source
+from raydistill.sources.layout import open_root, pickle_in, refused_pickle, required_path
+from raydistill.sources.tensors import is_tensors
+from raydistill.sources.tree import hidden, is_image
+from raydistill.store.location import Location
+
+AUTO = "auto"
+DEPTH, BREADTH = 5, 8  # levels of folders that are looked into, and folders of a level
+ARCHIVES = (".zip", ".tar.gz", ".tgz", ".7z", ".rar", ".tar.xz", ".tar.bz2")
+CALLED = {
+    "imagefolder": "folders of images",
+    "parquet": "Parquet or Arrow tables",
+    "webdataset": "tar archives of images",
+    "tensors": "tensors",
+}
+
+
+def settled(config: SourceConfig) -> SourceConfig:
+    """The same with the kind that is there in place of `auto`, and a line that says it. Raises BadInput."""
+    if config.kind != AUTO:
+        return config
+    kind = kind_of(open_root(required_path(config)))
+    say("source", f"{config.path} holds {CALLED[kind]}: source.kind={kind}")
+    return config.model_copy(update={"kind": kind})
+
+
+def kind_of(root: Location) -> str:
+    """The kind of source that a folder is. Raises BadInput where it is none, or several."""
+    kinds: dict[str, str] = {}
+    archives: list[str] = []
+    for where, level, infos in _walk(root):
+        names = [i.base_name for i in infos if i.type == pafs.FileType.File]
+        for name in names:
+            kind = _kind_of_file(name, level)
+            if kind is not None:
+                kinds.setdefault(kind, f"{where}/{name}")
+        if arrow.STATE in names and any(n.endswith(arrow.SUFFIX) for n in names):
+            kinds.setdefault("parquet", f"{where}/{arrow.STATE}")
+        archives += [f"{where}/{n}" for n in names if n.lower().endswith(ARCHIVES)]
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    if kinds:
+        several = " and ".join(f"{CALLED[kind]} ({file})" for kind, file in kinds.items())
+        choices = " or ".join(f"source.kind={kind}" for kind in kinds)
+        raise BadInput(f"source.path: {root} holds {several}; say which are meant: {choices}")
+    if (pickle := pickle_in(root)) is not None:
+        raise BadInput(refused_pickle("/".join(map(str, pickle))))
+    if archives:
+        raise BadInput(f"source.path: {root} holds no images but {archives[0]}; unpack it, and give the folder")
+    raise BadInput(
+        f"source.path: {root} holds no images that are read (CLASS/*.jpg and the like, Parquet, tar archives; "
+        "docs/bring-your-own.md#images); give the folder that holds the splits or the classes"
+    )
+
+
+def _kind_of_file(name: str, level: int) -> str | None:
+    """Images directly in `source.path` belong to no class: they are a picture beside the data."""
+    if name.startswith((".", "_")):
+        return None
+    if name.endswith(".parquet"):
+        return "parquet"
+    if name.endswith(".tar"):
+        return "webdataset"
+    if level and is_image(name):
+        return "imagefolder"
+    return "tensors" if is_tensors(name) else None
+
+
+def _walk(root: Location) -> Iterator[tuple[Location, int, Sequence[pafs.FileInfo]]]:
+    """Folders with what lies in them, level by level; not below folders that hold images, which are classes."""
+    below = [root]
+    for level in range(DEPTH):
+        deeper: list[Location] = []
+        for folder in below:
+            infos = folder.infos()
+            yield folder, level, infos
+            if not any(level and is_image(i.base_name) for i in infos):
+                folders = sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
+                deeper += [folder / name for name in folders if not hidden(name)]
+        below = deeper[:BREADTH]
+
+
+@register("source", AUTO)
+class Auto:
+    """The source that lies at `source.path`, whichever it is; a run keeps which one it was in its configuration."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        self.config = config
+        required_path(config)
+
+    def list(self, split: str) -> Listing:
+        return open_source(settled(self.config)).list(split)
+
+    def read(self, split: str, ids: Sequence[str]) -> Iterator[bytes]:
+        return open_source(settled(self.config)).read(split, ids)
