@@ -76,8 +76,8 @@ def images_of(seed: int = 0, count: int = 6) -> list[bytes]:
 def remedied(kind: str, line: str, path: Path, **more: Any) -> SourceConfig:
     """The configuration of a source with every `source.KEY=VALUE` that the error line names."""
     words = [word.strip(".,;") for word in line.replace("`", " ").split()]
-    pairs = dict(w.removeprefix("source.").split("=", 1) for w in words if w.startswith("source.") and "=" in w)
-    values = {key: yaml.safe_load(value) for key, value in pairs.items() if value != "NAME"}
+    pairs = [w.removeprefix("source.").split("=", 1) for w in words if w.startswith("source.") and "=" in w]
+    values = {key: yaml.safe_load(value) for key, value in pairs if value != "NAME"}
     assert values, line
     return config(kind, **({"path": path} | more | values))
 

@@ -15,7 +15,7 @@ from raydistill.sources.base import Listing, open_source
 from raydistill.sources.layout import open_root, pickle_in, refused_pickle, required_path
 from raydistill.sources.tensors import is_tensors
 from raydistill.sources.tree import hidden, is_image
-from raydistill.store.location import Location
+from raydistill.store.location import Location, infos
 
 AUTO = "auto"
 DEPTH, BREADTH = 5, 8  # levels of folders that are looked into, and folders of a level
@@ -41,8 +41,8 @@ def kind_of(root: Location) -> str:
     """The kind of source that a folder is. Raises BadInput where it is none, or several."""
     kinds: dict[str, str] = {}
     archives: list[str] = []
-    for where, level, infos in _walk(root):
-        names = [i.base_name for i in infos if i.type == pafs.FileType.File]
+    for where, level, inside in _walk(root):
+        names = [i.base_name for i in inside if i.type == pafs.FileType.File]
         for name in names:
             kind = _kind_of_file(name, level)
             if kind is not None:
@@ -57,7 +57,7 @@ def kind_of(root: Location) -> str:
         choices = " or ".join(f"source.kind={kind}" for kind in kinds)
         raise BadInput(f"source.path: {root} holds {several}; say which are meant: {choices}")
     if (pickle := pickle_in(root)) is not None:
-        raise BadInput(refused_pickle("/".join(map(str, pickle))))
+        raise BadInput(refused_pickle("/".join(filter(None, (str(root), *pickle)))))
     if archives:
         raise BadInput(f"source.path: {root} holds no images but {archives[0]}; unpack it, and give the folder")
     raise BadInput(
@@ -79,17 +79,18 @@ def _kind_of_file(name: str, level: int) -> str | None:
     return "tensors" if is_tensors(name) else None
 
 
-def _walk(root: Location) -> Iterator[tuple[Location, int, Sequence[pafs.FileInfo]]]:
+def _walk(root: Location) -> Iterator[tuple[str, int, Sequence[pafs.FileInfo]]]:
     """Folders with what lies in them, level by level; not below folders that hold images, which are classes."""
-    below = [root]
+    fs, base = root.filesystem()
+    below = [base]
     for level in range(DEPTH):
-        deeper: list[Location] = []
+        deeper: list[str] = []
         for folder in below:
-            infos = folder.infos()
-            yield folder, level, infos
-            if not any(level and is_image(i.base_name) for i in infos):
-                folders = sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
-                deeper += [folder / name for name in folders if not hidden(name)]
+            inside = infos(fs, folder)
+            yield folder, level, inside
+            if not any(level and is_image(i.base_name) for i in inside):
+                folders = sorted(i.base_name for i in inside if i.type == pafs.FileType.Directory)
+                deeper += [f"{folder}/{name}" for name in folders if not hidden(name)]
         below = deeper[:BREADTH]
 
 

@@ -16,7 +16,7 @@ from raydistill.config import SourceConfig
 from raydistill.errors import BadInput, one_line
 from raydistill.sources.base import ClassInfo
 from raydistill.sources.carved import REMEDY
-from raydistill.store.location import Location, reason
+from raydistill.store.location import Location, infos, reason
 
 CLASSES = "classes.json"
 VAL = "val"
@@ -159,11 +159,12 @@ def split_there(split: str, have: Collection[str]) -> str:
     return next((name for name in NAMES_OF_VAL if name in have), split)
 
 
-def pickle_in(root: Location) -> tuple[Location, str] | None:
-    """The folder and name of the first pickle of a set, in a folder or in one in it; None if there is none."""
-    folders = [root, *(root / i.base_name for i in root.infos() if i.type == pafs.FileType.Directory)]
-    for folder in folders[:NESTED]:
-        for name in sorted(i.base_name for i in folder.infos() if i.type == pafs.FileType.File):
+def pickle_in(root: Location) -> tuple[str, str] | None:
+    """The folder, relative to `root`, and the name of the first pickle of a set, in `root` or in a folder of it."""
+    fs, base = root.filesystem()
+    below = [i.base_name for i in root.infos() if i.type == pafs.FileType.Directory]
+    for folder in ["", *below][:NESTED]:
+        for name in sorted(i.base_name for i in infos(fs, f"{base}/{folder}".rstrip("/"))):
             if name.endswith(PICKLES) or name in OF_CIFAR:
                 return folder, name
     return None
@@ -180,8 +181,8 @@ def refused_pickle(file: str) -> str:
 
 def no_split(root: Location, split: str, have: Sequence[str]) -> BadInput:
     """The error for a split that is not there; names the splits that are."""
-    if (pickle := pickle_in(root)) is not None and not {*have} - {pickle[0].name}:
-        return BadInput(refused_pickle("/".join(map(str, pickle))))
+    if (pickle := pickle_in(root)) is not None and not {*have} - {pickle[0]}:
+        return BadInput(refused_pickle("/".join(filter(None, (str(root), *pickle)))))
     alike = difflib.get_close_matches(split, have, n=1)
     advice = f"did you mean {alike[0]!r}?" if alike else "set source.train and source.val to names that exist"
     if split == VAL and have:
