@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from raydistill import config as configuration
 from raydistill import manual, redact, signals
@@ -71,6 +72,8 @@ def run(name: str, argv: Sequence[str]) -> int:
     if name in WITHOUT_CONFIG:
         return WITHOUT_CONFIG[name](argv)
     args = parser(name).parse_intermixed_args(argv)  # keys may stand before and after options
+    if getattr(args, "clean", None) is not None:
+        return clean(args.clean)
     if name == "report" and (runs := [word for word in args.overrides if "=" not in word]):
         if len(runs) > 1 or args.out:
             return compare([*args.overrides, "--out", args.out or COMPARED])
@@ -119,6 +122,16 @@ def run(name: str, argv: Sequence[str]) -> int:
         from raydistill.pipeline.job import main as pipeline
 
         print(pipeline(config, VERBS[name].until, command_keys))  # type: ignore[arg-type]
+    return 0
+
+
+def clean(out: str) -> int:
+    from raydistill.pretraining import leftovers
+    from raydistill.progress import say
+
+    for leftover in leftovers.clean(Path(out)):
+        say("pretrain", f"removed {leftover}")
+    print(os.path.abspath(os.path.expanduser(out)))
     return 0
 
 
@@ -176,6 +189,8 @@ def parser(name: str) -> argparse.ArgumentParser:
             metavar="DIR",
             help="judge a folder of images that somebody else distilled (CLASS/*.png, train/CLASS/*.png, or shards)",
         )
+    if name == "pretrain":
+        p.add_argument("--clean", metavar="DIR", help="remove what unfinished trainings have left in a pretrain.out")
     if VERBS[name].until:
         p.add_argument("--dry-run", action="store_true", help="check everything, say what would be done, and stop")
     p.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")

@@ -124,12 +124,13 @@ def test_labels_are_those_of_the_checkpoint_where_data_has_other_numbers(tmp_pat
 
 
 @pytest.mark.parametrize(("training", "overrides", "says"), [
-    ({"class_ids": [*"abcdefghij"]}, [], "class '0' is not one of the generator's 10 classes"),
+    ({}, ["pretrain.class_map={twelve: '3'}"], "pretrain.class_map: 'twelve' is no class of the images"),
+    ({}, ["pretrain.class_map={seven: 33}"], "pretrain.class_map: '33' is no class of .*; did you mean '3'"),
     ({"vae": "0" * 64}, [], "pretrain.init: .* was trained on latents of another VAE"),
     ({}, ["source.image_size=64"], "but the generator takes"),
     ({}, ["generator.objective=epsilon"], "generator.objective=epsilon does not fit the checkpoint: .* predicts flow"),
     ({"prediction": "score"}, [], "pretrain.init: .* predicts 'score'"),
-], ids=["class", "VAE", "size", "objective", "prediction"])  # fmt: skip
+], ids=["own class", "its class", "VAE", "size", "objective", "prediction"])  # fmt: skip
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path, training, overrides, says):
     with pytest.raises(BadInput, match=says) as e:
         planned(tmp_path, checkpoint(tmp_path, "flow", **training), *overrides)

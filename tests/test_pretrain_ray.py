@@ -115,7 +115,7 @@ def alone(folder: Path) -> tuple[Trainer, list[float]]:
     plan = make_plan(load("quickstart", [*TINY, f"pretrain.out={folder / 'alone'}"]))
     assert plan.vae is not None
     task = plan.generator_task(latents(plan, plan.listing, folder / "latents"), "cpu")
-    held = Validation(task, latents(plan, plan.held, folder / "latents"), plan.vae, plan.config.sampler)
+    held = Validation(task, latents(plan, plan.held, folder / "latents"), plan.vae, plan.config.sampler, ())
     trainer, seen = Trainer(task, STEPS, plan.config.pretrain.lr, plan.config.pretrain.ema), []
     while trainer.step < STEPS:
         trainer.advance()
@@ -150,7 +150,7 @@ def test_two_workers_train_what_one_trains_without_ray(undisturbed, tmp_path):
     assert {p.name for p in undisturbed.iterdir()} == there
     pictures = sorted((undisturbed / "samples").iterdir())
     assert [p.name for p in pictures] == ["step-000080.png", "step-000160.png"]
-    assert Image.open(pictures[0]).size == (32 + 2 + 32, 32)
+    assert Image.open(pictures[0]).size == (96 + 2 + 96, 96 + 16), "with names below"
 
 
 @pytest.mark.slow

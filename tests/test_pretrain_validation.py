@@ -8,17 +8,19 @@ import torch
 from latents import generator_task, random_latents, tiny, training_latents
 
 from raydistill.models.vae import VaeSpec
+from raydistill.pretraining.grids import GAP, LEGIBLE, STRIP, captioned, tiled
 from raydistill.pretraining.group import Group
 from raydistill.pretraining.tasks import GeneratorTask
 from raydistill.pretraining.trainer import NonFiniteLoss, Trainer
-from raydistill.pretraining.validation import GAP, Validation, tiled
+from raydistill.pretraining.validation import Validation
 
 SHAPE = (4, 8, 8)  # of the packaged VAE
+NAMES = ("tench", "an English springer of many words", "\x1b[2J")
 
 
 def validation(*overrides: str, count: int = 150) -> tuple[GeneratorTask, Validation]:
     task = generator_task(*overrides, latents=random_latents(12, SHAPE))
-    return task, Validation(task, random_latents(count, SHAPE, seed=9), VaeSpec(None), tiny().sampler)
+    return task, Validation(task, random_latents(count, SHAPE, seed=9), VaeSpec(None), tiny().sampler, NAMES)
 
 
 class Share(Group):
@@ -44,7 +46,9 @@ def test_the_last_batch_counts_as_much_as_its_images():
     task, _ = validation()
     one, two = random_latents(64, SHAPE, seed=1), random_latents(3, SHAPE, seed=2)
     both = training_latents(np.concatenate([one.values, two.values]), np.concatenate([one.classes, two.classes]))
-    whole, first = (Validation(task, x, VaeSpec(None), tiny().sampler).loss(task.net, Group()) for x in (both, one))
+    whole, first = (
+        Validation(task, x, VaeSpec(None), tiny().sampler, NAMES).loss(task.net, Group()) for x in (both, one)
+    )
     assert abs(whole * 67 - first * 64) < 3 * 10, "what is left is the loss of three images"
 
 
@@ -57,7 +61,7 @@ def test_looking_leaves_no_trace_in_the_training(objective):
             trainer.advance()
             if look:
                 trainer.validated(it.loss(trainer.ema.net, Group()))
-                assert it.grid(trainer.ema.net).shape == (66, 66, 3)
+                assert it.grid(trainer.ema.net).shape == (226, 194, 3)
         return [*trainer.losses, float(sum(p.double().sum() for p in trainer.ema.net.parameters()))]
 
     state = torch.get_rng_state()
@@ -90,6 +94,18 @@ def test_samples_of_the_best_predictor_of_one_point_are_that_point(objective):
 
     noise = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(it.sampled(Net(), noise, task.labels), x0.expand(3, -1, -1, -1), atol=1e-3)
+
+
+def test_a_caption_is_legible_and_no_wider_than_its_image():
+    small, large = (
+        captioned(np.zeros((3, 32, 32, 3), np.uint8), NAMES),
+        captioned(np.zeros((1, 200, 200, 3)), NAMES[:1]),
+    )
+    assert small.shape == (3, LEGIBLE + STRIP, LEGIBLE, 3) and large.shape == (1, 200 + STRIP, 200, 3)
+    written = [np.flatnonzero((strip < 128).any(axis=(0, 2))) for strip in small[:, LEGIBLE:]]
+    assert all(len(columns) > 10 and columns[0] > 0 and columns[-1] < LEGIBLE - 1 for columns in written)
+    assert len(written[0]) < len(written[1]), "a longer name takes more room"
+    assert (small[:, :LEGIBLE] == 0).all(), "no image is written on"
 
 
 def test_a_grid_is_nearly_square_and_in_order():

@@ -258,8 +258,9 @@ def _value(key: str, text: str) -> Any:
     if str in kinds and not text.startswith("["):
         return None if text in ("null", "none", "") and type(None) in kinds else text
     lists = [typing.get_args(k) for k in kinds if typing.get_origin(k) is list]
+    mapping = any(typing.get_origin(k) is dict for k in kinds)
     try:
-        value = read(text, texts=(str,) in lists)  # the class 010 keeps its name
+        value = read(text, texts=(str,) in lists or mapping)  # the class 010 keeps its name
     except ValueError:
         raise BadInput(f"configuration key {key!r}: cannot read the value {text[:60]!r}") from None
     return [value] if lists and isinstance(value, str | int | float) else value

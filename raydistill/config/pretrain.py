@@ -20,9 +20,15 @@ class PretrainConfig(Section):
             description="generator to fine-tune, a directory or OWNER/NAME; null = from scratch, by layers, heads, ..."
         ),
     ] = None
+    class_map: Annotated[
+        dict[str, str] | None,
+        Field(description="with init, {mine: theirs}: the class of the checkpoint as which one of mine begins"),
+    ] = None
     trainable: Annotated[
         Literal["all", "vectors"],
-        Field(description="with init: all weights, or only the vectors among them (biases, norms, scales)"),
+        Field(
+            description="with init: all weights, or only vectors (biases, norms, scales) and the rows of new classes"
+        ),
     ] = "all"
     steps: Annotated[int, Field(ge=1, description="optimiser steps")] = 2000
     batch: Annotated[int, Field(ge=1, le=65536, description="images a step, shared out over the workers")] = 128

@@ -87,6 +87,8 @@ def pretraining(key: str, config: Config) -> bool:
     read: tuple[str, ...] = VAE if p.target == "vae" else GENERATOR
     if p.target == "generator" and p.init is None:
         read = (*read, *(f"pretrain.{k}" for k in SIZES))
+    elif p.target == "generator":
+        read = (*read, "pretrain.class_map")
     return any(key == r or key.startswith(f"{r}.") or r.startswith(f"{key}.") for r in read)
 
 

@@ -16,11 +16,21 @@ from raydistill.identity import directory_digest
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+WORK = ".train"  # where a training keeps its state until it is finished
 
 
 def packaged(name: str) -> str:
     """Directory of a model that ships inside the package (`vae`, `generator` or `flow` of the quickstart)."""
     return str(resources.files("raydistill.presets") / "quickstart" / name)
+
+
+def check_finished(directory: Path, key: str) -> None:
+    """Raises BadInput for the folder of a training that has not come to its end."""
+    if (directory / WORK).is_dir() and not (directory / "training.json").exists():
+        raise BadInput(
+            f"{key}: the training in {directory} was not finished; run its command again, which goes on, or remove it "
+            f"with `python jobs/pretrain.py --clean {directory}`"
+        )
 
 
 def check_weights(directory: Path, key: str, name: str = WEIGHTS) -> Path:

@@ -19,6 +19,7 @@ from raydistill.errors import BadInput, StageFailed
 from raydistill.models import fits, published
 from raydistill.models.checkpoint import (
     WEIGHTS,
+    check_finished,
     check_weights,
     integer,
     load_network,
@@ -54,6 +55,7 @@ class GeneratorSpec(Generator):
                 f"generator.path: {self.path} is not a folder; give a directory with transformer/, scheduler/ "
                 "and training.json"
             )
+        check_finished(self.path, "generator.path")
         net = read_config(self.path / "transformer" / "config.json", "generator.path")
         check_weights(self.path / "transformer", "generator.path")
         scheduler = read_config(self.path / "scheduler" / "scheduler_config.json", "generator.path")

@@ -12,6 +12,7 @@ from raydistill.errors import BadInput, StageFailed
 from raydistill.models import fits, published
 from raydistill.models.checkpoint import (
     WEIGHTS,
+    check_finished,
     check_weights,
     integer,
     load_network,
@@ -36,6 +37,7 @@ class VaeSpec:
         self.path, self.name = Path(path) if path else Path(packaged("vae")), name
         if (self.path / "vae").is_dir() and not (self.path / "config.json").exists():
             self.path = self.path / "vae"
+        check_finished(self.path, "vae.path")
         config = read_config(self.path / "config.json", "vae.path") if self.path.is_dir() else {}
         check_weights(self.path, "vae.path")
         self.kind = str(config.get("_class_name"))

@@ -20,6 +20,7 @@ from raydistill.models.checkpoint import packaged
 from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.generator import Generator
+from raydistill.models.maturity import half_trained
 from raydistill.models.text_generator import TextGeneratorSpec, is_pipeline
 from raydistill.models.vae import VaeSpec
 from raydistill.pipeline.guiding import find_decoder, find_networks
@@ -142,6 +143,9 @@ def fitting_generator(
     generator = find_generator(config, method, {c.class_id: c.class_name for c in classes})
     generator.check_fits(shape, [c.class_id for c in classes])
     generator.check_vae(vae)
+    told = generator.training if isinstance(generator, GeneratorSpec) and config.generator.path is not None else {}
+    if (why := half_trained(told)) is not None:
+        say("generator", f"{generator.path.name} is half-trained, and its images are rough: {why}")
     return generator
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.parametrisation import DIT_BETAS, Parametrisation, parametrisation
 from raydistill.models.text_generator import is_pipeline
 from raydistill.models.vae import VaeSpec
+from raydistill.pretraining import class_rows
 from raydistill.pretraining.losses import BETA_END, BETA_START, TRAIN_STEPS
 from raydistill.pretraining.networks import build_generator
 from raydistill.sources.base import ClassInfo
@@ -78,7 +79,8 @@ KEPT = (  # of a checkpoint's training.json
 class Origin:
     """`record` goes to training.json as it stands, `scheduler` is the text of scheduler_config.json as a tree.
 
-    `class_ids` are in the order of the network's labels, the null label follows. `spec` None = from scratch.
+    `class_ids` are in the order of the network's labels, the null label follows. `spec` None = from scratch. `rows`:
+    for classes that a checkpoint does not know, its label whose row each begins as (its null label: a new row).
     """
 
     predicts: Parametrisation
@@ -87,6 +89,7 @@ class Origin:
     scheduler: dict[str, Any]
     record: dict[str, Any]
     spec: GeneratorSpec | None = None
+    rows: tuple[int, ...] | None = None
 
     @property
     def objective(self) -> str:
@@ -111,6 +114,10 @@ class Origin:
         known = {"F16": torch.float16, "BF16": torch.bfloat16}
         return known.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32
 
+    def trains_with_vectors(self, name: str, parameter: torch.Tensor) -> bool:
+        """Whether a weight is trained where vectors alone are: one of them, or the class table of other classes."""
+        return parameter.ndim <= 1 or (self.rows is not None and class_rows.is_table(name))
+
     def labels(self, classes: Sequence[ClassInfo]) -> torch.Tensor:
         """The network's label of each class, (classes,) int64, found by class id."""
         index = {c: i for i, c in enumerate(self.class_ids)}
@@ -126,6 +133,8 @@ class Origin:
         """The network before the first step, float32. Raises BadInput for sizes that cannot work."""
         if self.spec is not None:
             net: nn.Module = self.spec.network()
+            if self.rows is not None:
+                class_rows.rewrite(net, self.rows, self.spec.null_class)
             return net
         channels = latent_shape[0] * (2 if self.learned_variance else 1)
         return build_generator(config.pretrain, latent_shape, channels, len(self.class_ids), config.seed)
@@ -140,9 +149,17 @@ def from_scratch(objective: str, classes: Sequence[ClassInfo]) -> Origin:
 
 
 def from_checkpoint(
-    path: str, objective: str | None, vae: VaeSpec, latent_shape: tuple[int, int, int], classes: Sequence[ClassInfo]
+    path: str,
+    objective: str | None,
+    vae: VaeSpec,
+    latent_shape: tuple[int, int, int],
+    classes: Sequence[ClassInfo],
+    class_map: Mapping[str, str] | None = None,
 ) -> Origin:
-    """The checkpoint `pretrain.init`, a directory or an id on the hub. Raises BadInput for one that does not fit."""
+    """The checkpoint `pretrain.init`, a directory or an id on the hub. Raises BadInput for one that does not fit.
+
+    Where it does not know a class, or a row is asked for, its class table becomes one of `classes` alone.
+    """
     with _of_init():
         model = hub.find("generator", path, None)
         if is_pipeline(model.folder):
@@ -151,10 +168,15 @@ def from_checkpoint(
             )
         spec = GeneratorSpec(model.folder, model.name)
         spec.check_objective(objective)
-        spec.check_fits(latent_shape, [c.class_id for c in classes])
+        spec.check_fits(latent_shape, [])
         spec.check_vae(vae)
-    record = {key: spec.training[key] for key in KEPT if key in spec.training}
-    return Origin(spec.predicts, spec.learned_variance, tuple(spec.class_ids), spec.scheduler, record, spec)
+    record, ids = {key: spec.training[key] for key in KEPT if key in spec.training}, tuple(spec.class_ids)
+    rows = class_rows.rows_of(spec, classes, class_map)
+    if rows is not None:
+        begun = {c.class_id: None if row == spec.null_class else ids[row] for c, row in zip(classes, rows, strict=True)}
+        record |= {"class_names": [c.class_name for c in classes], "class_rows_from": begun}
+        ids = tuple(begun)
+    return Origin(spec.predicts, spec.learned_variance, ids, spec.scheduler, record, spec, rows)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from raydistill.config.reads import SIZES
 from raydistill.errors import BadInput, one_line
 from raydistill.identity import fingerprint
 from raydistill.models import hub
+from raydistill.models.checkpoint import WORK
 from raydistill.models.vae import VaeSpec
 from raydistill.pretraining.data import TrainingLatents, held_for_validation, load_pixels
 from raydistill.pretraining.networks import build_vae
@@ -30,7 +31,7 @@ from raydistill.store import seals
 from raydistill.tracking import destination, journal
 
 ALGORITHM = {"vae": 1, "generator": 2}
-WORK, SAMPLES = ".train", "samples"
+SAMPLES = "samples"
 KEPT = (journal.FOLDER, seals.FOLDER)  # by who tells MLflow of it
 COMMON = ("target", "steps", "batch", "lr", "ema", "threads")
 READ = {
@@ -63,6 +64,10 @@ class Plan:
         return self.config.pretrain.target
 
     @property
+    def fine_tunes(self) -> bool:
+        return self.origin is not None and self.origin.spec is not None
+
+    @property
     def validate_every(self) -> int:
         p = self.config.pretrain
         return p.validate_every or max(1, p.steps // 10)
@@ -81,6 +86,7 @@ class Plan:
         if origin is not None:
             keys |= {} if origin.spec else {k: tree["pretrain"][k] for k in SIZES}
             keys |= {"objective": origin.objective, "init": origin.spec.identity() if origin.spec else None}
+            keys |= {} if origin.rows is None else {"class_rows": list(origin.rows)}
             keys["encode"] = [tree["encode"][k] for k in ("batch", "dtype", "threads")] + [c.source.max_pixels]
         images = (c.source.image_size, self.listing.digest)
         return fingerprint("pretrain", ALGORITHM[self.target], c.seed, images, keys, self.vae_digest)
@@ -189,6 +195,8 @@ def make_plan(config: Config) -> Plan:
         )
     if p.init is not None and p.target == "vae":
         raise BadInput("pretrain.init: only generators are fine-tuned; leave it out, or set pretrain.target=generator")
+    if p.init is None and p.class_map is not None:
+        raise BadInput("pretrain.class_map goes with pretrain.init, a checkpoint to fine-tune; give one")
     if p.init is None and p.trainable != "all":
         raise BadInput(f"pretrain.trainable={p.trainable} goes with pretrain.init, a checkpoint to fine-tune; give one")
     out = Path(p.out).expanduser().resolve()
@@ -213,7 +221,7 @@ def _with_generator(plan: Plan) -> Plan:
     if c.pretrain.init is None:
         origin = from_scratch(wanted or "epsilon", classes)
     else:
-        origin = from_checkpoint(c.pretrain.init, wanted, vae, shape, classes)
+        origin = from_checkpoint(c.pretrain.init, wanted, vae, shape, classes, c.pretrain.class_map)
     digest = str(vae.identity()["weights"])
     return replace(plan, vae=vae, vae_digest=digest, origin=origin)
 

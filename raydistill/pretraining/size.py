@@ -12,6 +12,7 @@ import torch
 from raydistill.config.reads import SIZES
 from raydistill.errors import BadInput
 from raydistill.models.checkpoint import WEIGHTS, tensors
+from raydistill.pretraining.class_rows import is_table
 from raydistill.pretraining.plan import Plan
 
 FLOAT = 4
@@ -38,13 +39,17 @@ def of(plan: Plan) -> Size:
     data = 2 * math.prod(plan.latent_shape) if plan.vae is not None else 3 * side * side
     if plan.origin is not None and plan.origin.spec is not None:
         file = plan.origin.spec.path / "transformer" / WEIGHTS
-        shapes = [t.shape for t in tensors(file, "pretrain.init").values()]
+        rows = plan.origin.rows
+        shapes = {n: t.shape for n, t in tensors(file, "pretrain.init").items()}
+        if rows is not None:
+            shapes |= {n: (len(rows) + 1, *s[1:]) for n, s in shapes.items() if is_table(n)}
     else:
         with torch.device("meta"):
-            shapes = [tuple(p.shape) for p in plan.blank().parameters()]
+            shapes = {n: tuple(p.shape) for n, p in plan.blank().named_parameters()}
     vectors = plan.config.pretrain.trainable == "vectors"
-    count = sum(map(math.prod, shapes))
-    return Size(count, sum(math.prod(s) for s in shapes if len(s) <= 1) if vectors else count, images * data)
+    new = {n for n in shapes if vectors and plan.origin is not None and plan.origin.rows is not None and is_table(n)}
+    trained = [math.prod(s) for n, s in shapes.items() if not vectors or len(s) <= 1 or n in new]
+    return Size(sum(map(math.prod, shapes.values())), sum(trained), images * data)
 
 
 def memory() -> int:

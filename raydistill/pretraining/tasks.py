@@ -79,8 +79,8 @@ class GeneratorTask:
         self.scale = origin.latent_scale or 1.0 / latents.deviation()
         self.net = net.to(self.device).eval()
         if config.trainable == "vectors":
-            for p in self.net.parameters():
-                p.requires_grad_(p.ndim <= 1)
+            for name, p in self.net.named_parameters():
+                p.requires_grad_(origin.trains_with_vectors(name, p))
         self.objective = objective(origin.predicts, origin.learned_variance, self.device)
 
     @property

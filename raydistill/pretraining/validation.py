@@ -5,7 +5,7 @@ Both are of the averaged weights and take all randomness from keys, so that they
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,19 +17,25 @@ from raydistill.errors import StageFailed
 from raydistill.models.device import mixed, placement
 from raydistill.models.vae import Vae, VaeSpec
 from raydistill.pretraining.data import TrainingLatents
+from raydistill.pretraining.grids import captioned, tiled
 from raydistill.pretraining.group import Group
 from raydistill.pretraining.objectives import levels
 from raydistill.pretraining.tasks import GeneratorTask, normal
 from raydistill.seeding import generator
 
-BATCH, STEPS, SHOWN, GAP = 64, 20, 16, 2
+BATCH, STEPS, SHOWN = 64, 20, 16
 
 
 class Validation:
-    """`latents` are of validation images, `sampler` says the scale of classifier-free guidance for the samples."""
+    """`latents` are of validation images, `sampler` says the scale of classifier-free guidance for the samples.
 
-    def __init__(self, task: GeneratorTask, latents: TrainingLatents, vae: VaeSpec, sampler: SamplerConfig) -> None:
-        self.task, self.latents, self.vae, self.sampler = task, latents, vae, sampler
+    `names` are those of the classes, in their order, for the samples' captions.
+    """
+
+    def __init__(
+        self, task: GeneratorTask, latents: TrainingLatents, vae: VaeSpec, sampler: SamplerConfig, names: Sequence[str]
+    ) -> None:
+        self.task, self.latents, self.vae, self.sampler, self.names = task, latents, vae, sampler, names
 
     @torch.no_grad()
     def loss(self, net: nn.Module, group: Group) -> float:
@@ -50,14 +56,18 @@ class Validation:
 
     @torch.no_grad()
     def grid(self, net: nn.Module) -> np.ndarray:
-        """One sample a class, of 16 classes at most, as one picture: uint8 (H, W, 3). The noise never changes."""
+        """One sample a class and its name, of 16 classes at most, as one picture: uint8 (H, W, 3).
+
+        The noise never changes.
+        """
         t = self.task
         labels = t.labels[:SHOWN].to(t.device)
         rng = generator(t.seed, "pretrain", "samples")
         noise = normal(rng, (len(labels), *self.latents.values.shape[1:]), slice(None), t.device)
         pool = Pool(threads=t.config.threads, device="cuda" if t.device.type == "cuda" else "cpu", dtype="float32")
         vae = Vae(self.vae, placement(pool))
-        return tiled(vae.decode(self.sampled(net, noise, labels) / t.scale).numpy())
+        images = vae.decode(self.sampled(net, noise, labels) / t.scale).numpy()
+        return tiled(captioned(images, self.names[:SHOWN]))
 
     def sampled(self, net: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
         """Noise (B, C, h, w) -> samples in generator space, by Euler's method as a flow (of diffusion models: DDIM)."""
@@ -80,15 +90,3 @@ class Validation:
             both = net(torch.cat([x, x]), timestep=times, class_labels=torch.cat([labels, null])).sample
         out, free = both.float()[:, :channels].chunk(2)
         return torch.cat([(free + scale * (out - free))[:, :act], out[:, act:]], dim=1)
-
-
-def tiled(images: np.ndarray) -> np.ndarray:
-    """uint8 (B, H, W, 3) -> uint8 (H', W', 3): nearly square, row by row, white between them."""
-    count, height, width, _ = images.shape
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    page = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
-    for i, image in enumerate(images):
-        top, left = i // columns * (height + GAP), i % columns * (width + GAP)
-        page[top : top + height, left : left + width] = image
-    return page

@@ -28,8 +28,11 @@ from raydistill.distributed.resources import SCHEDULING, Room, check_room, lack_
 from raydistill.distributed.runtime import ensure_ray
 from raydistill.distributed.visibility import needs
 from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.models.checkpoint import WORK
 from raydistill.pretraining import size
-from raydistill.pretraining.plan import WORK, Plan, make_plan
+from raydistill.pretraining.class_rows import described
+from raydistill.pretraining.leftovers import command, leftovers
+from raydistill.pretraining.plan import Plan, make_plan
 from raydistill.pretraining.trainer import read_state
 from raydistill.progress import clock, say
 from raydistill.store.claims import hold
@@ -49,6 +52,11 @@ def pretrain(config: Config) -> str:
         say("source", f"{plan.left_out}: nothing is validated on their images")
     if plan.vae is not None and plan.vae.name is not None:
         say("vae", f"{plan.vae.name} in {plan.vae.path}")
+    if plan.origin is not None and plan.origin.spec is not None and plan.origin.rows is not None:
+        say("pretrain", described(plan.origin.rows, plan.origin.spec, plan.listing.classes))
+    if others := leftovers(plan.out, but=plan.fingerprint):
+        listed = ", ".join(map(str, others))
+        say("pretrain", f"not finished in {plan.out / WORK}: {listed}; what removes it: {command(plan.out)}")
     finished, destination = plan.finished(), tracked.check(plan)
     if not finished:
         check(plan)

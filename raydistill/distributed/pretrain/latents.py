@@ -19,8 +19,9 @@ from raydistill.distributed import executors
 from raydistill.distributed.failures import translate
 from raydistill.distributed.nodes import Nodes
 from raydistill.errors import BadInput, StageFailed
+from raydistill.models.checkpoint import WORK
 from raydistill.pretraining.data import BLOCK, CLASS, IMAGE, LATENT, TrainingLatents
-from raydistill.pretraining.plan import WORK, Plan
+from raydistill.pretraining.plan import Plan
 from raydistill.stages import runner
 from raydistill.stages.latents import encode
 from raydistill.stages.runner import Stage

@@ -84,13 +84,15 @@ def _train(plan: Plan, rows: Mapping[str, int], board: Any) -> None:
     start, first, shown = time.monotonic(), trainer.step, 0.0
     if trainer.step >= config.steps:
         _report(trainer)
+    if validation is not None and plan.fine_tunes and not trainer.step:  # what the checkpoint is worth as it is
+        _validate(plan, trainer, validation, board)
+        if group.rank == 0:
+            board.say.remote(f"before the first step: validation loss {trainer.validation[-1][1]:.4g}")
     while trainer.step < config.steps:
         trainer.advance()
         last = trainer.step == config.steps
         if validation is not None and (trainer.step % plan.validate_every == 0 or last):
-            trainer.validated(validation.loss(trainer.ema.net, group))
-            if group.rank == 0:
-                _picture(plan, trainer, validation, board)
+            _validate(plan, trainer, validation, board)
         if trainer.step % config.checkpoint_every == 0 or last:
             _report(trainer)
         if group.rank == 0 and (time.monotonic() - shown > POST_S or last):
@@ -111,7 +113,8 @@ def _prepare(plan: Plan, rows: Mapping[str, int], group: Group, board: Any) -> t
         task: Any = plan.vae_task(device, lambda line: board.say.remote(line) if first else None)
     else:
         task = plan.generator_task(collect(TRAIN, rows[TRAIN]), device)
-        validation = Validation(task, collect(HELD, rows[HELD]), plan.vae, plan.config.sampler)
+        names = [c.class_name for c in plan.listing.classes]
+        validation = Validation(task, collect(HELD, rows[HELD]), plan.vae, plan.config.sampler, names)
     trainer = Trainer(task, config.steps, config.lr, config.ema, group)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
@@ -129,6 +132,13 @@ def _report(trainer: Trainer) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer.save(Path(folder) / STATE)
         ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _validate(plan: Plan, trainer: Trainer, validation: Validation, board: Any) -> None:
+    """The averaged weights' validation loss, and a picture of what they make."""
+    trainer.validated(validation.loss(trainer.ema.net, trainer.group))
+    if trainer.group.rank == 0:
+        _picture(plan, trainer, validation, board)
 
 
 def _picture(plan: Plan, trainer: Trainer, validation: Validation, board: Any) -> None:
