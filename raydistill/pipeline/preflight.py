@@ -143,8 +143,8 @@ def fitting_generator(
     generator = find_generator(config, method, {c.class_id: c.class_name for c in classes})
     generator.check_fits(shape, [c.class_id for c in classes])
     generator.check_vae(vae)
-    told = generator.training if isinstance(generator, GeneratorSpec) and config.generator.path is not None else {}
-    if (why := half_trained(told)) is not None:
+    record = generator.training if isinstance(generator, GeneratorSpec) and config.generator.path is not None else {}
+    if (why := half_trained(record)) is not None:
         say("generator", f"{generator.path.name} is half-trained, and its images are rough: {why}")
     return generator
 
