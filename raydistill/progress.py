@@ -58,7 +58,36 @@ class Measured:
     values: Mapping[str, float]
 
 
-Event = Started | Advanced | Finished | Measured
+@dataclass(frozen=True)
+class Committed:
+    """A unit of a stage is on disk."""
+
+    stage: str
+    key: str
+    units: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Retried:
+    """A unit is tried once more, because its worker died or was late, or the network failed it."""
+
+    stage: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Queued:
+    """Units of a stage that wait for a worker and that run, and its workers: running, idle and starting."""
+
+    stage: str
+    waiting: int
+    running: int
+    workers: int
+
+
+Event = Started | Advanced | Finished | Measured | Committed | Retried | Queued
 Listener = Callable[[Event], None]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from newsfiles import is_news
 from running import TINY
 
 from raydistill import cli
 from raydistill.distributed import executors, students
-from raydistill.results import news
 from raydistill.stages import runner
 from raydistill.stages.evaluation import trainer
 
@@ -40,6 +40,6 @@ def distill(run: Path) -> int:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    """Every file below a folder by its relative path, but for the news, which nothing reads back."""
-    names = (p for p in sorted(root.rglob("*")) if p.is_file() and not p.match(news.NAME))
+    """Every file below a folder by its relative path, but for those that nothing reads back."""
+    names = (p for p in sorted(root.rglob("*")) if p.is_file() and not is_news(p))
     return {str(p.relative_to(root)): p.read_bytes() for p in names}

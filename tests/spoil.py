@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from artifacts import FINGERPRINT, at, work
+from newsfiles import is_news
 
-from raydistill.results import news
 from raydistill.store import seals
 from raydistill.store.findings import Finding
 from raydistill.store.location import Location
@@ -79,6 +79,6 @@ def seal(root: Path, name: str = "result.json") -> Path:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    """Every file by its relative path, but for the news, which nothing reads back."""
-    names = (p for p in sorted(root.rglob("*")) if p.is_file() and not p.match(news.NAME))
+    """Every file by its relative path, but for those that nothing reads back."""
+    names = (p for p in sorted(root.rglob("*")) if p.is_file() and not is_news(p))
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in names}

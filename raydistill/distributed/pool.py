@@ -22,7 +22,8 @@ from raydistill.distributed.failures import cause, translate
 from raydistill.distributed.node_log import node_id
 from raydistill.distributed.resources import SCHEDULING, Reservation, Room, of_pool
 from raydistill.distributed.runtime import fitting, may_grow, pool_size, room
-from raydistill.errors import RaydistillError, StageFailed
+from raydistill.errors import RaydistillError, StageFailed, one_line
+from raydistill.progress import Queued, Retried, tell
 from raydistill.stages.runner import Stage, Work
 from raydistill.store.artifact import Record
 
@@ -85,6 +86,10 @@ class Team:
     def ready(self) -> bool:
         """Whether somebody may be given a unit."""
         return bool(self.idle) and len(self.running) < self.size
+
+    @property
+    def workers(self) -> int:
+        return len(self.idle) + len(self.starting) + len(self.running)
 
     def fill(self, waiting: int) -> None:
         """Starts what is missing to the size that there is room for now, but not more than there are units waiting."""
@@ -190,6 +195,7 @@ def together(
             while waiting and team.ready():
                 team.give(waiting.popleft())
             team.fill(len(waiting))
+            tell(Queued(team.name, len(waiting), len(team.running), team.workers))
             done = team.wait()
             for ref in [*done, *team.late(done)]:
                 assigned = team.running.pop(ref)
@@ -201,6 +207,7 @@ def together(
                     failures[unit.name, unit.key] += 1
                     if cause(e) is None and failures[unit.name, unit.key] < ATTEMPTS:
                         waiting.append(unit)
+                        tell(Retried(team.name, unit.key, one_line(e)))
                     elif unit.name not in lost:
                         lost.add(unit.name)
                         waiting = deque(u for u in waiting if u.name != unit.name)
@@ -213,6 +220,7 @@ def together(
         team.keep_warm()
     finally:
         team.end()
+        tell(Queued(team.name, 0, 0, 0))
 
 
 def _units(requested: Sequence[tuple[Stage, Sequence[str]]]) -> Iterator[StageUnit]:

@@ -15,10 +15,11 @@ from raydistill.errors import BadInput, CorruptArtifact, RaydistillError, StageF
 from raydistill.identity import canonical
 from raydistill.methods.resolve import Variant
 from raydistill.pipeline import curriculum, features, product, tracked
+from raydistill.pipeline.heard import heard
 from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps, nodes_of
-from raydistill.progress import listening, say
-from raydistill.results import costs, news
+from raydistill.progress import say
+from raydistill.results import costs
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.latents import encode
 from raydistill.stages.renew import renew
@@ -43,7 +44,7 @@ def run(
     """Carries a run to `until`."""
     steps = Steps(prepared, execute, nodes, *([claim.check] if claim else []))
     steps.computed = start_run(prepared)
-    with listening(costs.listener(prepared.run.root)), news.reporting(prepared.run.root):
+    with heard(prepared.run.root):
         done = make(steps, until)
         if until not in ("encode", "cluster", "plan"):
             finish(steps, done, until)

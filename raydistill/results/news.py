@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 
 from raydistill import strict_json
 from raydistill.identity import canonical
-from raydistill.progress import Advanced, Event, Finished, Started, listening
+from raydistill.progress import Advanced, Event, Finished, Retried, Started, listening
 from raydistill.store.location import Location
 
 NAME = "logs/news.json"
@@ -26,7 +26,8 @@ PERIOD_S = 5.0  # between two writings, so that an object store is not asked mor
 class StageNews:
     """Of one stage of the run that wrote it: `before` of `total` units were finished earlier, `done` by this run.
 
-    `state` is "working", "finished" or "stopped"; times are seconds since 1970 by the driver's clock.
+    `state` is "working", "finished" or "stopped"; times are seconds since 1970 by the driver's clock. `retries` counts
+    units that were tried once more.
     """
 
     stage: str
@@ -37,6 +38,7 @@ class StageNews:
     started: float
     ended: float | None
     state: str
+    retries: int = 0
 
     def seconds(self, now: float) -> float:
         return max(0.0, (now if self.ended is None else self.ended) - self.started)
@@ -65,6 +67,7 @@ class RunNews:
             raise ValueError("no news")
         numbers = [tree.get("pid"), tree.get("since"), tree.get("written")]
         numbers += [s.get(key) for s in tree["stages"] for key in ("total", "before", "done", "started")]
+        numbers += [s.get("retries", 0) for s in tree["stages"]]
         if any(type(n) not in (int, float) for n in numbers):
             raise ValueError("a number is of another type")
         return cls(**{**tree, "stages": tuple(StageNews(**s) for s in tree["stages"])})
@@ -95,14 +98,16 @@ class Reporter:
                     self.stages.append(fresh)
                 case Advanced():
                     self._change(event.stage, lambda s: replace(s, done=s.done + event.units))
+                case Retried():
+                    self._change(event.stage, lambda s: replace(s, retries=s.retries + 1))
                 case Finished():
                     state = "finished" if event.whole else "stopped"
                     self._change(event.stage, lambda s: replace(s, ended=now, state=state))
 
     def _change(self, stage: str, change: Callable[[StageNews], StageNews]) -> None:
-        """Of several of one name the one that began last and works."""
+        """Of several of one name the one that began last and works; a pool knows `sample`, not `sample mgd3`."""
         for i in reversed(range(len(self.stages))):
-            if self.stages[i].stage == stage and self.stages[i].state == "working":
+            if f"{self.stages[i].stage} ".startswith(f"{stage} ") and self.stages[i].state == "working":
                 self.stages[i] = change(self.stages[i])
                 return
 

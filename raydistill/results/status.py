@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from raydistill.errors import BadInput, printable
 from raydistill.progress import clock
+from raydistill.report.text import plural
 from raydistill.results import costs, news
 from raydistill.results.news import RunNews, StageNews
 from raydistill.store.claims import at_work
@@ -58,6 +59,7 @@ def row(stage: StageNews, now: float) -> tuple[str, ...]:
     rate = f"{stage.done / seconds:.3g}/s" if stage.done and seconds else ""
     amount = f"{stage.before + stage.done}/{stage.total} {stage.unit}"
     ending = f"{clock(left)} left" if left is not None else stage.state
+    ending += f", {plural(stage.retries, 'unit')} tried again" if stage.retries else ""
     return printable(stage.stage), printable(amount), clock(seconds), rate, ending
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from raydistill.config import Pool
 from raydistill.errors import RaydistillError
-from raydistill.progress import Progress, say
+from raydistill.progress import Committed, Progress, say, tell
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.sealed import Sealed
 
@@ -78,7 +78,7 @@ def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
         for record in execute(stage, todo) if todo else ():
             if record.key not in records:
                 records[record.key] = record
-                progress.advance(stage.units(record))
+                _advance(progress, stage, record)
         sealed = seal(stage, records)
     return Outcome(sealed, time.monotonic() - start, False, progress.done)
 
@@ -107,11 +107,16 @@ def run_together(stages: Sequence[Stage], execute: Together) -> list[Sealed | Ra
                 ended[i] = result
             elif result.key not in records[i]:
                 records[i][result.key] = result
-                progress.advance(stage.units(result))
+                _advance(progress, stage, result)
         for i in records:
             if i not in ended:
                 ended[i] = _sealed(stages[i], records[i])
     return [ended[i] for i in range(len(stages))]
+
+
+def _advance(progress: Progress, stage: Stage, record: Record) -> None:
+    tell(Committed(progress.stage, record.key, stage.units(record), record.bytes))
+    progress.advance(stage.units(record))
 
 
 def committed(stage: Stage) -> tuple[dict[str, Record], list[str]]:

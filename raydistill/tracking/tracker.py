@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from raydistill import signals
 from raydistill.errors import StageFailed, one_line
 from raydistill.identity import canonical
-from raydistill.progress import Event, Finished, Measured, Started, listening, say
+from raydistill.progress import Event, Finished, Measured, Retried, Started, listening, say
 from raydistill.redact import redact
 from raydistill.store.location import Location
 from raydistill.tracking import origin, uploader
@@ -59,6 +60,7 @@ class Tracker:
             if e["kind"] == "metrics":
                 self._said |= {(key, e["step"]): value for key, value in e["values"].items()}
         self._before: dict[str, int] = {}
+        self._retries: Counter[str] = Counter()
         self._last_end = next((e["time"] for e in reversed(known) if e["kind"] == "end"), None)
         uploader.put(journal, *known)
         where = uploader.server.destination
@@ -105,6 +107,10 @@ class Tracker:
                 units = self._before.get(event.stage, 0) + event.units
                 name = event.stage.replace(" ", "_")
                 self.metrics({f"stage_seconds/{name}": round(event.seconds, 3)}, units)
+            case Retried():
+                self._retries[event.stage] += 1
+                tried = self._retries[event.stage]
+                self.metrics({f"retries/{event.stage.replace(' ', '_')}": tried}, tried)
             case Measured():
                 self.metrics({f"{event.stage}/{k}": v for k, v in event.values.items()}, event.step)
 

@@ -18,10 +18,10 @@ from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.identity import canonical, fingerprint
 from raydistill.pipeline import beforehand, job, unread
 from raydistill.pipeline import tracked as pipeline_tracked
+from raydistill.pipeline.heard import heard
 from raydistill.pipeline.preflight import absolute, prepare
 from raydistill.pipeline.steps import Steps, nodes_of
-from raydistill.progress import listening, say
-from raydistill.results import costs, news
+from raydistill.progress import say
 from raydistill.stages.renew import fresh, renew
 from raydistill.store.claims import Claim
 from raydistill.store.rundir import BEST, CONFIG, STUDY, STUDY_PAGE
@@ -194,7 +194,7 @@ def carry(plan: SweepPlan, store: Destination | None, claim: Claim, again: bool 
     else:
         with tracked.following(plan.held_out, store, made_from) as tracker:
             try:
-                with listening(costs.listener(root)), news.reporting(root):
+                with heard(root):
                     sweep = Sweep(plan, [claim.check], tracker)
                     study = sweep.run()
             except RaydistillError as e:

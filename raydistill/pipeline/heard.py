@@ -1,0 +1,23 @@
+"""Who listens to a run while it goes on, beside the terminal: its costs, news and log, and Ray's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from raydistill.distributed import metrics
+from raydistill.progress import listening
+from raydistill.results import costs, events, news
+from raydistill.store.location import Location
+
+
+@contextmanager
+def heard(root: Location) -> Iterator[None]:
+    """Within, whatever goes on in this thread is told to all of them."""
+    with (
+        listening(costs.listener(root)),
+        listening(metrics.listener(str(root))),
+        news.reporting(root),
+        events.keeping(root),
+    ):
+        yield

@@ -1,0 +1,11 @@
+"""Which files of a run only tell what goes on, and are read back by nothing."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from raydistill.results import events, news
+
+
+def is_news(path: PurePath) -> bool:
+    return path.match(news.NAME) or path.match(events.PATTERN)
