@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ from raydistill.pipeline import job, preflight, steps
 from raydistill.stages.runner import one_by_one, serial
 from raydistill.store import inspection
 from raydistill.tune import cells, page, sweep
-from raydistill.tune.space import space
+from raydistill.tune.parallel import BOTTOM, HEIGHT, TOP, parallel
+from raydistill.tune.space import Knob, space
 
 SPACE = {"sampler": {"steps": [2, 3]}, "guidance": {"scale": [0.01, 0.4]}}
 TUNE = {"search": "grid", "samples": 4, "together": 4, "seeds": 1, "objectives": ["accuracy", "network_calls"]}
@@ -95,6 +97,22 @@ def test_every_sweep_of_the_result_pages_can_be_planned() -> None:
         for knob in knobs:
             default = steps.get(knob.key, reduce(getattr, knob.key.split("."), config))
             assert knob.low <= default <= knob.high
+
+
+@pytest.mark.parametrize(("space", "middle"), [("loguniform", 0.5), ("uniform", 9 / 99)])
+def test_a_knob_stands_on_its_axis_as_it_was_searched(space: str, middle: float) -> None:
+    """Trials at 1, 10 and 100: 10 is half-way up in logarithms. Accuracy, the last axis, is never logarithmic."""
+    key, accuracies = "guidance.scale", (0.1, 0.5, 0.4)
+    trials = [
+        {"name": f"trial {i}", "values": {key: 10.0**i}, "failed": "", "stopped": 0, "score": {"mean": a}}
+        for i, a in enumerate(accuracies)
+    ]
+    knob = Knob(key, 1.0, 100.0, log=space == "loguniform")
+    drawn = parallel({"trials": trials, "knobs": [key], "space": [str(knob)], "winner": {"trial": "trial 1"}})
+    (line,) = re.findall(r'class="trial main" points="([^"]*)"', drawn)
+    heights = [float(point.split(",")[1]) for point in line.split()]
+    bottom, top = HEIGHT - BOTTOM, TOP
+    assert heights == pytest.approx([bottom - middle * (bottom - top), top], abs=0.1)
 
 
 def test_money_is_told_only_with_a_price(finished: Finished) -> None:

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from raydistill.report import text
 from raydistill.report.page import environment
 from raydistill.tune.live import spent
-from raydistill.tune.parallel import parallel
+from raydistill.tune.parallel import logarithmic, parallel
 from raydistill.tune.pareto import pareto
 from raydistill.tune.verdict import AGAIN, SEARCH, TEST
 
@@ -54,11 +54,6 @@ def best_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def whole(study: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The trials that were trained to the end."""
     return [t for t in study["trials"] if not t["failed"] and not t["stopped"]]
-
-
-def logarithmic(study: Mapping[str, Any], key: str) -> bool:
-    """Whether a knob was searched in logarithms, and is shown so."""
-    return any(line.startswith(f"{key} from ") and line.endswith("(log)") for line in study["space"])
 
 
 def effect(study: Mapping[str, Any], key: str) -> Markup:

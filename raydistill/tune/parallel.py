@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -22,7 +23,8 @@ def parallel(study: Mapping[str, Any]) -> Markup:
     if not keys or len(trials) < 2:
         return Markup("")
     columns = [*([t["values"].get(k) for t in trials] for k in keys), [100 * t["score"]["mean"] for t in trials]]
-    heights = [_shares(column) for column in columns]
+    scales = [*(math.log if logarithmic(study, k) else float for k in keys), float]
+    heights = [_shares(column, scale) for column, scale in zip(columns, scales, strict=True)]
     body = [_axis(i, name, column) for i, (name, column) in enumerate(zip([*keys, ACCURACY], columns, strict=True))]
     for rank, t in enumerate(trials):
         kind = "main" if t["name"] == study["winner"]["trial"] else "other"
@@ -37,13 +39,18 @@ def parallel(study: Mapping[str, Any]) -> Markup:
     return Markup(f"{opening}{''.join(body)}</svg>")
 
 
-def _shares(column: Sequence[Any]) -> list[float | None]:
+def logarithmic(study: Mapping[str, Any], key: str) -> bool:
+    """Whether a knob was searched in logarithms, and is shown so."""
+    return any(line.startswith(f"{key} from ") and line.endswith("(log)") for line in study["space"])
+
+
+def _shares(column: Sequence[Any], scale: Callable[[Any], float]) -> list[float | None]:
     """Where each value stands on its axis, 0 at the bottom and 1 at the top; None for none."""
     known = _known(column)
     if not _ordered(known):
         return [None if v is None else (known.index(v) + 0.5) / len(known) for v in column]
-    low, high = known[0], known[-1]
-    return [None if v is None else (v - low) / (high - low) if high > low else 0.5 for v in column]
+    low, high = scale(known[0]), scale(known[-1])
+    return [None if v is None else (scale(v) - low) / (high - low) if high > low else 0.5 for v in column]
 
 
 def _known(column: Sequence[Any]) -> list[Any]:
