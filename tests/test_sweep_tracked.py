@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_sweep
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from raydistill import cli
 from raydistill.config import changed
@@ -40,8 +41,27 @@ def test_trials_are_children_and_trainings_their_children(
     assert len(runs) == (1 + 2 + 4 if trainings else 1 + 2)
     assert {r.info.status for r in runs.values()} == {"FINISHED"}
     below = [r for r in runs.values() if r.data.tags.get("mlflow.parentRunId") == trials[0].info.run_id]
+    check_contents(client, root, trials)
     mean = sum(r.data.metrics["accuracy"] for r in below) / len(below) if below else trials[0].data.metrics["accuracy"]
     assert mean == pytest.approx(trials[0].data.metrics["accuracy"])
+
+
+def check_contents(client: MlflowClient, sweep_run: Run, trials: list[Run]) -> None:
+    """What stands in MLflow's pages: images and sets by their digests, curves over visits, files."""
+    contexts = {d.tags[0].value: d.dataset.digest for d in sweep_run.inputs.dataset_inputs}
+    assert len(set(contexts.values())) == 3 and set(contexts) == {"source", "held out", "testing"}
+    assert sweep_run.data.tags["raydistill.method"] == "mgd3"
+    files = {a.path for a in client.list_artifacts(sweep_run.info.run_id)}
+    assert files == {"best.yaml", "config.yaml", "study.html", "study.json", "trials"}
+    pages = {a.path for a in client.list_artifacts(sweep_run.info.run_id, "trials")}
+    assert pages == {"trials/0.html", "trials/1.html"}
+    sets = {d.dataset.digest for r in trials for d in r.inputs.dataset_inputs}
+    assert len(sets) == 2, "a distilled set a trial"
+    for r in trials:
+        assert [a.path for a in client.list_artifacts(r.info.run_id, "images")] == ["images/mgd3.png"]
+        curve = client.get_metric_history(r.info.run_id, "curve/convnet")
+        assert len(curve) > 1 and curve[-1].step > curve[0].step
+        assert curve[-1].value == pytest.approx(r.data.metrics["accuracy"])
 
 
 def test_other_verbs_do_not_read_it(capsys: pytest.CaptureFixture[str]) -> None:

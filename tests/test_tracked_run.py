@@ -74,6 +74,7 @@ def test_what_is_run_makes_the_run_and_not_where_or_with_how_much() -> None:
     assert len({tracked.key(load("quickstart", [k])) for k in ("ipc=3", "seed=1", "guidance.scale=0.2")}) == 3
 
 
+@pytest.mark.parametrize("verb", ["distill", "tune"])
 @pytest.mark.parametrize(
     ("uri", "word"),
     [
@@ -83,8 +84,8 @@ def test_what_is_run_makes_the_run_and_not_where_or_with_how_much() -> None:
     ],
 )
 def test_where_it_cannot_be_told_is_refused_beforehand(
-    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, uri: str, word: str
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, uri: str, word: str, verb: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    line = refused("distill", f"tracking.uri={uri}")
+    line = refused(verb, f"tracking.uri={uri}")
     assert word in line and "hush-hush" not in line

@@ -20,6 +20,7 @@ from raydistill.sources.base import Listing
 from raydistill.sources.images import decode, png
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.state import Prepared, Results, images_per_class, source_name
+from raydistill.store.location import Location
 from raydistill.store.rundir import CONFIG, MARKER, PAGE, PRODUCT, RESULT, TRAININGS
 from raydistill.tracking import destination
 from raydistill.tracking.destination import Destination
@@ -73,8 +74,8 @@ def run(p: Prepared, where: Destination | None) -> Iterator[Tracker | None]:
                 f"{p.config.method}, in `{p.run.root}`",
             }
         )
-        for listing, context in ((p.splits.train, "source"), (p.splits.test, "testing")):
-            tracker.dataset(_source(p.config, listing, context))
+        tracker.dataset(source(p.config, p.splits.train, "source"))
+        tracker.dataset(source(p.config, p.splits.test, "testing"))
         with uploads.watching(tracker):
             yield tracker
 
@@ -94,16 +95,26 @@ def results(tracker: Tracker, done: Results, reported: bool) -> None:
             for trace, steps in numbers.curves().items():
                 for step, spread in steps:
                     tracker.metrics({f"guidance/{trace}": spread.mean}, step)
-        file = f"{FOLDER}/{tracker.journal.key}/{name.replace('/', '_')}.png"
-        (p.run.root / file).write(png(grid(p.config, distilled)))
-        tracker.file(file, "images")
+        images(tracker, p, name, distilled)
     if main is not None:
-        about = {"images": main.rows, "classes": len(p.splits.train.classes), "ipc": p.config.ipc}
-        name = f"{source_name(p.config)}-{p.config.method}-ipc{p.config.ipc}"
-        tracker.dataset(DataSet(name, main.digest, str(p.run.root / PRODUCT), "distilled", about))
+        tracker.dataset(distilled_set(p, p.config.method, main, p.run.root / PRODUCT))
     for file in (CONFIG, RESULT, TRAININGS, PAGE) if reported else (CONFIG,):
         tracker.file(file)
     tracker.end("FINISHED", changed=done.computed)
+
+
+def images(tracker: Tracker, p: Prepared, name: str, distilled: DistilledSet) -> None:
+    """The first images of a set, as one picture."""
+    file = f"{FOLDER}/{tracker.journal.key}/{name.replace('/', '_')}.png"
+    (p.run.root / file).write(png(grid(p.config, distilled)))
+    tracker.file(file, "images")
+
+
+def distilled_set(p: Prepared, method: str, distilled: DistilledSet, where: Location) -> DataSet:
+    """A set as a dataset of MLflow."""
+    about = {"images": distilled.rows, "classes": len(p.splits.train.classes), "ipc": p.config.ipc}
+    name = f"{source_name(p.config)}-{method}-ipc{p.config.ipc}"
+    return DataSet(name, distilled.digest, str(where), "distilled", about)
 
 
 def flat(config: Config) -> dict[str, Any]:
@@ -143,7 +154,8 @@ def _first(table: pa.Table) -> pa.Array:
     return pa.array((table["class_index"].to_numpy() < GRID) & (table["slot"].to_numpy() < GRID))
 
 
-def _source(config: Config, listing: Listing, context: str) -> DataSet:
+def source(config: Config, listing: Listing, context: str) -> DataSet:
+    """A split of the images as a dataset of MLflow."""
     where = config.source.path or f"raydistill://{config.source.kind}"
     about = {
         "images": len(listing),

@@ -192,7 +192,7 @@ def carry(plan: SweepPlan, store: Destination | None, claim: Claim, again: bool 
     if not again and all(fresh(root, name, made_from) for name in FILES):
         say("done", "nothing was left to do")
     else:
-        with tracked.following(plan.held_out, store, made_from) as tracker:
+        with tracked.following(plan, store, made_from) as tracker:
             try:
                 with heard(root):
                     sweep = Sweep(plan, [claim.check], tracker)
@@ -204,13 +204,14 @@ def carry(plan: SweepPlan, store: Destination | None, claim: Claim, again: bool 
                 raise
             tree = result.tree(study, plan, sweep.live.money())
             winner = study.again[study.winner]
-            for name, html in trial_pages(study, tree, plan):
+            pages = dict(trial_pages(study, tree, plan))
+            for name, html in pages.items():
                 renew(root, name, html.encode(), made_from)
             renew(root, STUDY, canonical(tree).encode(), made_from)
             renew(root, BEST, best_yaml(config, values_of(winner)).encode(), made_from)
             renew(root, STUDY_PAGE, page.render(tree, best_and_worst(study)).encode(), made_from)
             if tracker is not None:
-                tracker.end(tree, FILES)
+                tracker.end(tree, FILES, list(pages))
     tell(strict_json.mapping((root / STUDY).read()))
 
 

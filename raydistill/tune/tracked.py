@@ -10,14 +10,16 @@ from typing import Any
 
 from raydistill.config import Config
 from raydistill.identity import fingerprint
-from raydistill.pipeline.tracked import flat
+from raydistill.pipeline import tracked as pipeline_tracked
 from raydistill.results.pairing import TrainingOutcome
 from raydistill.state import Prepared
-from raydistill.store.rundir import CONFIG
+from raydistill.store.rundir import CONFIG, TRIAL_PAGES
 from raydistill.tracking.destination import LOCAL, Destination
 from raydistill.tracking.tracker import Tracker, Tracking, tracking
 from raydistill.tune.drawing import BATCH
 from raydistill.tune.findings import TrialRow
+from raydistill.tune.plan import SweepPlan
+from raydistill.tune.space import METHOD
 
 
 def located(config: Config) -> Config:
@@ -34,6 +36,7 @@ class TrackedSweep:
     uploads: Tracking
     parent: Tracker
     key: str
+    prepared: Prepared  # the images that trials are scored on
     trainings: bool = False  # whether each has a run of its own, below its trial's
 
     def trial(self, row: TrialRow) -> None:
@@ -41,18 +44,31 @@ class TrackedSweep:
         key = fingerprint("trial", self.key, row.number)
         with self.uploads.run(key, row.candidate.name, parent=self.parent) as child:
             child.params(row.candidate.values)
-            child.tags({"raydistill.trial": str(row.number)})
+            method = str(row.candidate.values.get(METHOD, self.prepared.config.method))
+            child.tags({"raydistill.trial": str(row.number), "raydistill.method": method})
             if row.failed:
                 child.end("FAILED", row.failed)
                 return
             calls = {"network_calls": row.measured.calls} if row.measured.calls else {}
             child.metrics({**calls, **row.measured.metrics, **row.values})
+            for student, curve in row.measured.curves.items():
+                for visits, top1 in curve:
+                    child.metrics({f"curve/{student}": top1}, visits)
+            self._set(child, row, method)
             if row.measured.stopped:
                 child.tags({"raydistill.stopped": f"after test {row.measured.stopped}"})
             if row.measured.batch:
                 child.tags({"raydistill.halved": f"{BATCH}={row.measured.batch}: the GPU was full"})
             for outcome in row.measured.outcomes if self.trainings else ():
                 self._training(key, outcome, child)
+
+    def _set(self, child: Tracker, row: TrialRow, method: str) -> None:
+        """The set of a trial by its first seed."""
+        distilled = None if row.measured.ref is None else row.measured.ref.distilled
+        if distilled is not None:
+            artifacts = self.prepared.run.artifacts
+            child.dataset(pipeline_tracked.distilled_set(self.prepared, method, distilled, artifacts))
+            pipeline_tracked.images(child, self.prepared, method, distilled)
 
     def _training(self, key: str, outcome: TrainingOutcome, trial: Tracker) -> None:
         """A run below a trial's."""
@@ -65,24 +81,31 @@ class TrackedSweep:
         """The best so far, after so many trials."""
         self.parent.metrics({f"best/{name}": value for name, value in row.values.items()}, done)
 
-    def end(self, tree: Mapping[str, Any], files: Sequence[str]) -> None:
-        """The three scores, and the files that people look at."""
+    def end(self, tree: Mapping[str, Any], files: Sequence[str], pages: Sequence[str]) -> None:
+        """The three scores, and the files that people look at; `pages` are those of trials."""
         for where, stand in tree["scores"].items():
             for who in ("winner", "default", "difference"):
                 self.parent.metrics({f"{where}/{who}": stand[who]["mean"]})
         self.parent.tags({"raydistill.verdict": tree["verdict"], "raydistill.winner": tree["winner"]["trial"]})
         for file in (CONFIG, *files):
             self.parent.file(file)
+        for page in pages:
+            self.parent.file(page, TRIAL_PAGES)
 
 
 @contextmanager
-def following(p: Prepared, where: Destination | None, key: str) -> Iterator[TrackedSweep | None]:
+def following(plan: SweepPlan, where: Destination | None, key: str) -> Iterator[TrackedSweep | None]:
     """Follows a sweep to its end. None if nobody wants to know."""
     if where is None:
         yield None
         return
+    p = plan.held_out
     with tracking(where, p.run.root) as uploads, uploads.run(key, p.run.root.name) as parent:
-        parent.params(flat(p.config))
-        parent.tags({"raydistill.fingerprint": key, "raydistill.run_dir": str(p.run.root)})
+        parent.params(pipeline_tracked.flat(p.config))
+        fixed = {"raydistill.method": p.config.method, "raydistill.run_dir": str(p.run.root)}
+        parent.tags({"raydistill.fingerprint": key, **fixed})
+        splits = {"source": p.splits.train, "held out": p.splits.test, "testing": plan.tested.splits.test}
+        for context, listing in splits.items():
+            parent.dataset(pipeline_tracked.source(p.config, listing, context))
         with uploads.watching(parent):
-            yield TrackedSweep(uploads, parent, key, p.config.tracking.trainings)
+            yield TrackedSweep(uploads, parent, key, p, p.config.tracking.trainings)

@@ -18,6 +18,7 @@ from raydistill.tune.drawing import Candidate, Drawing, Drawn
 from raydistill.tune.study import fit_of
 
 Key = tuple[str, int]  # the name of a candidate, and a seed
+Curve = Sequence[tuple[int, float]]  # image visits and accuracy of each test
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Measurement:
     seeds. Or `failed`: why there is nothing.
 
     `stopped`: after how many tests, of a trial that was not trained to the end; its outcomes are the accuracies of that
-    test. `visits` of its trainings, and what they are `in_full`. `ref`: its set of the first seed. `batch`: what a full
-    GPU has made of sample.batch.
+    test. `visits` of its trainings, and what they are `in_full`. `curves`: of each student (visits, top-1) at every
+    test, the mean over seeds. `ref`: its set of the first seed. `batch`: what a full GPU has made of sample.batch.
     """
 
     candidate: Candidate
@@ -38,6 +39,7 @@ class Measurement:
     stopped: int = 0
     visits: int = 0
     in_full: int = 0
+    curves: Mapping[str, Curve] = field(default_factory=dict)
     ref: SetRef | None = None
     batch: int | None = None
 
@@ -55,6 +57,7 @@ class _Trained:
     """What came of one training, and how many images it saw of how many."""
 
     outcome: TrainingOutcome
+    curve: Curve
     visits: int
     in_full: int
 
@@ -121,7 +124,7 @@ class Trials:
                 (_key(d), [_whole(d, t) for t in of_set]) for d, of_set in zip(fit, steps.paired(sets), strict=True)
             ]
         return [
-            (_key(d), [_partial(d, t, curve(t, to)[-1]) for t, to in of_set])
+            (_key(d), [_partial(d, t, curve(t, to)) for t, to in of_set])
             for d, of_set in zip(fit, steps.rungs(sets, rung), strict=True)
         ]
 
@@ -139,6 +142,7 @@ class Trials:
             stopped=stopped,
             visits=sum(t.visits for t in trained),
             in_full=sum(t.in_full for t in trained),
+            curves=_curves(trained),
             ref=drawn[0].ref,
             batch=drawn[0].batch,
         )
@@ -169,14 +173,25 @@ def _whole(d: Drawn, t: Training) -> _Trained:
         test=committed["test"],
         answers=score.answers(),
     )
-    return _Trained(outcome, t.recipe.visits, t.recipe.visits)
+    return _Trained(outcome, score.curve, t.recipe.visits, t.recipe.visits)
 
 
-def _partial(d: Drawn, t: Training, last: tuple[int, float]) -> _Trained:
+def _partial(d: Drawn, t: Training, curve: Curve) -> _Trained:
     """At a rung nobody keeps answers: accuracy is over images there, also where classes are uneven."""
-    visits, top1 = last
+    visits, top1 = curve[-1]
     outcome = TrainingOutcome(d.candidate.name, d.ref.digest, t.student, d.seed, d.seed, top1, top1)
-    return _Trained(outcome, visits, t.recipe.visits)
+    return _Trained(outcome, curve, visits, t.recipe.visits)
+
+
+def _curves(trained: Sequence[_Trained]) -> dict[str, Curve]:
+    """By student; trainings of one student are tested after the same visits."""
+    of_student: dict[str, list[Curve]] = {}
+    for t in trained:
+        of_student.setdefault(t.outcome.student, []).append(t.curve)
+    return {
+        student: [(tests[0][0], sum(top1 for _, top1 in tests) / len(tests)) for tests in zip(*curves, strict=True)]
+        for student, curves in of_student.items()
+    }
 
 
 def _calls(d: Drawn) -> float:
