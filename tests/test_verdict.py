@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from grids import compared
 from test_report import Reader, between, judged, report, scores
 
 from raydistill.report import wording
 from raydistill.report.data import RANDOM, Difference, ScoreRow
 from raydistill.report.page import render
 from raydistill.report.verdict import verdicts
+from raydistill.results import differences, reporting
+from raydistill.tune.outcomes import outcomes
 
 NAN = float("nan")
 
@@ -136,6 +139,24 @@ def test_a_table_puts_the_larger_set_first() -> None:
     (row,) = wording.rows([between("mgd3", RANDOM, -0.02, 0.01)])
     assert (row.a, row.b, row.mean) == (RANDOM, "mgd3", "2.0")
     assert plain(row.over_seeds) == "[1.0, 3.0]" and row.words == "better" and row.needed == "9"
+
+
+def test_what_is_only_noise_away_is_called_that_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same accuracies on the page, on the terminal and in a table of results."""
+    accuracies = {"mgd3": (0.52, 0.50, 0.51), RANDOM: (0.51, 0.52, 0.49)}
+    cells = {
+        name: [
+            {"seed": seed, "rows": [{"student": "convnet", "training_seed": seed, "last": a, "loss": [[64, a]]}]}
+            for seed, a in enumerate(values)
+        ]
+        for name, values in accuracies.items()
+    }
+    pairs = differences.table([o for name, kept in cells.items() for o in outcomes(name, kept)])
+    judgement = judged(*pairs)
+    reporting.table(judgement)
+    page = Reader(render(report(judgement=judgement))).text
+    for said in (page, capsys.readouterr().err, compared(10, list(cells.items()))):
+        assert wording.OPEN in said and "beats" not in said and "| better" not in said
 
 
 def test_the_page_has_a_table_of_every_pair() -> None:
