@@ -36,11 +36,12 @@ def test_help_teaches(module, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_ratio_of_a_sweep_follows_from_the_costs_of_a_run() -> None:
-    """A run of 10 s of images, 5 s of a trial and 5 s of the rest; six trials and nine sets of the verdict."""
-    stages = {"encode": {"seconds": 8.0}, "group": {"seconds": 2.0}, "sample mgd3": {"seconds": 5.0}}
-    costs = sweep_speed.RunCosts.of(stages, 20.0)
-    assert costs == sweep_speed.RunCosts(10.0, 5.0, 5.0) and sweep_speed.candidates(6) == 15
-    assert sweep_speed.expected(costs, 6) == 6 * 20 / (5 + 2 * 10 + 15 * 5)
+    """A run of 14 s of images, 5 s of a set, 8 s of a student and 5 s of the rest; six trials and nine sets of the
+    verdict. Two workers train two students at once; 14 s are of the 70 % of the images that trials learn from."""
+    stages = {"encode": {"seconds": 12.0}, "group": {"seconds": 2.0}, "sample mgd3": {"seconds": 5.0}}
+    costs = sweep_speed.RunCosts.of(stages | {"evaluate": {"seconds": 8.0}}, 32.0)
+    assert costs == sweep_speed.RunCosts(14.0, 5.0, 8.0, 5.0) and sweep_speed.candidates(6) == 15
+    assert sweep_speed.expected(costs, 6, 2) == pytest.approx(6 * 32 / (5 + 14 + 20 + 15 * (5 + 4)))
 
 
 class TestSteady:
