@@ -51,6 +51,7 @@ def check_contents(client: MlflowClient, sweep_run: Run, trials: list[Run]) -> N
     contexts = {d.tags[0].value: d.dataset.digest for d in sweep_run.inputs.dataset_inputs}
     assert len(set(contexts.values())) == 3 and set(contexts) == {"source", "held out", "testing"}
     assert sweep_run.data.tags["raydistill.method"] == "mgd3"
+    assert sweep_run.data.tags["mlflow.note.content"] == f"{sweep_run.data.tags['raydistill.verdict']}."
     files = {a.path for a in client.list_artifacts(sweep_run.info.run_id)}
     assert files == {"best.yaml", "config.yaml", "study.html", "study.json", "trials"}
     pages = {a.path for a in client.list_artifacts(sweep_run.info.run_id, "trials")}

@@ -86,7 +86,9 @@ class TrackedSweep:
         for where, stand in tree["scores"].items():
             for who in ("winner", "default", "difference"):
                 self.parent.metrics({f"{where}/{who}": stand[who]["mean"]})
-        self.parent.tags({"raydistill.verdict": tree["verdict"], "raydistill.winner": tree["winner"]["trial"]})
+        verdict = tree["verdict"]
+        self.parent.tags({"raydistill.winner": tree["winner"]["trial"], "raydistill.verdict": verdict})
+        self.parent.tags({"mlflow.note.content": f"{verdict}."})
         for file in (CONFIG, *files):
             self.parent.file(file)
         for page in pages:
