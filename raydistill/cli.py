@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from raydistill import config as configuration
 from raydistill import manual, redact, signals
@@ -22,6 +23,7 @@ from raydistill.store.seals import State
 from raydistill.verbs import COMPARED, VERBS, WITHOUT_CONFIG, compare, of_verb, run_location
 
 DEFAULT = "quickstart"  # --config
+FORECAST = ("prices", "gpus", "rates", "write_rates", "losses_per_hour")
 SHORT = {
     "students": "evaluate.students",
     "seeds": "evaluate.seeds",
@@ -106,7 +108,11 @@ def run(name: str, argv: Sequence[str]) -> int:
     if args.print_config:
         print(config.yaml(), end="")
         return 0
-    if name == "pretrain":
+    if name == "plan" and (forecast := _forecast(args)) is not None:
+        from raydistill.planning.main import main as estimate
+
+        print(estimate(config, forecast))
+    elif name == "pretrain":
         from raydistill.distributed.pretrain.job import pretrain
 
         print(pretrain(config))
@@ -133,6 +139,24 @@ def clean(out: str) -> int:
         say("pretrain", f"removed {leftover}")
     print(os.path.abspath(os.path.expanduser(out)))
     return 0
+
+
+def _forecast(args: argparse.Namespace) -> Any:
+    """What `plan --cluster` says beside the configuration; None for a plan that is carried out."""
+    from raydistill.planning.main import Options
+
+    beside = {name: getattr(args, name) for name in FORECAST}
+    if args.cluster is None:
+        for name, value in beside.items():
+            if value:
+                raise BadInput(
+                    f"--{name.replace('_', '-')} goes with --cluster FILE, which plans what a run would take"
+                )
+        return None
+    if args.dry_run:
+        raise BadInput("--cluster and --dry-run exclude each other: both write nothing; leave one out")
+    prices, gpus, rates, write_rates, losses = beside.values()
+    return Options(args.cluster, prices, gpus, rates or (), write_rates, losses or 0.0, args.run)
 
 
 def _judging(images: str, args: argparse.Namespace, overrides: Sequence[str]) -> configuration.Config:
@@ -191,11 +215,26 @@ def parser(name: str) -> argparse.ArgumentParser:
         )
     if name == "pretrain":
         p.add_argument("--clean", metavar="DIR", help="remove what unfinished trainings have left in a pretrain.out")
+    if name == "plan":
+        _add_forecast(p)
     if VERBS[name].until:
         p.add_argument("--dry-run", action="store_true", help="check everything, say what would be done, and stop")
     p.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
     p.add_argument("--help-all", action="store_true", help="list the keys that are read, as this command has them")
     return p
+
+
+def _add_forecast(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--cluster",
+        metavar="FILE|local",
+        help="what a whole run would take on this cluster, or on this machine, stage by stage and in money, and stop",
+    )
+    p.add_argument("--prices", metavar="FILE", help="prices an hour; default: those that ship, with their date")
+    p.add_argument("--gpus", metavar="N", type=int, help="as if the cluster had so many GPUs, and of all as many more")
+    p.add_argument("--rates", metavar="FILE", action="append", help="what was measured; may be given again")
+    p.add_argument("--write-rates", metavar="FILE", help="keeps what --cluster local measures")
+    p.add_argument("--losses-per-hour", metavar="L", type=float, help="each spot machine is lost so often")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,11 @@ VERBS = {
     ),
     "encode": Verb("images -> latents, and stop", "encode", "encode --config nette128 source.path=DIR vae.path=DIR"),
     "cluster": Verb("... -> prototypes, and stop", "cluster", "cluster ipc=10"),
-    "plan": Verb("... -> slots and batches, and stop", "plan", "plan ipc=10"),
+    "plan": Verb(
+        "... -> slots and batches, and stop; with --cluster, what a run would take",
+        "plan",
+        "plan ipc=10\n  raydistill plan --config imagenet1k --cluster cluster.yaml --gpus 100",
+    ),
     "sample": Verb("... -> syntheses and distilled/, and stop", "sample", "sample ipc=10 method=dit"),
     "evaluate": Verb(
         "train students on the images of a run, or of any folder",

@@ -40,6 +40,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("distributed", "state"),
     ("results",),
     ("pipeline",),
+    ("planning",),
     ("tune",),
     ("verbs",),
     ("manual",),

@@ -83,8 +83,7 @@ def of_pool(stage: str, pool: Pool) -> Reservation:
 
 def of_driver(section: str, pool: Pool) -> Reservation:
     """Of work in the driver, which reserves nothing but takes the device all the same."""
-    device = "cuda" if pool.device == "auto" and pool.num_gpus else pool.device
-    return Reservation(section, 0, 0.0, 0.0, device)
+    return Reservation(section, 0, 0.0, 0.0, pool.device)
 
 
 def of_students(e: EvaluateConfig) -> Reservation:

@@ -58,8 +58,8 @@ def reservations(p: Prepared, until: Until) -> list[tuple[str, Reservation]]:
     if features.wanted(p, judged):
         reserved.append(("embed", of_pool("embed", c.embed)))
     if until not in ("cluster", "plan"):
-        generates = p.generator is not None
-        reserved.append(("sample", of_pool("sample", c.sample) if generates else of_driver("sample", c.sample)))
+        pooled = p.generator is not None or c.sample.num_gpus > 0
+        reserved.append(("sample", of_pool("sample", c.sample) if pooled else of_driver("sample", c.sample)))
     if judged and c.metrics.names:
         reserved.append(("measure", of_pool("measure", c.embed)))
     if judged and p.teacher:

@@ -44,11 +44,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     if config.cluster.algorithm is not None:
         registry.get("clustering", config.cluster.algorithm)
     run = RunDir(config.run_dir or "", config.artifact_dir)
-    methods = [] if config.evaluate.images else [config.method]
-    names = [*methods, *(b for b in config.evaluate.baselines if evaluate and b not in methods)]
-    variants = [
-        resolve(beside(config, n, main(config)) if n != config.method else config) for n in dict.fromkeys(names)
-    ]
+    variants = variants_of(config, evaluate)
     run.check()
     if evaluate:
         check_students(config)
@@ -86,6 +82,13 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     why = teacher_asked_by(config, variants, evaluate)
     teacher = find_teacher(config, [c.class_id for c in splits.train.classes], why)
     return Prepared(variants[0].config, run, splits, vae, shape, generator, tuple(variants), features, judged, teacher)
+
+
+def variants_of(config: Config, evaluate: bool) -> list[Variant]:
+    """The run's own method, unless a folder is judged in its place, and with `evaluate` its baselines."""
+    methods = [] if config.evaluate.images else [config.method]
+    names = [*methods, *(b for b in config.evaluate.baselines if evaluate and b not in methods)]
+    return [resolve(beside(config, n, main(config)) if n != config.method else config) for n in dict.fromkeys(names)]
 
 
 def teacher_asked_by(config: Config, variants: Sequence[Variant], evaluate: bool) -> str | None:

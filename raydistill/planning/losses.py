@@ -1,7 +1,7 @@
 """Machines that are lost on the way: how much longer a stage takes, in closed form and by simulation.
 
-A worker pulls one unit after the other. A node that is lost loses the units that its workers are at; they are done again
-elsewhere, and another node takes its place after a while. What was committed stays.
+A worker pulls one unit after the other. A node that is lost loses the units that its workers are at; they are done
+again elsewhere, and another node takes its place after a while. What was committed stays.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def simulate(
     return Outcome(now, lost, wasted)
 
 
-def gang_seconds(segments: int, segment_s: float, nodes: Sequence[Nodes], losses_per_hour: float, back_s: float) -> float:
+def gang_seconds(
+    segments: int, segment_s: float, nodes: Sequence[Nodes], losses_per_hour: float, back_s: float
+) -> float:
     """Of workers that all stop when any is lost, through so many segments one after the other, each committed at its
     end: what they are together is one worker that is lost as often as all of them."""
     spot = sum(kind.count for kind in nodes if kind.spot)

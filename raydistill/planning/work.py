@@ -21,8 +21,9 @@ Style = Literal["driver", "tasks", "stream", "actors", "fit"]
 class Work:
     """One stage, by the name that logs/costs.json has it under.
 
-    `total` counts what is made of `unit`; `units` are those of commit, of which a worker that is lost loses one. `costs`
-    are amounts by kind for the whole stage, `beside` those of CPU tasks beside the pool, `once` those of every worker.
+    `total` counts what is made of `unit`; `units` are those of commit, of which a worker that is lost loses one.
+    `costs` are amounts by kind for the whole stage, `beside` those of CPU tasks beside the pool, `once` those of every
+    worker.
     A stage without a `pool` runs in the driver. `read`, `written` and `memory` (of a worker) in bytes, but for what is
     read once a worker (`read_once`). `warm`: its workers have come up in a stage before. `gang`: all workers stop when
     one is lost; each of the units goes on at the last of its `segments`.

@@ -280,7 +280,8 @@ def stage(
         start, stop = bounds[key]
         return Slots(key, slots.slice(start, stop - start).combine_chunks())
 
-    style: Literal["actors", "driver"] = "actors" if v.sampling is not None else "driver"
+    # Real images are encoded where the GPUs are, if any are reserved: the driver's machine may have none.
+    style: Literal["actors", "driver"] = "actors" if v.sampling is not None or s.num_gpus else "driver"
     count = partial(numbers.summary, work.artifact)
     return Stage("sample", "images", work.artifact, list(bounds), item, work, len(slots), style, s, numbers=count)
 

@@ -1,0 +1,163 @@
+"""How fast machines are, by kind of work: as a record of measurements says, or by bounds, and then it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from raydistill import strict_json
+from raydistill.errors import BadInput, one_line
+from raydistill.identity import canonical
+from raydistill.planning.work import CPU, NETWORKS
+
+# Dense FLOP/s of NVIDIA's data sheets: of bfloat16, which encoding and sampling compute in, and of float32, which
+# students and classifiers do unless they are told otherwise. The T4 knows float16 only.
+PEAKS = {
+    "H200": (989e12, 67e12),
+    "H100": (989e12, 67e12),
+    "A100": (312e12, 19.5e12),
+    "A10G": (70e12, 35e12),
+    "L40": (181e12, 90.5e12),
+    "L4": (121e12, 30.3e12),
+    "T4": (65e12, 8.1e12),
+    "4090": (165e12, 82.6e12),
+}
+# Assumed shares of the peak, until somebody measures: transformers reach more of it than convolutions of a VAE, and a
+# small student on batches of 128 least.
+SHARES = {"encode": 0.25, "denoise": 0.35, "decode": 0.25, "train": 0.2, "test": 0.3, "teach": 0.3}
+HALF = ("encode", "denoise", "decode")
+# A core, by what was measured on one of an AMD EPYC (docs/operations.md, "What it will cost").
+CORE = {
+    "encode": 40e9,
+    "denoise": 40e9,
+    "decode": 40e9,
+    "train": 30e9,
+    "test": 40e9,
+    "teach": 40e9,
+    "cluster": 20e9,
+    "read": 100.0,
+    "png": 100.0,
+    "table": 50e6,
+}
+# CPU seconds: of Ray's own start, of a stage of tasks, of a worker with its imports and networks, of a fit, and of what
+# lies between the stages (the report).
+OVERHEADS = {"ray": 8.0, "tasks": 2.0, "worker": 6.0, "fit": 8.0, "driver": 4.0}
+RECORD = "raydistill rates"
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a core, or a GPU, does of each kind in a second (work.py), and `how` each is known. `overheads` in CPU
+    seconds are a core's."""
+
+    device: str
+    per_s: Mapping[str, float]
+    how: Mapping[str, str]
+    overheads: Mapping[str, float] = field(default_factory=dict)
+
+    def seconds(self, costs: Mapping[str, float]) -> float:
+        return sum(amount / self.per_s[kind] for kind, amount in costs.items() if amount)
+
+    def told(self) -> list[str]:
+        """A line each for how its rates are known, with the kinds that it is so of."""
+        lines: dict[str, list[str]] = {}
+        for kind, how in self.how.items():
+            lines.setdefault(how, []).append(kind)
+        return [f"{self.device}: {', '.join(kinds)}: {how}" for how, kinds in lines.items()]
+
+
+def of_core() -> Rates:
+    """A core by bounds."""
+    how = "assumed, as measured once on a core of an AMD EPYC"
+    return Rates("CPU core", CORE, dict.fromkeys((*NETWORKS, *CPU), how), OVERHEADS)
+
+
+def of_gpu(name: str) -> Rates:
+    """A GPU by shares of its peak. Raises BadInput for one whose peak is not known."""
+    half, single = peaks(name)
+    per_s = {kind: SHARES[kind] * (half if kind in HALF else single) for kind in NETWORKS}
+    how = {
+        kind: f"assumed {100 * SHARES[kind]:g} % of its {'bfloat16' if kind in HALF else 'float32'} peak of "
+        f"{(half if kind in HALF else single) / 1e12:g} TFLOP/s"
+        for kind in NETWORKS
+    }
+    return Rates(name, per_s, how)
+
+
+def peaks(name: str) -> tuple[float, float]:
+    """FLOP/s of bfloat16 and of float32. Raises BadInput."""
+    known = next((peak for part, peak in PEAKS.items() if part in name), None)
+    if known is None:
+        raise BadInput(f"the peak of a GPU {name!r} is not known (known: {', '.join(PEAKS)}); write one of these names")
+    return known
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A record: rates of one device by kind. `peak` is that of a GPU in bfloat16, None of a core."""
+
+    device: str
+    per_s: Mapping[str, float]
+    peak: float | None
+    source: str
+    overheads: Mapping[str, float] = field(default_factory=dict)
+
+    def on(self, rates: Rates) -> Rates:
+        """The rates with what was measured: on the same device as it is, on another GPU by the share of its peak."""
+        if self.peak is None:
+            if rates.device != "CPU core":
+                return rates
+            how = dict(rates.how) | dict.fromkeys(self.per_s, f"measured ({self.source})")
+            overheads = {**rates.overheads, **self.overheads}
+            return replace(rates, per_s={**rates.per_s, **self.per_s}, how=how, overheads=overheads)
+        if rates.device == "CPU core":
+            return rates
+        same = rates.device in self.device
+        factor = 1.0 if same else peaks(rates.device)[0] / self.peak
+        told = f"measured ({self.source})" if same else f"by the share of the peak measured on {self.device}"
+        measured = {kind: rate * factor for kind, rate in self.per_s.items()}
+        return replace(rates, per_s={**rates.per_s, **measured}, how=dict(rates.how) | dict.fromkeys(measured, told))
+
+
+def read(path: str) -> Measured:
+    """A record that `plan --write-rates` or benchmarks/gpu.py wrote. Raises BadInput."""
+    try:
+        tree = strict_json.mapping(Path(path).read_bytes())
+        return _of_benchmark(tree, path) if "rows" in tree else _of_probe(tree, path)
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        raise BadInput(
+            f"--rates {path}: {one_line(e)}; give a file that `plan --write-rates FILE` or "
+            "`benchmarks/gpu.py --out FILE` wrote"
+        ) from None
+
+
+def text(measured: Measured) -> str:
+    """The record as a file."""
+    body = {"kind": RECORD, "device": measured.device, "per_s": measured.per_s, "overheads": measured.overheads}
+    return canonical({**body, "source": measured.source}) + "\n"
+
+
+def _of_probe(tree: Mapping[str, Any], path: str) -> Measured:
+    if tree.get("kind") != RECORD:
+        raise ValueError("it is no record of rates")
+    per_s, overheads = (_positive(tree[key], known) for key, known in (("per_s", CORE), ("overheads", OVERHEADS)))
+    return Measured(str(tree["device"]), per_s, None, str(tree.get("source", path)), overheads)
+
+
+def _of_benchmark(tree: Mapping[str, Any], path: str) -> Measured:
+    """Of the networks as the package runs them, which is not compiled."""
+    rows: Sequence[Mapping[str, Any]] = [row for row in tree["rows"] if row["mode"] == "as it is"]
+    rates = {str(row["what"]): float(row["rate"]) * float(row["flop_an_image"]) for row in rows}
+    per_s = {"encode": rates["VAE encode"], "decode": rates["VAE encode"], "denoise": rates["DiT sample"]}
+    if tree["peak"] is None:
+        raise ValueError("it is of no GPU whose peak is known")
+    return Measured(str(tree["device"]), _positive(per_s, CORE), float(tree["peak"]), Path(path).name)
+
+
+def _positive(tree: Mapping[str, Any], known: Mapping[str, float]) -> dict[str, float]:
+    for kind, value in tree.items():
+        if kind not in known or isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise ValueError(f"{kind}={value!r} is no rate")
+    return {kind: float(value) for kind, value in tree.items()}
