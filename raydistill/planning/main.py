@@ -53,9 +53,9 @@ def main(config: Config, options: Options) -> str:
     fleet = fleets.this_machine() if options.cluster == LOCAL else _cluster(options)
     config, variants, facts = known.gather(config)
     if options.cluster == LOCAL and not measured:
-        from raydistill.planning.probe import measure
+        from raydistill.planning.probe import in_worker
 
-        probed = measure(config, variants, facts)
+        probed = in_worker(config)
         measured = [probed]
         if options.write_rates:
             _write(options.write_rates, rates.text(probed))

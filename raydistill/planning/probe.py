@@ -19,9 +19,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raydistill import config as configuration
 from raydistill import registry
 from raydistill.clustering.points import Whole
 from raydistill.config import Config, Pool
+from raydistill.config import text as yaml
+from raydistill.errors import StageFailed, one_line
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.score import examine
@@ -29,7 +32,8 @@ from raydistill.evaluation.train import Student, count_steps, train_student
 from raydistill.methods.resolve import SamplingPlan, Variant
 from raydistill.models import loaded
 from raydistill.models.device import device_kind, placement
-from raydistill.planning.facts import Facts, tree
+from raydistill.planning import rates
+from raydistill.planning.facts import Facts, gather, tree
 from raydistill.planning.rates import Measured
 from raydistill.planning.workload import clusterings, evaluations, recipes
 from raydistill.progress import say
@@ -41,22 +45,34 @@ from raydistill.store import schemas
 IMAGES = 32  # that are read and written
 STEPS = 4  # of the sampler
 TESTED = 250
-IMPORTS = "import raydistill.stages.syntheses.sample, raydistill.distributed.pool, diffusers; diffusers.AutoencoderKL"
+
+
+def in_worker(config: Config) -> Measured:
+    """What `measure` says in a process with the environment of workers, whose memory is kept between steps.
+
+    Raises StageFailed if it does not come to its end.
+    """
+    from raydistill.distributed.runtime import WORKER_ENV
+
+    say("probe", "measuring this machine, which takes seconds")
+    command = [sys.executable, "-m", "raydistill.planning.probe"]
+    done = subprocess.run(
+        command, input=config.yaml(), env={**os.environ, **WORKER_ENV}, capture_output=True, text=True
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise StageFailed(f"probe: {one_line(last)}; give what was measured before with --rates FILE")
+    return rates.of_text(done.stdout, "probe")
 
 
 def measure(config: Config, variants: Sequence[Variant], facts: Facts) -> Measured:
     """Rates of a core for the kinds of work whose networks and images are there; of others bounds stay."""
-    threads = torch.get_num_threads()
-    say("probe", "measuring this machine, which takes seconds")
-    try:
-        torch.set_num_threads(1)
-        per_s = _images(config, facts) | _networks(config, variants, facts) | _students(config, facts)
-        per_s |= _clustering(config, variants, facts) | _tables(facts)
-    finally:
-        torch.set_num_threads(threads)
+    libraries = _libraries()
+    torch.set_num_threads(1)
+    per_s = _images(config, facts) | _networks(config, variants, facts) | _students(config, facts)
+    per_s |= _clustering(config, variants, facts) | _tables(facts)
     now = datetime.datetime.now(datetime.UTC).date().isoformat()
-    device = device_kind(False)
-    return Measured(device, per_s, None, f"here, on {now}", {"worker": _imports()})
+    return Measured(device_kind(False), per_s, None, f"here, on {now}", {"worker": libraries})
 
 
 def seconds(work: Callable[[], Any], times: int = 1) -> float:
@@ -205,10 +221,16 @@ def _tables(facts: Facts) -> dict[str, float]:
         return {"table": 2 * latents.size * 2 / seconds(through)}
 
 
-def _imports() -> float:
-    """CPU seconds in which a worker's process has its libraries."""
-    before = os.times()
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True, env=env)
-    after = os.times()
-    return max(0.1, after.children_user + after.children_system - before.children_user - before.children_system)
+def _libraries() -> float:
+    """CPU seconds of this process by the time at which it has all that a worker imports."""
+    from raydistill.models.device import quiet_libraries
+
+    quiet_libraries()
+    from diffusers import AutoencoderKL, AutoencoderTiny, DiTTransformer2DModel  # noqa: F401 (loaded when named)
+
+    return time.process_time()
+
+
+if __name__ == "__main__":
+    config, variants, facts = gather(configuration.build(yaml.read(sys.stdin.read())))
+    sys.stdout.write(rates.text(measure(config, variants, facts)))

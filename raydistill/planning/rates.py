@@ -124,13 +124,18 @@ class Measured:
 def read(path: str) -> Measured:
     """A record that `plan --write-rates` or benchmarks/gpu.py wrote. Raises BadInput."""
     try:
-        tree = strict_json.mapping(Path(path).read_bytes())
-        return _of_benchmark(tree, path) if "rows" in tree else _of_probe(tree, path)
+        return of_text(Path(path).read_text(), path)
     except (OSError, ValueError, TypeError, KeyError) as e:
         raise BadInput(
             f"--rates {path}: {one_line(e)}; give a file that `plan --write-rates FILE` or "
             "`benchmarks/gpu.py --out FILE` wrote"
         ) from None
+
+
+def of_text(body: str, path: str) -> Measured:
+    """Raises ValueError, TypeError or KeyError for what is no record."""
+    tree = strict_json.mapping(body.encode())
+    return _of_benchmark(tree, path) if "rows" in tree else _of_probe(tree, path)
 
 
 def text(measured: Measured) -> str:
