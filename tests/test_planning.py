@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tiny_run import REAL, TinyRun
 
 from raydistill import cli
 from raydistill.config import load
@@ -17,11 +19,13 @@ from raydistill.errors import BadInput
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.planning import fleet, rates
+from raydistill.planning.facts import gather
 from raydistill.planning.fleet import Fleet, Node
 from raydistill.planning.losses import expected_seconds
 from raydistill.planning.rates import Rates
 from raydistill.planning.schedule import Machines, schedule
 from raydistill.planning.work import Work
+from raydistill.planning.workload import works
 from raydistill.stages.runner import serial
 
 ROOT = Path(__file__).parents[1]
@@ -200,6 +204,36 @@ def test_this_machine_is_planned_by_a_record_with_what_a_run_took_beside(
     sets = 2 + len(config.evaluate.baselines)
     assert rows["evaluate"]["work"] == f"{sets * 3} trainings" and "USD" not in rows["all"]
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_this_machine_is_measured_and_the_record_plans_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every kind of work of the quickstart; a plan by the record is the plan that was printed."""
+    record, words = tmp_path / "rates.json", ["plan", "ipc=1", "--cluster", "local", f"run_dir={tmp_path / 'run'}"]
+    assert cli.main([*words, "--write-rates", str(record)]) == 0
+    out = capsys.readouterr().out
+    measured = rates.read(str(record))
+    assert set(measured.per_s) == set(rates.CORE) - {"teach"}, "the quickstart asks no classifier"
+    assert all(measured.per_s[kind] > 1e8 for kind in ("encode", "denoise", "decode", "train", "test"))
+    assert measured.overheads["worker"] > 0.5 and "measured (here, on " in out
+    assert cli.main([*words, "--rates", str(record)]) == 0
+    assert capsys.readouterr().out == out and [p.name for p in tmp_path.iterdir()] == ["rates.json"]
+
+
+def test_real_images_are_encoded_where_the_gpus_are(tmp_path: Path) -> None:
+    """The driver's machine, a cluster's head, may have none and would be refused there. It is the same artifact."""
+    tiny = TinyRun(tmp_path / "run")
+    tiny.finish(("encode", "group", f"plan {REAL}"))
+    in_driver = tiny.stage(f"sample {REAL}")
+    tiny.config = tiny.config.model_copy(update={"sample": tiny.config.sample.model_copy(update={"num_gpus": 1.0})})
+    in_pool = tiny.stage(f"sample {REAL}")
+    assert (in_driver.style, in_pool.style) == ("driver", "actors")
+    assert in_pool.artifact.fingerprint == in_driver.artifact.fingerprint and pickle.dumps(in_pool.work)
+    for gpus, stage in ((0.0, in_driver), (1.0, in_pool)):
+        config, variants, facts = gather(load("quickstart", [f"run_dir={tmp_path / 'q'}", f"sample.num_gpus={gpus}"]))
+        planned = {w.stage: w for w in works(config, variants, facts)}[f"sample {REAL}"]
+        assert planned.style == stage.style and (planned.pool is None) == (not gpus)
 
 
 def test_bad_input_is_one_line(tmp_path: Path, refused: Callable[..., str]) -> None:
