@@ -21,10 +21,10 @@ from raydistill.pipeline.preflight import prepare
 from raydistill.planning import fleet, rates
 from raydistill.planning.facts import gather
 from raydistill.planning.fleet import Fleet, Node
+from raydistill.planning.load import StageLoad
 from raydistill.planning.losses import expected_seconds
 from raydistill.planning.rates import Rates
 from raydistill.planning.schedule import Machines, schedule
-from raydistill.planning.work import Work
 from raydistill.planning.workload import works
 from raydistill.stages.runner import serial
 
@@ -46,10 +46,10 @@ def machines(have: Fleet, **more: Any) -> Machines:
     return Machines(have, CORE, {"G": Rates("G", dict.fromkeys(rates.SHARES, 10.0), {})}, **more)
 
 
-def sampling(units: int, seconds: float, num_gpus: float = 1.0) -> Work:
+def sampling(units: int, seconds: float, num_gpus: float = 1.0) -> StageLoad:
     """So many units, each of so many seconds on a GPU."""
     pool = Reservation("sample", 0, 1.0, num_gpus, "auto")
-    return Work("sample x", units, "images", units, "actors", {"denoise": 10.0 * units * seconds}, pool=pool)
+    return StageLoad("sample x", units, "images", units, "actors", {"denoise": 10.0 * units * seconds}, pool=pool)
 
 
 class TestSchedule:
@@ -66,7 +66,7 @@ class TestSchedule:
         assert stage.money == pytest.approx((3 * 1.0 + 2 * 3.0) * (hours + 1 / 6) + 0.5 * hours)
 
     def test_machines_that_wait_are_paid_until_they_go(self) -> None:
-        driver = Work("plan x", 1, "slots", 1, costs={"table": 3600.0})
+        driver = StageLoad("plan x", 1, "slots", 1, costs={"table": 3600.0})
         have = machines(cluster(1, idle_s=600.0))
         _, waits, again = schedule([sampling(1, 3600.0), driver, sampling(1, 3600.0)], have)
         assert waits.money == pytest.approx(1.0 * 600 / 3600 + 0.5)
@@ -92,7 +92,7 @@ class TestSchedule:
 
     def test_decoding_beside_may_be_what_takes_longest(self) -> None:
         pool = Reservation("encode", 0, 0.5, 1.0, "auto")
-        work = Work("encode", 8, "images", 8, "stream", {"encode": 80.0}, {"read": 800.0}, pool=pool)
+        work = StageLoad("encode", 8, "images", 8, "stream", {"encode": 80.0}, {"read": 800.0}, pool=pool)
         (stage,) = schedule([work], machines(cluster(2)))
         assert stage.seconds == pytest.approx(2.0 + 3.0 + 800.0 / 8)
 
@@ -102,7 +102,7 @@ class TestSchedule:
         assert stormy.seconds / calm.seconds == pytest.approx(expected_seconds(60.0, 6.0, 3.0) / 60.0, rel=0.05)
         assert stormy.lost > 0 == calm.lost
         pool, train = Reservation("evaluate", 0, 1.0, 1.0, "auto"), {"train": 2 * 36000.0}
-        fit = Work("evaluate", 2, "trainings", 2, "fit", train, pool=pool, gang=True, segments=4)
+        fit = StageLoad("evaluate", 2, "trainings", 2, "fit", train, pool=pool, gang=True, segments=4)
         (stage,) = schedule([fit], machines(cluster(2), losses=1.0))
         assert stage.seconds == pytest.approx(2.0 + 3.0 + 5.0 + 4 * expected_seconds(900.0, 2.0, 3.0))
 
@@ -137,7 +137,7 @@ class TestMachines:
         assert core == rates.of_core() and same.how["train"].startswith("assumed 20 % of its float32 peak")
 
     def test_a_record_comes_back_from_its_file(self, tmp_path: Path) -> None:
-        measured = rates.Measured("cpu-X", {"read": 5.0, "train": 1e9}, None, "here", {"worker": 2.5})
+        measured = rates.RateRecord("cpu-X", {"read": 5.0, "train": 1e9}, None, "here", {"worker": 2.5})
         (tmp_path / "r.json").write_text(rates.text(measured))
         core = rates.read(str(tmp_path / "r.json")).on(rates.of_core())
         assert core.per_s["read"] == 5.0 and core.overheads["worker"] == 2.5 and core.how["read"] == "measured (here)"
@@ -192,7 +192,7 @@ def test_this_machine_is_planned_by_a_record_with_what_a_run_took_beside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = tmp_path / "rates.json"
-    record.write_text(rates.text(rates.Measured("cpu", {"train": 1e9}, None, "there")))
+    record.write_text(rates.text(rates.RateRecord("cpu", {"train": 1e9}, None, "there")))
     run = tmp_path / "run"
     job.run(prepare(load("quickstart", [f"run_dir={run}", "ipc=1"])), "encode", execute=serial)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}

@@ -20,7 +20,8 @@ from raydistill.models.text_generator import UNET, is_pipeline
 from raydistill.models.vae import VaeSpec
 from raydistill.pipeline import preflight
 from raydistill.planning import networks
-from raydistill.planning.networks import Cost
+from raydistill.planning.networks import NetworkCost
+from raydistill.sources import detect
 from raydistill.sources.base import Splits, open_splits
 
 IMAGENET = (1_281_167, 50_000, 115_000.0)  # training and validation images of ImageNet-1K, bytes of one
@@ -44,12 +45,12 @@ class Facts:
 
     images: Images
     shape: tuple[int, int, int]
-    encode: Cost
-    decode: Cost
-    denoise: Cost | None
-    students: Mapping[str, tuple[Cost, Cost]]
-    teacher: Cost | None
-    features: Cost | None
+    encode: NetworkCost
+    decode: NetworkCost
+    denoise: NetworkCost | None
+    students: Mapping[str, tuple[NetworkCost, NetworkCost]]
+    teacher: NetworkCost | None
+    features: NetworkCost | None
     vae: VaeSpec | None
     generator: Generator | None
     assumed: tuple[str, ...]
@@ -60,7 +61,7 @@ def gather(config: Config) -> tuple[Config, Sequence[Variant], Facts]:
 
     Raises BadInput as the run would, and for what a plan cannot count.
     """
-    config = preflight.absolute(config)
+    config = preflight.absolute(_with_kind(config))
     if config.evaluate.images:
         raise BadInput("plan --cluster counts a run that makes its images; leave evaluate.images out")
     variants = preflight.variants_of(config, evaluate=True)
@@ -88,6 +89,13 @@ def gather(config: Config) -> tuple[Config, Sequence[Variant], Facts]:
         tuple(dict.fromkeys(assumed + said + also)),
     )  # fmt: skip
     return config, variants, facts
+
+
+def _with_kind(config: Config) -> Config:
+    """Where no images are there is nothing by which their kind could be recognised, and it decides nothing."""
+    if config.source.path is not None or config.source.kind != detect.AUTO:
+        return config
+    return config.model_copy(update={"source": config.source.model_copy(update={"kind": "imagefolder"})})
 
 
 def _images(config: Config) -> tuple[Images, list[str]]:
@@ -129,7 +137,7 @@ def _vae(config: Config) -> tuple[VaeSpec | None, Mapping[str, Any], list[str]]:
 
 def _generator(
     config: Config, variants: Sequence[Variant], images: Images, vae: VaeSpec | None, shape: tuple[int, int, int]
-) -> tuple[Generator | None, Cost | None, list[str]]:
+) -> tuple[Generator | None, NetworkCost | None, list[str]]:
     method = next((v.method for v in variants if v.method.generates), None)
     if method is None:
         return None, None, []
@@ -148,7 +156,7 @@ def _generator(
     return spec, networks.of_generator(read_config(spec.path / file, "generator.path"), shape), []
 
 
-def _classifiers(config: Config, variants: Sequence[Variant]) -> tuple[Cost | None, Cost | None]:
+def _classifiers(config: Config, variants: Sequence[Variant]) -> tuple[NetworkCost | None, NetworkCost | None]:
     """Of the teacher, if one is asked for, and of the network of features."""
     teacher = features = None
     why = preflight.teacher_asked_by(config, variants, True)

@@ -16,7 +16,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Nodes:
+class Crew:
     """So many nodes of so many workers each; `spot`: they may be lost."""
 
     count: int
@@ -25,7 +25,7 @@ class Nodes:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Passage:
     """Seconds until the last unit is committed, nodes lost until then, and seconds of workers that nothing came of."""
 
     seconds: float
@@ -43,8 +43,8 @@ def expected_seconds(unit_s: float, losses_per_hour: float, back_s: float) -> fl
 
 
 def simulate(
-    units: int, unit_s: float, nodes: Sequence[Nodes], losses_per_hour: float, back_s: float, seed: int = 0
-) -> Outcome:
+    units: int, unit_s: float, nodes: Sequence[Crew], losses_per_hour: float, back_s: float, seed: int = 0
+) -> Passage:
     """The stage once, by events: every spot node is lost after an exponential time at this rate. Raises ValueError
     where no worker is."""
     every = [kind for kind in nodes for _ in range(kind.count) if kind.workers]
@@ -91,11 +91,11 @@ def simulate(
         else:
             up(now, node)
         fill(now, range(len(every)) if what == "lost" else [node])
-    return Outcome(now, lost, wasted)
+    return Passage(now, lost, wasted)
 
 
 def gang_seconds(
-    segments: int, segment_s: float, nodes: Sequence[Nodes], losses_per_hour: float, back_s: float
+    segments: int, segment_s: float, nodes: Sequence[Crew], losses_per_hour: float, back_s: float
 ) -> float:
     """Of workers that all stop when any is lost, through so many segments one after the other, each committed at its
     end: what they are together is one worker that is lost as often as all of them."""

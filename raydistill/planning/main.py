@@ -65,7 +65,7 @@ def main(config: Config, options: Options) -> str:
     return report.text(title, stages, facts, crewed, _taken(options.run))
 
 
-def machines(fleet: Fleet, measured: Sequence[rates.Measured], losses: float) -> Machines:
+def machines(fleet: Fleet, measured: Sequence[rates.RateRecord], losses: float) -> Machines:
     """The fleet with what is known of its rates: bounds, and over them what was measured."""
 
     def best(rate: Rates) -> Rates:

@@ -44,7 +44,7 @@ DIT_XL = {
 
 
 @dataclass(frozen=True)
-class Cost:
+class NetworkCost:
     """Of one image: FLOPs (2 a multiply-add), bytes in float32 of the largest operation with what it is given, and of
     all that operations give on the way forward, which a training keeps for the way back. `weights` are bytes of the
     network."""
@@ -73,7 +73,7 @@ class _Sizes(TorchDispatchMode):
         return out
 
 
-def counted(net: nn.Module, forward: Callable[[nn.Module], torch.Tensor], backward: bool = False) -> Cost:
+def counted(net: nn.Module, forward: Callable[[nn.Module], torch.Tensor], backward: bool = False) -> NetworkCost:
     """Of one image, of a call on IMAGES of them; `backward` with the gradients of all weights. `net` is on meta."""
     weights = FLOAT * sum(p.numel() for p in net.parameters())
     with FlopCounterMode(display=False) as counter, _Sizes() as sizes, torch.set_grad_enabled(backward):
@@ -81,10 +81,12 @@ def counted(net: nn.Module, forward: Callable[[nn.Module], torch.Tensor], backwa
         kept = sizes.kept
         if backward:
             out.sum().backward()
-    return Cost(counter.get_total_flops() / IMAGES, FLOAT * sizes.largest / IMAGES, FLOAT * kept / IMAGES, weights)
+    return NetworkCost(
+        counter.get_total_flops() / IMAGES, FLOAT * sizes.largest / IMAGES, FLOAT * kept / IMAGES, weights
+    )
 
 
-def of_vae(config: Mapping[str, Any], image_size: int) -> tuple[Cost, Cost, tuple[int, int, int]]:
+def of_vae(config: Mapping[str, Any], image_size: int) -> tuple[NetworkCost, NetworkCost, tuple[int, int, int]]:
     """Encoding and decoding, and the shape of a latent, of the network that a config.json describes."""
     net = _diffusers(config)
     with torch.device("meta"):
@@ -99,7 +101,7 @@ def of_vae(config: Mapping[str, Any], image_size: int) -> tuple[Cost, Cost, tupl
         )
 
 
-def of_generator(config: Mapping[str, Any], shape: tuple[int, int, int]) -> Cost:
+def of_generator(config: Mapping[str, Any], shape: tuple[int, int, int]) -> NetworkCost:
     """One call for one latent: a DiT told a label, or a UNet of Stable Diffusion told a text."""
     net = _diffusers(config)
     with torch.device("meta"):
@@ -110,7 +112,7 @@ def of_generator(config: Mapping[str, Any], shape: tuple[int, int, int]) -> Cost
         return counted(net, lambda n: n(x, timestep=t, class_labels=t).sample)
 
 
-def of_student(name: str, classes: int, image_size: int, width: int) -> tuple[Cost, Cost]:
+def of_student(name: str, classes: int, image_size: int, width: int) -> tuple[NetworkCost, NetworkCost]:
     """A step of training, and a test, for one image."""
     with torch.device("meta"):
         net = registry.get("student", name)(classes, image_size, width)
@@ -118,7 +120,7 @@ def of_student(name: str, classes: int, image_size: int, width: int) -> tuple[Co
         return counted(net.train(), lambda n: n(x), backward=True), counted(net.eval(), lambda n: n(x))
 
 
-def of_classifier(spec: ClassifierSpec) -> Cost:
+def of_classifier(spec: ClassifierSpec) -> NetworkCost:
     """Logits of one image."""
     with torch.device("meta"):
         x = torch.empty(IMAGES, 3, spec.image_size, spec.image_size)

@@ -34,7 +34,7 @@ from raydistill.models import loaded
 from raydistill.models.device import device_kind, placement
 from raydistill.planning import rates
 from raydistill.planning.facts import Facts, gather, tree
-from raydistill.planning.rates import Measured
+from raydistill.planning.rates import RateRecord
 from raydistill.planning.workload import clusterings, evaluations, recipes
 from raydistill.progress import say
 from raydistill.seeding import NoiseKey
@@ -47,7 +47,7 @@ STEPS = 4  # of the sampler
 TESTED = 250
 
 
-def in_worker(config: Config) -> Measured:
+def in_worker(config: Config) -> RateRecord:
     """What `measure` says in a process with the environment of workers, whose memory is kept between steps.
 
     Raises StageFailed if it does not come to its end.
@@ -65,14 +65,14 @@ def in_worker(config: Config) -> Measured:
     return rates.of_text(done.stdout, "probe")
 
 
-def measure(config: Config, variants: Sequence[Variant], facts: Facts) -> Measured:
+def measure(config: Config, variants: Sequence[Variant], facts: Facts) -> RateRecord:
     """Rates of a core for the kinds of work whose networks and images are there; of others bounds stay."""
     libraries = _libraries()
     torch.set_num_threads(1)
     per_s = _images(config, facts) | _networks(config, variants, facts) | _students(config, facts)
     per_s |= _clustering(config, variants, facts) | _tables(facts)
     now = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return Measured(device_kind(False), per_s, None, f"here, on {now}", {"worker": libraries})
+    return RateRecord(device_kind(False), per_s, None, f"here, on {now}", {"worker": libraries})
 
 
 def seconds(work: Callable[[], Any], times: int = 1) -> float:
@@ -126,9 +126,9 @@ def _networks(config: Config, variants: Sequence[Variant], facts: Facts) -> dict
         v.sampling, sampler=v.sampling.sampler.model_copy(update={"steps": min(STEPS, v.sampling.steps)})
     )
     passes = 1 if sampling.sampler.cfg_scale == 1 else 2
-    asked = evaluations(sampling, facts.generator) * passes * len(z)
+    calls = evaluations(sampling, facts.generator) * passes * len(z)
     spent = seconds(_sampled(config, sampling, facts)) - decoding
-    return per_s | {"denoise": asked * facts.denoise.flops / max(1e-6, spent)}
+    return per_s | {"denoise": calls * facts.denoise.flops / max(1e-6, spent)}
 
 
 def _sampled(config: Config, sampling: SamplingPlan, facts: Facts) -> Callable[[], Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from raydistill import strict_json
 from raydistill.errors import BadInput, one_line
 from raydistill.identity import canonical
-from raydistill.planning.work import CPU, NETWORKS
+from raydistill.planning.load import CPU, NETWORKS
 
 # Dense FLOP/s of NVIDIA's data sheets: of bfloat16, which encoding and sampling compute in, and of float32, which
 # students and classifiers do unless they are told otherwise. The T4 knows float16 only.
@@ -49,7 +49,7 @@ RECORD = "raydistill rates"
 
 @dataclass(frozen=True)
 class Rates:
-    """What a core, or a GPU, does of each kind in a second (work.py), and `how` each is known. `overheads` in CPU
+    """What a core, or a GPU, does of each kind in a second (load.py), and `how` each is known. `overheads` in CPU
     seconds are a core's."""
 
     device: str
@@ -60,7 +60,7 @@ class Rates:
     def seconds(self, costs: Mapping[str, float]) -> float:
         return sum(amount / self.per_s[kind] for kind, amount in costs.items() if amount)
 
-    def told(self) -> list[str]:
+    def known_by(self) -> list[str]:
         """A line each for how its rates are known, with the kinds that it is so of."""
         lines: dict[str, list[str]] = {}
         for kind, how in self.how.items():
@@ -95,7 +95,7 @@ def peaks(name: str) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RateRecord:
     """A record: rates of one device by kind. `peak` is that of a GPU in bfloat16, None of a core."""
 
     device: str
@@ -116,12 +116,12 @@ class Measured:
             return rates
         same = rates.device in self.device
         factor = 1.0 if same else peaks(rates.device)[0] / self.peak
-        told = f"measured ({self.source})" if same else f"by the share of the peak measured on {self.device}"
+        source = f"measured ({self.source})" if same else f"by the share of the peak measured on {self.device}"
         measured = {kind: rate * factor for kind, rate in self.per_s.items()}
-        return replace(rates, per_s={**rates.per_s, **measured}, how=dict(rates.how) | dict.fromkeys(measured, told))
+        return replace(rates, per_s={**rates.per_s, **measured}, how=dict(rates.how) | dict.fromkeys(measured, source))
 
 
-def read(path: str) -> Measured:
+def read(path: str) -> RateRecord:
     """A record that `plan --write-rates` or benchmarks/gpu.py wrote. Raises BadInput."""
     try:
         return of_text(Path(path).read_text(), path)
@@ -132,33 +132,33 @@ def read(path: str) -> Measured:
         ) from None
 
 
-def of_text(body: str, path: str) -> Measured:
+def of_text(body: str, path: str) -> RateRecord:
     """Raises ValueError, TypeError or KeyError for what is no record."""
     tree = strict_json.mapping(body.encode())
     return _of_benchmark(tree, path) if "rows" in tree else _of_probe(tree, path)
 
 
-def text(measured: Measured) -> str:
+def text(measured: RateRecord) -> str:
     """The record as a file."""
     body = {"kind": RECORD, "device": measured.device, "per_s": measured.per_s, "overheads": measured.overheads}
     return canonical({**body, "source": measured.source}) + "\n"
 
 
-def _of_probe(tree: Mapping[str, Any], path: str) -> Measured:
+def _of_probe(tree: Mapping[str, Any], path: str) -> RateRecord:
     if tree.get("kind") != RECORD:
         raise ValueError("it is no record of rates")
     per_s, overheads = (_positive(tree[key], known) for key, known in (("per_s", CORE), ("overheads", OVERHEADS)))
-    return Measured(str(tree["device"]), per_s, None, str(tree.get("source", path)), overheads)
+    return RateRecord(str(tree["device"]), per_s, None, str(tree.get("source", path)), overheads)
 
 
-def _of_benchmark(tree: Mapping[str, Any], path: str) -> Measured:
+def _of_benchmark(tree: Mapping[str, Any], path: str) -> RateRecord:
     """Of the networks as the package runs them, which is not compiled."""
     rows: Sequence[Mapping[str, Any]] = [row for row in tree["rows"] if row["mode"] == "as it is"]
     rates = {str(row["what"]): float(row["rate"]) * float(row["flop_an_image"]) for row in rows}
     per_s = {"encode": rates["VAE encode"], "decode": rates["VAE encode"], "denoise": rates["DiT sample"]}
     if tree["peak"] is None:
         raise ValueError("it is of no GPU whose peak is known")
-    return Measured(str(tree["device"]), _positive(per_s, CORE), float(tree["peak"]), Path(path).name)
+    return RateRecord(str(tree["device"]), _positive(per_s, CORE), float(tree["peak"]), Path(path).name)
 
 
 def _positive(tree: Mapping[str, Any], known: Mapping[str, float]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from raydistill.errors import printable
 from raydistill.planning.facts import Facts
 from raydistill.planning.fleet import Fleet
-from raydistill.planning.schedule import Machines, Stage
+from raydistill.planning.schedule import Machines, StagePlan
 from raydistill.progress import clock
 from raydistill.results.costs import Cost
 from raydistill.results.status import table
@@ -16,7 +16,7 @@ HEAD = ("stage", "work", "calls", "FLOP", "read", "written", "memory", "workers"
 
 
 def text(
-    title: str, stages: Sequence[Stage], facts: Facts, machines: Machines, taken: Mapping[str, Cost] | None = None
+    title: str, stages: Sequence[StagePlan], facts: Facts, machines: Machines, taken: Mapping[str, Cost] | None = None
 ) -> str:
     """`taken` is what logs/costs.json has of a run: its seconds stand beside those that are planned."""
     prices, fleet = machines.fleet.prices, machines.fleet
@@ -26,7 +26,7 @@ def text(
     return "\n".join([title, *table(rows), *_notes(stages, facts, machines)])
 
 
-def _row(s: Stage, fleet: Fleet, taken: Mapping[str, Cost] | None) -> tuple[str, ...]:
+def _row(s: StagePlan, fleet: Fleet, taken: Mapping[str, Cost] | None) -> tuple[str, ...]:
     w = s.work
     read = w.read + w.read_once * s.workers
     cells = [
@@ -46,7 +46,7 @@ def _row(s: Stage, fleet: Fleet, taken: Mapping[str, Cost] | None) -> tuple[str,
     return (*cells, *_taken(s.seconds, taken.get(w.stage) if taken is not None else None, taken is not None))
 
 
-def _sum(stages: Sequence[Stage], fleet: Fleet, taken: Mapping[str, Cost] | None) -> tuple[str, ...]:
+def _sum(stages: Sequence[StagePlan], fleet: Fleet, taken: Mapping[str, Cost] | None) -> tuple[str, ...]:
     works = [s.work for s in stages]
     read = sum(s.work.read + s.work.read_once * s.workers for s in stages)
     seconds = sum(s.seconds for s in stages)
@@ -68,7 +68,7 @@ def _taken(planned: float, cost: Cost | None, shown: bool) -> tuple[str, ...]:
     return (span(cost.seconds), f"{cost.seconds / planned:.2f}" if planned else "") if cost is not None else ("–", "")
 
 
-def _notes(stages: Sequence[Stage], facts: Facts, machines: Machines) -> list[str]:
+def _notes(stages: Sequence[StagePlan], facts: Facts, machines: Machines) -> list[str]:
     fleet, prices = machines.fleet, machines.fleet.prices
     kinds = [
         f"{n.count} {n.name} ({n.room.cpus:g} CPUs{f', {n.room.gpus:g} {n.gpu}' if n.gpu else ''}"
@@ -84,7 +84,7 @@ def _notes(stages: Sequence[Stage], facts: Facts, machines: Machines) -> list[st
         )
     used = {n.gpu for n in fleet.nodes if n.gpu and any(s.gpu_s for s in stages)}
     for rates in (machines.core, *(machines.gpus[gpu] for gpu in sorted(used))):
-        notes += [f"rates, {line}" for line in rates.told()]
+        notes += [f"rates, {line}" for line in rates.known_by()]
     notes += [f"assumed: {line}" for line in facts.assumed]
     if machines.losses:
         lost, wasted = sum(s.lost for s in stages), sum(s.wasted for s in stages)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from raydistill.distributed.resources import Reservation
 from raydistill.errors import BadInput
 from raydistill.planning.fleet import Fleet, Node
-from raydistill.planning.losses import Nodes, Outcome, gang_seconds, simulate
+from raydistill.planning.load import CPU, NETWORKS, StageLoad
+from raydistill.planning.losses import Crew, Passage, gang_seconds, simulate
 from raydistill.planning.rates import Rates
-from raydistill.planning.work import CPU, NETWORKS, Work
 
 READING = Reservation("reading", 0, 1.0, 0.0, spare=0)  # a task that decodes
 
@@ -28,11 +28,11 @@ class Machines:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StagePlan:
     """What a stage takes. `cpu_s` and `gpu_s` are seconds of cores and GPUs at work; `up` machines by the name of
     their type that it uses. `lost` machines on the way, and what came of nothing in seconds of workers."""
 
-    work: Work
+    work: StageLoad
     workers: int
     seconds: float
     cpu_s: float
@@ -43,7 +43,7 @@ class Stage:
     money: float | None = None
 
 
-def schedule(works: Sequence[Work], machines: Machines) -> list[Stage]:
+def schedule(works: Sequence[StageLoad], machines: Machines) -> list[StagePlan]:
     """The stages with their seconds and money. Raises BadInput for one that no machine can take."""
     stages, started = [], False
     for work in works:
@@ -52,7 +52,7 @@ def schedule(works: Sequence[Work], machines: Machines) -> list[Stage]:
     return billed(stages, machines.fleet)
 
 
-def crew(work: Work, fleet: Fleet) -> list[tuple[Node, int, int]]:
+def crew(work: StageLoad, fleet: Fleet) -> list[tuple[Node, int, int]]:
     """Types of machine with how many of them and how many workers on each: as many as there is room for and work.
 
     Work that uses no GPU goes to machines without one first, as Ray places it. Raises BadInput if none can take it.
@@ -76,12 +76,12 @@ def crew(work: Work, fleet: Fleet) -> list[tuple[Node, int, int]]:
     return hired
 
 
-def _stage(work: Work, machines: Machines, ray_is_up: bool) -> Stage:
+def _stage(work: StageLoad, machines: Machines, ray_is_up: bool) -> StagePlan:
     fleet, core = machines.fleet, machines.core
     if work.pool is None:
         loads = core.overheads["worker"] if work.calls and not work.warm else 0.0
         cpu_s = core.seconds(work.costs) + loads
-        return Stage(work, 1, core.seconds(work.costs) / work.threads + loads, cpu_s, 0.0, {})
+        return StagePlan(work, 1, core.seconds(work.costs) / work.threads + loads, cpu_s, 0.0, {})
     hired = crew(work, fleet)
     workers = min(sum(count * each for _, count, each in hired), work.units)
     on_gpu, unit_s = _unit_seconds(work, machines, hired)
@@ -103,10 +103,10 @@ def _stage(work: Work, machines: Machines, ray_is_up: bool) -> Stage:
     if work.beside:
         up |= {n.name: n.count for n in fleet.nodes if not n.room.gpus}
     gpu_s = busy * work.pool.num_gpus if on_gpu else 0.0
-    return Stage(work, workers, seconds, cpu_s, gpu_s, up, outcome.lost, outcome.wasted)
+    return StagePlan(work, workers, seconds, cpu_s, gpu_s, up, outcome.lost, outcome.wasted)
 
 
-def _unit_seconds(work: Work, machines: Machines, hired: Sequence[tuple[Node, int, int]]) -> tuple[bool, float]:
+def _unit_seconds(work: StageLoad, machines: Machines, hired: Sequence[tuple[Node, int, int]]) -> tuple[bool, float]:
     """Whether networks run on GPUs, and seconds of a unit on a worker: of its slowest type."""
     assert work.pool is not None
     nets = {k: v / work.units for k, v in work.costs.items() if k in NETWORKS}
@@ -119,10 +119,10 @@ def _unit_seconds(work: Work, machines: Machines, hired: Sequence[tuple[Node, in
 
 
 def _carried(
-    work: Work, machines: Machines, hired: Sequence[tuple[Node, int, int]], unit_s: float, once: float
-) -> Outcome:
+    work: StageLoad, machines: Machines, hired: Sequence[tuple[Node, int, int]], unit_s: float, once: float
+) -> Passage:
     """The units by these workers, and what is lost with spot machines on the way."""
-    nodes = [Nodes(count, each, n.spot) for n, count, each in hired]
+    nodes = [Crew(count, each, n.spot) for n, count, each in hired]
     losses, back = machines.losses, machines.fleet.up_s + machines.core.overheads["worker"]
     if not work.gang:
         outcome = simulate(work.units, unit_s, nodes, losses, back + once, machines.seed)
@@ -133,10 +133,10 @@ def _carried(
     seconds = gang_seconds(segments, segment, nodes, losses, back + once) + once
     spot = sum(n.count for n in nodes if n.spot)
     lost = round(spot * losses * seconds / 3600)
-    return Outcome(seconds, lost, lost * workers * segment / 2)
+    return Passage(seconds, lost, lost * workers * segment / 2)
 
 
-def _start(work: Work, core: Rates, ray_is_up: bool, crowd: float) -> float:
+def _start(work: StageLoad, core: Rates, ray_is_up: bool, crowd: float) -> float:
     """Seconds until work begins; `crowd` workers come up on a core at once."""
     o = core.overheads
     begin = 0.0 if ray_is_up else o["ray"] / 2
@@ -146,7 +146,7 @@ def _start(work: Work, core: Rates, ray_is_up: bool, crowd: float) -> float:
     return begin + worker + (o["fit"] if work.style == "fit" else 0.0)
 
 
-def _start_cpu(work: Work, core: Rates, ray_is_up: bool, workers: int) -> float:
+def _start_cpu(work: StageLoad, core: Rates, ray_is_up: bool, workers: int) -> float:
     o = core.overheads
     begin = 0.0 if ray_is_up else o["ray"]
     if work.style == "tasks":
@@ -154,7 +154,7 @@ def _start_cpu(work: Work, core: Rates, ray_is_up: bool, workers: int) -> float:
     return begin + (0.0 if work.warm else workers * o["worker"]) + (o["fit"] if work.style == "fit" else 0.0)
 
 
-def billed(stages: Sequence[Stage], fleet: Fleet) -> list[Stage]:
+def billed(stages: Sequence[StagePlan], fleet: Fleet) -> list[StagePlan]:
     """With the money of each: machines that it uses, those that wait idle for as long as they are kept, the head. A
     stage waits for the machines that it asks for, which are paid meanwhile. No money where nobody pays."""
     if fleet.head is None:

@@ -20,8 +20,8 @@ from raydistill.evaluation.train import count_steps, exam_steps
 from raydistill.methods.resolve import SamplingPlan, Variant
 from raydistill.models.generator import Generator
 from raydistill.planning.facts import Facts, tree
-from raydistill.planning.networks import Cost, bytes_of
-from raydistill.planning.work import Work
+from raydistill.planning.load import StageLoad
+from raydistill.planning.networks import NetworkCost, bytes_of
 from raydistill.seeding import NoiseKey
 from raydistill.stages.syntheses.check import IN_DRIVER
 
@@ -45,7 +45,7 @@ class Sizes:
         return cls(bytes_of(facts.shape, 2), bytes_of(facts.shape), pixels, PNG_SHARE * pixels)
 
 
-def works(config: Config, variants: Sequence[Variant], facts: Facts) -> list[Work]:
+def works(config: Config, variants: Sequence[Variant], facts: Facts) -> list[StageLoad]:
     """Of a whole run, up to its report."""
     draws = config.seeds.generation
     latents = [encoding(config, facts), grouping(config, facts), *clusterings(config, variants, facts)]
@@ -63,11 +63,11 @@ def works(config: Config, variants: Sequence[Variant], facts: Facts) -> list[Wor
     return [*stages, *teaching(config, variants, facts), evaluating(config, variants, facts)]
 
 
-def encoding(config: Config, facts: Facts) -> Work:
+def encoding(config: Config, facts: Facts) -> StageLoad:
     e, n, size = config.encode, facts.images.train, Sizes.of(config, facts)
     chunks = -(-n // e.chunk)
     calls = n // e.chunk * -(-e.chunk // e.batch) + -(-(n % e.chunk) // e.batch)
-    return Work(
+    return StageLoad(
         "encode", n, "images", chunks, "stream",
         costs={"encode": calls * e.batch * facts.encode.flops, "table": n * size.half},  # the last batch is padded
         beside={"read": n},
@@ -80,17 +80,17 @@ def encoding(config: Config, facts: Facts) -> Work:
     )  # fmt: skip
 
 
-def grouping(config: Config, facts: Facts) -> Work:
+def grouping(config: Config, facts: Facts) -> StageLoad:
     total = facts.images.train * Sizes.of(config, facts).half
     buckets = min(config.group.buckets, facts.images.classes)
-    return Work(
+    return StageLoad(
         "group", facts.images.train, "images", buckets, "tasks",
         costs={"table": 2 * total}, read=total, written=total, memory=PROCESS + 2 * total / buckets,
         pool=of_clustering(config),
     )  # fmt: skip
 
 
-def clusterings(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterator[Work]:
+def clusterings(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterator[StageLoad]:
     """One of each algorithm that a method has its prototypes from."""
     n, classes, size = facts.images.train, facts.images.classes, Sizes.of(config, facts)
     dim, buckets = math.prod(facts.shape), min(config.group.buckets, facts.images.classes)
@@ -99,7 +99,7 @@ def clusterings(config: Config, variants: Sequence[Variant], facts: Facts) -> It
         grows = tree(algorithm)
         clusters = c.cluster.leaves if grows else c.ipc
         compared = math.log2(max(2, clusters)) * 2 if grows else clusters
-        yield Work(
+        yield StageLoad(
             "cluster" if algorithm == "kmeans" else f"cluster {algorithm}", classes, "classes", buckets, "tasks",
             costs={
                 "cluster": 2.0 * n * dim * compared * min(c.cluster.iterations, ITERATIONS) * c.cluster.restarts,
@@ -113,13 +113,13 @@ def clusterings(config: Config, variants: Sequence[Variant], facts: Facts) -> It
         )  # fmt: skip
 
 
-def embedding(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterator[Work]:
-    asked = any(v.method.uses_points and v.config.selection.space == "feature" for v in variants)
+def embedding(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterator[StageLoad]:
+    selecting = any(v.method.uses_points and v.config.selection.space == "feature" for v in variants)
     metrics = any(registry.get("metric", name).space != "latent" for name in config.metrics.names)
-    if facts.features is None or not (asked or metrics):
+    if facts.features is None or not (selecting or metrics):
         return
     e, n = config.embed, facts.images.train
-    yield Work(
+    yield StageLoad(
         "embed", n, "images", min(config.group.buckets, facts.images.classes), "actors",
         costs={"teach": n * facts.features.flops, "read": n},
         calls=-(-n // e.batch),
@@ -130,17 +130,17 @@ def embedding(config: Config, variants: Sequence[Variant], facts: Facts) -> Iter
     )  # fmt: skip
 
 
-def planning(v: Variant, facts: Facts, draws: int) -> Work:
+def planning(v: Variant, facts: Facts, draws: int) -> StageLoad:
     slots = facts.images.classes * v.config.ipc * draws
     latent = bytes_of(facts.shape)
     read = facts.images.train * bytes_of(facts.shape, 2) if v.method.uses_points else 0
-    return Work(
+    return StageLoad(
         f"plan {v.config.method}", slots, "slots", draws,
         costs={"table": 2 * slots * latent + read}, read=slots * latent + read, written=slots * latent,
     )  # fmt: skip
 
 
-def sampling(v: Variant, facts: Facts, draws: int) -> Work:
+def sampling(v: Variant, facts: Facts, draws: int) -> StageLoad:
     """Of a method that generates."""
     assert v.sampling is not None and facts.denoise is not None
     s, size = v.config.sample, Sizes.of(v.config, facts)
@@ -148,7 +148,7 @@ def sampling(v: Variant, facts: Facts, draws: int) -> Work:
     batches = -(-slots // s.batch)
     passes = 1 if v.sampling.sampler.cfg_scale == 1 else 2
     seen = facts.images.train * size.half if v.sampling.context else 0
-    return Work(
+    return StageLoad(
         f"sample {v.config.method}", slots * draws, "images", batches * draws, "actors",
         costs={
             "denoise": draws * slots * steps * passes * facts.denoise.flops,
@@ -165,11 +165,11 @@ def sampling(v: Variant, facts: Facts, draws: int) -> Work:
     )  # fmt: skip
 
 
-def picking(v: Variant, facts: Facts, draws: int) -> Work:
+def picking(v: Variant, facts: Facts, draws: int) -> StageLoad:
     """Of a method of real images: in the driver, or in the pool where its actors reserve GPUs."""
     s, size, slots = v.config.sample, Sizes.of(v.config, facts), facts.images.classes * v.config.ipc
     batches = -(-slots // s.batch)
-    return Work(
+    return StageLoad(
         f"sample {v.config.method}", slots * draws, "images", batches * draws,
         "actors" if s.num_gpus else "driver",
         costs={
@@ -187,14 +187,14 @@ def picking(v: Variant, facts: Facts, draws: int) -> Work:
     )  # fmt: skip
 
 
-def checks(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterator[Work]:
+def checks(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterator[StageLoad]:
     """The means of the classes, and where the syntheses of each method that generates lie."""
     n, classes, size = facts.images.train, facts.images.classes, Sizes.of(config, facts)
     generating = [v for v in variants if v.method.generates]
     if not generating:
         return
     small = n <= IN_DRIVER
-    yield Work(
+    yield StageLoad(
         "means", n, "images", min(config.group.buckets, classes), "driver" if small else "tasks",
         costs={"table": n * size.half}, read=n * size.half, written=classes * size.latent,
         memory=PROCESS, pool=None if small else of_clustering(config), warm=True,
@@ -202,13 +202,13 @@ def checks(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterato
     for v in generating:
         slots = classes * v.config.ipc
         distances, read = 2.0 * slots * classes * math.prod(facts.shape), (slots + classes) * size.latent
-        yield Work(
+        yield StageLoad(
             f"check {v.config.method}", 1, "sets", 1,
             costs={"cluster": distances, "table": read}, read=read,
         )  # fmt: skip
 
 
-def measuring(config: Config, v: Variant, facts: Facts, first: bool) -> Work:
+def measuring(config: Config, v: Variant, facts: Facts, first: bool) -> StageLoad:
     """A set; whoever takes the first one reads the real side."""
     size, slots = Sizes.of(config, facts), facts.images.classes * v.config.ipc
     read = facts.images.train * size.half * first + slots * size.latent
@@ -217,7 +217,7 @@ def measuring(config: Config, v: Variant, facts: Facts, first: bool) -> Work:
     )
     seen = {"teach": slots * facts.features.flops, "read": slots} if featured and facts.features else {}
     compared = 2.0 * facts.images.train * v.config.ipc * math.prod(facts.shape)
-    return Work(
+    return StageLoad(
         f"measure {v.config.method}", 1, "sets", 1, "actors",
         costs={"table": 2.0 * read, "cluster": compared, **seen}, read=read, memory=worker(0, [], 0),
         pool=of_pool("measure", config.embed), warm=not first,
@@ -231,14 +231,14 @@ def recipes(config: Config, facts: Facts, parts: int = 1) -> Iterator[tuple[str,
         yield student, resolve(p, Setting(config.ipc // parts, facts.images.classes, p.image_size, student))
 
 
-def teaching(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterator[Work]:
+def teaching(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterator[StageLoad]:
     """The teacher's own examination, and the labels that are stored."""
     if facts.teacher is None:
         return
     _, recipe = next(recipes(config, facts))
     pool, n, size = config.label, facts.images.test, 3 * recipe.image_size**2
     memory = worker(pool.batch * size, [facts.teacher], pool.batch)
-    yield Work(
+    yield StageLoad(
         "teacher", n, "images", -(-n // 250), "actors",
         costs={"teach": n * facts.teacher.flops, "read": n}, calls=-(-n // 250), read=n * facts.images.bytes,
         memory=memory, pool=of_pool("teacher", pool), threads=pool.threads,
@@ -248,7 +248,7 @@ def teaching(config: Config, variants: Sequence[Variant], facts: Facts) -> Itera
     for v in variants:
         slots = facts.images.classes * v.config.ipc
         views, sets = slots * recipe.views, config.seeds.generation
-        yield Work(
+        yield StageLoad(
             f"label {v.config.method}", slots * sets, "images", -(-slots // v.config.sample.batch) * sets, "actors",
             costs={"teach": sets * views * facts.teacher.flops, "read": sets * slots},
             calls=sets * -(-views // pool.batch), written=sets * views * facts.images.classes * 2.0,
@@ -256,7 +256,7 @@ def teaching(config: Config, variants: Sequence[Variant], facts: Facts) -> Itera
         )  # fmt: skip
 
 
-def evaluating(config: Config, variants: Sequence[Variant], facts: Facts) -> Work:
+def evaluating(config: Config, variants: Sequence[Variant], facts: Facts) -> StageLoad:
     """All trainings in one fit. Every worker reads the images to test on, and those of the sets that it trains on."""
     e, images, size = config.evaluate, facts.images, Sizes.of(config, facts)
     total: dict[str, float] = {"train": 0.0, "test": 0.0, "teach": 0.0, "read": 0.0}
@@ -275,7 +275,7 @@ def evaluating(config: Config, variants: Sequence[Variant], facts: Facts) -> Wor
     seen = 3 * e.protocol.image_size**2
     costs = [step for step, _ in facts.students.values()]
     batch = max(recipe.batch for _, recipe in recipes(config, facts))
-    return Work(
+    return StageLoad(
         "evaluate", trainings, "trainings", trainings, "fit",
         costs=total,
         once={"read": images.test},
@@ -323,15 +323,15 @@ def evaluations(plan: SamplingPlan, generator: Generator | None) -> int:
     x = torch.zeros(1, 1, 1, 1)
     for step in times:
         x = sampler.step(field, x, step)
-    asks = 0 if guide is None else sum(guide.calls_at(step) for step in times if guide.window.active(step))
-    return int(field.calls[0]) + asks
+    of_guidance = 0 if guide is None else sum(guide.calls_at(step) for step in times if guide.window.active(step))
+    return int(field.calls[0]) + of_guidance
 
 
-def worker(held: float, costs: Sequence[Cost], batch: int) -> float:
+def worker(held: float, costs: Sequence[NetworkCost], batch: int) -> float:
     """Bytes of a worker: its process, its networks, what it holds, and twice its largest operation on a batch."""
     return PROCESS + sum(c.weights for c in costs) + held + 2 * batch * max((c.largest for c in costs), default=0.0)
 
 
-def replace_batch(cost: Cost, passes: int) -> Cost:
+def replace_batch(cost: NetworkCost, passes: int) -> NetworkCost:
     """A network that is asked for so many images a slot at once."""
     return replace(cost, largest=cost.largest * passes)

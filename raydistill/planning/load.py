@@ -18,7 +18,7 @@ Style = Literal["driver", "tasks", "stream", "actors", "fit"]
 
 
 @dataclass(frozen=True)
-class Work:
+class StageLoad:
     """One stage, by the name that logs/costs.json has it under.
 
     `total` counts what is made of `unit`; `units` are those of commit, of which a worker that is lost loses one.
