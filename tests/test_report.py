@@ -153,11 +153,38 @@ def test_metrics_are_a_table_with_a_column_a_set() -> None:
     assert "Compared in" not in Reader(render(report())).text
 
 
+def test_the_best_of_a_metric_is_marked_and_one_that_tells_nothing_apart_says_so() -> None:
+    assert MetricRow("fid", "latent", "lower", (12.0, None, 9.0)).best == (2,)
+    assert MetricRow("recall", "latent", "higher", (0.5, 0.5, 0.1)).best == (0, 1)
+    assert MetricRow("kid_std", "latent", None, (1.0, 2.0)).best == ()
+    mmd = MetricRow("mmd", "latent", "lower", (0.0, 0.0))
+    assert mmd.says_nothing and mmd.best == () and not MetricRow("mmd", "latent", "lower", (0.0,)).says_nothing
+    read = Reader(render(report(metric_sets=("mgd3", "random"), metrics=(mmd,))))
+    assert "mmd latent says nothing here: the same for every set" in read.text
+
+
+def test_contents_lead_to_every_section() -> None:
+    html = render(report())
+    headings = re.findall(r'<h2 id="([^"]+)"', html)
+    assert len(headings) > 3 and re.findall(r'<li><a href="#([\w-]+)">', html.split("</nav>")[0]) == headings
+
+
+def test_stages_stand_in_the_order_of_the_pipeline() -> None:
+    def costs(*names: str) -> list[str]:
+        rows = page._costs(tuple(StageCost(n, 1.0, 1, "images", False) for n in names))
+        return [row.cost.stage for row in rows]
+
+    assert costs("check mgd3", "evaluate", "cluster", "sample mgd3", "own", "plan mgd3", "encode", "plan dit") == [
+        *("encode", "cluster", "plan dit", "plan mgd3", "sample mgd3", "check mgd3", "evaluate", "own")
+    ]
+
+
 def test_page_is_one_file_that_fetches_nothing() -> None:
     html = render(report())
     read = Reader(html)
     assert html.startswith("<!doctype html>")
-    assert all(f.startswith(("data:", "#")) for f in read.fetches)
+    beside = {target for target, _ in page.BESIDE}
+    assert {f for f in read.fetches if not f.startswith(("data:", "#"))} == beside, "links to what lies in the run"
     assert not re.search(r"https?:|@import|url\(", html)
     assert "script" not in read.tags and "iframe" not in read.tags
     assert "default-src 'none'" in html

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,6 +31,7 @@ from raydistill.store import schemas
 
 ODD = 'cat, <b>"tom"</b> & co'
 LINE = Line("mgd3", np.array([10.0, 20.0, 30.0]), np.array([0.1, 0.4, 0.5]), np.array([0.0, 0.1, 0.05]), True)
+PALETTE = re.compile(r"--([\w-]+): #([0-9a-f]{6})\b")
 FLAT = Line(ODD, np.array([10.0, 30.0]), np.array([0.2, 0.2]), np.zeros(2))
 
 
@@ -87,6 +89,39 @@ def test_the_most_frequent_mistake_is_named_first_and_being_right_is_none() -> N
     confusion = Confusion("c", "mgd3", ("a", "b", "c"), np.array([[0.9, 0.1, 0.0], [0.0, 1.0, 0.0], [0.7, 0.0, 0.3]]))
     assert classes.mistakes(confusion) == [("c", "a", 0.7), ("a", "b", 0.1)]
     assert "c taken for a: 70.0 %" in classes.confusion(confusion)
+
+
+def test_rows_and_columns_of_the_confusion_carry_the_names_of_the_classes() -> None:
+    drawn = classes.confusion(Confusion("c", "s", ("tench", "church"), np.eye(2)))
+    assert drawn.count(">tench</text>") == drawn.count(">church</text>") == 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("cell", ["bound", "accent"])
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_digits_in_the_confusion_are_legible(scheme: str, cell: str, share: float) -> None:
+    """WCAG 2.1: contrast of at least 4.5 of the ink on the cell's colour over its ground."""
+    palette = colours_of(scheme)
+    opacity = float(re.findall(r'opacity="([0-9.]+)"', classes.confusion(pair(share)))[0]) if share >= 0.005 else 0.06
+    over = [opacity * c + (1 - opacity) * g for c, g in zip(palette[cell], palette["fill"], strict=True)]
+    light, dark = sorted((luminance(over), luminance(palette["ink"])), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def pair(share: float) -> Confusion:
+    return Confusion("c", "s", ("a", "b"), np.array([[share, 1 - share], [0.0, 1.0]]))
+
+
+def colours_of(scheme: str) -> dict[str, list[float]]:
+    css = (Path(classes.__file__).parent / "style.css").read_text()
+    light, dark = css.split("@media (prefers-color-scheme: dark)")
+    text = light if scheme == "light" else dark.split("\n}\n")[0]
+    return {name: [int(hexa[i : i + 2], 16) / 255 for i in (0, 2, 4)] for name, hexa in PALETTE.findall(text)}
+
+
+def luminance(rgb: list[float]) -> float:
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in rgb]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_many_classes_are_listed_but_not_drawn() -> None:

@@ -12,8 +12,12 @@ from raydistill.report.text import count, percent
 
 MAX_ROWS = 40
 MAX_SQUARE = 50
+MAX_NAMED = 25  # classes whose names stand beside the matrix
+MAX_WRITTEN = 12  # and whose shares are written into it
 SIDE = 640
+PALEST, DEEPEST = 0.06, 0.45  # of a cell's colour: shares written in the page's ink stay legible, light and dark
 _ROW = 26
+_LETTER = 8.4  # width of one in the names of the matrix
 
 
 def accuracy(scores: ClassScores) -> Markup:
@@ -51,12 +55,12 @@ def _images(scores: ClassScores, i: int) -> Markup:
 
 
 def confusion(matrix: Confusion) -> Markup:
-    """Rows are true classes, columns what they are taken for; the darker, the larger the share of the row."""
+    """Rows are true classes, columns what they are taken for; the stronger, the larger the share of the row."""
     k = len(matrix.names)
     if k > MAX_SQUARE:
         return Markup("")
     cell = SIDE / k
-    body = []
+    body = [f'<rect class="ground" width="{SIDE}" height="{SIDE}" rx="8"/>']
     for i in range(k):
         for j in range(k):
             share = float(matrix.share[i, j])
@@ -66,15 +70,31 @@ def confusion(matrix: Confusion) -> Markup:
             kind = "right" if i == j else "wrong"
             body.append(
                 f'<rect class="{kind}" x="{j * cell:.1f}" y="{i * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
-                f'opacity="{min(1.0, 0.08 + share):.2f}"><title>{escape(title)}</title></rect>'
+                f'opacity="{PALEST + (DEEPEST - PALEST) * share:.2f}"><title>{escape(title)}</title></rect>'
             )
-            if k <= 12:
+            if k <= MAX_WRITTEN:
                 body.append(
                     f'<text class="cell" text-anchor="middle" x="{(j + 0.5) * cell:.1f}" '
                     f'y="{(i + 0.5) * cell + 7:.1f}">{100 * share:.0f}</text>'
                 )
     label = f"Confusion matrix of {matrix.student} trained on {matrix.set}; rows are true classes."
-    return _square("confusion", label, body)
+    names, margin = _names(matrix.names, cell) if k <= MAX_NAMED else ([], 0.0)
+    frame = f"{-margin:.0f} 0 {SIDE + margin:.0f} {SIDE + margin:.0f}"
+    head = f'<svg class="confusion" role="img" viewBox="{frame}" aria-label="{escape(label)}">'
+    return Markup(head + "".join([*body, *names]) + "</svg>")
+
+
+def _names(names: Sequence[str], cell: float) -> tuple[list[str], float]:
+    """Names of the rows to the left, of the columns below, written upwards; and the margin that they need."""
+    shown = [_short(name, 18) for name in names]
+    margin = 16 + _LETTER * max(map(len, shown))
+    texts = []
+    for i, name in enumerate(shown):
+        at = (i + 0.5) * cell + 5
+        texts.append(f'<text class="side" text-anchor="end" x="-10" y="{at:.1f}">{escape(name)}</text>')
+        turn = f"translate({at:.1f} {SIDE + 10}) rotate(-90)"
+        texts.append(f'<text class="side" text-anchor="end" transform="{turn}">{escape(name)}</text>')
+    return texts, margin
 
 
 def mistakes(matrix: Confusion, most: int = 8) -> list[tuple[str, str, float]]:

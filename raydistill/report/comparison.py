@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raydistill.report import calls, text, wording
+from raydistill.report.contents import with_contents
 from raydistill.report.data import Difference, Judgement, Measure, ScoreRow
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.page import IMAGE_BUDGET, environment
@@ -38,7 +39,7 @@ def render(runs: Sequence[ComparedRun], pairs: Sequence[Difference] = (), measur
     pictures = [
         (c, [(r.name, [encode(b) for b in r.images[c][:SLOTS]]) for r in runs if c in r.images]) for c in classes
     ]
-    return text.printable_lines(
+    html = (
         environment()
         .get_template("comparison.html")
         .render(
@@ -54,6 +55,7 @@ def render(runs: Sequence[ComparedRun], pairs: Sequence[Difference] = (), measur
             pixelated=all(r.config.get("source.image_size", 0) < 64 for r in runs),
         )
     )
+    return text.printable_lines(with_contents(html))
 
 
 def students(runs: Sequence[ComparedRun]) -> list[str]:

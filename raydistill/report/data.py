@@ -12,6 +12,7 @@ from raydistill.report.atoms import AtomCurve, AtomDistances
 from raydistill.report.cartography import DataMap
 from raydistill.report.increments import ChoiceRow, GrowthRow, PartMatrix
 from raydistill.report.line import Line
+from raydistill.report.metric import MetricRow
 
 RANDOM = "random"
 FULL = "full data"
@@ -191,16 +192,6 @@ class Judgement:
     @property
     def balanced_chance(self) -> float:
         return 1 / len(self.tested) if self.tested else self.chance
-
-
-@dataclass(frozen=True)
-class MetricRow:
-    """A value of every set, in the order of `ReportData.metric_sets`; None where a set has none."""
-
-    name: str
-    space: str
-    better: Literal["lower", "higher"] | None
-    numbers: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)

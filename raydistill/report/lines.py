@@ -28,7 +28,7 @@ def chart(
     x_low, x_high = min(float(ln.x.min()) for ln in drawn), max(float(ln.x.max()) for ln in drawn)
     low = min(float(np.nanmin(ln.mean - ln.std)) for ln in drawn)
     high = max(float(np.nanmax(ln.mean + ln.std)) for ln in drawn)
-    marks = nice(min(low, 0.0) if low >= 0 else low, high)
+    marks = nice(0.0 if 0 <= low < high / 2 else low, high)  # from 0, unless half of the drawing would be empty
     low, high = marks[0], marks[-1]
 
     def to_pixels(x: np.ndarray, y: np.ndarray) -> list[str]:

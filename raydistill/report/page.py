@@ -11,7 +11,18 @@ from markupsafe import Markup
 
 from raydistill.evaluation.cartography import HARD, INFORMATIVE
 from raydistill.report import atoms, calls, cartography, classes, increments, lines, plots, text, wording
-from raydistill.report.data import FULL, ClassPanel, Curves, GuidanceTrace, PanelImage, ReportData, ScoreRow, StageCost
+from raydistill.report.contents import with_contents
+from raydistill.report.data import (
+    BOUNDS,
+    FULL,
+    ClassPanel,
+    Curves,
+    GuidanceTrace,
+    PanelImage,
+    ReportData,
+    ScoreRow,
+    StageCost,
+)
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.increments import ChoiceRow
 from raydistill.report.verdict import verdicts
@@ -23,6 +34,21 @@ OPEN_ITEMS = 10
 SMALL_ITEMS = 2
 PIXELATED_BELOW = 64
 IMAGE_BUDGET = 16 * 2**20
+# What lies beside the page in its run directory.
+BESIDE = (
+    ("distilled/", "the set, as Parquet"),
+    ("distilled/README.md", "its card"),
+    ("config.yaml", "the whole configuration"),
+    ("result.json", "the numbers of this page"),
+    ("trainings.json", "every training"),
+)
+
+
+# Stages in the order of the pipeline; several sets take turns in some of them.
+STAGES = (
+    *("encode", "group", "means", "cluster", "embed", "teacher", "judge", "reference", "import", "plan", "sample"),
+    *("increment", "weigh", "check", "measure", "label", "evaluate"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,14 +86,16 @@ def render(data: ReportData) -> str:
     limit = min(MAX_ITEMS, max(OPEN_ITEMS, MAX_PAIRS // max(1, len(panels))))
     compact = _image_bytes(panels, limit) > IMAGE_BUDGET
     encode = display_copy if compact else data_uri
-    return text.printable_lines(
+    html = (
         environment()
         .get_template("page.html")
         .render(
             data=data,
+            beside=BESIDE,
             facts=_facts(data),
             verdicts=verdicts(judged),
             students=_by_student(judged.scores),
+            highest=_highest(judged.scores),
             bounded=any(s.set == FULL for s in judged.scores),
             accuracy=plots.accuracy([s for rows in _by_student(judged.scores) for s in rows], judged.chance),
             panels=[_panel(p, encode, limit) for p in panels],
@@ -94,6 +122,7 @@ def render(data: ReportData) -> str:
             total=text.duration(sum(c.seconds for c in data.costs if not c.reused)),
         )
     )
+    return text.printable_lines(with_contents(html))
 
 
 def _curves(curves: Curves) -> tuple[str, Markup, Markup]:
@@ -149,6 +178,12 @@ def _by_student(scores: tuple[ScoreRow, ...]) -> list[list[ScoreRow]]:
     return [sorted((s for s in scores if s.student == name), key=lambda s: not s.main) for name in students]
 
 
+def _highest(scores: Sequence[ScoreRow]) -> list[ScoreRow]:
+    """Of each student the distilled set with the highest accuracy, if there are several."""
+    sets = [[s for s in rows if s.set not in BOUNDS] for rows in _by_student(tuple(scores))]
+    return [max(rows, key=lambda s: s.last_mean) for rows in sets if len(rows) > 1]
+
+
 def _panel(panel: ClassPanel, encode: Callable[[bytes], str], limit: int) -> _Panel:
     shown = tuple(_Picture(i, encode(i.image), encode(i.nearest) if i.nearest else None) for i in panel.items[:limit])
     projection = panel.projection
@@ -179,8 +214,15 @@ def _caption(panel: ClassPanel) -> str:
 
 
 def _costs(costs: tuple[StageCost, ...]) -> list[_Cost]:
+    costs = tuple(sorted(costs, key=_turn))
     longest = max((c.seconds for c in costs if not c.reused), default=0.0)
     return [_Cost(c, 100 * c.seconds / longest if longest > 0 and not c.reused else 0.0) for c in costs]
+
+
+def _turn(cost: StageCost) -> tuple[int, str]:
+    """Where a stage stands: `sample mgd3` where sampling does, one that is not known behind the others."""
+    name = cost.stage.split(" ")[0]
+    return STAGES.index(name) if name in STAGES else len(STAGES), cost.stage
 
 
 def _image_bytes(panels: tuple[ClassPanel, ...], limit: int) -> int:

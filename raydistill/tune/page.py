@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from raydistill.report import text
+from raydistill.report.contents import with_contents
 from raydistill.report.page import environment
 from raydistill.tune.live import spent
 from raydistill.tune.parallel import logarithmic, parallel
@@ -40,7 +41,7 @@ def render(study: Mapping[str, Any], grids: Sequence[tuple[str, list[list[str]]]
             value=value,
         )
     )
-    return text.printable_lines(html)
+    return text.printable_lines(with_contents(html))
 
 
 def best_first(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
