@@ -45,7 +45,7 @@ from raydistill.store import faults, schemas
 from raydistill.store.location import Location
 from raydistill.store.rundir import PAGE, RESULT, TRAININGS
 
-VERSION = 5
+VERSION = 6
 MARK = b"<!-- raydistill "
 SHOWN = 200  # real latents drawn in a class's projection
 
