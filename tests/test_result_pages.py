@@ -9,7 +9,6 @@ from typing import Any
 
 import pages
 import pytest
-import sweep
 from intervals import accuracy
 
 from raydistill.evaluation.score import packed
@@ -37,7 +36,7 @@ def test_every_grid_of_cells_is_on_a_page(known: dict[str, pages.Entry]) -> None
     grids = {p.parent.name for p in pages.HERE.glob("*/*-seed*.json")}
     of_folder = {Path(entry.out).name: entry for entry in known.values() if entry.out}
     assert grids <= set(of_folder)
-    assert all(sweep.MISSING in pages.block(of_folder[folder]) for folder in set(of_folder) - grids)
+    assert all(pages.MISSING in pages.block(of_folder[folder]) for folder in set(of_folder) - grids)
 
 
 def test_the_readme_keeps_one_table_of_results_of_at_most_ten_rows_with_intervals() -> None:

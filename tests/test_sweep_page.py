@@ -78,7 +78,7 @@ def test_the_page_shows_the_front_the_knobs_and_images(finished: Finished) -> No
 def test_a_result_page_shows_the_study_that_is_kept(finished: Finished, tmp_path: Path) -> None:
     """benchmarks/results/sweep.py: the verdict, winner and default at all three, and every trial with the default."""
     args = result_of_sweep.arguments(["--row", "mgd3", "--out", str(tmp_path)])
-    assert result_of_sweep.summary(args) == result_of_sweep.MISSING
+    assert result_of_sweep.summary(args) == ""
     cells.write(result_of_sweep.path(args), {"study": finished.study, "seconds": 95.0})
     text = result_of_sweep.summary(args)
     assert text.startswith(f"**{finished.study['verdict']}.** 4 trials by grid over sampler.steps of 2, 3;")

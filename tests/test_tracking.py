@@ -17,6 +17,7 @@ from raydistill.store.location import Location
 from raydistill.tracking import destination, late, tracker, uploader
 from raydistill.tracking.destination import Destination, TrackingConfig
 from raydistill.tracking.journal import Journal, journals
+from raydistill.tracking.server import Server
 from raydistill.tracking.tracker import DataSet, Tracker, tracking
 
 EXPERIMENT = "tests"
@@ -215,6 +216,44 @@ def test_a_server_that_fails_stops_no_job_and_gets_everything_later(
     assert said.count("not everything is in") == 1 and f"raydistill track {root}" in said and f"({words})" in said
     assert late.track(str(root), sqlite, None)
     check_whole(sqlite, root)
+
+
+class Dying:
+    """MLflow's client whose store does what the n-th call asks for, dies before it answers, and does nothing more."""
+
+    def __init__(self, client: Any, lasts: int) -> None:
+        self.client, self.left = client, lasts
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any, **keys: Any) -> Any:
+            self.left -= 1
+            answer = getattr(self.client, name)(*args, **keys) if self.left >= 0 else None
+            if self.left <= 0:
+                raise ConnectionError("the connection broke")
+            return answer
+
+        return call
+
+
+def test_a_store_that_dies_in_the_middle_of_any_request_has_the_run_whole_and_once_later(
+    sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever request it is: what it had taken is not brought again, and there is no second run."""
+    from mlflow.tracking import MlflowClient
+
+    client, dead, requests = MlflowClient(sqlite), True, 0
+    while dead:
+        requests += 1
+        root = Location.of(str(tmp_path / str(requests)))
+        (root / "page.html").write(b"<p>seen</p>")
+        dying = Dying(client, requests)
+        with monkeypatch.context() as m:
+            m.setattr(Server, "_client", dying)
+            job(sqlite, root)
+        dead = dying.left <= 0
+        late.track(str(root), None, None)
+        check_whole(sqlite, root)
+    assert requests > 8, "the run, its state, parameters, numbers, files and datasets are requests of their own"
 
 
 def test_nothing_of_a_secret_is_kept_or_uploaded(sqlite: str, root: Location, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ import headline  # noqa: E402
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "results").glob("*.md")))
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 WIDTH = 130  # of a line of a command
+MISSING = "Not computed yet."
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def block(entry: Entry) -> str:
     if entry.short:
         return table + "\n"
     known = [origin(entry, cells)] if cells or entry.computed else []
-    return "\n\n".join([f"```bash\n{entry.command}\n```", *known, table]) + "\n"
+    return "\n\n".join([f"```bash\n{entry.command}\n```", *known, table or MISSING]) + "\n"
 
 
 def origin(entry: Entry, cells: Sequence[Mapping[str, Any]]) -> str:

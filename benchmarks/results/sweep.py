@@ -35,7 +35,6 @@ from raydistill.tune.page import best_first, estimate, points, value
 
 HERE = Path(__file__).resolve().parent
 ROWS = HERE / "sweeps.yaml"
-MISSING = "Not computed yet."
 
 
 def path(args: argparse.Namespace) -> Path:
@@ -58,9 +57,9 @@ def compute(args: argparse.Namespace) -> int:
 
 
 def summary(args: argparse.Namespace) -> str:
-    """The verdict, the three scores, and every trial, best first."""
+    """The verdict, the three scores, and every trial, best first; nothing before there is a study."""
     if not path(args).exists():
-        return MISSING
+        return ""
     kept = strict_json.mapping(path(args).read_bytes())
     study = kept["study"]
     space = f"{len(study['trials'])} trials by {study['search']} over {'; '.join(study['space'])}"
