@@ -166,9 +166,19 @@ def test_the_same_sets_under_all_protocols_are_one_table(tmp_path: Path) -> None
         write(args, "kmeans", seed, [("convnet", 0.5 + 0.02 * seed, 0.5)])
         write(args, "random", seed, [("convnet", 0.2, 0.3)], "fkd", labels=1)
     text = plain(table.summary(args))
-    assert "* `fkd`: Protocol fkd x0.1, 64 px; soft labels by squeezenet1_0 (94.7 % itself)." in text
+    assert "* `fkd`: Protocol fkd x0.1, 64 px; soft labels by squeezenet1_0 (94.7 % itself); convnet." in text
     assert "| set | hard | fkd |" in text
     assert "| random | 41.0 [28.3, 53.7] | 20.0 [20.0, 20.0] |" in text and "| kmeans | 51.0 [38.3, 63.7] | – |" in text
+
+
+def test_a_protocol_of_several_students_has_a_column_for_each(tmp_path: Path) -> None:
+    args = arguments(tmp_path / "cells", protocols=["hard", "rded"], across=True)
+    for seed in (0, 1):
+        write(args, "random", seed, [("convnet", 0.4 + 0.02 * seed, 0.5)])
+        write(args, "random", seed, [("convnet_bn", 0.2, 0.3), ("resnet18_bn", 0.3, 0.3)], "rded", labels=1)
+    text = plain(table.summary(args))
+    assert "| set | hard | rded, convnet_bn | rded, resnet18_bn |" in text
+    assert "| random | 41.0 [28.3, 53.7] | 20.0 [20.0, 20.0] | 30.0 [30.0, 30.0] |" in text
 
 
 def plain(text: str) -> str:

@@ -143,26 +143,27 @@ def line(ipc: int, method: str, cells: Cells, metrics: Sequence[str] = ()) -> st
 
 
 def across(every: dict[str, list[tuple[int, Row, Cells]]], ipc: int) -> str:
-    """The same sets under every protocol: last top-1 with its interval over seeds."""
+    """The same sets under every protocol, a column a student of each: last top-1 with its interval over seeds."""
     of_ipc = {p: {row.name: kept for i, row, kept in there if i == ipc} for p, there in every.items()}
-    of_ipc = {protocol: kept for protocol, kept in of_ipc.items() if kept}
-    names = dict.fromkeys(name for kept in of_ipc.values() for name in kept)
-    if not of_ipc:
+    firsts = {protocol: next(iter(kept.values()))[0] for protocol, kept in of_ipc.items() if kept}
+    if not firsts:
         return ""
-    about = [f"* `{p}`: {described(next(iter(kept.values()))[0])}." for p, kept in of_ipc.items()]
+    columns = [(protocol, student) for protocol, first in firsts.items() for student in students(first)]
+    about = [f"* `{p}`: {described(first)}; {', '.join(students(first))}." for p, first in firsts.items()]
     lines = [
-        [
-            name,
-            *(
-                " ".join(accuracy(outcomes(name, kept[name])).cells[:2]) if name in kept else "–"
-                for kept in of_ipc.values()
-            ),
-        ]
-        for name in names
+        [name, *(last(name, of_ipc[protocol].get(name, []), student) for protocol, student in columns)]
+        for name in dict.fromkeys(name for kept in of_ipc.values() for name in kept)
     ]
+    head = [p if len(students(firsts[p])) == 1 else f"{p}, {student}" for p, student in columns]
     return "\n".join(
-        [f"{ipc} images a class; last top-1, % [95 % over seeds].", "", *about, "", markdown(["set", *of_ipc], lines)]
+        [f"{ipc} images a class; last top-1, % [95 % over seeds].", "", *about, "", markdown(["set", *head], lines)]
     )
+
+
+def last(name: str, cells: Cells, student: str) -> str:
+    """Of one student; a dash where there are no cells."""
+    of_student = [o for o in outcomes(name, cells) if o.student == student] if cells else []
+    return " ".join(accuracy(of_student).cells[:2]) if of_student else "–"
 
 
 def of_metric(cells: list[dict[str, Any]], name: str) -> str:
