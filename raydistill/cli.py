@@ -14,13 +14,14 @@ from typing import Any
 
 from raydistill import config as configuration
 from raydistill import manual, redact, signals
+from raydistill.completion import completion
 from raydistill.config import reads
 from raydistill.errors import BadInput, RaydistillError, one_line, refuse_secrets
 from raydistill.store import seals
 from raydistill.store.location import Location
 from raydistill.store.rundir import CONFIG
 from raydistill.store.seals import State
-from raydistill.verbs import COMPARED, VERBS, WITHOUT_CONFIG, compare, of_verb, run_location
+from raydistill.verbs import COMPARED, NO_CONFIG, VERBS, WITHOUT_CONFIG, compare, of_verb, run_location
 
 DEFAULT = "quickstart"  # --config
 FORECAST = ("prices", "gpus", "rates", "write_rates", "losses_per_hour")
@@ -71,8 +72,8 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def run(name: str, argv: Sequence[str]) -> int:
-    if name in WITHOUT_CONFIG:
-        return WITHOUT_CONFIG[name](argv)
+    if name in NO_CONFIG:
+        return completion(argv, run) if name == "completion" else WITHOUT_CONFIG[name](argv)
     args = parser(name).parse_intermixed_args(argv)  # keys may stand before and after options
     if getattr(args, "clean", None) is not None:
         return clean(args.clean)

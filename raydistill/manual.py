@@ -10,7 +10,7 @@ from raydistill import registry
 from raydistill.config import reads
 from raydistill.errors import BadInput
 from raydistill.tracking.origin import git_commit
-from raydistill.verbs import VERBS, WITHOUT_CONFIG
+from raydistill.verbs import NO_CONFIG, VERBS
 
 START_FROM_NOTHING = ("distill", "tune")  # verbs whose quickstart needs no word
 OPTIONS = ("--help", "--version")
@@ -18,7 +18,7 @@ OPTIONS = ("--help", "--version")
 
 def overview() -> str:
     verbs = "\n".join(f"  {n:<10} {v.summary}" for n, v in VERBS.items())
-    *most, last = WITHOUT_CONFIG
+    *most, last = NO_CONFIG
     return (
         f"raydistill: distil a labelled image set into a few images per class, on Ray\n\nverbs:\n{verbs}\n\n"
         f"Each but {', '.join(most)} and {last} takes --config NAME|FILE and KEY=VALUE overrides.\n"

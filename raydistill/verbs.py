@@ -73,6 +73,7 @@ VERBS = {
         "tune tune.samples=20 tune.space.guidance.scale=loguniform(0.01,0.3)",
     ),
     "pretrain": Verb("train a VAE or a generator on the source", "", "pretrain pretrain.target=vae pretrain.out=DIR"),
+    "completion": Verb("a script by which your shell completes verbs, options and keys", "", "completion bash"),
 }
 
 
@@ -205,6 +206,7 @@ def of_verb(name: str, more: str = "") -> Parser:
 
 
 WITHOUT_CONFIG = {"compare": compare, "export": export, "verify": verify, "track": track, "status": status}
+NO_CONFIG = (*WITHOUT_CONFIG, "completion")  # which asks every verb for its options
 
 
 def run_location(run_dir: str) -> Location:

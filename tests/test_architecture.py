@@ -43,7 +43,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("planning",),
     ("tune",),
     ("verbs",),
-    ("manual",),
+    ("manual", "completion"),
     ("api", "cli"),
     ("entry",),
     ("__main__",),

@@ -256,6 +256,10 @@ def looking(rng: random.Random, verb: str) -> list[str]:
     return [*run, *rng.choice([[], ["--watch"], ["--price-per-hour=-1"], ["--price-per-hour"], ["ipc=3"], ["-x"]])]
 
 
+def completing(rng: random.Random, verb: str) -> list[str]:
+    return rng.choice([[], ["tcsh"], ["bash", "zsh"], ["-x"], ["x" * 4000], ["a\nb"], ["ipc=3"], ["--shell", "bash"]])
+
+
 def sweeping(rng: random.Random, verb: str) -> list[str]:
     space = ["loguniform(0,1)", "uniform(2,1)", "uniform(a,b)", "normal(0,1)", "[]", "[x]", "uniform(0.1", "3"]
     other = ["tune.space.path.w_max=uniform(0.1,0.6)", "tune.space.guidance.scal=[1]", "tune.space.source.path=[a,b]"]
@@ -272,6 +276,7 @@ FAULTS: dict[str, list[Callable[[random.Random, str], list[str]]]] = {
     "verify": [verifying],
     "track": [tracked],
     "status": [looking],
+    "completion": [completing],
     "tune": [*GENERAL, sweeping, sweeping],
 }
 

@@ -12,6 +12,7 @@ import pytest
 from raydistill import cli, registry
 from raydistill import config as configuration
 from raydistill.config import reads
+from raydistill.verbs import NO_CONFIG
 
 KEYS = [key for key, _ in configuration.leaves(configuration.Config)]
 
@@ -31,10 +32,10 @@ def test_help_is_short_and_ends_with_an_example(capsys: pytest.CaptureFixture[st
     text = shown(capsys, verb, "--help")
     assert len(text.splitlines()) < 50 and f"raydistill {verb} " in text.partition("example:")[2]
     assert text == shown(capsys, "help", verb)
-    assert (text == shown(capsys, verb, "--help-all")) == (verb in cli.WITHOUT_CONFIG), "there is no more to say"
+    assert (text == shown(capsys, verb, "--help-all")) == (verb in NO_CONFIG), "there is no more to say"
 
 
-@pytest.mark.parametrize("verb", [v for v in cli.VERBS if v not in cli.WITHOUT_CONFIG])
+@pytest.mark.parametrize("verb", [v for v in cli.VERBS if v not in NO_CONFIG])
 def test_all_of_it_lists_every_method_and_the_keys_that_are_read(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     text, config = shown(capsys, verb, "--help-all"), configuration.load()
     listed = {key for key in KEYS if f"\n  {key}=" in text}
