@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ from raydistill.identity import directory_digest
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+LORA = "pytorch_lora_weights.safetensors"
 WORK = ".train"  # where a training keeps its state until it is finished
 
 
@@ -37,7 +39,7 @@ def check_weights(directory: Path, key: str, name: str = WEIGHTS) -> Path:
     """The safetensors file of a model directory. Raises BadInput, refusing pickles without opening them."""
     if not directory.is_dir():
         raise BadInput(f"{key}: {directory} is not a folder; give a diffusers directory with config.json and {name}")
-    path = directory / name
+    path = directory / weights_name(directory, name)
     if not path.is_file():
         odd = odd_weights((str(p) for p in directory.iterdir()), name)
         raise BadInput(f"{key}: {odd}" if odd else f"{key}: {directory} holds no {name}")
@@ -45,14 +47,47 @@ def check_weights(directory: Path, key: str, name: str = WEIGHTS) -> Path:
     return path
 
 
+def weights_name(directory: Path, name: str = WEIGHTS) -> str:
+    """`name`, or where that is not there the one variant of it that is: `diffusion_pytorch_model.fp16.safetensors`."""
+    variants = [] if (directory / name).is_file() else _variants((p.name for p in directory.glob("*")), name)
+    return variants[0] if len(variants) == 1 else name
+
+
+def variant(directory: Path, name: str = WEIGHTS) -> str | None:
+    """What diffusers calls the variant that `weights_name` names, `fp16`; None for the plain file."""
+    stem, _, ending = name.rpartition(".")
+    return weights_name(directory, name)[len(stem) + 1 : -len(ending) - 1] or None
+
+
+def _variants(files: Iterable[str], name: str) -> list[str]:
+    stem, _, ending = name.rpartition(".")
+    return sorted(f for f in files if re.fullmatch(rf"{re.escape(stem)}\.[A-Za-z][\w]*\.{ending}", f))
+
+
 def odd_weights(files: Iterable[str], name: str = WEIGHTS) -> str | None:
     """What is wrong with weights that are not the one file `name`, by the names of the files that are there."""
-    for file in sorted(files):
+    files = sorted(files)
+    if len(variants := _variants((Path(f).name for f in files), name)) > 1:
+        return f"{', '.join(variants)} lie there and no {name}; take away all but the one that is meant"
+    for file in files:
         if file.endswith(PICKLES):
             return pickled(file, name)
         if file.endswith(f"{name}.index.json"):
             return f"{file} says that the weights are in several files; write them as one {name}"
     return None
+
+
+def refuse_changes(directory: Path, key: str) -> None:
+    """Raises BadInput for a folder that holds a LoRA alone."""
+    if (
+        (directory / LORA).is_file()
+        and not any(directory.glob("*/config.json"))
+        and not any(directory.glob("config.json"))
+    ):
+        raise BadInput(
+            f"{key}: {directory / LORA} holds changes to a model and no model; merge it into the one that it was made "
+            "for (pipeline.load_lora_weights, fuse_lora, save_pretrained) and give that folder"
+        )
 
 
 def pickled(file: str | Path, name: str) -> str:
@@ -133,7 +168,11 @@ def load_network(kind: Any, directory: Path, key: str) -> Any:
     """
     try:
         net, info = kind.from_pretrained(
-            str(directory), use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
+            str(directory),
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+            variant=variant(directory),
         )
     except Exception as e:  # diffusers raises many kinds for weights that do not fit their config
         raise BadInput(f"{key}: {directory} cannot be loaded: {one_line(e)}") from None
@@ -141,10 +180,22 @@ def load_network(kind: Any, directory: Path, key: str) -> Any:
     lacking, surplus = (sorted(set(info[k]) - tables) for k in ("missing_keys", "unexpected_keys"))
     if lacking or surplus:
         odd = f"has no weight {lacking[0]}" if lacking else f"has a weight {surplus[0]} too many"
-        raise BadInput(f"{key}: {directory} cannot be loaded: by its config.json, {WEIGHTS} {odd}; mend one of the two")
+        file = weights_name(directory)
+        raise BadInput(f"{key}: {directory} cannot be loaded: by its config.json, {file} {odd}; mend one of the two")
     return net
 
 
+def _in_its_variant(directory: Path, name: str) -> str:
+    path = Path(name)
+    if path.suffix != ".safetensors":
+        return name
+    return (path.parent / weights_name(directory / path.parent, path.name)).as_posix()
+
+
 def weights_digest(directory: Path, names: list[str], texts: Mapping[str, str]) -> str:
-    """Digest of the named files that are there, by content; `texts` stand for files that lack what is published."""
+    """Digest of the named files that are there, by content; `texts` stand for files that lack what is published.
+
+    A variant of the weights stands under its own name.
+    """
+    names = [_in_its_variant(directory, n) for n in names]
     return directory_digest(directory, [n for n in names if n in texts or (directory / n).is_file()], texts)

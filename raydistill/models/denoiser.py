@@ -26,7 +26,9 @@ from raydistill.models.checkpoint import (
     number,
     packaged,
     read_config,
+    refuse_changes,
     weights_digest,
+    weights_name,
 )
 from raydistill.models.device import Placement, quiet_libraries
 from raydistill.models.generator import CPU, Generator
@@ -56,8 +58,17 @@ class GeneratorSpec(Generator):
                 "and training.json"
             )
         check_finished(self.path, "generator.path")
+        refuse_changes(self.path, "generator.path")
+        if not (self.path / "transformer").is_dir() and (self.path.parent / "transformer").exists():
+            self.path = self._whole()
         net = read_config(self.path / "transformer" / "config.json", "generator.path")
         check_weights(self.path / "transformer", "generator.path")
+        if not (self.path / "scheduler" / "scheduler_config.json").exists():
+            raise BadInput(
+                f"generator.path: {self.path / 'scheduler' / 'scheduler_config.json'} is missing; it gives the times "
+                "and noise that the network was trained with, which are never guessed: copy the scheduler/ of the "
+                "pipeline that it comes from"
+            )
         scheduler = read_config(self.path / "scheduler" / "scheduler_config.json", "generator.path")
         training = self._training(name)
         self.training, self.scheduler = training, scheduler
@@ -98,6 +109,11 @@ class GeneratorSpec(Generator):
                 f"{net.get('num_embeds_ada_norm')} embeddings in {self.path} do not go together"
             )
 
+    def _whole(self) -> Path:
+        """The pipeline of which `path` is the network's folder, or the path itself."""
+        parent = self.path.parent
+        return parent if self.path.samefile(parent / "transformer") else self.path
+
     def _training(self, name: str | None) -> dict[str, Any]:
         """What training.json says, or what is known of published weights of this name. Raises BadInput."""
         written = (self.path / "training.json").is_file()
@@ -123,7 +139,7 @@ class GeneratorSpec(Generator):
 
         folder = self.path / "transformer"
         config = read_config(folder / "config.json", "generator.path")
-        fits.check_diffusers(DiTTransformer2DModel, config, folder / WEIGHTS, "generator.path")
+        fits.check_diffusers(DiTTransformer2DModel, config, folder / weights_name(folder), "generator.path")
 
     def network(self, device: torch.device = CPU) -> Any:
         """diffusers' network with the checkpoint's weights in float32, told times as in training. Raises BadInput."""

@@ -26,7 +26,9 @@ from raydistill.models.checkpoint import (
     load_network,
     number,
     read_config,
+    variant,
     weights_digest,
+    weights_name,
 )
 from raydistill.models.device import quiet_libraries
 from raydistill.models.generator import CPU, Generator
@@ -157,9 +159,8 @@ class TextGeneratorSpec(Generator):
         quiet_libraries()
         from diffusers import UNet2DConditionModel
 
-        fits.check_diffusers(
-            UNet2DConditionModel, read_config(self.path / UNET, KEY), self.path / "unet" / WEIGHTS, KEY
-        )
+        file = self.path / "unet" / weights_name(self.path / "unet")
+        fits.check_diffusers(UNet2DConditionModel, read_config(self.path / UNET, KEY), file, KEY)
         self._encoder()
 
     def network(self, device: torch.device = CPU) -> Any:
@@ -180,6 +181,7 @@ class TextGeneratorSpec(Generator):
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,
+                variant=variant(folder, ENCODER_WEIGHTS),
             )
         except BadInput:
             raise

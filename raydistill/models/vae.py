@@ -19,7 +19,9 @@ from raydistill.models.checkpoint import (
     number,
     packaged,
     read_config,
+    refuse_changes,
     weights_digest,
+    weights_name,
 )
 from raydistill.models.device import Placement, quiet_libraries
 
@@ -38,6 +40,7 @@ class VaeSpec:
         if (self.path / "vae").is_dir() and not (self.path / "config.json").exists():
             self.path = self.path / "vae"
         check_finished(self.path, "vae.path")
+        refuse_changes(self.path, "vae.path")
         config = read_config(self.path / "config.json", "vae.path") if self.path.is_dir() else {}
         check_weights(self.path, "vae.path")
         self.kind = str(config.get("_class_name"))
@@ -77,7 +80,7 @@ class VaeSpec:
         import diffusers
 
         config = read_config(self.path / "config.json", "vae.path")
-        fits.check_diffusers(getattr(diffusers, self.kind), config, self.path / WEIGHTS, "vae.path")
+        fits.check_diffusers(getattr(diffusers, self.kind), config, self.path / weights_name(self.path), "vae.path")
 
     def identity(self) -> dict[str, Any]:
         return {"weights": weights_digest(self.path, FILES, self.texts)}
