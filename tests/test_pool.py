@@ -29,7 +29,7 @@ class Pretended:
 
     def warm(self, count: int, **reserved: Any) -> None:
         section = Pool(**reserved)
-        pool._warm[pool._shape(section)] = [self.start(section) for _ in range(count)]
+        pool._warm[pool._shape(section)] = [pool.Idle(self.start(section), 0.0) for _ in range(count)]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def team(units: int, **section: Any) -> pool.Team:
 
 def come_up(some: pool.Team) -> None:
     for actor in some.starting.values():
-        some.rest(actor)
+        some.rest(actor, "")
     some.starting.clear()
 
 

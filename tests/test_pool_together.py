@@ -14,7 +14,7 @@ import ray
 import torch
 
 from raydistill.config import Pool, RayConfig
-from raydistill.distributed import pool, runtime
+from raydistill.distributed import dispatch, runtime
 from raydistill.errors import OutOfMemory
 from raydistill.stages.runner import Stage
 from raydistill.store.artifact import Record
@@ -60,14 +60,14 @@ def stage(work: Meeting, keys: list[str]) -> Stage:
 def test_two_stages_of_one_unit_keep_two_actors_busy_at_once(tmp_path: Path) -> None:
     """One after the other, the first would wait for the second for ever."""
     stages = [stage(Meeting(tmp_path, name, 2), ["a"]) for name in ("one", "two")]
-    finished = [(s, result) for s, result in pool.together([(s, s.keys) for s in stages])]
+    finished = [(s, result) for s, result in dispatch.together([(s, s.keys) for s in stages])]
     assert {id(s) for s, _ in finished} == {id(s) for s in stages}
     assert {result[0].file for _, result in finished if isinstance(result, tuple)} == {"one", "two"}
 
 
 def test_a_full_gpu_ends_its_own_stage_at_once_and_no_other(tmp_path: Path) -> None:
     full, well = stage(Meeting(tmp_path, "full", 0, True), ["a", "b", "c"]), stage(Meeting(tmp_path, "well", 0), ["a"])
-    ended = list(pool.together([(full, full.keys), (well, well.keys)]))
+    ended = list(dispatch.together([(full, full.keys), (well, well.keys)]))
     errors = [result for s, result in ended if s is full]
     assert len(ended) == 2 and isinstance(errors[0], OutOfMemory)
     assert str(errors[0]) == "sample: out of memory: CUDA out of memory; lower sample.batch"

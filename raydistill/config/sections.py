@@ -151,7 +151,7 @@ class GeneratorConfig(Section):
         Field(
             description=(
                 "diffusers directory holding transformer/ and scheduler/, or a pipeline of Stable Diffusion, or "
-                "OWNER/NAME; train = one is trained first, by section pretrain"
+                "OWNER/NAME"
             )
         ),
     ] = None
@@ -265,6 +265,9 @@ class RayConfig(Section):
     nodes_deadline_s: Annotated[
         float, Field(gt=0, description="longest wait for a node's proof that it sees run_dir, source and weights")
     ] = 120.0
+    recompute: Annotated[
+        float, Field(ge=0, le=1, description="share of the units of pools that a second worker computes for comparison")
+    ] = 0.0
 
 
 class SeedsConfig(Section):
@@ -276,7 +279,7 @@ class SeedsConfig(Section):
 
 
 class Config(Section):
-    method: Annotated[str, Field(description="what makes the images (listed above); auto = mgd3 or kmeans")] = "mgd3"
+    method: Annotated[str, Field(description="what makes the images (listed above)")] = "mgd3"
     ipc: Annotated[int, Field(ge=1, le=100_000, description="images per class")] = 10
     seed: Annotated[Seed, Field(description="generation seed")] = 0
     run_dir: Annotated[

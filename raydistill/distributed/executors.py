@@ -6,11 +6,15 @@ killing workers, or that is not done by its deadline, ends the run with its name
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import pickle
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -18,14 +22,16 @@ import ray.data
 from ray.exceptions import RayError
 
 from raydistill.config import RayConfig
-from raydistill.distributed import pool
-from raydistill.distributed.failures import translate
+from raydistill.distributed import dispatch
+from raydistill.distributed.attempts import ATTEMPTS, SHOWN, Attempts
+from raydistill.distributed.failures import cause, translate
 from raydistill.distributed.fan_out import over_tasks
 from raydistill.distributed.node_log import node_id
-from raydistill.distributed.pool import actors, make_room
+from raydistill.distributed.pool import make_room
 from raydistill.distributed.resources import SCHEDULING, of_pool
 from raydistill.distributed.runtime import cores, ensure_ray, may_grow, pool_size
 from raydistill.errors import RaydistillError, StageFailed
+from raydistill.progress import Retried, say, tell
 from raydistill.stages import fan_out
 from raydistill.stages.runner import Execute, Stage, Together, Work, serial
 from raydistill.store.artifact import Record
@@ -40,7 +46,8 @@ def on_ray(config: RayConfig, keep: Callable[[Stage, Mapping[str, str]], None] |
         if stage.style == "driver":
             return serial(stage, todo)
         ensure_ray(config)
-        spread: Spread = {"stream": stream, "tasks": tasks, "actors": actors}[stage.style]
+        actors: Spread = partial(dispatch.actors, recompute=config.recompute)
+        spread = {"stream": stream, "tasks": tasks, "actors": actors}[stage.style]
         return kept(stage, spread(stage, todo))
 
     def kept(stage: Stage, placed: Iterator[tuple[Record, str]]) -> Iterator[Record]:
@@ -65,7 +72,7 @@ def together_on_ray(config: RayConfig, keep: Callable[[Stage, Mapping[str, str]]
         ensure_ray(config)
         nodes: dict[int, dict[str, str]] = {id(stage): {} for stage, _ in requested}
         try:
-            for stage, finished in pool.together(requested):
+            for stage, finished in dispatch.together(requested, config.recompute):
                 if isinstance(finished, RaydistillError):
                     yield stage, finished
                     continue
@@ -102,29 +109,48 @@ def stream(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
         .map(load, compute=ray.data.TaskPoolStrategy(size=readers), num_cpus=1)
         .map(
             StreamActor,
-            fn_constructor_args=(work,),
+            fn_constructor_args=(work, section.deadline_s),
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=size),
             num_cpus=section.num_cpus,
             num_gpus=section.num_gpus or None,
         )
     )
-    for row in _watched(data.iter_rows(), stage):
-        yield pickle.loads(row["record"]), row["node"]
+    left = list(todo)
+    for row in _watched(data.iter_rows(), stage, left):
+        record = pickle.loads(row["record"])
+        left.remove(record.key)
+        yield record, row["node"]
 
 
 class StreamActor:
-    """Loads the networks once; then one unit a call."""
+    """Loads the networks once; then one unit a call, or it ends itself: Ray Data then tries the unit elsewhere."""
 
-    def __init__(self, work: Work) -> None:
-        self.finish = work.open()
+    def __init__(self, work: Work, deadline_s: float) -> None:
+        self.deadline_s = deadline_s
+        with self._or_end():
+            self.finish = work.open()
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, Any]:
-        return {"record": pickle.dumps(self.finish(pickle.loads(row["payload"]))), "node": node_id()}
+        with self._or_end():
+            return {"record": pickle.dumps(self.finish(pickle.loads(row["payload"]))), "node": node_id()}
+
+    @contextlib.contextmanager
+    def _or_end(self) -> Iterator[None]:
+        """Ends the process after the deadline, also from within native code that lets no other thread run."""
+        faulthandler.dump_traceback_later(self.deadline_s, exit=True, file=2)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
-def _watched(rows: Any, stage: Stage) -> Iterator[Any]:
-    """Iterates in a thread, so that a pipeline that stops moving is noticed. Raises what the pipeline raised."""
+def _watched(rows: Any, stage: Stage, left: Sequence[str]) -> Iterator[Any]:
+    """Iterates in a thread, so that a pipeline that stops moving is noticed. Raises what the pipeline raised.
+
+    An actor that hangs ends itself at the deadline, so that every unit has its ATTEMPTS before this gives up.
+    """
     inbox: queue.Queue[tuple[str, Any]] = queue.Queue()
+    patience_s = (ATTEMPTS + 0.5) * stage.pool.deadline_s
 
     def pump() -> None:
         try:
@@ -137,11 +163,11 @@ def _watched(rows: Any, stage: Stage) -> Iterator[Any]:
     threading.Thread(target=pump, daemon=True).start()
     while True:
         try:
-            kind, value = inbox.get(timeout=stage.pool.deadline_s)
+            kind, value = inbox.get(timeout=patience_s)
         except queue.Empty:
             raise StageFailed(
-                f"{stage.name}: nothing finished for {stage.pool.deadline_s:g} s; the workers hang or none could be "
-                f"placed (see `ray status`); run the same command again, or raise {stage.name}.deadline_s"
+                f"{stage.name}: nothing finished for {patience_s:g} s; {_named(left)} not done; the workers hang or "
+                f"none could be placed (see `ray status`); run the same command again, or raise {stage.name}.deadline_s"
             ) from None
         if kind == "end":
             return
@@ -150,28 +176,92 @@ def _watched(rows: Any, stage: Stage) -> Iterator[Any]:
         yield value
 
 
+def _named(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return f"{', '.join(keys[:SHOWN])}{more} {'is' if len(keys) == 1 else 'are'}"
+
+
 def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
-    """Plain Ray tasks, a bounded number in flight."""
-    work = ray.put(stage.work)
-    remote = _run_unit.options(num_cpus=stage.pool.num_cpus, max_retries=3, scheduling_strategy=SCHEDULING)
-    waiting = deque(todo)
-    running: dict[Any, str] = {}
-    while waiting or running:
-        while waiting and len(running) < 2 * cores():
-            key = waiting.popleft()
-            running[remote.remote(work, stage.items(key))] = key
-        done, _ = ray.wait(list(running), num_returns=1, timeout=stage.pool.deadline_s)
-        if not done:
-            raise StageFailed(
-                f"{stage.name}: {running[next(iter(running))]} is not done after {stage.pool.deadline_s:g} s; "
-                "the cluster has no free CPU or a worker hangs (see `ray status`); run the same command again"
-            )
+    """Plain Ray tasks, a bounded number in flight; what hangs, or is a straggler, is tried once more elsewhere."""
+    flight, attempts = Flight(stage), Attempts(stage.name, len(todo))
+    waiting, moved = deque(todo), time.monotonic()
+    while waiting or flight.running:
+        while waiting and len(flight.running) < 2 * cores():
+            flight.send(waiting.popleft(), SCHEDULING)
+        for key in [] if waiting else flight.stragglers(attempts):
+            say(stage.name, f"{key} is slow: it is tried on another worker too")
+            tell(Retried(stage.name, key, "it is slow"))
+            flight.send(key, "SPREAD")
+        done, _ = ray.wait(list(flight.running), num_returns=1, timeout=min(5.0, stage.pool.deadline_s))
+        if done:
+            moved = time.monotonic()
+        elif time.monotonic() - moved > stage.pool.deadline_s:
+            waiting.extend(flight.recall(attempts))
+            moved = time.monotonic()
         for ref in done:
-            running.pop(ref)
+            if ref not in flight.running:
+                continue  # another try at its unit came first
+            key = flight.running[ref][0]
             try:
-                yield ray.get(ref)
+                finished = ray.get(ref)
             except RayError as e:
-                raise translate(e, stage.name) from e
+                del flight.running[ref]
+                if cause(e) is not None:
+                    raise translate(e, stage.name) from e
+                if not flight.out(key):
+                    attempts.give_up(key, e)  # Ray has tried it so often
+                if attempts.over():
+                    raise attempts.error() from e
+            else:
+                attempts.done(key, flight.settle(ref))
+                yield finished
+    if attempts.given_up():
+        raise attempts.error()
+
+
+class Flight:
+    """The tasks of a stage that have been sent: reference -> key and when."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.work = stage, ray.put(stage.work)
+        self.running: dict[Any, tuple[str, float]] = {}
+
+    def send(self, key: str, scheduling: str) -> None:
+        remote = _run_unit.options(
+            num_cpus=self.stage.pool.num_cpus, max_retries=ATTEMPTS - 1, scheduling_strategy=scheduling
+        )
+        self.running[remote.remote(self.work, self.stage.items(key))] = key, time.monotonic()
+
+    def out(self, key: str) -> list[Any]:
+        """The tries at a unit."""
+        return [ref for ref, (other, _) in self.running.items() if other == key]
+
+    def stragglers(self, attempts: Attempts) -> list[str]:
+        """Those that are out once, for much longer than others were."""
+        now = time.monotonic()
+        slow = [key for key, sent in self.running.values() if attempts.slow(now - sent)]
+        return [key for key in slow if len(self.out(key)) == 1]
+
+    def settle(self, ref: Any) -> float:
+        """One is done: other tries at its unit are called off. Returns the seconds that it was out."""
+        key, sent = self.running.pop(ref)
+        for other in self.out(key):
+            self._cancel(other)
+        return time.monotonic() - sent
+
+    def recall(self, attempts: Attempts) -> list[str]:
+        """Nothing moves: all are called off. Returns the keys that are to be sent again."""
+        keys = sorted({key for key, _ in self.running.values()})
+        for ref in list(self.running):
+            self._cancel(ref)
+        for key in keys:
+            why = f"is not done after {self.stage.pool.deadline_s:g} s (no CPU is free, or it hangs; see `ray status`)"
+            attempts.fail(key, "", TimeoutError(why))
+        return [key for key in keys if attempts.again(key)]
+
+    def _cancel(self, ref: Any) -> None:
+        del self.running[ref]
+        ray.cancel(ref, force=True)
 
 
 @ray.remote

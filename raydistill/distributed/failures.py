@@ -40,12 +40,12 @@ def translate(e: BaseException, stage: str) -> RaydistillError:
     if ours is not None:
         return type(ours)(*ours.args[:1])
     return StageFailed(
-        f"{stage}: a worker failed: {_last_line(e)}; the traceback is in logs/error.txt; run the same command again "
+        f"{stage}: a worker failed: {last_line(e)}; the traceback is in logs/error.txt; run the same command again "
         "(finished work is kept)"
     )
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     text = [line for line in str(error).strip().splitlines() if line.strip()]
     return one_line(text[-1]) if text else type(error).__name__
 

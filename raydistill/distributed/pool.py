@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,18 +17,17 @@ import ray
 from ray.exceptions import RayError
 
 from raydistill.config import Pool
-from raydistill.distributed.failures import cause, translate
+from raydistill.distributed.attempts import ATTEMPTS
+from raydistill.distributed.failures import translate
 from raydistill.distributed.node_log import node_id
 from raydistill.distributed.resources import SCHEDULING, Reservation, Room, of_pool
 from raydistill.distributed.runtime import fitting, may_grow, pool_size, room
-from raydistill.errors import RaydistillError, StageFailed, one_line
-from raydistill.progress import Queued, Retried, tell
+from raydistill.errors import StageFailed
 from raydistill.stages.runner import Stage, Work
 from raydistill.store.artifact import Record
 
-ATTEMPTS = 3
 IDLE_S = 30.0  # an actor that had no work for so long lets the joined cluster have its node back
-_warm: dict[tuple[str, float, float], list[Any]] = {}  # idle actors by Ray session and what they reserve
+_warm: dict[tuple[str, float, float], list[Idle]] = {}  # actors by Ray session and what they reserve
 
 
 class Worker:
@@ -39,8 +37,9 @@ class Worker:
         self.stage = ""
         self.finish: Callable[[Any], Record] | None = None
 
-    def up(self) -> None:
-        """Answers when the actor has been placed and started."""
+    def up(self) -> str:
+        """Answers, with its node, when the actor has been placed and started."""
+        return node_id()
 
     def run(self, stage: str, work: Work, item: Any) -> tuple[Record, str]:
         if self.finish is None or stage != self.stage:
@@ -50,25 +49,34 @@ class Worker:
 
 @dataclass(frozen=True)
 class StageUnit:
-    """A key of a stage; `work` is where Ray has its work, whose `name` is the same for all of its units."""
+    """A key of a stage; `work` is where Ray has its work, whose `name` is the same for all of its units.
+
+    `first` is what it came to, and where, if it is to be computed once more for comparison.
+    """
 
     stage: Stage
     name: str
     work: Any
     key: str
+    first: tuple[Record, str] | None = None
 
 
 @dataclass
 class Assignment:
     unit: StageUnit
     actor: Any
+    node: str
     started: float
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
 
 
 @dataclass
 class Idle:
     actor: Any
     since: float
+    node: str = ""  # where it was when it last answered
 
 
 class Team:
@@ -78,7 +86,7 @@ class Team:
         self.name, self.pool, self.units = stage.name, stage.pool, units
         self.reservation = of_pool(stage.name, stage.pool)
         self.size = pool_size(self.reservation, stage.pool.threads, units)
-        self.idle = [Idle(actor, time.monotonic()) for actor in take(stage.pool, self.reservation, self.size)]
+        self.idle = take(stage.pool, self.reservation, self.size)
         self.starting: dict[Any, Any] = {}  # what an actor answers when it is up -> the actor
         self.running: dict[Any, Assignment] = {}
         self.lost, self.moved = 0, time.monotonic()
@@ -129,34 +137,42 @@ class Team:
             )
         return [ref for ref in done if ref in self.running]
 
-    def give(self, unit: StageUnit) -> None:
-        """To one who is idle."""
-        actor = self.idle.pop().actor
-        ref = actor.run.remote(unit.name, unit.work, unit.stage.items(unit.key))
-        self.running[ref] = Assignment(unit, actor, time.monotonic())
+    def give(self, unit: StageUnit, avoided: Collection[str] = ()) -> None:
+        """To one who is idle, on a node that is not to be avoided if there is one."""
+        one = next((i for i in reversed(self.idle) if i.node not in avoided), self.idle[-1])
+        self.idle.remove(one)
+        ref = one.actor.run.remote(unit.name, unit.work, unit.stage.items(unit.key))
+        self.running[ref] = Assignment(unit, one.actor, one.node, time.monotonic())
 
     def late(self, done: Sequence[Any]) -> list[Any]:
         """Of those that run and are not done, those whose deadline is over."""
-        now = time.monotonic()
-        return [r for r, job in self.running.items() if r not in done and now - job.started > self.pool.deadline_s]
+        return [r for r, job in self.running.items() if r not in done and job.seconds() > self.pool.deadline_s]
+
+    def tries(self, unit: StageUnit) -> list[Any]:
+        """Those that run the unit."""
+        return [r for r, job in self.running.items() if (job.unit.name, job.unit.key) == (unit.name, unit.key)]
+
+    def dismiss(self, ref: Any) -> None:
+        """Ends who runs this: what it is at is done."""
+        ray.kill(self.running.pop(ref).actor)
 
     def _admit(self, ref: Any) -> None:
         actor = self.starting.pop(ref)
         try:
-            ray.get(ref)
+            node = ray.get(ref)
         except RayError as e:  # its node went, or it cannot start
             self.lost += 1
             if self.lost >= ATTEMPTS * self.size:
                 raise translate(e, self.name) from e
         else:
-            self.rest(actor)
+            self.rest(actor, node)
 
-    def rest(self, actor: Any) -> None:
-        self.idle.append(Idle(actor, time.monotonic()))
+    def rest(self, actor: Any, node: str) -> None:
+        self.idle.append(Idle(actor, time.monotonic(), node))
 
     def keep_warm(self) -> None:
         """Leaves the idle ones to the next stage."""
-        _warm.setdefault(_shape(self.pool), []).extend(i.actor for i in self.idle)
+        _warm.setdefault(_shape(self.pool), []).extend(self.idle)
         self.idle = []
 
     def end(self) -> None:
@@ -168,80 +184,11 @@ class Team:
             ray.kill(actor)
 
 
-def actors(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
-    """Gives units to actors as they come free; yields records with their nodes.
-
-    A dead or late actor is replaced, its unit given away, ATTEMPTS times.
-    """
-    for _, finished in together([(stage, todo)]):
-        if isinstance(finished, RaydistillError):
-            raise finished
-        yield finished
-
-
-def together(
-    requested: Sequence[tuple[Stage, Sequence[str]]],
-) -> Iterator[tuple[Stage, tuple[Record, str] | RaydistillError]]:
-    """`actors` for several stages that reserve the same: no actor waits while any of them has units left.
-
-    A stage that fails yields its error and gives away no more units; the others go on.
-    """
-    units = list(_units(requested))
-    team, waiting = Team(requested[0][0], len(units)), deque(units)
-    failures: Counter[tuple[str, str]] = Counter()
-    lost: set[str] = set()
-    try:
-        while waiting or team.running:
-            while waiting and team.ready():
-                team.give(waiting.popleft())
-            team.fill(len(waiting))
-            tell(Queued(team.name, len(waiting), len(team.running), team.workers))
-            done = team.wait()
-            for ref in [*done, *team.late(done)]:
-                assigned = team.running.pop(ref)
-                unit = assigned.unit
-                try:
-                    finished = _get(ref, assigned, done)
-                except (RayError, TimeoutError) as e:
-                    ray.kill(assigned.actor)
-                    failures[unit.name, unit.key] += 1
-                    if cause(e) is None and failures[unit.name, unit.key] < ATTEMPTS:
-                        waiting.append(unit)
-                        tell(Retried(team.name, unit.key, one_line(e)))
-                    elif unit.name not in lost:
-                        lost.add(unit.name)
-                        waiting = deque(u for u in waiting if u.name != unit.name)
-                        error = translate(e, unit.stage.name)
-                        error.__cause__ = e
-                        yield unit.stage, error
-                else:
-                    team.rest(assigned.actor)
-                    yield unit.stage, finished
-        team.keep_warm()
-    finally:
-        team.end()
-        tell(Queued(team.name, 0, 0, 0))
-
-
-def _units(requested: Sequence[tuple[Stage, Sequence[str]]]) -> Iterator[StageUnit]:
-    for stage, todo in requested:
-        work = ray.put(stage.work)
-        # its name is not the fingerprint: the same stage of two run directories has two places to write to
-        yield from (StageUnit(stage, work.hex(), work, key) for key in todo)
-
-
-def _get(ref: Any, assigned: Assignment, done: Sequence[Any]) -> tuple[Record, str]:
-    """Raises TimeoutError for a unit that is not done by its deadline, and what Ray raises."""
-    if ref not in done:
-        raise TimeoutError(f"{assigned.unit.key} is not done after {assigned.unit.stage.pool.deadline_s:g} s")
-    return ray.get(ref)
-
-
-def take(pool: Pool, reservation: Reservation, size: int) -> list[Any]:
+def take(pool: Pool, reservation: Reservation, size: int) -> list[Idle]:
     """The warm actors that reserve the same; of others, as many are ended as `size` of these need to be placed."""
     warm = _warm.pop(_shape(pool), [])
     make_room(reservation, max(size, len(warm)))
-    return warm
+    return [Idle(one.actor, time.monotonic(), one.node) for one in warm]
 
 
 def make_room(reservation: Reservation, workers: int) -> None:
@@ -256,7 +203,7 @@ def make_room(reservation: Reservation, workers: int) -> None:
     while _warm and (may_grow() or reservation.fits(_beside_warm(have)) < workers):
         shape = next(iter(_warm))
         if _warm[shape]:
-            ray.kill(_warm[shape].pop())
+            ray.kill(_warm[shape].pop().actor)
         else:
             del _warm[shape]
 
@@ -264,8 +211,8 @@ def make_room(reservation: Reservation, workers: int) -> None:
 def release() -> None:
     """Ends all actors that stages left warm: what is timed next starts its own."""
     if ray.is_initialized():
-        for actor in [a for shape, idle in _warm.items() if shape[0] == _session() for a in idle]:
-            ray.kill(actor)
+        for one in [i for shape, idle in _warm.items() if shape[0] == _session() for i in idle]:
+            ray.kill(one.actor)
     _warm.clear()
 
 

@@ -73,8 +73,9 @@ def _fit(job: Job, run: RunDir, watch: Watch) -> None:
     from ray.train.torch import TorchTrainer
 
     from raydistill.distributed import fits
+    from raydistill.distributed.attempts import ATTEMPTS
     from raydistill.distributed.failures import translate
-    from raydistill.distributed.pool import ATTEMPTS, make_room
+    from raydistill.distributed.pool import make_room
     from raydistill.distributed.process_group import NoGroup
     from raydistill.distributed.runtime import pool_size
 

@@ -1,7 +1,7 @@
 """Runs one stage: what is committed is skipped, the rest is spread by an executor, the manifest is sealed last.
 
 Nothing here knows Ray: an executor is any function that yields a record per key. `serial` runs in this process and is
-what the tests of exact resume use; `dispatch` holds the executors on Ray.
+what the tests of exact resume use; `distributed/executors.py` holds those on Ray.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from clusters import STORE, head_alone
 from ray.cluster_utils import Cluster
 
 from raydistill.config import Pool, RayConfig
-from raydistill.distributed import pool, runtime
+from raydistill.distributed import dispatch, pool, runtime
 from raydistill.distributed.executors import stream
 from raydistill.models import loaded
 from raydistill.models.device import placement
@@ -88,7 +88,7 @@ def joins(cluster: Cluster) -> Any:
 
 
 def test_actors_come_to_use_a_node_that_joins_and_outlive_its_loss(cluster: Cluster, tmp_path: Path) -> None:
-    records = pool.actors(stage(tmp_path, "actors", UNITS), UNITS)
+    records = dispatch.actors(stage(tmp_path, "actors", UNITS), UNITS)
     done = [next(records)]
     new = joins(cluster)
     for record, node in records:
@@ -107,7 +107,7 @@ def test_nodes_without_work_are_given_back_while_the_last_unit_runs(
     monkeypatch.setattr(pool, "IDLE_S", 1.0)
     some = ["held", *UNITS[:12]]
     done: list[tuple[Record, str]] = []
-    thread = threading.Thread(target=lambda: done.extend(pool.actors(stage(tmp_path, "actors", some), some)))
+    thread = threading.Thread(target=lambda: done.extend(dispatch.actors(stage(tmp_path, "actors", some), some)))
     thread.start()
     try:
         await_(lambda: ray.available_resources()["CPU"] == 1.0, "three actors work, and a CPU is left")
@@ -132,7 +132,7 @@ def test_as_many_actors_as_were_asked_for(cluster: Cluster, tmp_path: Path) -> N
 
 def test_a_warm_actor_keeps_its_networks_for_the_next_stage(cluster: Cluster, tmp_path: Path) -> None:
     some = replace(stage(tmp_path, "actors", ["a", "b"]), work=Holding())
-    first, second = ({record.file for record, _ in pool.actors(some, ["a", "b"])} for _ in range(2))
+    first, second = ({record.file for record, _ in dispatch.actors(some, ["a", "b"])} for _ in range(2))
     assert first == second and len(first) == 1
 
 
