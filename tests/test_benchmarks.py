@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chaos
 import cluster_speed
 import encode_speed
 import gpu
@@ -26,7 +27,7 @@ from measure import Commit, Watched
 
 @pytest.mark.parametrize(
     "module",
-    [cluster_speed, encode_speed, gpu, kmeans_speed, learnability_speed, sample_speed, stage_costs, sweep_speed],
+    [chaos, cluster_speed, encode_speed, gpu, kmeans_speed, learnability_speed, sample_speed, stage_costs, sweep_speed],
 )
 def test_help_teaches(module, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
