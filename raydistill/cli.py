@@ -23,7 +23,7 @@ from raydistill.store.rundir import CONFIG
 from raydistill.store.seals import State
 from raydistill.verbs import COMPARED, NO_CONFIG, VERBS, WITHOUT_CONFIG, compare, of_verb, run_location
 
-DEFAULT = "quickstart"  # --config
+DEFAULT, FOLDER = "quickstart", "folder"  # --config, and that of source.path=FOLDER alone
 FORECAST = ("prices", "gpus", "rates", "write_rates", "losses_per_hour")
 SHORT = {
     "students": "evaluate.students",
@@ -99,8 +99,7 @@ def run(name: str, argv: Sequence[str]) -> int:
                 raise BadInput(f"--run and {other} exclude each other: give the run, or what names one")
         config = configuration.load(f"{location}/{CONFIG}", [*overrides, f"run_dir={location}"])
     else:
-        chosen = DEFAULT if args.config is None else args.config
-        config = configuration.load(chosen, overrides, "-tune" if name == "tune" else "")
+        config = _configured(args.config, overrides, "-tune" if name == "tune" else "")
     if args.help_all:
         print(manual.keys(name, config))
         return 0
@@ -130,6 +129,16 @@ def run(name: str, argv: Sequence[str]) -> int:
 
         print(pipeline(config, VERBS[name].until, command_keys))  # type: ignore[arg-type]
     return 0
+
+
+def _configured(config: str | None, overrides: Sequence[str], suffix: str) -> configuration.Config:
+    """A preset or a file with the overrides; of a folder of which nothing else is said, sized to it."""
+    keys = reads.keys(overrides)
+    if config == FOLDER or (config is None and "source.path" in keys and "source.kind" not in keys):
+        from raydistill.pipeline import folder
+
+        return folder.sized(overrides, suffix)
+    return configuration.load(DEFAULT if config is None else config, overrides, suffix)
 
 
 def clean(out: str) -> int:
@@ -169,7 +178,7 @@ def _judging(images: str, args: argparse.Namespace, overrides: Sequence[str]) ->
             raise BadInput(f"--images: {key} is the folder's own; leave {key}= out")
     where = images if "://" in images else os.path.abspath(os.path.expanduser(images))
     always = [f"evaluate.images={where}", "evaluate.baselines=[random,kmeans]"]
-    return configuration.load(DEFAULT if args.config is None else args.config, [*always, *overrides], suffix="-images")
+    return _configured(args.config, [*always, *overrides], "-images")
 
 
 def check_config(run: Location, run_dir: str) -> None:
@@ -203,7 +212,8 @@ def parser(name: str) -> argparse.ArgumentParser:
     p.add_argument(
         "--config",
         metavar="NAME|FILE",
-        help=f"a preset ({', '.join(configuration.presets())}) or a YAML file; default {DEFAULT}",
+        help=f"a preset ({', '.join(configuration.presets())}) or a YAML file; default {DEFAULT}, "
+        f"or {FOLDER} where source.path is given and no source.kind",
     )
     p.add_argument("--run", metavar="DIR", help="use the configuration of this run directory")
     if name == "report":

@@ -23,7 +23,8 @@ def overview() -> str:
         f"raydistill: distil a labelled image set into a few images per class, on Ray\n\nverbs:\n{verbs}\n\n"
         f"Each but {', '.join(most)} and {last} takes --config NAME|FILE and KEY=VALUE overrides.\n"
         "`raydistill help VERB` says what a verb takes, `raydistill VERB --help-all` every key that it reads,\n"
-        "`raydistill --version` which code this is. `raydistill distill` without a word runs the quickstart.\n"
+        "`raydistill --version` which code this is. `raydistill distill` without a word runs the quickstart,\n"
+        "`raydistill distill source.path=FOLDER` distils a folder of class folders.\n"
         "Kill it anywhere and run the same command again: finished work is kept."
     )
 

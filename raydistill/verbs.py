@@ -25,7 +25,8 @@ VERBS = {
     "distill": Verb(
         "the main job: images -> latents -> prototypes -> syntheses -> students -> report",
         "report",
-        "distill --config nette128 source.path=DIR vae.path=DIR generator.path=DIR ipc=10",
+        "distill source.path=FOLDER\n"
+        "  raydistill distill --config nette128 source.path=DIR vae.path=DIR generator.path=DIR ipc=10",
     ),
     "encode": Verb("images -> latents, and stop", "encode", "encode --config nette128 source.path=DIR vae.path=DIR"),
     "cluster": Verb("... -> prototypes, and stop", "cluster", "cluster ipc=10"),

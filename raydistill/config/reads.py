@@ -27,6 +27,9 @@ GENERATOR = (
 )
 
 
+TRAIN = "train"  # generator.path of runs that train one first
+OF_ITSELF = ("pretrain.out", "pretrain.target")  # what such a run decides
+
 SEEDS = " (tune.seeds and tune.final_seeds say how often a candidate is drawn and trained on)"
 SETS = " (a sweep compares settings with the configuration as it is)"
 OF_ONE_RUN = {
@@ -57,7 +60,7 @@ def keys(overrides: Sequence[str]) -> list[str]:
 def check(verb: str, command_keys: Sequence[str], config: Config) -> None:
     """Raises BadInput for the first of the keys `command_keys` that the verb never reads."""
     for key in command_keys:
-        if verb != "pretrain" and key.partition(".")[0] == "pretrain":
+        if verb != "pretrain" and key.partition(".")[0] == "pretrain" and not training_first(key, config):
             raise BadInput(f"{key}: {verb} does not read it, pretrain does; leave it out")
         if verb != "tune" and key.partition(".")[0] == "tune":
             raise BadInput(f"{key}: {verb} does not read it, tune does; leave it out")
@@ -90,6 +93,14 @@ def pretraining(key: str, config: Config) -> bool:
     elif p.target == "generator":
         read = (*read, "pretrain.class_map")
     return any(key == r or key.startswith(f"{r}.") or r.startswith(f"{key}.") for r in read)
+
+
+def training_first(key: str, config: Config) -> bool:
+    """Whether a run that trains its generator first reads the key."""
+    if config.generator.path != TRAIN or key in OF_ITSELF:
+        return False
+    sections = [config.pretrain.model_copy(update={"target": target}) for target in ("vae", "generator")]
+    return any(pretraining(key, config.model_copy(update={"pretrain": section})) for section in sections)
 
 
 def _doing(config: Config) -> str:

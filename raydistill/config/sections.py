@@ -151,7 +151,7 @@ class GeneratorConfig(Section):
         Field(
             description=(
                 "diffusers directory holding transformer/ and scheduler/, or a pipeline of Stable Diffusion, or "
-                "OWNER/NAME"
+                "OWNER/NAME; train = one is trained first, by section pretrain"
             )
         ),
     ] = None
@@ -279,7 +279,7 @@ class SeedsConfig(Section):
 
 
 class Config(Section):
-    method: Annotated[str, Field(description="what makes the images (listed above)")] = "mgd3"
+    method: Annotated[str, Field(description="what makes the images (listed above); auto = mgd3 or kmeans")] = "mgd3"
     ipc: Annotated[int, Field(ge=1, le=100_000, description="images per class")] = 10
     seed: Annotated[Seed, Field(description="generation seed")] = 0
     run_dir: Annotated[

@@ -8,8 +8,10 @@ from raydistill.config import Config
 from raydistill.errors import printable
 from raydistill.evaluation.recipe import students_of
 from raydistill.methods.resolve import Variant
+from raydistill.pipeline import trained
 from raydistill.pipeline.beforehand import LATER, Reading, Unfinished
 from raydistill.pipeline.job import JUDGED, Until, checked, generated, judge, make, sets
+from raydistill.pipeline.preflight import absolute
 from raydistill.stages import runner
 from raydistill.stages.evaluation import trainings
 from raydistill.stages.runner import Stage
@@ -38,7 +40,11 @@ class Looking(Reading):
 
 def main(config: Config, until: Until, command_keys: list[str]) -> str:
     """The plan of work as text. Raises BadInput as the run would, and CorruptArtifact for finished work that is not."""
-    prepared = checked(config, until, command_keys)[0]
+    if left := trained.unfinished(config, until):
+        listed = [f"  pretrain  {printable(str(t))}" for t in left]
+        where = f"{config.run_dir}: would first train in {trained.home(absolute(config))}; nothing is written"
+        return "\n".join([where, *listed, "  then the run, which is checked once they are there"])
+    prepared = checked(trained.first(config, until), until, command_keys)[0]
     rows = plan(prepared, until)
     width = max(map(len, rows))
     lines = [f"  {printable(name):<{width}}  {printable(amount)}" for name, amount in rows.items()]

@@ -208,7 +208,9 @@ def carry(config: Config, until: Until = "report", command_keys: Sequence[str] =
 
     Raises BadInput for what can be known beforehand, with nothing written, and StageFailed for all that comes later.
     """
-    prepared, destination, nodes = checked(config, until, command_keys)
+    from raydistill.pipeline import trained
+
+    prepared, destination, nodes = checked(trained.first(config, until), until, command_keys)
     with prepared.run.at_work(prepared.config.yaml()) as claim, tracked.run(prepared, destination) as tracker:
         try:
             done = run(prepared, until, nodes=nodes, claim=claim)

@@ -9,6 +9,7 @@ import torch
 
 from raydistill import registry
 from raydistill.config import Config
+from raydistill.config.reads import TRAIN
 from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
 from raydistill.methods.base import Method
@@ -23,6 +24,7 @@ from raydistill.models.generator import Generator
 from raydistill.models.maturity import half_trained
 from raydistill.models.text_generator import TextGeneratorSpec, is_pipeline
 from raydistill.models.vae import VaeSpec
+from raydistill.pipeline import automatic
 from raydistill.pipeline.guiding import find_decoder, find_networks
 from raydistill.progress import say
 from raydistill.report.text import plural
@@ -40,7 +42,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
 
     `evaluate` = False leaves baselines and students out, `generate` = False the generator: for verbs that stop before.
     """
-    config = absolute(config)
+    config = automatic.settled(absolute(config))
     if config.cluster.algorithm is not None:
         registry.get("clustering", config.cluster.algorithm)
     run = RunDir(config.run_dir or "", config.artifact_dir)
@@ -144,7 +146,10 @@ def fitting_generator(
 ) -> Generator:
     """As find_generator. Raises BadInput for one that does not go with classes, latents or VAE."""
     generator = find_generator(config, method, {c.class_id: c.class_name for c in classes})
-    generator.check_fits(shape, [c.class_id for c in classes])
+    try:
+        generator.check_fits(shape, [c.class_id for c in classes])
+    except BadInput as e:
+        raise (BadInput(f"{automatic.WITHOUT_GENERATOR}: {e}") if config.generator.path is None else e) from None
     generator.check_vae(vae)
     record = generator.training if isinstance(generator, GeneratorSpec) and config.generator.path is not None else {}
     if (why := half_trained(record)) is not None:
@@ -201,7 +206,7 @@ def absolute(config: Config) -> Config:
         return path if path is None or "://" in path else os.path.abspath(os.path.expanduser(path))
 
     def model(path: str | None) -> str | None:
-        return path if hub.is_id(path) else full(path)
+        return path if path == TRAIN or hub.is_id(path) else full(path)
 
     return config.model_copy(
         update={

@@ -20,6 +20,7 @@ from raydistill.store.location import Location, infos
 AUTO = "auto"
 DEPTH, BREADTH = 5, 8  # levels of folders that are looked into, and folders of a level
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".7z", ".rar", ".tar.xz", ".tar.bz2")
+SPLIT = ("imagefolder", "parquet", "webdataset")  # kinds of several splits
 CALLED = {
     "imagefolder": "folders of images",
     "parquet": "Parquet or Arrow tables",

@@ -145,6 +145,11 @@ def _folders(root: Location) -> list[str]:
     )
 
 
+def splits_there(root: Location) -> list[str]:
+    """Names of the splits in `source.path`, or in the one folder of it that holds them."""
+    return _splits(_home(root, (*SPLIT_NAMES,)))
+
+
 def _splits(root: Location) -> list[str]:
     """Names of the splits that are there."""
     names = [i.base_name.removesuffix(".parquet") for i in _parquet(root)]

@@ -178,6 +178,11 @@ def _expand(split: str) -> Sequence[str]:
     return [f"{match['head']}{i:0{len(match['first'])}d}{tail}.tar" for i in range(first, last + 1)]
 
 
+def splits_there(root: Location) -> list[str]:
+    """Names of the splits in `source.path`."""
+    return _splits(root, _tars(root))
+
+
 def _splits(root: Location, flat: dict[str, pafs.FileInfo]) -> list[str]:
     """Names of the splits that are there, for the error."""
     folders = (i.base_name for i in root.infos() if i.type == pafs.FileType.Directory)

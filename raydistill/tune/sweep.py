@@ -16,7 +16,7 @@ from raydistill.config import Config
 from raydistill.distributed.failures import keep_traceback
 from raydistill.errors import BadInput, RaydistillError, StageFailed
 from raydistill.identity import canonical, fingerprint
-from raydistill.pipeline import beforehand, job, unread
+from raydistill.pipeline import beforehand, job, trained, unread
 from raydistill.pipeline import tracked as pipeline_tracked
 from raydistill.pipeline.heard import heard
 from raydistill.pipeline.preflight import absolute, prepare
@@ -162,7 +162,7 @@ class Sweep:
 
 def main(config: Config, command_keys: Sequence[str] = ()) -> str:
     """Entry of the command line: returns the run directory. Raises as `pipeline.job.carry` does."""
-    plan = planned(absolute(tracked.located(config)), command_keys)
+    plan = planned(absolute(tracked.located(trained.first(config))), command_keys)
     unread.check(plan.held_out, command_keys)
     beforehand.check(plan.held_out, "report")
     store = pipeline_tracked.check(plan.held_out)
