@@ -125,10 +125,12 @@ def test_a_map_without_a_checkpoint_is_refused(tmp_path):
     ({"images_seen": 490_112, "steps": 3829}, "it saw 490,112 images in 3,829 steps"),
     ({"images_seen": 2_000_000, "validation_loss": [[1, 0.9], [2, 0.5]]}, "still fell .* from 0.9 to 0.5"),
     ({"images_seen": 2_000_000, "validation_loss": [[1, 0.5], [2, 0.499]]}, None),
+    ({"images_seen": 320_000, "source": {"images": 1348}}, None),
+    ({"images_seen": 20_000, "source": {"images": 1348}}, "it saw 20,000 images"),
     ({"images_seen": 500, "fine_tuned_from": {"name": "DiT"}}, None),
     ({"validation_loss": "odd", "images_seen": "many"}, None),
     ({}, None),
-], ids=["short", "falling", "flat", "fine-tuned", "odd", "nothing"])  # fmt: skip
+], ids=["short", "falling", "flat", "small set", "few passes", "fine-tuned", "odd", "nothing"])  # fmt: skip
 def test_a_half_trained_generator_says_so(training, says):
     why = half_trained(training)
     assert why is None if says is None else re.search(says, why)

@@ -73,7 +73,8 @@ class TestConfiguration:
             ),
             (["source.classes=[4]"], "give at least two"),
             (["generator.objective=v"], "generator.objective=v does not fit the checkpoint"),
-            (["source.path=/nowhere"], "digits are embedded and have no path"),
+            (["source.kind=digits", "source.path=/nowhere"], "digits are embedded and have no path"),
+            (["source.path=/nowhere"], "/nowhere does not exist"),
         ],
         ids=str,
     )

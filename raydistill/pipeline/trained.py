@@ -25,8 +25,8 @@ WITHOUT_GENERATOR = ("encode", "cluster")  # runs that end before one is asked
 
 
 @dataclass(frozen=True)
-class Training:
-    """One that is left: what of, how many steps, and the seconds that they take here."""
+class Pending:
+    """A training that is left: what of, how many steps, and the seconds that they take here."""
 
     target: str
     steps: int
@@ -55,7 +55,7 @@ def first(config: Config, until: str = "report") -> Config:
     return with_path(config, "generator", pretrain(placed(config, "generator").config))
 
 
-def unfinished(config: Config, until: str = "report") -> list[Training]:
+def unfinished(config: Config, until: str = "report") -> list[Pending]:
     """What `first` would train. Raises BadInput as it does; writes nothing."""
     if config.generator.path != TRAIN:
         return []
@@ -64,7 +64,7 @@ def unfinished(config: Config, until: str = "report") -> list[Training]:
     return trainings(config, until)
 
 
-def trainings(config: Config, until: str = "report") -> list[Training]:
+def trainings(config: Config, until: str = "report") -> list[Pending]:
     """Those that are not finished, in their order. Takes seconds, writes nothing."""
     left, p = [], config.pretrain
     wanted = until not in WITHOUT_GENERATOR
@@ -73,7 +73,7 @@ def trainings(config: Config, until: str = "report") -> list[Training]:
         if plan.finished():
             config = with_path(config, "vae", str(plan.out))
         else:
-            left.append(Training("VAE", p.steps, estimate.seconds(config, len(plan.listing.classes))))
+            left.append(Pending("VAE", p.steps, estimate.seconds(config, len(plan.listing.classes))))
             if wanted:
                 side = config.source.image_size // 2 ** (len(p.vae_channels) - 1)
                 scratch = from_scratch(config.generator.objective or "epsilon", plan.listing.classes)
@@ -86,8 +86,8 @@ def trainings(config: Config, until: str = "report") -> list[Training]:
     return left
 
 
-def _generator(config: Config, classes: int, origin: Origin, shape: tuple[int, int, int]) -> Training:
-    return Training("generator", config.pretrain.steps, estimate.seconds(config, classes, origin, shape))
+def _generator(config: Config, classes: int, origin: Origin, shape: tuple[int, int, int]) -> Pending:
+    return Pending("generator", config.pretrain.steps, estimate.seconds(config, classes, origin, shape))
 
 
 def trains_vae(config: Config) -> bool:
@@ -132,7 +132,7 @@ def with_path(config: Config, section: str, path: str | None) -> Config:
     return config.model_copy(update={section: getattr(config, section).model_copy(update={"path": path})})
 
 
-def total(left: Sequence[Training]) -> str:
+def total(left: Sequence[Pending]) -> str:
     return duration(sum(t.seconds for t in left))
 
 
