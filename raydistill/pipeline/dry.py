@@ -40,9 +40,10 @@ class Looking(Reading):
 
 def main(config: Config, until: Until, command_keys: list[str]) -> str:
     """The plan of work as text. Raises BadInput as the run would, and CorruptArtifact for finished work that is not."""
+    config = absolute(config)
     if left := trained.unfinished(config, until):
         listed = [f"  pretrain  {printable(str(t))}" for t in left]
-        where = f"{config.run_dir}: would first train in {trained.home(absolute(config))}; nothing is written"
+        where = f"{config.run_dir}: would first train in {trained.home(config)}; nothing is written"
         return "\n".join([where, *listed, "  then the run, which is checked once they are there"])
     prepared = checked(trained.first(config, until), until, command_keys)[0]
     rows = plan(prepared, until)

@@ -42,7 +42,7 @@ def sized(overrides: Sequence[str], suffix: str = "") -> Config:
         return config
     given_keys, name = set(keys_of(overrides)), Location.of(config.source.path).name
     chosen = _source(config, given_keys)
-    config = preflight.absolute(load(PRESET, [*_words(chosen), *overrides]))
+    config = load(PRESET, [*_words(chosen), *overrides])
     images = open_splits(config.source)
     chosen |= _of_machine(config) | _of_images(config, images, given_keys)
     chosen = {key: value for key, value in chosen.items() if key not in given_keys}
@@ -68,7 +68,7 @@ def _words(values: Mapping[str, object]) -> list[str]:
 
 def _source(config: Config, given_keys: set[str]) -> dict[str, object]:
     """Which kind lies there, and where its splits are."""
-    source = preflight.absolute(config).source
+    source = detect.settled(config.source)
     kind: dict[str, object] = {"source.kind": source.kind}
     if given_keys & {"source.train", "source.val", "source.search_split"} or source.kind not in detect.SPLIT:
         return kind

@@ -42,7 +42,7 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
 
     `evaluate` = False leaves baselines and students out, `generate` = False the generator: for verbs that stop before.
     """
-    config = automatic.settled(absolute(config))
+    config = absolute(config)
     if config.cluster.algorithm is not None:
         registry.get("clustering", config.cluster.algorithm)
     run = RunDir(config.run_dir or "", config.artifact_dir)
@@ -189,7 +189,7 @@ def main(config: Config) -> str | None:
 
 
 def absolute(config: Config) -> Config:
-    """Local paths made absolute, so that workers elsewhere mean the same place, and the source's kind settled.
+    """Local paths made absolute, so that workers elsewhere mean the same place; kind and method settled.
 
     Raises BadInput in a submitted job.
     """
@@ -208,7 +208,7 @@ def absolute(config: Config) -> Config:
     def model(path: str | None) -> str | None:
         return path if path == TRAIN or hub.is_id(path) else full(path)
 
-    return config.model_copy(
+    config = config.model_copy(
         update={
             "run_dir": full(config.run_dir),
             "artifact_dir": full(config.artifact_dir),
@@ -221,6 +221,7 @@ def absolute(config: Config) -> Config:
             "tracking": destination.absolute(config.tracking),
         }
     )
+    return automatic.settled(config)
 
 
 def check_students(config: Config) -> None:
