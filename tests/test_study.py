@@ -81,9 +81,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
     def numbers(done: Any) -> dict[str, Any]:
         rows = [{"student": "convnet", "training_seed": 0, "last": 0.2, "best": 0.3}]
-        sets = [(t.set.name, t.seed) for t in done.trainings]
+        sets, parts = ([(t.set.name, t.seed) for t in some] for some in (done.trainings, done.on_parts))
         return {"calls": 0.0, "landing": None, "rows": rows, "metrics": {}, "images": 10, "bytes": {"images": 1000},
-                "teacher": None, "protocol_name": "hard", "sets": sets}  # fmt: skip
+                "teacher": None, "protocol_name": "hard", "sets": sets, "parts": parts}  # fmt: skip
 
     monkeypatch.setattr(study, "prepare", prepare)
     monkeypatch.setattr(study, "numbers", numbers)
@@ -134,6 +134,16 @@ def test_sets_that_are_the_same_each_have_a_cell(seen: Seen, tmp_path: Path) -> 
     args = arguments(tmp_path, methods=["one", "two"], variants={n: ["method=kmeans"] for n in ("one", "two")})
     compute(args)
     assert [len(sets) for _, sets in seen.fits] == [2] and len(list(args.out.iterdir())) == 2
+
+
+def test_parts_of_a_set_are_trained_on_in_its_fit_where_redundancy_is_asked_for(seen: Seen, tmp_path: Path) -> None:
+    """The whole split is not cut."""
+    args = arguments(tmp_path, methods=["kmeans"], overrides=["evaluate.redundancy_parts=2"], training_seeds=2, full=1)
+    compute(args)
+    parts = [(f"kmeans part {i} of 2", seed) for i in (1, 2) for seed in (0, 1)]
+    assert seen.fits == [("hard", [("kmeans", 0), ("kmeans", 1), *parts]), ("hard", [(FULL, 0)])]
+    kept = Cell(table.rows(args)[0], 10, 0, "hard").read(args.out) or {}
+    assert kept["sets"] == [["kmeans", 0], ["kmeans", 1]] and kept["parts"] == [list(p) for p in parts]
 
 
 def test_full_data_needs_no_samples(seen: Seen, tmp_path: Path) -> None:

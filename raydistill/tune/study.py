@@ -17,6 +17,7 @@ from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps
 from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.evaluation.trainings import redundancy_parts
 from raydistill.state import Prepared, Results
 from raydistill.tune.cells import DIVERGED, WHOLE, Cell, write
 from raydistill.tune.kept import numbers
@@ -29,6 +30,11 @@ class Sampled:
     cell: Cell
     done: Results
     ref: SetRef
+
+    @property
+    def refs(self) -> list[SetRef]:
+        """The set, and its parts where redundancy is asked for."""
+        return [self.ref, *redundancy_parts(self.done.prepared.config, [self.ref])]
 
     @property
     def training_seeds(self) -> range:
@@ -114,10 +120,14 @@ def fit_of(config: Config) -> str:
 
 
 def together(fit: Sequence[Sampled]) -> Iterator[tuple[Cell, Results]]:
-    """Trains on all sets in one fit; sets that rows have made alike are trained on once."""
+    """Trains on all sets, and on their parts where redundancy is asked for, in one fit; sets that rows have made alike
+    are trained on once."""
     steps = Steps(fit[0].done.prepared)
-    trained = iter(steps.paired([(s.ref, seed) for s in fit for seed in s.training_seeds]))
-    for s in fit:
-        s.done.trainings = [t for _ in s.training_seeds for t in next(trained)]
+    of_cells = [[(ref, seed) for ref in s.refs for seed in s.training_seeds] for s in fit]
+    trained = iter(steps.paired([pair for pairs in of_cells for pair in pairs]))
+    for s, pairs in zip(fit, of_cells, strict=True):
+        every = [t for _ in pairs for t in next(trained)]
+        s.done.trainings = [t for t in every if t.set.redundancy_part is None]
+        s.done.on_parts = [t for t in every if t.set.redundancy_part is not None]
         job.judge(steps.beside(s.done.prepared), s.done)
         yield s.cell, s.done
