@@ -8,8 +8,8 @@ All in one run on the same threads: a step of the generator with classifier-free
 batch through the VAE's decoder, with checkpointing, through a tiny decoder (of untrained weights if none is given), by
 classifiers of latents, and with gradients through the generator; two untrained convnets judge. Wall seconds suffer from
 whatever else the machine does, CPU seconds hardly: the ratio is of these, on a GPU of the wall. Bytes are counted, not
-measured: the tensors that autograd keeps for the way back, on any device the same. --sd has random weights of the
-published shape and no generator.
+measured: the tensors that autograd keeps for the way back, on any device the same. Where guidance acts at every nth
+step, the ratio is the mean over the steps of its window. --sd has random weights of the published shape, no generator.
 """
 
 from __future__ import annotations
@@ -201,20 +201,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             "pixel, checkpointing": (vae, judge, {"checkpointing": True}),
             "tiny decoder": (Vae(VaeSpec(tiny), at), judge, {}),
             "latent": (vae, latent, {"space": "latent"}),
+            "pixel, every 6th step": (vae, judge, {"every": 6}),
+            "tiny decoder, every 4th step": (Vae(VaeSpec(tiny), at), judge, {"every": 4}),
         }
         if generator is not None:
             kinds["pixel, through the generator"] = (vae, judge, {"through_denoiser": True})
             kinds["latent, through the generator"] = (vae, latent, {"space": "latent", "through_denoiser": True})
-        memory = {}
+        memory, shares = {}, {}
         for name, (decoder, judges, more) in kinds.items():
             settings = LearnabilityConfig(micro_batch=args.batch, **more)
-            guidance = Learnability(GuidanceConfig(), "epsilon", settings)
+            guidance, shares[name] = Learnability(GuidanceConfig(), "epsilon", settings), 1 / settings.every
             roles = {CURRENT: judges, REFERENCE: judges}
             differentiable = None if generator is None else denoise
             guidance.bind(Networks(1.0, class_ids, decoder, roles, differentiable))
             rows[name] = median(lambda g=guidance: g.delta(pred, slots), args.repeat, sync)
             memory[name] = held(guidance, pred, slots)
-    report(rows, memory, load, args)
+    report(rows, memory, shares, load, args)
     return 0
 
 
@@ -237,13 +239,20 @@ def median(call: Callable[[], object], repeat: int, sync: Callable[[], object]) 
     return statistics.median(wall), statistics.median(cpu)
 
 
-def report(rows: dict[str, tuple[float, float]], memory: dict[str, int], load: float, args: argparse.Namespace) -> None:
+def report(
+    rows: dict[str, tuple[float, float]],
+    memory: dict[str, int],
+    shares: dict[str, float],
+    load: float,
+    args: argparse.Namespace,
+) -> None:
+    """`shares`: at how many of the steps of its window each acts."""
     base = rows.get("unguided step")
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
     kind = 0 if args.device == "cuda" else 1
     cells = []
     for name, seconds in rows.items():
-        ratio = f"{(base[kind] + seconds[kind]) / base[kind]:.2f} x" if base and name in memory else ""
+        ratio = f"{1 + shares[name] * seconds[kind] / base[kind]:.2f} x" if base and name in memory else ""
         share = f"{memory[name] / args.batch / 1e6:,.1f}" if name in memory else ""
         cells.append([name, *(f"{s:.3g}" for s in seconds), ratio, share])
     head = ["what", "seconds a batch", "CPU seconds", "guided / unguided step", "MB held an image"]

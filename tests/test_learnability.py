@@ -294,6 +294,32 @@ class TestBesideOthers:
             LearnabilityConfig(start=0.2, stop=0.3)
 
 
+class TestEverySoManyth:
+    def test_it_acts_at_the_steps_whose_index_it_divides(self) -> None:
+        """And says the same there as if it acted at all: nothing is remembered from step to step."""
+        some, every = guide(every=6), guide()
+        at = [s for s in steps(50) if some.window.active(s)]
+        assert [s.index for s in at] == [42, 36, 30, 24, 18, 12] and every.window.count(50) == 36
+        assert some.window.count(50) == 6
+        pred, slots = prediction(at[0], noise(0), noise(1)), batch(3)
+        assert torch.equal(some.delta(pred, slots), every.delta(pred, slots))
+
+    def test_at_the_others_the_path_is_unguided(self) -> None:
+        free = sample(DATA, steps(10), Ddpm(), None, batch(3))
+        once = sample(DATA, steps(10), Ddpm(), guide("mean", every=8), batch(3))
+        inside = sample(DATA, steps(10), Ddpm(), guide("mean", start=0.85, stop=0.75), batch(3))
+        assert torch.equal(once, inside) and not torch.equal(once, free), "index 8 alone"
+
+    def test_where_it_leaves_no_step_it_is_refused(self) -> None:
+        with pytest.raises(BadInput, match="holds none of the 10 steps whose index 10 divides"):
+            resolve(config(method="lgd", learnability={"every": 10}, sampler={"steps": 10}))
+        assert resolve(config(method="lgd", learnability={"every": 10}, sampler={"steps": 20})), "more steps"
+
+    def test_of_a_flow_it_is_refused(self) -> None:
+        with pytest.raises(BadInput, match=r"learnability\.every=2 counts steps of diffusion"):
+            guide("velocity", every=2)
+
+
 def write_judge(folder: Path, seed: int) -> LatentClassifierSpec:
     """An untrained classifier of latents."""
     torch.manual_seed(seed)

@@ -51,12 +51,26 @@ class TestFormulas:
 class TestFall:
     def of(self, w2: np.ndarray, k: np.ndarray, dim: int = 4) -> AtomCurve:
         squares = np.square(w2)[:, None].repeat(3, 1)
-        return AtomCurve("kmeans", k, squares * 2, squares * 1.5, squares, dim, 3)
+        return AtomCurve("kmeans", k, squares * 2, squares * 1.5, squares, dim, ("tench", "church", "<hr>"))
 
     def test_its_slope_is_that_of_a_power(self) -> None:
         k = np.array([1, 2, 5, 10])
         assert self.of(3.0 * k**-0.25, k).slope == pytest.approx(-0.25)
         assert self.of(np.array([1.0, 0.5, 0.1, 0.0]), k).slope is None
+
+    def test_each_class_has_a_slope_of_its_own_beside_the_rate(self) -> None:
+        k = np.array([1, 2, 5, 10])
+        falls = np.stack([3.0 * k**-0.25, 2.0 * k**-0.5, np.array([1.0, 0.5, 0.1, 0.0])], axis=1)
+        fall = AtomCurve("clvq", k, 2 * falls**2, falls**2, falls**2, 4, ("tench", "church", "<hr>"))
+        slopes = {c.name: c.slope for c in fall.of_classes}
+        assert slopes == {"tench": pytest.approx(-0.25), "church": pytest.approx(-0.5), "<hr>": None}
+        assert fall.rate == -0.25 and fall.slope is not None
+        html = render(report(atoms=(AtomDistances("ddoq", "prototypes", *np.ones((3, 3))),), fall=fall))
+        section = html[html.index('id="quantisation"') :]
+        assert section.count('<polyline class="curve each"') == 3 and "<hr>" not in section
+        rows = re.findall(r"<tr><td>(church|All|&lt;hr&gt;)</td>(.*?)</tr>", section, re.S)
+        assert [name for name, _ in rows[:3]] == ["church", "&lt;hr&gt;", "All"]
+        assert "0.5" in rows[0][1] and "–</td>" in rows[1][1] and rows[0][1].count("<td") == len(k) + 2
 
     def test_how_many_atoms_are_tried(self) -> None:
         assert counts(1, 1000) == [1, 2, 5, 10] and counts(50, 1000) == [1, 2, 5, 10, 20, 50]

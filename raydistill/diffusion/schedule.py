@@ -122,23 +122,26 @@ def path(
 
 @dataclass(frozen=True)
 class Window:
-    """Where guidance acts: stop < fraction <= start, as fractions of the noise path (1 = pure noise)."""
+    """Where guidance acts: stop < fraction <= start, as fractions of the noise path (1 = pure noise), and of these
+    steps at those whose index `every` divides."""
 
     start: float = 1.0
     stop: float = 0.0
+    every: int = 1
 
     def active(self, step: Placed) -> bool:
-        return self.stop < step.fraction <= self.start
+        return self.stop < step.fraction <= self.start and step.index % self.every == 0
 
     def count(self, steps: int) -> int:
         """Active steps among `steps`."""
-        return sum(self.stop < i / steps <= self.start for i in range(steps))
+        return sum(self.stop < i / steps <= self.start for i in range(0, steps, self.every))
 
     def check(self, steps: int) -> None:
         """Raises BadInput for a window without an active step: guidance that silently does nothing."""
         if self.count(steps) == 0:
             raise BadInput(
-                f"guidance: the window ({self.start}, {self.stop}] holds none of the {steps} steps "
+                f"guidance: the window ({self.start}, {self.stop}] holds none of the {steps} steps"
+                f"{f' whose index {self.every} divides' if self.every > 1 else ''} "
                 f"(fractions 0 to {(steps - 1) / steps:.3g}); widen it or take more steps"
             )
 

@@ -15,6 +15,7 @@ from raydistill.config.base import Fraction
 from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.prediction import FlowPrediction, Prediction
 from raydistill.diffusion.schedule import Placed, Window
+from raydistill.errors import BadInput
 from raydistill.guidance.base import Guidance
 from raydistill.guidance.gradient import gradient
 from raydistill.registry import register
@@ -26,7 +27,7 @@ MEMORY = "memory"  # in a batch's context: latents (B, M, C, h, w) in generator 
 class LearnabilityConfig(Section):
     """Used by guidance `learnability` (LGD). The window is its own, and none of section `guidance` is read."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"space", "through_denoiser"})
+    later: ClassVar[frozenset[str]] = frozenset({"space", "through_denoiser", "every"})
 
     scale: Annotated[
         float,
@@ -64,6 +65,15 @@ class LearnabilityConfig(Section):
     stop: Annotated[
         Fraction, Field(description="window stop; it acts while stop < fraction <= start"), Search(0.0, 0.8)
     ] = 0.18
+    every: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1000,
+            description="it acts at each so-many-th step of its window (those whose index it divides): cheaper by as "
+            "much, and weaker, of diffusion only; 1 = all",
+        ),
+    ] = 1
     space: Annotated[
         Literal["pixel", "latent"],
         Field(description="what its classifiers see: decoded images, or latents, which is far cheaper"),
@@ -112,8 +122,14 @@ class Learnability(Guidance):
     section: ClassVar[tuple[str, type[Section]] | None] = ("learnability", LearnabilityConfig)
 
     def __init__(self, numbers: GuidanceConfig, space: Space, settings: LearnabilityConfig | None = None) -> None:
+        """Raises BadInput for every > 1 of a flow, within whose intervals samplers ask at times that have no index."""
         self.space, self.settings = space, settings or LearnabilityConfig()
-        self.window = Window(self.settings.start, self.settings.stop)
+        if space == "velocity" and self.settings.every > 1:
+            raise BadInput(
+                f"learnability.every={self.settings.every} counts steps of diffusion, and this sampler walks a flow; "
+                "leave it out, or take fewer sampler.steps"
+            )
+        self.window = Window(self.settings.start, self.settings.stop, self.settings.every)
 
     @classmethod
     def acts(cls, numbers: GuidanceConfig, settings: LearnabilityConfig) -> bool:

@@ -41,8 +41,18 @@ class AtomDistances:
 
 
 @dataclass(frozen=True)
+class ClassFall:
+    """W2 (least) of one class at each K (n,), and its slope."""
+
+    name: str
+    w2: np.ndarray
+    slope: float | None
+
+
+@dataclass(frozen=True)
 class AtomCurve:
-    """Wasserstein-2 squared (n, C) of C `classes` to `k` (n,) atoms each, ascending, of latents of `dim` numbers."""
+    """Wasserstein-2 squared (n, C) of C `classes`, the names, to `k` (n,) atoms each, ascending, of latents of `dim`
+    numbers."""
 
     algorithm: str
     k: np.ndarray
@@ -50,7 +60,7 @@ class AtomCurve:
     weighted: np.ndarray
     least: np.ndarray
     dim: int
-    classes: int
+    classes: tuple[str, ...]
 
     def overall(self, kind: str) -> np.ndarray:
         """W2 over classes (n,), the root of the mean square."""
@@ -59,15 +69,27 @@ class AtomCurve:
     @property
     def slope(self) -> float | None:
         """Of log W2 (least) over log K by least squares; None where it reaches 0."""
-        w2 = self.overall("least")
+        return self._slope(self.overall("least"))
+
+    @property
+    def rate(self) -> float:
+        """The slope where the latents fill all their dimensions, K^(-1/d)."""
+        return -1 / self.dim
+
+    @property
+    def of_classes(self) -> list[ClassFall]:
+        every = np.sqrt(self.least).T
+        return [ClassFall(name, w2, self._slope(w2)) for name, w2 in zip(self.classes, every, strict=True)]
+
+    def _slope(self, w2: np.ndarray) -> float | None:
         return float(np.polyfit(np.log(self.k), np.log(w2), 1)[0]) if w2.min() > 0 else None
 
 
 def draw(curve: AtomCurve) -> Markup:
-    """Log-log, a line a kind, and K^(-1/d) through the first point of the least."""
+    """Log-log, a line a kind, K^(-1/d) through the first point of the least, and a thin line a class, its least."""
     lines = {kind: curve.overall(kind) for kind in KINDS}
-    rate = lines["least"][0] * (curve.k / curve.k[0]) ** (-1 / curve.dim)
-    every = np.concatenate([*lines.values(), rate])
+    rate = lines["least"][0] * (curve.k / curve.k[0]) ** curve.rate
+    every = np.concatenate([*lines.values(), rate, *(c.w2 for c in curve.of_classes)])
     low, high = float(every[every > 0].min(initial=1e-12)), float(every.max(initial=1e-9))
     ends = np.log(curve.k[[0, -1]])
 
@@ -81,7 +103,11 @@ def draw(curve: AtomCurve) -> Markup:
     def path(values: np.ndarray) -> str:
         return " ".join(f"{x(k):.1f},{y(float(v)):.1f}" for k, v in zip(curve.k, values, strict=True))
 
-    body = [f'<polyline class="curve rate" points="{path(rate)}"/>']
+    body = [
+        f'<polyline class="curve each" points="{path(c.w2)}"><title>{escape(c.name)}</title></polyline>'
+        for c in curve.of_classes
+    ]
+    body.append(f'<polyline class="curve rate" points="{path(rate)}"/>')
     for i, (kind, values) in enumerate(lines.items()):
         body.append(f'<polyline class="curve line{i}" points="{path(values)}"/>')
         for k, v in zip(curve.k, values, strict=True):

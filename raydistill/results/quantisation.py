@@ -69,13 +69,14 @@ def curve(done: Results) -> AtomCurve | None:
     info, classes = done.prepared.splits.train.classes, []
     for index, table in islice(done.classes.classes(["latent"]), CURVE_CLASSES):
         real = _rows(table["latent"])
-        classes.append((info[index].class_id, real[evenly(len(real), CURVE_ROWS)]))
+        classes.append((info[index], real[evenly(len(real), CURVE_ROWS)]))
     ks = counts(config.ipc, min(len(real) for _, real in classes))
     if len(ks) < 2:
         return None
-    values = [[_quantised(real, kind, config, c, k) for c, real in classes] for k in ks]
+    values = [[_quantised(real, kind, config, c.class_id, k) for c, real in classes] for k in ks]
     equal, weighted, least = np.moveaxis(np.array(values), 2, 0)
-    return AtomCurve(name, np.array(ks), equal, weighted, least, classes[0][1].shape[1], len(classes))
+    names = tuple(c.class_name for c, _ in classes)
+    return AtomCurve(name, np.array(ks), equal, weighted, least, classes[0][1].shape[1], names)
 
 
 def counts(ipc: int, images: int) -> list[int]:
