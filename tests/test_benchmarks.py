@@ -24,6 +24,8 @@ import sweep_speed
 import torch
 from measure import Commit, Watched
 
+from raydistill.guidance.learnability import LearnabilityConfig
+
 
 @pytest.mark.parametrize(
     "module",
@@ -174,6 +176,18 @@ class TestLoops:
         placement = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
         mine = Vae(VaeSpec(str(weights / "taesd")), placement).encode(torch.from_numpy(pixels)).numpy()
         np.testing.assert_allclose(np.load(tmp_path / "out.npz")["latent"], mine, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradients_of_a_decoder_of_256_px_fit_a_card_of_24_gb_and_the_page_says_how_large_they_are(
+    dtype: torch.dtype,
+) -> None:
+    whole, weights = learnability_speed.counted(256, 64, False, dtype)
+    page = (Path(learnability_speed.__file__).parents[1] / "docs" / "methods.md").read_text()
+    assert f"{(whole - weights) / 1e6:,.0f} MB" in page.replace("\n", " ")
+    assert LearnabilityConfig().micro_batch * (whole - weights) + weights < 24e9 - 2.7e9, "beside DiT-XL/2"
+    saved, same = learnability_speed.counted(256, 64, True, dtype)
+    assert saved - same < (whole - weights) / 4
 
 
 def test_bytes_held_are_fewer_with_checkpointing(tmp_path: Path) -> None:
