@@ -83,6 +83,9 @@ def test_a_result_page_shows_the_study_that_is_kept(finished: Finished, tmp_path
     text = result_of_sweep.summary(args)
     assert text.startswith(f"**{finished.study['verdict']}.** 4 trials by grid over sampler.steps of 2, 3;")
     assert "; 2 minutes." in text and "| trial | sampler.steps | guidance.scale | held out, % |" in text
+    assert "plot.svg" not in text
+    result_of_sweep.plot(finished.study, tmp_path / "plot.svg")
+    assert f"](../../benchmarks/results/{tmp_path.name}/plot.svg)" in result_of_sweep.summary(args)
     rows = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if line.startswith("| ")]
     assert set(rows) >= {*(f"trial {i}" for i in range(4)), "default", "test images, by further seeds"}
 

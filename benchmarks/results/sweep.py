@@ -5,8 +5,8 @@
 
 The run directory is WORK/sweep-ROW, with the study page and best.yaml in it; stage outputs lie in WORK/artifacts, which
 all rows share. Killed and given again it goes on. What is kept is study.json with when, where and by which commit it
-was made; `--print` gives its table. The default of a sweep is the configuration as it is, so that the first line says
-whether that is beaten.
+was made, and a plot of it; `--print` gives its table. The default of a sweep is the configuration as it is, so that the
+first line says whether that is beaten.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import figure
 from grids import markdown, stamp
 
 from raydistill import cli, strict_json
@@ -31,10 +32,12 @@ from raydistill.store.location import Location
 from raydistill.store.rundir import STUDY
 from raydistill.tune import cells, verdict
 from raydistill.tune.live import SECONDS
-from raydistill.tune.page import best_first, estimate, points, value
+from raydistill.tune.page import best_first, estimate, points, value, whole
+from raydistill.tune.parallel import logarithmic
 
 HERE = Path(__file__).resolve().parent
 ROWS = HERE / "sweeps.yaml"
+PLOT = "plot.svg"
 
 
 def path(args: argparse.Namespace) -> Path:
@@ -52,12 +55,43 @@ def compute(args: argparse.Namespace) -> int:
     root = Location.of(str(run))
     about = {"machine": f"{os.cpu_count()} cores, {platform.machine()}", "made": stamp()}
     about |= strict_json.mapping((root / SECONDS).read())  # over all starts
-    cells.write(path(args), {"study": strict_json.mapping((root / STUDY).read()), **about})
+    study = strict_json.mapping((root / STUDY).read())
+    cells.write(path(args), {"study": study, **about})
+    plot(study, args.out / PLOT)
     return 0
 
 
+def plot(study: Mapping[str, Any], file: Path) -> None:
+    """A panel a knob: accuracy of the trials over it with intervals over seeds, the winner in colour, the default as a
+    band."""
+    sheet, panels = figure.panels(1, len(study["knobs"]), 3.6)
+    default = study["default"]["score"]
+    for axes, key in zip(panels[0], study["knobs"], strict=True):
+        for t in (t for t in whole(study) if key in t["values"]):
+            score, best = t["score"], t["name"] == study["winner"]["trial"]
+            low, high = (score["mean"] if score[end] is None else score[end] for end in ("low", "high"))
+            around = [[100 * (score["mean"] - low)], [100 * (high - score["mean"])]]
+            colour = figure.COLOURS[1] if best else figure.COLOURS[5]
+            at = {"fmt": "o", "markersize": 4, "color": colour, "elinewidth": 1, "zorder": 3 if best else 2}
+            axes.errorbar(t["values"][key], 100 * score["mean"], around, **at)
+        axes.axhline(100 * default["mean"], color=figure.COLOURS[0], linestyle="--", linewidth=1)
+        if default["low"] is not None:
+            axes.axhspan(100 * default["low"], 100 * default["high"], color=figure.COLOURS[0], alpha=0.1, linewidth=0)
+        if logarithmic(study, key):
+            figure.whole_numbers(axes, ends(t["values"][key] for t in whole(study) if key in t["values"]))
+        axes.set(xlabel=key, ylabel="held out, %")
+    figure.save(sheet, file)
+
+
+def ends(values: Iterable[float]) -> list[float]:
+    """The least, the middle in logarithms and the largest, to two digits."""
+    every = sorted(values)
+    marks = (every[0], (every[0] * every[-1]) ** 0.5, every[-1])
+    return [float(f"{v:.2g}") for v in marks] if every else []
+
+
 def summary(args: argparse.Namespace) -> str:
-    """The verdict, the three scores, and every trial, best first; nothing before there is a study."""
+    """The verdict, the three scores, every trial, best first, and the plot; nothing before there is a study."""
     if not path(args).exists():
         return ""
     kept = strict_json.mapping(path(args).read_bytes())
@@ -71,6 +105,8 @@ def summary(args: argparse.Namespace) -> str:
         " ".join([luck, *([f"How much each knob mattered: {shares}."] if shares else [])]),
         trials(study),
     ]
+    if (args.out / PLOT).exists():
+        parts.append(f"![accuracy over each knob](../../benchmarks/results/{args.out.name}/{PLOT})")
     return "\n\n".join(parts)
 
 
