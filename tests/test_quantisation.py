@@ -106,7 +106,10 @@ def test_a_run_tells_how_far_its_atoms_are_before_and_after_weighting(tmp_path: 
         done = job.run(prepare(asked), execute=serial)
     result = json.loads((tmp_path / "run/result.json").read_bytes())
     w2 = {k: v for k, v in result.items() if "w2/" in k}
-    assert (tmp_path / "run/report.html").read_text().count("W2 over the number of atoms") == 1
+    page = (tmp_path / "run/report.html").read_text()
+    assert page.count("W2 over the number of atoms") == 1 and page.count('<polyline class="curve each"') == 2
+    rows = page[page.index("How W2 falls in each class") :]
+    assert "<tr><td>three</td>" in rows and "<tr><td>seven</td>" in rows
     assert {k.partition("w2/")[0] for k in w2} == {"", "metrics/d4m/"}, "of what has atoms that are weighed"
     for what in ("prototypes", "syntheses"):
         equal, weighted, least = (w2[f"w2/{what}/{kind}"] for kind in ("equal", "weighted", "least"))
