@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import generators
 import numpy as np
@@ -26,6 +27,7 @@ from raydistill.pretraining.output import command
 from raydistill.pretraining.plan import Plan, make_plan
 from raydistill.pretraining.size import of as size_of
 from raydistill.pretraining.trainer import Trainer, read_state
+from raydistill.pretraining.validation import Validation
 
 TABLE = "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight"
 ANIMALS = [*"abcdefg", "seven", "eight", "nine"]  # ids of a checkpoint, of which none is a digit
@@ -105,6 +107,28 @@ def test_what_is_taught_can_be_distilled_with(tmp_path, trainable):
     assert kept == (trainable == "vectors")
     trained = sum(p.numel() for p in trainer.trained)
     assert size_of(plan).trained == trained
+
+
+def test_validation_begins_before_the_first_step(tmp_path, monkeypatch):
+    """The worker's loop, by itself: what Ray Train would tell it is given here."""
+    from raydistill.distributed.pretrain import loop
+
+    plan = planned(tmp_path, "pretrain.steps=2", "pretrain.validate_every=2")
+    plan.out.mkdir()
+    latents = training_latents(np.random.default_rng(0).standard_normal((6, *plan.latent_shape)), np.arange(6) % 3)
+    trainer = Trainer(plan.generator_task(latents, "cpu"), 2, 1e-2, 0.5)
+    names = [c.class_name for c in plan.listing.classes]
+    held = Validation(trainer.task, latents, VaeSpec(None), plan.config.sampler, names)
+    before = held.loss(trainer.task.net, trainer.group)
+    alone = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr(loop.ray.train, "get_context", lambda: alone)
+    monkeypatch.setattr(loop, "_prepare", lambda *_: (trainer, held))
+    monkeypatch.setattr(loop, "_report", lambda *_: None)
+    lines, silent = [], SimpleNamespace(remote=lambda _: None)
+    loop._train(plan, {}, SimpleNamespace(say=SimpleNamespace(remote=lines.append), put=silent))
+    assert [step for step, _ in trainer.validation] == [0, 2] and trainer.validation[0][1] == before
+    assert lines == [f"before the first step: validation loss {before:.4g}"]
+    assert sorted(p.name for p in (plan.out / "samples").iterdir()) == ["step-000000.png", "step-000002.png"]
 
 
 def test_which_rows_are_taken_is_part_of_the_fingerprint_and_of_the_command(tmp_path):

@@ -79,7 +79,8 @@ class TestSizes:
         assert (c.source.image_size, c.ipc, c.run_dir) == (32, 6, "runs/folder-train"), "of 32 training images a class"
         said = capsys.readouterr().err
         assert "source.train=. source.val=split:0.2" in said and "ipc=6" in said
-        assert "generator.path=train would take about 2.8 h on this machine" in said
+        assert "a generator of these classes would train for about 2.8 h on this machine" in said
+        assert "mgd3" not in said
 
     def test_what_is_given_stays(self, tiny_folder: Path) -> None:
         keys = ["source.image_size=48", "ipc=2", "source.val=val", "run_dir=mine", "method=random"]
@@ -169,6 +170,8 @@ class TestTrainFirst:
             ("method=kmeans",): "takes real images and asks no generator",
             ("artifact_dir=s3://bucket/a",): "is no folder",
             ("pretrain.out=here",): "pretrain.out: distill does not read it",
+            (*SMALL, "sampler.steps=2"): "holds none of the 2 steps",
+            (*SMALL, "ipc=9"): "ipc=9 is more than the 4 images",
         }.items():
             assert cli.main(["distill", f"source.path={tiny_folder}", "generator.path=train", *more]) == 2
             assert says in capsys.readouterr().err

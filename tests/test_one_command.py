@@ -13,7 +13,7 @@ from samples import write_folder
 
 SMALL = [
     *("pretrain.steps=2", "pretrain.batch=4", "pretrain.vae_channels=[8,8]", "pretrain.layers=1", "pretrain.heads=2"),
-    *("pretrain.head_dim=8", "sampler.steps=2", "sampler.cfg_scale=1", "ipc=1", "evaluate.seeds=1"),
+    *("pretrain.head_dim=8", "sampler.steps=3", "sampler.cfg_scale=1", "ipc=1", "evaluate.seeds=1"),
     *("evaluate.width=8", "evaluate.protocol.visits=32", "evaluate.protocol.evaluations=1", "evaluate.full=false"),
     *("metrics.names=[]", "ray.object_store_mb=128"),
 ]
@@ -40,5 +40,5 @@ def test_a_generator_is_trained_first_and_found_by_later_runs(tmp_path: Path) ->
     assert kept["method"] == "mgd3" and kept["source"]["val"] == "split:0.2"
     assert sorted(p.name.partition("-")[0] for p in models.iterdir()) == ["generator", "vae"]
 
-    later = distilled(tmp_path, "generator.path=train", *SMALL, "run_dir=runs/later", "sampler.steps=3", "--dry-run")
+    later = distilled(tmp_path, "generator.path=train", *SMALL, "run_dir=runs/later", "sampler.steps=4", "--dry-run")
     assert later.returncode == 0 and "would be carried to report" in later.stdout, later.stderr[-2000:]

@@ -18,7 +18,7 @@ from raydistill.models import hub
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.text_generator import is_pipeline
 from raydistill.pipeline import preflight, trained
-from raydistill.pipeline.automatic import AUTO, WITHOUT, method_of
+from raydistill.pipeline.automatic import AUTO, WITH_GENERATOR, WITHOUT, method_of
 from raydistill.progress import say
 from raydistill.sources import detect, splits
 from raydistill.sources.base import Splits, open_splits
@@ -57,8 +57,9 @@ def sized(overrides: Sequence[str], suffix: str = "") -> Config:
     if new and config.method == AUTO and method_of(config) == WITHOUT:
         as_trained = trained.with_path(config, "generator", TRAIN)
         chosen |= _of_images(as_trained, images, given_keys)
-        left = trained.unfinished(load(PRESET, [*_words(chosen), *overrides, f"generator.path={TRAIN}"]))
-        say("method", f"generator.path=train would take about {trained.total(left)} on this machine")
+        more = [f"method={WITH_GENERATOR}", f"generator.path={TRAIN}"]
+        left = trained.trainings(preflight.absolute(load(PRESET, [*_words(chosen), *overrides, *more])))
+        say("method", f"a generator of these classes would train for about {trained.total(left)} on this machine")
     return config
 
 

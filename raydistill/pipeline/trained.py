@@ -12,8 +12,11 @@ from raydistill.config import Config
 from raydistill.config.reads import TRAIN
 from raydistill.distributed.pretrain.job import pretrain
 from raydistill.errors import BadInput
+from raydistill.models import hub
+from raydistill.models.checkpoint import packaged
+from raydistill.models.denoiser import GeneratorSpec
 from raydistill.pipeline.automatic import method_of
-from raydistill.pipeline.preflight import absolute
+from raydistill.pipeline.preflight import absolute, check_steps, prepare
 from raydistill.pretraining import estimate
 from raydistill.pretraining.origin import Origin, from_scratch
 from raydistill.pretraining.plan import Plan, make_plan
@@ -44,8 +47,7 @@ def first(config: Config, until: str = "report") -> Config:
     if config.generator.path != TRAIN:
         return config
     config = absolute(config)
-    check(config)
-    if (left := trainings(config, until)) != []:
+    if (left := unfinished(config, until)) != []:
         say("generator", f"trained first, about {total(left)} on this machine: {'; '.join(map(str, left))}")
         say("generator", f"kept in {home(config)} for later runs; interrupt it, and the same command goes on")
     if trains_vae(config):
@@ -56,12 +58,15 @@ def first(config: Config, until: str = "report") -> Config:
 
 
 def unfinished(config: Config, until: str = "report") -> list[Pending]:
-    """What `first` would train. Raises BadInput as it does; writes nothing."""
+    """What `first` would train. Raises BadInput as it does, also for what the run would refuse afterwards."""
     if config.generator.path != TRAIN:
         return []
     config = absolute(config)
     check(config)
-    return trainings(config, until)
+    left = trainings(config, until)
+    if left:
+        check_run(config, until)
+    return left
 
 
 def trainings(config: Config, until: str = "report") -> list[Pending]:
@@ -126,6 +131,17 @@ def check(config: Config) -> None:
             f"generator.path=train: {home(config)} is no folder, and models are read from folders; give artifact_dir "
             "as a path that every node sees, or train one with jobs/pretrain.py"
         )
+
+
+def check_run(config: Config, until: str) -> None:
+    """Raises BadInput for what of the run itself can be known before its generator is there: all but its weights."""
+    without = with_path(config, "generator", None)
+    prepared = prepare(without, evaluate=until in ("evaluate", "report"), generate=False)
+    init = hub.find("generator", config.pretrain.init, None).folder
+    alike = GeneratorSpec(init or packaged("flow" if config.generator.objective == "flow" else "generator"))
+    for v in (one for variant in prepared.variants for one in variant.makers()):
+        if v.sampling is not None:
+            check_steps(v.sampling, alike)
 
 
 def with_path(config: Config, section: str, path: str | None) -> Config:
