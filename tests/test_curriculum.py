@@ -244,3 +244,16 @@ def test_it_adds_to_what_leads_its_base(base: str, led_by: str, root: Path) -> N
     assert all(row["prototype_id"] == 0 and row["landing"] is not None for row in table)
     pushes = {"push", *((f"push {led_by}", "push learnability") if led_by else ())}
     assert {name for name in names if name.startswith("push")} == pushes and "score" in names
+
+
+def test_weights_and_a_start_go_with_it(root: Path) -> None:
+    """Of its increments; the seed has those of its own method."""
+    more = {"sampler": {"steps": 4, "cfg_scale": 1.0}, "guidance": {"stop": 0.0}, "start": {"strength": 0.5}}
+    led = {"base": "mgd3", "increment": 2, "candidates": 1}
+    synthesis, _ = grown(prepared(root, ipc=4, lgd=led, weights={"mode": "density"}, **more))
+    table = synthesis.parts[1].read(["class_index", "nfe", "trace"]).to_pylist()
+    assert {row["nfe"] for row in table} == {2}, "half of the steps run"
+    assert all(traced(row, "score") is not None for row in table), "and one of them is led"
+    weights = np.array([row["weight"] for row in rows(synthesis)]).reshape(2, 4)  # by class and slot
+    seed, grew = weights[:, :2], weights[:, 2:]
+    assert (seed == 1).all() and grew.mean(1) == pytest.approx(1.0) and np.ptp(grew) > 0
