@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "cluster.yaml", ROOT / "docs" / "clusters" / "gcp.yaml"]
 GPUS = ["encode.num_gpus=1", "sample.num_gpus=1", "evaluate.num_gpus=1"]
 ONES = dict.fromkeys(rates.CORE, 1.0)
-CORE = Rates("CPU core", ONES, {}, {"ray": 4.0, "tasks": 1.0, "worker": 3.0, "fit": 5.0})
+CORE = Rates("CPU core", ONES, {}, {"ray": 4.0, "tasks": 1.0, "worker": 3.0, "student": 3.0, "fit": 5.0})
 
 
 def cluster(spot: int, on_demand: int = 0, up_s: float = 0.0, idle_s: float = 0.0) -> Fleet:

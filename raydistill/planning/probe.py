@@ -6,6 +6,7 @@ CPU seconds of one thread are those of an idle machine, nearly, however busy thi
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import subprocess
 import sys
@@ -26,9 +27,8 @@ from raydistill.config import Config, Pool
 from raydistill.config import text as yaml
 from raydistill.errors import StageFailed, one_line
 from raydistill.evaluation.images import ImageSet
-from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.score import examine
-from raydistill.evaluation.train import Student, count_steps, train_student
+from raydistill.evaluation.train import Student, train_student
 from raydistill.methods.resolve import SamplingPlan, Variant
 from raydistill.models import loaded
 from raydistill.models.device import device_kind, placement
@@ -45,6 +45,8 @@ from raydistill.store import schemas
 IMAGES = 32  # that are read and written
 STEPS = 4  # of the sampler
 TESTED = 250
+TRAINED = 5e10  # FLOPs, about, of steps of a student
+TABLE = 8_000_000  # bytes
 
 
 def in_worker(config: Config) -> RateRecord:
@@ -65,23 +67,31 @@ def in_worker(config: Config) -> RateRecord:
     return rates.of_text(done.stdout, "probe")
 
 
-def measure(config: Config, variants: Sequence[Variant], facts: Facts) -> RateRecord:
-    """Rates of a core for the kinds of work whose networks and images are there; of others bounds stay."""
-    libraries = _libraries()
+def measure(config: Config) -> RateRecord:
+    """Rates of a core for the kinds of work whose networks and images are there; of others bounds stay.
+
+    To be called first of all in a process, which is what a worker's start is measured by.
+    """
+    overheads = _libraries()
+    config, variants, facts = gather(config)
     torch.set_num_threads(1)
     per_s = _images(config, facts) | _networks(config, variants, facts) | _students(config, facts)
     per_s |= _clustering(config, variants, facts) | _tables(facts)
     now = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return RateRecord(device_kind(False), per_s, None, f"here, on {now}", {"worker": libraries})
+    return RateRecord(device_kind(False), per_s, None, f"here, on {now}", overheads)
 
 
-def seconds(work: Callable[[], Any], times: int = 1) -> float:
-    """CPU seconds of one time, after one that is not counted."""
+def seconds(work: Callable[[], Any]) -> float:
+    """CPU seconds of what has been done once before."""
     work()
+    return once(work)
+
+
+def once(work: Callable[[], Any]) -> float:
+    """CPU seconds."""
     start = time.process_time()
-    for _ in range(times):
-        work()
-    return max(1e-6, (time.process_time() - start) / times)
+    work()
+    return max(1e-6, time.process_time() - start)
 
 
 def _images(config: Config, facts: Facts) -> dict[str, float]:
@@ -157,23 +167,17 @@ def _students(config: Config, facts: Facts) -> dict[str, float]:
     net = student.build(recipe.image_size)
     spent = seconds(lambda: examine(net, tested, facts.images.classes, statistics=recipe.statistics))
     short = replace(recipe, labels="hard", bn_pass=False, evaluations=1, tested_from=0.0)
-    few, many = (_visits(short, len(images), batches) for batches in (2, 10))
+    batch = min(recipe.batch, len(images))
+    few, more = 2 * batch, batch * min(400, max(8, math.ceil(TRAINED / (batch * step.flops))))
 
-    def trained(visits: int) -> float:
-        return seconds(
-            lambda: train_student(student, replace(short, visits=visits), images, tested, torch.device("cpu"))
-        )
+    def train(visits: int) -> None:
+        train_student(student, replace(short, visits=visits), images, tested, torch.device("cpu"))
 
+    begun = seconds(lambda: train(few))
     return {
-        "train": (many - few) * step.flops / max(1e-6, trained(many) - trained(few)),
+        "train": more * step.flops / max(1e-6, once(lambda: train(few + more)) - begun),
         "test": TESTED * test.flops / spent,
     }
-
-
-def _visits(recipe: Recipe, images: int, batches: int) -> int:
-    """Image visits of so many steps."""
-    visits = batches * min(recipe.batch, images)
-    return visits if count_steps(images, recipe.batch, visits) else images
 
 
 def _random_set(count: int, facts: Facts, size: int) -> ImageSet:
@@ -197,9 +201,7 @@ def _clustering(config: Config, variants: Sequence[Variant], facts: Facts) -> di
     if tree(algorithm):
         c = c.model_copy(update={"cluster": c.cluster.model_copy(update={"leaves": min(n, c.cluster.leaves)})})
     clustering = registry.get("clustering", algorithm).of(c)
-    start = time.process_time()
-    clustering.cluster(Whole(x), "0")
-    spent = max(1e-6, time.process_time() - start)
+    spent = once(lambda: clustering.cluster(Whole(x), "0"))
     return {"cluster": planned.costs["cluster"] / facts.images.classes / spent}
 
 
@@ -207,9 +209,8 @@ def _tables(facts: Facts) -> dict[str, float]:
     """Bytes of latents written and read."""
     import pyarrow.parquet as parquet
 
-    latents = np.random.default_rng(0).standard_normal(
-        (max(1, 8_000_000 // int(np.prod(facts.shape)) // 2), *facts.shape)
-    )
+    rows = max(1, TABLE // 2 // int(np.prod(facts.shape)))
+    latents = np.random.default_rng(0).standard_normal((rows, *facts.shape))
     table = pa.table({"latent": schemas.tensor_array(latents.astype(np.float16))})
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "table.parquet")
@@ -221,16 +222,17 @@ def _tables(facts: Facts) -> dict[str, float]:
         return {"table": 2 * latents.size * 2 / seconds(through)}
 
 
-def _libraries() -> float:
-    """CPU seconds of this process by the time at which it has all that a worker imports."""
+def _libraries() -> dict[str, float]:
+    """CPU seconds of this process until it has all that a student's worker imports, and until it has that of others."""
+    import raydistill.distributed.pool  # noqa: F401 (with Ray)
     from raydistill.models.device import quiet_libraries
 
+    student = time.process_time()
     quiet_libraries()
     from diffusers import AutoencoderKL, AutoencoderTiny, DiTTransformer2DModel  # noqa: F401 (loaded when named)
 
-    return time.process_time()
+    return {"student": student, "worker": time.process_time()}
 
 
 if __name__ == "__main__":
-    config, variants, facts = gather(configuration.build(yaml.read(sys.stdin.read())))
-    sys.stdout.write(rates.text(measure(config, variants, facts)))
+    sys.stdout.write(rates.text(measure(configuration.build(yaml.read(sys.stdin.read())))))

@@ -142,8 +142,9 @@ def _start(work: StageLoad, core: Rates, ray_is_up: bool, crowd: float) -> float
     begin = 0.0 if ray_is_up else o["ray"] / 2
     if work.style == "tasks":
         return begin + o["tasks"]
-    worker = 0.0 if work.warm else o["worker"] * max(1.0, crowd)
-    return begin + worker + (o["fit"] if work.style == "fit" else 0.0)
+    if work.style == "fit":
+        return begin + o["student"] * max(1.0, crowd) + o["fit"]
+    return begin + (0.0 if work.warm else o["worker"] * max(1.0, crowd))
 
 
 def _start_cpu(work: StageLoad, core: Rates, ray_is_up: bool, workers: int) -> float:
@@ -151,7 +152,9 @@ def _start_cpu(work: StageLoad, core: Rates, ray_is_up: bool, workers: int) -> f
     begin = 0.0 if ray_is_up else o["ray"]
     if work.style == "tasks":
         return begin + o["tasks"]
-    return begin + (0.0 if work.warm else workers * o["worker"]) + (o["fit"] if work.style == "fit" else 0.0)
+    if work.style == "fit":
+        return begin + workers * o["student"] + o["fit"]
+    return begin + (0.0 if work.warm else workers * o["worker"])
 
 
 def billed(stages: Sequence[StagePlan], fleet: Fleet) -> list[StagePlan]:

@@ -51,16 +51,25 @@ def works(config: Config, variants: Sequence[Variant], facts: Facts) -> list[Sta
     latents = [encoding(config, facts), grouping(config, facts), *clusterings(config, variants, facts)]
     measured = bool(config.metrics.names)
     stages = [*latents, *embedding(config, variants, facts)]
-    warm: set[str] = set()  # where networks have been loaded for sampling
     for v in variants:
         stages.append(planning(v, facts, draws))
-        one = (sampling if v.sampling is not None else picking)(v, facts, draws)
-        stages.append(replace(one, warm=one.style in warm))
-        warm.add(one.style)
+        stages.append((sampling if v.sampling is not None else picking)(v, facts, draws))
     stages += checks(config, variants, facts)
     if measured:
         stages += [measuring(config, v, facts, first=i == 0) for i, v in enumerate(variants)]
-    return [*stages, *teaching(config, variants, facts), evaluating(config, variants, facts)]
+    return warmed([*stages, *teaching(config, variants, facts), evaluating(config, variants, facts)])
+
+
+def warmed(stages: Sequence[StageLoad]) -> list[StageLoad]:
+    """Actors that reserve the same stay between stages, and the driver keeps its libraries."""
+    seen: set[object] = set()
+    kept = []
+    for stage in stages:
+        key = (stage.pool.num_cpus, stage.pool.num_gpus) if stage.pool is not None else bool(stage.calls)
+        kept.append(replace(stage, warm=key in seen))
+        if stage.style in ("actors", "driver"):
+            seen.add(key)
+    return kept
 
 
 def encoding(config: Config, facts: Facts) -> StageLoad:
@@ -109,7 +118,6 @@ def clusterings(config: Config, variants: Sequence[Variant], facts: Facts) -> It
             written=classes * clusters * size.latent,
             memory=PROCESS + min(c.cluster.memory_mb * 1e6, 3 * n / classes * size.latent),
             pool=of_clustering(config),
-            warm=True,
         )  # fmt: skip
 
 
@@ -197,7 +205,7 @@ def checks(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterato
     yield StageLoad(
         "means", n, "images", min(config.group.buckets, classes), "driver" if small else "tasks",
         costs={"table": n * size.half}, read=n * size.half, written=classes * size.latent,
-        memory=PROCESS, pool=None if small else of_clustering(config), warm=True,
+        memory=PROCESS, pool=None if small else of_clustering(config),
     )  # fmt: skip
     for v in generating:
         slots = classes * v.config.ipc
@@ -220,7 +228,7 @@ def measuring(config: Config, v: Variant, facts: Facts, first: bool) -> StageLoa
     return StageLoad(
         f"measure {v.config.method}", 1, "sets", 1, "actors",
         costs={"table": 2.0 * read, "cluster": compared, **seen}, read=read, memory=worker(0, [], 0),
-        pool=of_pool("measure", config.embed), warm=not first,
+        pool=of_pool("measure", config.embed),
     )  # fmt: skip
 
 
@@ -252,7 +260,7 @@ def teaching(config: Config, variants: Sequence[Variant], facts: Facts) -> Itera
             f"label {v.config.method}", slots * sets, "images", -(-slots // v.config.sample.batch) * sets, "actors",
             costs={"teach": sets * views * facts.teacher.flops, "read": sets * slots},
             calls=sets * -(-views // pool.batch), written=sets * views * facts.images.classes * 2.0,
-            memory=memory, pool=of_pool("label", pool), threads=pool.threads, warm=True,
+            memory=memory, pool=of_pool("label", pool), threads=pool.threads,
         )  # fmt: skip
 
 
