@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -26,7 +27,8 @@ class StageLoad:
     worker.
     A stage without a `pool` runs in the driver. `read`, `written` and `memory` (of a worker) in bytes, but for what is
     read once a worker (`read_once`). `warm`: its workers have come up in a stage before. `gang`: all workers stop when
-    one is lost; each of the units goes on at the last of its `segments`.
+    one is lost; each of the units goes on at the last of its `segments`. A unit that takes longer than `deadline_s` is
+    given up.
     """
 
     stage: str
@@ -47,6 +49,7 @@ class StageLoad:
     warm: bool = False
     gang: bool = False
     segments: int = 1
+    deadline_s: float = math.inf
 
     @property
     def flops(self) -> float:

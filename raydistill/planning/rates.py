@@ -28,8 +28,8 @@ PEAKS = {
 # small student on batches of 128 least.
 SHARES = {"encode": 0.25, "denoise": 0.35, "decode": 0.25, "train": 0.2, "test": 0.3, "teach": 0.3}
 HALF = ("encode", "denoise", "decode")
-# A core, by what `plan --config nette128 --cluster local` measured on one of an AMD EPYC, rounded down; images as if they
-# were ImageNet's, which are larger.
+# A core, by what `plan --config nette128 --cluster local` measured on one of an AMD EPYC, rounded down; images as if
+# they were ImageNet's, which are larger.
 CORE = {
     "encode": 150e9,
     "denoise": 100e9,

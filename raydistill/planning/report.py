@@ -92,6 +92,12 @@ def _notes(stages: Sequence[StagePlan], facts: Facts, machines: Machines) -> lis
             f"at {machines.losses:g} losses an hour of a spot machine: {lost} lost on the way, {span(wasted)} of "
             "workers came to nothing; what is committed stays"
         )
+    for s in stages:
+        if s.unit_s > s.work.deadline_s and s.work.pool is not None:
+            notes.append(
+                f"{s.work.stage}: a unit takes {span(s.unit_s)}, and is given up after {span(s.work.deadline_s)}: "
+                f"raise {s.work.pool.section}.deadline_s"
+            )
     if fleet.gpus and not any(s.gpu_s for s in stages):
         notes.append(
             "no stage reserves a GPU, and there are some: add encode.num_gpus=1 sample.num_gpus=1 evaluate.num_gpus=1"

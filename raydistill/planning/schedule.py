@@ -34,6 +34,7 @@ class StagePlan:
 
     work: StageLoad
     workers: int
+    unit_s: float
     seconds: float
     cpu_s: float
     gpu_s: float
@@ -81,7 +82,8 @@ def _stage(work: StageLoad, machines: Machines, ray_is_up: bool) -> StagePlan:
     if work.pool is None:
         loads = core.overheads["worker"] if work.calls and not work.warm else 0.0
         cpu_s = core.seconds(work.costs) + loads
-        return StagePlan(work, 1, core.seconds(work.costs) / work.threads + loads, cpu_s, 0.0, {})
+        seconds = core.seconds(work.costs) / work.threads
+        return StagePlan(work, 1, seconds / work.units, seconds + loads, cpu_s, 0.0, {})
     hired = crew(work, fleet)
     workers = min(sum(count * each for _, count, each in hired), work.units)
     on_gpu, unit_s = _unit_seconds(work, machines, hired)
@@ -103,7 +105,7 @@ def _stage(work: StageLoad, machines: Machines, ray_is_up: bool) -> StagePlan:
     if work.beside:
         up |= {n.name: n.count for n in fleet.nodes if not n.room.gpus}
     gpu_s = busy * work.pool.num_gpus if on_gpu else 0.0
-    return StagePlan(work, workers, seconds, cpu_s, gpu_s, up, outcome.lost, outcome.wasted)
+    return StagePlan(work, workers, unit_s, seconds, cpu_s, gpu_s, up, outcome.lost, outcome.wasted)
 
 
 def _unit_seconds(work: StageLoad, machines: Machines, hired: Sequence[tuple[Node, int, int]]) -> tuple[bool, float]:

@@ -86,6 +86,7 @@ def encoding(config: Config, facts: Facts) -> StageLoad:
         memory=worker(e.chunk * size.pixels, [facts.encode], e.batch),
         pool=of_pool("encode", e),
         threads=e.threads,
+        deadline_s=e.deadline_s,
     )  # fmt: skip
 
 
@@ -170,6 +171,7 @@ def sampling(v: Variant, facts: Facts, draws: int) -> StageLoad:
         memory=worker(s.batch * size.pixels, [replace_batch(facts.denoise, passes), facts.decode], s.batch),
         pool=of_pool("sample", s),
         threads=s.threads,
+        deadline_s=s.deadline_s,
     )  # fmt: skip
 
 
@@ -293,6 +295,7 @@ def evaluating(config: Config, variants: Sequence[Variant], facts: Facts) -> Sta
         memory=PROCESS + (images.test + largest) * seen + max(4 * c.weights + batch * c.kept for c in costs),
         pool=of_students(e),
         threads=e.threads,
+        deadline_s=e.deadline_s,
         gang=True,
         segments=tests,
     )  # fmt: skip
