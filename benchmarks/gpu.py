@@ -26,7 +26,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 181e12, "L4": 121e12, "4090": 165e12}
 XL = {"num_attention_heads": 16, "attention_head_dim": 72, "num_layers": 28, "sample_size": 32}
 TINY = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 1, "sample_size": 8}
 WIDTHS = {False: [128, 256, 512, 512], True: [8, 8]}
@@ -154,9 +153,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.device == "cuda" and not torch.cuda.is_available():
         print("no CUDA device is visible here: nothing was measured (--device cpu --tiny tries the code)")
         return 0
+    from raydistill.planning.rates import PEAKS  # what `plan --rates` reads the record by
+
     args.modes = args.modes or list(MODES)[: 1 if args.device == "cpu" else None]
     name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
-    peak = args.peak or next((v for k, v in PEAKS.items() if k in name), None)
+    peak = args.peak or next((half for k, (half, _) in PEAKS.items() if k in name), None)
     encode, forward = flops(args.tiny)
     work = {"VAE encode": encode, "DiT sample": forward * 2 * args.steps}
     with tempfile.TemporaryDirectory() as folder:

@@ -134,6 +134,7 @@ class TestMachines:
         same, other, core = (measured.on(r) for r in (rates.of_gpu("H100"), rates.of_gpu("L4"), rates.of_core()))
         assert same.per_s["denoise"] == pytest.approx(9.89e12) and same.how["denoise"] == "measured (gpu.json)"
         assert other.per_s["denoise"] == pytest.approx(0.01 * 121e12) and "by the share" in other.how["denoise"]
+        assert [rates.model(f"NVIDIA {name}") for name in ("L4", "L40S", "A10G", "K80")] == ["L4", "L40", "A10G", None]
         assert core == rates.of_core() and same.how["train"].startswith("assumed 20 % of its float32 peak")
 
     def test_a_record_comes_back_from_its_file(self, tmp_path: Path) -> None:

@@ -89,10 +89,15 @@ def of_gpu(name: str) -> Rates:
 
 def peaks(name: str) -> tuple[float, float]:
     """FLOP/s of bfloat16 and of float32. Raises BadInput."""
-    known = next((peak for part, peak in PEAKS.items() if part in name), None)
+    known = model(name)
     if known is None:
         raise BadInput(f"the peak of a GPU {name!r} is not known (known: {', '.join(PEAKS)}); write one of these names")
-    return known
+    return PEAKS[known]
+
+
+def model(name: str) -> str | None:
+    """By which its peak is known: L4 for an NVIDIA L4, and not for an L40S."""
+    return next((known for known in PEAKS if known in name), None)
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ class RateRecord:
             return replace(rates, per_s={**rates.per_s, **self.per_s}, how=how, overheads=overheads)
         if rates.device == "CPU core":
             return rates
-        same = rates.device in self.device
+        same = model(rates.device) == model(self.device)
         factor = 1.0 if same else peaks(rates.device)[0] / self.peak
         source = f"measured ({self.source})" if same else f"by the share of the peak measured on {self.device}"
         measured = {kind: rate * factor for kind, rate in self.per_s.items()}
