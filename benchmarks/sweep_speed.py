@@ -89,7 +89,7 @@ def swept(args: argparse.Namespace, common: Sequence[str], name: str, *more: str
     sizes = {"search": "grid", "samples": args.trials, "seeds": 1, "together": args.together or args.trials}
     sizes |= {"finalists": FINALISTS, "final_seeds": FINAL_SEEDS}
     space = f"tune.space.guidance.scale=[{','.join(map(str, scales(args.trials)))}]"
-    keys = [*common, *(f"tune.{k}={v}" for k, v in sizes.items()), space, *more, "tracking.uri=null"]
+    keys = [*common, *(f"tune.{k}={v}" for k, v in sizes.items()), space, *more]
     return Seconds.of(watch(job("tune", *keys, f"run_dir={args.work / name}"), args.work / f"{name}.log"))
 
 

@@ -24,7 +24,9 @@ import sweep_speed
 import torch
 from measure import Commit, Watched
 
+from raydistill.config import load
 from raydistill.guidance.learnability import LearnabilityConfig
+from raydistill.tune.space import space
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,35 @@ def test_the_ratio_of_a_sweep_follows_from_the_costs_of_a_run() -> None:
     costs = sweep_speed.RunCosts.of(stages | {"evaluate": {"seconds": 8.0}}, 32.0)
     assert costs == sweep_speed.RunCosts(14.0, 5.0, 8.0, 5.0) and sweep_speed.candidates(6) == 15
     assert sweep_speed.expected(costs, 6, 2) == pytest.approx(6 * 32 / (5 + 14 + 20 + 15 * (5 + 4)))
+
+
+def test_a_sweep_and_separate_runs_are_given_the_same_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command is one that its verb takes; runs take 12 s, a sweep 10, and one with ASHA too."""
+    commands: list[list[str]] = []
+
+    def watch(words: list[str], log: Path) -> Watched:
+        commands.append(words)
+        assert words[2:4] == ["--config", "quickstart"]
+        config = load("quickstart", words[4:])
+        if words[1].endswith("distill.py"):
+            (Path(config.run_dir or "") / "logs").mkdir(parents=True)
+            costs = {"encode": {"seconds": 4.0}, "evaluate": {"seconds": 4.0}}
+            (Path(config.run_dir or "") / "logs" / "costs.json").write_text(json.dumps(costs))
+            return Watched(0.0, 12.0, cpu=[(12.0, 20.0)])
+        assert [cell["guidance.scale"] for cell in space(config).cells()] == sweep_speed.scales(3)
+        return Watched(0.0, 10.0, cpu=[(10.0, 20.0)])
+
+    monkeypatch.setattr(sweep_speed, "watch", watch)
+    out = tmp_path / "speed.json"
+    assert sweep_speed.main(["--trials", "3", "--asha", "--work", str(tmp_path / "work"), "--out", str(out)]) == 0
+    scales = [word for words in commands[:3] for word in words if word.startswith("guidance.scale=")]
+    assert scales == [f"guidance.scale={s}" for s in sweep_speed.scales(3)] and len(commands) == 5
+    assert "tune.scheduler=asha" in commands[4] and "tune.scheduler=asha" not in commands[3]
+    said = capsys.readouterr().out
+    assert "| 3 separate runs | 36 | 60 | 12.0 | 20.0 |" in said and "take 3.60 times as long by the clock" in said
+    assert json.loads(out.read_text())["one sweep with ASHA"] == {"wall": 10.0, "cpu": 20.0}
 
 
 class TestSteady:
