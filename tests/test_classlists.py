@@ -101,7 +101,7 @@ class TestPresets:
             configuration.source.kind,
             configuration.source.image_size,
             configuration.evaluate.protocol.image_size,
-        ) == ("parquet", 64, 32)
+        ) == ("auto", 64, 32)
 
     @pytest.mark.parametrize("name", ["nette128", "cifar10", "imagenette", "imagewoof", "imagenet100", "imagenet1k"])
     def test_what_is_missing_is_asked_for(self, name: str) -> None:

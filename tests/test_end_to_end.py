@@ -70,7 +70,9 @@ class TestARun:
         assert {"time/encode_s", "time/sample_mgd3_s", "time/evaluate_s"} <= set(flat)
         page = (reference[0] / "report.html").read_text()
         links = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page) + re.findall(r"url\(([^)]*)", page)
-        assert [x[:60] for x in links if not x.startswith(("data:", "#"))] == [] and "<script src" not in page
+        beside = [x for x in links if not x.startswith(("data:", "#"))]
+        assert beside and all((reference[0] / x).exists() for x in beside) and "<script src" not in page
+        assert not re.findall(r"""src\s*=\s*["'](?!data:)""", page)
         assert page.count("data:image/png;base64,") >= 8 and "</html>" in page
 
     def test_leaves_the_configuration_that_made_it(self, reference: Reference) -> None:

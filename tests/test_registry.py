@@ -22,7 +22,7 @@ def test_a_file_in_the_package_registers_itself() -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(BadInput, match=r"unknown source 'imagefoldr'; did you mean 'imagefolder'\?"):
         registry.get("source", "imagefoldr")
-    with pytest.raises(BadInput, match="known: digits, imagefolder, parquet"):
+    with pytest.raises(BadInput, match="known: auto, digits, imagefolder, parquet"):
         registry.get("source", "xyzzy")
 
 
