@@ -12,18 +12,17 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from raydistill.errors import printable
 from raydistill.identity import canonical
-from raydistill.progress import Advanced, Committed, Event, Finished, Measured, Queued, Retried, Started, listening
+from raydistill.progress import Advanced, Committed, Event, Finished, Measured, Queued, Retried, Started
+from raydistill.results.regularly import regularly
 from raydistill.store.location import Location
 
 PATTERN = "logs/events-*.jsonl"
-PERIOD_S = 5.0  # between two writings
 PART = 2**20  # characters of a file on an object store
 NAMES = {Started: "started", Committed: "committed", Retried: "retried", Finished: "finished", Measured: "measured"}
 
@@ -40,23 +39,18 @@ def line(event: Event, now: float) -> str | None:
 
 
 class EventLog:
-    """Listens to a run; a thread of its own writes."""
+    """Listens to a run, and appends what it has heard when it is told to."""
 
     def __init__(self, root: Location) -> None:
         self.root, self.part = root, ""  # on an object store: what the present file holds
         self.pending: list[str] = []
         self.file = _new_name()
-        self._lock, self._over = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="events")
+        self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
         if (text := line(event, time.time())) is not None:
             with self._lock:
                 self.pending.append(text)
-
-    def _watch(self) -> None:
-        while not self._over.wait(PERIOD_S):
-            self.write()
 
     def write(self) -> None:
         with self._lock:
@@ -72,21 +66,10 @@ class EventLog:
             self.part += text
             (self.root / self.file).write(self.part.encode())
 
-    @contextlib.contextmanager
-    def keeping(self) -> Iterator[None]:
-        self._thread.start()
-        try:
-            with listening(self):
-                yield
-        finally:
-            self._over.set()
-            self._thread.join()
-            self.write()
-
 
 def keeping(root: Location) -> contextlib.AbstractContextManager[None]:
     """Within, what goes on is kept in `root`'s logs."""
-    return EventLog(root).keeping()
+    return regularly(EventLog(root), "events")
 
 
 def _new_name() -> str:

@@ -10,16 +10,16 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from raydistill import strict_json
 from raydistill.identity import canonical
-from raydistill.progress import Advanced, Event, Finished, Retried, Started, listening
+from raydistill.progress import Advanced, Event, Finished, Retried, Started
+from raydistill.results.regularly import regularly
 from raydistill.store.location import Location
 
 NAME = "logs/news.json"
-PERIOD_S = 5.0  # between two writings, so that an object store is not asked more often
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,12 @@ def read(root: Location) -> RunNews | None:
 
 
 class Reporter:
-    """Listens to a run and keeps its news up to date from a thread of its own; a store that fails costs nothing."""
+    """Listens to a run and keeps its news; a store that fails costs nothing."""
 
     def __init__(self, root: Location) -> None:
         self.root, self.since = root, time.time()
         self.stages: list[StageNews] = []
-        self._lock, self._over = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="news")
+        self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
         now = time.time()
@@ -111,10 +110,6 @@ class Reporter:
                 self.stages[i] = change(self.stages[i])
                 return
 
-    def _watch(self) -> None:
-        while not self._over.wait(PERIOD_S):
-            self.write()
-
     def write(self) -> None:
         """Nothing as long as no stage has begun: a run that finds all of it finished leaves its directory as it is."""
         if not self.stages:
@@ -124,18 +119,7 @@ class Reporter:
         with contextlib.suppress(OSError):
             (self.root / NAME).write(canonical(asdict(news)).encode())
 
-    @contextlib.contextmanager
-    def reporting(self) -> Iterator[None]:
-        self._thread.start()
-        try:
-            with listening(self):
-                yield
-        finally:
-            self._over.set()
-            self._thread.join()
-            self.write()
-
 
 def reporting(root: Location) -> contextlib.AbstractContextManager[None]:
     """Within, `root`'s news are written every few seconds, and once more at the end."""
-    return Reporter(root).reporting()
+    return regularly(Reporter(root), "news")
