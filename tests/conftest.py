@@ -31,6 +31,17 @@ settings.load_profile("raydistill")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Side by side (`-n 2`): one process has all that starts Ray or reads the run of `reference`, and it begins at once;
+    the others take the rest file by file. So at no time do two clusters share the cores."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        alone = item.get_closest_marker("ray") or "watched_reference" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray" if alone else item.path.name))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "ray")  # type: ignore[union-attr]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _no_cluster_is_handed_on() -> Iterator[None]:
     """A file that starts Ray in this process ends it too: the next one may change what Ray reads when it starts."""

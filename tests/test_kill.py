@@ -130,40 +130,25 @@ def test_killed_in_every_stage_it_ends_as_if_nothing_had_happened(reference: Ref
     kept = commits(run)
     assert 2 <= count(run, "latents") < chunks, "the driver died in the midst of encode"
 
-    faults = Faults(
-        tmp_path / "2",
-        "latents:before_commit:*",
-        "classes:before_write:*",
-        "prototypes:after_commit:*",
-        "plan:before_commit:plan",
-    )
-    assert end(start(run, **faults.env), run) == -signal.SIGKILL, said(run)
-    assert faults.left() == [], "three workers died and were replaced, then the driver died in plan"
-    assert kept.items() <= commits(run).items()
-    assert [count(run, stage) for stage in ARTIFACTS[:4]] == [chunks, 4, 4, 0]
-
-    kept = commits(run)
-    process = start(run)
+    faults = Faults(tmp_path / "2", "latents:before_commit:*", "classes:before_write:*", "prototypes:after_commit:*")
+    process = start(run, **faults.env)
     await_that(lambda: count(run, "syntheses") >= 1, process, run)
     kill(process, everything=True)
-    assert kept.items() <= commits(run).items() and 1 <= count(run, "syntheses") < 2 * batches
+    assert faults.left() == [], "three workers died and were replaced, then everything died in the midst of sample"
+    assert kept.items() <= commits(run).items()
+    assert [count(run, stage) for stage in ARTIFACTS[:3]] == [chunks, 4, 4] and 1 <= count(
+        run, "syntheses"
+    ) < 2 * batches
 
     kept = commits(run)
-    faults = Faults(tmp_path / "4", "syntheses:before_commit:*", "evaluations:after_commit:*")
-    process = start(run, **faults.env)
-    await_that(lambda: count(run, "evaluations") >= 1, process, run)
-    kill(process)
-    assert faults.left() == [] and kept.items() <= commits(run).items()
-    assert count(run, "syntheses") == 2 * batches and count(run, "evaluations") == 1
-
-    kept = commits(run)
-    faults = Faults(
-        tmp_path / "5", "training:after_commit:*", "evaluations:before_commit:*", "report:before_write:report.html"
-    )
+    deaths = ("syntheses:before_commit:*", "training:after_commit:*", "evaluations:before_commit:*")
+    faults = Faults(tmp_path / "3", *deaths, "report:before_write:report.html")
     assert end(start(run, **faults.env), run) == -signal.SIGKILL, said(run)
     assert faults.left() == [] and kept.items() <= commits(run).items()
-    assert count(run, "evaluations") == 2 and (run / "result.json").exists() and not (run / "report.html").exists()
+    assert count(run, "syntheses") == 2 * batches and count(run, "evaluations") == 2
+    assert (run / "result.json").exists() and not (run / "report.html").exists()
 
+    kept = commits(run)
     last = finish(run, **NOWHERE)
     assert last.returncode == 0 and last.stdout.splitlines() == [str(run)], last.stderr
     assert kept.items() <= commits(run).items()
