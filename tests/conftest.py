@@ -31,6 +31,13 @@ settings.load_profile("raydistill")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """`-n 2` is enough: tests go to their process by the groups below, in the order below."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Side by side (`-n 2`): one process has all that starts Ray or reads the run of `reference`, and it begins at once;
     the others take the rest file by file. So at no time do two clusters share the cores."""
