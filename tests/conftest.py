@@ -39,7 +39,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Side by side (`-n 2`): one process has all that starts Ray or reads the run of `reference`, and it begins at once;
+    """Side by side (`-n 2`): one process has all that starts Ray or reads the run of `reference`, and begins at once;
     the others take the rest file by file. So at no time do two clusters share the cores."""
     if not hasattr(config, "workerinput"):
         return

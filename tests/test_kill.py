@@ -1,8 +1,8 @@
 """Kill it anywhere, run the same command again: the product is that of a run that nothing disturbed (DESIGN promise 1).
 
-By default every stage with workers loses one, and the driver or everything dies three times, on one run directory, on a
-real local Ray (a driver that dies at any commit of a stage: test_stages_resume.py, without Ray). The whole matrix (every
-stage at every point of its commits) and random kills of workers, of the driver and of everything at once take longer:
+By default every stage with workers loses one, and the driver or everything dies three times, on one run directory, on
+a real local Ray (a driver that dies at any commit of a stage, without Ray: test_stages_resume.py). The whole matrix,
+every stage at every point of its commits, and random kills of workers, of the driver and of everything take longer:
 
     python -m pytest -m slow tests/test_kill.py
     KILLS=50 KILL_SEED=7 python -m pytest -m slow tests/test_kill.py -k random
