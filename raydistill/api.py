@@ -25,6 +25,7 @@ from raydistill.evaluation.train import Student, train_student
 from raydistill.methods.resolve import SamplingPlan, Variant, resolve
 from raydistill.models.device import mixed, on_cuda
 from raydistill.pipeline import classifiers, job, preflight
+from raydistill.planning.ahead import expected
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import open_splits
 from raydistill.sources.images import decode
@@ -163,7 +164,7 @@ def run(config: Config, until: job.Until = "sample") -> Run:
     known = job.Until.__args__  # type: ignore[attr-defined]
     if until not in known:
         raise BadInput(f"until={until!r} is no stage; one of {', '.join(known)}")
-    return Run(job.carry(config, until))
+    return Run(job.carry(config, until, foresee=expected))
 
 
 def sample(

@@ -126,8 +126,9 @@ def run(name: str, argv: Sequence[str]) -> int:
         print(dry_run(config, VERBS[name].until, command_keys))  # type: ignore[arg-type]
     else:
         from raydistill.pipeline.job import main as pipeline
+        from raydistill.planning.ahead import expected
 
-        print(pipeline(config, VERBS[name].until, command_keys))  # type: ignore[arg-type]
+        print(pipeline(config, VERBS[name].until, command_keys, expected))  # type: ignore[arg-type]
     return 0
 
 

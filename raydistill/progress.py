@@ -1,7 +1,8 @@
 """What goes on, as a stream of events: a stage has started, advanced, finished. Whoever wants to know listens.
 
-The terminal always does: items done, rate, time left, on standard error; one line rewritten on a terminal, lines
-elsewhere. Others listen for as long as a run lasts (`listening`): logs/costs.json is one.
+The terminal always does: items done, rate, time left, on standard error, of the stage and of the run as a whole
+(outlook.py); bars on a terminal (bars.py), lines elsewhere. Others listen for as long as a run lasts (`listening`):
+logs/costs.json is one.
 """
 
 from __future__ import annotations
@@ -13,11 +14,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from raydistill.errors import printable
 
+if TYPE_CHECKING:
+    from raydistill.bars import Bars
+    from raydistill.outlook import Outlook
+
 NEWS_S = 5.0  # a line this often when something has been finished
 QUIET_S = 20.0  # and this often when nothing has: the stage is alive
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A stage, or the part of one, that earlier runs have finished."""
+
+    stage: str
 
 
 @dataclass(frozen=True)
@@ -87,9 +100,11 @@ class Queued:
     workers: int
 
 
-Event = Started | Advanced | Finished | Measured | Committed | Retried | Queued
+Event = Skipped | Started | Advanced | Finished | Measured | Committed | Retried | Queued
 Listener = Callable[[Event], None]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+_outlook: ContextVar[Outlook | None] = ContextVar("outlook", default=None)
+_bars: list[Bars] = []  # of the stages that a terminal shows now
 
 
 @contextmanager
@@ -100,6 +115,16 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.reset(token)
+
+
+@contextmanager
+def within(outlook: Outlook) -> Iterator[None]:
+    """What `outlook` knows of the run as a whole is shown beside each stage that starts within, in this thread."""
+    token = _outlook.set(outlook)
+    try:
+        yield
+    finally:
+        _outlook.reset(token)
 
 
 def tell(event: Event) -> None:
@@ -117,7 +142,10 @@ class Progress:
         self._listeners: tuple[Listener, ...] = ()
 
     def __enter__(self) -> Progress:
-        self._listeners = (Terminal(), *_listeners.get())  # kept: `advance` may be called from other threads
+        self._listeners = (
+            Terminal(_outlook.get()),
+            *_listeners.get(),
+        )  # kept: `advance` may be called from other threads
         self.start = time.monotonic()
         self._tell(Started(self.stage, self.unit, self.total, self.before))
         return self
@@ -138,9 +166,10 @@ class Progress:
 class Terminal:
     """Shows one stage. A thread does it, so that a stage whose units take minutes is seen to be alive."""
 
-    def __init__(self) -> None:
+    def __init__(self, outlook: Outlook | None = None) -> None:
+        self.outlook = outlook
         self.done, self.start = 0, time.monotonic()
-        self.tty = sys.stderr.isatty()
+        self.bars: Bars | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -150,6 +179,11 @@ class Terminal:
                 self.started = event
                 if event.before:
                     say(event.stage, f"{event.before} of {event.total} {event.unit} found finished")
+                if sys.stderr.isatty():
+                    from raydistill.bars import Bars
+
+                    self.bars = Bars()
+                    _bars.append(self.bars)
                 self._thread.start()
             case Advanced():
                 self.done += event.units
@@ -157,15 +191,17 @@ class Terminal:
                 self._stop.set()
                 self._thread.join()
                 self._show()
-                if self.tty:
-                    sys.stderr.write("\n")
+                if self.bars is not None:
+                    _bars.remove(self.bars)
+                    self.bars.close()
 
     def _watch(self) -> None:
         shown, last = 0, time.monotonic()
-        while not self._stop.wait(0.5 if self.tty else NEWS_S):
-            if self.tty or self.done != shown or time.monotonic() - last >= QUIET_S:
+        while not self._stop.wait(NEWS_S if self.bars is None else 0.5):
+            if self.bars is not None or self.done != shown or time.monotonic() - last >= QUIET_S:
                 shown, last = self.done, time.monotonic()
                 self._show()
+                self._show_overall()
 
     def _show(self) -> None:
         """What was finished before does not enter the rate."""
@@ -175,16 +211,30 @@ class Terminal:
         text = f"{s.before + self.done}/{s.total} {s.unit}, {clock(seconds)}"
         text += f", {rate:.3g}/s" if rate > 0 else ""
         text += f", {clock(left)} left" if left > 0 else ""
-        if self.tty:
-            sys.stderr.write(f"\r{printable(s.stage):<13} {text:<65}")
-            sys.stderr.flush()
+        if self.bars is not None:
+            self.bars.stage.draw(printable(s.stage), (s.before + self.done) / max(1, s.total), printable(text))
         else:
             say(s.stage, text)
+
+    def _show_overall(self) -> None:
+        """Of a terminal with the stage, as a line of its own now and then."""
+        if self.outlook is None or (self.bars is None and not self.outlook.due(QUIET_S)):
+            return
+        overall = self.outlook.overall()
+        if overall is not None and not self._stop.is_set():
+            if self.bars is not None:
+                self.bars.whole.draw("overall", overall.share, overall.text())
+            else:
+                say("overall", overall.text())
 
 
 def say(stage: str, text: str) -> None:
     """One line of news from a stage."""
-    sys.stderr.write(f"{printable(stage):<13} {printable(text)}\n")
+    line = f"{printable(stage):<13} {printable(text)}"
+    if _bars:
+        _bars[-1].write(line)
+        return
+    sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 

@@ -144,7 +144,7 @@ def _end(number: int, out: int) -> None:
             nothing = os.open(os.devnull, os.O_WRONLY)
             for descriptor in (1, 2):  # no thread has anything to add to the last line
                 os.dup2(nothing, descriptor)
-        fresh = "\n" if os.isatty(out) else ""  # the line of progress is not ended there
+        fresh = "\n\x1b[J" if os.isatty(out) else ""  # the bars of progress are not ended there
         with contextlib.suppress(OSError):
             os.write(out, f"{fresh}{line(number)}\n".encode())
         farewells = [threading.Thread(target=say, daemon=True) for say in _farewells]

@@ -25,6 +25,8 @@ LAYERS: list[tuple[str, ...]] = [
         "seeding",
         "identity",
         "progress",
+        "outlook",
+        "bars",
         "redact",
         "signals",
         "strict_json",

@@ -10,7 +10,7 @@ import pytest
 from tiny_run import TinyRun
 
 from raydistill.errors import StageFailed
-from raydistill.progress import Advanced, Committed, Event, Finished, Progress, Started, listening
+from raydistill.progress import Advanced, Committed, Event, Finished, Progress, Skipped, Started, listening
 from raydistill.results import costs
 from raydistill.stages import runner
 from raydistill.stages.runner import serial
@@ -33,7 +33,7 @@ def test_a_stage_starts_advances_and_finishes(tmp_path: Path) -> None:
     assert [(e.key, e.units) for e in committed] == [(f"chunk-{i:06d}", n) for i, n in enumerate((6, 6, 6, 3))]
     assert all(e.stage == "encode those" and e.bytes > 0 for e in committed)
     rest = [e for e in told(events) if not isinstance(e, Committed)]
-    assert rest == [Started("encode those", "images", 21, 0), *advanced, whole]
+    assert rest == [Started("encode those", "images", 21, 0), *advanced, whole, Skipped("encode")]
 
 
 def test_what_earlier_runs_finished_is_before(tmp_path: Path) -> None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from raydistill.distributed import metrics
+from raydistill.outlook import Expected
 from raydistill.progress import listening
 from raydistill.results import costs, events, news
 from raydistill.store.location import Location
 
 
 @contextmanager
-def heard(root: Location) -> Iterator[None]:
-    """Within, whatever goes on in this thread is told to all of them."""
+def heard(root: Location, expect: Callable[[], Sequence[Expected]] = tuple) -> Iterator[None]:
+    """Within, whatever goes on in this thread is told to all of them. `expect` counts what the run has to do."""
     with (
         listening(costs.listener(root)),
         listening(metrics.listener(str(root))),
-        news.reporting(root),
+        news.reporting(root, expect),
         events.keeping(root),
     ):
         yield

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from raydistill import strict_json
@@ -14,6 +15,7 @@ from raydistill.distributed.nodes import Nodes, joins
 from raydistill.errors import BadInput, CorruptArtifact, RaydistillError, StageFailed
 from raydistill.identity import canonical
 from raydistill.methods.resolve import Variant
+from raydistill.outlook import Expected
 from raydistill.pipeline import curriculum, features, product, tracked
 from raydistill.pipeline.heard import heard
 from raydistill.pipeline.preflight import prepare
@@ -31,6 +33,7 @@ from raydistill.store.rundir import CONFIG, PARTS
 from raydistill.tracking import destination as destinations
 
 Until = Literal["encode", "cluster", "plan", "sample", "evaluate", "report"]
+Foresee = Callable[[Prepared, Until], Sequence[Expected]]
 JUDGED = ("evaluate", "report")
 
 
@@ -40,11 +43,12 @@ def run(
     execute: Execute | None = None,
     nodes: Nodes | None = None,
     claim: Claim | None = None,
+    foresee: Foresee | None = None,
 ) -> Results:
-    """Carries a run to `until`."""
+    """Carries a run to `until`; `foresee` counts what it has to do, to say how much of it is done."""
     steps = Steps(prepared, execute, nodes, *([claim.check] if claim else []))
     steps.computed = start_run(prepared)
-    with heard(prepared.run.root):
+    with heard(prepared.run.root, partial(foresee, prepared, until) if foresee else tuple):
         done = make(steps, until)
         if until not in ("encode", "cluster", "plan"):
             finish(steps, done, until)
@@ -203,7 +207,9 @@ def checked(
     return prepared, destination, nodes
 
 
-def carry(config: Config, until: Until = "report", command_keys: Sequence[str] = ()) -> Results:
+def carry(
+    config: Config, until: Until = "report", command_keys: Sequence[str] = (), foresee: Foresee | None = None
+) -> Results:
     """Checks everything and carries a run to `until`; `command_keys` are those of a command line.
 
     Raises BadInput for what can be known beforehand, with nothing written, and StageFailed for all that comes later.
@@ -213,7 +219,7 @@ def carry(config: Config, until: Until = "report", command_keys: Sequence[str] =
     prepared, destination, nodes = checked(trained.first(config, until), until, command_keys)
     with prepared.run.at_work(prepared.config.yaml()) as claim, tracked.run(prepared, destination) as tracker:
         try:
-            done = run(prepared, until, nodes=nodes, claim=claim)
+            done = run(prepared, until, nodes=nodes, claim=claim, foresee=foresee)
             if tracker is not None:
                 tracked.results(tracker, done, until == "report")
         except RaydistillError as e:
@@ -226,6 +232,8 @@ def carry(config: Config, until: Until = "report", command_keys: Sequence[str] =
     return done
 
 
-def main(config: Config, until: Until = "report", command_keys: Sequence[str] = ()) -> str:
+def main(
+    config: Config, until: Until = "report", command_keys: Sequence[str] = (), foresee: Foresee | None = None
+) -> str:
     """Entry of the command line: returns the run directory."""
-    return str(carry(config, until, command_keys).prepared.run.root)
+    return str(carry(config, until, command_keys, foresee).prepared.run.root)

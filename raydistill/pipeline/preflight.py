@@ -36,6 +36,8 @@ from raydistill.state import Prepared
 from raydistill.store.rundir import RunDir
 from raydistill.tracking import destination
 
+NAMED = 10  # classes that are named one by one
+
 
 def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Prepared:
     """Checks a configuration against the world. Raises BadInput; writes nothing.
@@ -295,10 +297,9 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
     """Prints the counts per class; refuses an IPC that a method of real images cannot fill."""
     train, test = splits.train, splits.test
     counts = train.counts
-    shown = ", ".join(
-        f"{c.class_name or c.class_id} {n}" for c, n in list(zip(train.classes, counts, strict=True))[:12]
-    )
-    more = f", ... {len(counts) - 12} more" if len(counts) > 12 else ""
+    named = list(zip(train.classes, counts, strict=True))[:NAMED]
+    shown = ", ".join(f"{c.class_name or c.class_id} {n}" for c, n in named)
+    more = f", ... {len(counts) - NAMED} more" if len(counts) > NAMED else ""
     say("source", f"{len(train)} training images in {len(counts)} classes ({shown}{more}); {len(test)} to test on")
     source = variants[0].config.source
     if source.search_split == 0 and carved.share_of(source.val) is not None:
@@ -306,10 +307,8 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
     elif source.search_split == 0 and test.split != source.val:
         say("source", f"tested on the split {test.split!r}: there is none called {source.val!r}")
     if train.uneven:
-        say(
-            "source",
-            f"classes have {counts.min()} to {counts.max()} images: accuracies are averaged over classes, too",
-        )
+        uneven = f"classes have {counts.min()} to {counts.max()} images"
+        say("source", f"{uneven}: accuracies are averaged over classes, too")
     if splits.left_out:
         say("source", f"{splits.left_out}: nothing is tested on their images")
     if counted_from_one(train.classes):
@@ -318,9 +317,11 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
             "the classes are numbers without names, and start at 1; a generator knows them by these numbers "
             "(docs/bring-your-own.md#labels-that-are-numbers)",
         )
-    for info, count in zip(train.classes, counts, strict=True):
-        if count == 1:
-            say("source", f"class {info.class_id!r} has a single image: its one prototype is that image")
+    single = [info for info, count in zip(train.classes, counts, strict=True) if count == 1]
+    for info in single[:NAMED]:
+        say("source", f"class {info.class_id!r} has a single image: its one prototype is that image")
+    if len(single) > NAMED:
+        say("source", f"... and {len(single) - NAMED} more classes of a single image")
     check_images(splits, variants)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from raydistill import registry
@@ -152,8 +153,12 @@ def _generator(
         spec = preflight.fitting_generator(config, method, classes, vae, shape)
     else:
         spec = preflight.find_generator(config, method, {c.class_id: c.class_name for c in classes})
-    file = UNET if is_pipeline(str(spec.path)) else "transformer/config.json"
-    return spec, networks.of_generator(read_config(spec.path / file, "generator.path"), shape), []
+    return spec, networks.of_generator(read_config(config_of(spec.path), "generator.path"), shape), []
+
+
+def config_of(generator: Path) -> Path:
+    """The file that says what a generator's network is."""
+    return generator / (UNET if is_pipeline(str(generator)) else "transformer/config.json")
 
 
 def _classifiers(config: Config, variants: Sequence[Variant]) -> tuple[NetworkCost | None, NetworkCost | None]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 from raydistill import strict_json
 from raydistill.identity import canonical
-from raydistill.progress import Advanced, Event, Finished, Retried, Started
+from raydistill.outlook import Expected, Outlook, Overall, StageNews, overall
+from raydistill.progress import within
 from raydistill.results.regularly import regularly
 from raydistill.store.location import Location
 
@@ -23,42 +23,16 @@ NAME = "logs/news.json"
 
 
 @dataclass(frozen=True)
-class StageNews:
-    """Of one stage of the run that wrote it: `before` of `total` units were finished earlier, `done` by this run.
-
-    `state` is "working", "finished" or "stopped"; times are seconds since 1970 by the driver's clock. `retries` counts
-    units that were tried once more.
-    """
-
-    stage: str
-    unit: str
-    total: int
-    before: int
-    done: int
-    started: float
-    ended: float | None
-    state: str
-    retries: int = 0
-
-    def seconds(self, now: float) -> float:
-        return max(0.0, (now if self.ended is None else self.ended) - self.started)
-
-    def left(self, now: float) -> float | None:
-        """Seconds left at the rate of this run; None where nothing is known of it."""
-        if self.state != "working" or not self.done or not self.seconds(now):
-            return None
-        return (self.total - self.before - self.done) * self.seconds(now) / self.done
-
-
-@dataclass(frozen=True)
 class RunNews:
-    """Of one run of a run directory; stages in the order in which they began."""
+    """Of one run of a run directory; stages in the order in which they began, `expected` those of its plan."""
 
     host: str
     pid: int
     since: float
     written: float
     stages: tuple[StageNews, ...]
+    skipped: tuple[str, ...] = ()
+    expected: tuple[Expected, ...] = ()
 
     @classmethod
     def of(cls, tree: object) -> RunNews:
@@ -68,9 +42,16 @@ class RunNews:
         numbers = [tree.get("pid"), tree.get("since"), tree.get("written")]
         numbers += [s.get(key) for s in tree["stages"] for key in ("total", "before", "done", "started")]
         numbers += [s.get("retries", 0) for s in tree["stages"]]
+        expected, skipped = tree.get("expected", []), tree.get("skipped", [])
+        numbers += [e.get(key) for e in expected for key in ("total", "seconds", "parts")]
         if any(type(n) not in (int, float) for n in numbers):
             raise ValueError("a number is of another type")
-        return cls(**{**tree, "stages": tuple(StageNews(**s) for s in tree["stages"])})
+        stages = tuple(StageNews(**s) for s in tree["stages"])
+        planned = tuple(Expected(**e) for e in expected)
+        return cls(**{**tree, "stages": stages, "skipped": tuple(skipped), "expected": planned})
+
+    def overall(self, now: float) -> Overall | None:
+        return overall(self.expected, self.stages, self.skipped, now)
 
 
 def read(root: Location) -> RunNews | None:
@@ -80,46 +61,28 @@ def read(root: Location) -> RunNews | None:
     return None
 
 
-class Reporter:
-    """Listens to a run and keeps its news; a store that fails costs nothing."""
+class Reporter(Outlook):
+    """Keeps the news of a run; a store that fails costs nothing."""
 
-    def __init__(self, root: Location) -> None:
-        self.root, self.since = root, time.time()
-        self.stages: list[StageNews] = []
-        self._lock = threading.Lock()
-
-    def __call__(self, event: Event) -> None:
-        now = time.time()
-        with self._lock:
-            match event:
-                case Started():
-                    fresh = StageNews(event.stage, event.unit, event.total, event.before, 0, now, None, "working")
-                    self.stages.append(fresh)
-                case Advanced():
-                    self._change(event.stage, lambda s: replace(s, done=s.done + event.units))
-                case Retried():
-                    self._change(event.stage, lambda s: replace(s, retries=s.retries + 1))
-                case Finished():
-                    state = "finished" if event.whole else "stopped"
-                    self._change(event.stage, lambda s: replace(s, ended=now, state=state))
-
-    def _change(self, stage: str, change: Callable[[StageNews], StageNews]) -> None:
-        """Of several of one name the one that began last and works; a pool knows `sample`, not `sample mgd3`."""
-        for i in reversed(range(len(self.stages))):
-            if f"{self.stages[i].stage} ".startswith(f"{stage} ") and self.stages[i].state == "working":
-                self.stages[i] = change(self.stages[i])
-                return
+    def __init__(self, root: Location, expect: Callable[[], Sequence[Expected]] = tuple) -> None:
+        super().__init__(expect)
+        self.root = root
 
     def write(self) -> None:
         """Nothing as long as no stage has begun: a run that finds all of it finished leaves its directory as it is."""
         if not self.stages:
             return
+        expected = tuple(self.plan())
         with self._lock:
-            news = RunNews(socket.gethostname(), os.getpid(), self.since, time.time(), tuple(self.stages))
+            stages, skipped = tuple(self.stages), tuple(self.skipped)
+        news = RunNews(socket.gethostname(), os.getpid(), self.since, time.time(), stages, skipped, expected)
         with contextlib.suppress(OSError):
             (self.root / NAME).write(canonical(asdict(news)).encode())
 
 
-def reporting(root: Location) -> contextlib.AbstractContextManager[None]:
-    """Within, `root`'s news are written every few seconds, and once more at the end."""
-    return regularly(Reporter(root), "news")
+@contextlib.contextmanager
+def reporting(root: Location, expect: Callable[[], Sequence[Expected]] = tuple) -> Iterator[None]:
+    """Within, `root`'s news are written every few seconds, and once more at the end; the terminal shows the whole."""
+    reporter = Reporter(root, expect)
+    with within(reporter), regularly(reporter, "news"):
+        yield

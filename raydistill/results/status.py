@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 
 from raydistill.errors import BadInput, printable
+from raydistill.outlook import StageNews
 from raydistill.progress import clock
 from raydistill.report.text import plural
 from raydistill.results import costs, news
-from raydistill.results.news import RunNews, StageNews
+from raydistill.results.news import RunNews
 from raydistill.store.claims import at_work
 from raydistill.store.location import Location
 from raydistill.store.rundir import MARKER, PAGE, STUDY_PAGE
@@ -35,6 +36,8 @@ def status(run: str, price: float | None = None, now: float | None = None) -> st
     latest, spent = news.read(root), costs.read(root)
     lines = [headline(root, latest, now)]
     lines += table([row(stage, now) for stage in latest.stages]) if latest else []
+    whole = latest.overall(now) if latest and at_work(root) else None
+    lines += [f"overall: {whole.text()}"] if whole else []
     seconds = sum(cost.seconds for cost in spent.values()) + working_seconds(latest, now)
     money = f", {price * seconds / 3600:.2f} at {price:g} an hour" if price is not None else ""
     lines.append(f"in stages, over all runs: {clock(seconds)}{money}")

@@ -1,0 +1,164 @@
+"""How far a run is as a whole: its stages as the plan counts them, at the pace that this run has shown so far."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from raydistill.progress import Advanced, Event, Finished, Retried, Skipped, Started, clock
+
+AFTER_S = 10.0  # a run that ends sooner needs no plan, which takes a second to count
+
+
+@dataclass(frozen=True)
+class StageNews:
+    """Of one stage of the run that wrote it: `before` of `total` units were finished earlier, `done` by this run.
+
+    `state` is "working", "finished" or "stopped"; times are seconds since 1970 by the driver's clock. `retries` counts
+    units that were tried once more.
+    """
+
+    stage: str
+    unit: str
+    total: int
+    before: int
+    done: int
+    started: float
+    ended: float | None
+    state: str
+    retries: int = 0
+
+    def seconds(self, now: float) -> float:
+        return max(0.0, (now if self.ended is None else self.ended) - self.started)
+
+    def left(self, now: float) -> float | None:
+        """Seconds left at the rate of this run; None where nothing is known of it."""
+        if self.state != "working" or not self.done or not self.seconds(now):
+            return None
+        return (self.total - self.before - self.done) * self.seconds(now) / self.done
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A stage of a run from nothing: `total` units and `seconds` by the plan, in so many `parts` of one name."""
+
+    stage: str
+    total: int
+    seconds: float
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class Overall:
+    """The `stage`th `of` so many; `share` of the planned seconds is done; `left` seconds, None while nobody knows."""
+
+    stage: int
+    of: int
+    share: float
+    left: float | None
+
+    def text(self) -> str:
+        time_left = "" if self.left is None else f", about {clock(self.left)} left"
+        return f"stage {self.stage} of {self.of}, {int(100 * self.share)} % of the work{time_left}"
+
+
+def overall(
+    expected: Sequence[Expected], stages: Sequence[StageNews], skipped: Sequence[str], now: float
+) -> Overall | None:
+    """None without a plan, and once nothing of it is left. `skipped` are stages that earlier runs had finished.
+
+    What is left of a stage at work goes on at its own rate; of the others it takes as many times the planned seconds
+    as what this run has done so far took.
+    """
+    begun = {s.stage for s in stages} | set(skipped)
+    latest = max((i for i, e in enumerate(expected) if e.stage in begun), default=-1)
+    left = [0.0 if i < latest and e.stage not in begun else _left(e, stages, skipped) for i, e in enumerate(expected)]
+    planned = [e.seconds * share for e, share in zip(expected, left, strict=True)]
+    total = sum(e.seconds for e in expected)
+    if not total or not any(left):
+        return None
+    known = {e.stage: e for e in expected}
+    counted = [s for s in stages if s.stage in known and s.done]
+    by_plan = sum(known[s.stage].seconds * s.done / known[s.stage].total for s in counted)
+    took = sum(s.seconds(now) for s in counted)
+    seconds = sum(planned) * took / by_plan if by_plan else None
+    current = next((s for s in reversed(counted) if s.left(now) is not None), None)
+    if seconds is not None and current is not None:
+        of_part = known[current.stage].seconds * _open(current, known[current.stage])
+        seconds += (current.left(now) or 0.0) - of_part * took / by_plan
+    return Overall(max(latest, 0) + 1, len(expected), 1 - sum(planned) / total, seconds)
+
+
+def _left(expected: Expected, stages: Sequence[StageNews], skipped: Sequence[str]) -> float:
+    """The share of a stage that has not been done."""
+    parts = [_open(s, expected) for s in stages if s.stage == expected.stage]
+    to_begin = max(0, expected.parts - len(parts) - sum(name == expected.stage for name in skipped))
+    return min(1.0, sum(parts) + to_begin / expected.parts)
+
+
+def _open(s: StageNews, expected: Expected) -> float:
+    share = 0.0 if s.state == "finished" else (s.total - s.before - s.done) / max(1, expected.total)
+    return min(1 / expected.parts, max(0.0, share))
+
+
+class Outlook:
+    """Listens to a run and keeps how far its stages are; `expect` counts the plan, when somebody asks for it first."""
+
+    def __init__(self, expect: Callable[[], Sequence[Expected]] = tuple) -> None:
+        self.since = time.time()
+        self.stages: list[StageNews] = []
+        self.skipped: list[str] = []
+        self.expected: Sequence[Expected] | None = None
+        self._expect, self._counting = expect, threading.Lock()
+        self._lock = threading.Lock()
+        self._last = self.since
+
+    def __call__(self, event: Event) -> None:
+        now = time.time()
+        with self._lock:
+            match event:
+                case Skipped():
+                    self.skipped.append(event.stage)
+                case Started():
+                    fresh = StageNews(event.stage, event.unit, event.total, event.before, 0, now, None, "working")
+                    self.stages.append(fresh)
+                case Advanced():
+                    self._change(event.stage, lambda s: replace(s, done=s.done + event.units))
+                case Retried():
+                    self._change(event.stage, lambda s: replace(s, retries=s.retries + 1))
+                case Finished():
+                    state = "finished" if event.whole else "stopped"
+                    self._change(event.stage, lambda s: replace(s, ended=now, state=state))
+
+    def _change(self, stage: str, change: Callable[[StageNews], StageNews]) -> None:
+        """Of several of one name the one that began last and works; a pool knows `sample`, not `sample mgd3`."""
+        for i in reversed(range(len(self.stages))):
+            if f"{self.stages[i].stage} ".startswith(f"{stage} ") and self.stages[i].state == "working":
+                self.stages[i] = change(self.stages[i])
+                return
+
+    def plan(self) -> Sequence[Expected]:
+        """Counted once, in the thread that asks; nothing while the run is young, or of one that cannot be planned."""
+        with self._counting:
+            if self.expected is None and time.time() - self.since >= AFTER_S:
+                try:
+                    self.expected = tuple(self._expect())
+                except Exception:  # whatever it is that cannot be foreseen: the run goes on without
+                    self.expected = ()
+            return self.expected or ()
+
+    def overall(self) -> Overall | None:
+        expected = self.plan()
+        with self._lock:
+            stages, skipped = tuple(self.stages), tuple(self.skipped)
+        return overall(expected, stages, skipped, time.time())
+
+    def due(self, seconds: float) -> bool:
+        """Whether it was last so so long ago: for those that say a line now and then."""
+        now = time.time()
+        if now - self._last < seconds:
+            return False
+        self._last = now
+        return True
