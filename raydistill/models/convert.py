@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,11 +26,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raydistill.errors import BadInput, RaydistillError, StageFailed, one_line
+from raydistill.errors import BadInput, RaydistillError, one_line
 from raydistill.identity import file_digest
 from raydistill.models.checkpoint import PICKLES, WEIGHTS
 from raydistill.models.device import quiet_libraries
 from raydistill.models.published import SCALING_FACTOR
+from raydistill.models.whole import check_free, whole_folder
 from raydistill.redact import redact
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: DiT-S, -B, -L and -XL (Peebles & Xie 2023, table 1)
@@ -103,8 +101,7 @@ def convert(
 
     Raises BadInput before anything is written, StageFailed if it cannot be.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"{out} is there already; give a folder that is not, or an empty one")
+    check_free(out)
     released = read_weights(source)
     shape = shape_of(released, source, image_size, heads)
     if release is SIT and shape.out_channels != shape.channels:
@@ -128,17 +125,8 @@ def convert(
         "latent_shape": [shape.channels, shape.side, shape.side],
         "converted_from": {"file": source.name, "sha256": file_digest(source)},
     }
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        try:
-            write(unfinished, weights, shape, record)
-            unfinished.chmod(0o755)
-            os.replace(unfinished, out)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    except (OSError, SafetensorError) as e:
-        raise StageFailed(f"{out} cannot be written: {one_line(e)}; make room or choose another place") from None
+    with whole_folder(out) as folder:
+        write(folder, weights, shape, record)
 
 
 def read_weights(source: Path) -> Weights:

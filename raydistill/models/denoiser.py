@@ -27,6 +27,7 @@ from raydistill.models.checkpoint import (
     packaged,
     read_config,
     refuse_changes,
+    tensors,
     weights_digest,
     weights_name,
 )
@@ -37,6 +38,7 @@ from raydistill.models.parametrisation import parametrisation, time_shift
 
 NETWORK = "DiTTransformer2DModel"
 OLDER = ("Transformer2DModel", "ada_norm_zero")  # class and norm_type by which diffusers 0.12 wrote the same network
+HALF = {"F16": torch.float16, "BF16": torch.bfloat16}
 FILES = ["transformer/config.json", f"transformer/{WEIGHTS}", "scheduler/scheduler_config.json", "training.json"]
 
 
@@ -151,6 +153,13 @@ class GeneratorSpec(Generator):
             for block in net.transformer_blocks:
                 block.norm1.emb.time_proj.downscale_freq_shift = self.timestep_freq_shift
         return net
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the stored weights; float32 where they are of several."""
+        file = check_weights(self.path / "transformer", "generator.path")
+        kinds = {t.dtype for t in tensors(file, "generator.path").values()}
+        return HALF.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32
 
     def identity(self) -> dict[str, Any]:
         return {"weights": weights_digest(self.path, FILES, self.texts)}

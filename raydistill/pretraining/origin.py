@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from raydistill.config import Config
 from raydistill.errors import BadInput
 from raydistill.models import hub
-from raydistill.models.checkpoint import WEIGHTS
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.parametrisation import DIT_BETAS, Parametrisation, parametrisation
 from raydistill.models.text_generator import is_pipeline
@@ -107,12 +105,7 @@ class Origin:
     @property
     def dtype(self) -> torch.dtype | None:
         """Of the checkpoint's weights, in which the trained ones are written as well; None from scratch."""
-        if self.spec is None:
-            return None
-        with safe_open(self.spec.path / "transformer" / WEIGHTS, framework="pt") as f:
-            kinds = {f.get_slice(name).get_dtype() for name in f.keys()}  # noqa: SIM118 (not a mapping)
-        known = {"F16": torch.float16, "BF16": torch.bfloat16}
-        return known.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32
+        return self.spec.dtype if self.spec else None
 
     def trains_with_vectors(self, name: str, parameter: torch.Tensor) -> bool:
         """Whether a weight is trained where vectors alone are: one of them, or the class table of other classes."""

@@ -17,8 +17,9 @@ from raydistill.config import Config
 from raydistill.config.reads import SIZES
 from raydistill.errors import BadInput, one_line
 from raydistill.identity import fingerprint
-from raydistill.models import hub
+from raydistill.models import dit_pipeline, hub
 from raydistill.models.checkpoint import WORK
+from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.pretraining.data import TrainingLatents, held_for_validation, load_pixels
 from raydistill.pretraining.networks import build_vae
@@ -31,7 +32,7 @@ from raydistill.store import seals
 from raydistill.tracking import destination, journal
 
 ALGORITHM = {"vae": 1, "generator": 2}
-SAMPLES = "samples"
+SAMPLES, PIPELINE = "samples", "pipeline"
 KEPT = (journal.FOLDER, seals.FOLDER)  # by who tells MLflow of it
 COMMON = ("target", "steps", "batch", "lr", "ema", "threads")
 READ = {
@@ -177,6 +178,19 @@ class Plan:
             record |= {"fine_tuned_from": origin, "trainable": c.pretrain.trainable}
         scale = state["facts"]["latent_scale"]
         write_generator(self.out, net, self.origin, record, losses, state["validation"], scale)
+
+    def write_pipeline(self) -> str | None:
+        """Puts the finished generator with its VAE where diffusers reads them, `out`/pipeline, unless it is there.
+
+        Why not, where diffusers would sample it otherwise; None of a VAE.
+        """
+        if self.vae is None or (self.out / PIPELINE / dit_pipeline.INDEX).is_file():
+            return None
+        try:
+            dit_pipeline.write(GeneratorSpec(str(self.out)), self.vae, self.out / PIPELINE)
+        except BadInput as e:
+            return f"no {self.out / PIPELINE} for diffusers: {e}"
+        return None
 
 
 def make_plan(config: Config) -> Plan:

@@ -65,6 +65,8 @@ def pretrain(config: Config) -> str:
             say("pretrain", f"finished before: {plan.out}")
         else:
             _train_and_write(plan)
+        if lack := plan.write_pipeline():
+            say("pretrain", lack)
         if tracker is not None:
             tracked.results(tracker, plan, changed=not finished)
     _drop_checkpoints(plan)
