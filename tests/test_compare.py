@@ -27,9 +27,8 @@ ODD = "cat, <b>tom</b>"
 
 def trained(method: str, generation: int, training: int, top1: float) -> TrainingOutcome:
     right = np.arange(100) < round(100 * top1)
-    return TrainingOutcome(
-        method, f"{method} {generation}", "convnet", generation, training, top1, top1, "t", (right[::2], right[1::2])
-    )
+    digest, answers, curve = f"{method} {generation}", (right[::2], right[1::2]), ((100, top1 / 2), (200, top1))
+    return TrainingOutcome(method, digest, "convnet", generation, training, top1, top1, "t", answers, curve)
 
 
 def run(
@@ -57,6 +56,19 @@ def test_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "50.0 ± 1.0" in page and "25.0 ± 1.0" in page and "12.5" in page
     assert page.count("<img") == 8 and "&lt;b&gt;tom" in page and "<b>tom" not in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_baselines_stand_below_their_run_and_the_best_of_the_runs_is_marked(tmp_path: Path) -> None:
+    beside = {"accuracy/full_data/convnet/mean": 0.9, "accuracy/full_data/convnet/std": 0.02}
+    a = run(tmp_path / "a", "mgd3", 0.5, (0.5, 0.51), **beside)
+    b = run(tmp_path / "b", "dit", 0.25, (0.25, 0.26))
+    (a / "report.html").write_text("its page")
+    assert main(["report", str(a), str(b), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert '<td><a href="a/report.html">a</a></td>' in page and "<td>b</td>" in page
+    assert page.index("mgd3</td>") < page.index("full data</td>") < page.index("dit</td>")
+    assert page.count('class="num top higher"') == 2 and '<td class="num top higher">50.0 ± 1.0</td>' in page
+    assert "While they learn" in page and page.count('<polyline class="curve') == 2
 
 
 class TestPairs:
@@ -97,6 +109,8 @@ class TestPairs:
         assert [a.tolist() for a in back.answers] == [a.tolist() for a in one.answers]
         older = replace(one, answers=None)
         assert replace(back, answers=None) == older and read(written([older])) == [older]
+        oldest = replace(older, curve=())
+        assert read(written([oldest])) == [oldest] and b"curve" not in written([oldest])
 
 
 def test_only_what_differs_is_listed() -> None:

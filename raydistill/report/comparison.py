@@ -9,29 +9,50 @@ from typing import Any
 
 from raydistill.report import calls, text, wording
 from raydistill.report.contents import with_contents
-from raydistill.report.data import Difference, Judgement, Measure, ScoreRow
+from raydistill.report.data import Curves, Difference, Judgement, Measure, ScoreRow
 from raydistill.report.images import data_uri, display_copy
-from raydistill.report.page import IMAGE_BUDGET, environment
+from raydistill.report.page import IMAGE_BUDGET, environment, learning
 from raydistill.report.verdict import best
 
 MAX_CLASSES = 20
 SLOTS = 6
 ACCURACY = "accuracy/"
+KINDS = {"last": "", "balanced": "balanced_", "best": "best_"}
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A finished run: its flat result.json, its configuration by dotted keys, PNG bytes by class name."""
+    """A finished run: its flat result.json, its configuration by dotted keys, PNG bytes by class name.
+
+    `page` is where its own page lies, as a link from this one.
+    """
 
     name: str
     metrics: dict[str, float]
     config: dict[str, Any]
     images: dict[str, list[bytes]]
     count: int
+    page: str | None = None
 
 
-def render(runs: Sequence[ComparedRun], pairs: Sequence[Difference] = (), measure: Measure = "top-1") -> str:
-    """The page as HTML text, one self-contained file. `pairs` are the differences of the runs' own sets, by run."""
+@dataclass(frozen=True)
+class ComparedSet:
+    """A set: a run's own, or one of its baselines, and the cells of each student. `best` of each: last, a class."""
+
+    run: ComparedRun
+    baseline: str
+    cells: tuple[dict[str, str], ...]
+    best: tuple[tuple[str, ...], ...]
+
+
+def render(
+    runs: Sequence[ComparedRun],
+    pairs: Sequence[Difference] = (),
+    measure: Measure = "top-1",
+    curves: Sequence[Curves] = (),
+) -> str:
+    """The page as HTML text, one self-contained file. `pairs` are the differences of the runs' own sets, by run, and
+    `curves` what students have learned from them."""
     judged = Judgement(tuple(s for r in runs for s in _rows(r)), 0.0, tuple(pairs), measure)
     classes = [c for c in dict.fromkeys(c for r in runs for c in r.images)][:MAX_CLASSES]
     shown = [b for r in runs for c in classes for b in r.images.get(c, ())[:SLOTS]]
@@ -44,7 +65,9 @@ def render(runs: Sequence[ComparedRun], pairs: Sequence[Difference] = (), measur
         .get_template("comparison.html")
         .render(
             runs=runs,
-            students=[(s, [_score(r, s) for r in runs]) for s in students(runs)],
+            students=students(runs),
+            rows=[row for r in runs for row in table_rows(r, runs)],
+            curves=[learning(c) for c in curves],
             claims=[(s, claim) for s in students(runs) if (claim := best(judged, s, what="runs"))],
             pairs_of_sets=[(wording.rows(pairs), False)] if pairs else [],
             others=others(runs),
@@ -64,6 +87,28 @@ def students(runs: Sequence[ComparedRun]) -> list[str]:
     return [k.split("/")[1] for k in keys if k.startswith(ACCURACY) and k.count("/") == 2 and k.endswith("/mean")]
 
 
+def baselines(run: ComparedRun) -> list[str]:
+    """Sets beside its own that students were trained on, in order of appearance, as result.json spells them."""
+    keys = dict.fromkeys(k for k in run.metrics if k.startswith(ACCURACY) and k.count("/") == 3)
+    return list(dict.fromkeys(k.split("/")[1] for k in keys if k.endswith("/mean")))
+
+
+def table_rows(run: ComparedRun, runs: Sequence[ComparedRun]) -> list[ComparedSet]:
+    """A run's own set, and below it its baselines. The best of a column is marked among the runs' own sets alone."""
+    named = students(runs)
+
+    def highest(student: str, kind: str) -> bool:
+        values = {r.name: r.metrics.get(f"{ACCURACY}{student}/{kind}mean", -1.0) for r in runs}
+        return len(runs) > 1 and values[run.name] == max(values.values()) >= 0
+
+    best_of = tuple(tuple(k for k, kind in KINDS.items() if highest(s, kind)) for s in named)
+    rows = [ComparedSet(run, "", tuple(_score(run, s) for s in named), best_of)]
+    for name in baselines(run):
+        cells = tuple(_score(run, f"{name}/{s}") for s in named)
+        rows.append(ComparedSet(run, name.replace("_", " "), cells, ((),) * len(named)))
+    return rows
+
+
 def _score(run: ComparedRun, student: str) -> dict[str, str]:
     """The cells of one row; a dash where the run has no such score."""
 
@@ -74,7 +119,7 @@ def _score(run: ComparedRun, student: str) -> dict[str, str]:
             return "–"
         return text.percent(mean) if not std else f"{text.percent(mean)} ± {text.percent(std)}"
 
-    return {"last": cell(""), "balanced": cell("balanced_"), "best": cell("best_")}
+    return {k: cell(kind) for k, kind in KINDS.items()}
 
 
 def _rows(run: ComparedRun) -> list[ScoreRow]:

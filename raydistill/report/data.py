@@ -13,6 +13,7 @@ from raydistill.report.cartography import DataMap
 from raydistill.report.increments import ChoiceRow, GrowthRow, PartMatrix
 from raydistill.report.line import Line
 from raydistill.report.metric import MetricRow
+from raydistill.report.trees import ClassTree
 
 RANDOM = "random"
 FULL = "full data"
@@ -59,6 +60,7 @@ class ClassPanel:
     real_count: int
     items: tuple[PanelImage, ...]
     projection: Projection | None
+    tree: ClassTree | None = None
 
 
 @dataclass(frozen=True)

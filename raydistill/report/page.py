@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from raydistill.evaluation.cartography import HARD, INFORMATIVE
-from raydistill.report import atoms, calls, cartography, classes, increments, lines, plots, text, wording
+from raydistill.report import atoms, calls, cartography, classes, increments, lines, plots, text, trees, wording
 from raydistill.report.contents import with_contents
 from raydistill.report.data import (
     BOUNDS,
@@ -31,6 +31,7 @@ MAX_PANELS = 50
 MAX_ITEMS = 50
 MAX_PAIRS = 1000
 OPEN_ITEMS = 10
+OPEN_CLASSES = 10
 SMALL_ITEMS = 2
 PIXELATED_BELOW = 64
 IMAGE_BUDGET = 16 * 2**20
@@ -62,7 +63,10 @@ class _Picture:
 
 @dataclass(frozen=True)
 class _Panel:
-    """A class as it is shown: the first OPEN_ITEMS pairs, those behind a fold, and how many are left out."""
+    """A class as it is shown: the first OPEN_ITEMS pairs, those behind a fold, and how many are left out.
+
+    `by_name` and `by_accuracy` are its places in other orders than that of the data.
+    """
 
     panel: ClassPanel
     open: tuple[_Picture, ...]
@@ -70,6 +74,9 @@ class _Panel:
     left_out: int
     scatter: Markup | None
     caption: str
+    tree: Markup | None
+    by_name: int
+    by_accuracy: int
 
 
 @dataclass(frozen=True)
@@ -98,12 +105,14 @@ def render(data: ReportData) -> str:
             highest=_highest(judged.scores),
             bounded=any(s.set == FULL for s in judged.scores),
             accuracy=plots.accuracy([s for rows in _by_student(judged.scores) for s in rows], judged.chance),
-            panels=[_panel(p, encode, limit) for p in panels],
+            panels=[_panel(p, n, a, encode, limit) for p, n, a in zip(panels, *_places(data, panels), strict=True)],
+            sorts=_sorts(data, panels),
+            open_classes=OPEN_CLASSES,
             small=all(len(p.items) <= SMALL_ITEMS for p in panels),
             pixelated=data.image_size < PIXELATED_BELOW,
             compact=compact,
             costs=_costs(data.costs),
-            curves=[_curves(c) for c in data.curves],
+            curves=[learning(c) for c in data.curves],
             classwise=[(c, classes.accuracy(c)) for c in data.classwise],
             max_rows=classes.MAX_ROWS,
             confusions=[(c, classes.confusion(c), classes.mistakes(c)) for c in data.confusions],
@@ -125,7 +134,8 @@ def render(data: ReportData) -> str:
     return text.printable_lines(with_contents(html))
 
 
-def _curves(curves: Curves) -> tuple[str, Markup, Markup]:
+def learning(curves: Curves) -> tuple[str, Markup, Markup]:
+    """A student, its learning curves, and their legend."""
     label = f"Test accuracy of {curves.student} over the training, for {', '.join(ln.name for ln in curves.lines)}."
     drawn = lines.chart(curves.lines, label, lambda v: f"{100 * v:.0f}", "image visits, accuracy in %")
     return curves.student, drawn, lines.legend(curves.lines)
@@ -184,7 +194,28 @@ def _highest(scores: Sequence[ScoreRow]) -> list[ScoreRow]:
     return [max(rows, key=lambda s: s.last_mean) for rows in sets if len(rows) > 1]
 
 
-def _panel(panel: ClassPanel, encode: Callable[[bytes], str], limit: int) -> _Panel:
+def _places(data: ReportData, panels: Sequence[ClassPanel]) -> tuple[list[int], list[int]]:
+    """Of each class its place by name, and by the accuracy of the first student on the run's own set, lowest first."""
+    names = sorted(range(len(panels)), key=lambda i: panels[i].class_name)
+    mean = _accuracies(data, panels)
+    worst = sorted(range(len(panels)), key=lambda i: (mean[i], i))
+    return [names.index(i) for i in range(len(panels))], [worst.index(i) for i in range(len(panels))]
+
+
+def _accuracies(data: ReportData, panels: Sequence[ClassPanel]) -> list[float]:
+    """One a class; all the same where nothing was trained."""
+    series = next((s for c in data.classwise for s in c.sets if s.main), None)
+    return [0.0] * len(panels) if series is None else [float(series.mean[i]) for i in range(len(panels))]
+
+
+def _sorts(data: ReportData, panels: Sequence[ClassPanel]) -> list[tuple[str, str]]:
+    """Orders of the classes that differ, by the variable that has a class's place in them, and what they are called."""
+    by_name, by_accuracy = _places(data, panels)
+    orders = [("--name", "by name", by_name), ("--worst", "least accurate first", by_accuracy)]
+    return [(variable, label) for variable, label, at in orders if at != list(range(len(panels)))]
+
+
+def _panel(panel: ClassPanel, by_name: int, by_accuracy: int, encode: Callable[[bytes], str], limit: int) -> _Panel:
     shown = tuple(_Picture(i, encode(i.image), encode(i.nearest) if i.nearest else None) for i in panel.items[:limit])
     projection = panel.projection
     drawn = None
@@ -197,6 +228,9 @@ def _panel(panel: ClassPanel, encode: Callable[[bytes], str], limit: int) -> _Pa
         len(panel.items) - len(shown),
         drawn,
         _caption(panel) if drawn else "",
+        trees.draw(panel.tree, panel.class_name) if panel.tree else None,
+        by_name,
+        by_accuracy,
     )
 
 

@@ -8,31 +8,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import yaml
 
 from raydistill.errors import BadInput, CorruptArtifact
 from raydistill.exporters.base import AGAIN, numbers, tables
 from raydistill.report.comparison import SLOTS, ComparedRun, render
+from raydistill.report.data import Curves
+from raydistill.report.line import Line
 from raydistill.results import differences, outcomes
 from raydistill.results.judgement import measures
 from raydistill.results.pairing import TrainingOutcome
 from raydistill.store import seals
 from raydistill.store.location import Location
-from raydistill.store.rundir import CONFIG, RESULT, TRAININGS
+from raydistill.store.rundir import CONFIG, PAGE, RESULT, TRAININGS
 
 
 def compare(run_dirs: Sequence[str], out: str) -> str:
     """Writes the page of several runs to the file `out`; returns its path. Raises BadInput for what is no run."""
     names = short_names(run_dirs)
     runs = [read(run_dir, name) for run_dir, name in zip(run_dirs, names, strict=True)]
-    trained = [o for run_dir, run in zip(run_dirs, runs, strict=True) for o in own_trainings(run_dir, run)]
+    of_runs = [own_trainings(run_dir, run) for run_dir, run in zip(run_dirs, runs, strict=True)]
+    trained = [o for outcomes_of_run in of_runs for o in outcomes_of_run]
     tested = [len(a) for o in trained for a in o.answers or ()]
     compared = measures(2 * min(tested, default=0) < max(tested, default=0))
     path = Path(out).expanduser().absolute()
     if path.is_dir() or not path.parent.is_dir():
         raise BadInput(f"--out {out}: must be a file in a folder that exists")
-    text = render(runs, differences.table(trained, compared), compared[0])
+    linked = [replace(run, page=_link(run_dir, path)) for run_dir, run in zip(run_dirs, runs, strict=True)]
+    text = render(linked, differences.table(trained, compared), compared[0], curves(of_runs))
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as e:
@@ -75,6 +80,29 @@ def own_trainings(run_dir: str, run: ComparedRun) -> list[TrainingOutcome]:
     except ValueError as e:
         raise CorruptArtifact(f"{root / TRAININGS} does not hold the trainings of a run: {e}; {AGAIN}") from None
     return [replace(o, set=run.name) for o in trainings if o.set == run.config["method"]]
+
+
+def curves(of_runs: Sequence[Sequence[TrainingOutcome]]) -> list[Curves]:
+    """Of each student the mean over the trainings on each run's own set, with one standard deviation."""
+    charts = []
+    for student in dict.fromkeys(o.student for outcomes_of_run in of_runs for o in outcomes_of_run):
+        lines = []
+        for outcomes_of_run in of_runs:
+            known = [o for o in outcomes_of_run if o.student == student and o.curve]
+            if known:
+                tests = min(len(o.curve) for o in known)
+                values = np.array([[top1 for _, top1 in o.curve[:tests]] for o in known])
+                std = values.std(0, ddof=1) if len(known) > 1 else np.zeros(tests)
+                visits = np.array([v for v, _ in known[0].curve[:tests]], np.float64)
+                lines.append(Line(known[0].set, visits, values.mean(0), std))
+        charts += [Curves(student, tuple(lines))] if lines else []
+    return charts
+
+
+def _link(run_dir: str, page: Path) -> str | None:
+    """From the page to that of a run; None for one that a browser cannot follow."""
+    root = Location.of(run_dir)
+    return os.path.relpath(str(root / PAGE), page.parent) if root.is_local and _there(root / PAGE) else None
 
 
 def _there(file: Location) -> bool:

@@ -28,6 +28,7 @@ def outcomes(done: Results) -> list[TrainingOutcome]:
             balanced=round(score.balanced, 6),
             test=result.get("test", ""),
             answers=score.answers(),
+            curve=tuple(score.curve),
         )
         for t in done.trainings
         if (result := body(t)) is not None and (score := Score.of(result))
@@ -49,7 +50,9 @@ def read(data: bytes) -> list[TrainingOutcome]:
 
 
 def _tree(o: TrainingOutcome) -> dict[str, Any]:
-    tree = {k: v for k, v in vars(o).items() if k != "answers"}
+    tree = {k: v for k, v in vars(o).items() if k not in ("answers", "curve")}
+    if o.curve:
+        tree["curve"] = o.curve
     if o.answers is not None:
         tree |= {"tested": [len(a) for a in o.answers], "right": packed(np.concatenate(o.answers))}
     return tree
@@ -57,4 +60,5 @@ def _tree(o: TrainingOutcome) -> dict[str, Any]:
 
 def _outcome(tree: dict[str, Any]) -> TrainingOutcome:
     tested, right = tree.pop("tested", None), tree.pop("right", None)
-    return TrainingOutcome(**tree, answers=None if tested is None else unpacked(right, tested))
+    curve = tuple((int(visits), float(top1)) for visits, top1 in tree.pop("curve", ()))
+    return TrainingOutcome(**tree, answers=None if tested is None else unpacked(right, tested), curve=curve)

@@ -17,7 +17,8 @@ class TrainingOutcome:
     """What came of one training. `digest` says which images it was on, `generation` by which seed they were made.
 
     `generation` is None for a set without one, such as the full data. `test` says on which images it was tested, and
-    `answers` which of them are right, (n,) bool a class; empty and None in what older versions committed.
+    `answers` which of them are right, (n,) bool a class; empty and None in what older versions committed. `curve` has
+    (images seen, top-1) of every test; empty too.
     """
 
     set: str
@@ -29,6 +30,7 @@ class TrainingOutcome:
     balanced: float
     test: str = ""
     answers: tuple[np.ndarray, ...] | None = None
+    curve: tuple[tuple[int, float], ...] = ()
 
     def value(self, measure: Measure) -> float:
         return self.top1 if measure == "top-1" else self.balanced

@@ -31,7 +31,7 @@ from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
 from raydistill.report.text import plural, spread
 from raydistill.report.verdict import verdicts
-from raydistill.results import cartography, costs, detail, increments, quantisation
+from raydistill.results import cartography, costs, detail, increments, quantisation, trees
 from raydistill.results.judgement import judgement
 from raydistill.results.numbers import difference_numbers, metrics, of_sets, sample_size
 from raydistill.results.outcomes import outcomes, written
@@ -45,7 +45,7 @@ from raydistill.store import faults, schemas
 from raydistill.store.location import Location
 from raydistill.store.rundir import PAGE, RESULT, TRAININGS
 
-VERSION = 6
+VERSION = 7
 MARK = b"<!-- raydistill "
 SHOWN = 200  # real latents drawn in a class's projection
 
@@ -264,7 +264,9 @@ def _panel(done: Results, index: int, real: pa.Table, syntheses: pa.Table) -> Cl
     drawn = project(z_real, prototypes, z_made)
     step = max(1, len(z_real) // SHOWN)
     projection = Projection(drawn.real[::step], drawn.prototypes, drawn.syntheses, drawn.explained)
-    return ClassPanel(info.class_id, info.class_name, len(real), items, projection)
+    led = {item.slot: item.prototype_id for item in items}
+    tree = trees.class_tree(done, index, real["image_id"], led)
+    return ClassPanel(info.class_id, info.class_name, len(real), items, projection, tree)
 
 
 def _prototypes(done: Results, index: int, dimensions: int) -> np.ndarray:
