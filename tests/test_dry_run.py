@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from running import write_digits
 
 from raydistill import cli
 from raydistill.config import load
@@ -51,3 +52,10 @@ def test_what_is_finished_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_what_is_refused_is_refused_there_too(refused: Callable[..., str]) -> None:
     assert "encode.num_gpus=9 need more" in refused("distill", "encode.num_gpus=9", "--dry-run")
+
+
+def test_a_folder_that_is_judged_needs_nothing_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = write_digits(tmp_path / "mine", train=1)
+    words = ["evaluate", "--images", str(mine), "evaluate.baselines=[]", "evaluate.full=false", "evaluate.seeds=2"]
+    rows = planned(capsys, *words, "evaluate.students=[convnet]")
+    assert rows["import mine"] == "10 images" and rows["evaluate"] == "1 set x 2 trainings"

@@ -12,6 +12,7 @@ from raydistill.pipeline import trained
 from raydistill.pipeline.beforehand import LATER, Reading, Unfinished
 from raydistill.pipeline.job import JUDGED, Until, checked, generated, judge, make, sets
 from raydistill.pipeline.preflight import absolute
+from raydistill.report.text import plural
 from raydistill.stages import runner
 from raydistill.stages.evaluation import trainings
 from raydistill.stages.runner import Stage
@@ -81,6 +82,8 @@ def expected(p: Prepared, until: Until) -> Iterator[tuple[str, str, str]]:
         yield "cluster", "cluster", f"{classes} classes"
     if until in ("cluster", "plan"):
         return
+    if p.judged is not None:
+        yield "import", f"import {p.judged.name}", plural(len(p.judged.listing), "image")
     draws = config.seeds.generation if until in JUDGED else 1
     for v in generated(p):
         yield "sample", f"sample {v.config.method}", f"{classes * v.config.ipc * draws} images{_steps(v)}"
@@ -88,7 +91,7 @@ def expected(p: Prepared, until: Until) -> Iterator[tuple[str, str, str]]:
         of = len(generated(p)) + (p.judged is not None)
         fits = len(list(students_of(config.evaluate))) * config.evaluate.seeds * draws
         full = " and on all images" if config.evaluate.full else ""
-        yield "evaluate", "evaluate", f"{of} sets x {fits} trainings{full}"
+        yield "evaluate", "evaluate", f"{plural(of, 'set')} x {plural(fits, 'training')}{full}"
 
 
 def _steps(v: Variant) -> str:

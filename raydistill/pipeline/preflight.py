@@ -301,7 +301,7 @@ def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> Non
     shown = ", ".join(f"{c.class_name or c.class_id} {n}" for c, n in named)
     more = f", ... {len(counts) - NAMED} more" if len(counts) > NAMED else ""
     say("source", f"{len(train)} training images in {len(counts)} classes ({shown}{more}); {len(test)} to test on")
-    source = variants[0].config.source
+    source = config.source
     if source.search_split == 0 and carved.share_of(source.val) is not None:
         say("source", f"tested on {len(test)} training images, held out of each class by id (source.val={source.val})")
     elif source.search_split == 0 and test.split != source.val:
