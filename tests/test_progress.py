@@ -36,6 +36,15 @@ def test_a_stage_starts_advances_and_finishes(tmp_path: Path) -> None:
     assert rest == [Started("encode those", "images", 21, 0), *advanced, whole, Skipped("encode")]
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_sets_that_are_drawn_together_cost_under_one_name(number: int, tmp_path: Path) -> None:
+    stages = [TinyRun(tmp_path / f"{i}").stage("encode") for i in range(number)]
+    root = Location.of(str(tmp_path))
+    with listening(costs.listener(root)):
+        runner.run_together(stages, lambda asked: [(s, r) for s, keys in asked for r in serial(s, keys)])
+    assert {name: c.units for name, c in costs.read(root).items()} == {"encode sets": 21 * number}
+
+
 def test_what_earlier_runs_finished_is_before(tmp_path: Path) -> None:
     tiny, events = TinyRun(tmp_path / "run"), list[Event]()
     stage = tiny.stage("encode")

@@ -101,7 +101,8 @@ def run_together(stages: Sequence[Stage], execute: Together) -> list[Sealed | Ra
     before = sum(stages[i].units(r) for i, known in records.items() for r in known.values())
     if not requested:
         return list(ended.values())
-    with Progress(f"{stages[0].name} {len(requested)} sets", stages[0].unit, total, before) as progress:
+    name = f"{stages[0].name} sets"  # whatever their number: what it cost is kept by name
+    with Progress(name, stages[0].unit, total, before) as progress:
         for stage, result in execute([(s, todo) for s, todo in requested if todo]):
             i = at[id(stage)]
             if isinstance(result, RaydistillError):
