@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from artifacts import at, work
@@ -18,6 +20,9 @@ from samples import write_folder
 from raydistill import cli
 from raydistill.pipeline import job
 from raydistill.store.artifact import Manifest
+
+if TYPE_CHECKING:
+    from hub_server import Hub
 
 # Started in the background of a shell, or by nohup: programs would inherit that these are ignored.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -116,3 +121,35 @@ def reference(
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The directory of the run that nothing disturbed, and what it said."""
     return watched_reference[:2]
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that the client is pointed at, with an empty cache; nothing lies in the working directory."""
+    from hub_server import Hub, Server
+    from huggingface_hub import constants
+
+    server = Server(hub := Hub())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    yield hub
+    server.close()
+
+
+@pytest.fixture
+def offline(served: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return served
+
+
+@pytest.fixture
+def unreachable(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens where the hub should be."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{s.getsockname()[1]}")

@@ -24,9 +24,11 @@ def tree(folder: Path) -> Files:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def cached(name: str, files: dict[str, bytes], revision: str = "main", commit: str = "0" * 40) -> Path:
+def cached(
+    name: str, files: dict[str, bytes], revision: str = "main", commit: str = "0" * 40, kind: str = "models"
+) -> Path:
     """Lays a snapshot out as the client keeps it: what was fetched by another program. Returns its folder."""
-    root = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    root = Path(constants.HF_HUB_CACHE) / f"{kind}--{name.replace('/', '--')}"
     ref, folder = root / "refs" / revision, root / "snapshots" / commit
     ref.parent.mkdir(parents=True, exist_ok=True)
     ref.write_text(commit)
@@ -64,6 +66,8 @@ class Hub:
         api = parts[0] == "api"
         if api:
             parts = parts[2:]
+        elif parts[0] == "datasets":
+            parts = parts[1:]
         if len(parts) < 4:
             return 404, {}, b""
         name, what, revision, rest = "/".join(parts[:2]), parts[2], parts[3], "/".join(parts[4:])

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hub_server import Hub, Server, cached, tree
+from hub_server import Hub, cached, tree
 from huggingface_hub import constants
 from safetensors.numpy import save
 
@@ -26,35 +24,6 @@ from raydistill.pipeline.preflight import prepare
 from raydistill.pretraining.plan import make_plan
 
 VAE, GENERATOR = tree(Path(packaged("vae"))), tree(Path(packaged("generator")))
-
-
-@pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that the client is pointed at, with an empty cache; nothing lies in the working directory."""
-    server = Server(models := Hub())
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield models
-    server.close()
-
-
-@pytest.fixture
-def offline(served: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    return served
-
-
-@pytest.fixture
-def unreachable(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing listens where the hub should be."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{s.getsockname()[1]}")
 
 
 def refusal(section: Any, path: str | None, revision: str | None = None) -> str:

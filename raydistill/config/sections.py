@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from raydistill.config.base import Cpus, Fraction, Pool, Section, Seed, class_list, class_lists
+from raydistill.config.base import Cpus, Pool, Section, Seed
 from raydistill.config.evaluation import EvaluateConfig, LabelConfig
 from raydistill.config.pretrain import PretrainConfig
 from raydistill.config.sampling import (
@@ -17,62 +17,10 @@ from raydistill.config.sampling import (
     SamplerConfig,
     StartConfig,
 )
+from raydistill.config.source import SourceConfig
 from raydistill.config.text import write
 from raydistill.config.tracking import TrackingConfig
 from raydistill.config.tune import TuneConfig
-
-
-class SourceConfig(Section):
-    """Where the images come from."""
-
-    kind: Annotated[str, Field(description="digits | imagefolder | parquet | webdataset; auto = what lies there")] = (
-        "digits"
-    )
-    path: Annotated[str | None, Field(description="folder that holds the splits")] = None
-    train: Annotated[str, Field(description="name of the training split")] = "train"
-    val: Annotated[
-        str,
-        Field(description="name of the validation split; split:0.2 = a fifth of each class's training images"),
-    ] = "val"
-    image_column: Annotated[
-        str | None,
-        Field(description="column of a Parquet or Arrow table that holds the images; null = the one that fits"),
-    ] = None
-    label_column: Annotated[
-        str | None,
-        Field(description="column or WebDataset JSON key that holds the labels; null = the one that fits"),
-    ] = None
-    image_size: Annotated[int, Field(ge=8, le=1024, description="pixels a side; centre crop, bicubic")] = 32
-    classes: Annotated[
-        list[str] | None,
-        Field(description="class ids to use, in this order, or the name of a list that ships; null = all"),
-    ] = None
-    search_split: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=0.5,
-            description=(
-                "share of training images held out by id; above 0 it replaces the validation split, to choose settings"
-            ),
-        ),
-    ] = 0.0
-    licence: Annotated[str | None, Field(description="terms of the images, for the card of what is made of them")] = (
-        None
-    )
-    max_broken: Annotated[Fraction, Field(description="largest fraction of unreadable images that is skipped")] = 0.01
-    max_pixels: Annotated[
-        int, Field(ge=64, description="an image of more pixels is refused as a decompression bomb")
-    ] = 50_000_000
-
-    @field_validator("classes", mode="before")
-    @classmethod
-    def _named_list(cls, value: Any) -> Any:
-        """`imagewoof` stands for the ids in classlists/imagewoof.txt; any other text is a class."""
-        alone = value[0] if isinstance(value, list) and len(value) == 1 else value
-        if not isinstance(alone, str):
-            return value
-        return class_list(alone) if alone in class_lists() else [alone]
 
 
 class VaeConfig(Section):

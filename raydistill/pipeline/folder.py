@@ -43,7 +43,7 @@ def sized(overrides: Sequence[str], suffix: str = "") -> Config:
     given_keys, name = set(keys_of(overrides)), Location.of(config.source.path).name
     chosen = _source(config, given_keys)
     config = load(PRESET, [*_words(chosen), *overrides])
-    images = open_splits(config.source)
+    images = open_splits(detect.settled(config.source))
     chosen |= _of_machine(config) | _of_images(config, images, given_keys)
     chosen = {key: value for key, value in chosen.items() if key not in given_keys}
     counts = images.train.counts
@@ -71,6 +71,7 @@ def _source(config: Config, given_keys: set[str]) -> dict[str, object]:
     """Which kind lies there, and where its splits are."""
     source = detect.settled(config.source)
     kind: dict[str, object] = {"source.kind": source.kind}
+    kind |= {} if source.revision is None else {"source.revision": source.revision}
     if given_keys & {"source.train", "source.val", "source.search_split"} or source.kind not in detect.SPLIT:
         return kind
     return kind | {f"source.{key}": value for key, value in splits.located(source).items()}

@@ -33,6 +33,7 @@ from raydistill.sources.base import ClassInfo, Splits, open_splits
 from raydistill.stages.evaluation.measure import requested_spaces
 from raydistill.stages.syntheses import ingest
 from raydistill.state import Prepared
+from raydistill.store.hub import is_id
 from raydistill.store.rundir import RunDir
 from raydistill.tracking import destination
 
@@ -207,16 +208,16 @@ def absolute(config: Config) -> Config:
     def full(path: str | None) -> str | None:
         return path if path is None or "://" in path else os.path.abspath(os.path.expanduser(path))
 
-    def model(path: str | None) -> str | None:
-        return path if path == TRAIN or hub.is_id(path) else full(path)
+    def fetched(path: str | None, *words: str) -> str | None:
+        return path if path in words or is_id(path) else full(path)
 
     config = config.model_copy(
         update={
             "run_dir": full(config.run_dir),
             "artifact_dir": full(config.artifact_dir),
-            "source": detect.settled(config.source.model_copy(update={"path": full(config.source.path)})),
-            "vae": config.vae.model_copy(update={"path": model(config.vae.path)}),
-            "generator": config.generator.model_copy(update={"path": model(config.generator.path)}),
+            "source": detect.settled(config.source.model_copy(update={"path": fetched(config.source.path)})),
+            "vae": config.vae.model_copy(update={"path": fetched(config.vae.path)}),
+            "generator": config.generator.model_copy(update={"path": fetched(config.generator.path, TRAIN)}),
             "features": config.features.model_copy(update={"path": full(config.features.path)}),
             "teacher": config.teacher.model_copy(update={"path": full(config.teacher.path)}),
             "evaluate": config.evaluate.model_copy(update={"images": full(config.evaluate.images)}),

@@ -13,7 +13,7 @@ from raydistill.config import Config, class_list
 from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
 from raydistill.methods.resolve import Variant
-from raydistill.models import hub, published
+from raydistill.models import published
 from raydistill.models.checkpoint import read_config
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.generator import Generator
@@ -24,6 +24,8 @@ from raydistill.planning import networks
 from raydistill.planning.networks import NetworkCost
 from raydistill.sources import detect
 from raydistill.sources.base import Splits, open_splits
+from raydistill.sources.hub import check_cached
+from raydistill.store.hub import is_id
 
 IMAGENET = (1_281_167, 50_000, 115_000.0)  # training and validation images of ImageNet-1K, bytes of one
 SAMPLE = 64  # images of a source whose bytes are looked at
@@ -62,6 +64,7 @@ def gather(config: Config) -> tuple[Config, Sequence[Variant], Facts]:
 
     Raises BadInput as the run would, and for what a plan cannot count.
     """
+    check_cached(config.source)
     config = preflight.absolute(_with_kind(config))
     if config.evaluate.images:
         raise BadInput("plan --cluster counts a run that makes its images; leave evaluate.images out")
@@ -128,7 +131,7 @@ def _of_imagenet(config: Config) -> tuple[Images, list[str]]:
 
 def _vae(config: Config) -> tuple[VaeSpec | None, Mapping[str, Any], list[str]]:
     path = config.vae.path
-    if hub.is_id(path):
+    if is_id(path):
         if path not in published.VAES:
             raise BadInput(f"vae.path={path}: a plan fetches nothing; give its folder with vae.path=DIR")
         return None, networks.SD_VAE, [f"vae.path={path} and its like are counted by their published shapes"]
@@ -143,7 +146,7 @@ def _generator(
     if method is None:
         return None, None, []
     path = config.generator.path
-    if hub.is_id(path):
+    if is_id(path):
         if path not in published.DITS:
             raise BadInput(f"generator.path={path}: a plan fetches nothing; give its folder with generator.path=DIR")
         cost = networks.of_generator({**networks.DIT_XL, "sample_size": shape[1]}, shape)

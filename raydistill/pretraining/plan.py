@@ -29,6 +29,7 @@ from raydistill.pretraining.tasks import GeneratorTask, VaeTask
 from raydistill.sources import detect
 from raydistill.sources.base import Listing, Source, open_splits
 from raydistill.store import seals
+from raydistill.store.hub import is_id
 from raydistill.tracking import destination, journal
 
 ALGORITHM = {"vae": 1, "generator": 2}
@@ -243,14 +244,14 @@ def _with_generator(plan: Plan) -> Plan:
 def _absolute(config: Config) -> Config:
     """Ray Train's workers run in a folder of their own."""
 
-    def full(path: str | None, model: bool = True) -> str | None:
-        if path is None or "://" in path or (model and hub.is_id(path)):
+    def full(path: str | None) -> str | None:
+        if path is None or "://" in path or is_id(path):
             return path
         return os.path.abspath(os.path.expanduser(path))
 
     return config.model_copy(
         update={
-            "source": detect.settled(config.source.model_copy(update={"path": full(config.source.path, model=False)})),
+            "source": detect.settled(config.source.model_copy(update={"path": full(config.source.path)})),
             "vae": config.vae.model_copy(update={"path": full(config.vae.path)}),
             "pretrain": config.pretrain.model_copy(update={"init": full(config.pretrain.init)}),
             "tracking": destination.absolute(config.tracking),

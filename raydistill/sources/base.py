@@ -8,12 +8,13 @@ import io
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raydistill import registry
 from raydistill.config import SourceConfig, class_lists
@@ -158,7 +159,7 @@ def open_splits(config: SourceConfig) -> Splits:
             "`raydistill evaluate --images DIR`"
         )
     share = carved.share_of(config.val)
-    train = select_classes(source.list(config.train), config.classes)
+    train = _listed(source, config.train, config)
     if share is not None:
         held = carved.by_class(train.ids, train.labels, *share)
         train, test = train.take(~held), train.take(held)
@@ -166,7 +167,7 @@ def open_splits(config: SourceConfig) -> Splits:
         held = _held_out(train, config.search_split)
         train, test = train.take(~held), train.take(held)
     elif share is None:
-        validation = select_classes(source.list(config.val), config.classes)
+        validation = _listed(source, config.val, config)
         test, left_out = _match(validation, train), _without(validation, train)
         if hasattr(source, "check_copies"):
             source.check_copies(train, test)
@@ -182,6 +183,15 @@ def open_splits(config: SourceConfig) -> Splits:
     if len(train.classes) < 2:
         raise BadInput("source: one class cannot be told from anything; give at least two")
     return Splits(source, train, test, left_out)
+
+
+def _listed(source: Source, split: str, config: SourceConfig) -> Listing:
+    """The classes that are asked for; images of the hub are known by their commit, not by when they were fetched."""
+    listing = source.list(split)
+    if config.revision is not None:
+        sizes = pc.list_element(pc.split_pattern(listing.tags, ":", max_splits=1), 0)
+        listing = replace(listing, tags=pc.binary_join_element_wise(sizes, config.revision, ":"))
+    return select_classes(listing, config.classes)
 
 
 def _held_out(listing: Listing, fraction: float) -> np.ndarray:

@@ -10,11 +10,12 @@ from raydistill.config import SourceConfig
 from raydistill.errors import BadInput
 from raydistill.progress import say
 from raydistill.registry import register
-from raydistill.sources import arrow
+from raydistill.sources import arrow, hub
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.layout import open_root, pickle_in, refused_pickle, required_path
 from raydistill.sources.tensors import is_tensors
 from raydistill.sources.tree import hidden, is_image
+from raydistill.store.hub import refuse_revision
 from raydistill.store.location import Location, infos
 
 AUTO = "auto"
@@ -30,7 +31,14 @@ CALLED = {
 
 
 def settled(config: SourceConfig) -> SourceConfig:
-    """The same with the kind that is there in place of `auto`, and a line that says it. Raises BadInput."""
+    """The same with the kind that is there in place of `auto`, and a line that says it. Raises BadInput.
+
+    An id on the hub has its commit and its folder by then.
+    """
+    if config.kind in (AUTO, *SPLIT):
+        config = hub.located(config)
+    elif config.revision is not None:
+        refuse_revision("source", config.revision, config.path)
     if config.kind != AUTO:
         return config
     kind = kind_of(open_root(required_path(config)))

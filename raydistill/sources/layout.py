@@ -48,12 +48,12 @@ class ClassNames:
 
 
 def required_path(config: SourceConfig) -> str:
-    """`source.path`, which this kind of source cannot do without."""
-    if not config.path:
+    """The folder of `source.path`, which this kind of source cannot do without."""
+    if not config.folder:
         raise BadInput(
             f"source.path: source.kind={config.kind} needs the folder that holds the splits; give source.path=DIR"
         )
-    return config.path
+    return config.folder
 
 
 def open_root(path: str) -> Location:

@@ -93,6 +93,7 @@ class _Disk:
 
     def __init__(self, root: Location, folder: Location) -> None:
         self.root, self.folder = os.path.realpath(root.uri), folder
+        self.within = _of_cache(self.root) or self.root
         self.leftovers: list[str] = []
         self._check_link(folder.uri)
 
@@ -142,13 +143,21 @@ class _Disk:
 
     def _check_link(self, path: str) -> None:
         real = os.path.realpath(path)
-        if os.path.commonpath([self.root, real]) != self.root:
+        if os.path.commonpath([self.within, real]) != self.within:
             raise BadInput(
                 f"source: {path} is a symbolic link that leads out of source.path (to {real}); copy the files there "
                 f"or give the folder that holds both, {self._holding(real)}"
             )
         if not os.path.exists(real):
             raise BadInput(f"source: {path} is a symbolic link to {real}, which does not exist; remove or repair it")
+
+
+def _of_cache(root: str) -> str | None:
+    """The repository in the hub's cache whose snapshot `root` is, whose files are links into its blobs/."""
+    snapshots = os.path.dirname(root)
+    repository = os.path.dirname(snapshots)
+    is_one = os.path.basename(snapshots) == "snapshots" and os.path.isdir(os.path.join(repository, "blobs"))
+    return repository if is_one else None
 
 
 def _file(entry: os.DirEntry[str], name: str) -> File:

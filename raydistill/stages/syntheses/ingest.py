@@ -155,7 +155,7 @@ def _class_ids(
     if source.kind in ("imagefolder", "tensors") and (order := _root(folder) / ORDER).size() is not None:
         return by_folder(order, [c.class_id for c in folders])
     known = {c.class_id for c in wanted}
-    for root in dict.fromkeys((source.path or "", folder)):
+    for root in dict.fromkeys((source.folder or "", folder)):
         try:
             tree = strict_json.mapping((Location.of(root) / CLASSES).read())
             named = "class_ids" in tree or not known.isdisjoint(tree["dirs"])  # then names are for readers
