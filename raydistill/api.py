@@ -22,6 +22,7 @@ from raydistill.evaluation.recipe import Setting
 from raydistill.evaluation.recipe import resolve as resolve_recipe
 from raydistill.evaluation.score import Score
 from raydistill.evaluation.train import Student, train_student
+from raydistill.evaluation.zca import Whitening
 from raydistill.methods.resolve import SamplingPlan, Variant, resolve
 from raydistill.models.device import mixed, on_cuda
 from raydistill.pipeline import classifiers, job, preflight
@@ -29,7 +30,7 @@ from raydistill.planning.ahead import expected
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import open_splits
 from raydistill.sources.images import decode
-from raydistill.stages.evaluation.image_sets import real_images
+from raydistill.stages.evaluation.image_sets import real_images, whitened
 from raydistill.stages.prototypes.selection import class_candidates
 from raydistill.stages.syntheses import ingest
 from raydistill.stages.syntheses.sample import Maker, Trace, see
@@ -263,8 +264,11 @@ def train(folder: str, config: Config | None = None, student: str = "convnet", s
     who = Student(student, e.width, len(classes), seed)
     with _threads():
         torch.set_num_threads(e.threads)
-        images = replace(judged_images.images, weights=weights)
-        score, _ = train_student(who, recipe, images, test.images, device, arithmetic=mixed(e.dtype, device))
+        images, tested = replace(judged_images.images, weights=weights), test.images
+        if recipe.zca:
+            whitening = Whitening.of(real_images(config.source, splits.train, recipe.image_size).images.pixels)
+            images, tested = whitened(images, whitening, judged.levels), whitened(tested, whitening)
+        score, _ = train_student(who, recipe, images, tested, device, arithmetic=mixed(e.dtype, device))
     return score
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raydistill.config.base import Cpus, Gpus, Pool, Section
 
@@ -21,9 +21,9 @@ class LabelConfig(Pool):
 class ProtocolConfig(Section):
     """How a student is trained and tested: a protocol by name; null = what it prescribes."""
 
-    name: Annotated[str, Field(description="hard | hard_cifar | rded | fkd | rd3: labels, optimiser, length, ...")] = (
-        "hard"
-    )
+    name: Annotated[
+        str, Field(description="hard | hard_cifar | dsa | rded | fkd | rd3: labels, optimiser, length, ...")
+    ] = "hard"
     budget: Annotated[
         float, Field(gt=0, le=100, description="factor on the epochs, for small machines; results name it")
     ] = 1.0
@@ -43,6 +43,13 @@ class ProtocolConfig(Section):
     lighting: Annotated[float | None, Field(ge=0, le=1, description="deviation of PCA lighting")] = None
     patches: Annotated[int | None, Field(ge=1, le=16, description="patches a side that are shuffled; 1 = none")] = None
     cutmix: Annotated[float | None, Field(ge=0, le=1, description="probability of CutMix for a batch")] = None
+    dsa: Annotated[
+        bool | str | None,
+        Field(description="true = IDC's DSA, or a strategy: color_crop_cutout_flip_scale_rotate is the published one"),
+    ] = None
+    zca: Annotated[
+        bool | None, Field(description="whiten all images by the training images, as MTT does; to 64 px, hard labels")
+    ] = None
     temperature: Annotated[float | None, Field(gt=0, description="of soft labels")] = None
     views: Annotated[
         int | None, Field(ge=1, le=10_000, description="stored labels an image (fkd); the epochs go through them")
@@ -105,3 +112,12 @@ class EvaluateConfig(Section):
     ] = "float32"
     deadline_s: Annotated[float, Field(gt=0, description="longest time without a finished training")] = 7200.0
     protocol: ProtocolConfig = ProtocolConfig()
+
+    @model_validator(mode="after")
+    def _no_network_of_whitened_images(self) -> EvaluateConfig:
+        if self.keep_weights and self.protocol.zca:
+            raise ValueError(
+                "evaluate.keep_weights and evaluate.protocol.zca: a network that is kept takes images as they are; "
+                "leave out one"
+            )
+        return self

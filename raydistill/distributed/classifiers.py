@@ -17,7 +17,7 @@ from raydistill.store.rundir import RunDir
 
 def planned(config: Config, run: RunDir, trained_on: SetRef, splits: Splits, student: str, seed: int) -> Training:
     """The training of a classifier: that of a student by section `evaluate`, so that one is found as the other."""
-    return training(keeping(config), run, trained_on, student, seed, splits.test)
+    return training(keeping(config), run, trained_on, student, seed, splits.test, train=splits.train)
 
 
 @dataclass(frozen=True)

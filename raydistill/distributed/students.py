@@ -165,7 +165,7 @@ def evaluate(
 
     `prove` is called with Ray up and before the fit: it raises if a node does not see what it needs.
     """
-    every = everything(config, run, sets, test, teaching)
+    every = everything(config, run, sets, test, teaching, train)
     return every, train_missing(config, run, every, train, test, prove, teaching)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from raydistill.evaluation.colour import Colours, draw_colours, recolour
 from raydistill.evaluation.dsa import Siamese, draw_shifts, draw_siamese, move, siamese
+from raydistill.evaluation.dsa_strategy import Strategic, draw_part, draw_strategic, parts_of, strategic
 from raydistill.evaluation.geometry import Boxes, draw_boxes, draw_patches, matrices, resample
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe
@@ -25,6 +26,7 @@ class Draws:
     shifts: np.ndarray | None
     colours: Colours | None
     siamese: Siamese | None
+    strategic: Strategic | None
 
 
 class Augment:
@@ -38,8 +40,11 @@ class Augment:
         self.epoch: int | None = None
         self.drawn: Draws
 
-    def __call__(self, epoch: int, rows: np.ndarray) -> Tensor:
-        """The images of rows (n,) int64 as seen in this epoch, normalised: float32 (n, 3, S, S)."""
+    def __call__(self, epoch: int, rows: np.ndarray, step: int = 0) -> Tensor:
+        """The images of rows (n,) int64 as seen in this epoch, normalised: float32 (n, 3, S, S).
+
+        `step` decides what is drawn for the batch as a whole.
+        """
         if epoch != self.epoch:
             self.drawn, self.epoch = self.draw(epoch), epoch
         d, pixels = self.drawn, self.images.pixels
@@ -50,6 +55,8 @@ class Augment:
         if d.shifts is not None:
             x = move(x, d.shifts[rows])
         x = recolour(x, None if d.colours is None else d.colours[rows], self.recipe.statistics)
+        if d.strategic is not None:
+            return strategic(x, draw_part(parts_of(str(self.recipe.dsa)), self.seed, step), d.strategic[rows])
         return x if d.siamese is None else siamese(x, d.siamese[rows])
 
     def draw(self, epoch: int) -> Draws:
@@ -61,5 +68,6 @@ class Augment:
             draw_patches(n, size, r.patches, *key) if v is None else view_patches(np.arange(n), v.of(epoch), r),
             draw_shifts(n, size, r.shift, *key) if r.shift else None,
             draw_colours(n, r.jitter, r.lighting, *key),
-            draw_siamese(n, size, *key) if r.dsa else None,
+            draw_siamese(n, size, *key) if r.dsa is True else None,
+            draw_strategic(n, size, *key) if isinstance(r.dsa, str) else None,
         )

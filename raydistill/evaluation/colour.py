@@ -17,6 +17,7 @@ from raydistill.seeding import generator
 STATISTICS = {  # mean and standard deviation of the channels
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),  # of whitened images
 }
 GREY = (0.299, 0.587, 0.114)
 # Krizhevsky et al. 2012: principal components of ImageNet's colours, in columns, and their standard deviations.

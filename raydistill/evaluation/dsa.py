@@ -34,17 +34,35 @@ class Siamese:
 
 def draw_siamese(n: int, size: int, *key: object) -> Siamese:
     """Row i depends on (key, i) alone."""
-    u = generator("augment.dsa.colour", *key).random((n, 3), dtype=np.float32)
-    colour = np.stack([(u[:, 0] - 0.5) * BRIGHTNESS, u[:, 1] * SATURATION, u[:, 2] + CONTRAST], 1)
     kind = generator("augment.dsa.kind", *key).integers(3, size=n)
-    u = generator("augment.dsa.move", *key).random((n, 3), dtype=np.float32)
-    scaled, turned = _still(n), _still(n)
-    scaled[:, 0, 0], scaled[:, 1, 1] = (1 / SCALE + (SCALE - 1 / SCALE) * u[:, i] for i in (0, 1))
-    angle = np.deg2rad((2 * u[:, 2] - 1) * DEGREES)
-    turned[:, 0, 0] = turned[:, 1, 1] = np.cos(angle)
-    turned[:, 0, 1], turned[:, 1, 0] = -np.sin(angle), np.sin(angle)
-    choices = np.stack([draw_shifts(n, size, SHIFT, *key), scaled, turned])
-    return Siamese(colour, choices[kind, np.arange(n)])
+    choices = np.stack([draw_shifts(n, size, SHIFT, *key), draw_scales(n, *key), draw_turns(n, *key)])
+    return Siamese(draw_colours(n, *key), choices[kind, np.arange(n)])
+
+
+def draw_colours(n: int, *key: object) -> np.ndarray:
+    """(n, 3): an offset, and factors of saturation and contrast."""
+    u = generator("augment.dsa.colour", *key).random((n, 3), dtype=np.float32)
+    return np.stack([(u[:, 0] - 0.5) * BRIGHTNESS, u[:, 1] * SATURATION, u[:, 2] + CONTRAST], 1)
+
+
+def draw_scales(n: int, *key: object) -> np.ndarray:
+    """Each side by a factor of its own, (n, 2, 3) float32."""
+    u, where = _moves(n, *key), _still(n)
+    where[:, 0, 0], where[:, 1, 1] = (1 / SCALE + (SCALE - 1 / SCALE) * u[:, i] for i in (0, 1))
+    return where
+
+
+def draw_turns(n: int, *key: object) -> np.ndarray:
+    """(n, 2, 3) float32."""
+    where = _still(n)
+    angle = np.deg2rad((2 * _moves(n, *key)[:, 2] - 1) * DEGREES)
+    where[:, 0, 0] = where[:, 1, 1] = np.cos(angle)
+    where[:, 0, 1], where[:, 1, 0] = -np.sin(angle), np.sin(angle)
+    return where
+
+
+def _moves(n: int, *key: object) -> np.ndarray:
+    return generator("augment.dsa.move", *key).random((n, 3), dtype=np.float32)
 
 
 def draw_shifts(n: int, size: int, share: float, *key: object) -> np.ndarray:
@@ -61,12 +79,17 @@ def _still(n: int) -> np.ndarray:
 
 def siamese(x: Tensor, drawn: Siamese) -> Tensor:
     """x (n, 3, S, S) normalised, recoloured and moved. As in the release nothing is clipped."""
-    offset, saturation, contrast = torch.from_numpy(drawn.colour).to(x.device)[:, :, None, None, None].unbind(1)
+    return move(recoloured(x, drawn.colour), drawn.where)
+
+
+def recoloured(x: Tensor, colour: np.ndarray) -> Tensor:
+    """x (n, 3, S, S) by `colour` (n, 3)."""
+    offset, saturation, contrast = torch.from_numpy(colour).to(x.device)[:, :, None, None, None].unbind(1)
     x = x + offset
     grey = x.mean(1, keepdim=True)
     x = (x - grey) * saturation + grey
     level = x.mean((1, 2, 3), keepdim=True)
-    return move((x - level) * contrast + level, drawn.where)
+    return (x - level) * contrast + level
 
 
 def move(x: Tensor, where: np.ndarray) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ImageSet:
-    """pixels (N, 3, S, S) uint8; labels (N,) int64; weights (N,) float32 (1 where a method gives none)."""
+    """pixels (N, 3, S, S) uint8, or float32 where they are whitened; labels (N,) int64; weights (N,) float32 (1 where a
+    method gives none)."""
 
     pixels: Tensor
     labels: Tensor

@@ -9,8 +9,11 @@ from typing import Any, Literal
 from raydistill import registry
 from raydistill.config import EvaluateConfig, ProtocolConfig
 from raydistill.errors import BadInput
+from raydistill.evaluation.dsa_strategy import parts_of
+from raydistill.evaluation.zca import LARGEST
 
-LATER = {"weighting": "loss", "shift": 0.0, "dsa": False, "statistics": "imagenet"}  # what stood for them before
+# What stood for them before.
+LATER = {"weighting": "loss", "shift": 0.0, "dsa": False, "statistics": "imagenet", "zca": False}
 STUDENTS = ("convnet",)  # of a protocol that names none
 # Keys of the configuration that are no plain override.
 OWN = ("name", "budget", "visits", "image_size", "epochs", "soft_labels")
@@ -34,8 +37,9 @@ class Recipe:
 
     Augmentation in this order: patches x patches shuffle (1 = off); random resized crop of at least `crop_scale` of the
     area (1 = none); flip; a shift by up to `shift` of a side, black beyond the border; brightness, contrast and
-    saturation jitter in random order; PCA lighting; `dsa` (dsa.py); CutMix for a share `cutmix` of the batches, its
-    image's share drawn from Beta(beta, beta). Colours are centred and scaled by the `statistics` of a data set.
+    saturation jitter in random order; PCA lighting; `dsa` (dsa.py), or a strategy (dsa_strategy.py); CutMix for a share
+    `cutmix` of the batches, its image's share drawn from Beta(beta, beta). Colours are centred and scaled by the
+    `statistics` of a data set; with `zca` all images are whitened first (zca.py), and not centred or scaled.
     `labels`: "hard", "teacher" (every mixed batch on the fly) or "stored" (per image and view; `views` of each).
     `weighting`: a weight multiplies the loss of its image, or "sampling": images are drawn in proportion to it.
     Tested `evaluations` times at even distances after the share `tested_from` of the training; a test image is cut to
@@ -50,7 +54,7 @@ class Recipe:
     lr: float
     momentum: float
     weight_decay: float
-    schedule: Literal["multistep", "half_cosine", "cosine"]
+    schedule: Literal["multistep", "half_cosine", "cosine", "middle"]
     crop_scale: float
     flip: bool
     jitter: float = 0.0
@@ -69,8 +73,9 @@ class Recipe:
     visits: int = 0
     weighting: Literal["loss", "sampling"] = "loss"
     shift: float = 0.0
-    dsa: bool = False
-    statistics: Literal["imagenet", "cifar"] = "imagenet"
+    dsa: bool | str = False
+    statistics: Literal["imagenet", "cifar", "none"] = "imagenet"
+    zca: bool = False
 
     @property
     def soft(self) -> bool:
@@ -113,7 +118,28 @@ def resolve(config: ProtocolConfig, setting: Setting) -> Recipe:
     if config.visits is not None:
         epochs = -(-visits // images)
     resolved = replace(base, **overrides(config), epochs=epochs, visits=visits, image_size=config.image_size)
+    if isinstance(resolved.dsa, str):
+        _check_strategy(resolved.dsa)
+    if resolved.zca:
+        resolved = _whitening(resolved)
     return replace(resolved, views=min(resolved.views, epochs) if resolved.labels == "stored" else 0)
+
+
+def _check_strategy(strategy: str) -> None:
+    try:
+        parts_of(strategy)
+    except ValueError as e:
+        raise BadInput(f"evaluate.protocol.dsa: {e}; true is IDC's") from None
+
+
+def _whitening(recipe: Recipe) -> Recipe:
+    """The recipe on whitened images. Raises BadInput for what cannot be whitened, or asked of a teacher."""
+    key = "evaluate.protocol.zca=true"
+    if recipe.soft:
+        raise BadInput(f"{key}: a teacher does not know whitened images; leave it out, or choose hard labels (dsa)")
+    if recipe.image_size > LARGEST:
+        raise BadInput(f"{key} whitens images of at most {LARGEST} px; lower evaluate.protocol.image_size")
+    return replace(recipe, statistics="none")
 
 
 def _storing(base: Recipe, config: ProtocolConfig) -> Recipe:
@@ -152,7 +178,12 @@ def title(config: ProtocolConfig) -> str:
 def describe(recipe: Recipe) -> str:
     """The recipe for readers, in one sentence."""
     r = recipe
-    steps = {"multistep": "x 0.2 at 2/3 and 5/6", "half_cosine": "half a cosine", "cosine": "cosine to 0"}[r.schedule]
+    steps = {
+        "multistep": "x 0.2 at 2/3 and 5/6",
+        "half_cosine": "half a cosine",
+        "cosine": "cosine to 0",
+        "middle": "x 0.1 behind the middle",
+    }[r.schedule]
     labels = {
         "hard": "hard labels",
         "teacher": f"a teacher's labels of every batch, T = {r.temperature:g}",
@@ -165,7 +196,7 @@ def describe(recipe: Recipe) -> str:
         f"shifts by up to {r.shift:g} of a side" if r.shift else "",
         f"colour jitter {r.jitter:g}" if r.jitter else "",
         f"PCA lighting {r.lighting:g}" if r.lighting else "",
-        "DSA" if r.dsa else "",
+        "DSA" if r.dsa is True else f"DSA, {r.dsa}" if r.dsa else "",
         f"CutMix {r.cutmix:g}" if r.cutmix else "",
     ]
     kind = {"sgd": "SGD", "adamw": "AdamW", "adam": "Adam"}[r.optimiser]
@@ -173,5 +204,5 @@ def describe(recipe: Recipe) -> str:
     return (
         f"{labels}, {r.visits:,} image visits{drawn} in batches of {r.batch}, {kind} {r.lr:g} ({steps}), "
         f"weight decay {r.weight_decay:g}; {', '.join(filter(None, seen)) or 'no augmentation'}"
-        + ("" if r.statistics == "imagenet" else "; CIFAR's mean and deviation")
+        + {"imagenet": "", "cifar": "; CIFAR's mean and deviation", "none": "; ZCA-whitened"}[r.statistics]
     )

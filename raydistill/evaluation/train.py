@@ -149,7 +149,7 @@ def advance(
         torch.manual_seed(_torch_seed("student.dropout", student.seed, step))
         set_rate(opt, recipe, seen)
         chance = generator("student.cutmix", student.seed, step)
-        x, target, mix = _mixed(augment(epoch, rows), targets, recipe, chance, epoch, rows)
+        x, target, mix = _mixed(augment(epoch, rows, step), targets, recipe, chance, epoch, rows)
         weight = mix.of(weights[torch.from_numpy(rows).to(device)])
         logits = _logits(net, x, recipe.bn_pass and has_statistics, arithmetic)
         value = (loss(logits.float(), target, recipe.soft, recipe.temperature) * weight).mean()

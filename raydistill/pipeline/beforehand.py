@@ -101,7 +101,7 @@ def first_unfinished(p: Prepared, until: Until) -> str | None:
         judge(steps, done)
     except Unfinished as e:
         return str(e)
-    every = trainings.everything(p.config, p.run, sets(done), p.splits.test, done.teaching)
+    every = trainings.everything(p.config, p.run, sets(done), p.splits.test, done.teaching, p.splits.train)
     return "evaluate" if trainings.unfinished(p.config, p.run, every) else None
 
 

@@ -63,6 +63,8 @@ def check(config: Config, run: RunDir, student: str) -> None:
         raise BadInput(f"{student}: one of a family, which cannot be read back; choose another student")
     preflight.check_students(config)
     name = config.evaluate.protocol.name
+    if config.evaluate.protocol.zca:
+        raise BadInput("evaluate.protocol.zca=true: a classifier that is kept takes images as they are; leave it out")
     if trainings.recipe(config, 2, student).soft:
         raise BadInput(
             f"evaluate.protocol.name={name} trains on a teacher's labels, which a classifier of one's own has not; "

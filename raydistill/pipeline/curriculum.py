@@ -112,8 +112,11 @@ def reference_lesson(steps: Steps, growth: Growth) -> Lesson:
 
 
 def of_student(config: Config, how: Curriculum) -> Config:
-    """The configuration by which a curriculum trains: that of students with hard labels."""
+    """The configuration by which a curriculum trains: that of students with hard labels, of images as they are."""
     e = config.evaluate
+    if e.protocol.zca:
+        e = e.model_copy(update={"protocol": e.protocol.model_copy(update={"zca": None})})
+        config = config.model_copy(update={"evaluate": e})
     if trainings.recipe(config, 2, how.student).soft:
         hard = {"name": "hard", "temperature": None, "views": None}
         e = e.model_copy(update={"protocol": e.protocol.model_copy(update=hard)})

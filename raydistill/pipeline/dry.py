@@ -60,7 +60,7 @@ def plan(p: Prepared, until: Until) -> dict[str, str]:
         done = make(steps, until)
         if until in JUDGED:
             judge(steps, done)
-            every = trainings.everything(p.config, p.run, sets(done), p.splits.test, done.teaching)
+            every = trainings.everything(p.config, p.run, sets(done), p.splits.test, done.teaching, p.splits.train)
             left = len(trainings.unfinished(p.config, p.run, every))
             state = "finished" if not left else f"{len(every) - left} finished"
             return steps.seen | {"evaluate": f"{len(every)} trainings, {state}"}

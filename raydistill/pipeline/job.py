@@ -155,7 +155,9 @@ def sets(done: Results) -> list[SetRef]:
     whole split if asked for, of uneven classes also in balanced batches."""
     p, train = done.prepared, done.prepared.splits.train
     judged = p.judged.name if p.judged else None
-    refs = [SetRef.of(name, distilled, None if name == judged else 0) for name, distilled in done.syntheses.items()]
+    refs = [SetRef.of(name, distilled) for name, distilled in done.syntheses.items() if name != judged]
+    if p.judged is not None and judged in done.syntheses:
+        refs.insert(0, SetRef.of(judged, done.syntheses[judged], None, p.judged.levels))
     refs += [
         SetRef.of(name, distilled, draw)
         for draw, syntheses in done.further.items()

@@ -216,8 +216,9 @@ class Steps:
     ) -> tuple[list[list[Training]], list[Training], Teaching | None]:
         """The trainings of each set, all that are different, and who teaches them."""
         p, taught = self.prepared, self.teaching(list({ref.digest: ref for ref, _ in sets}.values()))
+        train, test = p.splits.train, p.splits.test
         of_students = [
-            [trainings.training(p.config, p.run, ref, student, seed, p.splits.test, taught) for ref, seed in sets]
+            [trainings.training(p.config, p.run, ref, student, seed, test, taught, train) for ref, seed in sets]
             for student in students_of(p.config.evaluate)
         ]
         distinct = {t.artifact.fingerprint: t for of_student in of_students for t in of_student}

@@ -166,6 +166,11 @@ def notes_on(done: Results, judged: Judgement) -> list[str]:
     notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
     devices = sorted(set().union(*(s.devices() for s in done.syntheses.values())))
     notes.append("Images were made on: " + ", ".join(devices))
+    judged_set = done.prepared.judged
+    if judged_set is not None and judged_set.levels is not None:
+        notes.append(
+            f"{judged_set.name} was published whitened: its images are no photographs, and metrics say nothing"
+        )
     for name_of in done.syntheses:
         if (size := sample_size(done, name_of)) is not None:
             notes.append(f"{name_of}: images weigh unequally, and vary as {size:.3g} of equal weight in a class would")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,8 @@ from raydistill.sources.images import png
 from raydistill.sources.layout import open_root, required_path
 from raydistill.store.location import Location
 
-NORMALISATION = "normalisation.json"  # {"mean": [R, G, B], "std": [R, G, B]} of images that were normalised
+# {"mean": [R, G, B], "std": [R, G, B]} of images that were normalised, or {"whitened": true} of those that ZCA was.
+NORMALISATION = "normalisation.json"
 LARGEST = 2**33  # bytes of a file, which is read whole
 
 
@@ -33,7 +35,9 @@ def is_tensors(name: str) -> bool:
 
 @register("source", "tensors")
 class Tensors:
-    """Images (N, 3, H, W): uint8, or floats of 0 to 1, or normalised by what normalisation.json says. Labels (N,).
+    """Images (N, 3, H, W): uint8, or floats of 0 to 1, or what normalisation.json says. Labels (N,).
+
+    Whitened images are kept in 256 levels from their lowest value to their highest (`whitened_levels`).
 
     The class id of a label is its number. There is one split, by whatever name, so it is no source of a run.
     """
@@ -58,6 +62,11 @@ class Tensors:
 
     def _load(self) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (N, H, W, 3) and int64 (N,)."""
+        root, images, labels = self.arrays()
+        return np.ascontiguousarray(_pixels(root, images).transpose(0, 2, 3, 1)), labels.astype(np.int64)
+
+    def arrays(self) -> tuple[Location, np.ndarray, np.ndarray]:
+        """Where they lie, images (N, 3, H, W) as they were saved and labels (N,)."""
         root = open_root(self.path)
         names = sorted(i.base_name for i in root.infos() if is_tensors(i.base_name))
         if len(names) != 1:
@@ -82,7 +91,34 @@ class Tensors:
                 f"{root / names[0]} has images {images.shape} and labels {labels.shape} of {labels.dtype}; give images "
                 "(N, 3, H, W) and whole numbers (N,)"
             )
-        return np.ascontiguousarray(_pixels(root, images).transpose(0, 2, 3, 1)), labels.astype(np.int64)
+        return root, images, labels
+
+
+def whitened_levels(config: SourceConfig) -> tuple[float, float] | None:
+    """What the darkest and the brightest pixel of whitened images stand for; None for others. Raises BadInput."""
+    root, images, _ = Tensors(config).arrays()
+    return _range(images) if _normalisation(root).get("whitened") is True else None
+
+
+def _range(images: np.ndarray) -> tuple[float, float]:
+    """Raises BadInput for values that are not finite, or all the same."""
+    low, high = float(images.min()), float(images.max())
+    if not (images.dtype.kind == "f" and -math.inf < low < high < math.inf):
+        raise BadInput(
+            f"whitened images must be finite floats that differ, not {images.dtype} from {low:g} to {high:g}"
+        )
+    return low, high
+
+
+def _normalisation(root: Location) -> dict[str, Any]:
+    """What normalisation.json says; empty where there is none."""
+    location = root / NORMALISATION
+    if location.size() is None:
+        return {}
+    try:
+        return dict(strict_json.mapping(location.read()))
+    except (OSError, ValueError) as e:
+        raise BadInput(f"{location} cannot be read ({one_line(e)[:60]}); mend it") from None
 
 
 def _read(location: Location) -> Any:
@@ -104,19 +140,23 @@ def _pixels(root: Location, images: np.ndarray) -> np.ndarray:
     """uint8 of the same shape."""
     if images.dtype == np.uint8:
         return images
-    values = images.astype(np.float32)
-    location = root / NORMALISATION
-    if location.size() is not None:
+    values, said = images.astype(np.float32), _normalisation(root)
+    if said.get("whitened") is True:
+        low, high = _range(images)
+        return np.round((values - low) / (high - low) * 255).astype(np.uint8)
+    if said:
         try:
-            tree = strict_json.mapping(location.read())
-            mean, std = (np.array(tree[key], np.float32).reshape(1, 3, 1, 1) for key in ("mean", "std"))
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise BadInput(f'{location} must hold "mean" and "std", three numbers each ({one_line(e)[:60]})') from None
+            mean, std = (np.array(said[key], np.float32).reshape(1, 3, 1, 1) for key in ("mean", "std"))
+        except (ValueError, KeyError, TypeError) as e:
+            raise BadInput(
+                f'{root / NORMALISATION} must hold "mean" and "std", three numbers each, or "whitened": true '
+                f"({one_line(e)[:60]})"
+            ) from None
         values = np.where(np.isfinite(values), np.clip(values * std + mean, 0, 1), np.nan)
     low, high = float(values.min()), float(values.max())
     if not (images.dtype.kind == "f" and 0 <= low <= high <= 1):
         raise BadInput(
             f"the images are {images.dtype} from {low:g} to {high:g}; give uint8 or floats of 0 to 1, or, if they were "
-            f'normalised, {NORMALISATION} beside them: {{"mean": [R, G, B], "std": [R, G, B]}}'
+            f'normalised, {NORMALISATION} beside them: {{"mean": [R, G, B], "std": [R, G, B]}}, or {{"whitened": true}}'
         )
     return np.round(values * 255).astype(np.uint8)

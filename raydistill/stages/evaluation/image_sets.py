@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from PIL import Image
 from raydistill.config import SourceConfig
 from raydistill.errors import BrokenImage, StageFailed
 from raydistill.evaluation.images import ImageSet
+from raydistill.evaluation.zca import Whitening, from_levels
 from raydistill.report.data import FULL, FULL_BALANCED
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
@@ -24,7 +25,7 @@ class SetRef:
 
     `redundancy_part` (i, S): only part i of the S into which it is split (metrics.redundancy). `draw` counts the
     generation seeds from the run's own, 0; None for a set that all of them share. `balanced`: batches draw all classes
-    equally often.
+    equally often. `levels`: of a set that is whitened already, what its darkest and brightest pixels stand for.
     """
 
     name: str
@@ -34,10 +35,13 @@ class SetRef:
     redundancy_part: tuple[int, int] | None = None
     draw: int | None = 0
     balanced: bool = False
+    levels: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, name: str, distilled: DistilledSet, draw: int | None = 0) -> SetRef:
-        return cls(name, distilled.digest, distilled.rows, distilled, draw=draw)
+    def of(
+        cls, name: str, distilled: DistilledSet, draw: int | None = 0, levels: tuple[float, float] | None = None
+    ) -> SetRef:
+        return cls(name, distilled.digest, distilled.rows, distilled, draw=draw, levels=levels)
 
     @classmethod
     def full(cls, train: Listing, balanced: bool = False) -> SetRef:
@@ -86,6 +90,12 @@ def image_set(pixels: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
         torch.from_numpy(labels.astype(np.int64)),
         torch.from_numpy(weights.astype(np.float32)),
     )
+
+
+def whitened(images: ImageSet, whitening: Whitening, levels: tuple[float, float] | None = None) -> ImageSet:
+    """The images as zca has them: whitened now, or before they were kept in `levels`."""
+    pixels = whitening(images.pixels) if levels is None else from_levels(images.pixels, *levels)
+    return replace(images, pixels=pixels)
 
 
 def real_images(source: SourceConfig, listing: Listing, size: int, crop: float = 1.0) -> Loaded:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from raydistill.evaluation.score import Score, examine
 from raydistill.evaluation.stored import StoredTargets
 from raydistill.evaluation.targets import Live, Targets
 from raydistill.evaluation.train import Student, advance, train_student
+from raydistill.evaluation.zca import Whitening
 from raydistill.identity import canonical
 from raydistill.metrics.redundancy import redundancy_parts
 from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
@@ -26,7 +27,7 @@ from raydistill.models.device import Placement, halves, mixed
 from raydistill.sources.base import Listing
 from raydistill.stages.evaluation import label
 from raydistill.stages.evaluation.checkpoint import Checkpoint, TrainingState, Weights, described
-from raydistill.stages.evaluation.image_sets import Loaded, SetRef, real_images, syntheses
+from raydistill.stages.evaluation.image_sets import Loaded, SetRef, real_images, syntheses, whitened
 from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
 from raydistill.store.sealed import Sealed
@@ -142,6 +143,7 @@ class StudentTrainer:
         self.tests: dict[float, Loaded] = {}
         self.cached: tuple[str, Loaded] | None = None
         self.teacher: Classifier | None = None
+        self.by_train: Whitening | None = None  # what the training images say of whitening
 
     def run(self, t: Training) -> None:
         """Trains and commits, unless that is done already; an interrupted training continues at its last test."""
@@ -153,7 +155,7 @@ class StudentTrainer:
         done = KEY in t.artifact.records()
         if done and (checkpoint is None or checkpoint.there()):
             return
-        loaded, test = self.images(t.set, t.recipe.image_size), self.test(t.recipe)
+        loaded, test = self.images(t.set, t.recipe), self.test(t.recipe)
         train, parts = loaded.images, self.parts(t.set, loaded.images)
         if parts and t.set.redundancy_part:
             train = parts[t.set.redundancy_part[0]]
@@ -194,7 +196,7 @@ class StudentTrainer:
         progress, _ = advance(
             Student(t.student, e.width, len(self.job.test.classes), t.seed),
             t.recipe,
-            self.images(t.set, t.recipe.image_size).images,
+            self.images(t.set, t.recipe).images,
             self.test(t.recipe).images,
             self.device,
             self.targets(t)[0],
@@ -206,15 +208,24 @@ class StudentTrainer:
         data = canonical({"curve": progress.curve[: rung.tests]}).encode()
         artifact.commit(KEY, data, rows=1, device=self.kind, ext="json")
 
-    def images(self, ref: SetRef, size: int) -> Loaded:
+    def images(self, ref: SetRef, recipe: Recipe) -> Loaded:
         if self.cached is None or self.cached[0] != ref.digest:
             self.cached = None  # two large sets at once are not needed
-            real = ref.distilled is None
-            images = (
-                real_images(self.job.source, self.job.train, size) if real else syntheses(ref, self.job.source, size)
+            source, size = self.job.source, recipe.image_size
+            loaded = (
+                real_images(source, self.job.train, size) if ref.distilled is None else syntheses(ref, source, size)
             )
-            self.cached = ref.digest, images
+            self.cached = ref.digest, self.whitened(loaded, recipe, ref.levels)
         return self.cached[1]
+
+    def whitened(self, loaded: Loaded, recipe: Recipe, levels: tuple[float, float] | None = None) -> Loaded:
+        """What a recipe with zca makes of them, by all training images; as they are otherwise."""
+        if not recipe.zca:
+            return loaded
+        if self.by_train is None:
+            train = real_images(self.job.source, self.job.train, recipe.image_size)
+            self.by_train = Whitening.of(train.images.pixels)
+        return replace(loaded, images=whitened(loaded.images, self.by_train, levels))
 
     def parts(self, ref: SetRef, images: ImageSet) -> list[ImageSet]:
         """The redundancy parts of the set of which `ref` is one, its increments if there are so many; none if it is a
@@ -232,7 +243,8 @@ class StudentTrainer:
         """The images that this recipe tests on."""
         if recipe.test_crop not in self.tests:
             job = self.job
-            self.tests[recipe.test_crop] = real_images(job.source, job.test, recipe.image_size, recipe.test_crop)
+            loaded = real_images(job.source, job.test, recipe.image_size, recipe.test_crop)
+            self.tests[recipe.test_crop] = self.whitened(loaded, recipe)
         return self.tests[recipe.test_crop]
 
     def targets(self, t: Training) -> tuple[Targets | None, int]:

@@ -38,6 +38,7 @@ class TrainingReads(StageWork):
     redundancy_part: Annotated[tuple[int, int] | None, Since(None)]
     dtype: Annotated[str, Since("float32")]
     balanced: Annotated[bool, Since(False)]
+    whitened_by: Annotated[list[Any] | None, Since(None)]  # the training images, and levels of a set that was before
     code: Spread[list[Any]]  # registry.identity of student and protocol
 
 
@@ -66,8 +67,9 @@ def training(
     seed: int,
     test: Listing,
     teaching: Teaching | None = None,
+    train: Listing | None = None,
 ) -> Training:
-    """One student of one seed on one set, by the recipe of the configuration."""
+    """One student of one seed on one set, by the recipe of the configuration. `train` is needed where that whitens."""
     e = config.evaluate
     resolved = recipe(config, len(test.classes), student, s.redundancy_part[1] if s.redundancy_part else 1)
     if s.distilled is None and e.full_epochs is not None:
@@ -86,10 +88,19 @@ def training(
         s.redundancy_part,
         e.dtype,
         s.balanced,
+        whitened_by(resolved, s, train),
         registry.identity("student", student) + registry.identity("protocol", e.protocol.name),
     )
     scored = reads.within(run).artifact
     return Training(s, student, seed, resolved, scored, run.artifact("classifiers", scored.fingerprint))
+
+
+def whitened_by(resolved: Recipe, s: SetRef, train: Listing | None) -> list[Any] | None:
+    """None for a recipe that whitens nothing."""
+    if not resolved.zca:
+        return None
+    assert train is not None, "whitening is by the training images"
+    return [train.digest, *(s.levels or ())]
 
 
 def rung(run: RunDir, every: Sequence[Training], tests: int) -> Rung:
@@ -99,7 +110,12 @@ def rung(run: RunDir, every: Sequence[Training], tests: int) -> Rung:
 
 
 def trainings(
-    config: Config, run: RunDir, sets: Sequence[SetRef], test: Listing, teaching: Teaching | None = None
+    config: Config,
+    run: RunDir,
+    sets: Sequence[SetRef],
+    test: Listing,
+    teaching: Teaching | None = None,
+    train: Listing | None = None,
 ) -> list[Training]:
     """Every student x seed on every set, in that order of importance: all sets of a seed before the next seed.
 
@@ -107,7 +123,7 @@ def trainings(
     """
     e = config.evaluate
     return [
-        training(config, run, s, student, seed, test, teaching)
+        training(config, run, s, student, seed, test, teaching, train)
         for student in students_of(e)
         for seed in range(e.seeds * config.seeds.generation)
         for s in sets
@@ -116,10 +132,15 @@ def trainings(
 
 
 def everything(
-    config: Config, run: RunDir, sets: Sequence[SetRef], test: Listing, teaching: Teaching | None
+    config: Config,
+    run: RunDir,
+    sets: Sequence[SetRef],
+    test: Listing,
+    teaching: Teaching | None,
+    train: Listing | None = None,
 ) -> list[Training]:
     """The trainings on the sets, and on their parts if these are asked for."""
-    return trainings(config, run, [*sets, *redundancy_parts(config, sets)], test, teaching)
+    return trainings(config, run, [*sets, *redundancy_parts(config, sets)], test, teaching, train)
 
 
 def lacks_weights(config: Config, run: RunDir, t: Training) -> bool:

@@ -31,7 +31,7 @@ from raydistill.sources.base import ClassInfo, Listing, open_source
 from raydistill.sources.images import FORMATS, decode
 from raydistill.sources.layout import CLASSES
 from raydistill.sources.order import ORDER, by_folder, numbered
-from raydistill.sources.tensors import is_tensors
+from raydistill.sources.tensors import is_tensors, whitened_levels
 from raydistill.sources.tree import hidden
 from raydistill.sources.weights import read_weights
 from raydistill.stages.latents.encode import encode_all
@@ -60,12 +60,16 @@ class JudgedMethod(Method):
 
 @dataclass(frozen=True)
 class JudgedFolder:
-    """The folder's images: labels (N,) of `listing` index the training classes; weights (N,) float64."""
+    """The folder's images: labels (N,) of `listing` index the training classes; weights (N,) float64.
+
+    `levels`: of images that are whitened, what their darkest and brightest pixels stand for.
+    """
 
     name: str
     source: SourceConfig
     listing: Listing
     weights: np.ndarray
+    levels: tuple[float, float] | None = None
 
     @property
     def ipc(self) -> int:
@@ -87,13 +91,17 @@ def find(config: Config, classes: Sequence[ClassInfo]) -> JudgedFolder:
         images = _list(source)
         listing = _match(images, classes, _class_ids(folder, source, images.classes, classes))
         weights = None if source.kind == "tensors" else read_weights(source, listing)
+        levels = whitened_levels(source) if source.kind == "tensors" else None
         side = _one_size(source, listing)
+        if levels is not None and not config.evaluate.protocol.zca:
+            raise BadInput("its images are whitened, as normalisation.json says; add evaluate.protocol.zca=true")
     except BadInput as e:
         raise BadInput(f"--images {folder}: {e}") from None
     low, high = int(listing.counts.min()), int(listing.counts.max())
     each = f"{high}" if low == high else f"{low} to {high}"
     say("images", f"{len(listing)} images of {side} in {len(classes)} classes, {each} per class, from {folder}")
-    return JudgedFolder(_name(folder), source, listing, np.ones(len(listing)) if weights is None else weights)
+    weights = np.ones(len(listing)) if weights is None else weights
+    return JudgedFolder(_name(folder), source, listing, weights, levels)
 
 
 def _name(folder: str) -> str:
