@@ -109,7 +109,7 @@ def watched_reference(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, subprocess.CompletedProcess[str], Watch]:
     """The run that nothing disturbed, by the command line on a local cluster: its directory, words and ports."""
-    run, watch = tmp_path_factory.mktemp("reference") / "run", Watch()
+    run, watch = tmp_path_factory.mktemp("reference") / "Läufe 1", Watch()
     done = finish(run, watch=watch)
     assert done.returncode == 0, done.stderr[-3000:]
     return run, done, watch

@@ -41,7 +41,7 @@ class RunMetrics:
     """The numbers of one run, by its events. What was finished before Ray was up is counted when it is."""
 
     def __init__(self, run: str) -> None:
-        self.run = printable(run)
+        self.run = run
         self.unit: dict[str, str] = {}
         self.left: dict[str, int] = {}
         self._early: list[Event] = []
@@ -79,10 +79,15 @@ class RunMetrics:
 
     def _add(self, name: str, amount: float, stage: str, **more: str) -> None:
         if amount > 0:  # Ray refuses to count nothing
-            _metric(name).inc(amount, {"run": self.run, "stage": printable(stage), **more})
+            _metric(name).inc(amount, _tags(run=self.run, stage=stage, **more))
 
     def _set(self, name: str, value: float, stage: str, **more: str) -> None:
-        _metric(name).set(value, {"run": self.run, "stage": printable(stage), **more})
+        _metric(name).set(value, _tags(run=self.run, stage=stage, **more))
+
+
+def _tags(**tags: str) -> dict[str, str]:
+    """Ray takes ASCII only; people's folders have other letters."""
+    return {name: printable(value).encode("ascii", "backslashreplace").decode() for name, value in tags.items()}
 
 
 def _metric(name: str) -> Any:
