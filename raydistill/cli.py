@@ -77,7 +77,7 @@ def run(name: str, argv: Sequence[str]) -> int:
     args = parser(name).parse_intermixed_args(argv)  # keys may stand before and after options
     if getattr(args, "clean", None) is not None:
         return clean(args.clean)
-    if name == "report" and (runs := [word for word in args.overrides if "=" not in word]):
+    if name == "report" and (runs := list(filter(_is_run, args.overrides))):
         if len(runs) > 1 or args.out:
             return compare([*args.overrides, "--out", args.out or COMPARED])
         if args.run is not None:
@@ -91,13 +91,13 @@ def run(name: str, argv: Sequence[str]) -> int:
         config = _judging(images, args, overrides)
     elif args.run is not None:
         location = run_location(args.run)
-        if not location.is_local:
-            raise BadInput(f"--run {args.run}: give the run by --config FILE and run_dir={args.run}")
         check_config(location, args.run)
         for other in ("--config", "run_dir="):
             if (args.config is not None and other == "--config") or any(o.startswith(other) for o in overrides):
                 raise BadInput(f"--run and {other} exclude each other: give the run, or what names one")
-        config = configuration.load(f"{location}/{CONFIG}", [*overrides, f"run_dir={location}"])
+        config = configuration.load(
+            str(location / CONFIG), [*overrides, f"run_dir={location}"], text=config_text(location, args.run)
+        )
     else:
         config = _configured(args.config, overrides, "-tune" if name == "tune" else "")
     if args.help_all:
@@ -194,6 +194,20 @@ def check_config(run: Location, run_dir: str) -> None:
     )
 
 
+def _is_run(word: str) -> bool:
+    """A run among keys and values: a path, or a URI, whose options hold equals signs."""
+    key, sep, _ = word.partition("=")
+    return not sep or "://" in key
+
+
+def config_text(run: Location, run_dir: str) -> str:
+    """What its config.yaml holds, wherever it lies. Raises BadInput."""
+    try:
+        return (run / CONFIG).read().decode()
+    except (OSError, UnicodeDecodeError) as e:
+        raise BadInput(f"--run {run_dir}: {CONFIG} cannot be read: {one_line(e)}; check its permissions") from None
+
+
 def _long(override: str) -> str:
     if override.startswith("seeds.generation="):
         return override  # `seeds` alone is short for the training seeds
@@ -216,7 +230,7 @@ def parser(name: str) -> argparse.ArgumentParser:
         help=f"a preset ({', '.join(configuration.presets())}) or a YAML file; default {DEFAULT}, "
         f"or {FOLDER} where source.path is given and no source.kind",
     )
-    p.add_argument("--run", metavar="DIR", help="use the configuration of this run directory")
+    p.add_argument("--run", metavar="DIR", help="use the configuration of this run directory, or URI")
     if name == "report":
         p.add_argument("--out", metavar="FILE", help=f"page of several runs ({COMPARED})")
     if name == "evaluate":

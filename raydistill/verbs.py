@@ -44,7 +44,8 @@ VERBS = {
     "report": Verb(
         "draw the page of a run again, or several runs on one page",
         "report",
-        "report runs/quickstart\n  raydistill report runs/a runs/b --out compare.html",
+        "report runs/quickstart\n  raydistill report s3://bucket/run\n"
+        "  raydistill report runs/a runs/b --out compare.html",
     ),
     "compare": Verb("several runs on one page", "", "compare runs/a runs/b --out compare.html"),
     "export": Verb(

@@ -13,6 +13,7 @@ from running import finish, product
 from samples import config, parquet_set, tar_set, write_folder
 from tiny_run import STAGES, TinyRun, watched
 
+from raydistill import cli
 from raydistill import config as configuration
 from raydistill.distributed.visibility import laid_out, needs, probe, unanswered
 from raydistill.errors import BadInput, CorruptArtifact
@@ -20,7 +21,7 @@ from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import open_source, open_splits
 from raydistill.stages.runner import serial
-from raydistill.store import faults
+from raydistill.store import faults, seals
 from raydistill.store.artifact import Manifest
 from raydistill.store.location import Location
 from raydistill.store.rundir import MARKER, RunDir
@@ -193,6 +194,34 @@ class TestRuns:
             runs.append(run)
         there = {k.removeprefix("distilled/"): v for k, v in store.files(runs[1]).items() if k.startswith("distilled/")}
         assert there == product(Path(runs[0]))
+
+    def test_are_named_to_the_verbs_by_their_uri(self, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+        asked = configuration.load("quickstart", ["ipc=7", f"run_dir={folder}"])
+        seals.write(Location.of(folder), "config.yaml", asked.yaml().encode())
+        for words in (["report", folder], ["distill", "--run", folder], ["evaluate", "seeds=2", "--run", folder]):
+            assert cli.main([*words, "--print-config"]) == 0
+            out = capsys.readouterr().out
+            assert "\nipc: 7\n" in out and folder in out
+        assert cli.main(["report", folder.replace("?", "-none?")]) == 2
+        assert "no config.yaml there" in capsys.readouterr().err
+        (Location.of(folder) / "config.yaml").write(b"ipc: 8")
+        assert cli.main(["report", folder]) == 2
+        assert "config.yaml is not what was written" in capsys.readouterr().err
+
+    @pytest.mark.slow
+    @pytest.mark.ray
+    def test_are_drawn_again_by_report(
+        self, store: Store, reference: Reference, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A copy of a finished run: nothing is computed, and its page is there again."""
+        uri = store.upload(reference[0])
+        page = f"{store.path(uri)}/report.html"
+        store.fs.delete_file(page)
+        assert cli.main(["report", uri]) == 0
+        out, err = capsys.readouterr()
+        assert out.splitlines()[-1] == uri and "report.html" in err
+        with store.fs.open_input_stream(page) as stream:
+            assert b"Images and latents" in stream.read()
 
     @pytest.mark.slow
     @pytest.mark.ray

@@ -40,12 +40,14 @@ def presets() -> list[str]:
     )
 
 
-def load(config: str = "quickstart", overrides: Sequence[str] = (), suffix: str = "") -> Config:
+def load(
+    config: str = "quickstart", overrides: Sequence[str] = (), suffix: str = "", text: str | None = None
+) -> Config:
     """A preset's name or a YAML file, then `key=value` overrides. Raises BadInput with one line.
 
-    Without a run_dir it is runs/NAME and the suffix.
+    Without a run_dir it is runs/NAME and the suffix. `text` is what the file holds, of one that is not on this disk.
     """
-    tree, values = _read(config), {}
+    tree, values = _read(config) if text is None else _parsed(config, text), {}
     for item in overrides:
         key, sep, text = item.partition("=")
         if not sep or not key:
@@ -191,6 +193,10 @@ def _read(config: str) -> dict[str, Any]:
         alike = difflib.get_close_matches(config, presets(), n=1)
         hint = f"; did you mean {alike[0]!r}?" if alike else ""
         raise BadInput(f"--config {config}: neither a preset nor a file{hint} (presets: {', '.join(presets())})")
+    return _parsed(config, text)
+
+
+def _parsed(config: str, text: str) -> dict[str, Any]:
     try:
         tree = read(text)
     except ValueError as e:
