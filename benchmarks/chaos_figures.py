@@ -49,7 +49,7 @@ def commits(run: Path) -> dict[str, tuple[int, int]]:
 
 def differences(run: Path, reference: Path) -> list[str]:
     """Files of the distilled set, manifests and commits that are not the same, lack, or are there beside them."""
-    patterns = ("distilled/*", "*/*/manifest.json", "*/*/commits/*.json")
+    patterns = ("distilled/*", "distilled/data/*", "*/*/manifest.json", "*/*/commits/*.json")
     either = {str(p.relative_to(root)) for root in (run, reference) for pattern in patterns for p in root.glob(pattern)}
     if not any(name.startswith("distilled/") for name in either):
         return ["distilled/ is empty"]
@@ -57,7 +57,7 @@ def differences(run: Path, reference: Path) -> list[str]:
 
 
 def content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
+    return path.read_bytes() if path.is_file() else None
 
 
 def by_kind(tally: Tally) -> list[dict[str, Any]]:

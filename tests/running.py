@@ -105,7 +105,8 @@ def finish(run: Path, *overrides: str, watch: Watch | None = None, **env: str) -
 
 def product(run: Path) -> dict[str, bytes]:
     """The files of distilled/."""
-    return {p.name: p.read_bytes() for p in sorted((run / "distilled").iterdir())}
+    folder = run / "distilled"
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def traces(run: Path) -> dict[str, tuple[int, int]]:

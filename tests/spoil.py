@@ -20,7 +20,7 @@ SEALED = (
     "report.html",
     "logs/costs.json",
     "logs/artifacts.json",
-    "distilled/train-00000-of-00001.parquet",
+    "distilled/data/train-00000-of-00001.parquet",
 )
 CONTENT = {"config.yaml": b"ipc: 2\n", "logs/artifacts.json": f'["encode/{FINGERPRINT}"]'.encode()}
 STAGE = f"encode/{FINGERPRINT}"

@@ -38,7 +38,9 @@ def test_card_front_matter_and_text() -> None:
     page = make_card()
     front = yaml.safe_load(page.split("---\n")[1])
     assert front["task_categories"] == ["image-classification"] and front["size_categories"] == ["n<1K"]
-    assert front["configs"][0]["data_files"] == [{"split": "train", "path": "*.parquet"}]
+    assert front["configs"][0]["data_files"] == [{"split": "train", "path": "data/*.parquet"}]
+    assert front["source_datasets"] == ["extended|other-parquet"]
+    assert front["dataset_info"]["splits"] == [{"name": "train", "num_examples": 20}]
     assert front["pretty_name"] == "Nette: 10 | each" and "synthetic" in front["tags"]
     assert "20 images in 2 classes" in page and "`dit-nette`" in page and '"generator_digest": "ab12"' in page
     assert "tench\\|fish" in page and "&lt;b&gt;" in page
@@ -66,7 +68,8 @@ def test_card_documents_every_column_and_its_snippet_runs(tmp_path: Path) -> Non
         "seed_key": "k",
         "provenance": "{}",
     }
-    pq.write_table(pa.Table.from_pylist([row], schema), tmp_path / "train-00000-of-00001.parquet")
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist([row], schema), tmp_path / "data" / "train-00000-of-00001.parquet")
     (tmp_path / "README.md").write_text(page)
     snippet = page.split("```python\n")[1].split("```")[0]
     done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=120)

@@ -93,7 +93,7 @@ class TestBrokenImages:
         summary = json.loads(next(run.glob("latents/*/manifest.json")).read_text())["summary"]
         assert summary["images"] == 27 and [b[0] for b in summary["broken"]] == ["1/000.png", "2/001.png", "3/002.png"]
         assert len((run / "logs" / "quarantine.tsv").read_text().splitlines()) == 3
-        assert pq.read_table(next(run.glob("distilled/*.parquet"))).num_rows == 10
+        assert pq.read_table(next(run.glob("distilled/data/*.parquet"))).num_rows == 10
 
     def test_a_class_that_loses_every_image_is_named(self, ends: Run, images: Path, tmp_path: Path) -> None:
         for file in (images / "train" / "4").iterdir():

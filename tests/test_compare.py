@@ -44,7 +44,7 @@ def run(
     picture = png(np.full((8, 8, 3), int(255 * accuracy), np.uint8))
     image = {"bytes": picture, "path": "a.png"}
     rows = [{"image": image, "class_name": c, "slot": s} for c in ("dog", ODD) for s in range(2)]
-    seals.write(root, "distilled/train-00000-of-00001.parquet", table_bytes(pa.Table.from_pylist(rows)))
+    seals.write(root, "distilled/data/train-00000-of-00001.parquet", table_bytes(pa.Table.from_pylist(rows)))
     return path
 
 

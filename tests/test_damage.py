@@ -61,7 +61,7 @@ TABLE = {
     "logs/costs.json": ("rebuilt/named", "unread", "unread", "unread"),
     "logs/artifacts.json": ("rebuilt/named", "unread", "unread", "unread"),
     "distilled/README.md": ("rebuilt/named", "unread", "named", "unread"),
-    "distilled/*.parquet": ("rebuilt/named", "named", "named", "unread"),
+    "distilled/data/*.parquet": ("rebuilt/named", "named", "named", "unread"),
     "seals/config.yaml.json": ("rebuilt/named", "named", "unread", "named"),
     "seals/result.json.json": ("rebuilt/named", "named", "named", "unread"),
     "seals/trainings.json.json": ("rebuilt/named", "named", "unread", "unread"),

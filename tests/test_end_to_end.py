@@ -45,8 +45,8 @@ class TestARun:
 
     def test_leaves_a_product_that_other_libraries_read(self, reference: Reference) -> None:
         folder = reference[0] / "distilled"
-        assert sorted(p.name for p in folder.iterdir()) == ["README.md", "train-00000-of-00001.parquet"]
-        table = pq.read_table(folder / "train-00000-of-00001.parquet")
+        assert sorted(product(reference[0])) == ["README.md", "data/train-00000-of-00001.parquet"]
+        table = pq.read_table(folder / "data")
         features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
         assert features["image"] == {"_type": "Image"}
         assert features["label"] == {"_type": "ClassLabel", "names": ["zero", "one", "two", "three"]}

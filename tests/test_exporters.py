@@ -46,7 +46,19 @@ FORMATS = registry.names("exporter")
 def run(tmp_path: Path) -> Path:
     """A run directory with a product of three images in each of the six classes, weights 1, 2 and 3."""
     sealed = syntheses(tmp_path / "syntheses", len(CLASSES))
-    text = card("Six classes", "mgd3", IPC, 0, CLASSES, 12, "imagefolder", "dit", {"vae": "ab"}, {"images": None})
+    text = card(
+        "Six classes",
+        "mgd3",
+        IPC,
+        0,
+        CLASSES,
+        12,
+        "imagefolder",
+        "dit",
+        {"vae": "ab"},
+        {"images": None},
+        source="Shapes",
+    )
     root = Location.of(str(tmp_path / "run"))
     product.assemble(root, DistilledSet((sealed,)), CLASSES, "mgd3", {"vae": "ab"}, text)
     (root / "config.yaml").write(b"{}\n")
@@ -56,7 +68,7 @@ def run(tmp_path: Path) -> Path:
 @pytest.fixture
 def softly(run: Path) -> tuple[Path, np.ndarray]:
     """The same with a column of soft labels (N, C), as a stage of labels would add it; and those labels."""
-    (shard,) = (run / "distilled").glob("*.parquet")
+    (shard,) = (run / "distilled" / "data").glob("*.parquet")
     table = pq.read_table(shard)
     labels = np.random.default_rng(0).dirichlet(np.ones(len(CLASSES)), len(table)).astype(np.float32)
     column = pa.array(labels.tolist(), pa.list_(pa.float32()))
@@ -65,7 +77,7 @@ def softly(run: Path) -> tuple[Path, np.ndarray]:
     features["info"]["features"]["soft_label"] = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"}
     table = table.append_column("soft_label", column)
     table = table.replace_schema_metadata({**kept, b"huggingface": json.dumps(features).encode()})
-    seals.write(Location.of(str(run)), f"distilled/{shard.name}", table_bytes(table))
+    seals.write(Location.of(str(run)), f"distilled/data/{shard.name}", table_bytes(table))
     return run, labels
 
 
@@ -271,23 +283,23 @@ class TestTargets:
 
 class TestRuns:
     def test_a_run_without_a_whole_product_is_refused(self, tmp_path: Path, run: Path) -> None:
-        location, (shard,) = Location.of(str(run)), (run / "distilled").glob("*.parquet")
+        location, (shard,) = Location.of(str(run)), (run / "distilled" / "data").glob("*.parquet")
         data = shard.read_bytes()
         shard.write_bytes(data[:-100])
         with pytest.raises(CorruptArtifact, match=f"{shard.name} is not what was written"):
             export(str(run), "hf", str(tmp_path / "out"))
-        seals.remove(location, f"distilled/{shard.name}")
-        seals.write(location, "distilled/train-00000-of-00002.parquet", data)
+        seals.remove(location, f"distilled/data/{shard.name}")
+        seals.write(location, "distilled/data/train-00000-of-00002.parquet", data)
         with pytest.raises(CorruptArtifact, match="not whole"):
             export(str(run), "hf", str(tmp_path / "out"))
         shutil.rmtree(run / "seals")
         with pytest.raises(CorruptArtifact, match="not whole"):
             export(str(run), "hf", str(tmp_path / "out"))
         shard.unlink()
-        (run / "distilled" / "train-00000-of-00002.parquet").rename(shard)
+        (run / "distilled" / "data" / "train-00000-of-00002.parquet").rename(shard)
         with pytest.raises(CorruptArtifact, match=r"has no seal, .* run the command that made it again"):
             export(str(run), "hf", str(tmp_path / "out"))
-        for file in (run / "distilled").iterdir():
+        for file in (run / "distilled" / "data").iterdir():
             file.unlink()
         with pytest.raises(BadInput, match="no images in distilled/"):
             export(str(run), "hf", str(tmp_path / "out"))

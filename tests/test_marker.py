@@ -81,6 +81,6 @@ def test_removing_the_marker_is_the_remedy_for_a_change_that_is_meant(out: Path)
 def test_the_product_of_a_run_is_judged_as_it_was_written(run: Path) -> None:
     location = Location.of(str(run / "distilled"))
     check_ours(location)
-    flip(next((run / "distilled").glob("*.parquet")), 0.5)
+    flip(next((run / "distilled").glob("data/*.parquet")), 0.5)
     with pytest.raises(BadInput, match="is not what was written; run the command that made it again"):
         check_ours(location)

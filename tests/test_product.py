@@ -15,7 +15,7 @@ from samples import coloured_png
 
 from raydistill.errors import CorruptArtifact
 from raydistill.identity import digest
-from raydistill.sources.base import ClassInfo
+from raydistill.sources.base import ClassInfo, unique_names
 from raydistill.stages.syntheses import product
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store import schemas
@@ -67,15 +67,16 @@ def assemble(root: Path, sampled: Sealed, classes: Sequence[ClassInfo] = PLAIN, 
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted((root / "distilled").iterdir())}
+    folder = root / "distilled"
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def read(root: Path) -> pa.Table:
-    return pa.concat_tables([pq.read_table(p) for p in sorted(root.glob("distilled/*.parquet"))])
+    return pa.concat_tables([pq.read_table(p) for p in sorted(root.glob("distilled/data/*.parquet"))])
 
 
 def label_names(root: Path) -> list[str]:
-    (first, *_) = sorted(root.glob("distilled/*.parquet"))
+    (first, *_) = sorted(root.glob("distilled/data/*.parquet"))
     features = json.loads(pq.read_schema(first).metadata[b"huggingface"])["info"]["features"]
     assert features["image"] == {"_type": "Image"} and features["label"]["_type"] == "ClassLabel"
     assert set(features) == set(pq.read_schema(first).names)
@@ -99,7 +100,7 @@ def test_it_holds_every_image_in_order(tmp_path: Path, sampled: Sealed) -> None:
 
 def test_it_holds_nothing_but_shards_and_a_card(tmp_path: Path, sampled: Sealed) -> None:
     assemble(tmp_path / "out", sampled)
-    assert sorted(contents(tmp_path / "out")) == ["README.md", "train-00000-of-00001.parquet"]
+    assert sorted(contents(tmp_path / "out")) == ["README.md", "data/train-00000-of-00001.parquet"]
     assert (tmp_path / "out" / "distilled" / "README.md").read_text() == "# A set\n"
 
 
@@ -116,7 +117,7 @@ def test_large_sets_are_cut_into_shards(tmp_path: Path, sampled: Sealed, monkeyp
     monkeypatch.setattr(product, "SHARD_ROWS", 4)
     assemble(tmp_path / "cut", sampled)
     shards = [n for n in contents(tmp_path / "cut") if n.endswith(".parquet")]
-    assert shards == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+    assert shards == ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"]
     assert read(tmp_path / "cut").equals(read(tmp_path / "whole"))
 
 
@@ -153,7 +154,7 @@ class TestNames:
     )
     def test_label_names_are_unique(self, classes: list[tuple[str, str]], names: list[str]) -> None:
         """ImageNet has two cranes and two maillots; ClassLabel refuses a name that comes twice."""
-        assert product.label_names([ClassInfo(*c) for c in classes]) == names and len(set(names)) == len(classes)
+        assert unique_names([ClassInfo(*c) for c in classes]) == names and len(set(names)) == len(classes)
 
     def test_shared_names_reach_the_product_apart(self, tmp_path: Path, sampled: Sealed) -> None:
         assemble(tmp_path / "out", sampled, [ClassInfo("n1", "crane"), ClassInfo("n2", "crane")])
@@ -204,14 +205,14 @@ class TestAgain:
         assert assemble(tmp_path / "out", sampled)
         assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
-    @pytest.mark.parametrize("name", ["README.md", "train-00000-of-00001.parquet"])
+    @pytest.mark.parametrize("name", ["README.md", "data/train-00000-of-00001.parquet"])
     def test_a_spoiled_or_lost_file_is_mended(self, tmp_path: Path, sampled: Sealed, name: str) -> None:
         out = tmp_path / "out"
         assemble(out, sampled)
         good = contents(out)
         (out / "distilled" / name).write_bytes(good[name][:-1] + b"?")
         assert assemble(out, sampled) and contents(out).items() >= good.items()
-        assert contents(out).keys() - good.keys() == {f"{name}.mine-{digest(good[name][:-1] + b'?')[:8]}"}
+        assert contents(out).keys() - good.keys() == {f"{Path(name).name}.mine-{digest(good[name][:-1] + b'?')[:8]}"}
         (out / "distilled" / name).unlink()
         assert assemble(out, sampled) and contents(out).items() >= good.items()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from running import product
 
 from raydistill.config import load
 from raydistill.identity import digest
@@ -15,8 +16,8 @@ from raydistill.stages.runner import serial
 
 MADE_ON = ("2.13.0", "AVX512", "AuthenticAMD")  # networks round otherwise by other code, instructions or libraries
 DISTILLED = {
-    "README.md": "9e7515eb942f3e08ed3757eb400d54e560c24f3223bf1308d640a717ac070c44",
-    "train-00000-of-00001.parquet": "041b133dfc45b716e8356e83b624ffddc167f8411c6b495174575afcac49d36e",
+    "README.md": "9ed635dd41e2b1fe1e74e1e366e91371e98cf34032cde6f8762253ae06c4e50b",
+    "data/train-00000-of-00001.parquet": "041b133dfc45b716e8356e83b624ffddc167f8411c6b495174575afcac49d36e",
 }
 
 
@@ -34,5 +35,5 @@ def test_the_distilled_digits_are_what_they_were(tmp_path: Path) -> None:
         pytest.skip(f"the digests were taken with {MADE_ON}, and this is {here()}")
     asked = load("quickstart", [f"run_dir={tmp_path / 'run'}", "evaluate.baselines=[]"])
     job.run(prepare(asked, evaluate=False), "sample", execute=serial)
-    digests = {p.name: digest(p.read_bytes()) for p in (tmp_path / "run" / "distilled").iterdir()}
+    digests = {name: digest(data) for name, data in product(tmp_path / "run").items()}
     assert digests == DISTILLED

@@ -127,7 +127,7 @@ class TestTheRunsCommand:
         [
             *(f"latents/*/{part}" for part in ("data/*", "commits/*", "manifest.json")),
             *(f"{stage}/*/data/*" for stage in ("classes", "prototypes", "plan", "syntheses")),
-            *("config.yaml", "logs/costs.json", "distilled/train*", "distilled/README.md", "raydistill.json"),
+            *("config.yaml", "logs/costs.json", "distilled/data/train*", "distilled/README.md", "raydistill.json"),
             *("seals/config*", "seals/distilled*", "seals/logs*"),
         ],
     )
@@ -174,7 +174,7 @@ class TestTheRunsCommand:
         assert out.splitlines()[-1] == str(run_dir) and "nothing is wrong" in err.splitlines()[-1]
 
     def test_waits_for_a_job_that_is_at_work(self, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        shard = next((run_dir / "distilled").glob("*.parquet"))
+        shard = next((run_dir / "distilled").glob("data/*.parquet"))
         shard.write_bytes(b"spoiled")
         before = made_once(run_dir)
         with hold(Location.of(str(run_dir)), "run_dir", "another"):

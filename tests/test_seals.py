@@ -12,7 +12,7 @@ from raydistill.store import seals
 from raydistill.store.location import Location
 from raydistill.store.seals import State
 
-NAME = "distilled/train-00000-of-00001.parquet"
+NAME = "distilled/data/train-00000-of-00001.parquet"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,24 @@ import pyarrow.parquet as pq
 import pytest
 from test_product import assemble, contents, syntheses
 
-from raydistill.errors import StageFailed
+from raydistill.config import SourceConfig
+from raydistill.errors import BadInput, StageFailed
 from raydistill.exporters.base import open_product
+from raydistill.exporters.marker import check_ours
+from raydistill.exporters.write import export
 from raydistill.identity import digest
 from raydistill.sources.base import ClassInfo
+from raydistill.sources.parquet import ParquetImages
+from raydistill.sources.weights import read_weights
 from raydistill.stages.syntheses import product
 from raydistill.store import seals
 from raydistill.store.artifact import table_bytes
 from raydistill.store.location import Location
 from raydistill.store.sealed import Sealed
+from raydistill.store.verification import _unsealed as unsealed
 
-SHARD = "train-00000-of-00001.parquet"
+NAME = "train-00000-of-00001.parquet"
+SHARD = f"data/{NAME}"
 THREE = (ClassInfo("n01", "tench"), ClassInfo("n02", "English springer"), ClassInfo("n03", "church"))
 
 
@@ -67,21 +75,21 @@ def test_a_shard_that_somebody_changed_is_no_shard_of_ours_nor_lost(run: Path, t
     (run / "distilled" / SHARD).write_bytes(theirs)
     assert assemble(run, syntheses(tmp_path / "two"))
     assert (run / "distilled" / SHARD).read_bytes() == ours
-    assert (run / "distilled" / f"{SHARD}.mine-{digest(theirs)[:8]}").read_bytes() == theirs
-    assert [p.name for p in (run / "distilled").glob("*.parquet")] == [SHARD], "loaders see ours alone"
+    assert (run / "distilled" / f"{NAME}.mine-{digest(theirs)[:8]}").read_bytes() == theirs
+    assert [p.name for p in (run / "distilled" / "data").iterdir()] == [NAME], "loaders see ours alone"
 
 
 def test_shards_of_another_product_by_our_names_are_moved_aside(run: Path, tmp_path: Path, capsys: Any) -> None:
-    stray = run / "distilled" / "train-00001-of-00002.parquet"
+    stray = run / "distilled" / "data" / "train-00001-of-00002.parquet"
     stray.write_bytes(b"from elsewhere")
     assert assemble(run, syntheses(tmp_path / "two"))
-    assert [p.name for p in (run / "distilled").glob("*.parquet")] == [SHARD] and not stray.exists()
+    assert [p.name for p in (run / "distilled" / "data").iterdir()] == [NAME] and not stray.exists()
     assert f"{stray.name}.mine-{digest(b'from elsewhere')[:8]}" in contents(run)
     assert stray.name in capsys.readouterr().err
 
 
 def test_parquet_of_theirs_is_told_of_each_time_and_never_exported(run: Path, tmp_path: Path, capsys: Any) -> None:
-    theirs = run / "distilled" / "more.parquet"
+    theirs = run / "distilled" / "data" / "more.parquet"
     theirs.write_bytes((run / "distilled" / SHARD).read_bytes())
     for _ in range(2):
         assert not assemble(run, syntheses(tmp_path / "two"))
@@ -111,6 +119,51 @@ def test_a_product_of_an_older_version_is_found_finished_and_gets_its_seals(run:
     assert set(seals.names(Location.of(str(run)))) == {f"distilled/{n}" for n in before}
 
 
+def as_older_versions_laid_it(run: Path, seal: bool = True) -> None:
+    """Shards beside the card."""
+    location, data = Location.of(str(run)), (run / "distilled" / SHARD).read_bytes()
+    of = seals.find(location, f"distilled/{SHARD}")
+    assert of is not None
+    seals.remove(location, f"distilled/{SHARD}")
+    shutil.rmtree(run / "distilled" / "data")
+    (run / "distilled" / NAME).write_bytes(data)
+    if seal:
+        seals.write(location, f"distilled/{NAME}", data, of.made_from)
+
+
+@pytest.mark.parametrize("seal", [True, False])
+def test_shards_beside_the_card_are_moved_and_not_kept_twice(
+    run: Path, tmp_path: Path, seal: bool, capsys: Any
+) -> None:
+    before = contents(run)
+    as_older_versions_laid_it(run, seal)
+    assert assemble(run, syntheses(tmp_path / "two")) and not assemble(run, syntheses(tmp_path / "two"))
+    assert contents(run) == before and "kept" not in capsys.readouterr().err
+    assert set(seals.names(Location.of(str(run)))) == {f"distilled/{n}" for n in before}
+
+
+def test_shards_beside_the_card_are_read_by_all(run: Path, tmp_path: Path) -> None:
+    product = open_product(Location.of(str(run)))
+    rows = list(product.items())
+    as_older_versions_laid_it(run)
+    older = open_product(Location.of(str(run)))
+    assert older.shards == (NAME,) and list(older.items()) == rows and older.classes == product.classes
+    assert not unsealed(Location.of(str(run))) and not check_ours(Location.of(str(run / "distilled")))
+    export(str(run), "ddranking", str(tmp_path / "out"))
+    assert (tmp_path / "out" / "images.pt").exists()
+    config = SourceConfig(kind="parquet", path=str(run / "distilled"))
+    listing = ParquetImages(config).list("train")
+    assert len(listing) == 6 and read_weights(config, listing) is not None
+
+
+@pytest.mark.parametrize("where", ["distilled", "distilled/data"])
+def test_a_changed_shard_is_refused_by_whoever_judges_the_folder(run: Path, where: str) -> None:
+    check_ours(Location.of(str(run / where)))
+    (run / "distilled" / SHARD).write_bytes(b"PAR1")
+    with pytest.raises(BadInput, match=f"{SHARD} is not what was written"):
+        check_ours(Location.of(str(run / where)))
+
+
 def test_another_product_over_one_of_an_older_version_loses_nothing(
     run: Path, other: Sealed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,4 +173,4 @@ def test_another_product_over_one_of_an_older_version_loses_nothing(
     monkeypatch.setattr(product, "SHARD_ROWS", 4)
     assert assemble(run, other, THREE)
     assert set(before.values()) - {b"# A set\n"} <= set(contents(run).values())
-    assert len(list((run / "distilled").glob("*.parquet"))) == 3, "the shards of the new one alone"
+    assert len(list((run / "distilled" / "data").iterdir())) == 3, "the shards of the new one alone"

@@ -178,7 +178,7 @@ class TestUnion:
         def rows(name: str, *some: Sealed) -> list[dict]:
             location = Location.of(str(tmp_path / name))
             product.assemble(location, DistilledSet(some), tiny.train.classes, GENERATED, {}, "card")
-            return pq.read_table(tmp_path / name / "distilled/train-00000-of-00001.parquet").to_pylist()
+            return pq.read_table(tmp_path / name / "distilled/data/train-00000-of-00001.parquet").to_pylist()
 
         union, apart = rows("union", *parts), [rows(n, p) for n, p in zip("ab", parts, strict=True)]
         assert [(r["label"], r["slot"]) for r in union] == [(c, s) for c in (0, 1) for s in range(6)]

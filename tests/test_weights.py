@@ -246,7 +246,7 @@ class TestRun:
         table = heavy.syntheses["mgd3"].read(["class_index", "slot", "weight"]).to_pylist()
         expected = {(r["class_index"], r["slot"]): r["weight"] for r in table}
         assert len(set(expected.values())) > 2
-        distilled = pq.read_table(tmp_path / "run/distilled/train-00000-of-00001.parquet").to_pylist()
+        distilled = pq.read_table(tmp_path / "run/distilled/data/train-00000-of-00001.parquet").to_pylist()
         assert {(r["label"], r["slot"]): r["weight"] for r in distilled} == expected
         assert all('"weights":{"mode":"density","norm":"mean"}' in r["provenance"] for r in distilled)
         items = open_product(Location.of(str(tmp_path / "run"))).items()

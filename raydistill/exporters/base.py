@@ -17,6 +17,7 @@ from raydistill import strict_json
 from raydistill.errors import BadInput, CorruptArtifact
 from raydistill.identity import canonical, digest
 from raydistill.progress import say
+from raydistill.report import front
 from raydistill.sources.base import ClassInfo
 from raydistill.store import seals
 from raydistill.store.location import Location
@@ -24,7 +25,7 @@ from raydistill.store.rundir import PRODUCT, RESULT
 
 CARD = "README.md"
 AGAIN = "run the command that made it again, which takes seconds"
-PARQUET_SECTIONS = ("Load it", "Train on it", "Columns")  # of the card
+DATA = "data"  # the folder of the shards; an older version's lie beside the card
 SHARD = re.compile(r"train-\d{5}-of-(\d{5})\.parquet")
 CARRIED = ("weight", "slot", "prototype_id", "method", "seed_key", "provenance", "soft_label")  # columns that travel
 
@@ -41,7 +42,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Product:
-    """`classes` in label order, their names different from each other; `shards` are names of files in `root`.
+    """`classes` in label order, their names different from each other; `shards` are paths of files in `root`.
 
     Of what lies in `root` only what raydistill has sealed is read, and only as it was sealed.
     """
@@ -74,6 +75,11 @@ class Product:
 
     def card(self) -> str:
         return self.read(CARD).decode()
+
+    def dataset_info(self) -> dict[str, Any]:
+        """Columns and size as `datasets` knows them."""
+        tables = [pq.read_metadata(io.BytesIO(self.read(name))) for name in self.shards]
+        return front.dataset_info(tables[0].schema.to_arrow_schema(), sum(t.num_rows for t in tables))
 
     def class_list(self, folders: Sequence[str] | None = None) -> bytes:
         """classes.json as raydistill's sources read it: "dirs" (`folders`, or the class ids) and "names", by label.
@@ -115,13 +121,18 @@ def _judged(run: Location, shard: str) -> bool:
 
 
 def shards(run: Location) -> tuple[str, ...]:
-    """The names of the shards in order, none if a run has no product. Raises CorruptArtifact if some are not there.
+    """The paths of the shards in order, none if a run has no product. Raises CorruptArtifact if some are not there.
 
     One without a seal counts, so that it is named when it is read.
     """
     sealed = {n.removeprefix(f"{PRODUCT}/") for n in seals.names(run) if n.startswith(f"{PRODUCT}/")}
-    present = {i.base_name for i in (run / PRODUCT).infos() if i.type == pafs.FileType.File}
-    matches = {name: match for name in sealed | present if (match := SHARD.fullmatch(name))}
+    matches: dict[str, re.Match[str]] = {}
+    for folder in (f"{DATA}/", ""):
+        present = {i.base_name for i in (run / PRODUCT / folder).infos() if i.type == pafs.FileType.File}
+        names = present | {n.removeprefix(folder) for n in sealed if n.startswith(folder)}
+        matches = {f"{folder}{name}": match for name in names if (match := SHARD.fullmatch(name))}
+        if matches:
+            break
     totals = {match[1] for match in matches.values()}
     if matches and (len(totals) > 1 or len(matches) != int(totals.pop())):
         raise CorruptArtifact(f"{run / PRODUCT} is not whole; {AGAIN}")
@@ -159,10 +170,3 @@ def identity(product: Product, code: Sequence[Any] = ()) -> str:
     """Digest of all that an export is made from; `code` is the exporter's own identity."""
     parts = [digest(product.read(name)) for name in (*product.shards, CARD)]
     return digest(canonical([parts, product.metrics, *code]).encode())
-
-
-def plain_card(product: Product) -> bytes:
-    """The card without its front matter and the sections on the Parquet layout: provenance and terms travel."""
-    first, *sections = product.card().split("---\n", 2)[-1].lstrip("\n").split("\n## ")
-    kept = [s for s in sections if s.partition("\n")[0] not in PARQUET_SECTIONS]
-    return "\n## ".join([first, *kept]).encode()

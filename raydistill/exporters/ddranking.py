@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from raydistill.exporters.base import Product, plain_card
+from raydistill.exporters.base import CARD, Product
+from raydistill.exporters.cards import card_of
 from raydistill.registry import register
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def files(product: Product) -> Iterator[tuple[str, bytes]]:
     if soft:
         yield "soft_labels.pt", _saved(torch.from_numpy(np.stack(soft)))
     yield "classes.json", product.class_list()
-    yield "CARD.md", plain_card(product)
+    yield CARD, card_of(product, "")
+
+
+files.version = 2  # type: ignore[attr-defined]
 
 
 def _pixels(png: bytes) -> np.ndarray:

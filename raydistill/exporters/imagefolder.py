@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from raydistill.exporters.base import Product, plain_card
+from raydistill.exporters.base import CARD, Product
+from raydistill.exporters.cards import card_of
 from raydistill.exporters.names import folder_names
 from raydistill.registry import register
 
@@ -32,4 +33,7 @@ def files(product: Product) -> Iterator[tuple[str, bytes]]:
         yield f"train/{name}", item.image
     yield "train/metadata.jsonl", ("\n".join(lines) + "\n").encode()
     yield "classes.json", product.class_list(folders)
-    yield "CARD.md", plain_card(product)
+    yield CARD, card_of(product, "train/**")
+
+
+files.version = 2  # type: ignore[attr-defined]

@@ -75,8 +75,8 @@ def check_ours(folder: Location) -> None:
                 f"{candidate / name} was changed since raydistill exported it; export it again, or remove {MARKER} if "
                 "that is meant"
             )
-    if folder.name == PRODUCT:
-        for run in above:
-            for name in (n for n in seals.names(run) if n.startswith(f"{PRODUCT}/")):
-                if seals.state(run, name) is not State.WHOLE:
-                    raise BadInput(f"{run / name} is not what was written; run the command that made it again")
+    for product in (c for c in (folder, *above) if c.name == PRODUCT and c.is_local):
+        run = Location(os.path.dirname(product.uri))
+        for name in (n for n in seals.names(run) if n.startswith(f"{PRODUCT}/")):
+            if seals.state(run, name) is not State.WHOLE:
+                raise BadInput(f"{run / name} is not what was written; run the command that made it again")

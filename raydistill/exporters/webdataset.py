@@ -8,7 +8,8 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from raydistill.exporters.base import Item, Product, plain_card
+from raydistill.exporters.base import CARD, Item, Product
+from raydistill.exporters.cards import card_of
 from raydistill.registry import register
 
 SHARD = 1000  # images
@@ -22,7 +23,10 @@ def files(product: Product) -> Iterator[tuple[str, bytes]]:
         yield f"train-{number:06d}.tar", _tar(product, items)
         number += 1
     yield "classes.json", product.class_list()
-    yield "CARD.md", plain_card(product)
+    yield CARD, card_of(product, "train-*.tar")
+
+
+files.version = 2  # type: ignore[attr-defined]
 
 
 def _tar(product: Product, items: Sequence[Item]) -> bytes:

@@ -60,6 +60,9 @@ def assemble(p: Prepared, v: Variant, syntheses: DistilledSet) -> bool:
         generator=fields.get("generator"),
         fields=fields,
         terms=terms(p, v),
+        images=syntheses.rows,
+        source=c.source.path if c.source.on_hub else source_name(c),
+        on_hub=c.source.on_hub,
     )
     changed = product.assemble(p.run.root, syntheses, p.splits.train.classes, c.method, fields, text)
     if changed:

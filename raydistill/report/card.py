@@ -9,11 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from raydistill.errors import one_line, printable
+from raydistill.report.front import front_matter
 from raydistill.report.text import count, plural
-from raydistill.sources.base import ClassInfo
+from raydistill.sources.base import ClassInfo, unique_names
 from raydistill.store.schemas import distilled
 
 COLUMNS = {
@@ -33,7 +32,7 @@ import glob, io
 import pyarrow.parquet as pq
 from PIL import Image
 
-for row in pq.read_table(sorted(glob.glob("*.parquet"))).to_pylist():
+for row in pq.read_table(sorted(glob.glob("data/*.parquet"))).to_pylist():
     image = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
     print(row["label"], row["class_name"], row["slot"], row["weight"], image.size)
 """
@@ -44,7 +43,7 @@ from datasets import load_dataset
 from torch import nn
 
 steps = 300
-train = load_dataset("parquet", data_files="*.parquet", split="train")
+train = load_dataset("parquet", data_files="data/*.parquet", split="train")
 classes = train.features["label"].num_classes
 rows = train.with_format("torch")[:]
 x = torch.stack(list(rows["image"])).float() / 127.5 - 1
@@ -78,7 +77,7 @@ with few images. Made by raydistill with the method `{method}` and seed {seed}.
 
 ## Load it
 
-Inside this folder:
+Inside this folder (`pandas.read_parquet("data")` gives the table, `datasets.load_dataset(".")` decoded images):
 
 ```python
 {snippet}```
@@ -134,19 +133,24 @@ def card(
     generator: str | None,
     fields: Mapping[str, Any],
     terms: Mapping[str, str | None],
+    images: int | None = None,
+    source: str | None = None,
+    on_hub: bool = False,
 ) -> str:
     """README.md of a distilled set: YAML front matter for the Hugging Face image layout, then the text.
 
     `generator` is its name or directory, None if the images are real ones. `fields` is provenance that JSON can hold
     (digests, fingerprints, settings); of anything in it that looks like a path only the last part is kept. `terms`
-    gives, for each thing that the set was made from, its licence as far as it is known.
+    gives, for each thing that the set was made from, its licence as far as it is known. `images` where it is not ipc of
+    each class; `source`: what the images that it was made from are called, an id if they are `on_hub`.
     """
     made_by = None if generator is None else _public(generator)
+    images = ipc * len(classes) if images is None else images
     facts = {
         "method": method,
         "images per class": str(ipc),
         "classes": count(len(classes)),
-        "images": count(ipc * len(classes)),
+        "images": count(images),
         "image size": f"{image_size} x {image_size}",
         "seed": str(seed),
         "source": source_kind,
@@ -154,7 +158,7 @@ def card(
     }
     body = _BODY.format(
         title=_cell(title),
-        images=plural(ipc * len(classes), "image"),
+        images=plural(images, "image"),
         ipc=ipc,
         size=image_size,
         seed=seed,
@@ -171,21 +175,8 @@ def card(
         licence=_licence(made_by, terms),
         limits=_limits(made_by),
     )
-    return _front_matter(title, ipc * len(classes), made_by is not None) + body
-
-
-def _front_matter(title: str, images: int, synthetic: bool) -> str:
-    tags = ["dataset-distillation", "raydistill", *(["synthetic"] if synthetic else [])]
-    tree = {
-        "pretty_name": one_line(title),
-        "license": "other",
-        "license_name": "inherits-from-source-and-generator",
-        "task_categories": ["image-classification"],
-        "tags": tags,
-        "size_categories": [_size(images)],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "*.parquet"}]}],
-    }
-    return f"---\n{yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=1000)}---\n\n"
+    schema = distilled(unique_names(classes), [c.class_id for c in classes])
+    return front_matter(title, schema, images, made_by is not None, source or source_kind, on_hub) + body
 
 
 def _columns() -> str:
@@ -193,12 +184,6 @@ def _columns() -> str:
         f"| `{f.name}` | `{'struct{bytes, path}' if f.name == 'image' else f.type}` | {COLUMNS[f.name]} |"
         for f in distilled([], [])
     )
-
-
-def _size(images: int) -> str:
-    """The Hub's names for sizes."""
-    steps = (1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")
-    return next((name for limit, name in steps if images < limit), "1M<n<10M")
 
 
 def _origin(source_kind: str, generator: str | None) -> str:

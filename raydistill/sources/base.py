@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,6 +34,16 @@ class ClassInfo:
 
     class_id: str
     class_name: str
+
+
+def unique_names(classes: Sequence[ClassInfo]) -> list[str]:
+    """One name a class, no two alike, as ClassLabel demands: the class id is added to names that classes share."""
+    names = [c.class_name or c.class_id for c in classes]
+    shared = {n for n, count in Counter(names).items() if count > 1}
+    unique = [f"{n} ({c.class_id})" if n in shared else n for n, c in zip(names, classes, strict=True)]
+    if len(set(unique)) < len(unique):  # such a name was there already
+        unique = [f"{n} ({c.class_id})" for n, c in zip(names, classes, strict=True)]
+    return unique
 
 
 @dataclass(frozen=True)

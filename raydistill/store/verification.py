@@ -40,6 +40,7 @@ from raydistill.store.rundir import (
 from raydistill.store.seals import State
 
 FINGERPRINT = re.compile(rf"[0-9a-f]{{{FINGERPRINT_HEX}}}")
+SHARDS = "data"  # the folder of distilled/ that holds them
 SHARD = re.compile(r"train-\d{5,}-of-\d{5,}\.parquet|README\.md")
 KEPT_CONFIG = re.compile(r"config-([0-9a-f]{8})\.yaml")
 STATE = re.compile(r"step-\d{9,}~([0-9a-f]{16})\.pt")
@@ -184,7 +185,9 @@ def _seal(file: SealedFile, seen: Seen) -> list[Finding]:
 def _unsealed(root: Location) -> list[Finding]:
     """What the program writes under a seal and has none, and what somebody put beside it."""
     names = {f.name for f in _sealed(root) if f.root == root}
-    there = [n for n in PEOPLES if (root / n).exists()] + [f"{PRODUCT}/{i.base_name}" for i in _infos(root / PRODUCT)]
+    there = [n for n in PEOPLES if (root / n).exists()]
+    there += [f"{PRODUCT}/{i.base_name}" for i in _infos(root / PRODUCT) if i.base_name != SHARDS]
+    there += [f"{PRODUCT}/{SHARDS}/{i.base_name}" for i in _infos(root / PRODUCT / SHARDS)]
     findings = []
     for file in (SealedFile(root, n) for n in there if n not in names):
         if file.name in PEOPLES or SHARD.fullmatch(file.location.name):

@@ -27,7 +27,7 @@ from raydistill.models.device import placement
 from raydistill.models.vae import VaeSpec
 from raydistill.progress import say
 from raydistill.report.data import FULL
-from raydistill.sources.base import ClassInfo, Listing, open_source
+from raydistill.sources.base import ClassInfo, Listing, open_source, unique_names
 from raydistill.sources.images import FORMATS, decode
 from raydistill.sources.layout import CLASSES
 from raydistill.sources.order import ORDER, by_folder, numbered
@@ -37,7 +37,6 @@ from raydistill.sources.weights import read_weights
 from raydistill.stages.latents.encode import encode_all
 from raydistill.stages.runner import Stage
 from raydistill.stages.syntheses import numbers
-from raydistill.stages.syntheses.product import label_names
 from raydistill.stages.syntheses.sample import Slots, commit
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
@@ -177,7 +176,7 @@ def _class_ids(
 
 def _match(listing: Listing, wanted: Sequence[ClassInfo], ids: dict[str, str]) -> Listing:
     """The listing with labels that index `wanted`: a class is found by its id, or else by its name, never by place."""
-    known = {n: i for i, n in enumerate(label_names(wanted))} | {c.class_id: i for i, c in enumerate(wanted)}
+    known = {n: i for i, n in enumerate(unique_names(wanted))} | {c.class_id: i for i, c in enumerate(wanted)}
     index = np.full(len(listing.classes), -1, np.int32)
     owner: dict[int, str] = {}
     for label, (info, count) in enumerate(zip(listing.classes, listing.counts, strict=True)):

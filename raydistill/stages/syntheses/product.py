@@ -1,8 +1,7 @@
-"""assemble: syntheses -> `distilled/`, only Parquet shards in the Hugging Face image layout and a card."""
+"""assemble: syntheses -> `distilled/`, only a card and, in data/, Parquet shards in the Hugging Face image layout."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
@@ -10,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs as pafs
 
-from raydistill.exporters.base import CARD, SHARD
+from raydistill.exporters.base import CARD, DATA, SHARD
 from raydistill.identity import canonical
 from raydistill.progress import say
-from raydistill.sources.base import ClassInfo
+from raydistill.sources.base import ClassInfo, unique_names
 from raydistill.stages.renew import put_aside, renew
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store import faults, schemas, seals
@@ -45,7 +44,7 @@ def assemble(
             table.select(["class_index", "slot"]), sort_keys=[("class_index", "ascending"), ("slot", "ascending")]
         )
     )
-    files = {f"{PRODUCT}/{name}": data for name, data in _shards(table, classes, method, provenance)}
+    files = {f"{PRODUCT}/{DATA}/{name}": data for name, data in _shards(table, classes, method, provenance)}
     files[f"{PRODUCT}/{CARD}"] = card.encode()
     changed = _remove_other(run, files)
     for name, data in files.items():
@@ -56,14 +55,20 @@ def assemble(
 
 
 def mine(name: str) -> str:
-    """Where a file of somebody else goes that has the name of ours: no loader takes it for a shard."""
-    return f"{name}.mine-{{}}"
+    """Where a file of somebody else goes that has the name of ours: no loader takes it for a shard.
+
+    pandas takes all that lies in data/ for shards.
+    """
+    return f"{PRODUCT}/{name.rpartition('/')[2]}.mine-{{}}"
 
 
 def _remove_other(run: Location, files: Mapping[str, bytes]) -> bool:
-    """Removes what we wrote of another product. Shards of others are moved aside or, by names unlike ours, told of."""
-    folder, changed = run / PRODUCT, False
-    present = {f"{PRODUCT}/{i.base_name}" for i in folder.infos() if i.type == pafs.FileType.File}
+    """Removes what we wrote of another product. Shards of others are moved aside or, by names unlike ours, told of.
+
+    Shards beside the card are those of an older version: what it made of this product is not kept twice.
+    """
+    changed, folders = False, (PRODUCT, f"{PRODUCT}/{DATA}")
+    present = {f"{f}/{i.base_name}" for f in folders for i in (run / f).infos() if i.type == pafs.FileType.File}
     sealed = {n for n in seals.names(run) if n.startswith(f"{PRODUCT}/")}
     for name in sorted(sealed - {n for n, data in files.items() if seals.holds(run, n, data)}):
         if seals.state(run, name) is State.WHOLE:
@@ -71,41 +76,31 @@ def _remove_other(run: Location, files: Mapping[str, bytes]) -> bool:
             seals.remove(run, name)
             changed = True
         elif name not in files:
-            changed |= _move_aside(run, name, present)
+            changed |= _move_aside(run, name, present, b"")
             seals.remove(run, name)
     for name in sorted(present - sealed - set(files)):
         if SHARD.fullmatch(name.rpartition("/")[2]):
-            changed |= _move_aside(run, name, present)
-        elif name.endswith(".parquet"):
+            changed |= _move_aside(run, name, present, files.get(f"{PRODUCT}/{DATA}/{name.rpartition('/')[2]}", b""))
+        elif name.endswith(".parquet") and name.startswith(f"{PRODUCT}/{DATA}/"):
             say("distilled", f"{run / name} is not of this product, but loaders of the folder read it; move it away")
     return changed
 
 
-def _move_aside(run: Location, name: str, present: Set[str]) -> bool:
-    """A file that is not as we wrote it, by the name of a shard that the product has not."""
+def _move_aside(run: Location, name: str, present: Set[str], ours: bytes) -> bool:
+    """A file that is not as we wrote it, by the name of a shard that the product has not; `ours` are not kept."""
     if name not in present:
         return False
-    kept = put_aside(run, name, mine(name))
+    kept = put_aside(run, name, mine(name), ours)
     if kept:
         say("kept", f"{run / name} is not of this product; it is kept as {kept}")
     (run / name).delete()
     return True
 
 
-def label_names(classes: Sequence[ClassInfo]) -> list[str]:
-    """One name a class, no two alike, as ClassLabel demands: the class id is added to names that classes share."""
-    names = [c.class_name or c.class_id for c in classes]
-    shared = {n for n, count in Counter(names).items() if count > 1}
-    unique = [f"{n} ({c.class_id})" if n in shared else n for n, c in zip(names, classes, strict=True)]
-    if len(set(unique)) < len(unique):  # such a name was there already
-        unique = [f"{n} ({c.class_id})" for n, c in zip(names, classes, strict=True)]
-    return unique
-
-
 def _shards(
     table: pa.Table, classes: Sequence[ClassInfo], method: str, provenance: dict[str, Any]
 ) -> list[tuple[str, bytes]]:
-    names = label_names(classes)
+    names = unique_names(classes)
     schema = schemas.distilled(names, [c.class_id for c in classes])
     total = -(-len(table) // SHARD_ROWS)
     shards = []
