@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from raydistill import registry
 from raydistill.errors import BadInput, refuse_secrets
@@ -51,7 +54,8 @@ VERBS = {
     "export": Verb(
         "the images of a run in a layout that other tools read",
         "",
-        "export --run runs/quickstart --format imagefolder --out DIR",
+        "export --run runs/quickstart --format imagefolder --out DIR\n"
+        "  raydistill export --run runs/quickstart --format hf --push OWNER/NAME --dry-run",
     ),
     "verify": Verb(
         "read everything that a run holds against its digests, and bring it back to what it was",
@@ -85,17 +89,33 @@ class Parser(argparse.ArgumentParser):
 
 
 def export(argv: Sequence[str]) -> int:
-    from raydistill.exporters import write
+    from raydistill.exporters import push, write
     from raydistill.progress import say
 
     p = plain("export")
     p.add_argument("--run", metavar="DIR", required=True, help="the run directory that distill printed")
     p.add_argument("--format", required=True, help=f"one of {', '.join(registry.names('exporter'))}")
-    p.add_argument("--out", metavar="DIR", required=True, help="a new or empty folder")
+    p.add_argument("--out", metavar="DIR", help="a new or empty folder")
+    p.add_argument("--push", metavar="OWNER/NAME", help="put it onto the Hugging Face hub, as a data set (--format hf)")
+    p.add_argument("--private", action="store_true", help="make a new repository of --push private")
+    p.add_argument("--dry-run", action="store_true", help="list what --push would put there, and stop")
     args = p.parse_args(argv)
-    folder, files = write.export(str(run_location(args.run)), args.format, args.out)
-    say("export", f"{files} files" if files else "nothing was left to do")
-    print(folder)
+    run = str(run_location(args.run))
+    if args.push is None and args.out is None:
+        raise BadInput("export: give --out DIR, a new or empty folder, or --push OWNER/NAME")
+    if args.push is None and (args.private or args.dry_run):
+        raise BadInput("export: --private and --dry-run go with --push OWNER/NAME; leave them out, or give it")
+    if args.push is not None:
+        push.check(args.push, args.format)
+    with tempfile.TemporaryDirectory(prefix="raydistill-") as temporary:
+        folder, files = write.export(run, args.format, args.out or os.path.join(temporary, "export"))
+        say("export", f"{files} files" if files else "nothing was left to do")
+        if args.push is None:
+            print(folder)
+        elif args.dry_run:
+            print(*push.preview(Path(folder), args.push, args.private), sep="\n")
+        else:
+            print(push.push(Path(folder), args.push, args.private))
     return 0
 
 

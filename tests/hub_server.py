@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import constants
@@ -45,6 +47,8 @@ class Hub:
     commits: dict[str, dict[str, Files]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
+    writers: dict[str, set[str]] = field(default_factory=dict)  # by token, the owners for whom it may write
+    stored: dict[str, bytes] = field(default_factory=dict)  # large files by their SHA-256
 
     def push(self, name: str, files: Files, branch: str = "main") -> str:
         """Adds a commit to a repository, which is made if need be; returns its name."""
@@ -59,6 +63,45 @@ class Hub:
             for line in self.asked
             if line.startswith("GET") and "/resolve/" in line
         }
+
+    def written(self, path: str, data: bytes, token: str, url: str) -> tuple[int, dict[str, Any]]:
+        """(status, body) of a POST or PUT: as much as a commit needs, large files being those of Parquet."""
+        parts = [unquote(p) for p in urlsplit(path).path.strip("/").split("/")]
+        if parts[0] == "lfs":  # as its link says, without a token
+            self.stored[parts[1]] = data
+            return 200, {}
+        if token not in self.writers:
+            return 401, {"error": "Invalid credentials in Authorization header"}
+        asked = {} if parts[-2] == "commit" else json.loads(data)
+        if parts[1:] == ["validate-yaml"]:
+            return 200, {"errors": [], "warnings": []}
+        owner = asked["organization"] if parts[1:] == ["repos", "create"] else parts[2 if parts[0] == "api" else 1]
+        if owner not in self.writers[token]:
+            return 403, {"error": "You don't have the rights to create a dataset under this namespace"}
+        if parts[1:] == ["repos", "create"]:
+            name = f"{owner}/{asked['name']}"
+            if name in self.commits:
+                return 409, {"error": "You already created this dataset repo", "url": f"{url}/datasets/{name}"}
+            self.push(name, {".gitattributes": b"*.parquet filter=lfs"})
+            return 200, {"url": f"{url}/datasets/{name}"}
+        if parts[-1] == "batch":
+            links = {o["oid"]: {"upload": {"href": f"{url}/lfs/{o['oid']}"}} for o in asked["objects"]}
+            return 200, {"transfer": "basic", "objects": [o | {"actions": links[o["oid"]]} for o in asked["objects"]]}
+        name = "/".join(parts[2:4])
+        if parts[4] == "preupload":
+            modes = {f["path"]: "lfs" if f["path"].endswith(".parquet") else "regular" for f in asked["files"]}
+            return 200, {"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes.items()]}
+        files = dict(self.commits[name]["main"])
+        for line in (json.loads(line) for line in data.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.stored[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
+        commit = self.push(name, files)
+        return 200, {"commitUrl": f"{url}/datasets/{name}/commit/{commit}", "commitOid": commit}
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """(status, headers, body) of a path: a revision's commit, a commit's files, or a file."""
@@ -112,7 +155,30 @@ class Server:
                 if self.command == "GET":
                     self.wfile.write(body)
 
+            def do_POST(self) -> None:
+                hub.asked.append(f"{self.command} {unquote(self.path)}")
+                token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+                status, tree = hub.written(self.path, self._sent(), token, f"http://{self.headers['Host']}")
+                body = json.dumps(tree).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def _sent(self) -> bytes:
+                """The body, in chunks or whole."""
+                if self.headers.get("Transfer-Encoding") != "chunked":
+                    return self.rfile.read(int(self.headers["Content-Length"]))
+                parts = []
+                while size := int(self.rfile.readline(), 16):
+                    parts.append(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()
+                return b"".join(parts)
+
             do_HEAD = do_GET
+            do_PUT = do_POST
 
             def log_message(self, *_: object) -> None:
                 pass
