@@ -1,7 +1,8 @@
-"""The S3 endpoint of `object_store`, behind which requests go wrong on purpose: refused, late, or cut short."""
+"""The S3 endpoint of `object_store`, behind which requests go wrong on purpose: refused, late, cut short, or out of date."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,14 @@ from object_store import Store, endpoint
 
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Answer = tuple[str, list[tuple[str, str]], bytes]  # status, headers, body
+
+
+def run(app: Application, environ: dict[str, Any]) -> Answer:
+    """What an application answers."""
+    heads: list[tuple[str, list[tuple[str, str]]]] = []
+    body = b"".join(app(environ, lambda status, headers, *_: heads.append((status, headers))))
+    return (*heads[0], body)
 
 
 @dataclass
@@ -23,6 +32,7 @@ class Faults:
     how: str = "refuse"
     which: Callable[[str], bool] = lambda request: False
     seen: list[str] = field(default_factory=list)
+    listed: dict[str, Answer] = field(default_factory=dict)
 
     def nth(self, number: int, verb: str, how: str = "refuse") -> None:
         """The request of a number (from 0) among those of a verb goes wrong, once: a client tries again."""
@@ -47,6 +57,17 @@ class Faults:
     def all_of(self, verb: str, how: str = "refuse") -> None:
         self.how, self.which = how, lambda request: request.startswith(verb)
 
+    def list_late(self, times: float = math.inf) -> None:
+        """So many listings of a folder answer once more what the first of them did, whatever came or went since."""
+        left = [times]
+
+        def which(request: str) -> bool:
+            listing = "list-type=2" in request
+            left[0] -= listing and request in self.listed
+            return listing and left[0] >= 0
+
+        self.how, self.which, self.listed = "stale", which, {}
+
     def over(self) -> None:
         self.which = lambda request: False
 
@@ -63,6 +84,12 @@ class Faults:
             if self.how == "late":
                 time.sleep(4)  # longer than the client waits for a byte
                 return app(environ, start)
+            if self.how == "stale":
+                if request not in self.listed:
+                    self.listed[request] = run(app, environ)
+                status, headers, body = self.listed[request]
+                start(status, headers)
+                return [body]
             assert self.how == "cut"
             whole = b"".join(app(environ, start))  # with the length of the whole
             return [whole[: len(whole) // 2]]

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from artifacts import FINGERPRINT, KEYS, at, content, work
 
+from raydistill import strict_json
 from raydistill.errors import CorruptArtifact, DeterminismFault, StageFailed
 from raydistill.identity import digest
 from raydistill.store import faults, schemas
@@ -207,6 +208,12 @@ class TestKills:
         file.write_bytes(damage(whole))
         assert at(tmp_path / "undisturbed").manifest() is None
         assert work(at(tmp_path / "undisturbed")) == undisturbed and file.read_bytes() == whole
+
+    def test_a_manifest_larger_than_json_of_others_may_be_is_found(self, tmp_path: Path) -> None:
+        """As of a stage of 300,000 keys: were it not, the stage would never be finished."""
+        artifact, filler = at(tmp_path), "x" * (strict_json.MAX_BYTES // 2)
+        made = [artifact.commit(key, b"", rows=3, device="cpu", meta={"filler": filler}) for key in KEYS[:2]]
+        assert artifact.seal(KEYS[:2], known=made) == artifact.manifest()
 
     def test_stray_files_among_the_commits_are_ignored(self, tmp_path: Path, undisturbed: Manifest) -> None:
         folder = tmp_path / "undisturbed" / "encode" / FINGERPRINT / "commits"

@@ -1,16 +1,22 @@
-"""Object storage that throttles, is late, breaks off, or fails for good: artifacts end as on a sound one, or say so."""
+"""Object storage that throttles, is late, breaks off, lists what was, or fails for good: artifacts end as on a sound one,
+or say so."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from artifacts import at, content, work
+from artifacts import KEYS, at, content, work
 from faulty_store import Faults, faulty_endpoint
 from object_store import Store
+from tiny_run import TinyRun
 
 from raydistill.errors import StageFailed
-from raydistill.store.artifact import Manifest
+from raydistill.stages import runner
+from raydistill.stages.runner import serial
+from raydistill.store import artifact as artifact_module
+from raydistill.store.artifact import Manifest, commit_file
 
 BIG = 12 * 2**20  # bytes: more than a part of a multi-part upload
 
@@ -82,3 +88,52 @@ def test_a_large_object_whose_upload_is_torn_is_none(faults: Faults, folder: str
     faults.over()
     artifact.commit("big", bytes(BIG), rows=1, device="cpu")
     artifact.verify(artifact.records().values())
+
+
+class TestListingsThatComeLate:
+    """What they do not show yet is known to who made it, or is waited for; what they still show is not there."""
+
+    def test_a_stage_is_sealed_though_none_of_its_commits_is_listed(
+        self, faults: Faults, folder: str, tmp_path: Path
+    ) -> None:
+        faults.list_late()
+        late = runner.run(TinyRun(folder, tmp_path).stage("encode"), serial)
+        assert at(folder, late.manifest.fingerprint).records() == {} and len(late.manifest.records) > 1
+        assert late.manifest == runner.run(TinyRun(tmp_path / "disk").stage("encode"), serial).manifest
+
+    def test_a_commit_of_another_process_is_waited_for(
+        self, faults: Faults, folder: str, undisturbed: Manifest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(artifact_module, "LISTED_LATE_S", (0.01, 0.01, 0.01))
+        faults.list_late(times=2)
+        assert work(at(folder)) == undisturbed
+
+    def test_one_that_never_comes_is_named(
+        self, faults: Faults, folder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(artifact_module, "LISTED_LATE_S", (0.01,))
+        made = at(folder).commit("a", content("a"), rows=3, device="cpu", meta={"n": 1})
+        (at(folder).location / "commits" / commit_file(made)[0]).delete()
+        with pytest.raises(StageFailed, match=r"1 of 1 keys have no commit \(first a\)"):
+            at(folder).seal(["a"], known=[made])
+
+    def test_a_commit_that_was_taken_away_and_is_still_listed_is_made_again(
+        self, faults: Faults, folder: str, undisturbed: Manifest
+    ) -> None:
+        artifact = at(folder)
+        taken = artifact.commit("b", content("b"), rows=3, device="cpu", meta={"n": 1})
+        faults.list_late()
+        assert list(artifact.records()) == ["b"]
+        (artifact.location / "commits" / commit_file(taken)[0]).delete()
+        assert artifact.records() == {}
+        made = [artifact.commit(k, content(k), rows=3, device="cpu", meta={"n": 1}) for k in KEYS]
+        assert artifact.seal(KEYS, {"images": 9}, known=made) == undisturbed
+
+
+def test_what_its_driver_knows_is_not_asked_for_again_when_a_stage_is_sealed(faults: Faults, folder: str) -> None:
+    """A request a commit, of which there may be 100,000."""
+    artifact = at(folder)
+    made = [artifact.commit(k, content(k), rows=3, device="cpu") for k in KEYS]
+    faults.seen.clear()
+    artifact.seal(KEYS, known=made[:2])
+    assert [r.partition("commits/")[2][:2] for r in faults.seen if "GET" in r and "commits/" in r.partition("?")[0]] == ["c~"]

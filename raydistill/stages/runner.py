@@ -132,7 +132,8 @@ def seal(stage: Stage, records: Mapping[str, Record]) -> Sealed:
     """Raises StageFailed for a key that is missing, and what the stage's own look at its records raises."""
     done = [records[k] for k in stage.keys if k in records]
     stage.inspect(done)
-    return Sealed(stage.artifact, stage.artifact.seal(stage.keys, stage.summarise(done), stage.numbers(done)))
+    manifest = stage.artifact.seal(stage.keys, stage.summarise(done), stage.numbers(done), done)
+    return Sealed(stage.artifact, manifest)
 
 
 def _sealed(stage: Stage, records: Mapping[str, Record]) -> Sealed | RaydistillError:

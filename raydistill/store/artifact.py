@@ -11,6 +11,7 @@ disagree leave two records, of which the first stands and the difference is repo
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,10 @@ from raydistill.errors import CorruptArtifact, DeterminismFault, StageFailed
 from raydistill.identity import canonical, digest
 from raydistill.store import faults
 from raydistill.store.location import Location
+
+
+MAX_MANIFEST = 2**30  # bytes: some four million keys
+LISTED_LATE_S = (0.5, 1.0, 2.0, 4.0)  # between looks for a commit that a listing does not show
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,8 @@ class Artifact:
         sha = digest(data)
         file = f"data/{key}-{sha[:16]}.{ext}"
         record = Record(key, file, rows, len(data), sha, self.fingerprint, device, meta or {})
-        text = canonical(asdict(record)).encode()
-        commit = self.location / "commits" / f"{key}~{digest(text)[:16]}.json"
+        name, text = commit_file(record)
+        commit = self.location / "commits" / name
         if (self.location / file).size() == len(data) and _text(commit) == text:
             return record  # a second attempt rewrites nothing, so the age of a commit is that of the first attempt
         faults.reach(self.stage, "before_write", key)
@@ -110,10 +115,20 @@ class Artifact:
         return self.commit(key, table_bytes(table, row_groups), rows=table.num_rows, device=device, meta=meta)
 
     def seal(
-        self, keys: Sequence[str], summary: dict[str, Any] | None = None, numbers: dict[str, Any] | None = None
+        self,
+        keys: Sequence[str],
+        summary: dict[str, Any] | None = None,
+        numbers: dict[str, Any] | None = None,
+        known: Iterable[Record] = (),
     ) -> Manifest:
-        """Writes the manifest once every key is committed. Raises StageFailed naming missing keys."""
-        records = self.records()
+        """Writes the manifest once every key is committed; `known` as in `records`. Raises StageFailed naming missing
+        keys. An object store may list late what was just put: it is asked again for some seconds."""
+        records = self.records(known)
+        for pause_s in () if self.location.is_local else LISTED_LATE_S:
+            if all(k in records for k in keys):
+                break
+            time.sleep(pause_s)
+            records = self.records(records.values())
         missing = [k for k in keys if k not in records]
         if missing:
             raise StageFailed(
@@ -136,30 +151,39 @@ class Artifact:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def records(self) -> dict[str, Record]:
+    def records(self, known: Iterable[Record] = ()) -> dict[str, Record]:
         """All valid commits by key; of several for one key, the oldest. Torn records and removed ones are ignored.
 
-        Raises DeterminismFault if one kind of device disagrees with itself, CorruptArtifact for a foreign record.
+        `known` are those that somebody has just made or read: they are not read again, which on an object store is a
+        request each, nor must a listing that comes late show them. Raises DeterminismFault if one kind of device
+        disagrees with itself, CorruptArtifact for a foreign record.
         """
         folder = self.location / "commits"
         names = [n for n in folder.list_by_age() if n.endswith(".json") and "~" in n]
+        by_name, listed = {commit_file(record)[0]: record for record in known}, set(names)
+        unlisted = [name for name in by_name if name not in listed]  # too new, or taken away
         by_key: dict[str, Record] = {}
         by_device: dict[tuple[str, str], Record] = {}
         with ThreadPoolExecutor(16) as pool:
-            for name, text in zip(names, pool.map(lambda n: _text(folder / n), names), strict=True):
-                key, _, stamp = name.removesuffix(".json").rpartition("~")
-                if text is None or digest(text)[:16] != stamp:
-                    continue
-                record = self._parse(folder / name, key, text)
-                by_key.setdefault(key, record)
-                other = by_device.setdefault((key, record.device), record)
+            read = pool.map(self._record, (folder / n for n in names if n not in by_name))
+            again = pool.map(self._record, (folder / n for n in unlisted))
+            ordered = [by_name[n] if n in by_name else next(read) for n in names]
+            for record in filter(None, [*ordered, *again]):
+                by_key.setdefault(record.key, record)
+                other = by_device.setdefault((record.key, record.device), record)
                 if other.sha256 != record.sha256:
                     raise DeterminismFault(
-                        f"{self.stage}: key {key} was computed twice on {record.device!r} with different bytes "
+                        f"{self.stage}: key {record.key} was computed twice on {record.device!r} with different bytes "
                         f"({other.file}, {record.file} under {self.location}); delete {self.location} to start this "
                         "stage anew, and report it"
                     )
         return by_key
+
+    def _record(self, location: Location) -> Record | None:
+        """What a commit says; None for a torn one, or none. Raises CorruptArtifact for a foreign one."""
+        key, _, stamp = location.name.removesuffix(".json").rpartition("~")
+        text = _text(location)
+        return None if text is None or digest(text)[:16] != stamp else self._parse(location, key, text)
 
     def _parse(self, location: Location, key: str, text: bytes) -> Record:
         try:
@@ -252,6 +276,12 @@ class Artifact:
         )
 
 
+def commit_file(record: Record) -> tuple[str, bytes]:
+    """The name and the text of a record's commit."""
+    text = canonical(asdict(record)).encode()
+    return f"{record.key}~{digest(text)[:16]}.json", text
+
+
 _verified: set[tuple[str, str, str]] = set()  # files that this process has found as they were committed
 
 
@@ -280,7 +310,7 @@ def table_bytes(table: pa.Table, row_groups: Sequence[int] | None = None) -> byt
 
 def sealed_body(text: bytes) -> dict[str, Any]:
     """What a manifest's text holds. Raises KeyError, TypeError or ValueError for what is not as it was sealed."""
-    body = strict_json.mapping(text)
+    body = strict_json.mapping(text, MAX_MANIFEST)
     content = {name: value for name, value in body.items() if name not in ("digest", "numbers", "numbers_digest")}
     claimed, numbers = body["digest"], body.get("numbers")
     if digest(canonical(content).encode()) != claimed:

@@ -19,6 +19,8 @@ from raydistill.errors import BadInput, StageFailed, one_line, refuse_secrets
 
 OBJECT_STORES = ("s3", "gs", "gcs")
 PIECE = 8 * 2**20  # bytes
+GIVEN_UP_S = ("retry_limit_seconds", "60")  # Google's client would ask a store that is gone for a quarter of an hour
+OPTIONS = {"s3": ("allow_delayed_open", "true"), "gs": GIVEN_UP_S, "gcs": GIVEN_UP_S}
 # What a run was asked for, what went wrong, and the copies of both in seals: files that are made 0600.
 PRIVATE = re.compile(
     r"/(config\.yaml|logs/([^/]+|placement/[^/]+)|tracking/[^/]+/[^/]+|seals/(config\.yaml|(logs|tracking)%2F[^/]+)\.json)$"
@@ -179,6 +181,8 @@ def infos(fs: pafs.FileSystem, path: str, recursive: bool = False) -> Sequence[p
 
     pyarrow looks twice on a disk: a folder that comes between is an error to it, and what goes is listed as not found.
     """
+    if fs.type_name == "gcs" and not recursive:
+        return _with_folders(path, infos(fs, path, recursive=True))
     selector = pafs.FileSelector(path, allow_not_found=True, recursive=recursive)
     for _ in range(LOOKS):
         try:
@@ -188,15 +192,32 @@ def infos(fs: pafs.FileSystem, path: str, recursive: bool = False) -> Sequence[p
     return []  # it comes and goes
 
 
+def _with_folders(path: str, below: Sequence[pafs.FileInfo]) -> list[pafs.FileInfo]:
+    """What is directly below a path, of what is anywhere below: of Google's folders Arrow lists but those that somebody
+    has made, and none that is there through the objects in it."""
+    files, folders = [], set()
+    for info in below:
+        name, mark, _ = info.path.removeprefix(f"{path.rstrip('/')}/").partition("/")
+        if mark or info.type == pafs.FileType.Directory:
+            folders.add(name)
+        else:
+            files.append(info)
+    return [*files, *(pafs.FileInfo(f"{path.rstrip('/')}/{name}", pafs.FileType.Directory) for name in sorted(folders))]
+
+
 @lru_cache(maxsize=64)
 def _object_store(scheme: str, authority: str, options: str) -> pafs.FileSystem:
     """Opened once a process: a client and its connections cost more than a small object.
 
     Arrow's S3 begins a multi-part upload for every object, three requests; with a delayed open small ones take one.
     """
-    if scheme == "s3" and "allow_delayed_open" not in options:
-        options = "&".join(filter(None, [options, "allow_delayed_open=true"]))
-    return pafs.FileSystem.from_uri(f"{scheme}://{authority}/?{options}")[0]
+    return pafs.FileSystem.from_uri(f"{scheme}://{authority}/?{with_defaults(scheme, options)}")[0]
+
+
+def with_defaults(scheme: str, options: str) -> str:
+    """The options of an object store's URI, with ours where it says nothing."""
+    name, value = OPTIONS[scheme]
+    return options if name in options else "&".join(filter(None, [options, f"{name}={value}"]))
 
 
 def _write_file(path: str, data: bytes) -> None:
