@@ -67,7 +67,9 @@ class Objects(BaseHTTPRequestHandler):
         self._body()
         if "uploads" in urlsplit(self.path).query:
             self.parts.clear()
-            return self._answer(200, b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>")
+            return self._answer(
+                200, b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
+            )
         self._put(path, b"".join(self.parts[n] for n in sorted(self.parts)))
         self._answer(200, b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
 
@@ -159,7 +161,9 @@ class Objects(BaseHTTPRequestHandler):
         self.rfile.readline()
         return data
 
-    def _answer(self, code: int, body: bytes = b"", etag: bytes | None = None, since: float = 0.0, span: str = "") -> None:
+    def _answer(
+        self, code: int, body: bytes = b"", etag: bytes | None = None, since: float = 0.0, span: str = ""
+    ) -> None:
         if self.latency_s:
             time.sleep(self.latency_s)
         self.send_response(code)

@@ -1,12 +1,13 @@
-"""A run at ImageNet-1K's size without its networks: what the driver holds, what a batch and a key cost, and what breaks.
+"""A run at ImageNet-1K's size without its networks: what the driver holds, what a batch and a key cost, what breaks.
 
     python benchmarks/scale.py --work DIR [--images 1000000] [--slots 1000000] [--keys 100000] [--batches 3000]
-                               [--batch-s 0] [--latency-ms 0] [--encoded 20000] [--parts plan keys ...]
+                               [--batch-s 0] [--latency-ms 0] [--encoded 20000] [--parts keys losses ...]
 
 Writes latents of `--images` images as the group stage leaves them (of 4x2x2 numbers, so that rows count and not bytes),
 plans `--slots` images from them, and plans a fiftieth once more with latents of 4x32x32; sends `--batches` batches of
 that plan through the pool of actors with a stand-in for the denoiser that takes `--batch-s` seconds a batch; commits,
-lists, seals and reads `--keys` keys in a local folder and on a stand-in for S3 that answers `--latency-ms` late; and
+lists, seals and reads `--keys` keys in a local folder and on a stand-in for S3 that answers `--latency-ms` late; kills
+`--workers` actors at `--losses-per-hour` while they do `--units` units of `--unit-s`, and asks plan's simulation; and
 makes a run of `--encoded` images on Ray up to its distilled set, whose command it then gives once more. Each part is a
 process of its own. DIR must be new and is deleted (2 GB). Prints the figures and keeps them in --out. Linux only.
 """
@@ -29,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from measure import RESULTS, ROOT, child, job, machine, plain_environment, save, table
 
 CLASSES, BATCH, SMALL, LATENT = 1000, 20, (4, 2, 2), (4, 32, 32)
-PARTS = ("keys", "plan", "sample", "run")
+PARTS = ("keys", "plan", "sample", "losses", "run")
 COLD = """
 import resource, runpy, sys
 sys.argv = sys.argv[1:]
@@ -73,6 +74,12 @@ def plans(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def samples(options: argparse.Namespace, artifact: str) -> dict[str, dict[str, Any]]:
     body = {"work": str(options.work / "small"), "artifact": artifact, "batches": options.batches}
     return {"sample": part("sampled", batch_s=options.batch_s, actors=options.actors, ray=not options.no_ray, **body)}
+
+
+def losses(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Against what `raydistill plan --losses-per-hour` says, by its simulation."""
+    body = {"units": options.units, "unit_s": options.unit_s, "actors": options.workers}
+    return {"losses": part("lossy", losses_per_hour=options.losses_per_hour, seed=options.seed, **body)}
 
 
 def whole_run(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -136,6 +143,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                         ("batches", 3000), ("actors", 2), ("encoded", 20_000)):  # fmt: skip
         p.add_argument(f"--{name}", type=int, default=count)
     p.add_argument("--batch-s", type=float, default=0.0, help="what the stand-in takes for a batch, seconds")
+    p.add_argument("--units", type=int, default=120, help="of the rehearsal of losses")
+    p.add_argument("--unit-s", type=float, default=3.0)
+    p.add_argument("--workers", type=int, default=6)
+    p.add_argument("--losses-per-hour", type=float, default=120.0, help="of each worker")
+    p.add_argument("--seed", type=int, default=0)
     p.add_argument("--latency-ms", type=float, default=0.0, help="of the object store")
     p.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     p.add_argument("--no-ray", action="store_true", help="sample in this process only, and make no run")
@@ -143,10 +155,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--child", help=argparse.SUPPRESS)
     options = p.parse_args(argv)
     if options.child:
+        import scale_losses
         import scale_parts
 
         body = json.loads(options.child)
-        print(json.dumps(scale_parts.PARTS[body.pop("part")](**body)))
+        print(json.dumps({**scale_parts.PARTS, "lossy": scale_losses.lossy}[body.pop("part")](**body)))
         return 0
     if options.work is None:
         p.error("--work DIR, which must be new")
@@ -160,6 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             measured |= plans(options)
         if "sample" in options.parts:
             measured |= samples(options, measured["plan"]["artifact"])
+        if "losses" in options.parts and not options.no_ray:
+            measured |= losses(options)
         if "run" in options.parts and not options.no_ray:
             measured |= whole_run(options)
     finally:

@@ -105,7 +105,12 @@ def _listed(artifact: Artifact, names: Sequence[str], known: Sequence[Record], c
         sealed = Sealed.finished(artifact)
     assert len(listed) == len(records) == len(names) and manifest == again and sealed is not None
     megabytes = ((artifact.location / "manifest.json").size() or 0) / 1e6
-    return {"keys": len(names), **clock.figures, "manifest, MB": megabytes, "driver, MiB more": (peak() - before) / 2**20}
+    return {
+        "keys": len(names),
+        **clock.figures,
+        "manifest, MB": megabytes,
+        "driver, MiB more": (peak() - before) / 2**20,
+    }
 
 
 # -- plan and sample -----------------------------------------------------------------------------------------------
@@ -184,7 +189,9 @@ def _prototypes(run: RunDir, count: int, latents: Sealed, shape: tuple[int, ...]
                 "centroid": schemas.tensor_array(schemas.tensor_numpy(some["latent"]).astype(np.float32)),
             }
             parts.append(pa.table(columns, schema=schemas.prototypes(shape)))
-        artifact.commit_table(record.key, pa.concat_tables(parts), device="cpu", meta={"classes": record.meta["classes"]})
+        artifact.commit_table(
+            record.key, pa.concat_tables(parts), device="cpu", meta={"classes": record.meta["classes"]}
+        )
     return Sealed(artifact, artifact.seal([r.key for r in latents.records]))
 
 

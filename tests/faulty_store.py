@@ -1,4 +1,4 @@
-"""The S3 endpoint of `object_store`, behind which requests go wrong on purpose: refused, late, cut short, or out of date."""
+"""The S3 endpoint of `object_store`, behind which requests go wrong on purpose: refused, late, cut short, outdated."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ class GoogleStore:
         return f"gs://anonymous@bucket/{name}?{options}"
 
     def set(self, **state: Any) -> None:
-        """refused with 503: "none", "all" or "once", each that reads or begins to write, the first time. listing: what is listed, whatever is
-        there; None: what is. page: names a page. Forgets what was seen."""
+        """refused with 503: "none", "all", or "once": each request that reads or begins to write, the first time.
+        listing: what is listed, whatever is there; None: what is. page: names a page. Forgets what was seen."""
         urlopen(Request(f"http://127.0.0.1:{self.port}/set", json.dumps(SOUND | state).encode(), method="POST")).read()
 
     def seen(self) -> list[str]:

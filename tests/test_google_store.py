@@ -1,4 +1,4 @@
-"""On gs:// as on a disk: locations, artifacts, stages, throttling, listings that come late, and a store that is gone."""
+"""On gs:// as on a disk: locations, artifacts, stages, throttling, late listings, and a store that is gone."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Object storage that throttles, is late, breaks off, lists what was, or fails for good: artifacts end as on a sound one,
-or say so."""
+"""Object storage that throttles, is late, breaks off, lists what was, or fails for good: artifacts end as on a sound
+one, or say so."""
 
 from __future__ import annotations
 
@@ -108,9 +108,7 @@ class TestListingsThatComeLate:
         faults.list_late(times=2)
         assert work(at(folder)) == undisturbed
 
-    def test_one_that_never_comes_is_named(
-        self, faults: Faults, folder: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_that_never_comes_is_named(self, faults: Faults, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(artifact_module, "LISTED_LATE_S", (0.01,))
         made = at(folder).commit("a", content("a"), rows=3, device="cpu", meta={"n": 1})
         (at(folder).location / "commits" / commit_file(made)[0]).delete()
@@ -136,4 +134,6 @@ def test_what_its_driver_knows_is_not_asked_for_again_when_a_stage_is_sealed(fau
     made = [artifact.commit(k, content(k), rows=3, device="cpu") for k in KEYS]
     faults.seen.clear()
     artifact.seal(KEYS, known=made[:2])
-    assert [r.partition("commits/")[2][:2] for r in faults.seen if "GET" in r and "commits/" in r.partition("?")[0]] == ["c~"]
+    assert [
+        r.partition("commits/")[2][:2] for r in faults.seen if "GET" in r and "commits/" in r.partition("?")[0]
+    ] == ["c~"]

@@ -27,7 +27,6 @@ from raydistill.identity import canonical, digest
 from raydistill.store import faults
 from raydistill.store.location import Location
 
-
 MAX_MANIFEST = 2**30  # bytes: some four million keys
 LISTED_LATE_S = (0.5, 1.0, 2.0, 4.0)  # between looks for a commit that a listing does not show
 
