@@ -147,12 +147,12 @@ def planned(work: str, images: int, slots: int, classes: int, shape: Sequence[in
     with clock("plan"):
         stage = plan.stage(variant, run, latents, prototypes, infos, tuple(shape))
         sealed = runner.run(stage, serial).sealed
-    made = peak()
+    planned_peak = peak()
     with clock("plan read"):
         table = sealed.read()
     row = {"images": images, "slots": len(table), "batches": -(-len(table) // batch), "latent": list(shape)}
-    return {**row, **clock.figures, "driver before, MiB": before / 2**20, "driver at most, MiB": made / 2**20,
-            "bytes a slot": (made - before) / len(table), "artifact": sealed.artifact.fingerprint}  # fmt: skip
+    return {**row, **clock.figures, "driver before, MiB": before / 2**20, "driver at most, MiB": planned_peak / 2**20,
+            "bytes a slot": (planned_peak - before) / len(table), "artifact": sealed.artifact.fingerprint}  # fmt: skip
 
 
 def _latents(run: RunDir, images: int, classes: int, shape: tuple[int, ...]) -> Sealed:
