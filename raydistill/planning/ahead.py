@@ -18,7 +18,7 @@ from raydistill.outlook import Expected
 from raydistill.pipeline.job import JUDGED, Until
 from raydistill.planning import fleet as fleets
 from raydistill.planning import networks, rates
-from raydistill.planning.facts import Facts, Images, config_of
+from raydistill.planning.facts import Facts, Images
 from raydistill.planning.fleet import Fleet
 from raydistill.planning.main import machines
 from raydistill.planning.networks import NetworkCost
@@ -70,7 +70,7 @@ def _vae(path: Path, image_size: int) -> tuple[NetworkCost, NetworkCost, tuple[i
 
 @lru_cache(4)
 def _generator(path: Path, shape: tuple[int, int, int]) -> NetworkCost:
-    return networks.of_generator(read_config(config_of(path), "generator.path"), shape)
+    return networks.of_generator(read_config(networks.config_of(path), "generator.path"), shape)
 
 
 @lru_cache(16)

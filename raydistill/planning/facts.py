@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from raydistill import registry
 from raydistill.config import Config, class_list
+from raydistill.config.reads import TRAIN
 from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
 from raydistill.methods.resolve import Variant
@@ -17,10 +17,9 @@ from raydistill.models import published
 from raydistill.models.checkpoint import read_config
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.generator import Generator
-from raydistill.models.text_generator import UNET, is_pipeline
 from raydistill.models.vae import VaeSpec
-from raydistill.pipeline import preflight
-from raydistill.planning import networks
+from raydistill.pipeline import preflight, trained
+from raydistill.planning import networks, untrained
 from raydistill.planning.networks import NetworkCost
 from raydistill.sources import detect
 from raydistill.sources.base import Splits, open_splits
@@ -44,7 +43,10 @@ class Images:
 
 @dataclass(frozen=True)
 class Facts:
-    """`assumed` says in lines what was taken for known. `vae` and `generator` are None where no folder is there."""
+    """`assumed` says in lines what was taken for known. `vae` and `generator` are None where no folder is there.
+
+    `trained` are those of "vae" and "generator" that are trained before the run.
+    """
 
     images: Images
     shape: tuple[int, int, int]
@@ -57,6 +59,7 @@ class Facts:
     vae: VaeSpec | None
     generator: Generator | None
     assumed: tuple[str, ...]
+    trained: tuple[str, ...] = ()
 
 
 def gather(config: Config) -> tuple[Config, Sequence[Variant], Facts]:
@@ -79,6 +82,9 @@ def gather(config: Config) -> tuple[Config, Sequence[Variant], Facts]:
     images, assumed = _images(config)
     if images.splits is not None:
         preflight.check_images(images.splits, variants)
+    if config.generator.path == TRAIN:
+        trained.check(config)
+        config = untrained.with_finished(config)
     vae, of_vae, said = _vae(config)
     encode, decode, shape = networks.of_vae(of_vae, config.source.image_size)
     generator, denoise, also = _generator(config, variants, images, vae, shape)
@@ -90,7 +96,7 @@ def gather(config: Config) -> tuple[Config, Sequence[Variant], Facts]:
     }
     facts = Facts(
         images, shape, encode, decode, denoise, students, teacher, features, vae, generator,
-        tuple(dict.fromkeys(assumed + said + also)),
+        tuple(dict.fromkeys(assumed + said + also)), untrained.targets(config),
     )  # fmt: skip
     return config, variants, facts
 
@@ -131,6 +137,8 @@ def _of_imagenet(config: Config) -> tuple[Images, list[str]]:
 
 def _vae(config: Config) -> tuple[VaeSpec | None, Mapping[str, Any], list[str]]:
     path = config.vae.path
+    if (shapes := untrained.vae_config(config)) is not None:
+        return None, shapes, ["the VAE is trained first: counted by section pretrain"]
     if is_id(path):
         if path not in published.VAES:
             raise BadInput(f"vae.path={path}: a plan fetches nothing; give its folder with vae.path=DIR")
@@ -146,6 +154,9 @@ def _generator(
     if method is None:
         return None, None, []
     path = config.generator.path
+    if path == TRAIN:
+        cost = networks.of_generator(untrained.generator_config(config, shape, images.classes), shape)
+        return None, cost, ["the generator is trained first: counted by section pretrain"]
     if is_id(path):
         if path not in published.DITS:
             raise BadInput(f"generator.path={path}: a plan fetches nothing; give its folder with generator.path=DIR")
@@ -156,12 +167,7 @@ def _generator(
         spec = preflight.fitting_generator(config, method, classes, vae, shape)
     else:
         spec = preflight.find_generator(config, method, {c.class_id: c.class_name for c in classes})
-    return spec, networks.of_generator(read_config(config_of(spec.path), "generator.path"), shape), []
-
-
-def config_of(generator: Path) -> Path:
-    """The file that says what a generator's network is."""
-    return generator / (UNET if is_pipeline(str(generator)) else "transformer/config.json")
+    return spec, networks.of_generator(read_config(networks.config_of(spec.path), "generator.path"), shape), []
 
 
 def _classifiers(config: Config, variants: Sequence[Variant]) -> tuple[NetworkCost | None, NetworkCost | None]:

@@ -14,6 +14,7 @@ from raydistill.planning import rates, report
 from raydistill.planning.fleet import LOCAL, Fleet
 from raydistill.planning.rates import Rates
 from raydistill.planning.schedule import Machines, schedule
+from raydistill.planning.training import pretraining
 from raydistill.planning.workload import works
 from raydistill.results import costs
 from raydistill.results.costs import Cost
@@ -60,7 +61,8 @@ def main(config: Config, options: Options) -> str:
         if options.write_rates:
             _write(options.write_rates, rates.text(probed))
     crewed = machines(fleet, measured, options.losses)
-    stages = schedule(works(config, variants, facts), crewed)
+    before = pretraining(config, facts, bool(fleet.gpus))
+    stages = schedule([*before, *works(config, variants, facts)], crewed)
     title = f"{config.method}, ipc={config.ipc}, on {fleet.name}; nothing is written"
     return report.text(title, stages, facts, crewed, _taken(options.run))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raydistill import registry
 from raydistill.models.classifier import ClassifierSpec
+from raydistill.models.text_generator import UNET, is_pipeline
 
 FLOAT = 4  # bytes of a float32
 IMAGES = 2  # that are counted together: BatchNorm in training takes no single one
@@ -84,6 +86,11 @@ def counted(net: nn.Module, forward: Callable[[nn.Module], torch.Tensor], backwa
     return NetworkCost(
         counter.get_total_flops() / IMAGES, FLOAT * sizes.largest / IMAGES, FLOAT * kept / IMAGES, weights
     )
+
+
+def config_of(generator: Path) -> Path:
+    """The file that says what a generator's network is."""
+    return generator / (UNET if is_pipeline(str(generator)) else "transformer/config.json")
 
 
 def of_vae(config: Mapping[str, Any], image_size: int) -> tuple[NetworkCost, NetworkCost, tuple[int, int, int]]:
