@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from test_exporters import CLASSES, original
+from test_exporters import run as run  # the fixture
 from test_foreign import find, folders, refused
 
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput
+from raydistill.exporters.write import export
 from raydistill.sources.base import open_splits
 from raydistill.sources.images import decode
 from raydistill.stages.syntheses import ingest
@@ -95,3 +101,72 @@ class TestTensors:
         mine = self.tensors(tmp_path / "mine", torch.zeros(3, 3, 8, 8))
         torch.save({"run": Path}, mine / "images_best.pt")
         assert "save tensors and nothing else" in refused(mine)
+
+
+class TestOurOwnTensors:
+    """`export --format ddranking`, read back: every image of its class and with its weight."""
+
+    def test_are_read_by_class_ids_with_their_weights(self, tmp_path: Path, run: Path) -> None:
+        export(str(run), "ddranking", str(tmp_path / "out"))
+        judged = find(tmp_path / "out", CLASSES)
+        assert judged.source.kind == "tensors" and judged.ipc == 3
+        assert judged.listing.labels.tolist() == [label for label in range(6) for _ in range(3)]
+        assert judged.weights.tolist() == [1.0, 2.0, 3.0] * 6
+        ids = judged.listing.ids.to_pylist()
+        for n, data in enumerate(ingest.open_source(judged.source).read("train", ids)):
+            assert (decode(data, 12, 10**6) == decode(original(*divmod(n, 3)), 12, 10**6)).all()
+
+    def test_are_matched_whatever_the_order_of_the_classes(self, tmp_path: Path, run: Path) -> None:
+        export(str(run), "ddranking", str(tmp_path / "out"))
+        turned = tuple(reversed(CLASSES))
+        assert find(tmp_path / "out", turned).listing.labels.tolist() == [5 - n // 3 for n in range(18)]
+
+    def test_weights_that_do_not_fit_are_refused(self, tmp_path: Path, run: Path) -> None:
+        export(str(run), "ddranking", str(tmp_path / "out"))
+        (tmp_path / "out" / ".raydistill-export.json").unlink()
+        torch.save(torch.ones(17), tmp_path / "out" / "weights.pt")
+        assert "has weights (17,) of 18 images; give one each" in refused(tmp_path / "out", CLASSES)
+        (tmp_path / "out" / "weights.pt").unlink()  # the remedy
+        assert find(tmp_path / "out", CLASSES).weights.tolist() == [1.0] * 18
+
+
+def test_dd_rankings_snippet_runs_against_its_interface(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ddranking 0.2.0 has it, which cannot be installed here: names and defaults alone, no training."""
+    text = (Path(__file__).parents[1] / "docs" / "product.md").read_text()
+    (snippet,) = (part.split("```")[0] for part in text.split("```python\n") if "ddranking" in part.split("```")[0])
+    handed: dict[str, Any] = {}
+
+    class LabelRobustScoreHard:
+        def __init__(
+            self, config: Any = None, dataset: str = "CIFAR10", real_data_path: str = "./dataset/", ipc: int = 10,
+            model_name: str = "ConvNet-3", data_aug_func: str = "cutmix", aug_params: Any = None,
+            optimizer: str = "sgd", lr_scheduler: str = "step", step_size: int | None = None,
+            weight_decay: float = 0.0005, momentum: float = 0.9, use_zca: bool = False, num_eval: int = 5,
+            im_size: tuple[int, int] = (32, 32), num_epochs: int = 300, real_batch_size: int = 256,
+            syn_batch_size: int = 256, use_torchvision: bool = False, num_workers: int = 4,
+            save_path: str | None = None, custom_train_trans: Any = None, custom_val_trans: Any = None,
+            device: str = "cuda", dist: bool = False, random_data_format: str = "tensor",
+            random_data_path: str | None = None, eval_full_data: bool = False,
+        ) -> None:  # fmt: skip
+            handed.update(dataset=dataset, num_eval=num_eval)
+
+        def compute_metrics(
+            self, image_tensor: Any = None, image_path: Any = None, hard_labels: Any = None,
+            syn_lr: float | None = None, lrs_lambda: float = 0.5,
+        ) -> dict[str, float]:  # fmt: skip
+            handed.update(images=image_tensor, labels=hard_labels)
+            return {"label_robust_score_mean": 0.0}
+
+    metrics = types.ModuleType("ddranking.metrics")
+    metrics.LabelRobustScoreHard = LabelRobustScoreHard  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ddranking", types.ModuleType("ddranking"))
+    monkeypatch.setitem(sys.modules, "ddranking.metrics", metrics)
+    export(str(run), "ddranking", str(tmp_path / "out"))
+    monkeypatch.chdir(tmp_path / "out")
+    exec(snippet, {})
+    assert handed["dataset"] == "CIFAR10" and handed["num_eval"] <= 5
+    assert handed["images"].shape == (18, 3, 10, 12) and handed["labels"].dtype == torch.int64
+    plain = torch.load("images.pt")
+    assert torch.allclose(handed["images"][:, 0] * 0.2023 + 0.4914, plain[:, 0], atol=1e-6)

@@ -68,19 +68,15 @@ class Tensors:
     def arrays(self) -> tuple[Location, np.ndarray, np.ndarray]:
         """Where they lie, images (N, 3, H, W) as they were saved and labels (N,)."""
         root = open_root(self.path)
-        names = sorted(i.base_name for i in root.infos() if is_tensors(i.base_name))
-        if len(names) != 1:
-            raise BadInput(
-                f"{root} holds {', '.join(names) or 'no images*.pt'}; keep the one file of images that is meant"
-            )
-        if names[0].endswith(".npz"):
-            archive = _read(root / names[0])
+        file = _images(root)
+        if file.name.endswith(".npz"):
+            archive = _read(file)
             images, labels = (archive.get(key) for key in ("images", "labels"))
         else:
-            images, labels = _read(root / names[0]), _read(root / names[0].replace("images", "labels", 1))
+            images, labels = _read(file), _read(root / file.name.replace("images", "labels", 1))
         for what, array in (("images", images), ("labels", labels)):
             if not isinstance(array, np.ndarray):
-                raise BadInput(f"{root / names[0]}: its {what} are no array of numbers; save {what} as one tensor")
+                raise BadInput(f"{file}: its {what} are no array of numbers; save {what} as one tensor")
         if (
             images.ndim != 4
             or images.shape[1] != 3
@@ -88,10 +84,27 @@ class Tensors:
             or labels.dtype.kind not in "iu"
         ):
             raise BadInput(
-                f"{root / names[0]} has images {images.shape} and labels {labels.shape} of {labels.dtype}; give images "
+                f"{file} has images {images.shape} and labels {labels.shape} of {labels.dtype}; give images "
                 "(N, 3, H, W) and whole numbers (N,)"
             )
         return root, images, labels
+
+
+def beside(root: Location, what: str) -> np.ndarray | None:
+    """An array that came with the images, None if none did: `weights*.pt`, or `weights` of the archive."""
+    file = _images(root)
+    if file.name.endswith(".npz"):
+        return _read(file).get(what)
+    other = root / file.name.replace("images", what, 1)
+    return None if other.size() is None else np.asarray(_read(other))
+
+
+def _images(root: Location) -> Location:
+    """The one file of images. Raises BadInput."""
+    names = sorted(i.base_name for i in root.infos() if is_tensors(i.base_name))
+    if len(names) != 1:
+        raise BadInput(f"{root} holds {', '.join(names) or 'no images*.pt'}; keep the one file of images that is meant")
+    return root / names[0]
 
 
 def whitened_levels(config: SourceConfig) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""Weights that travel with images: a column beside Parquet's, a field of WebDataset's KEY.json, a table in a folder."""
+"""Weights that travel with images: a column of Parquet, a field of KEY.json, a table in a folder, a tensor."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from raydistill import strict_json
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput, one_line
+from raydistill.sources import tensors
 from raydistill.sources.base import Listing
 from raydistill.sources.tar import ReadWindow, TarFault, members
 from raydistill.store.location import Location
@@ -29,7 +30,8 @@ def read_weights(source: SourceConfig, listing: Listing) -> np.ndarray | None:
     Raises BadInput for an image without one among others with, and for one that is not a finite number of at least 0.
     """
     root = Location.of(source.path or "")
-    reader = {"imagefolder": _of_folder, "parquet": _of_parquet, "webdataset": _of_tars}[source.kind]
+    readers = {"imagefolder": _of_folder, "parquet": _of_parquet, "webdataset": _of_tars, "tensors": _of_tensors}
+    reader = readers[source.kind]
     ids = listing.ids.to_pylist()
     values = reader(root, listing.split, ids)
     if values is None:
@@ -90,6 +92,15 @@ def _number(text: str | None) -> Any:
         return float(text or "")
     except ValueError:
         return text
+
+
+def _of_tensors(root: Location, split: str, ids: list[str]) -> dict[str, Any] | None:
+    values = tensors.beside(root, "weights")
+    if values is None:
+        return None
+    if values.shape != (len(ids),):
+        raise BadInput(f"{root} has weights {values.shape} of {len(ids)} images; give one each, or take them away")
+    return dict(zip(ids, values.tolist(), strict=True))
 
 
 def _of_parquet(root: Location, split: str, ids: list[str]) -> dict[str, Any] | None:

@@ -89,7 +89,7 @@ def find(config: Config, classes: Sequence[ClassInfo]) -> JudgedFolder:
         source = _layout(folder, config.source)
         images = _list(source)
         listing = _match(images, classes, _class_ids(folder, source, images.classes, classes))
-        weights = None if source.kind == "tensors" else read_weights(source, listing)
+        weights = read_weights(source, listing)
         levels = whitened_levels(source) if source.kind == "tensors" else None
         side = _one_size(source, listing)
         if levels is not None and not config.evaluate.protocol.zca:
@@ -165,6 +165,8 @@ def _class_ids(
     for root in dict.fromkeys((source.folder or "", folder)):
         try:
             tree = strict_json.mapping((Location.of(root) / CLASSES).read())
+            if source.kind == "tensors":  # by label
+                return {str(i): str(c) for i, c in enumerate(tree.get("class_ids") or tree["dirs"])}
             named = "class_ids" in tree or not known.isdisjoint(tree["dirs"])  # then names are for readers
             ids = dict(zip(tree["dirs"], tree["class_ids" if named else "names"], strict=True))
             if all(isinstance(text, str) for text in (*ids, *ids.values())):
