@@ -20,9 +20,12 @@ from raydistill.errors import BadInput
 from raydistill.evaluation.colour import normalise
 from raydistill.evaluation.recipe import Setting, describe, resolve, title
 from raydistill.evaluation.zca import EPS, Whitening, from_levels
+from raydistill.pipeline import job
+from raydistill.pipeline.preflight import prepare
 from raydistill.stages.evaluation import trainings
 from raydistill.stages.evaluation.image_sets import SetRef, load_images, real_images
 from raydistill.stages.evaluation.trainer import KEY, Job, StudentTrainer
+from raydistill.stages.runner import serial
 from raydistill.stages.syntheses import ingest
 from raydistill.store.location import Location
 
@@ -218,3 +221,16 @@ class TestJudged:
         level = 0.51 * float(values.max() - values.min()) / 255
         torch.testing.assert_close(seen[1][0].pixels / 255, values, rtol=0, atol=level)
         assert seen[1][1].pixels.dtype == torch.float32
+
+    def test_a_run_trains_on_its_values(self, tmp_path: Path) -> None:
+        folder = self.tensors(tmp_path / "mine", torch.randn(3, 3, 32, 32))
+        (tmp_path / "mine" / "order.txt").write_text("3\n7\n8\n")
+        keys = ["source.classes=[3,7,8]", f"evaluate.images={folder}", f"run_dir={tmp_path / 'run'}"]
+        asked = configuration.load("quickstart", [*keys, "evaluate.protocol.zca=true", "evaluate.baselines=[random]"])
+        prepared = prepare(asked)
+        done = job.run(prepared, "sample", execute=serial)
+        assert prepared.judged is not None and prepared.judged.levels is not None
+        assert [(ref.name, ref.levels) for ref in job.sets(done)[:2]] == [
+            ("mine", prepared.judged.levels),
+            ("random", None),
+        ]
