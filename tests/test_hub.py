@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hub_server import Hub, cached, tree
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
 from safetensors.numpy import save
 
 from raydistill import config as configuration
@@ -127,6 +129,56 @@ class TestFetching:
         served.push("me/vae", VAE)
         model = hub.find("vae", "me/vae", None)
         assert VaeSpec(model.folder, model.name).identity() == VaeSpec(packaged("vae")).identity()
+
+
+FP16 = WEIGHTS.replace(".safetensors", ".fp16.safetensors")
+
+
+class TestVariants:
+    """Repositories that hold their weights in half precision alone."""
+
+    def halves(self) -> dict[str, bytes]:
+        return without(GENERATOR, f"transformer/{WEIGHTS}") | {
+            f"transformer/{FP16}": GENERATOR[f"transformer/{WEIGHTS}"]
+        }
+
+    def test_are_fetched_and_found_again(self, served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+        served.push("me/vae", without(VAE, WEIGHTS) | {FP16: VAE[WEIGHTS], "other.fp16.safetensors": b""})
+        served.push("me/dit", self.halves())
+        vae, dit = hub.find("vae", "me/vae", None), hub.find("generator", "me/dit", None)
+        assert served.fetched() == {"config.json", FP16, f"transformer/{FP16}"} | set(denoiser.FILES) - {
+            f"transformer/{WEIGHTS}"
+        }
+        VaeSpec(vae.folder, vae.name).check_network()
+        GeneratorSpec(dit.folder, dit.name).check_network()
+        served.asked.clear()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert hub.find("vae", "me/vae", None) == vae and hub.find("generator", "me/dit", None) == dit
+        assert not served.asked
+
+    def test_the_plain_file_goes_first(self, served: Hub) -> None:
+        served.push("me/vae", VAE | {FP16: VAE[WEIGHTS]})
+        hub.find("vae", "me/vae", None)
+        assert served.fetched() == {"config.json", WEIGHTS}
+
+    def test_of_several_none_is_guessed(self, served: Hub) -> None:
+        several = {FP16: VAE[WEIGHTS], FP16.replace("fp16", "bf16"): VAE[WEIGHTS]}
+        served.push("me/vae", without(VAE, WEIGHTS) | several)
+        said = refusal("vae", "me/vae")
+        assert "lie there and no diffusion_pytorch_model.safetensors" in said and "vae.path=DIR, or a vae.rev" in said
+
+    def test_without_a_network_the_named_command_brings_them(
+        self, served: Hub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        commit = served.push("me/vae", without(VAE, WEIGHTS) | {FP16: VAE[WEIGHTS]})
+        cached("me/vae", {"config.json": VAE["config.json"]}, commit=commit)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        words = shlex.split(refusal("vae", "me/vae").split("`")[1])
+        patterns = [word for before, word in itertools.pairwise(words) if before == "--include"]
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        snapshot_download("me/vae", allow_patterns=patterns)  # what this command does
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert hub.find("vae", "me/vae", None).commit == commit
 
 
 class TestCached:

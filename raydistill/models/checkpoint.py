@@ -49,7 +49,7 @@ def check_weights(directory: Path, key: str, name: str = WEIGHTS) -> Path:
 
 def weights_name(directory: Path, name: str = WEIGHTS) -> str:
     """`name`, or where that is not there the one variant of it that is: `diffusion_pytorch_model.fp16.safetensors`."""
-    variants = [] if (directory / name).is_file() else _variants((p.name for p in directory.glob("*")), name)
+    variants = [] if (directory / name).is_file() else variants_of(name, (p.name for p in directory.glob("*")))
     return variants[0] if len(variants) == 1 else name
 
 
@@ -59,7 +59,8 @@ def variant(directory: Path, name: str = WEIGHTS) -> str | None:
     return weights_name(directory, name)[len(stem) + 1 : -len(ending) - 1] or None
 
 
-def _variants(files: Iterable[str], name: str) -> list[str]:
+def variants_of(name: str, files: Iterable[str]) -> list[str]:
+    """The names among `files` that are variants of `name`."""
     stem, _, ending = name.rpartition(".")
     return sorted(f for f in files if re.fullmatch(rf"{re.escape(stem)}\.[A-Za-z][\w]*\.{ending}", f))
 
@@ -67,7 +68,7 @@ def _variants(files: Iterable[str], name: str) -> list[str]:
 def odd_weights(files: Iterable[str], name: str = WEIGHTS) -> str | None:
     """What is wrong with weights that are not the one file `name`, by the names of the files that are there."""
     files = sorted(files)
-    if len(variants := _variants((Path(f).name for f in files), name)) > 1:
+    if len(variants := variants_of(name, (Path(f).name for f in files))) > 1:
         return f"{', '.join(variants)} lie there and no {name}; take away all but the one that is meant"
     for file in files:
         if file.endswith(PICKLES):
@@ -185,7 +186,8 @@ def load_network(kind: Any, directory: Path, key: str) -> Any:
     return net
 
 
-def _in_its_variant(directory: Path, name: str) -> str:
+def in_its_variant(directory: Path, name: str) -> str:
+    """The path in `directory` of a file, or of what `weights_name` has in its place."""
     path = Path(name)
     if path.suffix != ".safetensors":
         return name
@@ -197,5 +199,5 @@ def weights_digest(directory: Path, names: list[str], texts: Mapping[str, str]) 
 
     A variant of the weights stands under its own name.
     """
-    names = [_in_its_variant(directory, n) for n in names]
+    names = [in_its_variant(directory, n) for n in names]
     return directory_digest(directory, [n for n in names if n in texts or (directory / n).is_file()], texts)

@@ -6,13 +6,14 @@ Workers never come here: they are given the folder in the cache. Only config fil
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from raydistill.errors import BadInput
 from raydistill.models import denoiser, published, text_generator, vae
-from raydistill.models.checkpoint import check_weights, odd_weights
+from raydistill.models.checkpoint import check_weights, in_its_variant, odd_weights, variants_of
 from raydistill.store.hub import HubRepository, is_id, refuse_revision
 
 
@@ -31,7 +32,7 @@ class Layout:
         return [f for f in self.files if f.endswith(".safetensors")]
 
     def lacks(self, folder: Path) -> list[str]:
-        return [f for f in self.files if f not in self.may_lack and not (folder / f).is_file()]
+        return [f for f in self.files if f not in self.may_lack and not (folder / in_its_variant(folder, f)).is_file()]
 
 
 LAYOUTS = {
@@ -72,6 +73,7 @@ class Repository(HubRepository):
     """A model on the hub."""
 
     section: Literal["vae", "generator"]
+    variants: tuple[str, ...] = ()  # of weights that it holds under no other name, or patterns of them
 
     def find(self) -> Found:
         """Raises BadInput."""
@@ -83,13 +85,14 @@ class Repository(HubRepository):
             for file in layout.weights:
                 check_weights((folder / file).parent, self.key, os.path.basename(file))
         except BadInput as e:
-            raise BadInput(f"{e}: {self.command(layout.files)} --force-download") from None
+            files = [in_its_variant(folder, f) for f in layout.files]
+            raise BadInput(f"{e}: {self.command(files)} --force-download") from None
         return Found(str(folder), self.name, folder.name)
 
     @property
     def files(self) -> list[str]:
         """Of all layouts: which one it is shows when they are there."""
-        return list(dict.fromkeys(f for layout in LAYOUTS[self.section] for f in layout.files))
+        return [*dict.fromkeys(f for layout in LAYOUTS[self.section] for f in layout.files), *self.variants]
 
     def _layout(self, folder: Path) -> Layout:
         layouts = LAYOUTS[self.section]
@@ -107,9 +110,13 @@ class Repository(HubRepository):
         try:
             listed = HfApi().model_info(self.name, revision=folder.name, timeout=10).siblings or []
         except Exception as e:  # without a network the client may hand out an unfinished copy
-            self.refuse_without_network(f"without {lacks[0]} in", e)
+            patterns = tuple(f.replace(".safetensors", ".*.safetensors") for f in layout.weights if f in lacks)
+            replace(self, variants=patterns).refuse_without_network(f"without {lacks[0]} in", e)
         files = [f.rfilename for f in listed]
-        for file in (f for f in layout.weights if f in lacks):
+        variants = {f: _variants(f, files) for f in layout.weights if f in lacks}
+        if not self.variants and set(variants) == set(lacks) and all(len(v) == 1 for v in variants.values()):
+            return replace(self, variants=tuple(v for (v,) in variants.values()))._completed()
+        for file in variants:
             beside = [f for f in files if os.path.dirname(f) == os.path.dirname(file)]
             odd = odd_weights(beside, os.path.basename(file))
             if odd:
@@ -121,3 +128,10 @@ class Repository(HubRepository):
             f"{self.key}: {self.called} holds no {lacks[0]}, so it is no model of the layout that is needed "
             "(docs/bring-your-own.md); give another"
         )
+
+
+def _variants(file: str, files: Sequence[str]) -> list[str]:
+    """The variants of a file of a repository that are among `files`, by their paths there."""
+    folder, name = os.path.split(file)
+    names = variants_of(name, (os.path.basename(f) for f in files if os.path.dirname(f) == folder))
+    return [os.path.join(folder, n) for n in names]
