@@ -127,8 +127,9 @@ def shards(run: Location) -> tuple[str, ...]:
     """
     sealed = {n.removeprefix(f"{PRODUCT}/") for n in seals.names(run) if n.startswith(f"{PRODUCT}/")}
     matches: dict[str, re.Match[str]] = {}
-    for folder in (f"{DATA}/", ""):
-        present = {i.base_name for i in (run / PRODUCT / folder).infos() if i.type == pafs.FileType.File}
+    root = run / PRODUCT
+    for where, folder in ((root / DATA, f"{DATA}/"), (root, "")):
+        present = {i.base_name for i in where.infos() if i.type == pafs.FileType.File}
         names = present | {n.removeprefix(folder) for n in sealed if n.startswith(folder)}
         matches = {f"{folder}{name}": match for name in names if (match := SHARD.fullmatch(name))}
         if matches:
