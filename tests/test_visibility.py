@@ -160,6 +160,14 @@ class TestTheLine:
         assert "\n" not in line
 
 
+def test_what_lies_in_a_model_for_others_is_not_asked_for(asked: Needs, tmp_path: Path, tiny_folder: Path) -> None:
+    """A trained generator's copy for diffusers, which a copy of the generator on a node may lack."""
+    (tmp_path / "model" / "pipeline").mkdir()
+    (tmp_path / "model" / "pipeline" / "model_index.json").write_text("{}")
+    again = wanted(tmp_path / "run", config("imagefolder", tiny_folder), {"vae.path": tmp_path / "model"})
+    assert again.files == asked.files and len(asked.files) == 2
+
+
 def test_what_a_run_needs_is_small_and_holds_its_models(tmp_path: Path) -> None:
     tiny = TinyRun(tmp_path)
     models = {"vae.path": tiny.vae.path, "generator.path": tiny.generator.path}

@@ -15,6 +15,7 @@ from pathlib import Path
 from raydistill.config import SourceConfig
 from raydistill.errors import RaydistillError, StageFailed
 from raydistill.identity import digest
+from raydistill.models.checkpoint import PIPELINE
 from raydistill.sources.base import Listing, open_source
 from raydistill.store.location import Location
 from raydistill.store.rundir import PROBE, RunDir
@@ -79,10 +80,15 @@ def needs(run: RunDir, source: SourceConfig, listings: Sequence[Listing], models
     files = [
         File(what, str(path), sample_of(path))
         for what, folder in models.items()
-        for path in ([folder] if folder.is_file() else sorted(folder.rglob("*")))
-        if path == folder or (path.is_file() and path.suffix in (".json", ".safetensors"))
+        for path in ([folder] if folder.is_file() else _of_model(folder))
     ]
     return Needs(tuple(tokens), source, tuple(images), tuple(files))
+
+
+def _of_model(folder: Path) -> list[Path]:
+    """What a model's directory holds, and not what lies there for others."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix in (".json", ".safetensors"))
+    return [p for p in files if p.relative_to(folder).parts[0] != PIPELINE]
 
 
 def _ends(source: SourceConfig, listing: Listing) -> Iterator[tuple[str, bytes]]:

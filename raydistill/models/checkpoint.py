@@ -19,6 +19,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LORA = "pytorch_lora_weights.safetensors"
 WORK = ".train"  # where a training keeps its state until it is finished
+PIPELINE = "pipeline"  # the copy of a generator for diffusers, which no run reads
 
 
 def packaged(name: str) -> str:

@@ -18,7 +18,7 @@ from raydistill.config.reads import SIZES
 from raydistill.errors import BadInput, one_line
 from raydistill.identity import fingerprint
 from raydistill.models import dit_pipeline, hub
-from raydistill.models.checkpoint import WORK
+from raydistill.models.checkpoint import PIPELINE, WORK
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.vae import VaeSpec
 from raydistill.pretraining.data import TrainingLatents, held_for_validation, load_pixels
@@ -33,7 +33,7 @@ from raydistill.store.hub import is_id
 from raydistill.tracking import destination, journal
 
 ALGORITHM = {"vae": 1, "generator": 2}
-SAMPLES, PIPELINE = "samples", "pipeline"
+SAMPLES = "samples"
 KEPT = (journal.FOLDER, seals.FOLDER)  # by who tells MLflow of it
 COMMON = ("target", "steps", "batch", "lr", "ema", "threads")
 READ = {
