@@ -146,7 +146,7 @@ def test_two_workers_train_what_one_trains_without_ray(undisturbed, tmp_path):
     mine, theirs = trainer.ema.net.state_dict(), load_file(undisturbed / NETWORK)
     apart = max((mine[n].half().float() - theirs[n].float()).abs().max().item() for n in theirs)
     assert apart < 5e-3, "only rounding is between them"
-    there = {"loss.png", "samples", "scheduler", "training.json", "transformer"}
+    there = {"loss.png", "pipeline", "samples", "scheduler", "training.json", "transformer"}
     assert {p.name for p in undisturbed.iterdir()} == there
     pictures = sorted((undisturbed / "samples").iterdir())
     assert [p.name for p in pictures] == ["step-000080.png", "step-000160.png"]
