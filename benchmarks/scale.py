@@ -1,7 +1,7 @@
 """A run at ImageNet-1K's size without its networks: what the driver holds, what a batch and a key cost, what breaks.
 
     python benchmarks/scale.py --work DIR [--images 1000000] [--slots 1000000] [--keys 100000] [--batches 3000]
-                               [--batch-s 0] [--latency-ms 0] [--encoded 20000] [--parts keys losses ...]
+                               [--batch-s 0] [--latency-ms 0] [--encoded 20000] [--parts folder store ...]
 
 Writes latents of `--images` images as the group stage leaves them (of 4x2x2 numbers, so that rows count and not bytes),
 plans `--slots` images from them, and plans a fiftieth once more with latents of 4x32x32; sends `--batches` batches of
@@ -9,7 +9,8 @@ that plan through the pool of actors with a stand-in for the denoiser that takes
 lists, seals and reads `--keys` keys in a local folder and on a stand-in for S3 that answers `--latency-ms` late; kills
 `--workers` actors at `--losses-per-hour` while they do `--units` units of `--unit-s`, and asks plan's simulation; and
 makes a run of `--encoded` images on Ray up to its distilled set, whose command it then gives once more. Each part is a
-process of its own. DIR must be new and is deleted (2 GB). Prints the figures and keeps them in --out. Linux only.
+process of its own, whose figures are kept as a file in --out with when, by which commit and at what load; scale.md
+there is the table of all that lie there. DIR must be new and is deleted (2 GB). Linux only.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from measure import RESULTS, ROOT, child, job, machine, plain_environment, save, table
+from measure import RESULTS, ROOT, child, job, machine, plain_environment, table
 
 CLASSES, BATCH, SMALL, LATENT = 1000, 20, (4, 2, 2), (4, 32, 32)
-PARTS = ("keys", "plan", "sample", "losses", "run")
+PARTS = ("folder", "store", "plan", "sample", "losses", "run")
 COLD = """
 import resource, runpy, sys
 sys.argv = sys.argv[1:]
@@ -41,26 +42,38 @@ finally:
 """
 
 
+Cells = dict[str, dict[str, Any]]  # figures by what they are of
+
+
 def part(name: str, **body: Any) -> dict[str, Any]:
     """The figures of a part. Raises SystemExit with what it said if it fails."""
     print(f"{name} ...", file=sys.stderr, flush=True)
+    before = machine()
     done = subprocess.run(
         child(__file__, part=name, **body), cwd=ROOT, env=plain_environment(), capture_output=True, text=True
     )
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr}")
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+    return figures | origin(before)
 
 
-def keys(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    return {
-        "keys, local folder": part("local_keys", keys=options.keys, work=str(options.work)),
-        "keys, object store": part("stored_keys", keys=options.keys, latency_s=options.latency_ms / 1000),
-    }
+def origin(before: Mapping[str, Any]) -> dict[str, Any]:
+    """When, by which commit, and on what machine and at what load before and after."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    stamp = {"date": time.strftime("%Y-%m-%d"), "commit": commit.stdout.strip()}
+    return {"made": stamp, "machine": before, "load": f"{before['load']:g} to {machine()['load']:g}"}
 
 
-def plans(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def folder(options: argparse.Namespace) -> Cells:
+    return {"keys, local folder": part("local_keys", keys=options.keys, work=str(options.work))}
+
+
+def store(options: argparse.Namespace) -> Cells:
+    return {"keys, object store": part("stored_keys", keys=options.keys, latency_s=options.latency_ms / 1000)}
+
+
+def plans(options: argparse.Namespace) -> Cells:
     shared = {"classes": options.classes, "batch": BATCH}
     few = max(2 * options.classes, options.slots // 50)
     return {
@@ -71,20 +84,20 @@ def plans(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def samples(options: argparse.Namespace, artifact: str) -> dict[str, dict[str, Any]]:
+def samples(options: argparse.Namespace, artifact: str) -> Cells:
     body = {"work": str(options.work / "small"), "artifact": artifact, "batches": options.batches}
     return {"sample": part("sampled", batch_s=options.batch_s, actors=options.actors, ray=not options.no_ray, **body)}
 
 
-def losses(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def losses(options: argparse.Namespace) -> Cells:
     """Against what `raydistill plan --losses-per-hour` says, by its simulation."""
     body = {"units": options.units, "unit_s": options.unit_s, "actors": options.workers}
     return {"losses": part("lossy", losses_per_hour=options.losses_per_hour, seed=options.seed, **body)}
 
 
-def whole_run(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def whole_run(options: argparse.Namespace) -> Cells:
     """A run of images of 8 pixels without a VAE to its distilled set; then its command again, twice."""
-    source, run = options.work / "images", options.work / "run"
+    source, run, before = options.work / "images", options.work / "run", machine()
     write_images(source, options.encoded, options.classes)
     words = [f"source.path={source}", "source.kind=imagefolder", "source.image_size=8", f"run_dir={run}", "ipc=10",
              "method=random"]  # fmt: skip
@@ -100,7 +113,7 @@ def whole_run(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         match = re.search(r"peak (\d+)", done.stderr)
         figures[f"{name}, s"] = time.monotonic() - start
         figures[f"{name}, driver, MiB"] = int(match[1]) / 1024 if match else 0
-    return {"run": figures}
+    return {"run": figures | origin(before)}
 
 
 def write_images(path: Path, count: int, classes: int) -> None:
@@ -120,15 +133,25 @@ def _shade(png: Any, i: int) -> bytes:
     return png(np.full((8, 8, 3), (i % 251, i // 251 % 251, i // 63001), np.uint8))  # type: ignore[no-any-return]
 
 
-def rows(parts: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+def keep(out: Path, cells: Cells) -> None:
+    """A file a cell, and the table of all that lie there."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, figures in cells.items():
+        file = out / f"{re.sub('[^a-z]+', '-', name)}.json"
+        file.write_text(json.dumps({"name": name, **figures}, indent=1, sort_keys=False) + "\n")
+    lying = [json.loads(file.read_text()) for file in sorted(out.glob("*.json"))]
+    text = table(["of", "figure", "value", "CPU, s"], [row for cell in lying for row in rows(cell)])
+    (out / "scale.md").write_text(text + "\n")
+
+
+def rows(cell: Mapping[str, Any]) -> list[list[str]]:
     """A row a figure; of what was timed the CPU seconds beside the wall's."""
     lines = []
-    for name, figures in parts.items():
-        for figure, value in figures.items():
-            if figure == "artifact" or figure.endswith(", CPU s"):
-                continue
-            cpu = figures.get(f"{figure.removesuffix(', s')}, CPU s")
-            lines.append([name, figure, _text(value), "" if cpu is None else _text(cpu)])
+    for figure, value in cell.items():
+        if figure in ("name", "artifact", "made", "machine") or figure.endswith(", CPU s"):
+            continue
+        cpu = cell.get(f"{figure.removesuffix(', s')}, CPU s")
+        lines.append([cell["name"], figure, _text(value), "" if cpu is None else _text(cpu)])
     return lines
 
 
@@ -151,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--latency-ms", type=float, default=0.0, help="of the object store")
     p.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     p.add_argument("--no-ray", action="store_true", help="sample in this process only, and make no run")
-    p.add_argument("--out", type=Path, default=RESULTS.parent / "scale" / "scale.json")
+    p.add_argument("--out", type=Path, default=RESULTS.parent / "scale", help="a folder")
     p.add_argument("--child", help=argparse.SUPPRESS)
     options = p.parse_args(argv)
     if options.child:
@@ -163,31 +186,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if options.work is None:
         p.error("--work DIR, which must be new")
-    before, measured = machine(), {}
     options.work = options.work.resolve()
     options.work.mkdir(parents=True)
+    on_ray = [] if options.no_ray else [name for name in ("losses", "run") if name in options.parts]
     try:
-        if "keys" in options.parts:
-            measured |= keys(options)
+        for name, measure in (("folder", folder), ("store", store)):
+            if name in options.parts:
+                keep(options.out, measure(options))
         if {"plan", "sample"} & set(options.parts):
-            measured |= plans(options)
+            planned = plans(options)
+            keep(options.out, planned)
         if "sample" in options.parts:
-            measured |= samples(options, measured["plan"]["artifact"])
-        if "losses" in options.parts and not options.no_ray:
-            measured |= losses(options)
-        if "run" in options.parts and not options.no_ray:
-            measured |= whole_run(options)
+            keep(options.out, samples(options, planned["plan"]["artifact"]))
+        for name in on_ray:
+            keep(options.out, {"losses": losses, "run": whole_run}[name](options))
     finally:
         shutil.rmtree(options.work)
-    body = {"made": stamp(), "machine": before, "load_at_end": machine()["load"], **measured}
-    save(options.out, body, table(["part", "figure", "value", "CPU, s"], rows(measured)))
+    print((options.out / "scale.md").read_text())
     return 0
-
-
-def stamp() -> dict[str, str]:
-    """When, and by which commit."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return {"date": time.strftime("%Y-%m-%d"), "commit": commit.stdout.strip()}
 
 
 if __name__ == "__main__":

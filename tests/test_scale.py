@@ -18,7 +18,8 @@ from raydistill.store.location import Location
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     def part(name: str, **body: Any) -> dict[str, Any]:
-        return json.loads(json.dumps(scale_parts.PARTS[name](**body)))  # type: ignore[no-any-return]
+        figures: dict[str, Any] = json.loads(json.dumps(scale_parts.PARTS[name](**body)))
+        return figures
 
     monkeypatch.setattr(scale, "part", part)
     monkeypatch.setattr(scale_parts, "COMMITTED", 20)
@@ -32,15 +33,16 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_it_measures_what_it_was_asked_for(here: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "scale.json"
+    out = tmp_path / "scale"
     small = ["--images", "600", "--slots", "200", "--classes", "10", "--keys", "30", "--batches", "8", "--no-ray"]
     assert scale.main(["--work", str(tmp_path / "work"), "--batch-s", "0.01", *small, "--out", str(out)]) == 0
-    measured = json.loads(out.read_text())
+    measured = {cell["name"]: cell for cell in (json.loads(file.read_text()) for file in out.glob("*.json"))}
     assert [measured[f"keys, {store}"]["keys"] for store in ("local folder", "object store")] == [30, 30]
     assert (measured["plan"]["slots"], measured["plan"]["batches"], measured["plan"]["images"]) == (200, 10, 600)
     assert measured["plan, real latents"]["latent"] == [4, 32, 32]
     assert measured["sample"]["batches"] == 8 and measured["sample"]["a batch without Ray, s"] >= 0.01
-    assert "| plan | plan, s |" in capsys.readouterr().out and not (tmp_path / "work").exists()
+    assert "| plan | plan, s |" in (out / "scale.md").read_text() == capsys.readouterr().out.removesuffix("\n")
+    assert not (tmp_path / "work").exists()
 
 
 def test_the_stand_in_for_s3_pages_a_folder_as_s3_does() -> None:
