@@ -113,7 +113,8 @@ class Objects(BaseHTTPRequestHandler):
         prefix, delimiter = query.get("prefix", [""])[0], query.get("delimiter", [""])[0]
         size, base = int(query.get("max-keys", [PAGE])[0]), f"/{bucket}/"
         after = query.get("continuation-token", query.get("start-after", [""]))[0]
-        names, listed, more = self.names, [], False
+        names, more = self.names, False
+        listed: list[str] = []
         at = max(bisect_left(names, base + prefix), bisect_right(names, base + after) if after else 0)
         while at < len(names) and names[at].startswith(base + prefix):
             if len(listed) == min(size, PAGE):

@@ -130,7 +130,7 @@ def write_images(path: Path, count: int, classes: int) -> None:
 def _shade(png: Any, i: int) -> bytes:
     import numpy as np
 
-    return png(np.full((8, 8, 3), (i % 251, i // 251 % 251, i // 63001), np.uint8))  # type: ignore[no-any-return]
+    return png(np.full((8, 8, 3), (i % 251, i // 251 % 251, i // 63001), np.uint8))
 
 
 def keep(out: Path, cells: Cells) -> None:

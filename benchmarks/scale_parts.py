@@ -139,13 +139,14 @@ class StandIn:
 def planned(work: str, images: int, slots: int, classes: int, shape: Sequence[int], batch: int) -> dict[str, Any]:
     """Latents of so many images as the group stage leaves them, and the plan of so many slots, made and read."""
     run, clock, infos = RunDir(work), Clock(), tuple(ClassInfo(f"n{c:08d}", str(c)) for c in range(classes))
+    channels, height, width = shape
     config = build({"method": "kmeans", "ipc": slots // classes, "sample": {"batch": batch}})
     with clock("latents written"):
         latents = _latents(run, images // classes, classes, tuple(shape))
     prototypes = _prototypes(run, slots // classes, latents, tuple(shape))
     variant, before = resolve(config), peak()
     with clock("plan"):
-        stage = plan.stage(variant, run, latents, prototypes, infos, tuple(shape))
+        stage = plan.stage(variant, run, latents, prototypes, infos, (channels, height, width))
         sealed = runner.run(stage, serial).sealed
     planned_peak = peak()
     with clock("plan read"):

@@ -216,6 +216,9 @@ class RayConfig(Section):
     recompute: Annotated[
         float, Field(ge=0, le=1, description="share of the units of pools that a second worker computes for comparison")
     ] = 0.0
+    share: Annotated[
+        float, Field(gt=0, le=1, description="of the cluster that is joined, what this job's workers take at most")
+    ] = 1.0
 
 
 class SeedsConfig(Section):

@@ -29,7 +29,7 @@ from raydistill.distributed.fan_out import over_tasks
 from raydistill.distributed.node_log import node_id
 from raydistill.distributed.pool import make_room
 from raydistill.distributed.resources import SCHEDULING, of_pool
-from raydistill.distributed.runtime import cores, ensure_ray, may_grow, pool_size
+from raydistill.distributed.runtime import cores, ensure_ray, may_grow, pool_size, shares
 from raydistill.errors import RaydistillError, StageFailed
 from raydistill.progress import Retried, say, tell
 from raydistill.stages import fan_out
@@ -95,7 +95,8 @@ def stream(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     reservation = of_pool(stage.name, section)
     size = pool_size(reservation, section.threads, len(todo))
     make_room(reservation, size)
-    grows = may_grow() and not reservation.workers  # Ray Data then starts actors on nodes that join, and ends them
+    # Ray Data then starts actors on nodes that join, and ends them, up to all that the cluster has.
+    grows = may_grow() and not reservation.workers and not shares()
     least, most = (1, len(todo)) if grows else (size, size)
     work = stage.work
     rows = [{"item": pickle.dumps(stage.items(key))} for key in todo]
@@ -186,7 +187,7 @@ def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     flight, attempts = Flight(stage), Attempts(stage.name, len(todo))
     waiting, moved = deque(todo), time.monotonic()
     while waiting or flight.running:
-        while waiting and len(flight.running) < 2 * cores():
+        while waiting and len(flight.running) < (1 if shares() else 2) * cores():
             flight.send(waiting.popleft(), SCHEDULING)
         for key in [] if waiting else flight.stragglers(attempts):
             say(stage.name, f"{key} is slow: it is tried on another worker too")

@@ -2,7 +2,8 @@
 
 Actors stay warm between stages, so several methods or trials in one run pay for processes, imports and networks once;
 `make_room` ends as many of them as what comes next needs to be placed. On a cluster that was joined a team asks in
-every round how many actors there is room for: it comes to use nodes that join, and gives back those it has no work for.
+every round how many actors there is room for: it comes to use nodes that join, and gives back those it has no work for
+and those that are about to go.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ray.exceptions import RayError
 from raydistill.config import Pool
 from raydistill.distributed.attempts import ATTEMPTS
 from raydistill.distributed.failures import translate
+from raydistill.distributed.leaving import Leaving
 from raydistill.distributed.node_log import node_id
 from raydistill.distributed.resources import SCHEDULING, Reservation, Room, of_pool
 from raydistill.distributed.runtime import fitting, may_grow, pool_size, room
@@ -90,6 +92,7 @@ class Team:
         self.starting: dict[Any, Any] = {}  # what an actor answers when it is up -> the actor
         self.running: dict[Any, Assignment] = {}
         self.lost, self.moved = 0, time.monotonic()
+        self.leaving = Leaving(stage.name, "it is given no more units; what it does not finish is tried elsewhere")
 
     def ready(self) -> bool:
         """Whether somebody may be given a unit."""
@@ -168,6 +171,10 @@ class Team:
             self.rest(actor, node)
 
     def rest(self, actor: Any, node: str) -> None:
+        """It is idle; or ended, on a node that is about to go."""
+        if self.leaving.has(node):
+            ray.kill(actor)
+            return
         self.idle.append(Idle(actor, time.monotonic(), node))
 
     def keep_warm(self) -> None:

@@ -41,6 +41,7 @@ WORKER_ENV = {
 
 STARTS = 3  # a loaded machine may need more than one try
 _local = True  # whether this process started the cluster it uses
+_share = 1.0  # of the cluster's CPUs and GPUs, what this job's workers take at most
 
 
 def ensure_ray(config: RayConfig) -> None:
@@ -60,9 +61,9 @@ def ensure_ray(config: RayConfig) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the first error is raised and told; the rest is noise
     warnings.filterwarnings("ignore", module=r"ray\..*")
-    global _local
+    global _local, _share
     address = joins(config)
-    _local = not address
+    _local, _share = not address, config.share if address else 1.0
     if address:
         say("ray", f"joining the cluster at {address}")
         with _without_native_chatter():
@@ -138,16 +139,23 @@ def _quiet_data() -> None:
 
 
 def cores() -> int:
-    """CPUs that really compute: of the machine for a local cluster, of all nodes otherwise."""
+    """CPUs that really compute, of which this job has its share: of the machine for a local cluster, of all nodes
+    otherwise."""
     total = int(ray.cluster_resources().get("CPU", 1))
     nodes = [n for n in ray.nodes() if n["Alive"]]
-    return max(1, min(total, os.cpu_count() or 1) if len(nodes) == 1 else total)
+    computing = min(total, os.cpu_count() or 1) if len(nodes) == 1 else total
+    return max(1, int(computing * _share))
 
 
 def room() -> Room:
-    """What the cluster holds now."""
+    """What the cluster holds now for this job: its share."""
     have = ray.cluster_resources()
-    return Room(have.get("CPU", 0.0), have.get("GPU", 0.0))
+    return Room(_share * have.get("CPU", 0.0), _share * have.get("GPU", 0.0))
+
+
+def shares() -> bool:
+    """Whether something of the cluster is to be left to other jobs."""
+    return _share < 1
 
 
 def may_grow() -> bool:

@@ -12,6 +12,7 @@ import torch
 
 from raydistill.config import Config, RayConfig
 from raydistill.distributed import node_log
+from raydistill.distributed.leaving import Leaving
 from raydistill.distributed.resources import of_students
 from raydistill.errors import StageFailed
 from raydistill.identity import fingerprint
@@ -123,9 +124,11 @@ class Watch:
         )
         self.moved = time.monotonic()
         self.workers, self.recalled = 0, False
+        self.leaving = Leaving("evaluate", "its trainings go on elsewhere, each from its last test")
 
     def probe(self) -> None:
         """Raises StageFailed when no training has finished for the deadline."""
+        self.leaving.probe()
         done = []
         with contextlib.suppress(OSError):  # a store that does not answer now may answer at the next look
             done = [t for t in self.open if (self.job.output(t).location / "commits").list()]

@@ -6,12 +6,15 @@ The GPUs are pretended: Ray places by them, and torch is told to use the CPU.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
 
 STORE = 100 * 2**20
 ON_GPUS = [
@@ -57,3 +60,11 @@ def placed(run: Path, stage: str) -> dict[str, str]:
         for file in files
         for key, node in json.loads(file.read_text()).items()
     }
+
+
+def give_notice(cluster: Cluster, node_id: str, seconds: float) -> None:
+    """As `ray drain-node` and the autoscaler do when a spot machine will be taken away."""
+    deadline_ms = int(1000 * (time.time() + seconds))
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why = GcsClient(address=cluster.address).drain_node(node_id, reason, "spot", deadline_ms)
+    assert accepted, why

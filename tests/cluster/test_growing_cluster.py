@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import pytest
 import ray
-from clusters import STORE, head_alone
+from clusters import STORE, give_notice, head_alone
 from ray.cluster_utils import Cluster
 
 from raydistill.config import Pool, RayConfig
-from raydistill.distributed import dispatch, pool, runtime
+from raydistill.distributed import dispatch, leaving, pool, runtime
 from raydistill.distributed.executors import stream
 from raydistill.models import loaded
 from raydistill.models.device import placement
@@ -100,6 +100,24 @@ def test_actors_come_to_use_a_node_that_joins_and_outlive_its_loss(cluster: Clus
     assert sorted(record.key for record, _ in done) == UNITS
 
 
+def test_a_node_that_is_about_to_go_is_given_no_more_units(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for those that it is at when the notice comes; nobody waits for it."""
+    monkeypatch.setattr(leaving, "PROBED_EVERY_S", 0.0)
+    new = joins(cluster)
+    before, after = [], []
+    for record, node in dispatch.actors(stage(tmp_path, "actors", UNITS), UNITS):
+        (after if new.node_id in leaving.draining() else before).append((record.key, node.partition("/")[2]))
+        if not after and sum(node_id == new.node_id for _, node_id in before) == 4:
+            give_notice(cluster, new.node_id, 60)
+        if len(after) == 12:
+            (tmp_path / "hurry").touch()
+    assert sorted(key for key, _ in before + after) == UNITS
+    assert sum(node_id == new.node_id for _, node_id in after) <= 2
+    assert f"sample        node {new.node_id[:12]} is about to go in" in capsys.readouterr().err
+
+
 def test_nodes_without_work_are_given_back_while_the_last_unit_runs(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +152,22 @@ def test_a_warm_actor_keeps_its_networks_for_the_next_stage(cluster: Cluster, tm
     some = replace(stage(tmp_path, "actors", ["a", "b"]), work=Holding())
     first, second = ({record.file for record, _ in dispatch.actors(some, ["a", "b"])} for _ in range(2))
     assert first == second and len(first) == 1
+
+
+def test_two_jobs_that_take_half_each_both_go_on(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither waits for the end of the other: each has units done while all actors of the other hold their CPUs."""
+    cluster.add_node(num_cpus=4, object_store_memory=STORE)
+    cluster.wait_for_nodes()
+    monkeypatch.setattr(runtime, "_share", 0.5)
+    jobs = [dispatch.actors(stage(tmp_path, "actors", UNITS), UNITS) for _ in range(2)]
+    done = [[next(job)[0].key for _ in range(6)] for job in jobs]
+    await_(lambda: ray.available_resources().get("CPU", 0.0) == 2.0, "two actors of each, and a CPU that each leaves")
+    done[0] += [next(jobs[0])[0].key for _ in range(6)]
+    (tmp_path / "hurry").touch()
+    for keys, job in zip(done, jobs, strict=True):
+        assert sorted(keys + [record.key for record, _ in job]) == UNITS
 
 
 @pytest.mark.slow

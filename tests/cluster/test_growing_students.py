@@ -1,4 +1,4 @@
-"""Students on a cluster that grows while they are trained: the next fit takes what there is."""
+"""Students on a cluster that grows while they are trained, and loses a node: fits take what there is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from clusters import STORE, head_alone
+from clusters import STORE, give_notice, head_alone
 from ray.cluster_utils import Cluster
 from tiny_run import TinyRun, config
 
@@ -82,3 +82,19 @@ def test_they_come_to_use_a_node_that_joins(cluster: Cluster, tiny: TinyRun) -> 
     assert not evaluation.is_alive() and len(evaluation.every) == SEEDS == evaluation.committed()
     assert all(t.artifact.manifest() is not None for t in evaluation.every)
     assert not list(Path(tiny.root).glob("checkpoints/*.recall"))
+
+
+def test_they_go_on_elsewhere_from_their_last_tests_when_a_node_is_taken_away(
+    cluster: Cluster, tiny: TinyRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = cluster.add_node(num_cpus=2, object_store_memory=STORE)
+    cluster.wait_for_nodes()
+    evaluation = Evaluation(tiny, cluster.address)
+    evaluation.start()
+    await_(lambda: evaluation.committed() >= 1, evaluation)
+    give_notice(cluster, new.node_id, 6)
+    time.sleep(6)
+    cluster.remove_node(new, allow_graceful=False)
+    evaluation.join(600)
+    assert not evaluation.is_alive() and len(evaluation.every) == SEEDS == evaluation.committed()
+    assert f"node {new.node_id[:12]} is about to go in" in capsys.readouterr().err

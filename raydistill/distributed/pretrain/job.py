@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydistill.config import Config
 from raydistill.distributed import fits
@@ -24,7 +25,7 @@ from raydistill.distributed.pretrain import latents, tracked
 from raydistill.distributed.pretrain.latents import StoredLatents
 from raydistill.distributed.pretrain.loop import STATE, Board, News, loop
 from raydistill.distributed.process_group import for_gradients
-from raydistill.distributed.resources import SCHEDULING, Room, check_room, lack_of_trainers, local_room, of_pool
+from raydistill.distributed.resources import Room, check_room, lack_of_trainers, local_room, of_pool
 from raydistill.distributed.runtime import ensure_ray
 from raydistill.distributed.visibility import needs
 from raydistill.errors import BadInput, StageFailed, one_line
@@ -138,7 +139,8 @@ def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str
 
     work = plan.out / WORK
     work.mkdir(parents=True, exist_ok=True)
-    board = ray.remote(num_cpus=0, scheduling_strategy=SCHEDULING)(Board).remote()
+    beside_driver = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)  # nodes may go
+    board = ray.remote(num_cpus=0, scheduling_strategy=beside_driver)(Board).remote()
     trainer = TorchTrainer(
         loop,
         train_loop_config={"plan": plan, "board": board, "rows": {k: s.rows for k, s in stored.items()}},

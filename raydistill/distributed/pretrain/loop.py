@@ -23,6 +23,7 @@ from raydistill.sources.images import png
 
 STATE = "state.pt"
 POST_S = 0.5
+ASKED_EVERY = 10  # steps: whether a node is about to go, which all workers ask together
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _train(plan: Plan, rows: Mapping[str, int], board: Any) -> None:
     trainer, validation = ready
     if trainer.step and group.rank == 0:
         board.say.remote(f"continues after step {trainer.step} of {config.steps}")
-    start, first, shown = time.monotonic(), trainer.step, 0.0
+    start, first, shown, going = time.monotonic(), trainer.step, 0.0, False
     if trainer.step >= config.steps:
         _report(trainer)
     if validation is not None and plan.fine_tunes and not trainer.step:  # what the checkpoint is worth as it is
@@ -93,8 +94,12 @@ def _train(plan: Plan, rows: Mapping[str, int], board: Any) -> None:
         last = trainer.step == config.steps
         if validation is not None and (trainer.step % plan.validate_every == 0 or last):
             _validate(plan, trainer, validation, board)
-        if trainer.step % config.checkpoint_every == 0 or last:
+        goes = not going and trainer.step % ASKED_EVERY == 0 and ray.train.get_preemption_info() is not None
+        if trainer.step % config.checkpoint_every == 0 or last or goes:
             _report(trainer)
+        if goes and group.rank == 0:
+            board.say.remote(f"a node is about to go: kept at step {trainer.step}, it goes on from there elsewhere")
+        going |= goes
         if group.rank == 0 and (time.monotonic() - shown > POST_S or last):
             shown = time.monotonic()
             rate = (trainer.step - first) / (shown - start)
