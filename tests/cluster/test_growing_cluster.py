@@ -100,6 +100,7 @@ def test_actors_come_to_use_a_node_that_joins_and_outlive_its_loss(cluster: Clus
     assert sorted(record.key for record, _ in done) == UNITS
 
 
+@pytest.mark.slow
 def test_a_node_that_is_about_to_go_is_given_no_more_units(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
