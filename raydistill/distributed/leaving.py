@@ -6,6 +6,7 @@ tried elsewhere as after any loss.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -31,12 +32,16 @@ class Leaving:
 
     def probe(self) -> None:
         """Asks, if that was not done just now. A private cluster has nobody to take its node away."""
+        from ray.exceptions import RayError
+
         from raydistill.distributed.runtime import may_grow
 
         now = time.monotonic()
         if not may_grow() or now - self.probed_at < PROBED_EVERY_S:
             return
-        self.probed_at, before, self.nodes = now, self.nodes, dict(self.ask())
+        self.probed_at, before = now, self.nodes
+        with contextlib.suppress(RayError):  # a head that does not answer now is asked again
+            self.nodes = dict(self.ask())
         for node, deadline_ms in self.nodes.items():
             if node not in before:
                 left = f" in {max(0.0, deadline_ms / 1000 - time.time()):.0f} s" if deadline_ms else ""
