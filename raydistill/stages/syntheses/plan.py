@@ -83,7 +83,7 @@ class PlanWork(StageWork):
             },
             schema=schemas.plan(self.shape),
         )
-        del rows, planned  # their prototypes are in the table now, 16 kB a slot at 256 px: two copies are not written from
+        del rows, planned  # their prototypes are in the table now, 16 kB a slot at 256 px
         return self.artifact.commit_table(key, table, device="driver")
 
     def _views(self, bucket: Record) -> Iterator[tuple[ClassView, int]]:
