@@ -95,7 +95,7 @@ def test_they_go_on_elsewhere_from_their_last_tests_when_a_node_is_taken_away(
     give_notice(cluster, new.node_id, 6)
     time.sleep(6)
     cluster.remove_node(new, allow_graceful=False)
-    cluster.add_node(num_cpus=2, object_store_memory=STORE)  # as an autoscaler does; Ray Train waits for as many workers
+    cluster.add_node(num_cpus=2, object_store_memory=STORE)  # as an autoscaler does: Ray Train waits for it
     evaluation.join(600)
     assert not evaluation.is_alive() and len(evaluation.every) == SEEDS == evaluation.committed()
     assert f"node {new.node_id[:12]} is about to go in" in capsys.readouterr().err
