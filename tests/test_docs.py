@@ -23,7 +23,7 @@ def ci(*arguments: str, script: Path = ROOT / ".ci" / "run") -> subprocess.Compl
     return subprocess.run(["bash", str(script), *arguments], capture_output=True, text=True, timeout=30)
 
 
-@pytest.mark.parametrize(("name", "end"), [("run", "jobs/distill.py"), ("test", "-m pytest")])
+@pytest.mark.parametrize(("name", "end"), [("run", "jobs/distill.py"), ("test", "-m pytest -n 2")])
 def test_ci_finds_the_readmes_commands(name, end):
     """The extraction is .ci/run's own, so CI runs what the README shows."""
     done = ci("--print", name)
