@@ -117,7 +117,7 @@ class TestHostileArchives:
     @pytest.mark.parametrize(
         ("data", "what"),
         [
-            (gzip.compress(bytes(1024, mtime=0)), "compressed with gzip"),
+            (gzip.compress(bytes(1024), mtime=0), "compressed with gzip"),
             (b"BZh91AY", "compressed with bzip2"),
             (b"\x28\xb5\x2f\xfd" + bytes(600), "compressed with zstd"),
             (b"", "it is empty"),
