@@ -6,6 +6,7 @@ file. unread: the verb gives what it gave before, since it does not read the fil
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -86,6 +87,7 @@ BESIDES = {
     ("*/manifest.json", "swap", "distill"): "named",  # whole, but of another stage: it was copied there
     ("seals/*.parquet.json", "folder", "compare"): "named",
 }
+LINK = re.compile(rb'<a href="[^"]*/report\.html">([^<]*)</a>')  # of a comparison, to what is there
 FEW = (
     "latents",
     "plan",
@@ -152,7 +154,8 @@ class Sweep:
             code = cli.main(["evaluate", "--run", str(self.run), "--print-config"])
         said = self.capsys.readouterr()
         printed = said.out if verb == "--run" else ""
-        return code, said.err, {**files(self.out), "printed": printed.encode()}
+        product = {name: LINK.sub(rb"\1", data) for name, data in files(self.out).items()}
+        return code, said.err, {**product, "printed": printed.encode()}
 
     def case(self, name: str, damage: str, verb: str) -> str:
         shutil.rmtree(self.run)

@@ -32,6 +32,8 @@ from raydistill.store.rundir import RunDir
 class Disk:
     """A disk on which `meanwhile` happens after pyarrow's first look, which found nothing."""
 
+    type_name = "local"
+
     def __init__(self, meanwhile: Callable[[], Any]) -> None:
         self.disk, self.meanwhile = pafs.LocalFileSystem(), [meanwhile]
 

@@ -80,7 +80,7 @@ def test_what_fails_for_good_ends_with_one_line_and_the_same_command_goes_on(
 def test_a_large_object_whose_upload_is_torn_is_none(faults: Faults, folder: str, store: Store) -> None:
     """Parts are there, what joins them never comes: as if the writer had died there."""
     artifact = at(folder)
-    faults.which = lambda request: request.startswith("POST") and "uploadId" in request
+    faults.how, faults.which = "refuse", lambda request: request.startswith("POST") and "uploadId" in request
     with pytest.raises(StageFailed, match="cannot write"):
         artifact.commit("big", bytes(BIG), rows=1, device="cpu")
     assert any("partNumber" in request for request in faults.seen)

@@ -35,8 +35,11 @@ def front_matter(title: str, schema: pa.Schema, images: int, synthetic: bool, so
 
 
 def written(tree: Mapping[str, Any]) -> str:
-    """The head of a card, with the empty line behind it."""
-    return f"---\n{yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=1000)}---\n\n"
+    """The head of a card, with the empty line behind it. Where a letter is none to be seen all are escaped."""
+    head = yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=1000)
+    if not head.replace("\n", "").isprintable():
+        head = yaml.safe_dump(dict(tree), sort_keys=False, width=1000)
+    return f"---\n{head}---\n\n"
 
 
 def parted(card: str) -> tuple[dict[str, Any], str]:
