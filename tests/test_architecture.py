@@ -208,7 +208,9 @@ def test_package_inits_are_light():
 # Folders of somebody's own machine. `ray` and `ubuntu` are the users of the cluster's nodes (cluster.yaml), `me` and
 # `you` are nobody. The brackets keep this line from matching itself.
 OWN_PATH = re.compile(r"(?<![\w.~$}-])/(?:[r]oot/|[w]ork/|[U]sers/\w|[h]ome/(?!(?:ray|ubuntu|me|you)\b)[a-z])")
-NOT_OURS = re.compile(r"^(\.git|\.venv|shared|runs|build|dist|mlruns|mlartifacts|__pycache__|.*_cache|.*\.egg-info|\.hypothesis)$")
+NOT_OURS = re.compile(
+    r"^(\.git|\.venv|shared|runs|build|dist|mlruns|mlartifacts|__pycache__|.*_cache|.*\.egg-info|\.hypothesis)$"
+)
 TEXT_FILES = {".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json", ".html", ".sh", ".cfg", ""}
 
 
