@@ -1,4 +1,4 @@
-"""DSA as IDC's release trains CIFAR with it: closed forms of each part, and what a draw depends on."""
+"""The parts of DSA, closed forms; IDC's way through them, and what a draw depends on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from raydistill.config import ProtocolConfig
 from raydistill.evaluation.augment import Augment
 from raydistill.evaluation.colour import STATISTICS, normalise, unit_range
-from raydistill.evaluation.dsa import Siamese, draw_shifts, draw_siamese, move, siamese
+from raydistill.evaluation.dsa import draw_colours, draw_scales, draw_shifts, draw_turns, move, recoloured
+from raydistill.evaluation.dsa_strategy import OF_IDC, draw_part, draw_strategic, strategic
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe, Setting, resolve
 
@@ -23,7 +24,7 @@ def noise(n: int = 4, seed: int = 0) -> torch.Tensor:
 
 
 def coloured(offset: float, saturation: float, contrast: float) -> torch.Tensor:
-    return siamese(noise(), Siamese(np.tile(np.float32([offset, saturation, contrast]), (4, 1)), STILL))
+    return recoloured(noise(), np.tile(np.float32([offset, saturation, contrast]), (4, 1)))
 
 
 class TestColour:
@@ -38,7 +39,7 @@ class TestColour:
         torch.testing.assert_close(coloured(0, 1, 0.5), (x + level) / 2, rtol=0, atol=1e-5)
 
     def test_its_ranges_are_the_releases(self) -> None:
-        colour = draw_siamese(4000, SIZE, 0).colour
+        colour = draw_colours(4000, 0)
         for column, (low, high) in zip(colour.T, ((-0.5, 0.5), (0, 2), (0.5, 1.5)), strict=True):
             assert low <= column.min() < low + 0.01 and high - 0.01 < column.max() <= high
             assert column.mean() == pytest.approx((low + high) / 2, abs=0.02)
@@ -62,26 +63,18 @@ class TestMoves:
         where = np.tile(np.float32([[0, -1, 0], [1, 0, 0]]), (4, 1, 1))
         torch.testing.assert_close(move(noise(), where), noise().rot90(1, (2, 3)), rtol=0, atol=1e-4)
 
-    def test_an_image_is_shifted_scaled_or_turned(self) -> None:
-        """One of the three, each as often; scales between 1/1.2 and 1.2 a side, angles within 15 degrees."""
-        where = draw_siamese(9000, SIZE, 0).where
-        turned = where[:, 0, 1] != 0
-        scaled = ~turned & (where[:, 0, 0] != 1)
-        shifted = ~turned & ~scaled
-        assert all(abs(kind.mean() - 1 / 3) < 0.02 for kind in (turned, scaled, shifted))
-        assert not where[~shifted][:, :, 2].any() and where[shifted][:, :, 2].any()
-        sides = where[scaled][:, (0, 1), (0, 1)]
+    def test_sides_are_scaled_each_by_itself(self) -> None:
+        where = draw_scales(4000, 0)
+        sides = where[:, (0, 1), (0, 1)]
         assert sides.min() == pytest.approx(1 / 1.2, abs=0.01) and sides.max() == pytest.approx(1.2, abs=0.01)
-        angles = np.degrees(np.arctan2(where[turned][:, 1, 0], where[turned][:, 0, 0]))
+        assert not where[:, :, 2].any() and abs(np.corrcoef(sides.T)[0, 1]) < 0.05
+
+    def test_turns_are_within_fifteen_degrees(self) -> None:
+        where = draw_turns(4000, 0)
+        angles = np.degrees(np.arctan2(where[:, 1, 0], where[:, 0, 0]))
         assert -15 <= angles.min() < -14.8 and 14.8 < angles.max() <= 15
-        rotations = where[turned][:, :, :2]
-        assert np.allclose(rotations @ rotations.transpose(0, 2, 1), np.eye(2), atol=1e-5)
-
-
-def test_a_draw_is_the_keys_and_the_rows() -> None:
-    few, many, other = draw_siamese(5, SIZE, 1, 2), draw_siamese(50, SIZE, 1, 2), draw_siamese(5, SIZE, 1, 3)
-    assert np.array_equal(few.where, many[np.arange(5)].where) and np.array_equal(few.colour, many.colour[:5])
-    assert not np.array_equal(few.colour, other.colour)
+        rotations = where[:, :, :2]
+        assert not where[:, :, 2].any() and np.allclose(rotations @ rotations.transpose(0, 2, 1), np.eye(2), atol=1e-5)
 
 
 def data(value: int | None = None) -> ImageSet:
@@ -102,11 +95,15 @@ class TestHardCifar:
         torch.testing.assert_close(normalise(pixels, "cifar"), (pixels / 255 - mean) / std, rtol=0, atol=1e-5)
         torch.testing.assert_close(unit_range(normalise(pixels, "cifar"), "cifar"), pixels / 255, rtol=0, atol=1e-6)
 
-    def test_dsa_acts_on_normalised_images_after_the_flip(self) -> None:
-        images, rows = data(), np.arange(12)
-        seen = Augment(images, recipe(10, flip=False), 5)(2, rows)
-        expected = siamese(normalise(images.pixels, "cifar"), draw_siamese(12, SIZE, 5, 2))
-        torch.testing.assert_close(seen, expected, rtol=0, atol=1e-5)
+    def test_a_batch_is_flipped_recoloured_and_moved_by_one_of_three(self) -> None:
+        images, rows, parts = data(), np.arange(12), set[str]()
+        augment, d = Augment(images, recipe(10, flip=False), 5), draw_strategic(12, SIZE, 5, 2)
+        for step in range(9):
+            part = draw_part(OF_IDC, 5, step)
+            expected = strategic(recoloured(normalise(images.pixels, "cifar"), d.colour), part, d)
+            torch.testing.assert_close(augment(2, rows, step), expected, rtol=0, atol=1e-5)
+            parts.add(part)
+        assert parts == {"crop", "scale", "rotate"}
 
     def test_beyond_the_border_lies_black_for_a_hundred_classes(self) -> None:
         """White images: every pixel is white or black, and the black ones are the rows and columns that came in."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from raydistill.evaluation.augment import Augment
 from raydistill.evaluation.colour import normalise
 from raydistill.evaluation.dsa import move, recoloured
 from raydistill.evaluation.dsa_strategy import PARTS, PUBLISHED, Strategic, draw_part, draw_strategic, strategic
-from raydistill.evaluation.optimiser import SCHEDULES
+from raydistill.evaluation.optimiser import SCHEDULES, optimiser, set_rate
 from raydistill.evaluation.recipe import Recipe, Setting, describe, resolve, title
 
 
@@ -76,17 +78,34 @@ class TestTraining:
 
     def test_the_protocol_is_the_published_one(self) -> None:
         r = recipe()
-        assert (r.epochs, r.batch, r.optimiser, r.lr, r.momentum, r.weight_decay) == (1000, 256, "sgd", 0.01, 0.9, 5e-4)
+        assert (r.epochs, r.batch, r.optimiser, r.lr, r.momentum, r.weight_decay) == (1001, 256, "sgd", 0.01, 0.9, 5e-4)
         assert (r.dsa, r.cutmix, r.flip, r.crop_scale, r.jitter, r.lighting) == (PUBLISHED, 0, False, 1, 0, 0)
         assert (r.statistics, r.evaluations, r.test_crop) == ("cifar", 1, 1)
-        rates = [SCHEDULES[r.schedule](epoch, 1000) for epoch in (0, 500, 501, 999)]
+        rates = [SCHEDULES[r.schedule](epoch, r.epochs) for epoch in (0, 501, 502, 1000)]
         assert rates == [1, 1, 0.1, 0.1]
         assert PUBLISHED == "color_crop_cutout_flip_scale_rotate" and PUBLISHED in describe(r)
+
+    def test_where_the_rate_falls_the_optimiser_is_new(self) -> None:
+        """As the scripts do it: the first step behind the middle knows no momentum; of other schedules it does."""
+        for schedule, fresh in (("middle", True), ("multistep", False)):
+            r = replace(recipe(epochs=4), schedule=schedule, weight_decay=0.0)
+            weight = torch.nn.Linear(1, 1, bias=False)
+            opt = optimiser(weight, r)
+            moves = []
+            for seen in range(0, r.visits, r.visits // 4):
+                set_rate(opt, r, seen)
+                before = float(weight.weight)
+                weight.weight.grad = torch.ones(1, 1)
+                opt.step()
+                moves.append((before - float(weight.weight)) / opt.param_groups[0]["lr"])
+            assert moves[1] == pytest.approx(1.9, abs=1e-3)
+            assert moves[3] == pytest.approx(1.0 if fresh else 3.439, abs=1e-3)
 
     def test_any_protocol_takes_a_strategy_and_names_it(self) -> None:
         p = ProtocolConfig(name="hard", dsa="crop_flip")
         assert resolve(p, Setting(1, 10, SIZE, "convnet")).dsa == "crop_flip" and "dsa=crop_flip" in title(p)
-        assert recipe(name="hard_cifar").dsa is True and recipe(name="hard_cifar", dsa=False).dsa is False
+        assert recipe(name="hard_cifar").dsa == recipe(dsa=True).dsa == "idc"
+        assert recipe(name="hard_cifar", dsa=False).dsa is False
 
     @pytest.mark.parametrize("strategy", ["colour_crop", "crop_crop", ""])
     def test_what_is_no_strategy_is_refused(self, strategy: str) -> None:

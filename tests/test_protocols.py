@@ -51,9 +51,9 @@ class TestHardCifar:
     def test_it_is_the_one_of_idcs_script(self) -> None:
         r = recipe(name="hard_cifar")
         assert (r.optimiser, r.lr, r.weight_decay, r.batch, r.schedule) == ("sgd", 0.01, 5e-4, 64, "multistep")
-        assert (r.dsa, r.flip, r.shift, r.crop_scale, r.jitter, r.lighting) == (True, True, 0, 1, 0, 0)
-        assert (r.cutmix, r.statistics, r.evaluations, r.test_crop) == (0.5, "cifar", 4, 1)
-        assert "DSA" in describe(r) and "CIFAR's mean" in describe(r)
+        assert (r.dsa, r.flip, r.shift, r.crop_scale, r.jitter, r.lighting) == ("idc", True, 0, 1, 0, 0)
+        assert (r.cutmix, r.statistics, r.evaluations, r.test_crop) == (0.5, "cifar", 1, 1)
+        assert "DSA as IDC" in describe(r) and "CIFAR's mean" in describe(r)
 
     def test_a_hundred_classes_are_shifted_and_flipped(self) -> None:
         r = recipe(classes=100, name="hard_cifar")

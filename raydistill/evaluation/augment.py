@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from raydistill.evaluation.colour import Colours, draw_colours, recolour
-from raydistill.evaluation.dsa import Siamese, draw_shifts, draw_siamese, move, siamese
-from raydistill.evaluation.dsa_strategy import Strategic, draw_part, draw_strategic, parts_of, strategic
+from raydistill.evaluation.dsa import draw_shifts, move
+from raydistill.evaluation.dsa_strategy import Strategic, augmented, draw_strategic
 from raydistill.evaluation.geometry import Boxes, draw_boxes, draw_patches, matrices, resample
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Recipe
@@ -25,7 +25,6 @@ class Draws:
     patches: np.ndarray | None
     shifts: np.ndarray | None
     colours: Colours | None
-    siamese: Siamese | None
     strategic: Strategic | None
 
 
@@ -55,9 +54,7 @@ class Augment:
         if d.shifts is not None:
             x = move(x, d.shifts[rows])
         x = recolour(x, None if d.colours is None else d.colours[rows], self.recipe.statistics)
-        if d.strategic is not None:
-            return strategic(x, draw_part(parts_of(str(self.recipe.dsa)), self.seed, step), d.strategic[rows])
-        return x if d.siamese is None else siamese(x, d.siamese[rows])
+        return x if d.strategic is None else augmented(x, str(self.recipe.dsa), d.strategic[rows], self.seed, step)
 
     def draw(self, epoch: int) -> Draws:
         """The draws of every image in one epoch."""
@@ -68,6 +65,5 @@ class Augment:
             draw_patches(n, size, r.patches, *key) if v is None else view_patches(np.arange(n), v.of(epoch), r),
             draw_shifts(n, size, r.shift, *key) if r.shift else None,
             draw_colours(n, r.jitter, r.lighting, *key),
-            draw_siamese(n, size, *key) if r.dsa is True else None,
-            draw_strategic(n, size, *key) if isinstance(r.dsa, str) else None,
+            draw_strategic(n, size, *key) if r.dsa else None,
         )

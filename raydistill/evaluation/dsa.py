@@ -1,12 +1,9 @@
-"""DSA (Zhao and Bilen 2021) as IDC's release trains CIFAR-10 with it, and shifts of an image beyond its border.
+"""The parts of DSA (Zhao and Bilen 2021): colours, shifts, scales and turns of normalised images, and their draws.
 
-Of every image, on normalised pixels: brightness, saturation and contrast, then one of shift, scale and rotation, beyond
-whose border there is 0, the mean colour. Flips are a recipe's own, and cutout gives way to CutMix, as in the release.
+Beyond the border there is 0, the mean colour. dsa_strategy.py says which parts an image goes through.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,24 +16,6 @@ SHIFT = 0.125  # of a side
 SCALE = 1.2
 DEGREES = 15.0
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5  # width of an offset; largest factor; smallest factor
-
-
-@dataclass(frozen=True)
-class Siamese:
-    """`colour` (n, 3): an offset, and factors of saturation and contrast; `where` (n, 2, 3): as `move` takes it."""
-
-    colour: np.ndarray
-    where: np.ndarray
-
-    def __getitem__(self, rows: np.ndarray) -> Siamese:
-        return Siamese(self.colour[rows], self.where[rows])
-
-
-def draw_siamese(n: int, size: int, *key: object) -> Siamese:
-    """Row i depends on (key, i) alone."""
-    kind = generator("augment.dsa.kind", *key).integers(3, size=n)
-    choices = np.stack([draw_shifts(n, size, SHIFT, *key), draw_scales(n, *key), draw_turns(n, *key)])
-    return Siamese(draw_colours(n, *key), choices[kind, np.arange(n)])
 
 
 def draw_colours(n: int, *key: object) -> np.ndarray:
@@ -77,13 +56,8 @@ def _still(n: int) -> np.ndarray:
     return np.tile(np.eye(2, 3, dtype=np.float32), (n, 1, 1))
 
 
-def siamese(x: Tensor, drawn: Siamese) -> Tensor:
-    """x (n, 3, S, S) normalised, recoloured and moved. As in the release nothing is clipped."""
-    return move(recoloured(x, drawn.colour), drawn.where)
-
-
 def recoloured(x: Tensor, colour: np.ndarray) -> Tensor:
-    """x (n, 3, S, S) by `colour` (n, 3)."""
+    """x (n, 3, S, S) by `colour` (n, 3). As in the releases nothing is clipped."""
     offset, saturation, contrast = torch.from_numpy(colour).to(x.device)[:, :, None, None, None].unbind(1)
     x = x + offset
     grey = x.mean(1, keepdim=True)

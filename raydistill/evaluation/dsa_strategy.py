@@ -4,6 +4,9 @@ color_crop_cutout_flip_scale_rotate.
 A batch goes through one of them, drawn anew; its parameters are drawn for every image. On normalised pixels: `color` is
 brightness, saturation and contrast; `crop` a shift by up to an eighth of a side; `cutout` sets a square of half a side,
 cut at the border, to 0; `flip` turns half of the images; `scale` and `rotate` as dsa.py, whose numbers these are.
+
+`idc` is what IDC's release makes of that strategy for CIFAR-10: every batch is recoloured, then goes through one of
+crop, scale and rotate. Flips are a recipe's own there, and cutout gives way to CutMix.
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ from raydistill.seeding import generator
 
 PARTS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 PUBLISHED = "_".join(PARTS)
+IDC, OF_IDC = "idc", ("crop", "scale", "rotate")
 HOLE = 0.5  # of a side
 
 
 def parts_of(strategy: str) -> list[str]:
-    """Its augmentations. Raises ValueError for a name that is none, or comes twice."""
+    """Those of which a batch goes through one. Raises ValueError for a name that is none, or comes twice."""
+    if strategy == IDC:
+        return list(OF_IDC)
     parts = strategy.split("_")
     unknown = [part for part in parts if part not in PARTS]
     if unknown or len(set(parts)) < len(parts):
@@ -60,6 +66,13 @@ def draw_strategic(n: int, size: int, *key: object) -> Strategic:
 def draw_part(parts: Sequence[str], *key: object) -> str:
     """Which of them a batch goes through."""
     return parts[int(generator("augment.dsa.part", *key).integers(len(parts)))]
+
+
+def augmented(x: Tensor, strategy: str, drawn: Strategic, *key: object) -> Tensor:
+    """x (n, 3, S, S) normalised, by a strategy; (key) decides the part."""
+    if strategy == IDC:
+        x = strategic(x, "color", drawn)
+    return strategic(x, draw_part(parts_of(strategy), *key), drawn)
 
 
 def strategic(x: Tensor, part: str, drawn: Strategic) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from raydistill import registry
 from raydistill.config import EvaluateConfig, ProtocolConfig
 from raydistill.errors import BadInput
-from raydistill.evaluation.dsa_strategy import parts_of
+from raydistill.evaluation.dsa_strategy import IDC, parts_of
 from raydistill.evaluation.zca import LARGEST
 
 # What stood for them before.
@@ -37,7 +37,7 @@ class Recipe:
 
     Augmentation in this order: patches x patches shuffle (1 = off); random resized crop of at least `crop_scale` of the
     area (1 = none); flip; a shift by up to `shift` of a side, black beyond the border; brightness, contrast and
-    saturation jitter in random order; PCA lighting; `dsa` (dsa.py), or a strategy (dsa_strategy.py); CutMix for a share
+    saturation jitter in random order; PCA lighting; `dsa`, a strategy (dsa_strategy.py); CutMix for a share
     `cutmix` of the batches, its image's share drawn from Beta(beta, beta). Colours are centred and scaled by the
     `statistics` of a data set; with `zca` all images are whitened first (zca.py), and not centred or scaled.
     `labels`: "hard", "teacher" (every mixed batch on the fly) or "stored" (per image and view; `views` of each).
@@ -118,16 +118,18 @@ def resolve(config: ProtocolConfig, setting: Setting) -> Recipe:
     if config.visits is not None:
         epochs = -(-visits // images)
     resolved = replace(base, **overrides(config), epochs=epochs, visits=visits, image_size=config.image_size)
-    if isinstance(resolved.dsa, str):
-        _check_strategy(resolved.dsa)
+    if resolved.dsa is not False:
+        resolved = replace(resolved, dsa=_strategy(resolved.dsa))
     if resolved.zca:
         resolved = _whitening(resolved)
     return replace(resolved, views=min(resolved.views, epochs) if resolved.labels == "stored" else 0)
 
 
-def _check_strategy(strategy: str) -> None:
+def _strategy(dsa: bool | str) -> str:
+    strategy = IDC if dsa is True else str(dsa)
     try:
         parts_of(strategy)
+        return strategy
     except ValueError as e:
         raise BadInput(f"evaluate.protocol.dsa: {e}; true is IDC's") from None
 
@@ -196,7 +198,7 @@ def describe(recipe: Recipe) -> str:
         f"shifts by up to {r.shift:g} of a side" if r.shift else "",
         f"colour jitter {r.jitter:g}" if r.jitter else "",
         f"PCA lighting {r.lighting:g}" if r.lighting else "",
-        "DSA" if r.dsa is True else f"DSA, {r.dsa}" if r.dsa else "",
+        "DSA as IDC" if r.dsa == IDC else f"DSA, {r.dsa}" if r.dsa else "",
         f"CutMix {r.cutmix:g}" if r.cutmix else "",
     ]
     kind = {"sgd": "SGD", "adamw": "AdamW", "adam": "Adam"}[r.optimiser]
