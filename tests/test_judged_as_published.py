@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from pathlib import Path
@@ -12,11 +13,14 @@ import pytest
 import torch
 from test_exporters import CLASSES, original
 from test_exporters import run as run  # the fixture
-from test_foreign import find, folders, refused
+from test_foreign import THREE, find, folders, refused
 
+from raydistill import config as configuration
 from raydistill.config import SourceConfig
 from raydistill.errors import BadInput
+from raydistill.evaluation.colour import STATISTICS
 from raydistill.exporters.write import export
+from raydistill.results import reporting
 from raydistill.sources.base import open_splits
 from raydistill.sources.images import decode
 from raydistill.stages.syntheses import ingest
@@ -78,7 +82,6 @@ class TestTensors:
         images = {"bytes": pixels, "floats": pixels / 255, "normalised": (pixels / 255 - 0.5) / 0.25}[kind]
         mine = self.tensors(tmp_path / "mine", images, form)
         if kind == "normalised":
-            assert "if they were normalised, normalisation.json beside them" in refused(mine)
             (mine / "normalisation.json").write_text('{"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}')
         judged = find(mine)
         assert judged.listing.labels.tolist() == [2, 0, 1]
@@ -101,6 +104,70 @@ class TestTensors:
         mine = self.tensors(tmp_path / "mine", torch.zeros(3, 3, 8, 8))
         torch.save({"run": Path}, mine / "images_best.pt")
         assert "save tensors and nothing else" in refused(mine)
+
+
+class TestNormalisedTensors:
+    """Without normalisation.json they are taken as what the protocol does to images, if they look like it."""
+
+    @staticmethod
+    def photographs() -> torch.Tensor:
+        """Plain values (3, 3, 16, 16) in 256 levels, of the mean and deviation that photographs have."""
+        values = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.45
+        return (values.clamp(0, 1) * 255).round() / 255
+
+    @staticmethod
+    def judged(root: Path, images: torch.Tensor, *keys: str) -> ingest.JudgedFolder:
+        TestTensors().tensors(root, images)
+        return ingest.find(configuration.load("quickstart", [f"evaluate.images={root}", *keys]), THREE)
+
+    @pytest.mark.parametrize(("protocol", "by", "whose"), [("hard", "imagenet", "ImageNet"), ("dsa", "cifar", "CIFAR")])
+    def test_are_the_images_before_the_protocols_own_normalisation(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: str, by: str, whose: str
+    ) -> None:
+        plain = self.photographs()
+        mean, std = (torch.tensor(three)[:, None, None] for three in STATISTICS[by])
+        judged = self.judged(tmp_path / "mine", (plain - mean) / std, f"evaluate.protocol.name={protocol}")
+        assert f"taken as by {whose}'s mean and deviation, as protocol {protocol} does" in judged.note
+        assert judged.note in capsys.readouterr().err and "cut" not in judged.note
+        ids = judged.listing.ids.to_pylist()
+        for data, image in zip(ingest.open_source(judged.source).read("train", ids), plain, strict=True):
+            assert np.array_equal(decode(data, 16, 1000), (image * 255).round().byte().permute(1, 2, 0))
+
+    def test_what_is_cut_is_counted_whether_it_was_said_or_not(self, tmp_path: Path) -> None:
+        normal = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        mean, std = (torch.tensor(three)[:, None, None] for three in STATISTICS["imagenet"])
+        plain = normal * std + mean
+        cut = ((plain * 255 < -0.5) | (plain * 255 > 255.5)).double().mean()
+        share = f"{100 * cut:.2g} % of their values lay outside 0 to 1 and"
+        assert self.judged(tmp_path / "mine", normal).note.endswith(f"{share} were cut")
+        told = json.dumps(dict(zip(("mean", "std"), STATISTICS["imagenet"], strict=True)))
+        (tmp_path / "mine" / "normalisation.json").write_text(told)
+        assert find(tmp_path / "mine").note == f"once the normalisation was taken back, {share} were cut"
+
+    @pytest.mark.parametrize("of", ["from -1 to 1", "whitened", "of 0 to 255", "of 0 to 1 and a little more"])
+    def test_that_may_be_otherwise_are_refused_with_a_remedy_that_works(self, tmp_path: Path, of: str) -> None:
+        plain, mine = self.photographs(), tmp_path / "mine"
+        images = {
+            "from -1 to 1": 2 * plain - 1,
+            "whitened": 1.3 * (plain - 0.5),
+            "of 0 to 255": 255 * plain,
+            "of 0 to 1 and a little more": 1.3 * plain,
+        }[of]
+        TestTensors().tensors(mine, images)
+        assert "if they were normalised, normalisation.json beside them" in refused(mine)
+        mean, std = {"from -1 to 1": (0.5, 0.5), "of 0 to 255": (0, 1 / 255)}.get(of, (0.5, 1 / 1.3))
+        (mine / "normalisation.json").write_text(json.dumps({"mean": [mean] * 3, "std": [std] * 3}))
+        find(mine)
+
+    def test_are_no_matter_for_whitening(self, tmp_path: Path) -> None:
+        """An evaluation that whitens shows no values as they are."""
+        keys = ["evaluate.protocol.name=dsa", "evaluate.protocol.zca=true"]
+        with pytest.raises(BadInput, match="if they were normalised"):
+            self.judged(tmp_path / "mine", torch.randn(3, 3, 16, 16), *keys)
+
+    def test_the_page_says_it_too(self, tmp_path: Path) -> None:
+        judged = self.judged(tmp_path / "mine", torch.randn(3, 3, 16, 16))
+        assert reporting.on_judged(judged) == [f"mine: {judged.note}"]
 
 
 class TestOurOwnTensors:

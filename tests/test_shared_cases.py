@@ -33,7 +33,7 @@ SAYS: dict[str, tuple[int, str | None]] = {
     "31-wds-dotted-input-jpg": (2, "a key ends at the first dot"),
     "34-wds-json-class-key": (0, None),
     "35-wds-folder-per-class": (0, "n01440764 6"),
-    "48-judge-pt-tensors": (2, "normalisation.json"),
+    "48-judge-pt-tensors": (0, "taken as by ImageNet's mean and deviation"),
     "49-judge-rded-folders": (2, "an order.txt beside them"),
     "51-judge-flat-class-in-name": (2, "no images sorted by class"),
     "59-nas-thumbnails-in-class": (0, "a/@eaDir/ and 2 more"),

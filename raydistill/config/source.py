@@ -8,6 +8,8 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from raydistill.config.base import Fraction, Section, class_list, class_lists
 
+Channels = tuple[tuple[float, float, float], tuple[float, float, float]]  # means and deviations
+
 
 class SourceConfig(Section):
     """Where the images come from."""
@@ -57,6 +59,7 @@ class SourceConfig(Section):
     ] = 50_000_000
 
     _in_cache: tuple[str, str] | None = PrivateAttr(default=None)  # the id, and its folder in the hub's cache
+    _normalisation: Channels | None = PrivateAttr(default=None)  # of tensors beside which nothing is said
 
     @property
     def folder(self) -> str | None:
@@ -72,6 +75,17 @@ class SourceConfig(Section):
         """The same of a data set of the hub, which lies in `folder` and is of `commit`."""
         config = self.model_copy(update={"revision": commit})
         config._in_cache = (str(self.path), folder)
+        return config
+
+    @property
+    def normalisation(self) -> Channels | None:
+        """Mean and standard deviation of the channels that tensors are taken to be normalised by."""
+        return self._normalisation
+
+    def normalised_by(self, statistics: Channels) -> SourceConfig:
+        """The same of tensors that are taken to be normalised by these."""
+        config = self.model_copy()
+        config._normalisation = statistics
         return config
 
     @field_validator("classes", mode="before")

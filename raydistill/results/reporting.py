@@ -40,6 +40,7 @@ from raydistill.sources.images import decode, png
 from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation.trainer import body
 from raydistill.stages.renew import fresh, renew
+from raydistill.stages.syntheses.ingest import JudgedFolder
 from raydistill.state import Results, images_per_class, source_name
 from raydistill.store import faults, schemas
 from raydistill.store.location import Location
@@ -159,6 +160,14 @@ def data(done: Results, judged: Judgement, flat: Mapping[str, float], atoms: Seq
     )
 
 
+def on_judged(folder: JudgedFolder) -> list[str]:
+    """What a reader must know of how the images of others were published."""
+    notes = [f"{folder.name}: {folder.note}"] if folder.note else []
+    if folder.levels is not None:
+        notes.append(f"{folder.name} was published whitened: its images are no photographs, and metrics say nothing")
+    return notes
+
+
 def notes_on(done: Results, judged: Judgement) -> list[str]:
     """What a reader must know of the images and of how they were judged."""
     c, classes = done.prepared.config, done.prepared.splits.train.classes
@@ -166,11 +175,7 @@ def notes_on(done: Results, judged: Judgement) -> list[str]:
     notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
     devices = sorted(set().union(*(s.devices() for s in done.syntheses.values())))
     notes.append("Images were made on: " + ", ".join(devices))
-    judged_set = done.prepared.judged
-    if judged_set is not None and judged_set.levels is not None:
-        notes.append(
-            f"{judged_set.name} was published whitened: its images are no photographs, and metrics say nothing"
-        )
+    notes += [] if done.prepared.judged is None else on_judged(done.prepared.judged)
     for name_of in done.syntheses:
         if (size := sample_size(done, name_of)) is not None:
             notes.append(f"{name_of}: images weigh unequally, and vary as {size:.3g} of equal weight in a class would")

@@ -15,6 +15,7 @@ import torch
 
 from raydistill import strict_json
 from raydistill.config import SourceConfig
+from raydistill.config.source import Channels
 from raydistill.errors import BadInput, one_line
 from raydistill.identity import digest
 from raydistill.registry import register
@@ -26,6 +27,10 @@ from raydistill.store.location import Location
 # {"mean": [R, G, B], "std": [R, G, B]} of images that were normalised, or {"whitened": true} of those that ZCA was.
 NORMALISATION = "normalisation.json"
 LARGEST = 2**33  # bytes of a file, which is read whole
+HALF_A_LEVEL = 0.5 / 255
+# What tells images that were normalised and say nothing of it: of their values so many are no plain pixels', and hardly
+# any are none once it is taken back. Photographs that are normalised deviate by about 1, whitened ones by about 0.25.
+LEAST_OUTSIDE, MOST_OUTSIDE, LEAST_DEVIATION = 0.25, 0.1, 0.5
 
 
 def is_tensors(name: str) -> bool:
@@ -37,6 +42,8 @@ def is_tensors(name: str) -> bool:
 class Tensors:
     """Images (N, 3, H, W): uint8, or floats of 0 to 1, or what normalisation.json says. Labels (N,).
 
+    Without that file they are as `config.normalisation` has it, if that is known.
+
     Whitened images are kept in 256 levels from their lowest value to their highest (`whitened_levels`).
 
     The class id of a label is its number. There is one split, by whatever name, so it is no source of a run.
@@ -45,7 +52,7 @@ class Tensors:
     judged_only = True
 
     def __init__(self, config: SourceConfig) -> None:
-        self.path = required_path(config)
+        self.path, self.normalisation = required_path(config), config.normalisation
 
     def list(self, split: str) -> Listing:
         """Images in the order of the file. Raises BadInput for files, shapes, types or ranges that do not fit."""
@@ -63,7 +70,8 @@ class Tensors:
     def _load(self) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (N, H, W, 3) and int64 (N,)."""
         root, images, labels = self.arrays()
-        return np.ascontiguousarray(_pixels(root, images).transpose(0, 2, 3, 1)), labels.astype(np.int64)
+        pixels = _pixels(root, images, self.normalisation).transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(pixels), labels.astype(np.int64)
 
     def arrays(self) -> tuple[Location, np.ndarray, np.ndarray]:
         """Where they lie, images (N, 3, H, W) as they were saved and labels (N,)."""
@@ -80,6 +88,7 @@ class Tensors:
         if (
             images.ndim != 4
             or images.shape[1] != 3
+            or not images.size
             or labels.shape != images.shape[:1]
             or labels.dtype.kind not in "iu"
         ):
@@ -149,23 +158,58 @@ def _read(location: Location) -> Any:
         raise BadInput(f"{location} cannot be read: {one_line(e)[:120]}; save tensors and nothing else") from None
 
 
-def _pixels(root: Location, images: np.ndarray) -> np.ndarray:
-    """uint8 of the same shape."""
+def looks_normalised(images: np.ndarray, by: Channels) -> bool:
+    """Whether images that say nothing are those that this mean and deviation normalised, and nothing else."""
+    if images.dtype.kind != "f" or not np.isfinite(images).all() or np.abs(images).max() <= 1:  # or from -1 to 1
+        return False
+    plain = _plain(images, by)
+    return bool(
+        images.std() >= LEAST_DEVIATION and _outside(images) >= LEAST_OUTSIDE and _outside(plain) <= MOST_OUTSIDE
+    )
+
+
+def share_cut(config: SourceConfig) -> float:
+    """The share of values that are no pixels once the normalisation is taken back, and become 0 or 1."""
+    root, images, _ = Tensors(config).arrays()
+    by = _channels(root, _normalisation(root)) or config.normalisation
+    return 0.0 if by is None or images.dtype.kind != "f" else _outside(_plain(images, by))
+
+
+def _plain(images: np.ndarray, by: Channels) -> np.ndarray:
+    """float32 (N, 3, H, W), the normalisation taken back."""
+    mean, std = (np.array(three, np.float32).reshape(1, 3, 1, 1) for three in by)
+    return np.asarray(images.astype(np.float32) * std + mean)
+
+
+def _outside(values: np.ndarray) -> float:
+    """The share of values that are not from 0 to 1, by more than what rounding to 256 levels takes away."""
+    return float(np.mean((values < -HALF_A_LEVEL) | (values > 1 + HALF_A_LEVEL)))
+
+
+def _channels(root: Location, said: dict[str, Any]) -> Channels | None:
+    """Mean and deviation by normalisation.json; None of whitened images, and without that file. Raises BadInput."""
+    if not said or said.get("whitened") is True:
+        return None
+    try:
+        (r, g, b), (s, t, u) = (map(float, said[key]) for key in ("mean", "std"))
+    except (ValueError, KeyError, TypeError) as e:
+        raise BadInput(
+            f'{root / NORMALISATION} must hold "mean" and "std", three numbers each, or "whitened": true '
+            f"({one_line(e)[:60]})"
+        ) from None
+    return (r, g, b), (s, t, u)
+
+
+def _pixels(root: Location, images: np.ndarray, assumed: Channels | None) -> np.ndarray:
+    """uint8 of the same shape; normalised as `assumed` where normalisation.json says nothing."""
     if images.dtype == np.uint8:
         return images
     values, said = images.astype(np.float32), _normalisation(root)
     if said.get("whitened") is True:
         low, high = _range(images)
         return np.round((values - low) / (high - low) * 255).astype(np.uint8)
-    if said:
-        try:
-            mean, std = (np.array(said[key], np.float32).reshape(1, 3, 1, 1) for key in ("mean", "std"))
-        except (ValueError, KeyError, TypeError) as e:
-            raise BadInput(
-                f'{root / NORMALISATION} must hold "mean" and "std", three numbers each, or "whitened": true '
-                f"({one_line(e)[:60]})"
-            ) from None
-        values = np.where(np.isfinite(values), np.clip(values * std + mean, 0, 1), np.nan)
+    if (by := _channels(root, said) or assumed) is not None:
+        values = np.where(np.isfinite(values), np.clip(_plain(images, by), 0, 1), np.nan)
     low, high = float(values.min()), float(values.max())
     if not (images.dtype.kind == "f" and 0 <= low <= high <= 1):
         raise BadInput(

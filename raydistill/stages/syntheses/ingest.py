@@ -36,7 +36,7 @@ from raydistill.sources.tree import hidden
 from raydistill.sources.weights import read_weights
 from raydistill.stages.latents.encode import encode_all
 from raydistill.stages.runner import Stage
-from raydistill.stages.syntheses import numbers
+from raydistill.stages.syntheses import normalised, numbers
 from raydistill.stages.syntheses.sample import Slots, commit
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
@@ -61,7 +61,8 @@ class JudgedMethod(Method):
 class JudgedFolder:
     """The folder's images: labels (N,) of `listing` index the training classes; weights (N,) float64.
 
-    `levels`: of images that are whitened, what their darkest and brightest pixels stand for.
+    `levels`: of images that are whitened, what their darkest and brightest pixels stand for. `note`: what became of
+    images that were normalised; empty of others.
     """
 
     name: str
@@ -69,6 +70,7 @@ class JudgedFolder:
     listing: Listing
     weights: np.ndarray
     levels: tuple[float, float] | None = None
+    note: str = ""
 
     @property
     def ipc(self) -> int:
@@ -87,6 +89,7 @@ def find(config: Config, classes: Sequence[ClassInfo]) -> JudgedFolder:
     try:
         check_ours(_root(folder))
         source = _layout(folder, config.source)
+        source, note = normalised.settle(config, source, len(classes)) if source.kind == "tensors" else (source, "")
         images = _list(source)
         listing = _match(images, classes, _class_ids(folder, source, images.classes, classes))
         weights = read_weights(source, listing)
@@ -99,8 +102,10 @@ def find(config: Config, classes: Sequence[ClassInfo]) -> JudgedFolder:
     low, high = int(listing.counts.min()), int(listing.counts.max())
     each = f"{high}" if low == high else f"{low} to {high}"
     say("images", f"{len(listing)} images of {side} in {len(classes)} classes, {each} per class, from {folder}")
+    if note:
+        say("images", note)
     weights = np.ones(len(listing)) if weights is None else weights
-    return JudgedFolder(_name(folder), source, listing, weights, levels)
+    return JudgedFolder(_name(folder), source, listing, weights, levels, note)
 
 
 def _name(folder: str) -> str:
