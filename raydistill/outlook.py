@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from raydistill.progress import Advanced, Event, Finished, Retried, Skipped, Started, clock
+from raydistill.progress import Advanced, Event, Finished, Retried, Skipped, Started, Tried, clock
 
 AFTER_S = 10.0  # a run that ends sooner needs no plan, which takes a second to count
 
@@ -49,19 +49,62 @@ class Expected:
     seconds: float
     parts: int = 1
 
+    def joined(self, other: Expected) -> Expected:
+        """With another stage of the same name."""
+        return replace(
+            self,
+            total=self.total + other.total,
+            seconds=self.seconds + other.seconds,
+            parts=self.parts + other.parts,
+        )
+
 
 @dataclass(frozen=True)
 class Overall:
-    """The `stage`th `of` so many; `share` of the planned seconds is done; `left` seconds, None while nobody knows."""
+    """The `stage`th `of` so many; `share` of the planned seconds is done; `left` seconds, None while nobody knows.
+
+    `where` says the first two in words.
+    """
 
     stage: int
     of: int
     share: float
     left: float | None
+    where: str = "stage {} of {}"
 
     def text(self) -> str:
         time_left = "" if self.left is None else f", about {clock(self.left)} left"
-        return f"stage {self.stage} of {self.of}, {int(100 * self.share)} % of the work{time_left}"
+        return f"{self.where.format(self.stage, self.of)}, {int(100 * self.share)} % of the work{time_left}"
+
+
+@dataclass(frozen=True)
+class SweepNews:
+    """How far a sweep was at `as_of`: `trials` and `sets` that are known, of how many. `counted` of the sets were not
+    found finished, and took `seconds`."""
+
+    trials: int
+    of: int
+    sets: int
+    of_sets: int
+    as_of: float
+    counted: int = 0
+    seconds: float = 0.0
+
+    def after(self, event: Tried, now: float, worked: bool) -> SweepNews:
+        """`worked`: whether anything had to be done for what is known now."""
+        counted, seconds = self.counted, self.seconds
+        if worked:
+            counted, seconds = counted + event.sets - self.sets, seconds + now - self.as_of
+        return SweepNews(event.trials, event.of, event.sets, event.of_sets, now, counted, seconds)
+
+    def overall(self, now: float) -> Overall | None:
+        """None once all is known."""
+        if self.sets >= self.of_sets:
+            return None
+        left = None
+        if self.counted:
+            left = max(0.0, (self.of_sets - self.sets) * self.seconds / self.counted - (now - self.as_of))
+        return Overall(self.trials, self.of, self.sets / self.of_sets, left, "{} of {} trials done")
 
 
 def overall(
@@ -110,10 +153,11 @@ class Outlook:
         self.since = time.time()
         self.stages: list[StageNews] = []
         self.skipped: list[str] = []
+        self.sweep: SweepNews | None = None
         self.expected: Sequence[Expected] | None = None
         self._expect, self._counting = expect, threading.Lock()
         self._lock = threading.Lock()
-        self._last = self.since
+        self._last, self._begun = self.since, 0
 
     def __call__(self, event: Event) -> None:
         now = time.time()
@@ -131,6 +175,10 @@ class Outlook:
                 case Finished():
                     state = "finished" if event.whole else "stopped"
                     self._change(event.stage, lambda s: replace(s, ended=now, state=state))
+                case Tried():
+                    before = self.sweep or SweepNews(0, event.of, 0, event.of_sets, now)
+                    self.sweep = before.after(event, now, len(self.stages) > self._begun)
+                    self._begun = len(self.stages)
 
     def _change(self, stage: str, change: Callable[[StageNews], StageNews]) -> None:
         """Of several of one name the one that began last and works; a pool knows `sample`, not `sample mgd3`."""
@@ -152,8 +200,9 @@ class Outlook:
     def overall(self) -> Overall | None:
         expected = self.plan()
         with self._lock:
-            stages, skipped = tuple(self.stages), tuple(self.skipped)
-        return overall(expected, stages, skipped, time.time())
+            stages, skipped, sweep = tuple(self.stages), tuple(self.skipped), self.sweep
+        now = time.time()
+        return overall(expected, stages, skipped, now) if sweep is None else sweep.overall(now)
 
     def due(self, seconds: float) -> bool:
         """Whether it was last so so long ago: for those that say a line now and then."""

@@ -100,7 +100,17 @@ class Queued:
     workers: int
 
 
-Event = Skipped | Started | Advanced | Finished | Measured | Committed | Retried | Queued
+@dataclass(frozen=True)
+class Tried:
+    """So many trials of a sweep are known, and of the sets that it draws and trains on in all, finals counted."""
+
+    trials: int
+    of: int
+    sets: int
+    of_sets: int
+
+
+Event = Skipped | Started | Advanced | Finished | Measured | Committed | Retried | Queued | Tried
 Listener = Callable[[Event], None]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
 _outlook: ContextVar[Outlook | None] = ContextVar("outlook", default=None)

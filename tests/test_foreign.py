@@ -25,6 +25,7 @@ from raydistill.exporters.write import export
 from raydistill.models.vae import VaeSpec
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
+from raydistill.planning import ahead
 from raydistill.sources.base import ClassInfo
 from raydistill.sources.images import decode
 from raydistill.stages import runner
@@ -281,7 +282,11 @@ def test_a_whole_run_judges_it_beside_the_baselines(tmp_path: Path, monkeypatch:
         "evaluate.protocol.visits": 32, "evaluate.protocol.evaluations": 1, "run_dir": tmp_path / "run",
         "source.kind": "imagefolder", "source.path": write_digits(tmp_path / "real", train=3, val=1),
     })  # fmt: skip
-    done = job.run(prepare(config), "report", runner.serial)
+    prepared = prepare(config)
+    done = job.run(prepared, "report", runner.serial)
+    heard = json.loads((tmp_path / "run" / "logs" / "news.json").read_text())["stages"]
+    planned = {e.stage: e.total for e in ahead.expected(prepared, "report")}
+    assert {s["stage"]: s["total"] for s in heard} == planned and planned["import mine"] == 20
     assert list(done.syntheses) == ["mine", "random", "kmeans"]
     assert {s.rows for s in done.syntheses.values()} == {20}
     metrics = json.loads((tmp_path / "run" / "result.json").read_text())

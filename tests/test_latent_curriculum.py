@@ -46,7 +46,7 @@ def fitted() -> Iterator[list[str]]:
 def test_no_student_is_trained_and_the_best_latents_are_kept(root: Path, fitted: list[str]) -> None:
     p = prepared(root, learnability=LATENT)
     made, began = grown(p)
-    assert fitted == [] and [name for name in began if name.startswith("judge")] == ["judge reference", "judge current"]
+    assert fitted == [] and [name for name in began if name.startswith("judge")] == ["judge reference", "judge lgd 1"]
     steps, v = Steps(p, serial), p.variants[0]
     seed = DistilledSet(made.parts[:1])
     specs = {role: curriculum.of_latents(steps, v, of, role) for role, of in ((REFERENCE, None), (CURRENT, seed))}

@@ -20,7 +20,7 @@ from raydistill import progress as terminal
 from raydistill.outlook import Expected, Outlook, Overall, StageNews, overall
 from raydistill.pipeline.preflight import prepare
 from raydistill.planning import ahead
-from raydistill.progress import Progress, Started, listening, say, within
+from raydistill.progress import Progress, Started, Tried, listening, say, within
 from raydistill.results.news import Reporter
 from raydistill.results.status import status
 from raydistill.stages import runner
@@ -112,6 +112,42 @@ class TestCounting:
         assert Outlook(fails).overall() is None and Outlook(fails).expected is None
         monkeypatch.setattr(outlooks, "AFTER_S", 0.0)
         assert Outlook(fails).plan() == ()
+
+
+class TestSweep:
+    def test_trials_go_on_as_those_before_and_what_was_found_finished_says_nothing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = [0.0]
+        monkeypatch.setattr(outlooks.time, "time", lambda: now[0])
+        heard = Outlook()
+        heard(Tried(0, 8, 0, 30))
+        assert heard.overall() == Overall(0, 8, 0.0, None, "{} of {} trials done")
+        now[0] = 2.0
+        heard(Tried(2, 8, 4, 30))  # by an earlier run
+        assert heard.overall() == Overall(2, 8, 4 / 30, None, "{} of {} trials done")
+        heard(Started("sample sets", "images", 9, 0))
+        now[0] = 42.0
+        heard(Tried(4, 8, 8, 30))
+        now[0] = 45.0
+        whole = heard.overall()
+        assert whole is not None and whole.left == pytest.approx(22 * 40 / 4 - 3)
+        assert whole.text() == "4 of 8 trials done, 26 % of the work, about 3m37s left"
+        heard(Tried(8, 8, 30, 30))
+        assert heard.overall() is None
+
+    def test_status_says_it(self, tmp_path: Path) -> None:
+        RunDir(str(tmp_path / "run")).claim()
+        root = Location.of(str(tmp_path / "run"))
+        reporter = Reporter(root)
+        reporter(Started("encode", "images", 100, 50))
+        reporter(Tried(2, 8, 4, 30))
+        reporter.write()
+        with hold(root, "run_dir", "0" * 16):
+            assert "\noverall: 2 of 8 trials done, 13 % of the work" in status(str(root))
+        tree = json.loads((root / "logs/news.json").read())
+        (root / "logs/news.json").write(json.dumps(tree | {"sweep": {"trials": "2"}}).encode())
+        assert "nobody is at work" in status(str(root))
 
 
 class TestShowing:

@@ -256,7 +256,7 @@ def test_bad_input_is_one_line(tmp_path: Path, refused: Callable[..., str]) -> N
         (["--cluster", file, "--dry-run"], "exclude each other"),
         (["--cluster", file, "--config", "nette128"], "source.path is not given"),
         (["--cluster", file, "--config", "imagenet1k", "generator.path=a/b"], "known of ImageNet alone"),
-        (["--cluster", file, "method=lgd", "ipc=4"], "does not count method lgd"),
+        (["--cluster", file, "method=lgd", "ipc=1"], "ipc=1 is a single increment of 1"),
     ]
     for words, says in cases:
         line = refused("plan", *words) if words else ""

@@ -47,6 +47,9 @@ def test_the_winner_is_measured_again_and_tested_once_beside_the_default(fits: l
     seeds = [{r["seed"] for r in m["trainings"]} for m in (body["default"], *body["trials"], *body["again"])]
     assert seeds == [{0, 1}] * 7 + [{2, 3}] * 2
     assert fits == [6, 4, 4, 6, 4], "default and two trials, twice two trials, three again, two on the test images"
+    news = json.loads((tmp_path / "run" / "logs" / "news.json").read_text())["sweep"]
+    counts = {key: news[key] for key in ("trials", "of", "sets", "of_sets", "counted")}
+    assert counts == {"trials": 6, "of": 6, "sets": 20, "of_sets": 24, "counted": 20}, "all but those of the test"
     best = load(str(tmp_path / "run" / "best.yaml"))
     assert best.guidance.scale == body["winner"]["values"]["guidance.scale"]
     assert best.source.search_split == 0 and best.tune == Config().tune and best.run_dir == "runs/best"

@@ -33,10 +33,12 @@ class Lesson:
         return planned(self.config, run, self.trained_on, splits, self.student, self.seed)
 
 
-def train_all(lessons: Sequence[Lesson], run: RunDir, splits: Splits, prove: Callable[[], None]) -> None:
-    """`train` of several in one fit, side by side. Their configurations may differ in how long is trained."""
+def train_all(
+    lessons: Sequence[Lesson], run: RunDir, splits: Splits, prove: Callable[[], None], name: str = "evaluate"
+) -> None:
+    """`train` of several in one fit, side by side, shown under this name. They may differ in how long is trained."""
     config, every = keeping(lessons[0].config), [lesson.planned(run, splits) for lesson in lessons]
-    students.train_missing(config, run, every, splits.train, splits.test, prove)
+    students.train_missing(config, run, every, splits.train, splits.test, prove, name=name)
 
 
 def train(

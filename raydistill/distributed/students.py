@@ -180,30 +180,34 @@ def train_missing(
     test: Listing,
     prove: Callable[[], None],
     teaching: Teaching | None = None,
+    name: str = "evaluate",
 ) -> float:
-    """Brings these trainings to their manifests, and their weights to theirs if they are kept. Returns the seconds."""
+    """Brings these trainings to their manifests, and their weights to theirs if they are kept. Returns the seconds.
+
+    They are shown as the stage `name`.
+    """
     checkpoints = run.root / "checkpoints"
     left = unfinished(config, run, every)
     if len(left) < len(every):
-        say("evaluate", f"{len(every) - len(left)} of {len(every)} trainings found finished")
+        say(name, f"{len(every) - len(left)} of {len(every)} trainings found finished")
     start, networks = time.monotonic(), [t.checkpoint(checkpoints) for t in every if config.evaluate.keep_weights]
     todo = [t for t in left if KEY not in t.artifact.records() or lacks(config, t.checkpoint(checkpoints))]
     if todo:
         logs = run.root / "logs"
         job = Job(tuple(todo), config.source, train, test, config.evaluate, logs, checkpoints, teaching)
-        with Progress("evaluate", "trainings", len(todo)) as progress:
+        with Progress(name, "trainings", len(todo)) as progress:
             fit(job, run, config.ray, prove, progress)
             progress.advance(len(todo) - progress.done)  # those that were not seen to finish
     elif left:
-        say("evaluate", f"{len(left)} trainings were finished before; their manifests are written again")
+        say(name, f"{len(left)} trainings were finished before; their manifests are written again")
     for network in networks:
         network.seal()
     manifests = [t.artifact.seal([KEY]) for t in left]
     for t, network in zip(every, networks, strict=False):
-        say("evaluate", f"{t.label} is kept: {network.path}")
+        say(name, f"{t.label} is kept: {network.path}")
     left_out = sorted({b for m in manifests for b in m.records[0].meta.get("left_out", [])})
     if left_out:
-        say("evaluate", f"{len(left_out)} broken images were left out (first: {left_out[0]})")
+        say(name, f"{len(left_out)} broken images were left out (first: {left_out[0]})")
     return time.monotonic() - start if todo else 0.0
 
 

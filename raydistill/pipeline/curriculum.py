@@ -15,7 +15,7 @@ from raydistill.methods.lgd import judged_by_latents
 from raydistill.methods.resolve import Growth, Variant
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.latent_classifier import LatentClassifierSpec
-from raydistill.pipeline.steps import Steps
+from raydistill.pipeline.steps import Steps, shown
 from raydistill.stages.evaluation import latent_judge, teacher, trainer, trainings
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import Training
@@ -32,7 +32,8 @@ def grow(steps: Steps, v: Variant) -> tuple[DistilledSet, list[Training]]:
     needed, latents = judging(growth), judged_by_latents(v.config)
     judges: dict[str, ClassifierSpec | LatentClassifierSpec] = {}
     if needed == {CURRENT, REFERENCE} and growth.how.reference == "trained" and not latents:
-        steps.classifiers([reference_lesson(steps, growth), current_lesson(v, distilled, 1)])  # in one fit
+        lessons = [reference_lesson(steps, growth), current_lesson(v, distilled, 1)]
+        steps.classifiers(lessons, shown("judge", v, 1))  # in one fit
     if REFERENCE in needed:
         judges[REFERENCE] = of_latents(steps, v, None, REFERENCE) if latents else reference(steps, growth)
     for i in range(1, growth.count(v.config.ipc)):
@@ -67,9 +68,9 @@ def of_latents(steps: Steps, v: Variant, distilled: DistilledSet | None, role: s
         how.training_seed,
         v.config.sample,
     )
-    sealed = steps.run_stage(stage, f"judge {role}")
-    share, tested = latent_judge.accuracy(sealed)
     parts = 0 if distilled is None else len(distilled.parts)
+    sealed = steps.run_stage(stage, shown("judge", v, parts) if parts else "judge reference")
+    share, tested = latent_judge.accuracy(sealed)
     on = f"{parts} increment{'s' if parts > 1 else ''}" if parts else "all real latents"
     learned(f"a classifier of latents on {on}", share, tested, 1 / len(classes), steps, role, "latents held out")
     return latent_judge.spec(stage.work, sealed, role)  # type: ignore[arg-type]
@@ -78,15 +79,14 @@ def of_latents(steps: Steps, v: Variant, distilled: DistilledSet | None, role: s
 def current(steps: Steps, v: Variant, distilled: DistilledSet, increments: int) -> tuple[ClassifierSpec, Training]:
     """The student of the set so far, trained from scratch."""
     lesson = current_lesson(v, distilled, increments)
-    ((path, training),) = steps.classifiers([lesson])
+    ((path, training),) = steps.classifiers([lesson], shown("judge", v, increments))
     judged(f"{lesson.student} on {increments} increment{'s' if increments > 1 else ''}", training, steps)
     return ClassifierSpec(path, key=CURRENT), training
 
 
 def current_lesson(v: Variant, distilled: DistilledSet, increments: int) -> Lesson:
     assert v.growth is not None
-    how = v.growth.how
-    config = of_student(v.config.model_copy(update={"ipc": increments * how.increment}), how)
+    how, config = v.growth.how, of_current(v, increments)
     return Lesson(config, SetRef.of(f"{v.config.method} {increments}", distilled), how.student, how.training_seed)
 
 
@@ -105,10 +105,21 @@ def reference(steps: Steps, growth: Growth) -> ClassifierSpec:
 
 
 def reference_lesson(steps: Steps, growth: Growth) -> Lesson:
-    how = growth.how
-    e = growth.next.config.evaluate.model_copy(update={"full_epochs": how.reference_epochs})
-    config = of_student(growth.next.config.model_copy(update={"evaluate": e}), how)
+    how, config = growth.how, of_reference(growth)
     return Lesson(config, SetRef.full(steps.prepared.splits.train), how.student, how.training_seed)
+
+
+def of_current(v: Variant, increments: int) -> Config:
+    """By which the student of so many increments is trained."""
+    assert v.growth is not None
+    how = v.growth.how
+    return of_student(v.config.model_copy(update={"ipc": increments * how.increment}), how)
+
+
+def of_reference(growth: Growth) -> Config:
+    """By which the reference is trained."""
+    e = growth.next.config.evaluate.model_copy(update={"full_epochs": growth.how.reference_epochs})
+    return of_student(growth.next.config.model_copy(update={"evaluate": e}), growth.how)
 
 
 def of_student(config: Config, how: Curriculum) -> Config:

@@ -146,7 +146,7 @@ class Steps:
         images = self.run_stage(stage, shown("increment", v, increment))
         return self._weighed(next_one, images, slots, shown("weigh", next_one, increment))
 
-    def classifiers(self, lessons: Sequence[Lesson]) -> list[tuple[str, Training]]:
+    def classifiers(self, lessons: Sequence[Lesson], name: str = "judge") -> list[tuple[str, Training]]:
         """The files of students that are trained on sets with hard labels, in one fit, and their trainings."""
         p, planned = self.prepared, []
         checkpoints, left = p.run.root / "checkpoints", []
@@ -159,7 +159,7 @@ class Steps:
             planned.append(t)
         if left:
             self.still_ours()
-            classifiers.train_all(left, p.run, p.splits, self.nodes.prove)
+            classifiers.train_all(left, p.run, p.splits, self.nodes.prove, name)
             self.computed = True
         return [(t.checkpoint(checkpoints).path, t) for t in planned]
 

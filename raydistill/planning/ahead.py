@@ -12,13 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from raydistill.distributed.resources import Room
-from raydistill.evaluation import recipe
 from raydistill.models.checkpoint import read_config
 from raydistill.outlook import Expected
 from raydistill.pipeline.job import JUDGED, Until
 from raydistill.planning import fleet as fleets
 from raydistill.planning import networks, rates
-from raydistill.planning.facts import Facts, Images
+from raydistill.planning.facts import Facts, Images, students
 from raydistill.planning.fleet import Fleet
 from raydistill.planning.main import machines
 from raydistill.planning.networks import NetworkCost
@@ -28,26 +27,25 @@ from raydistill.state import Prepared
 
 STAGES = {"encode": ("encode",), "cluster": ("encode", "group", "cluster")}
 STAGES["plan"] = (*STAGES["cluster"], "embed", "plan")
-STAGES["sample"] = (*STAGES["plan"], "sample", "means", "check")
-DRAWN = ("plan", "sample")  # once a draw, under one name
+STAGES["sample"] = (*STAGES["plan"], "import", "sample", "reference", "judge", "increment", "means", "check")
 GPU = "L4"  # assumed, where a run asks for GPUs and this machine has none
 
 
 def expected(p: Prepared, until: Until) -> list[Expected]:
-    """The stages up to `until`; none of a run that no plan counts: of a curriculum, and of a judged folder."""
-    if p.judged is not None or any(v.growth is not None for v in p.variants):
-        return []
-    config = p.config
+    """The stages up to `until`. Of one name they are counted together: a curriculum begins as its first increment's
+    method does, which may be a baseline too."""
+    config, variants = p.config, p.variants
     if until not in JUDGED:
         config = config.model_copy(update={"seeds": config.seeds.model_copy(update={"generation": 1})})
-    stages = schedule(works(config, p.variants, facts_of(p)), machines(_fleet(p), [], 0.0))
-    reached = [s for s in stages if until in JUDGED or s.work.stage.split()[0] in STAGES[until]]
-    draws = config.seeds.generation
-    return [
-        Expected(w.stage, w.total, s.seconds, draws if w.stage.split()[0] in DRAWN else 1)
-        for s in reached
-        for w in [s.work]
-    ]
+    if until == "plan":  # of a curriculum its first increment
+        variants = tuple(v.makers()[0] for v in variants)
+    stages = schedule(works(config, variants, facts_of(p)), machines(_fleet(p), [], 0.0))
+    counted: dict[str, Expected] = {}
+    for s in stages:
+        if until in JUDGED or s.work.stage.split()[0] in STAGES[until]:
+            more = Expected(s.work.stage, s.work.total, s.seconds, s.work.parts)
+            counted[more.stage] = counted[more.stage].joined(more) if more.stage in counted else more
+    return list(counted.values())
 
 
 def facts_of(p: Prepared) -> Facts:
@@ -56,11 +54,10 @@ def facts_of(p: Prepared) -> Facts:
     encode, decode, shape = _vae(p.vae.path, config.source.image_size)
     denoise = _generator(p.generator.path, shape) if p.generator is not None else None
     size, width = config.evaluate.protocol.image_size, config.evaluate.width
-    names = recipe.students_of(config.evaluate)
-    students = {name: _student(name, len(train.classes), size, width) for name in names}
+    costs = {name: _student(name, len(train.classes), size, width) for name in students(config, p.variants)}
     teacher, features = (None if n is None else networks.of_classifier(n) for n in (p.teacher, p.features))
     images = Images(len(train.classes), len(train.ids), len(p.splits.test.ids), 0.0, p.splits)
-    return Facts(images, shape, encode, decode, denoise, students, teacher, features, p.vae, p.generator, ())
+    return Facts(images, shape, encode, decode, denoise, costs, teacher, features, p.vae, p.generator, ())
 
 
 @lru_cache(4)

@@ -72,13 +72,9 @@ def gather(config: Config) -> tuple[Config, Sequence[Variant], Facts]:
     if config.evaluate.images:
         raise BadInput("plan --cluster counts a run that makes its images; leave evaluate.images out")
     variants = preflight.variants_of(config, evaluate=True)
-    for v in variants:
-        if v.growth is not None:
-            raise BadInput(
-                f"plan --cluster does not count method {v.config.method}, whose increments depend on trainings "
-                "between them; choose another method, or leave it out of evaluate.baselines"
-            )
     preflight.check_students(config)
+    for v in variants:
+        preflight.check_growth(v)
     images, assumed = _images(config)
     if images.splits is not None:
         preflight.check_images(images.splits, variants)
@@ -90,15 +86,21 @@ def gather(config: Config) -> tuple[Config, Sequence[Variant], Facts]:
     generator, denoise, also = _generator(config, variants, images, vae, shape)
     teacher, features = _classifiers(config, variants)
     e = config.evaluate
-    students = {
+    costs = {
         name: networks.of_student(name, images.classes, e.protocol.image_size, e.width)
-        for name in recipe.students_of(e)
+        for name in students(config, variants)
     }
     facts = Facts(
-        images, shape, encode, decode, denoise, students, teacher, features, vae, generator,
+        images, shape, encode, decode, denoise, costs, teacher, features, vae, generator,
         tuple(dict.fromkeys(assumed + said + also)), untrained.targets(config),
     )  # fmt: skip
     return config, variants, facts
+
+
+def students(config: Config, variants: Sequence[Variant]) -> list[str]:
+    """Those that are evaluated, and those that lead the increments of curricula."""
+    leading = [v.growth.how.student for v in variants if v.growth is not None]
+    return list(dict.fromkeys([*recipe.students_of(config.evaluate), *leading]))
 
 
 def _with_kind(config: Config) -> Config:

@@ -28,7 +28,7 @@ class StageLoad:
     A stage without a `pool` runs in the driver. `read`, `written` and `memory` (of a worker) in bytes, but for what is
     read once a worker (`read_once`). `warm`: its workers have come up in a stage before. `gang`: all workers stop when
     one is lost; each of the units goes on at the last of its `segments`. A unit that takes longer than `deadline_s` is
-    given up.
+    given up. It comes in so many `parts`, one a generation seed, each a stage of this name.
     """
 
     stage: str
@@ -50,6 +50,7 @@ class StageLoad:
     gang: bool = False
     segments: int = 1
     deadline_s: float = math.inf
+    parts: int = 1
 
     @property
     def flops(self) -> float:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raydistill import registry
 from raydistill.models.classifier import ClassifierSpec
+from raydistill.models.latent_classifier import LatentNet
 from raydistill.models.text_generator import UNET, is_pipeline
 
 FLOAT = 4  # bytes of a float32
@@ -125,6 +126,13 @@ def of_student(name: str, classes: int, image_size: int, width: int) -> tuple[Ne
         net = registry.get("student", name)(classes, image_size, width)
         x = torch.empty(IMAGES, 3, image_size, image_size)
         return counted(net.train(), lambda n: n(x), backward=True), counted(net.eval(), lambda n: n(x))
+
+
+def of_latent_judge(classes: int, shape: tuple[int, int, int], width: int) -> tuple[NetworkCost, NetworkCost]:
+    """A step of training, and a test, for one latent."""
+    net = LatentNet(classes, shape, width).to("meta")
+    z = torch.empty(IMAGES, *shape, device="meta")
+    return counted(net.train(), lambda n: n(z), backward=True), counted(net.eval(), lambda n: n(z))
 
 
 def of_classifier(spec: ClassifierSpec) -> NetworkCost:

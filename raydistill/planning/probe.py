@@ -34,8 +34,10 @@ from raydistill.models import loaded
 from raydistill.models.device import device_kind, placement
 from raydistill.planning import rates
 from raydistill.planning.facts import Facts, gather, tree
+from raydistill.planning.judging import recipes
+from raydistill.planning.making import evaluations
 from raydistill.planning.rates import RateRecord
-from raydistill.planning.workload import clusterings, evaluations, recipes
+from raydistill.planning.workload import clusterings
 from raydistill.progress import say
 from raydistill.seeding import NoiseKey
 from raydistill.sources.images import decode, png
@@ -129,12 +131,12 @@ def _networks(config: Config, variants: Sequence[Variant], facts: Facts) -> dict
         "encode": b * facts.encode.flops / seconds(lambda: vae.encode(pixels)),
         "decode": len(z) * facts.decode.flops / decoding,
     }
-    v = next((v for v in variants if v.sampling is not None), None)
+    makers = [one for v in variants for one in v.makers() if one.sampling is not None]
+    v = next(iter(makers), None)
     if v is None or v.sampling is None or facts.generator is None or facts.denoise is None:
         return per_s
-    sampling = replace(
-        v.sampling, sampler=v.sampling.sampler.model_copy(update={"steps": min(STEPS, v.sampling.steps)})
-    )
+    sampler = v.sampling.sampler.model_copy(update={"steps": min(STEPS, v.sampling.steps)})
+    sampling = replace(v.sampling, sampler=sampler, terms=())  # whose classifiers may not be trained yet
     passes = 1 if sampling.sampler.cfg_scale == 1 else 2
     calls = evaluations(sampling, facts.generator) * passes * len(z)
     spent = seconds(_sampled(config, sampling, facts)) - decoding
@@ -191,7 +193,7 @@ def _random_set(count: int, facts: Facts, size: int) -> ImageSet:
 def _clustering(config: Config, variants: Sequence[Variant], facts: Facts) -> dict[str, float]:
     """A class of random latents, by the first algorithm that is asked for."""
     planned = next(clusterings(config, variants, facts), None)
-    v = next((v for v in variants if v.method.uses_prototypes), None)
+    v = next((one for v in variants for one in v.makers() if one.method.uses_prototypes), None)
     if planned is None or v is None:
         return {}
     algorithm = v.config.cluster.algorithm or "kmeans"

@@ -10,7 +10,7 @@ from raydistill.distributed.resources import Reservation
 from raydistill.planning.facts import Facts
 from raydistill.planning.load import StageLoad
 from raydistill.planning.networks import bytes_of
-from raydistill.planning.workload import PROCESS
+from raydistill.planning.sizes import PROCESS
 
 BACKWARD = 3  # a step of training over a pass forward: twice as much again for the way back
 STATE = 5  # of the bytes of a network: weights and their average, gradients, Adam's two moments

@@ -18,7 +18,7 @@ from typing import Any
 
 from raydistill.errors import printable
 from raydistill.identity import canonical
-from raydistill.progress import Advanced, Committed, Event, Finished, Measured, Queued, Retried, Skipped, Started
+from raydistill.progress import Advanced, Committed, Event, Finished, Measured, Queued, Retried, Skipped, Started, Tried
 from raydistill.results.regularly import regularly
 from raydistill.store.location import Location
 
@@ -29,7 +29,7 @@ NAMES = {Started: "started", Committed: "committed", Retried: "retried", Finishe
 
 def line(event: Event, now: float) -> str | None:
     """None for what is no news of its own: how many units are done follows from what is committed."""
-    if isinstance(event, Advanced | Queued | Skipped):
+    if isinstance(event, Advanced | Queued | Skipped | Tried):
         return None
     when = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
     tree: dict[str, Any] = {"time": when, "event": NAMES[type(event)], **asdict(event)}

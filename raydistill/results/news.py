@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from raydistill import strict_json
 from raydistill.identity import canonical
-from raydistill.outlook import Expected, Outlook, Overall, StageNews, overall
+from raydistill.outlook import Expected, Outlook, Overall, StageNews, SweepNews, overall
 from raydistill.progress import within
 from raydistill.results.regularly import regularly
 from raydistill.store.location import Location
@@ -24,7 +24,8 @@ NAME = "logs/news.json"
 
 @dataclass(frozen=True)
 class RunNews:
-    """Of one run of a run directory; stages in the order in which they began, `expected` those of its plan."""
+    """Of one run of a run directory; stages in the order in which they began, `expected` those of its plan. `sweep`:
+    of a run that is one."""
 
     host: str
     pid: int
@@ -33,6 +34,7 @@ class RunNews:
     stages: tuple[StageNews, ...]
     skipped: tuple[str, ...] = ()
     expected: tuple[Expected, ...] = ()
+    sweep: SweepNews | None = None
 
     @classmethod
     def of(cls, tree: object) -> RunNews:
@@ -44,13 +46,18 @@ class RunNews:
         numbers += [s.get("retries", 0) for s in tree["stages"]]
         expected, skipped = tree.get("expected", []), tree.get("skipped", [])
         numbers += [e.get(key) for e in expected for key in ("total", "seconds", "parts")]
+        sweep = None if tree.get("sweep") is None else SweepNews(**tree["sweep"])
+        numbers += asdict(sweep).values() if sweep else []
         if any(type(n) not in (int, float) for n in numbers):
             raise ValueError("a number is of another type")
         stages = tuple(StageNews(**s) for s in tree["stages"])
         planned = tuple(Expected(**e) for e in expected)
-        return cls(**{**tree, "stages": stages, "skipped": tuple(skipped), "expected": planned})
+        known = {"stages": stages, "skipped": tuple(skipped), "expected": planned, "sweep": sweep}
+        return cls(**{**tree, **known})
 
     def overall(self, now: float) -> Overall | None:
+        if self.sweep is not None:
+            return self.sweep.overall(now)
         return overall(self.expected, self.stages, self.skipped, now)
 
 
@@ -74,8 +81,8 @@ class Reporter(Outlook):
             return
         expected = tuple(self.plan())
         with self._lock:
-            stages, skipped = tuple(self.stages), tuple(self.skipped)
-        news = RunNews(socket.gethostname(), os.getpid(), self.since, time.time(), stages, skipped, expected)
+            stages, skipped, sweep = tuple(self.stages), tuple(self.skipped), self.sweep
+        news = RunNews(socket.gethostname(), os.getpid(), self.since, time.time(), stages, skipped, expected, sweep)
         with contextlib.suppress(OSError):
             (self.root / NAME).write(canonical(asdict(news)).encode())
 

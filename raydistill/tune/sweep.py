@@ -21,7 +21,7 @@ from raydistill.pipeline import tracked as pipeline_tracked
 from raydistill.pipeline.heard import heard
 from raydistill.pipeline.preflight import absolute, prepare
 from raydistill.pipeline.steps import Steps, nodes_of
-from raydistill.progress import say
+from raydistill.progress import Tried, say, tell
 from raydistill.stages.renew import fresh, renew
 from raydistill.store.claims import Claim
 from raydistill.store.rundir import BEST, CONFIG, STUDY, STUDY_PAGE
@@ -58,6 +58,7 @@ class Sweep:
         self.study = Findings(directions, leading(held_out))
         self.total = self.space.size() if self.tune.search == "grid" else self.tune.samples
         self.live = LiveTable(held_out.run.root, self.study, self.tune, self.total)
+        self.sets = 0  # that are drawn, and trained on
 
     def run(self) -> Findings:
         """All of it. Raises StageFailed where no trial gave anything."""
@@ -65,6 +66,7 @@ class Sweep:
 
         t, root = self.tune, self.trials.steps.prepared.run.root
         self.search_steps.classes()  # what fails here is no fault of a trial
+        self._count(0)
         if t.search == "grid":
             inner: Any = tuning.Listed(self.space.cells())
         else:
@@ -87,8 +89,15 @@ class Sweep:
                 raise StageFailed(f"tune: the configuration as it is cannot be measured: {self.study.default.failed}")
         rows = [self._row(p.number, m) for p, m in zip(proposals, measured, strict=True)]
         self.study.rows += rows
+        self._count(self.tune.seeds * (len(named) + len(extra)))
         self._tell(rows)
         return [dict(r.values) if not r.failed else {"failed": r.failed} for r in rows]
+
+    def _count(self, sets: int) -> None:
+        """So many sets more are known. Of all there are the trials', the default's, the finalists' and the tests'."""
+        t, self.sets = self.tune, self.sets + sets
+        every = (self.total + 1) * t.seeds + (t.finalists + 3) * t.final_seeds
+        tell(Tried(len(self.study.rows), self.total, self.sets, every))
 
     def _row(self, number: int, measured: Measurement) -> TrialRow:
         if measured.failed:
@@ -127,6 +136,7 @@ class Sweep:
         again, *study.again = self.trials.measure([default, *(r.candidate for r in best)], unseen)
         if again.failed or all(m.failed for m in study.again):
             raise StageFailed(f"tune: {again.failed or study.again[0].failed}")
+        self._count((1 + len(best)) * t.final_seeds)
         study.winner = self._winner(study.again)
         winner = study.again[study.winner]
         say("tune", f"{winner.candidate.name} and the default once on the test images")
@@ -212,10 +222,10 @@ def carry(plan: SweepPlan, store: Destination | None, claim: Claim, again: bool 
             renew(root, STUDY_PAGE, page.render(tree, best_and_worst(study)).encode(), made_from)
             if tracker is not None:
                 tracker.end(tree, FILES, list(pages))
-    tell(strict_json.mapping((root / STUDY).read()))
+    conclude(strict_json.mapping((root / STUDY).read()))
 
 
-def tell(tree: dict[str, Any]) -> None:
+def conclude(tree: dict[str, Any]) -> None:
     """What a sweep found, in the last lines."""
     say("tune", tree["verdict"])
     for where in verdict.WHERE:
