@@ -156,6 +156,7 @@ class TestLoading:
             ("run_dir=2024", "2024"),
             ("run_dir=/a=b/c", "/a=b/c"),
             ("source.path=null", None),
+            ("source.path=None", None),
             ("evaluate.students=convnet", ["convnet"]),
             ("evaluate.students=[convnet,resnet18]", ["convnet", "resnet18"]),
             ("source.classes=3", ["3"]),

@@ -19,7 +19,6 @@ from test_exporters import contents, run  # noqa: F401  a finished run
 
 from raydistill.errors import BadInput
 from raydistill.exporters.write import MARKER as EXPORT
-from raydistill.exporters.write import PARTIAL
 from raydistill.exporters.write import export as write_export
 from raydistill.sources import tree
 from raydistill.stages.evaluation.checkpoint import TrainingState
@@ -27,6 +26,7 @@ from raydistill.store import location, processes, seals
 from raydistill.store.artifact import Manifest
 from raydistill.store.location import Location, infos
 from raydistill.store.rundir import RunDir
+from raydistill.store.unfinished import PARTIAL
 
 
 class Disk:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from mlflow_servers import failing_server, real_server
 
+from raydistill import config as configuration
 from raydistill import signals
 from raydistill.errors import BadInput, StageFailed
 from raydistill.progress import Measured, Progress, tell
@@ -19,6 +20,7 @@ from raydistill.tracking.destination import Destination, TrackingConfig
 from raydistill.tracking.journal import Journal, journals
 from raydistill.tracking.server import Server
 from raydistill.tracking.tracker import DataSet, Tracker, tracking
+from raydistill.tune.tracked import located
 
 EXPERIMENT = "tests"
 
@@ -105,6 +107,8 @@ def test_a_run_comes_to_sqlite_whole_and_only_once(sqlite: str, root: Location) 
     (before,) = runs(sqlite, root)
     for _ in range(2):
         late.track(str(root), None, None)
+    with pytest.raises(BadInput, match="uri=none is nowhere; give local"):
+        late.track(str(root), "none", None)
     job(sqlite, root)  # the same command, again
     check_whole(sqlite, root)
     assert runs(sqlite, root)[0].info.run_id == before.info.run_id
@@ -306,3 +310,21 @@ def test_a_folder_without_records_says_how_to_get_some(root: Location) -> None:
 def test_a_long_parameter_is_cut_and_says_where_it_is_whole() -> None:
     text = tracker._shortened("source.classes", ["n01440764"] * 1000)
     assert len(text) == 500 and text.endswith("(whole in config.yaml: source.classes)")
+
+
+class TestOff:
+    """Nowhere, also of a sweep, which goes to a file of its own where nothing is said."""
+
+    @pytest.mark.parametrize("uri", ["off", "none", "None", "null", ""])
+    def test_whoever_writes_nothing_means_nowhere(self, uri: str) -> None:
+        config = configuration.load("quickstart", [f"tracking.uri={uri}"])
+        assert located(config).tracking.uri == "off" and destination.find(config.tracking) is None
+        assert destination.absolute(config.tracking) == config.tracking
+
+    def test_a_sweep_that_says_nothing_is_tracked_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+        assert located(configuration.load()).tracking.uri == destination.LOCAL
+
+    def test_a_file_may_say_it(self, tmp_path: Path) -> None:
+        (tmp_path / "own.yaml").write_text("tracking: {uri: None}\n")
+        assert configuration.load(str(tmp_path / "own.yaml")).tracking.uri == "off"

@@ -19,6 +19,7 @@ from raydistill import registry
 from raydistill.config.base import Section
 from raydistill.config.sections import Config
 from raydistill.config.text import advice, read
+from raydistill.config.tracking import OFF
 from raydistill.errors import BadInput, one_line, refuse_secrets
 from raydistill.redact import holds_secret
 
@@ -29,6 +30,8 @@ PATHS = {
 
 
 RENAMED = {"evaluate.increments": "evaluate.redundancy_parts"}
+NOTHING = ("null", "none", "")  # in any case: null of a key that may be it
+OF_NULL = {"tracking.uri": OFF}  # what somebody means who writes it where null is not nothing for every verb
 
 
 def presets() -> list[str]:
@@ -262,7 +265,7 @@ def _value(key: str, text: str) -> Any:
     field = field_of(key)
     kinds = flat_kinds(field.annotation) if field is not None else set()
     if str in kinds and not text.startswith("["):
-        return None if text in ("null", "none", "") and type(None) in kinds else text
+        return OF_NULL.get(key) if text.lower() in NOTHING and type(None) in kinds else text
     lists = [typing.get_args(k) for k in kinds if typing.get_origin(k) is list]
     mapping = any(typing.get_origin(k) is dict for k in kinds)
     try:

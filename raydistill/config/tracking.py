@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from raydistill.config.base import Section
+
+OFF = "off"  # nowhere, where null is another default: of a sweep
 
 
 class TrackingConfig(Section):
@@ -16,7 +18,7 @@ class TrackingConfig(Section):
         str | None,
         Field(
             description="where MLflow keeps the run: local (mlflow.db in this folder), sqlite:///FILE, "
-            "http://HOST:PORT, databricks ...; null = nowhere"
+            "http://HOST:PORT, databricks ...; off = nowhere; null = off, of a sweep local"
         ),
     ] = None
     experiment: Annotated[
@@ -25,3 +27,8 @@ class TrackingConfig(Section):
     trainings: Annotated[bool, Field(description="of a sweep: each training of a trial is a run below the trial's")] = (
         False
     )
+
+    @field_validator("uri", mode="before")
+    @classmethod
+    def _off(cls, uri: Any) -> Any:
+        return OFF if isinstance(uri, str) and uri.strip().lower() in (OFF, "none", "null") else uri

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +13,8 @@ from raydistill.exporters import marker
 from raydistill.exporters.base import Exporter, identity, open_product
 from raydistill.exporters.marker import MARKER, Marker
 from raydistill.identity import digest
-from raydistill.store import faults, processes
+from raydistill.store import faults, unfinished
 from raydistill.store.location import Location, reason, remedy
-
-PARTIAL = "raydistill-partial"
 
 
 def export(run: str, form: str, out: str) -> tuple[str, int]:
@@ -37,9 +33,9 @@ def export(run: str, form: str, out: str) -> tuple[str, int]:
     made_of = identity(product, registry.identity("exporter", form))
     if _is_there(target, form, made_of):
         return str(target), 0
-    partial = target.with_name(f".{target.name}.{PARTIAL}-{processes.mark()}-{uuid.uuid4().hex[:8]}")
+    partial = unfinished.beside(target)
     try:
-        _sweep(target)
+        unfinished.sweep(target)
         files = dict(_write(partial, exporter(product)))
         (partial / MARKER).write_bytes(Marker(form, made_of, files).text())
         faults.reach("export", "before_manifest", form)
@@ -53,14 +49,6 @@ def export(run: str, form: str, out: str) -> tuple[str, int]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return str(target), len(files)
-
-
-def _sweep(target: Path) -> None:
-    """Removes what exports to this place that were killed have left; a folder that may be somebody's work stays."""
-    for folder in target.parent.glob(glob.escape(f".{target.name}.{PARTIAL}") + "*"):
-        mark = folder.name.rpartition(f"{PARTIAL}-")[2].rpartition("-")[0]
-        if processes.lives(mark) is False:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(folder: Path, files: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, str]]:

@@ -26,13 +26,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raydistill.errors import BadInput, RaydistillError, one_line
+from raydistill.errors import BadInput, one_line
 from raydistill.identity import file_digest
 from raydistill.models.checkpoint import PICKLES, WEIGHTS
 from raydistill.models.device import quiet_libraries
 from raydistill.models.published import SCALING_FACTOR
+from raydistill.models.tool import ToolParser
 from raydistill.models.whole import check_free, whole_folder
-from raydistill.redact import redact
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: DiT-S, -B, -L and -XL (Peebles & Xie 2023, table 1)
 DOWNSCALE = 8  # of the VAE that the release works in
@@ -267,17 +267,10 @@ def read_classes(path: Path) -> list[str]:
     return ids
 
 
-class ConvertParser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise BadInput(f"{message} (see --help)")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0, 1 (could not be written) or 2 (bad input, nothing written)."""
-    p = ConvertParser(
-        prog="python -m raydistill.models.convert",
-        description="A checkpoint of DiT's or SiT's release, as safetensors -> a directory for generator.path.",
-        allow_abbrev=False,
+    p = ToolParser(
+        "convert", "A checkpoint of DiT's or SiT's release, as safetensors -> a directory for generator.path."
     )
     p.add_argument("source", type=Path, metavar="SRC.safetensors", help="weights by the release's names")
     p.add_argument("out", type=Path, metavar="OUT", help="directory to write")
@@ -291,15 +284,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument("--heads", type=int, metavar="N", help="attention heads, for widths that the release does not have")
     p.add_argument("--sit", action="store_true", help="it is one of SiT's: a flow, with velocity data - noise told t")
-    try:
-        args = p.parse_args(argv)
+
+    def work(args: argparse.Namespace) -> Path:
         release = SIT if args.sit else DIT
         convert(args.source, args.out, args.image_size, read_classes(args.classes), args.heads, release)
-    except RaydistillError as e:
-        print(f"error: {one_line(e)}", file=sys.stderr)
-        return e.exit_code
-    print(redact(str(args.out)))
-    return 0
+        return Path(args.out)
+
+    return p.carry(argv, work)
 
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from raydistill.errors import BadInput, RaydistillError, one_line
+from raydistill.errors import BadInput
 from raydistill.models.checkpoint import load_network
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.device import quiet_libraries
 from raydistill.models.parametrisation import OfFlow
+from raydistill.models.tool import ToolParser
 from raydistill.models.vae import VaeSpec
 from raydistill.models.whole import check_free, whole_folder
-from raydistill.redact import redact
 
 INDEX = "model_index.json"
 NO_CLASS = 1000  # what DiTPipeline calls it
@@ -141,29 +141,18 @@ def scheduler(spec: GeneratorSpec) -> Any:
     return diffusers.DDIMScheduler(**betas, prediction_type=kind, clip_sample=False, timestep_spacing="leading")
 
 
-class PipelineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise BadInput(f"{message} (see --help)")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0, 1 (could not be written) or 2 (bad input, nothing written)."""
-    p = PipelineParser(
-        prog="python -m raydistill.models.dit_pipeline",
-        description="A generator and its VAE -> a folder for DiTPipeline.from_pretrained of diffusers.",
-        allow_abbrev=False,
-    )
+    p = ToolParser("dit_pipeline", "A generator and its VAE -> a folder for DiTPipeline.from_pretrained of diffusers.")
     p.add_argument("generator", metavar="GENERATOR", help="directory as generator.path takes it")
     p.add_argument("vae", metavar="VAE", help="directory of the VAE that it was trained with")
     p.add_argument("out", type=Path, metavar="OUT", help="directory to write")
-    try:
-        args = p.parse_args(argv)
+
+    def work(args: argparse.Namespace) -> Path:
         write(GeneratorSpec(args.generator), VaeSpec(args.vae), args.out)
-    except RaydistillError as e:
-        print(f"error: {one_line(e)}", file=sys.stderr)
-        return e.exit_code
-    print(redact(str(args.out)))
-    return 0
+        return Path(args.out)
+
+    return p.carry(argv, work)
 
 
 if __name__ == "__main__":

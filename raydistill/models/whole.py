@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.store import unfinished
 
 
 def check_free(out: Path) -> None:
@@ -22,15 +22,21 @@ def check_free(out: Path) -> None:
 
 @contextlib.contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to write to, which takes its name when the block has ended. Raises StageFailed."""
+    """A folder beside `out` to write to, which takes its name when the block has ended. Raises StageFailed.
+
+    What one that was killed has left there is removed first.
+    """
+    out = out.absolute()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        unfinished.sweep(out)
+        folder = unfinished.beside(out)
+        folder.mkdir(0o700)
         try:
-            yield unfinished
-            unfinished.chmod(0o755)
-            os.replace(unfinished, out)
+            yield folder
+            folder.chmod(0o755)
+            os.replace(folder, out)
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
     except (OSError, SafetensorError) as e:
         raise StageFailed(f"{out} cannot be written: {one_line(e)}; make room or choose another place") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from raydistill.config.tracking import TrackingConfig
+from raydistill.config.tracking import OFF, TrackingConfig
 from raydistill.errors import BadInput, one_line
 
 LOCAL, DATABASE, ARTIFACTS = "local", "mlflow.db", "mlartifacts"
@@ -72,7 +72,7 @@ class Destination:
 def find(config: TrackingConfig, default: str | None = None) -> Destination | None:
     """What the section says; `default` stands for a null uri. Raises BadInput for what MLflow cannot open."""
     requested = config.uri or default
-    if requested is None:
+    if requested is None or requested == OFF:
         return None
     if requested == LOCAL:
         return Destination(f"sqlite:///{Path(DATABASE).absolute()}", config.experiment)

@@ -71,5 +71,6 @@ def _destination(runs: Sequence[Journal], uri: str | None, experiment: str | Non
     last = max((e for j in runs for e in j.known if e["kind"] == "begin"), key=lambda e: e["time"])
     requested = TrackingConfig(uri=uri or last["uri"], experiment=experiment or last["experiment"])
     where = destination.find(requested)
-    assert where is not None
+    if where is None:
+        raise BadInput(f"track: tracking.uri={uri} is nowhere; give local, sqlite:///FILE or http://HOST:PORT")
     return where
