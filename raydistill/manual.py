@@ -17,7 +17,7 @@ OPTIONS = ("--help", "--version")
 
 
 def overview() -> str:
-    verbs = "\n".join(f"  {n:<10} {v.summary}" for n, v in VERBS.items())
+    verbs = "\n".join(f"  {n:<11} {v.summary}" for n, v in VERBS.items())
     *most, last = NO_CONFIG
     return (
         f"raydistill: distil a labelled image set into a few images per class, on Ray\n\nverbs:\n{verbs}\n\n"

@@ -154,6 +154,7 @@ class TestImageFolder:
         (["00001_a", "/a"], ["00001_a", "00001_a_"]),
         (["metadata.jsonl", "CON"], ["00000_metadata_jsonl", "00001_CON"]),
         (["x" * 300], ["00000_" + "x" * 48]),
+        (["Grüne Äpfel", "Gru\u0308ne A\u0308pfel", "日本"], ["00000_Grune_Apfel", "00001_Grune_Apfel", "00002_"]),
     ])  # fmt: skip
     def test_folder_names_are_plain_and_different(self, ids: list[str], names: list[str]) -> None:
         assert folder_names(ids) == names

@@ -78,6 +78,7 @@ class TestSizes:
         assert (c.source.kind, c.source.train, c.source.val) == ("imagefolder", ".", "split:0.2")
         assert (c.source.image_size, c.ipc, c.run_dir) == (32, 6, "runs/folder-train"), "of 32 training images a class"
         said = capsys.readouterr().err
+        assert "3 classes of 32 images, taken as" in said
         assert "source.train=. source.val=split:0.2" in said and "ipc=6" in said
         assert "a generator of these classes would train for about 2.8 h on this machine" in said
         assert "mgd3" not in said
@@ -109,6 +110,16 @@ class TestSizes:
         assert not (tiny_folder.parent / "runs").exists()
         assert cli.main(["distill", "source.path=nowhere"]) == 2
         assert "does not exist" in capsys.readouterr().err
+
+    def test_a_judged_folder_is_told_of_no_method_and_no_generator(
+        self, tiny_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(trained, "trainings", lambda *_: pytest.fail("nothing is trained first"))
+        judged = write_folder(tiny_folder.parent / "theirs", {"train": 2})
+        assert cli.main(["evaluate", "--images", str(judged), f"source.path={tiny_folder}", "--dry-run"]) == 0
+        out, err = capsys.readouterr()
+        assert "import theirs" in out and "taken as source.kind=imagefolder" in err
+        assert not any(word in err for word in ("generator", "method  ", "ipc=", "pretrain."))
 
     def test_nothing_else_has_changed(self, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """With a kind the quickstart is meant, as ever."""

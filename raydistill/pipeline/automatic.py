@@ -24,6 +24,8 @@ def settled(config: Config) -> Config:
     if config.method != AUTO:
         return config
     method = method_of(config)
+    if config.evaluate.images is not None:  # whose images are made already
+        return config.model_copy(update={"method": method})
     why = "with the generator"
     if method == WITHOUT:
         why = (

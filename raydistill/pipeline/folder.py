@@ -46,15 +46,14 @@ def sized(overrides: Sequence[str], suffix: str = "") -> Config:
     images = open_splits(detect.settled(config.source))
     chosen |= _of_machine(config) | _of_images(config, images, given_keys)
     chosen = {key: value for key, value in chosen.items() if key not in given_keys}
-    counts = images.train.counts
-    say(
-        "source",
-        f"{len(counts)} classes of {counts.min()} to {counts.max()} images, taken as {' '.join(_words(chosen))}; "
-        "give any of these keys to choose otherwise",
-    )
+    judges = config.evaluate.images is not None  # images that are made already, and as many as there are
+    unread = ("ipc", "pretrain.") if judges else ()
+    shown = " ".join(word for word in _words(chosen) if not word.startswith(unread))
+    of = f"{len(images.train.classes)} classes of {images.train.per_class} images"
+    say("source", f"{of}, taken as {shown}; give any of these keys to choose otherwise")
     config = load(PRESET, [*_words(chosen), *overrides], f"-{name}{suffix}")
     new = not (Location.of(config.run_dir or "") / CONFIG).exists()
-    if new and config.method == AUTO and method_of(config) == WITHOUT:
+    if new and not judges and config.method == AUTO and method_of(config) == WITHOUT:
         as_trained = trained.with_path(config, "generator", TRAIN)
         chosen |= _of_images(as_trained, images, given_keys)
         more = [f"method={WITH_GENERATOR}", f"generator.path={TRAIN}"]

@@ -156,4 +156,5 @@ def duration(seconds: float) -> str:
     """Rounded up to what an estimate can say."""
     if seconds < 90 * 60:
         return f"{max(1, math.ceil(seconds / 60))} min"
-    return f"{seconds / 3600:.1f} h"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 10 else f"{math.ceil(hours)} h"

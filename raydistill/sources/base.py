@@ -68,6 +68,12 @@ class Listing:
         return np.bincount(self.labels, minlength=len(self.classes))
 
     @property
+    def per_class(self) -> str:
+        """Images per class, for readers: `32`, or `20 to 32`."""
+        few, many = self.counts.min(), self.counts.max()
+        return f"{many}" if few == many else f"{few} to {many}"
+
+    @property
     def uneven(self) -> bool:
         """Whether the largest class has more than twice the images of the smallest."""
         return bool(2 * self.counts.min() < self.counts.max())

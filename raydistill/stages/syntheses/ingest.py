@@ -99,9 +99,8 @@ def find(config: Config, classes: Sequence[ClassInfo]) -> JudgedFolder:
             raise BadInput("its images are whitened, as normalisation.json says; add evaluate.protocol.zca=true")
     except BadInput as e:
         raise BadInput(f"--images {folder}: {e}") from None
-    low, high = int(listing.counts.min()), int(listing.counts.max())
-    each = f"{high}" if low == high else f"{low} to {high}"
-    say("images", f"{len(listing)} images of {side} in {len(classes)} classes, {each} per class, from {folder}")
+    of = f"{len(classes)} classes, {listing.per_class} per class"
+    say("images", f"{len(listing)} images of {side} in {of}, from {folder}")
     if note:
         say("images", note)
     weights = np.ones(len(listing)) if weights is None else weights
