@@ -254,3 +254,10 @@ def clock(seconds: float) -> str:
     if s < 60:
         return f"{s}s"
     return f"{s // 60}m{s % 60:02d}s" if s < 3600 else f"{s // 3600}h{s % 3600 // 60:02d}m"
+
+
+def noun(count: int, unit: str) -> str:
+    """The unit, which is named in the plural, of so many: set, sets."""
+    if count != 1:
+        return unit
+    return unit.removesuffix("es") if unit.endswith("sses") else unit.removesuffix("s")

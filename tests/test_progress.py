@@ -10,7 +10,7 @@ import pytest
 from tiny_run import TinyRun
 
 from raydistill.errors import StageFailed
-from raydistill.progress import Advanced, Committed, Event, Finished, Progress, Skipped, Started, listening
+from raydistill.progress import Advanced, Committed, Event, Finished, Progress, Skipped, Started, listening, noun
 from raydistill.results import costs
 from raydistill.stages import runner
 from raydistill.stages.runner import serial
@@ -87,3 +87,11 @@ def test_nobody_is_told_of_what_begins_after(tmp_path: Path) -> None:
         pass
     progress.__exit__(None)
     assert [type(e) for e in events] == [Started, Advanced, Finished] and {e.stage for e in events} == {"verify"}
+
+
+@pytest.mark.parametrize(
+    ("count", "unit", "named"),
+    [(1, "sets", "set"), (2, "sets", "sets"), (1, "classes", "class"), (1, "images", "image"), (0, "slots", "slots")],
+)
+def test_a_unit_is_named_by_its_number(count: int, unit: str, named: str) -> None:
+    assert noun(count, unit) == named

@@ -12,6 +12,7 @@ from raydistill.pipeline import trained
 from raydistill.pipeline.beforehand import LATER, Reading, Unfinished
 from raydistill.pipeline.job import JUDGED, Until, checked, generated, judge, make, sets
 from raydistill.pipeline.preflight import absolute
+from raydistill.progress import noun
 from raydistill.report.text import plural
 from raydistill.stages import runner
 from raydistill.stages.evaluation import trainings
@@ -33,9 +34,10 @@ class Looking(Reading):
         except Unfinished:
             records, _ = runner.committed(stage)
             done = sum(map(stage.units, records.values()))
-            self.seen[name] = f"{stage.total} {stage.unit}, {done} finished" if done else f"{stage.total} {stage.unit}"
+            of = f"{stage.total} {noun(stage.total, stage.unit)}"
+            self.seen[name] = f"{of}, {done} finished" if done else of
             raise
-        self.seen[name] = f"{stage.total} {stage.unit}, finished"
+        self.seen[name] = f"{stage.total} {noun(stage.total, stage.unit)}, finished"
         return sealed
 
 

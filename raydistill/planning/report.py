@@ -8,7 +8,7 @@ from raydistill.errors import printable
 from raydistill.planning.facts import Facts
 from raydistill.planning.fleet import Fleet
 from raydistill.planning.schedule import Machines, StagePlan
-from raydistill.progress import clock
+from raydistill.progress import clock, noun
 from raydistill.results.costs import Cost
 from raydistill.results.status import table
 
@@ -31,7 +31,7 @@ def _row(s: StagePlan, fleet: Fleet, taken: Mapping[str, Cost] | None) -> tuple[
     read = w.read + w.read_once * s.workers
     cells = [
         printable(w.stage),
-        f"{w.total:,} {w.unit}",
+        f"{w.total:,} {noun(w.total, w.unit)}",
         f"{w.calls:,}" if w.calls else "",
         short(w.flops),
         short(read, "B"),

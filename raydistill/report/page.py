@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from raydistill.evaluation.cartography import HARD, INFORMATIVE
+from raydistill.progress import noun
 from raydistill.report import atoms, calls, cartography, classes, increments, lines, plots, text, trees, wording
 from raydistill.report.contents import with_contents
 from raydistill.report.data import (
@@ -274,5 +275,5 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     env.filters.update(count=text.count, percent=text.percent, number=text.number, duration=text.duration)
-    env.globals.update(spread=text.spread, rate=text.rate, plural=text.plural)
+    env.globals.update(spread=text.spread, rate=text.rate, plural=text.plural, noun=noun)
     return env

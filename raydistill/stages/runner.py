@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from raydistill.config import Pool
 from raydistill.errors import RaydistillError
-from raydistill.progress import Committed, Progress, Skipped, say, tell
+from raydistill.progress import Committed, Progress, Skipped, noun, say, tell
 from raydistill.store.artifact import Artifact, Manifest, Record
 from raydistill.store.sealed import Sealed
 
@@ -69,7 +69,7 @@ def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
     """Brings a stage to its manifest. Safe to repeat after any interruption. `label` is shown with the progress."""
     sealed = Sealed.finished(stage.artifact)
     if sealed is not None:
-        say(label or stage.name, f"finished before: {stage.total} {stage.unit}")
+        say(label or stage.name, f"finished before: {stage.total} {noun(stage.total, stage.unit)}")
         tell(Skipped(label or stage.name))
         return Outcome(sealed, 0.0, True, 0)
     start = time.monotonic()
