@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,23 @@ class TestImageFolder:
         listing = ImageFolder(SourceConfig(kind="imagefolder", path=str(tmp_path / "out"))).list("train")
         assert {c.class_name for c in listing.classes} == {c.class_name for c in CLASSES}
         assert listing.counts.tolist() == [IPC] * len(CLASSES)
+
+    def test_a_run_that_never_has_a_product_is_told_apart(self, tmp_path: Path, run: Path) -> None:
+        shutil.rmtree(run / "distilled")
+        shutil.rmtree(run / "seals")
+        for tree, file, says in (
+            ({}, "config.yaml", "run distill (or sample) to its end first"),
+            (
+                {"evaluate": {"images": "/theirs"}},
+                "config.yaml",
+                "it judges those of /theirs, which lie there; export",
+            ),
+            ({}, "study.json", f"distil with `--config {run}/best.yaml`, and export that run"),
+        ):
+            (run / "config.yaml").write_text(json.dumps(tree))
+            (run / file).write_text(json.dumps(tree))
+            with pytest.raises(BadInput, match=re.escape(says)):
+                export(str(run), "hf", str(tmp_path / "out"))
 
     @pytest.mark.parametrize(("ids", "names"), [
         (["n01440764", "n02102040"], ["n01440764", "n02102040"]),

@@ -42,6 +42,7 @@ def plain(text: str) -> str:
             "same",
             "1.3 points [−0.7, 3.3] below, cannot be told apart at 3 training seeds; no number would resolve one point",
         ),
+        (between("mgd3", RANDOM, 0.0, 0.02), "same", "0.0 points [−2.0, 2.0] apart, cannot be told apart at 3"),
         (between("mgd3", RANDOM, 0.03, 0.02, tested=0.04), "better", "by 3.0 points [1.0, 5.0] (on these test images)"),
         (
             between("mgd3", RANDOM, 0.03, 0.02, holm=0.21),

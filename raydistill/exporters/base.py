@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from raydistill import strict_json
+from raydistill.config.text import read
 from raydistill.errors import BadInput, CorruptArtifact
 from raydistill.identity import canonical, digest
 from raydistill.progress import say
@@ -21,7 +23,7 @@ from raydistill.report import front
 from raydistill.sources.base import ClassInfo
 from raydistill.store import seals
 from raydistill.store.location import Location
-from raydistill.store.rundir import PRODUCT, RESULT
+from raydistill.store.rundir import BEST, CONFIG, PRODUCT, RESULT, STUDY
 
 CARD = "README.md"
 AGAIN = "run the command that made it again, which takes seconds"
@@ -101,7 +103,7 @@ def open_product(run: Location) -> Product:
     """The product of a run directory. Raises BadInput for a run that has none, CorruptArtifact for a spoiled one."""
     names = shards(run)
     if not names:
-        raise BadInput(f"--run {run}: it has no images in {PRODUCT}/; run distill (or sample) to its end first")
+        raise BadInput(f"--run {run}: it has no images in {PRODUCT}/; {_remedy(run)}")
     flat = (
         {k: v for k, v in sorted(numbers(run).items()) if not k.startswith("time/")} if _judged(run, names[0]) else {}
     )
@@ -109,6 +111,18 @@ def open_product(run: Location) -> Product:
     for name in (*names, CARD):
         product.read(name)
     return Product(run, _classes(product.table(names[0]).schema, product.root), names, flat)
+
+
+def _remedy(run: Location) -> str:
+    """What to do where a run has no product: one that judged a folder, or searched, never has any."""
+    with contextlib.suppress(OSError, ValueError):
+        tree = read((run / CONFIG).read().decode())
+        images = tree.get("evaluate", {}).get("images") if isinstance(tree, dict) else None
+        if images is not None:
+            return f"it judges those of {images}, which lie there; export a run that made its own"
+        if (run / STUDY).exists():
+            return f"it is a sweep; distil with `--config {run / BEST}`, and export that run"
+    return "run distill (or sample) to its end first"
 
 
 def _judged(run: Location, shard: str) -> bool:

@@ -82,6 +82,7 @@ def _against_random(main: ScoreRow, rand: ScoreRow | None, judged: Judgement) ->
     if d is None:
         return "open", f"{name} and random images have no seeds in common: not compared"
     side = "above" if d.mean > 0 else "below"
+    side = side if f"{abs(d.mean):.3f}" != "0.000" else "apart from"  # 0.0 points
     if d.sign > 0:
         return "better", f"{name} beats random images by {_told(d)}"
     if d.sign < 0:
@@ -89,7 +90,10 @@ def _against_random(main: ScoreRow, rand: ScoreRow | None, judged: Judgement) ->
     shown = wording.size(d if d.mean >= 0 else d.turned())
     if d.low is None:
         return "open", f"{name} is {shown} {side} random images: {wording.conclusion(d)}"
-    return "same", f"{name} does not measurably beat random images: {shown} {side}, {wording.conclusion(d)}"
+    return (
+        "same",
+        f"{name} does not measurably beat random images: {shown} {side.removesuffix(' from')}, {wording.conclusion(d)}",
+    )
 
 
 def best(judged: Judgement, student: str, main: ScoreRow | None = None, what: str = "sets") -> str:
