@@ -103,7 +103,8 @@ class SweepNews:
             return None
         left = None
         if self.counted:
-            left = max(0.0, (self.of_sets - self.sets) * self.seconds / self.counted - (now - self.as_of))
+            left = (self.of_sets - self.sets) * self.seconds / self.counted - (now - self.as_of)
+        left = left if left is not None and left > 0 else None  # it takes longer than it should: nobody knows
         return Overall(self.trials, self.of, self.sets / self.of_sets, left, "{} of {} trials done")
 
 

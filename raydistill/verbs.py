@@ -93,14 +93,19 @@ def export(argv: Sequence[str]) -> int:
     from raydistill.progress import say
 
     p = plain("export")
-    p.add_argument("--run", metavar="DIR", required=True, help="the run directory that distill printed")
+    p.add_argument("directory", nargs="?", metavar="RUN", help="the run directory that distill printed")
+    p.add_argument("--run", metavar="DIR", help="the same")
     p.add_argument("--format", required=True, help=f"one of {', '.join(registry.names('exporter'))}")
     p.add_argument("--out", metavar="DIR", help="a new or empty folder")
     p.add_argument("--push", metavar="OWNER/NAME", help="put it onto the Hugging Face hub, as a data set (--format hf)")
     p.add_argument("--private", action="store_true", help="make a new repository of --push private")
     p.add_argument("--dry-run", action="store_true", help="list what --push would put there, and stop")
     args = p.parse_args(argv)
-    run = str(run_location(args.run))
+    if args.run is None and args.directory is None:
+        raise BadInput("export: name the run: export RUN --format FORMAT --out DIR")
+    if args.run is not None and args.directory is not None:
+        raise BadInput(f"export: {args.directory!r} and --run {args.run} both name a run; leave out one")
+    run = str(run_location(args.run or args.directory))
     if args.push is None and args.out is None:
         raise BadInput("export: give --out DIR, a new or empty folder, or --push OWNER/NAME")
     if args.push is None and (args.private or args.dry_run):

@@ -116,6 +116,13 @@ def test_what_holds_nothing_is_told_so(tmp_path: Path) -> None:
     assert "set.zip; unpack it" in line(tmp_path)
 
 
+def test_a_folder_that_is_a_class_itself_is_told_so(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "pets", {"train": 2}) / "train"
+    said = line(folder / "red")
+    assert "holds 2 images (000.png) in no folders of classes" in said
+    assert said.endswith(f"source.path={folder}") and kind(folder) == "imagefolder", "the remedy"
+
+
 class TestCopies:
     def copied(self, folder: Path, name: str = "copy.png", colour: str = "red") -> Path:
         shutil.copy(folder / "train" / "red" / "000.png", folder / "val" / colour / name)

@@ -332,3 +332,5 @@ class TestRuns:
             assert cli.main([*command, *wrong]) == 2
             err = capsys.readouterr().err
             assert err.startswith("error: ") and says in err and err.count("\n") == 1
+        assert cli.main(["export", str(run), *command[3:]]) == 0, "found there, without --run"
+        assert cli.main(["export", *command[3:]]) == 2 and "name the run: export RUN" in capsys.readouterr().err

@@ -133,6 +133,8 @@ class TestSweep:
         whole = heard.overall()
         assert whole is not None and whole.left == pytest.approx(22 * 40 / 4 - 3)
         assert whole.text() == "4 of 8 trials done, 26 % of the work, about 3m37s left"
+        now[0] = 1000.0
+        assert heard.overall() == Overall(4, 8, 8 / 30, None, "{} of {} trials done"), "longer than those before"
         heard(Tried(8, 8, 30, 30))
         assert heard.overall() is None
 

@@ -50,6 +50,7 @@ def kind_of(root: Location) -> str:
     """The kind of source that a folder is. Raises BadInput where it is none, or several."""
     kinds: dict[str, str] = {}
     archives: list[str] = []
+    loose: list[str] = []  # images in no folder
     for where, level, inside in _walk(root):
         names = [i.base_name for i in inside if i.type == pafs.FileType.File]
         for name in names:
@@ -58,6 +59,7 @@ def kind_of(root: Location) -> str:
                 kinds.setdefault(kind, f"{where}/{name}")
         if arrow.STATE in names and any(n.endswith(arrow.SUFFIX) for n in names):
             kinds.setdefault("parquet", f"{where}/{arrow.STATE}")
+        loose += [] if level else [n for n in names if is_image(n)]
         archives += [f"{where}/{n}" for n in names if n.lower().endswith(ARCHIVES)]
     if len(kinds) == 1:
         return next(iter(kinds))
@@ -69,6 +71,12 @@ def kind_of(root: Location) -> str:
         raise BadInput(refused_pickle("/".join(filter(None, (str(root), *pickle)))))
     if archives:
         raise BadInput(f"source.path: {root} holds no images but {archives[0]}; unpack it, and give the folder")
+    if loose:
+        above = str(root).rstrip("/").rpartition("/")[0]
+        raise BadInput(
+            f"source.path: {root} holds {len(loose)} images ({min(loose)}) in no folders of classes; sort them into "
+            f"CLASS/, or, if it is a class itself, give the folder of all classes: source.path={above}"
+        )
     raise BadInput(
         f"source.path: {root} holds no images that are read (CLASS/*.jpg and the like, Parquet, tar archives; "
         "docs/bring-your-own.md#images); give the folder that holds the splits or the classes"
