@@ -106,7 +106,10 @@ class TestEverySource:
     def test_on_disk_needs_a_path_that_exists(self, kind: str, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"source.path: .*give source.path=DIR"):
             open_source(config(kind))
-        assert "does not exist" in refusal(open_source(config(kind, tmp_path / "nowhere")))
+        assert "nowhere does not exist; give the folder" in refusal(open_source(config(kind, tmp_path / "nowhere")))
+        (tmp_path / "Meine Fotos").mkdir()
+        hint = f"does not exist; did you mean {tmp_path / 'Meine Fotos'}?"
+        assert hint in refusal(open_source(config(kind, tmp_path / "Meine Foto")))
         (tmp_path / "file").write_text("x")
         assert "is not a folder" in refusal(open_source(config(kind, tmp_path / "file")))
         assert "cannot open" in refusal(open_source(config(kind, "nosuch://bucket/images")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,9 +68,20 @@ def open_root(path: str) -> Location:
     except OSError as e:
         raise BadInput(f"source.path: {root} cannot be opened: {reason(e)}; check the path and your access") from None
     if kind != pafs.FileType.Directory:
-        what = "does not exist" if kind == pafs.FileType.NotFound else "is not a folder"
+        what = f"does not exist{_alike(root.uri)}" if kind == pafs.FileType.NotFound else "is not a folder"
         raise BadInput(f"source.path: {root} {what}; give the folder that holds the splits")
     return root
+
+
+def _alike(path: str) -> str:
+    """A folder beside it whose name is nearly that, on this disk."""
+    parent, name = os.path.split(path.rstrip("/"))
+    try:
+        beside = [] if "://" in path else [e.name for e in os.scandir(parent) if e.is_dir()]
+    except OSError:
+        return ""
+    alike = difflib.get_close_matches(name, beside, n=1)
+    return f"; did you mean {os.path.join(parent, alike[0])}?" if alike else ""
 
 
 def class_names(root: Location) -> ClassNames | None:
