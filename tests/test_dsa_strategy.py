@@ -94,10 +94,10 @@ class TestTraining:
             moves = []
             for seen in range(0, r.visits, r.visits // 4):
                 set_rate(opt, r, seen)
-                before = float(weight.weight)
+                before = weight.weight.item()
                 weight.weight.grad = torch.ones(1, 1)
                 opt.step()
-                moves.append((before - float(weight.weight)) / opt.param_groups[0]["lr"])
+                moves.append((before - weight.weight.item()) / opt.param_groups[0]["lr"])
             assert moves[1] == pytest.approx(1.9, abs=1e-3)
             assert moves[3] == pytest.approx(1.0 if fresh else 3.439, abs=1e-3)
 

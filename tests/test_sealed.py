@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from raydistill.errors import CorruptArtifact, StageFailed
-from raydistill.store.artifact import Artifact
+from raydistill.store.artifact import Artifact, Record
 from raydistill.store.location import Location
 from raydistill.store.sealed import Sealed
 
@@ -36,6 +38,29 @@ def test_it_is_there_once_its_stage_is_finished(grouped: Sealed, tmp_path: Path)
     assert Sealed.finished(grouped.artifact) == grouped
     assert Sealed.finished(Artifact(Location.of(str(tmp_path)), "classes", "1" * 16)) is None
     assert (grouped.rows, grouped.digest) == (9, grouped.manifest.digest)
+
+
+def test_a_key_among_a_hundred_thousand_is_found_by_a_few_looks(grouped: Sealed) -> None:
+    """A scan for each of them made the cold start of a run of that size take minutes."""
+
+    class Counted(tuple[Record, ...]):
+        looks = 0
+
+        def __getitem__(self, at: Any) -> Any:
+            Counted.looks += 1
+            return super().__getitem__(at)
+
+        def __iter__(self) -> Any:
+            raise AssertionError("scanned")
+
+    record = grouped.records[0]
+    many = Counted([replace(record, key=f"batch-{i:06d}") for i in range(100_000)])
+    sealed = Sealed(grouped.artifact, replace(grouped.manifest, records=many))
+    assert sealed.record("batch-099999").key == "batch-099999" and sealed.record("batch-000000").key == "batch-000000"
+    for unknown in ("a", "batch-05", "z"):
+        with pytest.raises(KeyError):
+            sealed.record(unknown)
+    assert 5 < Counted.looks < 150
 
 
 def test_it_is_read_whole_in_the_order_of_the_keys(grouped: Sealed) -> None:

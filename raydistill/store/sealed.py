@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -44,11 +45,11 @@ class Sealed:
         return self.manifest.records
 
     def record(self, key: str) -> Record:
-        """Raises KeyError for a key that the stage has not."""
-        for record in self.records:
-            if record.key == key:
-                return record
-        raise KeyError(key)
+        """Raises KeyError for a key that the stage has not. Records are in the order of their keys: there may be many."""
+        at = bisect_left(self.records, key, key=lambda record: record.key)
+        if at == len(self.records) or self.records[at].key != key:
+            raise KeyError(key)
+        return self.records[at]
 
     def table(self, key: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a key."""
