@@ -45,7 +45,7 @@ class Sealed:
         return self.manifest.records
 
     def record(self, key: str) -> Record:
-        """Raises KeyError for a key that the stage has not. Records are in the order of their keys: there may be many."""
+        """Raises KeyError for a key that the stage has not. Records are in the order of their keys, and may be many."""
         at = bisect_left(self.records, key, key=lambda record: record.key)
         if at == len(self.records) or self.records[at].key != key:
             raise KeyError(key)
