@@ -33,13 +33,14 @@ from measure import RESULTS, ROOT, child, job, machine, plain_environment, table
 CLASSES, BATCH, SMALL, LATENT = 1000, 20, (4, 2, 2), (4, 32, 32)
 PARTS = ("folder", "store", "plan", "sample", "losses", "run")
 COLD = """
-import resource, runpy, sys
+import re, resource, runpy, sys
 sys.argv = sys.argv[1:]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
-    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
-"""
+    used, status = resource.getrusage(resource.RUSAGE_SELF), open("/proc/self/status").read()
+    print("peak", re.search(r"VmHWM:\\s*(\\d+)", status)[1], "cpu", used.ru_utime + used.ru_stime, file=sys.stderr)
+"""  # not ru_maxrss, which a child has of its parent
 
 
 Cells = dict[str, dict[str, Any]]  # figures by what they are of

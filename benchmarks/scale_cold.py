@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from measure import RESULTS, job, machine, plain_environment
-from scale import keep, origin, write_images
+from scale import COLD, keep, origin, write_images
 from scale_parts import StandIn
 
 from raydistill.config import load
@@ -34,15 +34,6 @@ from raydistill.store.artifact import Record
 
 FOUND = re.compile("finished before|found finished")
 SIZE = 8  # pixels of an image; a latent of it has 4x2x2 numbers
-COLD = """
-import re, resource, runpy, sys
-sys.argv = sys.argv[1:]
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    used, status = resource.getrusage(resource.RUSAGE_SELF), open("/proc/self/status").read()
-    print("peak", re.search(r"VmHWM:\\s*(\\d+)", status)[1], "cpu", used.ru_utime + used.ru_stime, file=sys.stderr)
-"""
 
 
 def words(options: argparse.Namespace) -> list[str]:
