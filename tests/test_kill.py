@@ -48,7 +48,7 @@ class Faults:
 
 
 def midst(stage: str) -> tuple[str, str]:
-    """Two workers die after a commit of theirs each: until others have started, for seconds, the stage stands still half-way."""
+    """Two workers die after a commit of theirs: for seconds, until others have started, the stage stands half-way."""
     return (f"{stage}:after_commit:*",) * 2
 
 
