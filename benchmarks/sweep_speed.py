@@ -8,6 +8,8 @@ Trials are scales of guidance, one seed each, every student trained as long. The
 verdict needs (the default, the finalist and the winner by further seeds); the separate runs do not. The first separate
 run gives the costs of a stage, from which the ratio to expect is computed and printed before anything else is measured.
 With --asha the sweep is run once more with ASHA, whose saving is a row of its own. All sides start with nothing.
+Separate runs differ in nothing but a scale and cost the same: `--runs N` makes N of them, spread over the scales, and
+counts the others at the mean of those, which the table says.
 """
 
 from __future__ import annotations
@@ -80,6 +82,19 @@ def expected(costs: RunCosts, trials: int, workers: int) -> float:
     return trials * costs.whole / (costs.rest + images + sets)
 
 
+def spread(values: Sequence[float], n: int) -> list[float]:
+    """n of the values, evenly over their order, the first among them. Raises ValueError."""
+    if not 1 <= n <= len(values):
+        raise ValueError(f"--runs: from 1 to {len(values)}, not {n}")
+    return [values[i * len(values) // n] for i in range(n)]
+
+
+def altogether(runs: Sequence[Seconds], trials: int) -> Seconds:
+    """Of so many runs, those that were not made counted at the mean of those that were."""
+    times = trials / len(runs)
+    return Seconds(sum(s.wall for s in runs) * times, sum(s.cpu for s in runs) * times)
+
+
 def row(name: str, s: Seconds, trials: int) -> list[str]:
     return [name, f"{s.wall:.0f}", f"{s.cpu:.0f}", f"{s.wall / trials:.1f}", f"{s.cpu / trials:.1f}"]
 
@@ -102,11 +117,16 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--config", default="quickstart", help="preset or YAML file")
     p.add_argument("--trials", type=int, default=20)
     p.add_argument("--together", type=int, default=None, help="trials a round; default: all in one")
+    p.add_argument("--runs", type=int, default=None, help="separate runs that are made; default: one a trial")
     p.add_argument("--asha", action="store_true", help="also the sweep with ASHA")
     p.add_argument("--work", type=Path, default=Path("runs/sweep-speed"), help="where runs go; old ones are removed")
     p.add_argument("--out", type=Path, default=None, help="default: benchmarks/results/speed/sweep-CONFIG.json")
     p.add_argument("overrides", nargs="*", help="KEY=VALUE for all runs, after --")
     args = p.parse_args(argv)
+    try:
+        made = spread(scales(args.trials), args.trials if args.runs is None else args.runs)
+    except ValueError as e:
+        p.error(str(e))
     args.work = args.work.resolve()
     shutil.rmtree(args.work, ignore_errors=True)
     args.work.mkdir(parents=True)
@@ -114,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     config = args.config if not Path(args.config).is_file() else str(Path(args.config).resolve())
     common = ["--config", config, *args.overrides, f"source.search_split={SPLIT}"]
     runs: list[Seconds] = []
-    for i, scale in enumerate(scales(args.trials)):
+    for i, scale in enumerate(made):
         run = args.work / f"run-{i}"
         words = job("distill", *common, *ALONE, f"guidance.scale={scale}", f"run_dir={run}")
         runs.append(Seconds.of(watch(words, args.work / f"run-{i}.log")))
@@ -122,8 +142,11 @@ def main(argv: list[str] | None = None) -> int:
             costs = RunCosts.of(json.loads((run / "logs" / "costs.json").read_text()), runs[0].wall)
             wanted = expected(costs, args.trials, workers)
             print(f"one run: {costs}; expected of {args.trials} trials: {wanted:.2f} times", flush=True)
-    separate = Seconds(sum(s.wall for s in runs), sum(s.cpu for s in runs))
-    sides = {f"{args.trials} separate runs": separate, "one sweep": swept(args, common, "sweep")}
+    separate, name = altogether(runs, args.trials), f"{args.trials} separate runs"
+    if len(runs) < args.trials:
+        walls = [s.wall for s in runs]
+        name += f", {len(runs)} made ({min(walls):.0f} to {max(walls):.0f} s), the others at their mean"
+    sides = {name: separate, "one sweep": swept(args, common, "sweep")}
     if args.asha:
         sides["one sweep with ASHA"] = swept(args, common, "asha", "tune.scheduler=asha")
     sweep = sides["one sweep"]
@@ -133,8 +156,8 @@ def main(argv: list[str] | None = None) -> int:
         f"{separate.cpu / sweep.cpu:.2f} by CPU seconds; by the costs of one run {wanted:.2f} by the clock was to be "
         f"expected.\nThe sweep drew and trained on {candidates(args.trials)} sets, the runs on {args.trials}."
     )
-    body = {"machine": before, "trials": args.trials, "one_run": vars(costs), "expected": wanted}
-    body |= {name: vars(s) for name, s in sides.items()}
+    body = {"machine": before, "trials": args.trials, "expected": wanted}
+    body |= {"runs": [vars(s) for s in runs], "one_run": vars(costs)} | {name: vars(s) for name, s in sides.items()}
     save(args.out or RESULTS / f"sweep-{Path(args.config).stem}.json", body, text)
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,21 @@ def test_a_sweep_and_separate_runs_are_given_the_same_trials(
     said = capsys.readouterr().out
     assert "| 3 separate runs | 36 | 60 | 12.0 | 20.0 |" in said and "take 3.60 times as long by the clock" in said
     assert json.loads(out.read_text())["one sweep with ASHA"] == {"wall": 10.0, "cpu": 20.0}
+
+    shutil.rmtree(tmp_path / "work")
+    assert sweep_speed.main(["--trials", "3", "--runs", "1", "--work", str(tmp_path / "work"), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "| 3 separate runs, 1 made (12 to 12 s), the others at their mean | 36 | 60 | 12.0 | 20.0 |" in said
+    assert len(json.loads(out.read_text())["runs"]) == 1 and len(commands) == 7
+
+
+def test_the_separate_runs_that_are_made_spread_over_the_trials(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep_speed.spread([1.0, 2.0, 3.0, 4.0, 5.0], 5) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert sweep_speed.spread([1.0, 2.0, 3.0, 4.0, 5.0], 2) == [1.0, 3.0]
+    for runs in ("0", "4"):
+        with pytest.raises(SystemExit):
+            sweep_speed.main(["--trials", "3", "--runs", runs])
+        assert f"--runs: from 1 to 3, not {runs}" in capsys.readouterr().err
 
 
 class TestSteady:

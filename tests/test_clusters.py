@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,16 @@ def test_every_node_runs_one_image_with_the_pinned_ray() -> None:
         re.findall(r"rayproject/ray:([\d.]+)-", (ROOT / "docs" / "clusters" / "gcp.yaml").read_text()) == [pinned] * 3
     )
     assert len({container(group)["image"] for _, group in groups(RAYJOB)}) == 1
+
+
+def test_a_linter_of_dockerfiles_finds_nothing(tmp_path: Path) -> None:
+    """No image can be built where there is no engine: hadolint reads the file, and finds what it is known to find."""
+    linter = str(Path(sysconfig.get_path("scripts")) / "hadolint")
+    done = subprocess.run([linter, "--no-color", str(ROOT / "Dockerfile")], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE.replace("RUN pip", "RUN cd /tmp && sudo pip"))
+    done = subprocess.run([linter, "--no-color", str(tmp_path / "Dockerfile")], capture_output=True, text=True)
+    assert done.returncode == 1 and "DL3004" in done.stdout, "sudo in an image"
 
 
 def test_the_image_holds_what_the_entry_point_needs_and_nothing_more() -> None:
