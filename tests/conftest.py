@@ -16,6 +16,7 @@ from hypothesis import settings
 from listeners import Watch
 from running import finish
 from samples import write_folder
+from together import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401
 
 from raydistill import cli
 from raydistill.pipeline import job
@@ -34,23 +35,6 @@ settings.register_profile("raydistill", deadline=None, max_examples=50)  # machi
 settings.load_profile("raydistill")
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """`-n 2` is enough: a process takes the next test, one by one, in the order below."""
-    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
-        config.option.dist, config.option.loadscopereorder = "loadgroup", False
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Side by side what starts Ray or reads the run of `reference` comes first: it takes longest, and nothing waits for
-    it in the end. Both processes have such tests, and so a `reference` of their own; groups of pytest-xdist 3.8, which
-    would give them to one, do nothing under pytest 9.2, whose node ids cannot be changed."""
-    if hasattr(config, "workerinput"):
-        items.sort(
-            key=lambda i: not (i.get_closest_marker("ray") or "watched_reference" in getattr(i, "fixturenames", ()))
-        )
 
 
 @pytest.fixture(scope="module", autouse=True)
