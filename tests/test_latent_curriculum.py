@@ -53,7 +53,7 @@ def test_no_student_is_trained_and_the_best_latents_are_kept(root: Path, fitted:
     judge = Judge({role: LatentClassifier(spec, CPU) for role, spec in specs.items()}, 0.5, CPU)
     table = made.parts[1].read()
     ids = [["3", "7"][i] for i in table["class_index"].to_pylist()]
-    scores = judge(schemas.tensor_numpy(table["latent"]), ids)
+    scores = judge(schemas.tensor_numpy(table["latent"]).copy(), ids)  # as made, and not as read, it can be written
     for row, score in zip(table.to_pylist(), scores, strict=True):
         traced = {t["name"]: t["value"] for t in row["trace"] if t["step"] == 0 or t["name"] == "score"}
         assert traced[CHOSEN] == pytest.approx(score, abs=1e-4) and traced[CHOSEN] >= traced[REJECTED]

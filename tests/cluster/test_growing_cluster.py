@@ -6,17 +6,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import ray
-from clusters import STORE, give_notice, head_alone
+from clusters import STORE, give_notice
 from ray.cluster_utils import Cluster
 
-from raydistill.config import Pool, RayConfig
+from raydistill.config import Pool
 from raydistill.distributed import dispatch, leaving, pool, runtime
 from raydistill.distributed.executors import stream
 from raydistill.models import loaded
@@ -27,6 +27,7 @@ from raydistill.store.artifact import Record
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 UNITS = [f"unit-{i:03d}" for i in range(200)]
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
 
 
 @dataclass(frozen=True)
@@ -64,21 +65,6 @@ class Holding:
 def stage(tmp_path: Path, style: Literal["actors", "stream"], keys: list[str], **asked: Any) -> Stage:
     section = Pool(num_cpus=1, **asked)
     return Stage("sample", "units", None, keys, str, Slow(tmp_path / "hurry"), len(keys), style, section)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head without CPUs and one node, whose second CPU is left to other work: room for one actor."""
-    monkeypatch.setattr(runtime, "_local", True)  # is set back at the end
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with head_alone() as started:
-        started.add_node(num_cpus=2, object_store_memory=STORE)
-        started.wait_for_nodes()
-        runtime.ensure_ray(RayConfig(address=started.address))
-        try:
-            yield started
-        finally:
-            ray.shutdown()
 
 
 def joins(cluster: Cluster) -> Any:

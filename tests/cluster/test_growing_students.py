@@ -5,37 +5,22 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import ray
-from clusters import STORE, give_notice, head_alone
+from clusters import STORE, give_notice
 from ray.cluster_utils import Cluster
 from tiny_run import TinyRun, config
 
 from raydistill.config import RayConfig
-from raydistill.distributed import runtime, students
+from raydistill.distributed import students
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import Training
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 SEEDS = 6
 LONG = {"visits": 8_000, "batch": 8, "lr": 0.05, "image_size": 16, "evaluations": 4}
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head without CPUs and one node, whose second CPU is left to other work: room for one student."""
-    monkeypatch.setattr(runtime, "_local", True)  # is set back at the end
-    with head_alone() as started:
-        started.add_node(num_cpus=2, object_store_memory=STORE)
-        started.wait_for_nodes()
-        runtime.ensure_ray(RayConfig(address=started.address))
-        try:
-            yield started
-        finally:
-            ray.shutdown()
 
 
 @pytest.fixture
