@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("overrides", nargs="*", help="KEY=VALUE for all runs, after --")
     args = p.parse_args(argv)
     try:
-        made = spread(scales(args.trials), args.trials if args.runs is None else args.runs)
+        separate = spread(scales(args.trials), args.trials if args.runs is None else args.runs)
     except ValueError as e:
         p.error(str(e))
     args.work = args.work.resolve()
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     config = args.config if not Path(args.config).is_file() else str(Path(args.config).resolve())
     common = ["--config", config, *args.overrides, f"source.search_split={SPLIT}"]
     runs: list[Seconds] = []
-    for i, scale in enumerate(made):
+    for i, scale in enumerate(separate):
         run = args.work / f"run-{i}"
         words = job("distill", *common, *ALONE, f"guidance.scale={scale}", f"run_dir={run}")
         runs.append(Seconds.of(watch(words, args.work / f"run-{i}.log")))
