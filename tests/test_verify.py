@@ -179,21 +179,24 @@ class TestWorkInProgress:
     def test_a_run_that_works_is_never_called_damaged(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(inspection, "AGAIN_S", AGAIN_S)  # a writer may stand still between a file and its seal
         busy, keys = at(run, "fedcba9876543210"), [f"key-{i:03d}" for i in range(60)]
+        unfinished = threading.Event()
 
         def work_on() -> None:
             for n, key in enumerate(keys):
                 busy.commit(key, b"x" * n, rows=1, device="cpu")
                 seals.write(Location.of(str(run)), "result.json", key.encode())
+            unfinished.wait(60)  # a look that began before the first commit may last until here
             busy.seal(keys)
 
         worker = threading.Thread(target=work_on)
         worker.start()
-        looks = [findings(run)]
+        faults = []
         while worker.is_alive():
-            looks.append(findings(run))
-        worker.join()
-        assert [str(f) for look in looks for f in look if f.is_fault] == []
-        assert any(f.kind is Kind.UNFINISHED for look in looks for f in look) and findings(run) == []
+            found = findings(run)
+            faults += [str(f) for f in found if f.is_fault]
+            if any(f.kind is Kind.UNFINISHED for f in found):
+                unfinished.set()
+        assert faults == [] and unfinished.is_set() and findings(run) == []
 
     def test_one_kind_of_device_that_disagrees_with_itself_is_a_fault(self, run: Path) -> None:
         manifest(run).unlink()
