@@ -269,11 +269,14 @@ class TestLargeClass:
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_tasks_of_a_large_class_run_on_ray(tmp_path: Path) -> None:
-    """The bucket's task starts tasks for the pieces of its class, and the bytes are those of one process."""
+def test_tasks_of_a_large_class_run_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bucket's task starts tasks for the pieces of its class, and the bytes are those of one process.
+
+    Also where it may start few of them, or none, because the job has a share of the cluster.
+    """
     import ray
 
-    from raydistill.distributed import executors
+    from raydistill.distributed import executors, runtime
 
     run, upstream, infos = large(tmp_path, 40_000)
     few = {"algorithm": "divisive", "leaves": 6, "iterations": 5, "split_restarts": 2, "num_cpus": 0.5}
@@ -282,7 +285,11 @@ def test_tasks_of_a_large_class_run_on_ray(tmp_path: Path) -> None:
     whole = stage.work.open()(upstream.records[0]).sha256
     try:
         split = replace(stage, work=replace(stage.work, budget=2 * 6 * 20_000))
-        (record,) = executors.on_ray(asked.ray)(split, stage.keys)
+        digests = []
+        for share in (1.0, 0.5, 0.1):
+            monkeypatch.setattr(runtime, "_share", share)
+            (record,) = executors.on_ray(asked.ray)(split, stage.keys)
+            digests.append(record.sha256)
     finally:
         ray.shutdown()
-    assert record.sha256 == whole
+    assert digests == [whole] * 3

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from raydistill.distributed.fan_out import over_tasks
 from raydistill.distributed.node_log import node_id
 from raydistill.distributed.pool import make_room
 from raydistill.distributed.resources import SCHEDULING, of_pool
-from raydistill.distributed.runtime import cores, ensure_ray, may_grow, pool_size, shares
+from raydistill.distributed.runtime import cores, ensure_ray, in_flight, may_grow, pool_size, room, shares
 from raydistill.errors import RaydistillError, StageFailed
 from raydistill.progress import Retried, say, tell
 from raydistill.stages import fan_out
@@ -101,26 +102,41 @@ def stream(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     work = stage.work
     rows = [{"item": pickle.dumps(stage.items(key))} for key in todo]
     readers = len(todo) if grows else max(1, min(cores(), len(todo)))
+    if shares():
+        readers = min(readers, room().readers(size, section.num_cpus))
 
     def load(row: dict[str, bytes]) -> dict[str, bytes]:
-        return {"payload": pickle.dumps(work.load(pickle.loads(row["item"])), protocol=5)}
+        return {"item": pickle.dumps(work.load(pickle.loads(row["item"])), protocol=5)}
 
-    data = (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(load, compute=ray.data.TaskPoolStrategy(size=readers), num_cpus=1)
-        .map(
-            StreamActor,
-            fn_constructor_args=(work, section.deadline_s),
-            compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=size),
-            num_cpus=section.num_cpus,
-            num_gpus=section.num_gpus or None,
-        )
+    data = ray.data.from_items(rows, override_num_blocks=len(rows))
+    if readers:
+        data = data.map(load, compute=ray.data.TaskPoolStrategy(size=readers), num_cpus=1)
+    data = data.map(
+        StreamActor,
+        fn_constructor_args=(work if readers else Unread(work), section.deadline_s),
+        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=size),
+        num_cpus=section.num_cpus,
+        num_gpus=section.num_gpus or None,
     )
     left = list(todo)
     for row in _watched(data.iter_rows(), stage, left):
         record = pickle.loads(row["record"])
         left.remove(record.key)
         yield record, row["node"]
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Work whose items nobody has loaded, since the job's share has no CPU for readers."""
+
+    work: Work
+
+    def load(self, item: Any) -> Any:
+        return item
+
+    def open(self) -> Callable[[Any], Record]:
+        finish = self.work.open()
+        return lambda item: finish(self.work.load(item))
 
 
 class StreamActor:
@@ -133,7 +149,7 @@ class StreamActor:
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, Any]:
         with self._or_end():
-            return {"record": pickle.dumps(self.finish(pickle.loads(row["payload"]))), "node": node_id()}
+            return {"record": pickle.dumps(self.finish(pickle.loads(row["item"]))), "node": node_id()}
 
     @contextlib.contextmanager
     def _or_end(self) -> Iterator[None]:
@@ -184,12 +200,16 @@ def _named(keys: Sequence[str]) -> str:
 
 def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     """Plain Ray tasks, a bounded number in flight; what hangs, or is a straggler, is tried once more elsewhere."""
-    flight, attempts = Flight(stage), Attempts(stage.name, len(todo))
+    make_room(replace(of_pool(stage.name, stage.pool), spare=0), 1)
+    flight, attempts = Flight(stage, len(todo)), Attempts(stage.name, len(todo))
     waiting, moved = deque(todo), time.monotonic()
     while waiting or flight.running:
-        while waiting and len(flight.running) < (1 if shares() else 2) * cores():
+        free = flight.free()
+        while waiting and free > 0:
             flight.send(waiting.popleft(), SCHEDULING)
-        for key in [] if waiting else flight.stragglers(attempts):
+            free -= 1
+        slow = [] if waiting else flight.stragglers(attempts)
+        for key in slow[: max(0, free)] if shares() else slow:
             say(stage.name, f"{key} is slow: it is tried on another worker too")
             tell(Retried(stage.name, key, "it is slow"))
             flight.send(key, "SPREAD")
@@ -221,17 +241,27 @@ def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
 
 
 class Flight:
-    """The tasks of a stage that have been sent: reference -> key and when."""
+    """The tasks of a stage that have been sent: reference -> key and when.
 
-    def __init__(self, stage: Stage) -> None:
+    `helpers`: how many tasks each of them may have out in its turn, where something is left to other jobs.
+    """
+
+    def __init__(self, stage: Stage, units: int) -> None:
         self.stage, self.work = stage, ray.put(stage.work)
         self.running: dict[Any, tuple[str, float]] = {}
+        self.helpers = room().helpers(stage.pool.num_cpus, units) if shares() else None
+
+    def free(self) -> int:
+        """How many more may be sent now."""
+        at_once = in_flight(self.stage.pool.num_cpus)
+        return max(1, at_once // (1 + (self.helpers or 0))) - len(self.running)
 
     def send(self, key: str, scheduling: str) -> None:
         remote = _run_unit.options(
             num_cpus=self.stage.pool.num_cpus, max_retries=ATTEMPTS - 1, scheduling_strategy=scheduling
         )
-        self.running[remote.remote(self.work, self.stage.items(key))] = key, time.monotonic()
+        ref = remote.remote(self.work, self.stage.items(key), self.helpers)
+        self.running[ref] = key, time.monotonic()
 
     def out(self, key: str) -> list[Any]:
         """The tries at a unit."""
@@ -266,6 +296,7 @@ class Flight:
 
 
 @ray.remote
-def _run_unit(work: Work, item: Any) -> tuple[Record, str]:
-    fan_out.use(over_tasks)
+def _run_unit(work: Work, item: Any, helpers: int | None) -> tuple[Record, str]:
+    """`helpers`: None = as many as the cluster has room for."""
+    fan_out.use(fan_out.one_by_one if helpers == 0 else partial(over_tasks, helpers=helpers or 0))
     return work.open()(work.load(item)), node_id()

@@ -18,10 +18,15 @@ def _remote(function: Callable[..., Any]) -> Any:
     return ray.remote(function)
 
 
-def over_tasks(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], num_cpus: float) -> Iterator[Any]:
-    """function(*call) for every call, in order. Called within a task, whose CPU Ray lends out while it waits."""
+def over_tasks(
+    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], num_cpus: float, helpers: int = 0
+) -> Iterator[Any]:
+    """function(*call) for every call, in order. Called within a task, whose CPU Ray lends out while it waits.
+
+    At most so many `helpers` are out at once; 0 = as many as the cluster has room for, and as many again.
+    """
     remote = _remote(function).options(num_cpus=num_cpus, max_retries=3, scheduling_strategy=SCHEDULING)
-    ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    ahead = helpers or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting, running = deque(calls), deque[Any]()
     while waiting or running:
         while waiting and len(running) < ahead:

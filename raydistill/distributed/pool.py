@@ -117,8 +117,8 @@ class Team:
         wanted = max(0, min(self.size - len(self.running) - len(self.idle), waiting))
         for ref in list(self.starting)[wanted:]:
             ray.kill(self.starting.pop(ref))
-        now = time.monotonic()
-        for one in [i for i in self.idle if now - i.since > IDLE_S]:
+        now, surplus = time.monotonic(), len(self.running) + len(self.idle) - self.size
+        for one in [i for n, i in enumerate(self.idle) if n < surplus or now - i.since > IDLE_S]:
             self.idle.remove(one)
             ray.kill(one.actor)
 

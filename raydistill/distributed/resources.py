@@ -21,10 +21,28 @@ SLACK = 1e-9  # of sums of fractions
 
 @dataclass(frozen=True)
 class Room:
-    """What a cluster holds."""
+    """What a cluster holds, or, `shared`, the part of it that a job takes at most (`ray.share`)."""
 
     cpus: float
     gpus: float
+    shared: bool = False
+
+    @property
+    def owner(self) -> str:
+        return "this job's share of" if self.shared else "the cluster's"
+
+    def tasks(self, num_cpus: float) -> float:
+        """How many tasks there is room for at once, one at least; infinite if they reserve nothing."""
+        return max(1, int(self.cpus / num_cpus + SLACK)) if num_cpus else math.inf
+
+    def readers(self, actors: int, num_cpus: float) -> int:
+        """How many CPUs a pool of actors leaves for those who read for it; 0: the actors have to read themselves."""
+        return max(0, int(self.cpus - actors * num_cpus + SLACK))
+
+    def helpers(self, num_cpus: float, units: int) -> int:
+        """How many further tasks each of the tasks may have out at any time, when so many units are left to them."""
+        at_once = self.tasks(num_cpus)
+        return 0 if math.isinf(at_once) else int(at_once / min(units, at_once)) - 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +66,8 @@ class Reservation:
         if not self.num_gpus:
             gpus = math.inf
         elif self.num_gpus < 1:
-            gpus = int(room.gpus) * int(1 / self.num_gpus + SLACK)
+            whole, rest = divmod(room.gpus, 1)
+            gpus = whole * int(1 / self.num_gpus + SLACK) + int(rest / self.num_gpus + SLACK)
         else:
             gpus = room.gpus / self.num_gpus + SLACK
         fitting = max(0.0, min(cpus, gpus))
@@ -61,17 +80,18 @@ class Reservation:
             return None
         times = f"{self.section}.{self.count}={wanted} x " if self.workers else ""
         fewer = [f"lower {self.section}.{self.count}"] if self.workers > 1 else []
+        larger = ["raise ray.share"] if room.shared else []
         if Reservation(self.section, self.workers, 0, self.num_gpus).fits(room) < wanted:
             return (
-                f"{times}{self.section}.num_gpus={self.num_gpus:g} need more than the cluster's {room.gpus:g} GPUs; "
-                + ", or ".join([f"set {self.section}.num_gpus=0 to use CPUs", *fewer])
+                f"{times}{self.section}.num_gpus={self.num_gpus:g} need more than {room.owner} {room.gpus:g} GPUs; "
+                + ", or ".join([f"set {self.section}.num_gpus=0 to use CPUs", *fewer, *larger])
             )
         more = [f"raise ray.num_cpus to {math.ceil(wanted * self.num_cpus - SLACK) + self.spare}"] if local else []
         others = " for other tasks" if self.spare else ""
         return (
-            f"{times}{self.section}.num_cpus={self.num_cpus:g} are more than the cluster's {room.cpus:g} CPUs"
+            f"{times}{self.section}.num_cpus={self.num_cpus:g} are more than {room.owner} {room.cpus:g} CPUs"
             + (f", of which {self.spare} is left{others}; " if self.spare else "; ")
-            + ", or ".join([*fewer, f"lower {self.section}.num_cpus", *more])
+            + ", or ".join([*fewer, f"lower {self.section}.num_cpus", *more, *larger])
         )
 
 

@@ -150,12 +150,17 @@ def cores() -> int:
 def room() -> Room:
     """What the cluster holds now for this job: its share."""
     have = ray.cluster_resources()
-    return Room(_share * have.get("CPU", 0.0), _share * have.get("GPU", 0.0))
+    return Room(_share * have.get("CPU", 0.0), _share * have.get("GPU", 0.0), shares())
 
 
 def shares() -> bool:
     """Whether something of the cluster is to be left to other jobs."""
     return _share < 1
+
+
+def in_flight(num_cpus: float) -> int:
+    """How many tasks are sent at once: what is not to be left to others has a second one waiting for each place."""
+    return max(1, int(min(room().tasks(num_cpus), cores()))) if shares() else 2 * cores()
 
 
 def may_grow() -> bool:
@@ -168,18 +173,27 @@ def pool_size(reservation: Reservation, threads: int, units: int) -> int:
 
     On a private local cluster, raises BadInput if what was asked for can never be placed, which Ray would wait for
     without a word. A cluster that was joined may grow: there it says what it waits for, and the deadline ends the wait.
+    A job's share holds for numbers that were asked for, too; one worker it starts even if that is more.
     """
-    lack = replace(reservation, workers=min(reservation.workers, units)).lack(room(), _local)
+    wanted = min(reservation.workers, units)
+    spare = 0 if shares() and wanted <= 1 else reservation.spare
+    lack = replace(reservation, workers=wanted, spare=spare).lack(room(), _local)
     if lack and _local:
         raise BadInput(lack)
+    size = fitting(reservation, threads, units)
     if lack:
-        say("ray", f"{lack}: waiting for the cluster to grow")
-    return fitting(reservation, threads, units)
+        say("ray", f"{lack}: " + (f"{size} is what it takes" if shares() else "waiting for the cluster to grow"))
+    return size
 
 
 def fitting(reservation: Reservation, threads: int, units: int) -> int:
     """`pool_size` asked again, without a word: on a cluster that was joined the answer changes."""
-    if reservation.workers:
+    if reservation.workers and not shares():
         return max(1, min(reservation.workers, units))
+    return max(1, placeable(reservation, threads, units))
+
+
+def placeable(reservation: Reservation, threads: int, units: int) -> int:
+    """How many workers there is room for now; of a number that was asked for at most so many."""
     computing = math.inf if reservation.num_gpus else cores() // threads
-    return max(1, int(min(reservation.fits(room()), computing, units)))
+    return int(min(reservation.fits(room()), reservation.workers or computing, units))

@@ -29,7 +29,7 @@ from raydistill.distributed.trial import ResultDesk, trial
 from raydistill.store.location import Location
 
 FAILED = "failed"  # in place of objectives: why there are none
-SHARE = 0.01  # of a CPU that a trial reserves, which only waits
+SHARE = 0.0001  # of a CPU that a trial reserves, which only waits: the least that Ray counts
 PROBE_S = 0.2
 Kind = Literal["tpe", "random", "nsga2"]
 Direction = Literal["max", "min"]

@@ -157,6 +157,33 @@ def test_two_jobs_that_take_half_each_both_go_on(
         assert sorted(keys + [record.key for record, _ in job]) == UNITS
 
 
+def test_encode_has_an_actor_that_reads_itself_where_the_share_is_one_cpu(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other half is another job's, which holds it all the while."""
+    monkeypatch.setattr(runtime, "_share", 0.5)
+    other = pool.start(Pool(num_cpus=1))
+    ray.get(other.up.remote())
+    some = UNITS[:4]
+    assert sorted(record.key for record, _ in stream(stage(tmp_path, "stream", some), some)) == some
+    ray.kill(other)
+
+
+def test_idle_actors_beyond_the_share_are_ended(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the cluster has lost nodes on which there was none of them."""
+    joins(cluster)
+    team = pool.Team(stage(tmp_path, "actors", UNITS), len(UNITS))
+    while len(team.idle) < 3:
+        team.fill(len(UNITS))
+        team.wait()
+    monkeypatch.setattr(runtime, "_share", 0.5)
+    team.fill(len(UNITS))
+    assert (team.size, team.workers) == (1, 1)
+    team.end()
+
+
 @pytest.mark.slow
 def test_ray_datas_pool_comes_to_use_a_node_that_joins(cluster: Cluster, tmp_path: Path) -> None:
     records = stream(stage(tmp_path, "stream", UNITS), UNITS)

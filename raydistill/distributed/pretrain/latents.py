@@ -18,6 +18,7 @@ import ray.data
 from raydistill.distributed import executors
 from raydistill.distributed.failures import translate
 from raydistill.distributed.nodes import Nodes
+from raydistill.distributed.runtime import in_flight, shares
 from raydistill.errors import BadInput, StageFailed
 from raydistill.models.checkpoint import WORK
 from raydistill.pretraining.data import BLOCK, CLASS, IMAGE, LATENT, TrainingLatents
@@ -84,7 +85,10 @@ def read(latents: Sealed, deadline_s: float) -> Any:
         }
 
     data = ray.data.from_items(items, override_num_blocks=min(len(items), BLOCKS)).map_batches(
-        load, batch_size=1, batch_format="numpy"
+        load,
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.TaskPoolStrategy(size=in_flight(1)) if shares() else None,
     )
     pool = ThreadPoolExecutor(1)
     try:
