@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_grafana import OURS
 
 from raydistill.config import RayConfig
 from raydistill.distributed import metrics
@@ -127,8 +128,7 @@ def test_prometheus_reads_what_a_run_does(tmp_path: Path, monkeypatch: pytest.Mo
     told(Queued("sample", 5, 2, 3))
     told(Measured("sample", 1, {"loss": 0.5}))
     told(Finished("sample", "images", 4, 1.0, False))
-    every = {f"ray_{name}" for name in (*metrics.COUNTERS, *metrics.GAUGES)}
-    while not every <= {name.removesuffix("_total") for name in numbers(scraped())}:
+    while not set(numbers(scraped())) >= OURS:
         time.sleep(0.5)
     read = {name.removesuffix("_total"): value for name, value in numbers(scraped()).items()}
     assert read["ray_raydistill_units"] == 4 and read["ray_raydistill_units_left"] == 2
