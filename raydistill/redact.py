@@ -16,6 +16,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from functools import lru_cache
 from types import TracebackType
 from typing import TextIO
 from urllib.parse import quote, quote_plus, unquote
@@ -97,7 +98,7 @@ class _Covered:
 
 
 def _cover(text: str, mark: str) -> str:
-    for form in sorted({f for _, value in _secrets() for f in _forms(value)}, key=len, reverse=True):
+    for form in _spelled(tuple(value for _, value in _secrets())):
         text = text.replace(form, mark)
     return _patterns(text, mark, DEPTH)
 
@@ -133,8 +134,20 @@ def _is_public(match: re.Match[str]) -> bool:
 
 def _secrets() -> list[tuple[str, str]]:
     """Secret environment variables and their values."""
-    variables = ((k, v.strip()) for k, v in os.environ.items() if _VARIABLE.search(k))
+    named = [k for k in os.environ if _is_secret(k)]
+    variables = ((k, os.environ.get(k, "").strip()) for k in named)
     return [(k, v) for k, v in variables if len(v) >= SHORTEST and v.strip("*")]
+
+
+@lru_cache(maxsize=4096)
+def _is_secret(variable: str) -> bool:
+    return _VARIABLE.search(variable) is not None
+
+
+@lru_cache(maxsize=4)
+def _spelled(values: tuple[str, ...]) -> list[str]:
+    """Every form of these values, the longest first."""
+    return sorted({form for value in values for form in _forms(value)}, key=len, reverse=True)
 
 
 def _forms(value: str) -> set[str]:

@@ -10,7 +10,9 @@ from typing import Any
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 64
 # A string is one token, so that its brackets do not count, also one that nothing closes: no text is read twice.
-_STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_BRACKETS = b"[]{}"
+_SQUARE, _ALL_BUT_BRACKETS = bytes.maketrans(b"{}", b"[]"), bytes(set(range(256)) - set(_BRACKETS))
 
 
 def parse(data: bytes, max_bytes: int = MAX_BYTES, finite: bool = True) -> Any:
@@ -21,17 +23,23 @@ def parse(data: bytes, max_bytes: int = MAX_BYTES, finite: bool = True) -> Any:
     """
     if len(data) > max_bytes:
         raise ValueError(f"{len(data)} bytes are more than the {max_bytes} that such a file can have")
-    depth = 0
-    for token in _STRUCTURE.finditer(data):
-        first = token[0][:1]
-        if first in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-        elif first in b"]}":
-            depth -= 1
+    _check_depth(data)
     text = data.decode("utf-8-sig")
     return json.loads(text, parse_constant=_refuse, parse_float=_finite) if finite else json.loads(text)
+
+
+def _check_depth(data: bytes) -> None:
+    """Raises ValueError. Pairs of brackets vanish from the inside: 100,000 keys are no loop of Python's."""
+    brackets = left = _STRING.sub(b"", data).translate(_SQUARE, _ALL_BUT_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        if not left:
+            return
+        left = left.replace(b"[]", b"")
+    depth = 0  # it is too deep, or its brackets are no pairs
+    for bracket in brackets:
+        depth += 1 if bracket == ord("[") else -1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
 def mapping(data: bytes, max_bytes: int = MAX_BYTES, finite: bool = True) -> dict[str, Any]:

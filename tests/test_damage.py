@@ -18,7 +18,6 @@ from finished import distill, files
 
 from raydistill import cli
 from raydistill.errors import CorruptArtifact
-from raydistill.store import seals
 from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
 
@@ -74,11 +73,9 @@ TABLE = {
     "raydistill.json": ("unread", "unread", "unread", "unread"),  # only that it is there is asked
     "*/manifest.json": ("rebuilt/named", "unread", "unread", "unread"),
     "*/commits/*": ("unread", "unread", "unread", "unread"),  # the manifest holds what they say
-    "{syntheses}/data/*": ("named", "unread", "unread", "unread"),  # the product is held against them
     "evaluations/*/data/*": ("named", "unread", "unread", "unread"),  # accuracies are read from them
-    "plan/*/data/*": ("named", "unread", "unread", "unread"),  # the batches of sample are cut from it
     "checks/*/data/*": ("named", "unread", "unread", "unread"),  # what was found is said again at the end of a run
-    "*/data/*": ("unread", "unread", "unread", "unread"),
+    "*/data/*": ("unread", "unread", "unread", "unread"),  # what was made of them is sealed: verify reads them
 }
 # What differs from the table: the words are (file, damage, verb).
 BESIDES = {
@@ -110,19 +107,8 @@ def groups() -> list[str]:
 
 def members(whole: Path, group: str) -> list[str]:
     """The files of a group; each file belongs to the first that it matches."""
-    patterns = [p.format(syntheses=syntheses(whole)) for p in TABLE]
-    first = {name: next(p for p in patterns if fnmatch(name, p)) for name in files(whole)}
-    return [name for name, pattern in first.items() if pattern == group.format(syntheses=syntheses(whole))]
-
-
-def syntheses(whole: Path) -> str:
-    """The folder of the syntheses that the product is made of."""
-    made_from = seals.find(Location.of(str(whole)), "distilled/README.md").made_from
-    return next(
-        f"syntheses/{p.name}"
-        for p in (whole / "syntheses").iterdir()
-        if Artifact(Location.of(str(whole)), "syntheses", p.name).manifest().digest == made_from
-    )
+    first = {name: next(p for p in TABLE if fnmatch(name, p)) for name in files(whole)}
+    return [name for name, pattern in first.items() if pattern == group]
 
 
 class Sweep:
@@ -316,7 +302,7 @@ class TestRemedies:
         assert (it.run / "logs" / "costs.json").read_text() == "{}"
 
     def test_a_stage_is_deleted_and_done_again(self, it: Sweep) -> None:
-        data = next((it.run / syntheses(it.whole) / "data").iterdir())
+        data = next(it.run.glob("checks/*/data/*"))
         flip(0.5)(data, it.run)
         location = data.parents[1]
         self.fails(it, "distill", f"delete {location} and run the same command again to rebuild it")

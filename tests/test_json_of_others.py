@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from raydistill import strict_json
 from raydistill.config import SourceConfig
 from raydistill.distributed import node_log
 from raydistill.errors import BadInput
@@ -41,6 +42,18 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "some.json"
     path.write_bytes(ODD[request.param])
     return path
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_it_may_be_nested_so_deep_and_no_deeper(opening: bytes, closing: bytes) -> None:
+    inside = b'"[[[{{{\\\\\\"[[["'  # of a string brackets do not count
+    for depth in (1, strict_json.MAX_DEPTH):
+        strict_json.parse(opening * depth + inside + closing * depth)
+        strict_json.parse(b"[" + b",".join([opening * (depth - 1) + inside + closing * (depth - 1)] * 3) + b"]")
+    too_deep = strict_json.MAX_DEPTH + 1
+    for text in (opening * too_deep + inside + closing * too_deep, b"[]" * 9 + opening * too_deep, opening * 10**5):
+        with pytest.raises(ValueError, match="nested more than 64 deep"):
+            strict_json.parse(text)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from raydistill.identity import digest
 from raydistill.sources.base import ClassInfo, unique_names
 from raydistill.stages.syntheses import product
 from raydistill.stages.syntheses.distilled_set import DistilledSet
-from raydistill.store import schemas
+from raydistill.store import schemas, seals
 from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
 from raydistill.store.sealed import Sealed
@@ -64,6 +65,10 @@ def sampled(tmp_path: Path) -> Sealed:
 def assemble(root: Path, sampled: Sealed, classes: Sequence[ClassInfo] = PLAIN, **more: Any) -> bool:
     options = {"method": "mgd3", "provenance": {"vae": "abc"}, "card": "# A set\n"} | more
     return product.assemble(Location.of(str(root)), DistilledSet((sampled,)), classes, **options)  # type: ignore[arg-type]
+
+
+def lose(sampled: Sealed) -> None:
+    shutil.rmtree(Path(sampled.artifact.location.uri, "data"))
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -215,6 +220,56 @@ class TestAgain:
         assert contents(out).keys() - good.keys() == {f"{Path(name).name}.mine-{digest(good[name][:-1] + b'?')[:8]}"}
         (out / "distilled" / name).unlink()
         assert assemble(out, sampled) and contents(out).items() >= good.items()
+
+    def test_a_finished_product_is_found_without_the_syntheses(self, tmp_path: Path, sampled: Sealed) -> None:
+        out = tmp_path / "out"
+        assemble(out, sampled)
+        before = contents(out)
+        lose(sampled)
+        assert not assemble(out, sampled) and contents(out) == before
+
+    @pytest.mark.parametrize(
+        "more", [{"card": "# B\n"}, {"method": "dit"}, {"provenance": {}}, {"classes": PLAIN[::-1]}]
+    )
+    def test_one_that_is_to_be_another_is_not(self, tmp_path: Path, sampled: Sealed, more: dict[str, Any]) -> None:
+        assemble(tmp_path / "out", sampled)
+        lose(sampled)
+        with pytest.raises(CorruptArtifact, match="is missing"):
+            assemble(tmp_path / "out", sampled, **more)
+
+    @pytest.mark.parametrize("what", ["code_identity.of", "pa.__version__", "SHARD_ROWS"])
+    def test_nor_one_that_other_code_would_write(
+        self, tmp_path: Path, sampled: Sealed, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        assemble(tmp_path / "out", sampled)
+        lose(sampled)
+        others = {"code_identity.of": lambda entry: "other", "pa.__version__": "0", "SHARD_ROWS": 7}
+        monkeypatch.setattr(f"{product.__name__}.{what}", others[what])
+        with pytest.raises(CorruptArtifact, match="is missing"):
+            assemble(tmp_path / "out", sampled)
+
+    @pytest.mark.parametrize("name", ["README.md", "data/train-00000-of-00001.parquet"])
+    def test_a_torn_seal_says_nothing(self, tmp_path: Path, sampled: Sealed, name: str) -> None:
+        out = tmp_path / "out"
+        assemble(out, sampled)
+        seal = Path(seals.location(Location.of(str(out)), f"distilled/{name}").uri)
+        whole = seal.read_text()
+        seal.write_text(whole.replace('"bytes":', '"bytes": 1'))
+        assert not assemble(out, sampled) and seal.read_text() == whole
+        seal.write_text(whole[:-1])
+        lose(sampled)
+        with pytest.raises(CorruptArtifact, match="is missing"):
+            assemble(out, sampled)
+
+    def test_seals_of_an_older_version_say_only_which_set_it_is(self, tmp_path: Path, sampled: Sealed) -> None:
+        out = tmp_path / "out"
+        assemble(out, sampled)
+        before = contents(out)
+        for name, data in before.items():
+            seals.write(Location.of(str(out)), f"distilled/{name}", data, sampled.digest)
+        assert not assemble(out, sampled) and contents(out) == before
+        lose(sampled)
+        assert not assemble(out, sampled), "now they say all of it"
 
     def test_damaged_syntheses_are_named_and_the_product_stays(self, tmp_path: Path, sampled: Sealed) -> None:
         out = tmp_path / "out"

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from raydistill.errors import CorruptArtifact, StageFailed
+from raydistill.store import artifact as artifacts
 from raydistill.store.artifact import Artifact, Record
 from raydistill.store.location import Location
 from raydistill.store.sealed import Sealed
@@ -38,6 +39,35 @@ def test_it_is_there_once_its_stage_is_finished(grouped: Sealed, tmp_path: Path)
     assert Sealed.finished(grouped.artifact) == grouped
     assert Sealed.finished(Artifact(Location.of(str(tmp_path)), "classes", "1" * 16)) is None
     assert (grouped.rows, grouped.digest) == (9, grouped.manifest.digest)
+
+
+def test_a_manifest_is_parsed_once_a_process_and_read_each_time(
+    grouped: Sealed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+    whole = artifacts.sealed_body
+    monkeypatch.setattr(artifacts, "sealed_body", lambda text: whole(text) if not parsed.append(text) else None)
+    monkeypatch.setattr(artifacts, "_known", {})
+    assert grouped.artifact.manifest() == grouped.artifact.manifest() == grouped.manifest and len(parsed) == 1
+    file = grouped.artifact.location / "manifest.json"
+    text = file.read()
+    file.write(text[:-1])
+    assert grouped.artifact.manifest() is None and len(parsed) == 2
+    file.write(text)
+    assert grouped.artifact.manifest() == grouped.manifest and len(parsed) == 2
+
+
+def test_of_many_manifests_the_last_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "_known", {})
+    monkeypatch.setattr(artifacts, "KEPT_RECORDS", 5)
+    for i in range(4):
+        artifact = Artifact(Location.of(str(tmp_path)), "plan", f"{i:016d}")
+        keys = [f"key-{n}" for n in range(2)]
+        for key in keys:
+            artifact.commit(key, b"data", rows=1, device="cpu")
+        artifact.seal(keys)
+        assert artifact.manifest() is artifact.manifest()
+    assert [m.fingerprint for m in artifacts._known.values()] == [f"{i:016d}" for i in (2, 3)]
 
 
 def test_a_key_among_a_hundred_thousand_is_found_by_a_few_looks(grouped: Sealed) -> None:

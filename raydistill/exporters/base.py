@@ -128,7 +128,10 @@ def _remedy(run: Location) -> str:
 def _judged(run: Location, shard: str) -> bool:
     """Whether result.json is of the product that lies there now, and not of one that `sample` has replaced since."""
     result, product = seals.find(run, RESULT), seals.find(run, f"{PRODUCT}/{shard}")
-    if result is None or product is None or result.made_from.partition("-")[0] in ("", product.made_from):
+    if result is None or product is None:
+        return True
+    judged, lies = (seal.made_from.partition("-")[0] for seal in (result, product))  # the set alone
+    if judged in ("", lies):
         return True
     say("export", f"{run / RESULT} is of an earlier product and is left out; run distill to its end to judge this one")
     return False

@@ -28,6 +28,7 @@ from raydistill.store import faults
 from raydistill.store.location import Location
 
 MAX_MANIFEST = 2**30  # bytes: some four million keys
+KEPT_RECORDS = 2**17  # of manifests that a process keeps, the last one apart: some 300 MB
 LISTED_LATE_S = (0.5, 1.0, 2.0, 4.0)  # between looks for a commit that a listing does not show
 
 
@@ -205,7 +206,7 @@ class Artifact:
         Raises CorruptArtifact for one of another stage, CannotRead for a folder in its place.
         """
         try:
-            manifest = _manifest(sealed_body((self.location / "manifest.json").read()))
+            manifest = _parsed((self.location / "manifest.json").read())
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
         if (manifest.fingerprint, manifest.stage) != (self.fingerprint, self.stage):
@@ -281,6 +282,7 @@ def commit_file(record: Record) -> tuple[str, bytes]:
     return f"{record.key}~{digest(text)[:16]}.json", text
 
 
+_known: dict[str, Manifest] = {}  # by the digest of its text, what was asked for last behind the others
 _verified: set[tuple[str, str, str]] = set()  # files that this process has found as they were committed
 
 
@@ -317,6 +319,18 @@ def sealed_body(text: bytes) -> dict[str, Any]:
     if body.get("numbers_digest") != (None if numbers is None else _numbers_digest(claimed, numbers)):
         raise ValueError("its numbers are others")
     return body
+
+
+def _parsed(text: bytes) -> Manifest:
+    """A manifest by its text: what this process has read and checked before is not parsed again (17 us a key)."""
+    key = digest(text)
+    manifest = _known.pop(key, None) or _manifest(sealed_body(text))
+    _known[key] = manifest
+    kept = 0
+    for other, m in reversed(list(_known.items())):
+        if (kept := kept + len(m.records)) > KEPT_RECORDS and other != key:
+            _known.pop(other, None)
+    return manifest
 
 
 def _numbers_digest(content: str, numbers: dict[str, Any]) -> str:

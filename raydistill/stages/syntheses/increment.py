@@ -29,6 +29,7 @@ from raydistill.seeding import NoiseKey
 from raydistill.stages.runner import Stage
 from raydistill.stages.syntheses import numbers
 from raydistill.stages.syntheses.distilled_set import DistilledSet
+from raydistill.stages.syntheses.planned import PlannedUnits
 from raydistill.stages.syntheses.sample import Maker, Slots, Trace, commit, identity, see
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
@@ -233,22 +234,24 @@ def stage(
     before: DistilledSet,
 ) -> Stage:
     """The increment of a plan whose guidance has its networks. `judges` choose, if there is a choice; `before` is the
-    set so far. The plan's file is checked here, before anything is computed from it."""
+    set so far. The plan's file is checked before anything is computed from it."""
     assert v.sampling is not None
-    slots, pool = plan.read(), v.config.sample
+    pool = v.config.sample
     choosing = {role: judges[role] for role in roles(how.omega)} if how.candidates > 1 else {}
     remembering = before if how.remember_all else None
     work = IncrementWork(plan, vae, pool, generator, v.sampling, how, choosing, remembering, real).within(run)
-    classes = np.unique(slots["class_index"].to_numpy())
     each = max(1, pool.batch // (how.candidates * how.round))
-    groups = {f"classes-{i:05d}": classes[i * each : (i + 1) * each] for i in range(-(-len(classes) // each))}
+
+    def groups(slots: pa.Table) -> dict[str, np.ndarray]:
+        classes = np.unique(slots["class_index"].to_numpy())
+        return {f"classes-{i:05d}": classes[i * each : (i + 1) * each] for i in range(-(-len(classes) // each))}
+
+    planned = PlannedUnits(plan, groups)
 
     def item(key: str) -> Slots:
-        mine = np.isin(slots["class_index"].to_numpy(), groups[key])
-        part = slots.filter(pa.array(mine)).combine_chunks()
+        mine = np.isin(planned.slots["class_index"].to_numpy(), planned.units[key])
+        part = planned.slots.filter(pa.array(mine)).combine_chunks()
         return Slots(key, part.sort_by([("slot", "ascending"), ("class_index", "ascending")]).combine_chunks())
 
     count = partial(numbers.summary, work.artifact)
-    return Stage(
-        "increment", "images", work.artifact, list(groups), item, work, len(slots), "actors", pool, numbers=count
-    )
+    return Stage("increment", "images", work.artifact, planned, item, work, plan.rows, "actors", pool, numbers=count)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs as pafs
 
+from raydistill import code_identity
 from raydistill.exporters.base import CARD, DATA, SHARD
-from raydistill.identity import canonical
+from raydistill.identity import canonical, digest, fingerprint
 from raydistill.progress import say
 from raydistill.sources.base import ClassInfo, unique_names
-from raydistill.stages.renew import put_aside, renew
+from raydistill.stages.renew import fresh, put_aside, renew
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.store import faults, schemas, seals
 from raydistill.store.artifact import table_bytes
@@ -22,6 +24,7 @@ from raydistill.store.rundir import PRODUCT
 from raydistill.store.seals import State
 
 SHARD_ROWS = 5000
+READERS = 16  # shards checked at once
 
 
 def assemble(
@@ -36,8 +39,12 @@ def assemble(
 
     The bytes depend on the syntheses and the provenance alone. What we wrote of another product is removed first, so
     the folder never mixes two; an interruption leaves it incomplete, and the same command completes it. What we did not
-    write stays; where it has the name of one of our files, it is kept beside it (`mine`).
+    write stays; where it has the name of one of our files, it is kept beside it (`mine`). The seals of a finished
+    product say what it was made from: it is read to see that it is whole, and the syntheses are not.
     """
+    made_from = _made_from(distilled, classes, method, provenance, card)
+    if _stands(run, distilled.rows, made_from):
+        return False
     table = distilled.read()
     table = table.take(
         pc.sort_indices(
@@ -50,8 +57,32 @@ def assemble(
     for name, data in files.items():
         if not seals.holds(run, name, data):
             faults.reach(PRODUCT, "before_write", name.removeprefix(f"{PRODUCT}/"))
-        changed |= renew(run, name, data, distilled.digest, mine(name))
+        changed |= renew(run, name, data, made_from, mine(name))
     return changed
+
+
+def _made_from(
+    distilled: DistilledSet, classes: Sequence[ClassInfo], method: str, provenance: Mapping[str, Any], card: str
+) -> str:
+    """What decides every byte of the product, for its seals: the set's digest and, after "-", that of all the rest."""
+    schema = digest(_schema(classes).serialize().to_pybytes())
+    code = code_identity.of(assemble)  # this file's, and that of the sets which it reads
+    rest = fingerprint("product", code, pa.__version__, SHARD_ROWS, schema, method, provenance, card)
+    return f"{distilled.digest}-{rest}"
+
+
+def _stands(run: Location, rows: int, made_from: str) -> bool:
+    """Whether of our files there are just those of this product, each as it was sealed, and no shard of others."""
+    files = {f"{PRODUCT}/{DATA}/{name}" for name in _shard_names(rows)} | {f"{PRODUCT}/{CARD}"}
+    sealed = _sealed(run)
+    others = _present(run) - sealed
+    if sealed != files or any(map(_by_our_name, others)):
+        return False
+    with ThreadPoolExecutor(READERS) as pool:
+        whole = all(pool.map(lambda name: fresh(run, name, made_from), files))
+    if whole:
+        _tell_of(run, others)
+    return whole
 
 
 def mine(name: str) -> str:
@@ -67,9 +98,7 @@ def _remove_other(run: Location, files: Mapping[str, bytes]) -> bool:
 
     Shards beside the card are those of an older version: what it made of this product is not kept twice.
     """
-    changed, folders = False, (PRODUCT, f"{PRODUCT}/{DATA}")
-    present = {f"{f}/{i.base_name}" for f in folders for i in (run / f).infos() if i.type == pafs.FileType.File}
-    sealed = {n for n in seals.names(run) if n.startswith(f"{PRODUCT}/")}
+    changed, present, sealed = False, _present(run), _sealed(run)
     for name in sorted(sealed - {n for n, data in files.items() if seals.holds(run, n, data)}):
         if seals.state(run, name) is State.WHOLE:
             (run / name).delete()
@@ -78,12 +107,33 @@ def _remove_other(run: Location, files: Mapping[str, bytes]) -> bool:
         elif name not in files:
             changed |= _move_aside(run, name, present, b"")
             seals.remove(run, name)
-    for name in sorted(present - sealed - set(files)):
-        if SHARD.fullmatch(name.rpartition("/")[2]):
-            changed |= _move_aside(run, name, present, files.get(f"{PRODUCT}/{DATA}/{name.rpartition('/')[2]}", b""))
-        elif name.endswith(".parquet") and name.startswith(f"{PRODUCT}/{DATA}/"):
-            say("distilled", f"{run / name} is not of this product, but loaders of the folder read it; move it away")
+    others = present - sealed - set(files)
+    for name in sorted(filter(_by_our_name, others)):
+        changed |= _move_aside(run, name, present, files.get(f"{PRODUCT}/{DATA}/{name.rpartition('/')[2]}", b""))
+    _tell_of(run, others)
     return changed
+
+
+def _present(run: Location) -> set[str]:
+    """The files that lie in the folder, whosoever they are."""
+    folders = (PRODUCT, f"{PRODUCT}/{DATA}")
+    return {f"{f}/{i.base_name}" for f in folders for i in (run / f).infos() if i.type == pafs.FileType.File}
+
+
+def _sealed(run: Location) -> set[str]:
+    """The files of which we have said that we wrote them, there or not."""
+    return {name for name in seals.names(run) if name.startswith(f"{PRODUCT}/")}
+
+
+def _by_our_name(name: str) -> bool:
+    return SHARD.fullmatch(name.rpartition("/")[2]) is not None
+
+
+def _tell_of(run: Location, others: Set[str]) -> None:
+    """Says which files of somebody else the loaders of the folder would read."""
+    for name in sorted(others):
+        if name.endswith(".parquet") and name.startswith(f"{PRODUCT}/{DATA}/") and not _by_our_name(name):
+            say("distilled", f"{run / name} is not of this product, but loaders of the folder read it; move it away")
 
 
 def _move_aside(run: Location, name: str, present: Set[str], ours: bytes) -> bool:
@@ -100,11 +150,9 @@ def _move_aside(run: Location, name: str, present: Set[str], ours: bytes) -> boo
 def _shards(
     table: pa.Table, classes: Sequence[ClassInfo], method: str, provenance: dict[str, Any]
 ) -> list[tuple[str, bytes]]:
-    names = unique_names(classes)
-    schema = schemas.distilled(names, [c.class_id for c in classes])
-    total = -(-len(table) // SHARD_ROWS)
+    names, schema = unique_names(classes), _schema(classes)
     shards = []
-    for i in range(total):
+    for i, shard in enumerate(_shard_names(len(table))):
         part = table.slice(i * SHARD_ROWS, SHARD_ROWS)
         labels = part["class_index"].to_pylist()
         slots = part["slot"].to_pylist()
@@ -125,5 +173,14 @@ def _shards(
                 for n, r in zip(part["nfe"].to_pylist(), part["image_id"].to_pylist(), strict=True)
             ],
         }
-        shards.append((f"train-{i:05d}-of-{total:05d}.parquet", table_bytes(pa.table(rows, schema=schema))))
+        shards.append((shard, table_bytes(pa.table(rows, schema=schema))))
     return shards
+
+
+def _shard_names(rows: int) -> list[str]:
+    total = -(-rows // SHARD_ROWS)
+    return [f"train-{i:05d}-of-{total:05d}.parquet" for i in range(total)]
+
+
+def _schema(classes: Sequence[ClassInfo]) -> pa.Schema:
+    return schemas.distilled(unique_names(classes), [c.class_id for c in classes])

@@ -33,6 +33,7 @@ from raydistill.sources.images import decode, png
 from raydistill.stages.latents.encode import encode_all
 from raydistill.stages.runner import Stage
 from raydistill.stages.syntheses import numbers
+from raydistill.stages.syntheses.planned import PlannedUnits
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact, Record
@@ -260,13 +261,8 @@ def stage(
     vae: VaeSpec,
     generator: Generator | None,
 ) -> Stage:
-    """The sample stage over a plan. The plan's file is checked here, before anything is computed from it."""
-    slots = plan.read()
-    batch = slots["batch"].to_numpy()
-    bounds = {
-        f"batch-{b:05d}": (int(np.searchsorted(batch, b)), int(np.searchsorted(batch, b, side="right")))
-        for b in range(int(batch[-1]) + 1)
-    }
+    """The sample stage over a plan, whose file is checked before anything is computed from it."""
+    planned = PlannedUnits(plan, _batches)
     config, s = v.config, v.config.sample
     work: GenerateWork | PickWork
     if v.sampling is not None:
@@ -277,13 +273,20 @@ def stage(
         work = PickWork(plan, vae, s, config.source, train.digest, train.split).within(run)
 
     def item(key: str) -> Slots:
-        start, stop = bounds[key]
-        return Slots(key, slots.slice(start, stop - start).combine_chunks())
+        start, stop = planned.units[key]
+        return Slots(key, planned.slots.slice(start, stop - start).combine_chunks())
 
     # Real images are encoded where the GPUs are, if any are reserved: the driver's machine may have none.
     style: Literal["actors", "driver"] = "actors" if v.sampling is not None or s.num_gpus else "driver"
     count = partial(numbers.summary, work.artifact)
-    return Stage("sample", "images", work.artifact, list(bounds), item, work, len(slots), style, s, numbers=count)
+    return Stage("sample", "images", work.artifact, planned, item, work, plan.rows, style, s, numbers=count)
+
+
+def _batches(slots: pa.Table) -> dict[str, tuple[int, int]]:
+    """The first row of each batch, and that behind its last."""
+    batch = slots["batch"].to_numpy()
+    edges = np.searchsorted(batch, np.arange(int(batch[-1]) + 2))
+    return {f"batch-{b:05d}": (int(edges[b]), int(edges[b + 1])) for b in range(len(edges) - 1)}
 
 
 def identity(sampling: SamplingPlan, work: Any) -> list[Any]:
