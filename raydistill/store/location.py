@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pyarrow as pa
 from pyarrow import fs as pafs
 
 from raydistill.errors import BadInput, StageFailed, one_line, refuse_secrets
@@ -25,6 +26,7 @@ OPTIONS = {"s3": ("allow_delayed_open", "true"), "gs": GIVEN_UP_S, "gcs": GIVEN_
 PRIVATE = re.compile(
     r"/(config\.yaml|logs/([^/]+|placement/[^/]+)|tracking/[^/]+/[^/]+|seals/(config\.yaml|(logs|tracking)%2F[^/]+)\.json)$"
 )
+FAULTS = (OSError, pa.ArrowException)  # Arrow's own are what a store answers but for 403, 404 and 503, such as a 400
 LOOKS = 10  # how often something is tried that another process can spoil by making or removing a folder meanwhile
 
 
@@ -108,7 +110,7 @@ class Location:
             else:
                 with fs.open_output_stream(path) as f:
                     f.write(data)
-        except OSError as e:
+        except FAULTS as e:
             raise StageFailed(f"cannot write {self.uri}: {self._why(e)}, then run the same command again") from e
 
     def exists(self) -> bool:
@@ -151,7 +153,7 @@ class Location:
             fs.delete_file(path)
         except FileNotFoundError:
             return
-        except OSError as e:
+        except FAULTS as e:
             raise StageFailed(f"cannot remove {self.uri}: {self._why(e)}, then run the same command again") from e
 
     @contextlib.contextmanager
@@ -160,12 +162,12 @@ class Location:
             yield
         except FileNotFoundError:
             raise
-        except OSError as e:
+        except FAULTS as e:
             fault = CannotRead(f"cannot {verb} {self.uri}: {self._why(e)}, then run the same command again")
-            fault.errno = e.errno
+            fault.errno = getattr(e, "errno", None)
             raise fault from e
 
-    def _why(self, e: OSError) -> str:
+    def _why(self, e: OSError | pa.ArrowException) -> str:
         """What went wrong and what to do about it."""
         if self.is_local:
             if os.path.isdir(self.uri) and not isinstance(e, PermissionError):
@@ -246,14 +248,15 @@ def _make_and_open(path: str, mode: int) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT, mode)
 
 
-def reason(e: OSError | ValueError) -> str:
+def reason(e: OSError | ValueError | pa.ArrowException) -> str:
     return os.strerror(e.errno) if isinstance(e, OSError) and e.errno else one_line(e)
 
 
-def remedy(e: OSError) -> str:
+def remedy(e: OSError | pa.ArrowException) -> str:
     """What to do about an operating-system error."""
-    if e.errno in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(e):
+    number = getattr(e, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(e):
         return "free some space or choose another run_dir"
-    if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+    if number in (errno.EACCES, errno.EROFS, errno.EPERM):
         return "make it writable or choose another run_dir"
     return "check the path"
