@@ -58,6 +58,9 @@ def _main(argv: Sequence[str]) -> int:
         if argv == ["--version"]:
             print(manual.version())
             return 0
+        if argv == ["--constraints"]:
+            print(manual.constraints())
+            return 0
         if argv[0] == "help":
             argv = [argv[1], "--help", *argv[2:]]
         manual.check_verb(argv[0])

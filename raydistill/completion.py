@@ -12,6 +12,7 @@ from raydistill import config as configuration
 from raydistill import registry
 from raydistill.config import reads
 from raydistill.errors import BadInput
+from raydistill.manual import OPTIONS
 from raydistill.verbs import NO_CONFIG, VERBS, plain
 
 SHELLS = {
@@ -82,7 +83,7 @@ def script(shell: str, taken: Mapping[str, Sequence[str]]) -> str:
     choices = [f'        {key}) words="{" ".join(w)}" ;;' for key, w in offered.items() if w]
     text = _SCRIPT.format(
         shell=shell,
-        verbs=" ".join([*VERBS, "help", "--version"]),
+        verbs=" ".join([*VERBS, "help", *OPTIONS[1:]]),
         choices="\n".join(choices),
         per_verb="\n".join(per_verb),
         presets=" ".join(configuration.presets()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 
 import raydistill
 from raydistill import config as configuration
@@ -13,7 +14,7 @@ from raydistill.tracking.origin import git_commit
 from raydistill.verbs import NO_CONFIG, VERBS
 
 START_FROM_NOTHING = ("distill", "tune")  # verbs whose quickstart needs no word
-OPTIONS = ("--help", "--version")
+OPTIONS = ("--help", "--version", "--constraints")
 
 
 def overview() -> str:
@@ -23,7 +24,8 @@ def overview() -> str:
         f"raydistill: distil a labelled image set into a few images per class, on Ray\n\nverbs:\n{verbs}\n\n"
         f"Each but {', '.join(most)} and {last} takes --config NAME|FILE and KEY=VALUE overrides.\n"
         "`raydistill help VERB` says what a verb takes, `raydistill VERB --help-all` every key that it reads,\n"
-        "`raydistill --version` which code this is. `raydistill distill` without a word runs the quickstart,\n"
+        "`raydistill --version` which code this is, `--constraints` which file lists the versions that were tested\n"
+        "(pip install -c FILE ...). `raydistill distill` without a word runs the quickstart,\n"
         "`raydistill distill source.path=FOLDER` distils a folder of class folders.\n"
         "Kill it anywhere and run the same command again: finished work is kept."
     )
@@ -33,6 +35,11 @@ def version() -> str:
     """The version, and the commit in a checkout."""
     commit = git_commit()
     return f"raydistill {raydistill.__version__}" + (f" ({commit[:12]})" if commit else "")
+
+
+def constraints() -> Path:
+    """The file of the versions that were tested together, for pip's -c; it is part of the package."""
+    return Path(raydistill.__file__).with_name("constraints.txt")
 
 
 def check_verb(word: str) -> None:

@@ -36,7 +36,7 @@ def completed(script: str, line: str) -> set[str]:
 
 
 def test_verbs(bash: str) -> None:
-    assert completed(bash, "raydistill ") == {*VERBS, "help", "--version"}
+    assert completed(bash, "raydistill ") == {*VERBS, "help", "--version", "--constraints"}
     assert completed(bash, "raydistill e") == {"encode", "evaluate", "export"}
 
 

@@ -69,6 +69,13 @@ def test_the_version_says_which_code_it_is(capsys: pytest.CaptureFixture[str]) -
     assert (module.stdout, module.returncode) == (out, 0)
 
 
+def test_the_versions_that_were_tested_together_come_with_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """Extras are installed beside them, from a checkout or not."""
+    listed = Path(shown(capsys, "--constraints").strip())
+    assert listed.parent == Path(cli.__file__).parent and "\nray==" in listed.read_text()
+    assert listed.read_text() == (Path(__file__).parents[1] / "constraints.txt").read_text()
+
+
 @pytest.mark.parametrize("verb", [v for v in cli.VERBS if v not in ("distill", "tune")])
 def test_a_verb_that_is_told_nothing_says_what_it_wants(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     """distill and tune have the quickstart."""

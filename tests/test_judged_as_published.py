@@ -200,7 +200,7 @@ class TestOurOwnTensors:
 def test_dd_rankings_snippet_runs_against_its_interface(
     tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As ddranking 0.2.0 has it, which cannot be installed here: names and defaults alone, no training."""
+    """As ddranking 0.2.0 has it, which asks for another NumPy: names, defaults and what it refuses, no training."""
     text = (Path(__file__).parents[1] / "docs" / "product.md").read_text()
     (snippet,) = (part.split("```")[0] for part in text.split("```python\n") if "ddranking" in part.split("```")[0])
     handed: dict[str, Any] = {}
@@ -217,23 +217,29 @@ def test_dd_rankings_snippet_runs_against_its_interface(
             device: str = "cuda", dist: bool = False, random_data_format: str = "tensor",
             random_data_path: str | None = None, eval_full_data: bool = False,
         ) -> None:  # fmt: skip
-            handed.update(dataset=dataset, num_eval=num_eval)
+            assert aug_params["beta"] and step_size is not None, "it fails on its own defaults"
+            handed.update(dataset=dataset)
 
         def compute_metrics(
             self, image_tensor: Any = None, image_path: Any = None, hard_labels: Any = None,
             syn_lr: float | None = None, lrs_lambda: float = 0.5,
         ) -> dict[str, float]:  # fmt: skip
             handed.update(images=image_tensor, labels=hard_labels)
+            hard_label.save_results({"improvement_over_random": [0.0], "lrs": [0.0, 0.0]}, "scores.csv")
             return {"label_robust_score_mean": 0.0}
 
-    metrics = types.ModuleType("ddranking.metrics")
-    metrics.LabelRobustScoreHard = LabelRobustScoreHard  # type: ignore[attr-defined]
+    def save_results(results: dict[str, list[float]], path: str) -> None:
+        raise ValueError("All arrays must be of the same length")
+
+    metrics, hard_label = types.ModuleType("ddranking.metrics"), types.ModuleType("ddranking.metrics.hard_label")
+    vars(hard_label).update(save_results=save_results)
+    vars(metrics).update(LabelRobustScoreHard=LabelRobustScoreHard, hard_label=hard_label)
     monkeypatch.setitem(sys.modules, "ddranking", types.ModuleType("ddranking"))
     monkeypatch.setitem(sys.modules, "ddranking.metrics", metrics)
     export(str(run), "ddranking", str(tmp_path / "out"))
     monkeypatch.chdir(tmp_path / "out")
     exec(snippet, {})
-    assert handed["dataset"] == "CIFAR10" and handed["num_eval"] <= 5
+    assert handed["dataset"] == "CIFAR10"
     assert handed["images"].shape == (18, 3, 10, 12) and handed["labels"].dtype == torch.int64
     plain = torch.load("images.pt")
     assert torch.allclose(handed["images"][:, 0] * 0.2023 + 0.4914, plain[:, 0], atol=1e-6)
