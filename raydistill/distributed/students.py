@@ -7,13 +7,16 @@ import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from raydistill.config import Config, RayConfig
 from raydistill.distributed import node_log
-from raydistill.distributed.leaving import Leaving
+from raydistill.distributed.attempts import ATTEMPTS
+from raydistill.distributed.failures import translate
 from raydistill.distributed.resources import of_students
+from raydistill.distributed.student_watch import Watch
 from raydistill.errors import StageFailed
 from raydistill.identity import fingerprint
 from raydistill.models.device import device_kind, on_cuda
@@ -25,7 +28,11 @@ from raydistill.stages.evaluation.trainer import KEY, Job, Rung, StudentTrainer,
 from raydistill.stages.evaluation.trainings import everything, unfinished
 from raydistill.store.rundir import RunDir
 
+if TYPE_CHECKING:
+    from raydistill.distributed.fits import Unplaced
+
 PROBE_S = 2.0
+PLACED_S = 30.0  # longest wait for the places of all workers: then those that are there go on, and more when more come
 
 
 def train_loop(payload: dict[str, bytes]) -> None:
@@ -47,43 +54,39 @@ def train_loop(payload: dict[str, bytes]) -> None:
 def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None], progress: Progress) -> None:
     """Ray Train over the trainings that are left. Raises StageFailed with what went wrong.
 
-    One fit, or, on a cluster that was joined and has grown meanwhile, several: workers end what they are at, and the
-    next fit has as many as there is room for now.
+    One fit, or, on a cluster that was joined, several. When it has grown, workers end what they are at, and the next
+    fit has as many as there is room for; when it has lost what they were placed on, the next one has fewer.
     """
     from raydistill.distributed.runtime import ensure_ray
 
     ensure_ray(config)
     prove()
-    left = list(job.trainings)
-    while left:
-        some = replace(job, trainings=tuple(left), recall=run.root / "checkpoints" / f"{_name(job, left)}.recall")
-        watch = Watch(some, progress)
-        _fit(some, run, watch)
-        left = watch.open if watch.recalled else []
-        if left:
-            say("evaluate", f"the cluster has grown: {len(left)} trainings are left to more workers")
-            prove()
+    watch = Watch(job, progress)
+    while watch.open:
+        recall = run.root / "checkpoints" / f"{_name(job, watch.open)}.recall"
+        watch.begin(replace(job, trainings=tuple(watch.open), recall=recall))
+        unplaced = _fit(watch.job, run, watch)
+        if not unplaced and not watch.recalled:
+            return
+        watch.resize(unplaced)
+        prove()
 
 
 def _name(job: Job, trainings: Sequence[Training]) -> str:
     return "evaluate-" + fingerprint([job.output(t).fingerprint for t in trainings])
 
 
-def _fit(job: Job, run: RunDir, watch: Watch) -> None:
+def _fit(job: Job, run: RunDir, watch: Watch) -> Unplaced | None:
+    """Whether its workers found no place, or lost theirs and found no other."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     from raydistill.distributed import fits
-    from raydistill.distributed.attempts import ATTEMPTS
-    from raydistill.distributed.failures import translate
     from raydistill.distributed.pool import make_room
     from raydistill.distributed.process_group import NoGroup
-    from raydistill.distributed.runtime import pool_size
 
     e = job.evaluate
-    students = of_students(e)
-    watch.workers = pool_size(students, e.threads, len(job.trainings))
-    make_room(students, watch.workers)
+    make_room(of_students(e), watch.workers)
     resources = {"CPU": e.num_cpus} | ({"GPU": e.num_gpus} if e.num_gpus else {})
     trainer = TorchTrainer(
         train_loop,
@@ -93,13 +96,15 @@ def _fit(job: Job, run: RunDir, watch: Watch) -> None:
         run_config=RunConfig(
             name=_name(job, job.trainings),
             storage_path=str(run.root / "checkpoints"),
-            failure_config=FailureConfig(max_failures=ATTEMPTS),
+            failure_config=FailureConfig(max_failures=ATTEMPTS, controller_failure_limit=0),
         ),
     )
     with contextlib.suppress(OSError):  # of a run that was killed
         job.unrecall()
     try:
-        fits.fit(trainer, watch.probe, PROBE_S)
+        fits.fit(trainer, watch.probe, PROBE_S, PLACED_S)
+    except fits.Unplaced as unplaced:
+        return unplaced
     except StageFailed:
         raise
     except Exception as error:  # Ray Train wraps whatever a worker raised
@@ -107,52 +112,7 @@ def _fit(job: Job, run: RunDir, watch: Watch) -> None:
     finally:
         with contextlib.suppress(OSError):
             job.unrecall()
-
-
-class Watch:
-    """Sees which trainings are committed while the fit goes on, when none has been for too long, and a larger cluster.
-
-    `open`: those that have not been seen to be committed. `workers` of the fit, which `recalled` says to end early.
-    """
-
-    def __init__(self, job: Job, progress: Progress) -> None:
-        self.job, self.open, self.deadline_s, self.progress = (
-            job,
-            list(job.trainings),
-            job.evaluate.deadline_s,
-            progress,
-        )
-        self.moved = time.monotonic()
-        self.workers, self.recalled = 0, False
-        self.leaving = Leaving("evaluate", "its trainings go on elsewhere, each from its last test")
-
-    def probe(self) -> None:
-        """Raises StageFailed when no training has finished for the deadline."""
-        self.leaving.probe()
-        done = []
-        with contextlib.suppress(OSError):  # a store that does not answer now may answer at the next look
-            done = [t for t in self.open if (self.job.output(t).location / "commits").list()]
-        if done:
-            self.open = [t for t in self.open if t not in done]
-            self.progress.advance(len(done))
-            self.moved = time.monotonic()
-        elif self.open and time.monotonic() - self.moved > self.deadline_s:
-            raise StageFailed(
-                f"evaluate: no training finished for {self.deadline_s:g} s ({self.open[0].label} is open); the workers "
-                "hang or could not be placed (see `ray status`); run the same command again, or raise "
-                "evaluate.deadline_s"
-            )
-        if not self.recalled and len(self.open) > self.workers and self._room() > self.workers:
-            with contextlib.suppress(OSError):
-                self.job.call_back()
-                self.recalled = True
-
-    def _room(self) -> int:
-        """How many workers the cluster has place for by now; those of a private one were all that it has."""
-        from raydistill.distributed.runtime import fitting, may_grow
-
-        e = self.job.evaluate
-        return fitting(of_students(e), e.threads, len(self.open)) if may_grow() else 0
+    return None
 
 
 def evaluate(

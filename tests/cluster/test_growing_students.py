@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_sweep
 from clusters import STORE, give_notice
 from ray.cluster_utils import Cluster
 from tiny_run import TinyRun, config
@@ -16,7 +17,7 @@ from tiny_run import TinyRun, config
 from raydistill.config import RayConfig
 from raydistill.distributed import students
 from raydistill.stages.evaluation.image_sets import SetRef
-from raydistill.stages.evaluation.trainer import Training
+from raydistill.stages.evaluation.trainer import Training, body
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 SEEDS = 6
@@ -84,3 +85,31 @@ def test_they_go_on_elsewhere_from_their_last_tests_when_a_node_is_taken_away(
     evaluation.join(600)
     assert not evaluation.is_alive() and len(evaluation.every) == SEEDS == evaluation.committed()
     assert f"node {new.node_id[:12]} is about to go in" in capsys.readouterr().err
+
+
+def test_fewer_of_them_go_on_when_a_node_is_lost_for_good(
+    cluster: Cluster,
+    tiny: TinyRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And more again when one comes; the scores are those of one process without Ray."""
+    monkeypatch.setattr(students, "PLACED_S", 5.0)
+    new = cluster.add_node(num_cpus=2, object_store_memory=STORE)
+    cluster.wait_for_nodes()
+    evaluation = Evaluation(tiny, cluster.address)
+    evaluation.start()
+    await_(lambda: evaluation.committed() >= 1, evaluation)
+    cluster.remove_node(new, allow_graceful=False)
+    said: list[str] = []
+    await_(lambda: said.append(capsys.readouterr().err) or "the cluster has lost places: " in "".join(said), evaluation)
+    cluster.add_node(num_cpus=2, object_store_memory=STORE)
+    evaluation.join(600)
+    assert not evaluation.is_alive() and len(evaluation.every) == SEEDS == evaluation.committed()
+    monkeypatch.setattr(students, "fit", tiny_sweep.fit)
+    alone = TinyRun(tmp_path / "alone")
+    alone.config = tiny.config
+    one = Evaluation(alone, "")
+    one.run()
+    assert [body(t) for t in evaluation.every] == [body(t) for t in one.every]

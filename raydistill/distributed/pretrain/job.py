@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from raydistill.config import Config
 from raydistill.distributed import fits
 from raydistill.distributed.failures import keep_traceback
 from raydistill.distributed.nodes import Nodes, joins
-from raydistill.distributed.pretrain import latents, tracked
+from raydistill.distributed.pretrain import latents, places, tracked
 from raydistill.distributed.pretrain.latents import StoredLatents
 from raydistill.distributed.pretrain.loop import STATE, Board, News, loop
 from raydistill.distributed.process_group import for_gradients
-from raydistill.distributed.resources import Room, check_room, lack_of_trainers, local_room, of_pool
+from raydistill.distributed.resources import check_room, lack_of_trainers, local_room, of_pool
 from raydistill.distributed.runtime import ensure_ray
 from raydistill.distributed.visibility import needs
 from raydistill.errors import BadInput, StageFailed, one_line
@@ -123,12 +124,11 @@ def check(plan: Plan) -> None:
 
 def _resources(config: Config) -> bool:
     """Whether every worker gets a GPU: if there are any."""
-    have = ray.cluster_resources()
-    room = Room(have.get("CPU", 0.0), have.get("GPU", 0.0))
-    lack = lack_of_trainers(config.pretrain.workers, room)
+    have = places.room()
+    lack = lack_of_trainers(config.pretrain.workers, have)
     if lack:
         say("ray", f"{lack}: waiting for the cluster to grow")
-    return room.gpus > 0
+    return have.gpus > 0
 
 
 def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str, Any]:
@@ -141,7 +141,8 @@ def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str
     work.mkdir(parents=True, exist_ok=True)
     beside_driver = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)  # nodes may go
     board = ray.remote(num_cpus=0, scheduling_strategy=beside_driver)(Board).remote()
-    trainer = TorchTrainer(
+    make = partial(
+        TorchTrainer,
         loop,
         train_loop_config={"plan": plan, "board": board, "rows": {k: s.rows for k, s in stored.items()}},
         torch_config=for_gradients(),
@@ -150,14 +151,15 @@ def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str
             name=plan.fingerprint,
             storage_path=str(work),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=RETRIES, controller_failure_limit=RETRIES),
+            failure_config=FailureConfig(max_failures=RETRIES, controller_failure_limit=0),
         ),
         datasets={k: s.data for k, s in stored.items()},
         dataset_config=DataConfig(datasets_to_split=[]),  # each worker holds all, and draws from all
     )
     try:
-        result = fits.fit(trainer, Reader(board, plan).probe, POLL_S)
-    except (TrainingFailedError, ray.exceptions.RayError) as e:
+        wanted = places.Places(plan.config.pretrain.workers, gpu)
+        result = places.fitted(make, Reader(board, plan).probe, POLL_S, wanted, RETRIES)
+    except (TrainingFailedError, ray.exceptions.RayError, fits.Unplaced) as e:
         raise StageFailed(
             f"pretrain: Ray Train gave up after {RETRIES} retries: {one_line(e)[:300]}; the traceback is in "
             f"{work}/logs/error.txt, checkpoints in {work / plan.fingerprint}; run the same command again to continue"

@@ -1,0 +1,80 @@
+"""How many workers the next fit of students has, by what the cluster has by then. No Ray: its numbers are pretended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from tiny_run import TinyRun, config
+
+from raydistill.distributed import leaving, runtime
+from raydistill.distributed.attempts import ATTEMPTS
+from raydistill.distributed.fits import Unplaced
+from raydistill.distributed.student_watch import Watch
+from raydistill.errors import StageFailed
+from raydistill.progress import Progress
+from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.stages.evaluation.trainer import Job
+from raydistill.stages.evaluation.trainings import everything
+
+LOST, DIED = Unplaced(died=False), Unplaced(died=True)
+
+
+class Pretended:
+    """A cluster that was joined, and the watch over six trainings on it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+        self.cpus = 0.0
+        monkeypatch.setattr(runtime, "_local", False)
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": self.cpus})
+        monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}] * 3)
+        monkeypatch.setattr(leaving, "PROBED_EVERY_S", 1e9)  # asks nobody
+        tiny = TinyRun(folder)
+        asked = config(evaluate={"seeds": 6, "workers": workers})
+        whole = SetRef("full data", tiny.train.digest, len(tiny.train), None)
+        every = everything(asked, tiny.run, [whole], tiny.test, None, tiny.train)
+        logs, checkpoints = tiny.run.root / "logs", tiny.run.root / "checkpoints"
+        self.job = Job(tuple(every), asked.source, tiny.train, tiny.test, asked.evaluate, logs, checkpoints)
+        self.watch = Watch(self.job, Progress("evaluate", "trainings", len(every)))
+        self.watch.leaving.probed_at = 1e9
+
+    def begins(self, cpus: float) -> int:
+        self.cpus = cpus
+        self.watch.begin(self.job)
+        return self.watch.workers
+
+    def resized(self, cpus: float, unplaced: Unplaced | None) -> int:
+        self.cpus = cpus
+        self.watch.resize(unplaced)
+        return self.watch.workers
+
+
+@pytest.fixture
+def pretended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda workers=0: Pretended(tmp_path, monkeypatch, workers)
+
+
+def test_as_many_as_there_is_room_for_go_on(pretended: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = pretended()
+    assert [cluster.begins(5.0), cluster.resized(3.0, LOST), cluster.resized(0.0, LOST)] == [4, 2, 1]
+    assert cluster.resized(5.0, None) == 4
+    said = capsys.readouterr().err
+    assert "the cluster has lost places: 6 trainings are left to 2 workers instead of 4" in said
+    assert "the cluster has grown: 6 trainings are left to 4 workers instead of 1" in said
+
+
+def test_a_number_that_was_asked_for_is_waited_for_until_it_was_there_once(pretended: Any) -> None:
+    cluster = pretended(4)
+    assert [cluster.begins(0.0), cluster.resized(2.0, LOST)] == [4, 4]
+    assert [cluster.begins(4.0), cluster.resized(3.0, LOST), cluster.resized(9.0, None)] == [4, 2, 4]
+
+
+def test_workers_that_keep_dying_as_they_start_end_the_run(pretended: Any) -> None:
+    cluster = pretended()
+    assert cluster.begins(3.0) == 2
+    for _ in range(ATTEMPTS - 1):
+        assert cluster.resized(3.0, DIED) == 2
+    with pytest.raises(StageFailed, match="evaluate: a worker failed"):
+        cluster.resized(3.0, DIED)
