@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny_sweep
+import torch
 from clusters import STORE, give_notice
 from ray.cluster_utils import Cluster
 from tiny_run import TinyRun, config
@@ -110,6 +111,8 @@ def test_fewer_of_them_go_on_when_a_node_is_lost_for_good(
     monkeypatch.setattr(students, "fit", tiny_sweep.fit)
     alone = TinyRun(tmp_path / "alone")
     alone.config = tiny.config
-    one = Evaluation(alone, "")
+    one, threads = Evaluation(alone, ""), torch.get_num_threads()
+    torch.set_num_threads(tiny.config.evaluate.threads)  # as a worker does: sums round by their number
     one.run()
+    torch.set_num_threads(threads)
     assert [body(t) for t in evaluation.every] == [body(t) for t in one.every]
