@@ -23,6 +23,7 @@ from gcp_storage_emulator.handlers.buckets import create_bucket
 from gcp_storage_emulator.server import RequestHandler, Router
 from gcp_storage_emulator.storage import Storage
 from pyarrow import fs as pafs
+from stores import files_below
 
 BUCKET = "bucket"
 KINDS = ("put", "read", "list")
@@ -63,13 +64,7 @@ class Emulator:
 
     def files(self, uri: str) -> dict[str, bytes]:
         """Every object below, by its path."""
-        base = self.path(uri)
-        found = self.fs.get_file_info(pafs.FileSelector(base, recursive=True, allow_not_found=True))
-        return {
-            i.path.removeprefix(f"{base}/"): self.fs.open_input_stream(i.path).read()
-            for i in found
-            if i.type == pafs.FileType.File
-        }
+        return files_below(self.fs, self.path(uri))
 
     def wrong(self, kind: str | None = None, nth: int | None = None, how: str = "refuse") -> None:
         """Requests of a kind go wrong: the one of a number (from 0), or all of them. Forgets what was seen.

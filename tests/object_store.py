@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs as pafs
+from stores import files_below
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "tests",
@@ -45,13 +46,7 @@ class Store:
 
     def files(self, uri: str) -> dict[str, bytes]:
         """Every object below, by its path."""
-        base = self.path(uri)
-        found = self.fs.get_file_info(pafs.FileSelector(base, recursive=True, allow_not_found=True))
-        return {
-            i.path.removeprefix(f"{base}/"): self.fs.open_input_stream(i.path).read()
-            for i in found
-            if i.type == pafs.FileType.File
-        }
+        return files_below(self.fs, self.path(uri))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from artifacts import at, content, work
 from google_emulator import KINDS, Emulator, emulator, kind
 from running import finish, product
 from samples import config, write_folder
+from stores import assert_it_holds_what_was_written
 from test_object_store import SETS, Interrupted
 from tiny_run import TinyRun
 
@@ -49,16 +50,7 @@ def folder(store: Emulator) -> str:
 
 
 def test_locations_hold_what_was_written(folder: str) -> None:
-    location = Location.of(folder)
-    assert location.list() == [] and not (location / "a").exists() and (location / "a").size() is None
-    for name in ("a", "b/c", "with space", "per%cent", "plus+"):
-        (location / name).write(name.encode())
-        assert (location / name).read() == name.encode() and (location / name).size() == len(name)
-    assert location.list() == ["a", "b", "per%cent", "plus+", "with space"] and location.has_bucket()
-    (location / "a").delete()
-    (location / "a").delete()
-    with pytest.raises(FileNotFoundError):
-        (location / "a").read()
+    assert_it_holds_what_was_written(folder)
 
 
 def test_run_directories_are_claimed_and_those_of_others_refused(store: Emulator, folder: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from artifacts import KEYS, at, content, work
 from google_store import GoogleStore, google_endpoint
+from stores import assert_it_holds_what_was_written
 from tiny_run import TinyRun
 
 from raydistill.errors import CorruptArtifact, StageFailed
@@ -37,16 +38,7 @@ def folder(store: GoogleStore, request: pytest.FixtureRequest) -> str:
 
 
 def test_locations_hold_what_was_written(folder: str) -> None:
-    location = Location.of(folder)
-    assert location.list() == [] and not (location / "a").exists() and (location / "a").size() is None
-    for name in ("a", "b/c", "with space", "per%cent", "plus+"):
-        (location / name).write(name.encode())
-        assert (location / name).read() == name.encode() and (location / name).size() == len(name)
-    assert location.list() == ["a", "b", "per%cent", "plus+", "with space"] and location.has_bucket()
-    (location / "a").delete()
-    (location / "a").delete()
-    with pytest.raises(FileNotFoundError):
-        (location / "a").read()
+    assert_it_holds_what_was_written(folder)
 
 
 def test_artifacts_hold_as_disks_do(folder: str, undisturbed: Manifest) -> None:
