@@ -17,7 +17,7 @@ from raydistill.distributed import metrics
 from raydistill.distributed.runtime import ensure_ray
 from raydistill.pipeline.heard import heard
 from raydistill.progress import Advanced, Committed, Finished, Measured, Progress, Queued, Retried, Started, tell
-from raydistill.results import events, news
+from raydistill.results import events, news, regularly
 from raydistill.results.status import status
 from raydistill.store.location import Location
 from raydistill.store.rundir import RunDir
@@ -87,10 +87,16 @@ class TestLines:
     def test_any_event_can_be_kept(self, event: Any) -> None:
         assert json.loads(events.line(event, NOW) or "")["event"] == type(event).__name__.lower()
 
-    def test_a_store_that_cannot_be_written_costs_nothing_but_lines(self, root: Location) -> None:
-        log = events.EventLog(Location.of("/proc/nowhere"))
-        log(Started("sample", "images", 1, 0))
-        log.write()
+    def test_a_store_that_cannot_be_written_costs_neither_the_run_nor_a_traceback(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(regularly, "PERIOD_S", 0.01)
+        (tmp_path / "logs").write_text("a file where the folder belongs")
+        root = Location.of(str(tmp_path))
+        with news.reporting(root), events.keeping(root), Progress("sample", "images", total=1) as progress:
+            time.sleep(0.1)
+            progress.advance()
+        assert "Traceback" not in capfd.readouterr().err
 
 
 def test_retries_are_seen_in_the_status(root: Location) -> None:

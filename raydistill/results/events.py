@@ -57,14 +57,13 @@ class EventLog:
             text, self.pending = "".join(self.pending), []
         if not text:
             return
-        with contextlib.suppress(OSError):
-            if self.root.is_local:
-                _append(self.root / self.file, text)
-                return
-            if len(self.part) + len(text) > PART:
-                self.part, self.file = "", _new_name()
-            self.part += text
-            (self.root / self.file).write(self.part.encode())
+        if self.root.is_local:
+            _append(self.root / self.file, text)
+            return
+        if len(self.part) + len(text) > PART:
+            self.part, self.file = "", _new_name()
+        self.part += text
+        (self.root / self.file).write(self.part.encode())
 
 
 def keeping(root: Location) -> contextlib.AbstractContextManager[None]:

@@ -69,7 +69,7 @@ def read(root: Location) -> RunNews | None:
 
 
 class Reporter(Outlook):
-    """Keeps the news of a run; a store that fails costs nothing."""
+    """Keeps the news of a run."""
 
     def __init__(self, root: Location, expect: Callable[[], Sequence[Expected]] = tuple) -> None:
         super().__init__(expect)
@@ -83,8 +83,7 @@ class Reporter(Outlook):
         with self._lock:
             stages, skipped, sweep = tuple(self.stages), tuple(self.skipped), self.sweep
         news = RunNews(socket.gethostname(), os.getpid(), self.since, time.time(), stages, skipped, expected, sweep)
-        with contextlib.suppress(OSError):
-            (self.root / NAME).write(canonical(asdict(news)).encode())
+        (self.root / NAME).write(canonical(asdict(news)).encode())
 
 
 @contextlib.contextmanager

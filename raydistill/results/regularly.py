@@ -1,4 +1,7 @@
-"""Somebody who listens to a run and writes what was heard every few seconds, from a thread of its own."""
+"""Somebody who listens to a run and writes what was heard every few seconds, from a thread of its own.
+
+Whatever goes wrong with that costs what would have been written, and never the run.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def regularly(writer: Writer, name: str) -> Iterator[None]:
 
     def watch() -> None:
         while not over.wait(PERIOD_S):
-            writer.write()
+            _write(writer)
 
     thread = threading.Thread(target=watch, daemon=True, name=name)
     thread.start()
@@ -35,4 +38,9 @@ def regularly(writer: Writer, name: str) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+        _write(writer)
+
+
+def _write(writer: Writer) -> None:
+    with contextlib.suppress(Exception):  # a store that fails now may take it the next time
         writer.write()
