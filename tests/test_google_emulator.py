@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 from artifacts import at, content, work
-from google_emulator import KINDS, Emulator, emulator, kind
+from google_emulator import BUCKET, KINDS, Emulator, emulator, kind
 from running import finish, product
 from samples import config, write_folder
 from stores import assert_it_holds_what_was_written
@@ -51,6 +54,13 @@ def folder(store: Emulator) -> str:
 
 def test_locations_hold_what_was_written(folder: str) -> None:
     assert_it_holds_what_was_written(folder)
+
+
+def test_a_browser_is_told_which_objects_are_pages(store: Emulator, folder: str) -> None:
+    (Location.of(folder) / "logs/status.html").write(b"<p>")
+    name = quote(f"{store.path(folder)}/logs/status.html".partition("/")[2], safe="")
+    with urlopen(f"http://127.0.0.1:{store.port}/storage/v1/b/{BUCKET}/o/{name}") as answer:
+        assert json.loads(answer.read())["contentType"] == "text/html; charset=utf-8"
 
 
 def test_run_directories_are_claimed_and_those_of_others_refused(store: Emulator, folder: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
+import boto3
 import pytest
 from artifacts import at, work
 from object_store import Store, endpoint
@@ -40,6 +42,15 @@ def folder(store: Store) -> str:
     return store.folder()
 
 
+def content_type(store: Store, location: Location) -> str:
+    """As the store tells it whoever follows a presigned link."""
+    endpoint_url = f"http://{store.options.partition('=')[2].partition('&')[0]}"
+    bucket, _, key = store.path(location.uri).partition("/")
+    client = boto3.client("s3", endpoint_url=endpoint_url)
+    with urlopen(client.generate_presigned_url("get_object", {"Bucket": bucket, "Key": key})) as answer:
+        return str(answer.headers["Content-Type"])
+
+
 class TestLocations:
     def test_hold_what_was_written(self, folder: str) -> None:
         location = Location.of(folder)
@@ -52,6 +63,12 @@ class TestLocations:
         (location / "a").delete()
         with pytest.raises(FileNotFoundError):
             (location / "a").read()
+
+    def test_tell_a_browser_which_of_them_are_pages(self, store: Store, folder: str) -> None:
+        page, news = (Location.of(folder) / "logs" / name for name in ("status.html", "news.json"))
+        for location in (page, news):
+            location.write(b"<p>")
+        assert content_type(store, page) == "text/html; charset=utf-8" != content_type(store, news)
 
     def test_are_one_place_with_and_without_a_slash_at_the_end(self, folder: str) -> None:
         path, mark, options = folder.partition("?")

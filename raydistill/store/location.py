@@ -26,6 +26,8 @@ OPTIONS = {"s3": ("allow_delayed_open", "true"), "gs": GIVEN_UP_S, "gcs": GIVEN_
 PRIVATE = re.compile(
     r"/(config\.yaml|logs/([^/]+|placement/[^/]+)|tracking/[^/]+/[^/]+|seals/(config\.yaml|(logs|tracking)%2F[^/]+)\.json)$"
 )
+# What a browser shows in place of keeping it as a file; an object store tells it what the object is.
+CONTENT = {".html": {"Content-Type": "text/html; charset=utf-8"}}
 FAULTS = (OSError, pa.ArrowException)  # Arrow's own are what a store answers but for 403, 404 and 503, such as a 400
 LOOKS = 10  # how often something is tried that another process can spoil by making or removing a folder meanwhile
 
@@ -108,7 +110,7 @@ class Location:
             if isinstance(fs, pafs.LocalFileSystem):
                 _write_file(path, data)
             else:
-                with fs.open_output_stream(path) as f:
+                with fs.open_output_stream(path, metadata=CONTENT.get(os.path.splitext(path)[1])) as f:
                     f.write(data)
         except FAULTS as e:
             raise StageFailed(f"cannot write {self.uri}: {self._why(e)}, then run the same command again") from e
