@@ -34,11 +34,21 @@ class TuneConfig(Section):
             min_length=1,
             max_length=4,
             description=(
-                "what is sought: accuracy, worst_student, network_calls, accuracy_per_call, or VALUE/SPACE of "
-                "metrics.names; several make a Pareto front, the first chooses its winner"
+                "what is sought: accuracy, worst_student, network_calls, accuracy_per_call, seconds or "
+                "accuracy_per_second (planned, to draw an image), or VALUE/SPACE of metrics.names; several make a "
+                "Pareto front, the first chooses its winner"
             ),
         ),
     ] = ["accuracy"]
+    rates: Annotated[
+        str | None,
+        Field(
+            description=(
+                "of seconds: FILE of `plan --write-rates` or, of a GPU, benchmarks/gpu.py; null = cores are measured "
+                "once as the sweep begins, GPUs by their peak"
+            )
+        ),
+    ] = None
     scheduler: Annotated[
         Literal["none", "asha"],
         Field(description="asha: trials that are behind at a rung are trained no further; the best few are, in full"),

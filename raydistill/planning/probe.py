@@ -51,10 +51,10 @@ TRAINED = 5e10  # FLOPs, about, of steps of a student
 TABLE = 8_000_000  # bytes
 
 
-def in_worker(config: Config) -> RateRecord:
+def in_worker(config: Config, remedy: str = "--rates FILE") -> RateRecord:
     """What `measure` says in a process with the environment of workers, whose memory is kept between steps.
 
-    Raises StageFailed if it does not come to its end.
+    Raises StageFailed if it does not come to its end; `remedy` is where rates can be given instead.
     """
     from raydistill.distributed.runtime import WORKER_ENV
 
@@ -65,7 +65,7 @@ def in_worker(config: Config) -> RateRecord:
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise StageFailed(f"probe: {one_line(last)}; give what was measured before with --rates FILE")
+        raise StageFailed(f"probe: {one_line(last)}; give what was measured before with {remedy}")
     return rates.of_text(done.stdout, "probe")
 
 

@@ -127,13 +127,13 @@ class RateRecord:
         return replace(rates, per_s={**rates.per_s, **measured}, how=dict(rates.how) | dict.fromkeys(measured, source))
 
 
-def read(path: str) -> RateRecord:
-    """A record that `plan --write-rates` or benchmarks/gpu.py wrote. Raises BadInput."""
+def read(path: str, option: str = "--rates ") -> RateRecord:
+    """A record that `plan --write-rates` or benchmarks/gpu.py wrote. Raises BadInput, which names the option."""
     try:
         return of_text(Path(path).read_text(), path)
     except (OSError, ValueError, TypeError, KeyError) as e:
         raise BadInput(
-            f"--rates {path}: {one_line(e)}; give a file that `plan --write-rates FILE` or "
+            f"{option}{path}: {one_line(e)}; give a file that `plan --write-rates FILE` or "
             "`benchmarks/gpu.py --out FILE` wrote"
         ) from None
 

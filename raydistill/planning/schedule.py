@@ -82,11 +82,11 @@ def _stage(work: StageLoad, machines: Machines, ray_is_up: bool) -> StagePlan:
     if work.pool is None:
         loads = core.overheads["worker"] if work.calls and not work.warm else 0.0
         cpu_s = core.seconds(work.costs) + loads
-        seconds = core.seconds(work.costs) / work.threads
-        return StagePlan(work, 1, seconds / work.units, seconds + loads, cpu_s, 0.0, {})
+        _, unit_s = unit_seconds(work, core)
+        return StagePlan(work, 1, unit_s, work.units * unit_s + loads, cpu_s, 0.0, {})
     hired = crew(work, fleet)
     workers = min(sum(count * each for _, count, each in hired), work.units)
-    on_gpu, unit_s = _unit_seconds(work, machines, hired)
+    on_gpu, unit_s = unit_seconds(work, core, [machines.gpus[n.gpu] for n, _, _ in hired if n.gpu is not None])
     once = core.seconds(work.once)
     start = _start(work, core, ray_is_up, max(each / max(1.0, n.room.cpus) for n, _, each in hired))
     outcome = _carried(work, machines, hired, unit_s, once)
@@ -108,16 +108,14 @@ def _stage(work: StageLoad, machines: Machines, ray_is_up: bool) -> StagePlan:
     return StagePlan(work, workers, unit_s, seconds, cpu_s, gpu_s, up, outcome.lost, outcome.wasted)
 
 
-def _unit_seconds(work: StageLoad, machines: Machines, hired: Sequence[tuple[Node, int, int]]) -> tuple[bool, float]:
-    """Whether networks run on GPUs, and seconds of a unit on a worker: of its slowest type."""
-    assert work.pool is not None
+def unit_seconds(work: StageLoad, core: Rates, gpus: Sequence[Rates] = ()) -> tuple[bool, float]:
+    """Whether networks run on GPUs, and seconds of a unit on a worker, or in the driver: of the slowest of the GPUs."""
     nets = {k: v / work.units for k, v in work.costs.items() if k in NETWORKS}
-    rest = machines.core.seconds({k: v / work.units for k, v in work.costs.items() if k in CPU})
-    if not work.pool.num_gpus or work.pool.device == "cpu":
-        return False, (rest + machines.core.seconds(nets)) / work.threads
-    share = min(1.0, work.pool.num_gpus)
-    slowest = max(machines.gpus[n.gpu].seconds(nets) for n, _, _ in hired if n.gpu is not None)
-    return True, rest + slowest / share
+    rest = core.seconds({k: v / work.units for k, v in work.costs.items() if k in CPU})
+    if work.pool is None or not work.pool.num_gpus or work.pool.device == "cpu":
+        return False, (rest + core.seconds(nets)) / work.threads
+    slowest = max(rates.seconds(nets) for rates in gpus)
+    return True, rest + slowest / min(1.0, work.pool.num_gpus)
 
 
 def _carried(

@@ -18,6 +18,7 @@ from raydistill.store.location import Location, reason
 MARKER = "raydistill.json"
 CONFIG, RESULT, PAGE, PRODUCT = "config.yaml", "result.json", "report.html", "distilled"
 STUDY, BEST, STUDY_PAGE, TRIALS = "study.json", "best.yaml", "study.html", "trials.json"  # of a sweep
+RATES = "rates.json"  # that a sweep counts seconds by
 TRIAL_PAGES = "trials"  # a page each
 PARTS = "logs/artifacts.json"  # STAGE/FINGERPRINT of all that the run stands on
 TRAININGS = "trainings.json"  # what came of each training, from which runs are compared in pairs

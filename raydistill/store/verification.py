@@ -29,6 +29,7 @@ from raydistill.store.rundir import (
     PARTS,
     PROBE,
     PRODUCT,
+    RATES,
     RESULT,
     STUDY,
     STUDY_PAGE,
@@ -47,7 +48,7 @@ STATE = re.compile(r"step-\d{9,}~([0-9a-f]{16})\.pt")
 PART = re.compile(rf"[a-z]+/{FINGERPRINT.pattern}")
 FITS = re.compile(rf"evaluate-{FINGERPRINT.pattern}")  # Ray Train's own notes on its fits
 CHECKPOINTS = "checkpoints"
-PEOPLES = (CONFIG, RESULT, TRAININGS, PAGE, "logs/costs.json", PARTS, STUDY, BEST, STUDY_PAGE, TRIALS)
+PEOPLES = (CONFIG, RESULT, TRAININGS, PAGE, "logs/costs.json", PARTS, STUDY, BEST, STUDY_PAGE, TRIALS, RATES)
 GIVE = "give the directory that distill printed"
 SEARCH = "tune"  # Ray Tune's own notes on its trials
 FOLDERS = (PRODUCT, TRIAL_PAGES, CHECKPOINTS, "logs", TRACKING, seals.FOLDER, claims.FOLDER)

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from raydistill.tune.findings import TrialRow
+from raydistill.tune.objectives import Direction
 from raydistill.tune.space import Knob, Space
 
 LEAST = 4  # trials below which shares mean nothing
 
 
-def importance(rows: Sequence[TrialRow], space: Space, objective: str) -> dict[str, float]:
-    """Shares of the knobs that all these trials have, the largest first; they add up to 1. Empty for too few trials."""
+def importance(rows: Sequence[TrialRow], space: Space, objective: str, direction: Direction) -> dict[str, float]:
+    """Shares of the knobs that all these trials have, the largest first; they add up to 1. Empty for too few trials.
+
+    `direction`: which values of the objective are better.
+    """
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
@@ -22,7 +26,7 @@ def importance(rows: Sequence[TrialRow], space: Space, objective: str) -> dict[s
     if len(rows) < LEAST or not varied or len({r.values[objective] for r in rows}) == 1:
         return {}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="minimize" if objective == "network_calls" else "maximize")
+    study = optuna.create_study(direction="maximize" if direction == "max" else "minimize")
     distributions = {k.key: _distribution(k) for k in varied}
     for r in rows:
         params = {k.key: r.candidate.values[k.key] for k in varied}

@@ -22,8 +22,11 @@ PLAIN: dict[str, Direction] = {
     "worst_student": "max",
     "network_calls": "min",
     "accuracy_per_call": "max",
+    "seconds": "min",
+    "accuracy_per_second": "max",
 }
 CALLS = ("network_calls", "accuracy_per_call")
+SECONDS = ("seconds", "accuracy_per_second")  # planned, of a worker that draws an image
 
 
 def directions(config: Config) -> dict[str, Direction]:
@@ -55,6 +58,8 @@ def values(measured: Measurement, names: Sequence[str], measure: Measure) -> dic
     plain = {"accuracy": accuracy, "worst_student": worst}
     if measured.calls:
         plain |= {"network_calls": measured.calls, "accuracy_per_call": accuracy / measured.calls}
+    if measured.seconds:
+        plain |= {"seconds": measured.seconds, "accuracy_per_second": accuracy / measured.seconds}
     known: Mapping[str, float] = plain | dict(measured.metrics)
     for name in names:
         if name not in known:

@@ -12,6 +12,7 @@ from raydistill.errors import BadInput
 from raydistill.report.data import Measure
 from raydistill.results import judgement
 from raydistill.state import Prepared
+from raydistill.tune.objectives import SECONDS
 from raydistill.tune.rungs import Rungs
 from raydistill.tune.space import Space
 
@@ -51,6 +52,11 @@ def check_keys(config: Config, command_keys: Sequence[str]) -> None:
     for key in ("tune.rungs", "tune.reduction"):
         if key in command_keys and config.tune.scheduler == "none":
             raise BadInput(f"{key}: tune.scheduler=none does not read it; give tune.scheduler=asha, or leave it out")
+    if config.tune.rates is not None and not set(config.tune.objectives) & set(SECONDS):
+        raise BadInput(
+            f"tune.rates: tune.objectives={','.join(config.tune.objectives)} counts no seconds; add seconds to it, or "
+            "leave tune.rates out"
+        )
     if config.tune.budget is not None and config.tune.price_per_hour is None:
         raise BadInput("tune.budget: what is left of it needs a price; give tune.price_per_hour, or leave it out")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raydistill.report.data import Measure
 from raydistill.tune import objectives, verdict
@@ -14,9 +14,15 @@ from raydistill.tune.plan import SweepPlan
 from raydistill.tune.rungs import Rungs
 from raydistill.tune.trials import Measurement
 
+if TYPE_CHECKING:
+    from raydistill.planning.pace import Pace
 
-def tree(study: Findings, plan: SweepPlan, money: dict[str, float] | None = None) -> dict[str, Any]:
-    """Accuracies are fractions; `low` and `high` are 95 % intervals over seeds. Trials stand in their order."""
+
+def tree(
+    study: Findings, plan: SweepPlan, money: dict[str, float] | None = None, pace: Pace | None = None
+) -> dict[str, Any]:
+    """Accuracies are fractions; `low` and `high` are 95 % intervals over seeds. Trials stand in their order. `rates`
+    are there if seconds are counted by them, with how they are known in lines."""
     winner, config = study.again[study.winner], plan.config
     assert study.default is not None
     whole = [r for r in study.rows if not r.failed and not r.measured.stopped]
@@ -31,7 +37,7 @@ def tree(study: Findings, plan: SweepPlan, money: dict[str, float] | None = None
         "measure": study.measure,
         "space": [str(k) for k in plan.space.knobs],
         "knobs": [k.key for k in plan.space.knobs],
-        "importance": importance(whole, plan.space, next(iter(study.directions))),
+        "importance": importance(whole, plan.space, *next(iter(study.directions.items()))),
         "search": config.tune.search,
         "seeds": config.tune.seeds,
         "final_seeds": config.tune.final_seeds,
@@ -40,7 +46,7 @@ def tree(study: Findings, plan: SweepPlan, money: dict[str, float] | None = None
         "default": measured(study.default, study.measure),
         "trials": [trial(r, study.measure) for r in study.rows],
         "again": [measured(m, study.measure) for m in study.again],
-    }
+    } | ({} if pace is None else {"rates": {**pace.tree(), "lines": pace.lines()}})
 
 
 def asha(study: Findings, rungs: Rungs | None) -> dict[str, Any] | None:
@@ -65,6 +71,8 @@ def trial(row: TrialRow, measure: Measure) -> dict[str, Any]:
 def measured(m: Measurement, measure: Measure) -> dict[str, Any]:
     """A candidate: its values, its score with every training that it is of, or why there is none."""
     about: dict[str, Any] = {"name": m.candidate.name, "values": values_of(m), "failed": m.failed}
+    if m.seconds:
+        about["seconds"] = m.seconds
     if m.batch:
         about["halved"] = m.batch
     if m.failed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raydistill import strict_json
 from raydistill.config import Config
@@ -26,7 +26,7 @@ from raydistill.stages.renew import fresh, renew
 from raydistill.store.claims import Claim
 from raydistill.store.rundir import BEST, CONFIG, STUDY, STUDY_PAGE
 from raydistill.tracking.destination import Destination
-from raydistill.tune import objectives, page, result, tracked, verdict
+from raydistill.tune import objectives, page, result, seconds, tracked, verdict
 from raydistill.tune.drawing import Candidate
 from raydistill.tune.findings import Findings, TrialRow
 from raydistill.tune.grids import best_and_worst, trial_pages
@@ -37,22 +37,29 @@ from raydistill.tune.space import space
 from raydistill.tune.trials import Measurement, Trials
 from raydistill.tune.verdict import AGAIN, SEARCH, TEST
 
+if TYPE_CHECKING:
+    from raydistill.planning.pace import Pace
+
 FILES = (STUDY, BEST, STUDY_PAGE)
 VERSION = 2  # of what a study holds
 DEFAULT = "default"
 
 
 class Sweep:
-    """A sweep as it goes on. `checks` are made before anything is computed."""
+    """A sweep as it goes on. `checks` are made before anything is computed; by `pace` seconds are counted."""
 
     def __init__(
-        self, plan: SweepPlan, checks: Sequence[Callable[[], None]] = (), tracker: tracked.TrackedSweep | None = None
+        self,
+        plan: SweepPlan,
+        checks: Sequence[Callable[[], None]] = (),
+        tracker: tracked.TrackedSweep | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.config, self.space, self.tune, self.tracker = plan.config, plan.space, plan.config.tune, tracker
         directions, held_out = objectives.directions(plan.config), plan.held_out
         metrics = bool(set(directions) - set(objectives.PLAIN))
         self.search_steps = Steps(held_out, None, nodes_of(held_out), *checks)
-        self.trials = Trials(searching(plan.config), self.search_steps, metrics)
+        self.trials = Trials(searching(plan.config), self.search_steps, metrics, pace)
         self.tests = Trials(testing(plan.config), Steps(plan.tested, None, nodes_of(plan.tested), *checks))
         self.halving = Halving(plan.rungs) if plan.rungs else None
         self.study = Findings(directions, leading(held_out))
@@ -188,6 +195,7 @@ def planned(config: Config, command_keys: Sequence[str] = ()) -> SweepPlan:
     where = space(config)
     objectives.directions(config)
     held_out, tested = prepare(searching(config)), prepare(testing(config))
+    seconds.check(config, held_out.run.root)
     return SweepPlan(config, where, rungs(config, len(held_out.splits.train.classes), where), held_out, tested)
 
 
@@ -197,22 +205,24 @@ def carry(plan: SweepPlan, store: Destination | None, claim: Claim, again: bool 
     `again`: a finished one too, whose artifacts may lack something.
     """
     root, config = plan.held_out.run.root, plan.config
-    made_from = fingerprint("tune", [VERSION, best_yaml(config, {}), config.tune.model_dump()])
     renew(root, CONFIG, config.yaml().encode(), aside="logs/config-{}.yaml")
+    pace = seconds.pace(config, root)
+    wanted = [VERSION, best_yaml(config, {}), config.tune.model_dump(exclude={"rates"})]
+    made_from = fingerprint("tune", wanted if pace is None else [*wanted, pace.text()])
     if not again and all(fresh(root, name, made_from) for name in FILES):
         say("done", "nothing was left to do")
     else:
         with tracked.following(plan, store, made_from) as tracker:
             try:
                 with heard(root):
-                    sweep = Sweep(plan, [claim.check], tracker)
+                    sweep = Sweep(plan, [claim.check], tracker, pace)
                     study = sweep.run()
             except RaydistillError as e:
                 keep_traceback(root)
                 if isinstance(e, BadInput):  # known only now
                     raise StageFailed(str(e)) from e
                 raise
-            tree = result.tree(study, plan, sweep.live.money())
+            tree = result.tree(study, plan, sweep.live.money(), pace)
             winner = study.again[study.winner]
             pages = dict(trial_pages(study, tree, plan))
             for name, html in pages.items():

@@ -49,8 +49,8 @@ class TrackedSweep:
             if row.failed:
                 child.end("FAILED", row.failed)
                 return
-            calls = {"network_calls": row.measured.calls} if row.measured.calls else {}
-            child.metrics({**calls, **row.measured.metrics, **row.values})
+            costs = {"network_calls": row.measured.calls, "seconds": row.measured.seconds}
+            child.metrics({**{k: v for k, v in costs.items() if v}, **row.measured.metrics, **row.values})
             for student, curve in row.measured.curves.items():
                 for visits, top1 in curve:
                     child.metrics({f"curve/{student}": top1}, visits)

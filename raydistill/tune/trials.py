@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from raydistill.config import Config
 from raydistill.errors import OutOfMemory
@@ -17,14 +17,17 @@ from raydistill.stages.evaluation.trainer import Training, body, curve
 from raydistill.tune.drawing import Candidate, Drawing, Drawn
 from raydistill.tune.study import fit_of
 
+if TYPE_CHECKING:
+    from raydistill.planning.pace import Pace
+
 Key = tuple[str, int]  # the name of a candidate, and a seed
 Curve = Sequence[tuple[int, float]]  # image visits and accuracy of each test
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What came of a candidate: every training, network calls an image (0 for real images), and metrics, means over
-    seeds. Or `failed`: why there is nothing.
+    """What came of a candidate: every training, network calls an image (0 for real images), planned seconds an image (0
+    if nobody wants to know), and metrics, means over seeds. Or `failed`: why there is nothing.
 
     `stopped`: after how many tests, of a trial that was not trained to the end; its outcomes are the accuracies of that
     test. `visits` of its trainings, and what they are `in_full`. `curves`: of each student (visits, top-1) at every
@@ -34,6 +37,7 @@ class Measurement:
     candidate: Candidate
     outcomes: tuple[TrainingOutcome, ...] = ()
     calls: float = 0.0
+    seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     failed: str = ""
     stopped: int = 0
@@ -65,11 +69,12 @@ class _Trained:
 class Trials:
     """Measures candidates on the images that `steps` are of. `config` is what they change, nothing in it resolved.
 
-    A seed draws the set and the student's start and order of data: the same for every candidate.
+    A seed draws the set and the student's start and order of data: the same for every candidate. By `pace` the seconds
+    are planned.
     """
 
-    def __init__(self, config: Config, steps: Steps, metrics: bool = False) -> None:
-        self.steps, self.metrics = steps, metrics
+    def __init__(self, config: Config, steps: Steps, metrics: bool = False, pace: Pace | None = None) -> None:
+        self.steps, self.metrics, self.pace = steps, metrics, pace
         self.drawing = Drawing(config, steps)
 
     def measure(
@@ -138,6 +143,7 @@ class Trials:
             drawn[0].candidate,
             tuple(t.outcome for t in trained),
             sum(map(_calls, drawn)) / len(drawn),
+            0.0 if self.pace is None else sum(self.pace.seconds(d.prepared, _nfe(d)) for d in drawn) / len(drawn),
             {name: sum(r[name] for r in rows) / len(rows) for name in sorted(names)},
             stopped=stopped,
             visits=sum(t.visits for t in trained),
@@ -196,8 +202,12 @@ def _curves(trained: Sequence[_Trained]) -> dict[str, Curve]:
 
 def _calls(d: Drawn) -> float:
     """Network calls an image; the doubled batch of classifier-free guidance is one."""
-    v = d.prepared.variants[0]
-    if not v.method.generates:
+    return _nfe(d) / (1 if d.prepared.config.sampler.cfg_scale == 1 else 2)
+
+
+def _nfe(d: Drawn) -> float:
+    """Network calls an image, of which such a doubled batch is two."""
+    if not d.prepared.variants[0].method.generates:
         return 0.0
     assert d.ref.distilled is not None
-    return d.ref.distilled.numbers().nfe.mean / (1 if v.config.sampler.cfg_scale == 1 else 2)
+    return d.ref.distilled.numbers().nfe.mean
