@@ -12,10 +12,11 @@ from mlflow.entities import Run
 
 from raydistill import cli
 from raydistill.config import changed
+from raydistill.planning import rates
 from raydistill.tune import sweep
 
 SPACE = {"sampler": {"steps": [2, 3]}}
-TUNE = {"search": "grid", "samples": 2, "seeds": 2, "finalists": 1}
+TUNE = {"search": "grid", "samples": 2, "seeds": 2, "finalists": 1, "objectives": ["accuracy", "seconds"]}
 
 
 @pytest.mark.parametrize("trainings", [False, True])
@@ -26,6 +27,8 @@ def test_trials_are_children_and_trainings_their_children(
     tiny_sweep.without_ray(monkeypatch)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     keys = {"tracking.uri": uri, "tracking.experiment": "sweeps", "tracking.trainings": trainings}
+    (tmp_path / "r.json").write_text(rates.text(rates.RateRecord("a core", rates.CORE, None, "a stand-in")))
+    keys["tune.rates"] = str(tmp_path / "r.json")
     config = changed(tiny_sweep.config(tmp_path / "run", SPACE, **TUNE), keys)
     for _ in range(2):
         sweep.main(config)
@@ -40,6 +43,7 @@ def test_trials_are_children_and_trainings_their_children(
     assert [parents[r.info.run_id] for r in trials] == [2 if trainings else 0] * 2, "a training a seed"
     assert len(runs) == (1 + 2 + 4 if trainings else 1 + 2)
     assert {r.info.status for r in runs.values()} == {"FINISHED"}
+    assert all(r.data.metrics["seconds"] > 0 < r.data.metrics["network_calls"] for r in trials)
     below = [r for r in runs.values() if r.data.tags.get("mlflow.parentRunId") == trials[0].info.run_id]
     check_contents(client, root, trials)
     mean = sum(r.data.metrics["accuracy"] for r in below) / len(below) if below else trials[0].data.metrics["accuracy"]
