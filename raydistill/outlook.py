@@ -17,7 +17,7 @@ class StageNews:
     """Of one stage of the run that wrote it: `before` of `total` units were finished earlier, `done` by this run.
 
     `state` is "working", "finished" or "stopped"; times are seconds since 1970 by the driver's clock. `retries` counts
-    units that were tried once more.
+    units that were tried once more, `reason` why the last of them was.
     """
 
     stage: str
@@ -29,6 +29,12 @@ class StageNews:
     ended: float | None
     state: str
     retries: int = 0
+    reason: str = ""
+
+    @property
+    def share(self) -> float:
+        """Of its units, earlier runs' included, that are finished."""
+        return min(1.0, (self.before + self.done) / self.total) if self.total > 0 else float(self.state == "finished")
 
     def seconds(self, now: float) -> float:
         return max(0.0, (now if self.ended is None else self.ended) - self.started)
@@ -73,8 +79,17 @@ class Overall:
     where: str = "stage {} of {}"
 
     def text(self) -> str:
-        time_left = "" if self.left is None else f", about {clock(self.left)} left"
-        return f"{self.where.format(self.stage, self.of)}, {int(100 * self.share)} % of the work{time_left}"
+        return ", ".join(filter(None, [self.position(), f"{self.percent()} of the work", self.time_left()]))
+
+    def position(self) -> str:
+        return self.where.format(self.stage, self.of)
+
+    def percent(self) -> str:
+        return f"{int(100 * self.share)} %"
+
+    def time_left(self) -> str:
+        """Empty while nobody knows."""
+        return "" if self.left is None else f"about {clock(self.left)} left"
 
 
 @dataclass(frozen=True)
@@ -172,7 +187,7 @@ class Outlook:
                 case Advanced():
                     self._change(event.stage, lambda s: replace(s, done=s.done + event.units))
                 case Retried():
-                    self._change(event.stage, lambda s: replace(s, retries=s.retries + 1))
+                    self._change(event.stage, lambda s: replace(s, retries=s.retries + 1, reason=event.reason))
                 case Finished():
                     state = "finished" if event.whole else "stopped"
                     self._change(event.stage, lambda s: replace(s, ended=now, state=state))

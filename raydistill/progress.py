@@ -219,7 +219,7 @@ class Terminal:
         rate = self.done / max(seconds, 1e-9)
         left = (s.total - s.before - self.done) / rate if rate > 0 else 0.0
         text = f"{s.before + self.done}/{s.total} {s.unit}, {clock(seconds)}"
-        text += f", {rate:.3g}/s" if rate > 0 else ""
+        text += f", {speed(rate)}" if rate > 0 else ""
         text += f", {clock(left)} left" if left > 0 else ""
         if self.bars is not None:
             self.bars.stage.draw(printable(s.stage), (s.before + self.done) / max(1, s.total), printable(text))
@@ -254,6 +254,11 @@ def clock(seconds: float) -> str:
     if s < 60:
         return f"{s}s"
     return f"{s // 60}m{s % 60:02d}s" if s < 3600 else f"{s // 3600}h{s % 3600 // 60:02d}m"
+
+
+def speed(per_second: float) -> str:
+    """0.0206/s, 1,150/s."""
+    return f"{per_second:,.0f}/s" if per_second >= 1000 else f"{per_second:.3g}/s"
 
 
 def noun(count: int, unit: str) -> str:

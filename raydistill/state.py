@@ -63,3 +63,8 @@ def source_name(config: Config) -> str:
 
 def images_per_class(ipc: int) -> str:
     return f"{ipc} image{'' if ipc == 1 else 's'} per class"
+
+
+def title(config: Config) -> str:
+    """What a run is, on its pages."""
+    return f"{source_name(config)}, {images_per_class(config.ipc)} by {config.method}"

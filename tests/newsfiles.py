@@ -8,4 +8,5 @@ from raydistill.results import events, news
 
 
 def is_news(path: PurePath) -> bool:
-    return path.match(news.NAME) or path.match(events.PATTERN)
+    names = (news.NAME, news.PAGE, events.PATTERN)
+    return any(path.match(name) or path.match(f"{name}~") for name in names)

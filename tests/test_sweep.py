@@ -49,6 +49,7 @@ def test_the_winner_is_measured_again_and_tested_once_beside_the_default(fits: l
     assert fits == [6, 4, 4, 6, 4], "default and two trials, twice two trials, three again, two on the test images"
     news = json.loads((tmp_path / "run" / "logs" / "news.json").read_text())["sweep"]
     counts = {key: news[key] for key in ("trials", "of", "sets", "of_sets", "counted")}
+    assert '<a href="../study.html">' in (tmp_path / "run" / "logs" / "status.html").read_text()
     assert counts == {"trials": 6, "of": 6, "sets": 20, "of_sets": 24, "counted": 20}, "all but those of the test"
     best = load(str(tmp_path / "run" / "best.yaml"))
     assert best.guidance.scale == body["winner"]["values"]["guidance.scale"]

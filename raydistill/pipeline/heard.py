@@ -13,12 +13,20 @@ from raydistill.store.location import Location
 
 
 @contextmanager
-def heard(root: Location, expect: Callable[[], Sequence[Expected]] = tuple) -> Iterator[None]:
-    """Within, whatever goes on in this thread is told to all of them. `expect` counts what the run has to do."""
+def heard(
+    root: Location,
+    expect: Callable[[], Sequence[Expected]] = tuple,
+    title: str = "",
+    price: float | None = None,
+) -> Iterator[None]:
+    """Within, whatever goes on in this thread is told to all of them.
+
+    `expect` counts what the run has to do; `title` and `price` (of an hour of all machines) are news of it.
+    """
     with (
         listening(costs.listener(root)),
         listening(metrics.listener(str(root))),
-        news.reporting(root, expect),
+        news.reporting(root, expect, title, price),
         events.keeping(root),
     ):
         yield

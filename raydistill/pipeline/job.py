@@ -26,7 +26,7 @@ from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.latents import encode
 from raydistill.stages.renew import renew
 from raydistill.stages.runner import Execute
-from raydistill.state import Prepared, Results
+from raydistill.state import Prepared, Results, title
 from raydistill.store import seals
 from raydistill.store.claims import Claim
 from raydistill.store.rundir import CONFIG, PARTS
@@ -48,7 +48,8 @@ def run(
     """Carries a run to `until`; `foresee` counts what it has to do, to say how much of it is done."""
     steps = Steps(prepared, execute, nodes, *([claim.check] if claim else []))
     steps.computed = start_run(prepared)
-    with heard(prepared.run.root, partial(foresee, prepared, until) if foresee else tuple):
+    expect = partial(foresee, prepared, until) if foresee else tuple
+    with heard(prepared.run.root, expect, title(prepared.config)):
         done = make(steps, until)
         if until not in ("encode", "cluster", "plan"):
             finish(steps, done, until)

@@ -1,6 +1,6 @@
 """logs/news.json: how far a run has come, written while it goes on, for those who look from elsewhere (`status`).
 
-It is news, not a result: nothing is read back by a run, and it may be lost.
+logs/status.html is the same as a page. Both are news, not results: nothing is read back by a run, and they may be lost.
 """
 
 from __future__ import annotations
@@ -8,24 +8,31 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from raydistill import strict_json
+from raydistill import signals, strict_json
+from raydistill.errors import one_line, printable
 from raydistill.identity import canonical
 from raydistill.outlook import Expected, Outlook, Overall, StageNews, SweepNews, overall
 from raydistill.progress import within
+from raydistill.redact import redact
+from raydistill.results import costs
 from raydistill.results.regularly import regularly
+from raydistill.results.standing import seconds_spent
 from raydistill.store.location import Location
 
 NAME = "logs/news.json"
+PAGE = "logs/status.html"
 
 
 @dataclass(frozen=True)
 class RunNews:
     """Of one run of a run directory; stages in the order in which they began, `expected` those of its plan. `sweep`:
-    of a run that is one."""
+    of a run that is one. `title` says what the run is, `price` what an hour of all machines costs; `spent` seconds
+    went into stages that are done, over all runs. `over`: it has ended, with `error` if it was not done."""
 
     host: str
     pid: int
@@ -35,6 +42,11 @@ class RunNews:
     skipped: tuple[str, ...] = ()
     expected: tuple[Expected, ...] = ()
     sweep: SweepNews | None = None
+    title: str = ""
+    price: float | None = None
+    spent: float = 0.0
+    over: bool = False
+    error: str = ""
 
     @classmethod
     def of(cls, tree: object) -> RunNews:
@@ -48,6 +60,11 @@ class RunNews:
         numbers += [e.get(key) for e in expected for key in ("total", "seconds", "parts")]
         sweep = None if tree.get("sweep") is None else SweepNews(**tree["sweep"])
         numbers += asdict(sweep).values() if sweep else []
+        numbers += [tree.get("price") or 0, tree.get("spent", 0)]
+        texts = [tree.get("host"), tree.get("title", ""), tree.get("error", "")]
+        texts += [s.get(key, "") for s in tree["stages"] for key in ("stage", "unit", "state", "reason")]
+        if any(type(t) is not str for t in texts):
+            raise ValueError("a text is of another type")
         if any(type(n) not in (int, float) for n in numbers):
             raise ValueError("a number is of another type")
         stages = tuple(StageNews(**s) for s in tree["stages"])
@@ -69,26 +86,82 @@ def read(root: Location) -> RunNews | None:
 
 
 class Reporter(Outlook):
-    """Keeps the news of a run."""
+    """Keeps the news of a run. `title` and `price` as of RunNews."""
 
-    def __init__(self, root: Location, expect: Callable[[], Sequence[Expected]] = tuple) -> None:
+    def __init__(
+        self,
+        root: Location,
+        expect: Callable[[], Sequence[Expected]] = tuple,
+        title: str = "",
+        price: float | None = None,
+    ) -> None:
         super().__init__(expect)
-        self.root = root
+        self.root, self.title, self.price = root, title, price
+        self.over, self.error = False, ""
+        self._spent, self._counted = 0.0, -1
+        self._writing = threading.Lock()
 
     def write(self) -> None:
         """Nothing as long as no stage has begun: a run that finds all of it finished leaves its directory as it is."""
         if not self.stages:
             return
+        with self._writing:
+            news = self._news()
+            (self.root / NAME).replace(redact(canonical(asdict(news))).encode())
+            from raydistill.results.status_page import render  # who only reads news needs none of what draws
+
+            (self.root / PAGE).replace(render(self.root, news).encode())
+
+    def end(self, error: str = "") -> None:
+        """What is written from now on is of a run that has ended."""
+        self.over, self.error = True, error
+
+    def _news(self) -> RunNews:
         expected = tuple(self.plan())
         with self._lock:
             stages, skipped, sweep = tuple(self.stages), tuple(self.skipped), self.sweep
-        news = RunNews(socket.gethostname(), os.getpid(), self.since, time.time(), stages, skipped, expected, sweep)
-        (self.root / NAME).write(canonical(asdict(news)).encode())
+        return RunNews(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            since=self.since,
+            written=time.time(),
+            stages=stages,
+            skipped=skipped,
+            expected=expected,
+            sweep=sweep,
+            title=printable(self.title),
+            price=self.price,
+            spent=self._seconds(stages),
+            over=self.over,
+            error=self.error,
+        )
+
+    def _seconds(self, stages: Sequence[StageNews]) -> float:
+        """Read again only when one more stage has ended, since a store may ask for money."""
+        ended = sum(s.ended is not None for s in stages)
+        if ended != self._counted:
+            with contextlib.suppress(OSError):
+                self._spent, self._counted = seconds_spent(costs.read(self.root)), ended
+        return self._spent
+
+    def _stopped(self) -> None:
+        self.end("stopped by a signal")
+        self.write()
 
 
 @contextlib.contextmanager
-def reporting(root: Location, expect: Callable[[], Sequence[Expected]] = tuple) -> Iterator[None]:
+def reporting(
+    root: Location,
+    expect: Callable[[], Sequence[Expected]] = tuple,
+    title: str = "",
+    price: float | None = None,
+) -> Iterator[None]:
     """Within, `root`'s news are written every few seconds, and once more at the end; the terminal shows the whole."""
-    reporter = Reporter(root, expect)
-    with within(reporter), regularly(reporter, "news"):
-        yield
+    reporter = Reporter(root, expect, title, price)
+    with within(reporter), regularly(reporter, "news"), signals.farewell(reporter._stopped):
+        try:
+            yield
+        except BaseException as e:
+            reporter.end(": ".join(filter(None, [type(e).__name__, one_line(e)])))
+            raise
+        reporter.end()

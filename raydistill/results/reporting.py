@@ -41,7 +41,7 @@ from raydistill.stages.evaluation import measure
 from raydistill.stages.evaluation.trainer import body
 from raydistill.stages.renew import fresh, renew
 from raydistill.stages.syntheses.ingest import JudgedFolder
-from raydistill.state import Results, images_per_class, source_name
+from raydistill.state import Results, title
 from raydistill.store import faults, schemas
 from raydistill.store.location import Location
 from raydistill.store.rundir import PAGE, RESULT, TRAININGS
@@ -125,7 +125,7 @@ def data(done: Results, judged: Judgement, flat: Mapping[str, float], atoms: Seq
     classes = p.splits.train.classes
     name = (body(done.trainings[0]) or {})["protocol_name"]
     return ReportData(
-        title=f"{source_name(c)}, {images_per_class(c.ipc)} by {c.method}",
+        title=title(c),
         method=c.method,
         ipc=c.ipc,
         seed=c.seed,

@@ -115,6 +115,17 @@ class Location:
         except FAULTS as e:
             raise StageFailed(f"cannot write {self.uri}: {self._why(e)}, then run the same command again") from e
 
+    def replace(self, data: bytes) -> None:
+        """As `write`, for what others read at any moment: on a disk they find the old or the new, and never a part.
+
+        A process that is killed may leave `NAME~` there. Raises StageFailed, OSError.
+        """
+        if not self.is_local:
+            return self.write(data)
+        beside = Location(f"{self.uri}~")
+        beside.write(data)
+        os.replace(beside.uri, self.uri)
+
     def exists(self) -> bool:
         fs, path = self.filesystem()
         return fs.get_file_info(path).type != pafs.FileType.NotFound

@@ -23,6 +23,7 @@ from raydistill.pipeline.preflight import absolute, prepare
 from raydistill.pipeline.steps import Steps, nodes_of
 from raydistill.progress import Tried, say, tell
 from raydistill.stages.renew import fresh, renew
+from raydistill.state import title
 from raydistill.store.claims import Claim
 from raydistill.store.rundir import BEST, CONFIG, STUDY, STUDY_PAGE
 from raydistill.tracking.destination import Destination
@@ -214,25 +215,31 @@ def carry(plan: SweepPlan, store: Destination | None, claim: Claim, again: bool 
     else:
         with tracked.following(plan, store, made_from) as tracker:
             try:
-                with heard(root):
+                with heard(root, title=f"{title(config)}, a sweep", price=config.tune.price_per_hour):
                     sweep = Sweep(plan, [claim.check], tracker, pace)
                     study = sweep.run()
+                    tree = result.tree(study, plan, sweep.live.money(), pace)
+                    pages = keep(study, tree, plan, made_from)
             except RaydistillError as e:
                 keep_traceback(root)
                 if isinstance(e, BadInput):  # known only now
                     raise StageFailed(str(e)) from e
                 raise
-            tree = result.tree(study, plan, sweep.live.money(), pace)
-            winner = study.again[study.winner]
-            pages = dict(trial_pages(study, tree, plan))
-            for name, html in pages.items():
-                renew(root, name, html.encode(), made_from)
-            renew(root, STUDY, canonical(tree).encode(), made_from)
-            renew(root, BEST, best_yaml(config, values_of(winner)).encode(), made_from)
-            renew(root, STUDY_PAGE, page.render(tree, best_and_worst(study)).encode(), made_from)
             if tracker is not None:
-                tracker.end(tree, FILES, list(pages))
+                tracker.end(tree, FILES, pages)
     conclude(strict_json.mapping((root / STUDY).read()))
+
+
+def keep(study: Findings, tree: dict[str, Any], plan: SweepPlan, made_from: str) -> list[str]:
+    """Writes what a sweep leaves, `tree` as its study. Returns the names of its trials' pages."""
+    root = plan.held_out.run.root
+    pages = dict(trial_pages(study, tree, plan))
+    for name, html in pages.items():
+        renew(root, name, html.encode(), made_from)
+    renew(root, STUDY, canonical(tree).encode(), made_from)
+    renew(root, BEST, best_yaml(plan.config, values_of(study.again[study.winner])).encode(), made_from)
+    renew(root, STUDY_PAGE, page.render(tree, best_and_worst(study)).encode(), made_from)
+    return list(pages)
 
 
 def conclude(tree: dict[str, Any]) -> None:
