@@ -25,6 +25,7 @@ from raydistill.errors import BadInput
 RAY = str(Path(sys.executable).with_name("ray"))
 TOKEN = "a-token-that-only-this-head-has"
 JOIN = """
+import os
 import sys
 import ray
 from raydistill.config import RayConfig
@@ -32,7 +33,8 @@ from raydistill.errors import RaydistillError
 from raydistill.distributed.runtime import ensure_ray
 try:
     ensure_ray(RayConfig(address=sys.argv[1]))
-    print("joined", len(ray.nodes()))
+    told = ray.get(ray.remote(lambda: os.environ["RAY_ADDRESS"]).remote())
+    print("joined", len(ray.nodes()), told == ray.get_runtime_context().gcs_address)
 except RaydistillError as e:
     print(e.exit_code, e)
 """
@@ -128,4 +130,4 @@ def test_a_missing_or_wrong_token_is_told_with_a_remedy_that_works(head):
 
     there = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
     printed = subprocess.run([RAY, "get-auth-token"], env=there, text=True, stdout=subprocess.PIPE, check=True).stdout
-    assert join(head, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=printed) == "joined 1\n"
+    assert join(head, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=printed) == "joined 1 True\n"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,18 +37,45 @@ from raydistill.distributed.runtime import ensure_ray
 RayParams.__init__ = functools.partialmethod(RayParams.__init__, dashboard_agent_listen_port=int(sys.argv[1]))
 ensure_ray(RayConfig(num_cpus=4, object_store_mb=100))
 ray.get([ray.remote(lambda: os.getpid()).remote() for _ in range(3)])
-print(private.folder(), os.environ.get("RAY_AUTH_MODE"), os.environ.get("RAY_AUTH_TOKEN"), flush=True)
+def ask():
+    from ray.dashboard.utils import get_address_for_submission_client
+    from ray.train.v2._internal.state.util import is_actor_alive
+    from ray.util.state.exception import RayStateApiException
+    try:
+        is_actor_alive("0" * 32, timeout=5)
+    except RayStateApiException:
+        return get_address_for_submission_client(None)
+asked = ray.get(ray.remote(ask).remote())
+print(asked, private.folder(), os.environ.get("RAY_AUTH_MODE"), os.environ.get("RAY_AUTH_TOKEN"), flush=True)
 for line in sys.stdin:
     print(sum(n["Alive"] for n in ray.nodes()), flush=True)
 """
 
 
+class Stranger(http.server.ThreadingHTTPServer):
+    """A proxy that the environment names. `heard`: the headers of what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Ear)
+        self.heard: list[str] = []
+
+
+class Ear(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.server.heard.append(str(self.headers))  # type: ignore[attr-defined]
+        self.send_error(503)
+
+    def log_message(self, *_: object) -> None: ...
+
+
 @dataclass
 class Held:
     process: subprocess.Popen[str]
+    asked: str  # where a worker looks for Ray's web server
     folder: Path
     home: Path
     said: list[str]
+    stranger: Stranger
 
     @property
     def gcs(self) -> psutil.Process:
@@ -77,10 +106,12 @@ def pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
 @pytest.fixture(scope="module")
 def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
     """Started by somebody who has switched authentication off, in the words of Ray's documentation."""
-    home = tmp_path_factory.mktemp("home")
+    home, stranger = tmp_path_factory.mktemp("home"), Stranger()
+    threading.Thread(target=stranger.serve_forever, daemon=True).start()
+    proxy = f"http://127.0.0.1:{stranger.server_port}"
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(free_port())],
-        env=environment(HOME=str(home), RAY_AUTH_MODE="disabled", PYTHONPATH=str(ROOT)),
+        env=environment(HOME=str(home), RAY_AUTH_MODE="disabled", PYTHONPATH=str(ROOT), http_proxy=proxy),
         cwd=home,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -91,12 +122,14 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
     try:
         said = stdout.readline().split()
         assert said, "the cluster did not come up"
-        held = Held(process, Path(said[0]), home, said[1:])
+        held = Held(process, said[0], Path(said[1]), home, said[2:], stranger)
         yield held
         stdin.close()
         assert process.wait(60) == 0
         assert not held.folder.exists(), "nothing is left of it"
     finally:
+        stranger.shutdown()
+        stranger.server_close()
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
 
@@ -186,6 +219,13 @@ def test_all_ports_are_on_loopback_and_the_folder_is_the_owners(held):
     assert len(sockets) > 10 and all(on_loopback(address) for address, _ in sockets), sockets
     assert held.folder.stat().st_mode & 0o777 == 0o700
     assert any(held.folder.rglob("raylet")), "Ray's sockets lie there"
+
+
+@pytest.mark.ray
+def test_no_worker_asks_the_web_server_of_another_cluster_or_a_proxy(held):
+    """Ray Train's own would take the places of a training that the other one does not know, and shows it the token."""
+    assert held.asked == private.NOWHERE
+    assert not held.stranger.heard
 
 
 @pytest.mark.ray

@@ -22,8 +22,10 @@ TOKEN = (
 )
 
 
-def check(address: str) -> None:
-    """Raises BadInput, within seconds, for a cluster that cannot be joined: no head, no HOST:PORT, another token."""
+def check(address: str) -> str:
+    """HOST:PORT of the head, as Ray dials it.
+
+    Raises BadInput, within seconds, for a cluster that cannot be joined: no head, no HOST:PORT, another token."""
     name = named(address)
     read_authentication()
     gcs = _gcs(address, name)
@@ -43,6 +45,7 @@ def check(address: str) -> None:
         ) from None
     except RayError as e:
         raise BadInput(f"{name}: what answers there is no Ray head of this version: {one_line(e)}") from None
+    return gcs
 
 
 def named(address: str) -> str:

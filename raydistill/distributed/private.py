@@ -26,6 +26,7 @@ from raydistill import signals
 from raydistill.errors import BadInput
 
 LONGEST_BASE = 29 if os.uname().sysname == "Linux" else 25  # of the 107 (103) characters that a socket's path may have
+NOWHERE = "http://127.0.0.1:1"  # a reserved port, which answers nobody
 _folders: list[Path] = []  # of the clusters that this process has started
 
 
@@ -56,10 +57,17 @@ def folder() -> Path | None:
     return folder_of_ray if folder_of_ray in _folders else None
 
 
-def loopback_environment() -> dict[str, str]:
-    """What keeps the workers of torch.distributed on loopback: their sockets ask for no token."""
+def workers_environment() -> dict[str, str]:
+    """What keeps workers to this cluster.
+
+    Sockets of torch.distributed ask for no token, so they stay on loopback. Ray Train has a worker that asks Ray's web
+    server each second whether the training's controller lives, and where it does not takes the training's places away;
+    there is no such server here, and it would ask that of any other cluster of this machine, token in hand.
+    """
     names = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
-    return {key: names[0] for key in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")} if names else {}
+    loopback = {key: names[0] for key in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")} if names else {}
+    direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]))
+    return loopback | {"RAY_API_SERVER_ADDRESS": NOWHERE, "no_proxy": direct, "NO_PROXY": direct}
 
 
 def read_authentication() -> None:

@@ -63,14 +63,15 @@ def ensure_ray(config: RayConfig) -> None:
     global _local, _share
     address = joins(config)
     _local, _share = not address, config.share if address else 1.0
+    head = None
     if address:
         say("ray", f"joining the cluster at {address}")
         with _without_native_chatter():
-            joined.check(address)
+            head = joined.check(address)
     for attempt in range(1, STARTS + 1):
         try:
             with _without_native_chatter(), signals.guarded():
-                _start(address, config)
+                _start(head, config)
             break
         except BadInput:
             raise
@@ -92,12 +93,12 @@ def _import_path() -> str:
     return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def _start(address: str | None, config: RayConfig) -> None:
+def _start(head: str | None, config: RayConfig) -> None:
     ours = {k: v for k, v in os.environ.items() if k.startswith("RAYDISTILL_")}
     env = {**WORKER_ENV, **ours, "PYTHONPATH": _import_path()}
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address:
-        ray.init(address=address, runtime_env={"env_vars": env}, **quiet)
+    if head:  # workers are told, since what looks for a cluster on their machine may find another
+        ray.init(address=head, runtime_env={"env_vars": env | {"RAY_ADDRESS": head}}, **quiet)
         return
     room = local_room(config)
     sizes = {
@@ -105,7 +106,7 @@ def _start(address: str | None, config: RayConfig) -> None:
         "num_gpus": int(room.gpus),
         "object_store_memory": config.object_store_mb * 2**20,
     }
-    private.start(**sizes, runtime_env={"env_vars": env | private.loopback_environment()}, **quiet)
+    private.start(**sizes, runtime_env={"env_vars": env | private.workers_environment()}, **quiet)
 
 
 @contextlib.contextmanager
