@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from raydistill.progress import Advanced, Event, Finished, Retried, Skipped, Started, Tried, clock
+from raydistill.progress import Advanced, Event, Finished, Retried, Skipped, Started, Tried, clock, time_left
 
 AFTER_S = 10.0  # a run that ends sooner needs no plan, which takes a second to count
 
@@ -16,8 +16,8 @@ AFTER_S = 10.0  # a run that ends sooner needs no plan, which takes a second to 
 class StageNews:
     """Of one stage of the run that wrote it: `before` of `total` units were finished earlier, `done` by this run.
 
-    `state` is "working", "finished" or "stopped"; times are seconds since 1970 by the driver's clock. `retries` counts
-    units that were tried once more, `reason` why the last of them was.
+    `state` is "working", "finished" or "stopped"; times are seconds since 1970 by the driver's clock, `advanced` when
+    the last unit was done (None: now). `retries` counts units that were tried once more, `reason` why the last was.
     """
 
     stage: str
@@ -30,6 +30,7 @@ class StageNews:
     state: str
     retries: int = 0
     reason: str = ""
+    advanced: float | None = None
 
     @property
     def share(self) -> float:
@@ -39,11 +40,16 @@ class StageNews:
     def seconds(self, now: float) -> float:
         return max(0.0, (now if self.ended is None else self.ended) - self.started)
 
+    def worked(self, now: float) -> float:
+        """Seconds until its last unit was done, or it ended: a unit that is waited for has not made it slower yet."""
+        return max(0.0, (self.ended or self.advanced or now) - self.started)
+
     def left(self, now: float) -> float | None:
         """Seconds left at the rate of this run; None where nothing is known of it."""
-        if self.state != "working" or not self.done or not self.seconds(now):
+        if self.state != "working":
             return None
-        return (self.total - self.before - self.done) * self.seconds(now) / self.done
+        units, took = self.total - self.before - self.done, self.worked(now)
+        return time_left(units, self.done, took, self.seconds(now) - took)
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,7 @@ def overall(
     known = {e.stage: e for e in expected}
     counted = [s for s in stages if s.stage in known and s.done]
     by_plan = sum(known[s.stage].seconds * s.done / known[s.stage].total for s in counted)
-    took = sum(s.seconds(now) for s in counted)
+    took = sum(s.worked(now) for s in counted)
     seconds = sum(planned) * took / by_plan if by_plan else None
     current = next((s for s in reversed(counted) if s.left(now) is not None), None)
     if seconds is not None and current is not None:
@@ -185,7 +191,7 @@ class Outlook:
                     fresh = StageNews(event.stage, event.unit, event.total, event.before, 0, now, None, "working")
                     self.stages.append(fresh)
                 case Advanced():
-                    self._change(event.stage, lambda s: replace(s, done=s.done + event.units))
+                    self._change(event.stage, lambda s: replace(s, done=s.done + event.units, advanced=now))
                 case Retried():
                     self._change(event.stage, lambda s: replace(s, retries=s.retries + 1, reason=event.reason))
                 case Finished():

@@ -179,6 +179,7 @@ class Terminal:
     def __init__(self, outlook: Outlook | None = None) -> None:
         self.outlook = outlook
         self.done, self.start = 0, time.monotonic()
+        self.advanced = self.start
         self.bars: Bars | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -197,6 +198,7 @@ class Terminal:
                 self._thread.start()
             case Advanced():
                 self.done += event.units
+                self.advanced = time.monotonic()
             case Finished():
                 self._stop.set()
                 self._thread.join()
@@ -215,12 +217,12 @@ class Terminal:
 
     def _show(self) -> None:
         """What was finished before does not enter the rate."""
-        s, seconds = self.started, time.monotonic() - self.start
-        rate = self.done / max(seconds, 1e-9)
-        left = (s.total - s.before - self.done) / rate if rate > 0 else 0.0
-        text = f"{s.before + self.done}/{s.total} {s.unit}, {clock(seconds)}"
-        text += f", {speed(rate)}" if rate > 0 else ""
-        text += f", {clock(left)} left" if left > 0 else ""
+        s, now = self.started, time.monotonic()
+        took = max(self.advanced - self.start, 1e-9)
+        left = time_left(s.total - s.before - self.done, self.done, took, now - self.advanced)
+        text = f"{s.before + self.done}/{s.total} {s.unit}, {clock(now - self.start)}"
+        text += f", {speed(self.done / took)}" if self.done else ""
+        text += f", {clock(left)} left" if left is not None else ""
         if self.bars is not None:
             self.bars.stage.draw(printable(s.stage), (s.before + self.done) / max(1, s.total), printable(text))
         else:
@@ -246,6 +248,13 @@ def say(stage: str, text: str) -> None:
         return
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+def time_left(units: int, done: int, took: float, since: float) -> float | None:
+    """Seconds that `units` still take if `done` of them took `took` and the last of these was finished `since` seconds
+    ago: units that take minutes are not taken for slower while they are waited for. None where nobody knows."""
+    left = units * took / done - since if done else 0.0
+    return left if left > 0 else None
 
 
 def clock(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,14 @@ def test_time_left_is_that_of_this_runs_rate(root: Location) -> None:
     stage = StageNews("sample", "images", total=100, before=40, done=20, started=0.0, ended=None, state="working")
     assert stage.left(now=10.0) == pytest.approx(20.0)  # 40 left at 2 a second
     assert StageNews("sample", "images", 100, 40, 0, 0.0, None, "working").left(10.0) is None
+
+
+def test_units_that_take_minutes_do_not_make_the_time_left_grow_while_they_are_waited_for() -> None:
+    fit = StageNews("evaluate", "trainings", total=6, before=0, done=2, started=0.0, ended=None, state="working")
+    waiting = replace(fit, advanced=90.0)  # two at a time, each pair in 90 s
+    assert [waiting.left(now) for now in (90.0, 120.0, 170.0)] == pytest.approx([180.0, 150.0, 100.0])
+    assert waiting.left(300.0) is None, "it takes longer than it should: nobody knows"
+    assert waiting.worked(170.0) == 90.0 and waiting.seconds(170.0) == 170.0
 
 
 def test_it_says_who_works_how_far_it_is_and_what_it_has_cost(root: Location) -> None:

@@ -29,8 +29,8 @@ class StageRow:
 
     @classmethod
     def of(cls, stage: StageNews, now: float) -> StageRow:
-        seconds, left = stage.seconds(now), stage.left(now)
-        rate = speed(stage.done / seconds) if stage.done and seconds else ""
+        seconds, worked, left = stage.seconds(now), stage.worked(now), stage.left(now)
+        rate = speed(stage.done / worked) if stage.done and worked else ""
         amount = f"{stage.before + stage.done}/{stage.total} {stage.unit}"
         ending = f"{clock(left)} left" if left is not None else stage.state
         ending += f", {plural(stage.retries, 'unit')} tried again" if stage.retries else ""
