@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -12,10 +11,15 @@ from urllib.request import urlopen
 import pytest
 from artifacts import at, content, work
 from google_emulator import BUCKET, KINDS, Emulator, emulator, kind
-from running import finish, product
+from running import product
 from samples import config, write_folder
-from stores import assert_it_holds_what_was_written
-from test_object_store import SETS, Interrupted
+from stores import (
+    Reference,
+    assert_a_run_on_ray_ends_with_a_report,
+    assert_it_ends_when_every_write_was_interrupted_once,
+    assert_it_holds_what_was_written,
+)
+from test_object_store import SETS
 from tiny_run import TinyRun
 
 from raydistill import cli
@@ -25,13 +29,11 @@ from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import open_source
 from raydistill.stages.runner import serial
-from raydistill.store import faults
 from raydistill.store.artifact import Manifest
 from raydistill.store.location import Location
 from raydistill.store.rundir import MARKER, RunDir
 
 BIG = 20 * 2**20  # bytes: more than Arrow's client sends at once
-Reference = tuple[Path, subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -163,33 +165,10 @@ class TestRuns:
         self, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = TinyRun(tmp_path / "disk" / "run").finish()
-        reached: set[tuple[str, str, str]] = set()
-
-        def interrupt(*where: str) -> None:
-            if where not in reached:
-                reached.add(where)
-                raise Interrupted(where)
-
-        monkeypatch.setattr(faults, "hook", interrupt)
-        tiny, sealed = TinyRun(folder, tmp_path), None
-        while sealed is None:
-            try:
-                sealed = tiny.finish()
-            except Interrupted:
-                continue
-        assert sealed == whole
-        assert {point for _, point, _ in reached} == set(faults.POINTS) and len(reached) > 50
+        assert_it_ends_when_every_write_was_interrupted_once(folder, whole, tmp_path, monkeypatch)
 
     @pytest.mark.slow
     @pytest.mark.ray
     @pytest.mark.timeout(900)
     def test_on_ray_end_with_a_report(self, store: Emulator, tmp_path: Path, reference: Reference) -> None:
-        uri = store.folder()
-        done = finish(tmp_path / "unused", f"run_dir={uri}")
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.splitlines() == [uri]
-        there = store.files(uri)
-        assert {"report.html", "result.json", "config.yaml"} <= set(there)
-        assert {k.removeprefix("distilled/"): v for k, v in there.items() if k.startswith("distilled/")} == product(
-            reference[0]
-        )
+        assert_a_run_on_ray_ends_with_a_report(store, tmp_path, reference)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -11,8 +10,14 @@ import boto3
 import pytest
 from artifacts import at, work
 from object_store import Store, endpoint
-from running import finish, product
+from running import product
 from samples import config, parquet_set, tar_set, write_folder
+from stores import (
+    Reference,
+    assert_a_run_on_ray_ends_with_a_report,
+    assert_it_ends_when_every_write_was_interrupted_once,
+    assert_it_holds_what_was_written,
+)
 from tiny_run import STAGES, TinyRun, watched
 
 from raydistill import cli
@@ -23,12 +28,10 @@ from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.sources.base import open_source, open_splits
 from raydistill.stages.runner import serial
-from raydistill.store import faults, seals
+from raydistill.store import seals
 from raydistill.store.artifact import Manifest
 from raydistill.store.location import Location
 from raydistill.store.rundir import MARKER, RunDir
-
-Reference = tuple[Path, subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +56,7 @@ def content_type(store: Store, location: Location) -> str:
 
 class TestLocations:
     def test_hold_what_was_written(self, folder: str) -> None:
-        location = Location.of(folder)
-        assert location.list() == [] and not (location / "a").exists() and (location / "a").size() is None
-        for name in ("a", "b/c", "with space", "per%cent", "plus+"):
-            (location / name).write(name.encode())
-            assert (location / name).read() == name.encode() and (location / name).size() == len(name)
-        assert location.list() == ["a", "b", "per%cent", "plus+", "with space"]
-        (location / "a").delete()
-        (location / "a").delete()
-        with pytest.raises(FileNotFoundError):
-            (location / "a").read()
+        assert_it_holds_what_was_written(folder)
 
     def test_tell_a_browser_which_of_them_are_pages(self, store: Store, folder: str) -> None:
         page, news = (Location.of(folder) / "logs" / name for name in ("status.html", "news.json"))
@@ -145,10 +139,6 @@ def test_a_source_that_is_not_there_is_refused(kind: str, store: Store) -> None:
         open_source(config(kind, store.folder())).list("train")
 
 
-class Interrupted(Exception):
-    """Raised where a process would have been killed."""
-
-
 class TestRuns:
     @pytest.fixture(scope="class")
     def whole(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
@@ -159,23 +149,7 @@ class TestRuns:
     def test_end_as_on_a_disk_when_every_write_was_interrupted_once(
         self, folder: str, whole: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        reached: set[tuple[str, str, str]] = set()
-
-        def interrupt(*where: str) -> None:
-            if where not in reached:
-                reached.add(where)
-                raise Interrupted(where)
-
-        monkeypatch.setattr(faults, "hook", interrupt)
-        tiny = TinyRun(folder, tmp_path)
-        for _ in range(1000):
-            try:
-                sealed = tiny.finish()
-                break
-            except Interrupted:
-                continue
-        assert sealed == whole
-        assert {point for _, point, _ in reached} == set(faults.POINTS) and len(reached) > 50
+        assert_it_ends_when_every_write_was_interrupted_once(folder, whole, tmp_path, monkeypatch)
 
     def test_are_recognised_when_finished_and_nothing_is_written_again(
         self, store: Store, folder: str, tmp_path: Path
@@ -244,13 +218,4 @@ class TestRuns:
     @pytest.mark.ray
     @pytest.mark.timeout(900)
     def test_on_ray_end_with_a_report(self, store: Store, tmp_path: Path, reference: Reference) -> None:
-        uri = store.folder()
-        done = finish(tmp_path / "unused", f"run_dir={uri}")
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.splitlines() == [uri]
-        there = store.files(uri)
-        assert {"report.html", "result.json", "config.yaml"} <= set(there)
-        assert {k.removeprefix("distilled/"): v for k, v in there.items() if k.startswith("distilled/")} == product(
-            reference[0]
-        )
-        assert finish(tmp_path / "unused", f"run_dir={uri}", RAY_ADDRESS="127.0.0.1:9").returncode == 0
+        assert_a_run_on_ray_ends_with_a_report(store, tmp_path, reference)
