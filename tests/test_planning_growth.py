@@ -27,17 +27,18 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("draws", "more"),
-    [
-        (2, {"lgd": {"candidates": 2}, "learnability": {"through_denoiser": True}}),
-        (1, {"lgd": {"candidates": 1, "seed_method": REAL}, "learnability": {"space": "latent"}}),
-        (1, {"lgd": {"candidates": 1}, "learnability": {"scale": 0.0}}),
+    ("draws", "more", "back"),
+    [  # through the generator two increments of two candidates in two classes are led, each at one of two steps
+        (2, {"lgd": {"candidates": 2}, "learnability": {"through_denoiser": True}}, 2 * 2 * 2 * 2),
+        (1, {"lgd": {"candidates": 1, "seed_method": REAL}, "learnability": {"space": "latent"}}, 0),
+        (1, {"lgd": {"candidates": 1}, "learnability": {"scale": 0.0}}, 0),
     ],
     ids=["images are judged", "latents are judged", "nobody judges"],
 )
 def test_its_stages_and_calls_are_those_of_a_real_one(
-    begun: Path, tmp_path: Path, draws: int, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    begun: Path, tmp_path: Path, draws: int, more: dict[str, Any], back: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """`back`: images at whose calls the network is gone through backwards as well."""
     monkeypatch.setattr(curriculum, "learned", lambda *_: None)  # so few images teach it more or less
     root, heard = shutil.copytree(begun, tmp_path / "run"), Outlook()
     short = {"full_epochs": 1, "protocol": LEARNS | {"visits": 40}}
@@ -54,7 +55,7 @@ def test_its_stages_and_calls_are_those_of_a_real_one(
     flops = facts_of(p).denoise
     assert flops is not None
     asked = sum(w.costs.get("denoise", 0.0) for w in planned.values()) / flops.flops
-    assert asked == pytest.approx(sum(s.numbers().nfe.mean * s.rows for s in sets))
+    assert asked == pytest.approx(sum(s.numbers().nfe.mean * s.rows for s in sets) + back)
     names = [e.stage for e in expected(p, "report")]
     assert [n for n in names if n in planned] == list(planned) and names[-1] == "evaluate"
     assert [e.stage for e in expected(p, "plan")][-1] == next(iter(planned))

@@ -19,7 +19,7 @@ from raydistill.planning import networks
 from raydistill.planning.facts import Facts
 from raydistill.planning.judging import examining, fit
 from raydistill.planning.load import StageLoad
-from raydistill.planning.making import picking, planning, sampling, timesteps
+from raydistill.planning.making import passes, picking, planning, sampling, timesteps
 from raydistill.planning.networks import NetworkCost
 from raydistill.planning.sizes import Sizes, worker
 from raydistill.stages.evaluation import latent_judge, trainings
@@ -123,15 +123,18 @@ def _led(v: Variant, growth: Growth, facts: Facts) -> tuple[dict[str, float], fl
     """FLOPs by kind to lead an image and to choose by it, and bytes that are held for its gradients."""
     plan, judges, held = growth.next.sampling, _judges(v, growth, facts), 0.0
     assert plan is not None
-    costs = {"decode": 0.0, "teach": 0.0}
+    costs = {"decode": 0.0, "teach": 0.0, "denoise": 0.0}
     settings = cast(LearnabilityConfig, v.config.section("learnability", LearnabilityConfig))
+    there_and_back = GRADIENT + settings.checkpointing  # which goes forwards once more
     for g in (g for g in plan.acting if g.roles):
         steps = _active(plan, g, facts)
-        costs["teach"] += GRADIENT * steps * sum(judges[role].flops for role in g.roles)
+        costs["teach"] += there_and_back * steps * sum(judges[role].flops for role in g.roles)
         if settings.space == "pixel":
             decode = _decoder(g.decoder, v.config.source.image_size) if g.decoder is not None else facts.decode
-            costs["decode"] += GRADIENT * steps * decode.flops
+            costs["decode"] += there_and_back * steps * decode.flops
             held = settings.micro_batch * decode.kept
+        if g.differentiates and facts.denoise is not None:  # the way there is among the sampler's calls
+            costs["denoise"] += (GRADIENT - 1) * steps * passes(plan) * facts.denoise.flops
     if growth.how.candidates > 1:
         costs["teach"] += sum(judges[role].flops for role in roles(growth.how.omega))
     return costs, held + sum(net.weights for net in judges.values())

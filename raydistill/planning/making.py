@@ -45,18 +45,23 @@ def planning(v: Variant, facts: Facts, draws: int, increment: int = 0) -> StageL
     )  # fmt: skip
 
 
+def passes(plan: SamplingPlan) -> int:
+    """Images that the network sees of one: classifier-free guidance doubles the batch."""
+    return 1 if plan.sampler.cfg_scale == 1 else 2
+
+
 def sampling(v: Variant, facts: Facts, draws: int) -> StageLoad:
     """Of a method that generates."""
     assert v.sampling is not None and facts.denoise is not None
     s, size = v.config.sample, Sizes.of(v.config, facts)
     slots, steps = facts.images.classes * v.config.ipc, evaluations(v.sampling, facts.generator)
     batches = -(-slots // s.batch)
-    passes = 1 if v.sampling.sampler.cfg_scale == 1 else 2
+    doubled = passes(v.sampling)
     seen = facts.images.train * size.half if v.sampling.context else 0
     return StageLoad(
         f"sample {v.config.method}", slots * draws, "images", batches * draws, "actors",
         costs={
-            "denoise": draws * slots * steps * passes * facts.denoise.flops,
+            "denoise": draws * slots * steps * doubled * facts.denoise.flops,
             "decode": draws * slots * facts.decode.flops,
             "png": draws * slots,
             "table": draws * (slots * 2 * size.latent + seen),
@@ -64,7 +69,7 @@ def sampling(v: Variant, facts: Facts, draws: int) -> StageLoad:
         calls=draws * batches * (steps + 1),
         read=draws * (slots * size.latent + seen),
         written=draws * slots * (size.png + size.latent),
-        memory=worker(s.batch * size.pixels, [replace_batch(facts.denoise, passes), facts.decode], s.batch),
+        memory=worker(s.batch * size.pixels, [replace_batch(facts.denoise, doubled), facts.decode], s.batch),
         pool=of_pool("sample", s),
         threads=s.threads,
         deadline_s=s.deadline_s,
