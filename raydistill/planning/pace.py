@@ -17,7 +17,7 @@ from raydistill.planning.ahead import facts_of
 from raydistill.planning.facts import Facts
 from raydistill.planning.fleet import this_machine
 from raydistill.planning.load import StageLoad
-from raydistill.planning.making import evaluations
+from raydistill.planning.making import evaluations, passes
 from raydistill.planning.rates import RateRecord, Rates, model, of_core, of_gpu
 from raydistill.planning.schedule import unit_seconds
 from raydistill.planning.workload import making
@@ -97,5 +97,5 @@ def _with_calls(stages: Sequence[StageLoad], p: Prepared, facts: Facts, counted:
     v = p.variants[0]
     if v.growth is not None or v.sampling is None:
         return list(stages)
-    planned = evaluations(v.sampling, facts.generator) * (1 if v.sampling.sampler.cfg_scale == 1 else 2)
+    planned = evaluations(v.sampling, facts.generator) * passes(v.sampling)
     return [replace(s, costs={**s.costs, "denoise": s.costs["denoise"] * counted / planned}) for s in stages]
