@@ -19,7 +19,6 @@ from raydistill.stages.runner import one_by_one, serial
 from raydistill.stages.syntheses.sample import Maker
 from raydistill.tune import sweep
 from raydistill.tune.drawing import Drawing
-from raydistill.tune.trials import Trials
 
 SCALE = {"guidance": {"scale": "loguniform(0.01,0.5)"}}
 FILES = ("study.json", "best.yaml", "study.html")
@@ -63,26 +62,14 @@ def test_the_winner_is_measured_again_and_tested_once_beside_the_default(fits: l
     assert fits == [], "a finished sweep has nothing left to do"
 
 
-def test_a_sweep_that_was_killed_ends_as_one_that_was_not(
-    fits: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_that_was_killed_ends_as_one_that_was_not(fits: list[int], tmp_path: Path) -> None:
     """The same suggestions, the same files; no training is done twice."""
     whole = tiny_sweep.config(tmp_path / "whole", SCALE)
     sweep.main(whole)
     trained = sum(fits)
     fits.clear()
     broken = tiny_sweep.config(tmp_path / "broken", SCALE)
-    real, rounds = Trials.measure, [0]
-
-    def killed(self: Trials, *rest: Any) -> Any:
-        rounds[0] += 1
-        if rounds[0] == 3:
-            raise KeyboardInterrupt
-        return real(self, *rest)
-
-    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr(Trials, "measure", killed)
-        sweep.main(broken)
+    tiny_sweep.killed_in_round(3, lambda: sweep.main(broken))
     assert sum(fits) == 10 and not (tmp_path / "broken" / "study.json").exists()
     sweep.main(broken)
     assert files(broken) == files(whole) and sum(fits) == trained

@@ -30,7 +30,7 @@ from raydistill.tune.drawing import Candidate
 from raydistill.tune.findings import TrialRow
 from raydistill.tune.importance import importance
 from raydistill.tune.space import Knob, Space
-from raydistill.tune.trials import Measurement, Trials
+from raydistill.tune.trials import Measurement
 
 KINDS = (*paces.NETWORKS, *paces.BESIDE)
 FLAT = RateRecord("a core", dict.fromkeys(KINDS, 1e9), None, "a stand-in")
@@ -138,20 +138,11 @@ def study(root: Path) -> dict[str, Any]:
 
 
 def test_a_front_of_accuracy_and_seconds_and_a_killed_sweep_that_keeps_its_rates(
-    probed: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    probed: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The second start would measure another machine, and does not measure."""
-    config, rounds, real = tiny_sweep.config(tmp_path / "run", SPACE, **GRID), [0], Trials.measure
-
-    def killed(self: Trials, *rest: Any) -> Any:
-        rounds[0] += 1
-        if rounds[0] == 2:
-            raise KeyboardInterrupt
-        return real(self, *rest)
-
-    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr(Trials, "measure", killed)
-        sweep.main(config)
+    config = tiny_sweep.config(tmp_path / "run", SPACE, **GRID)
+    tiny_sweep.killed_in_round(2, lambda: sweep.main(config))
     kept = (tmp_path / "run" / "rates.json").read_bytes()
     (tmp_path / "run" / "rates.json").unlink()  # the seal has it too
     sweep.main(config)

@@ -24,6 +24,7 @@ from raydistill.stages.evaluation.trainer import Job, StudentTrainer
 from raydistill.stages.runner import one_by_one, serial
 from raydistill.state import Prepared
 from raydistill.tune import sweep
+from raydistill.tune.trials import Trials
 
 
 def config(run_dir: Path, space: dict[str, Any], **tune: Any) -> Config:
@@ -76,3 +77,18 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(search, "searched", searched)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")  # so that nothing is tracked in the current folder
     return fits
+
+
+def killed_in_round(number: int, start: Callable[[], object]) -> None:
+    """Starts a sweep that is killed as it begins to measure that round, counted from 1."""
+    real, rounds = Trials.measure, [0]
+
+    def measure(self: Trials, *rest: Any) -> Any:
+        rounds[0] += 1
+        if rounds[0] == number:
+            raise KeyboardInterrupt
+        return real(self, *rest)
+
+    with pytest.MonkeyPatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(Trials, "measure", measure)
+        start()
