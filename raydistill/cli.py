@@ -116,7 +116,7 @@ def run(name: str, argv: Sequence[str]) -> int:
 
         print(estimate(config, forecast))
     elif name == "pretrain":
-        from raydistill.distributed.pretrain.job import pretrain
+        from raydistill.pipeline.weights import pretrain
 
         print(pretrain(config))
     elif name == "tune":

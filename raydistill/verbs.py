@@ -193,11 +193,12 @@ WATCH_S = 5.0  # between two looks
 
 
 def status(argv: Sequence[str]) -> int:
+    from raydistill.results.status import news_folder
     from raydistill.results.status import status as described
     from raydistill.store.claims import at_work
 
     p = plain("status")
-    p.add_argument("run", metavar="RUN", help="a run directory; a path, s3:// or gs://")
+    p.add_argument("run", metavar="RUN", help="a run directory, or pretrain.out; a path, s3:// or gs://")
     p.add_argument("--watch", action="store_true", help=f"look again every {WATCH_S:g} s until nobody is at work")
     p.add_argument(
         "--price-per-hour", type=float, metavar="P", help="what an hour of all machines costs: what has been spent"
@@ -206,7 +207,7 @@ def status(argv: Sequence[str]) -> int:
     if args.price_per_hour is not None and not 0 <= args.price_per_hour < 1e6:
         raise BadInput(f"--price-per-hour {args.price_per_hour}: give a number from 0 to a million")
     print(described(args.run, args.price_per_hour), flush=True)
-    while args.watch and at_work(Location.of(args.run)):
+    while args.watch and at_work(news_folder(args.run)):
         time.sleep(WATCH_S)
         clear = "\033[H\033[2J" if sys.stdout.isatty() else ""
         print(clear + described(args.run, args.price_per_hour), flush=True)

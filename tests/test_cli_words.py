@@ -103,7 +103,7 @@ def test_a_thousand_random_command_lines_end_in_one_line_or_in_work(
     monkeypatch.setattr(job, "prove_nodes", lambda *_: None)
     monkeypatch.setattr("raydistill.tune.sweep.carry", lambda *_: None)
     monkeypatch.setattr(RunDir, "at_work", lambda *_: nullcontext())
-    monkeypatch.setattr("raydistill.distributed.pretrain.job.pretrain", lambda config: str(make_plan(config).out))
+    monkeypatch.setattr("raydistill.pipeline.weights.job.pretrain", lambda config: str(make_plan(config).out))
     rng, codes = random.Random(20), {0: 0, 2: 0}
     for _ in range(1000):
         argv = fuzzed(rng)

@@ -28,6 +28,7 @@ from raydistill.pretraining.group import ALONE
 from raydistill.pretraining.plan import Plan, make_plan
 from raydistill.pretraining.trainer import Trainer
 from raydistill.pretraining.validation import Validation
+from raydistill.results.status import status
 from raydistill.sources.base import Listing
 from raydistill.stages import runner
 from raydistill.stages.latents import encode
@@ -48,7 +49,7 @@ TINY = [
     "source.classes=[3,7]",
 ]
 CODE = (
-    "import sys; from raydistill.config import load; from raydistill.distributed.pretrain.job import pretrain\n"
+    "import sys; from raydistill.config import load; from raydistill.pipeline.weights import pretrain\n"
     "print(pretrain(load('quickstart', sys.argv[1:])))"
 )
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -168,6 +169,7 @@ def test_a_killed_worker_and_a_killed_driver_leave_no_trace_in_the_weights(undis
     finally:
         driver.kill()
     assert not (out / "training.json").exists()
+    assert "nobody is at work" in status(str(out))
 
     again = Driver(*overrides)
     assert again.finish() == str(out)
@@ -175,6 +177,7 @@ def test_a_killed_worker_and_a_killed_driver_leave_no_trace_in_the_weights(undis
     assert "continues after step" in said and re.search(rf"{STEPS}/{STEPS} steps, loss .* \(validation", said), said
     assert "encode train  finished before" in said and (tmp_path / "shared" / "latents").is_dir()
     assert not (out / ".train").exists()
+    assert "a training of weights that is finished, flow, 160 steps" in status(str(out))
     assert (out / NETWORK).read_bytes() == (undisturbed / NETWORK).read_bytes()
     record = (out / "training.json").read_bytes()
     third = Driver(*overrides)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from raydistill import registry
 from raydistill.config import Config
 from raydistill.config.reads import TRAIN
-from raydistill.distributed.pretrain.job import pretrain
 from raydistill.errors import BadInput
 from raydistill.models import hub
 from raydistill.models.checkpoint import packaged
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.pipeline.automatic import method_of
 from raydistill.pipeline.preflight import absolute, check_steps, prepare
+from raydistill.pipeline.weights import pretrain
 from raydistill.pretraining import estimate
 from raydistill.pretraining.origin import Origin, from_scratch
 from raydistill.pretraining.plan import Plan, make_plan

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from raydistill.errors import BadInput
 from raydistill.models.checkpoint import WORK
+from raydistill.store import seals
 from raydistill.store.claims import FOLDER, at_work
 from raydistill.store.location import Location
 
@@ -42,6 +43,15 @@ def leftovers(out: Path, but: str | None = None) -> list[Leftover]:
 def _is_state(name: str) -> bool:
     """Latents and logs are of whoever trains next."""
     return len(name) == 16 and set(name) <= set("0123456789abcdef")
+
+
+def forget_news(out: Path) -> None:
+    """Removes what a finished training has told of itself, and the folder if nothing else is in it."""
+    work = out / WORK
+    for name in ("logs", seals.FOLDER):
+        shutil.rmtree(work / name, ignore_errors=True)
+    if work.is_dir() and not os.listdir(work):
+        work.rmdir()
 
 
 def command(out: Path) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Sequence
 
-from raydistill.errors import BadInput, printable
+from raydistill import strict_json
+from raydistill.errors import BadInput, StageFailed, printable
+from raydistill.models.checkpoint import WORK
 from raydistill.progress import clock
 from raydistill.results import costs, news, standing
 from raydistill.results.news import RunNews
@@ -16,22 +19,37 @@ from raydistill.store.location import Location
 from raydistill.store.rundir import MARKER
 
 ERROR = "logs/error.txt"
+TRAINED = "training.json"  # of finished weights
 SILENT_S = 60.0  # so long without news a driver that should be at work is said to be silent
 
 
-def status(run: str, price: float | None = None, now: float | None = None) -> str:
-    """The state of a run directory as text of some lines. `price` is what an hour of all machines costs,
-    which a sweep may know itself.
+def news_folder(run: str) -> Location:
+    """Where a run's news lie: in its directory; of a training of weights, in `pretrain.out`, beside its checkpoints.
 
-    Raises BadInput for a folder that is no run directory.
+    Raises BadInput for a folder that is neither's.
     """
     root = Location.of(run)
     try:
-        ours = (root / MARKER).exists()
-    except (OSError, ValueError):
-        ours = False
-    if not ours:
-        raise BadInput(f"status {run}: no {MARKER} there; give the run directory, which a run names in its last line")
+        if (root / MARKER).exists() or ((root / TRAINED).exists() and not at_work(root / WORK)):
+            return root
+        if (root / WORK).list():
+            return root / WORK
+    except (OSError, ValueError, StageFailed):  # a folder that cannot be looked into is nobody's
+        pass
+    raise BadInput(
+        f"status {run}: no {MARKER} there; give the run directory, which a run names in its last line, or pretrain.out"
+    )
+
+
+def status(run: str, price: float | None = None, now: float | None = None) -> str:
+    """The state of a run directory, or of a training of weights, as text of some lines. `price` is what an hour of all
+    machines costs, which a sweep may know itself.
+
+    Raises BadInput for a folder that is neither's.
+    """
+    root = news_folder(run)
+    if not (root / MARKER).exists() and (root / TRAINED).exists():
+        return trained(root)
     now = time.time() if now is None else now
     latest, spent = news.read(root), costs.read(root)
     lines = [headline(root, latest, now)]
@@ -45,6 +63,21 @@ def status(run: str, price: float | None = None, now: float | None = None) -> st
     cost = standing.money(seconds, price)
     lines.append(f"in stages, over all runs: {clock(seconds)}{cost and f', {cost}'}")
     return "\n".join([*lines, *ends(root, latest)])
+
+
+def trained(root: Location) -> str:
+    """What a finished training says of itself."""
+    record: dict[str, object] = {}
+    with contextlib.suppress(OSError, ValueError):
+        record = strict_json.mapping((root / TRAINED).read())
+    numbers = {k: v for k, v in record.items() if isinstance(v, int | float) and math.isfinite(v)}
+    objective = record.get("objective")
+    words = [f"{root}: a training of weights that is finished"]
+    words += [printable(str(objective))] if isinstance(objective, str) else []
+    words += [f"{numbers['steps']:,} steps"] if "steps" in numbers else []
+    words += [f"in {clock(numbers['train_seconds'])}"] if "train_seconds" in numbers else []
+    words += [f"loss {numbers['final_loss']:.4g}"] if "final_loss" in numbers else []
+    return ", ".join(words)
 
 
 def headline(root: Location, latest: RunNews | None, now: float) -> str:

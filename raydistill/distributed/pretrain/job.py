@@ -6,7 +6,6 @@ that was killed and run again ends with the weights of an undisturbed one.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -33,10 +32,10 @@ from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.models.checkpoint import WORK
 from raydistill.pretraining import size
 from raydistill.pretraining.class_rows import described
-from raydistill.pretraining.leftovers import command, leftovers
+from raydistill.pretraining.leftovers import command, forget_news, leftovers
 from raydistill.pretraining.plan import Plan, make_plan
 from raydistill.pretraining.trainer import read_state
-from raydistill.progress import clock, say
+from raydistill.progress import Advanced, Finished, Started, clock, say, tell
 from raydistill.store.claims import hold
 from raydistill.store.location import Location
 
@@ -158,7 +157,8 @@ def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str
     )
     try:
         wanted = places.Places(plan.config.pretrain.workers, gpu)
-        result = places.fitted(make, Reader(board, plan).probe, POLL_S, wanted, RETRIES)
+        with Reader(board, plan) as reader:
+            result = places.fitted(make, reader.probe, POLL_S, wanted, RETRIES)
     except (TrainingFailedError, ray.exceptions.RayError, fits.Unplaced) as e:
         raise StageFailed(
             f"pretrain: Ray Train gave up after {RETRIES} retries: {one_line(e)[:300]}; the traceback is in "
@@ -177,11 +177,24 @@ def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str
 
 
 class Reader:
-    """Prints the board's lines as they come, and step, losses, rate and time left every few seconds."""
+    """Prints the board's lines as they come, and step, losses, rate and time left every few seconds.
+
+    To those that listen the training is a stage of steps. Use as a context manager.
+    """
 
     def __init__(self, board: Any, plan: Plan) -> None:
         self.board, self.plan, self.steps = board, plan, plan.config.pretrain.steps
         self.lines_read, self.seen, self.shown = 0, 0, 0.0
+        self.stage = f"{tracked.STAGE} {plan.target}"
+        self.first, self.done, self.start = 0, 0, 0.0  # steps, and when the first news came
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.start:
+            took, whole = time.monotonic() - self.start, self.done == self.steps
+            tell(Finished(self.stage, "steps", self.done - self.first, took, whole))
 
     def probe(self) -> None:
         try:
@@ -191,11 +204,23 @@ class Reader:
         self.lines_read += len(lines)
         for line in lines:
             say("pretrain", line)
+        if latest:
+            self._advance(latest)
         last = latest is not None and latest.step == self.steps
         if latest and latest.step != self.seen and (last or time.monotonic() - self.shown >= SHOW_S):
             self.seen, self.shown = latest.step, time.monotonic()
             say("pretrain", _line(latest, self.steps))
             tracked.numbers(self.plan, latest.step, latest.loss, latest.rate, latest.validation)
+
+    def _advance(self, latest: News) -> None:
+        """Steps that are made again, after a loss, are news once."""
+        if not self.start:
+            self.first = self.done = latest.first
+            self.start = time.monotonic()
+            tell(Started(self.stage, "steps", self.steps, latest.first))
+        if latest.step > self.done:
+            tell(Advanced(self.stage, latest.step - self.done))
+            self.done = latest.step
 
 
 def _line(latest: News, steps: int) -> str:
@@ -207,7 +232,6 @@ def _line(latest: News, steps: int) -> str:
 def _drop_checkpoints(plan: Plan) -> None:
     """Removes this training's checkpoints and latents, and the folder that held them if nothing else is in it."""
     work = plan.out / WORK
-    for name in (plan.fingerprint, latents.STORE, "logs"):
+    for name in (plan.fingerprint, latents.STORE):
         shutil.rmtree(work / name, ignore_errors=True)
-    if work.is_dir() and not os.listdir(work):
-        work.rmdir()
+    forget_news(plan.out)

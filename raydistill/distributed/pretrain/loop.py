@@ -28,8 +28,12 @@ ASKED_EVERY = 10  # steps: whether a node is about to go, which all workers ask 
 
 @dataclass(frozen=True)
 class News:
-    """The latest numbers: mean loss of the last steps, steps a second, and the last validation loss if there is one."""
+    """The latest numbers: mean loss of the last steps, steps a second, and the last validation loss if there is one.
 
+    `first`: the step that these workers began behind.
+    """
+
+    first: int
     step: int
     loss: float
     rate: float
@@ -104,7 +108,7 @@ def _train(plan: Plan, rows: Mapping[str, int], board: Any) -> None:
             shown = time.monotonic()
             rate = (trainer.step - first) / (shown - start)
             seen = trainer.validation[-1][1] if trainer.validation else None
-            board.put.remote(News(trainer.step, trainer.recent_loss(), rate, seen))
+            board.put.remote(News(first, trainer.step, trainer.recent_loss(), rate, seen))
 
 
 def _prepare(plan: Plan, rows: Mapping[str, int], group: Group, board: Any) -> tuple[Trainer, Validation | None]:
