@@ -120,7 +120,10 @@ def run(name: str, argv: Sequence[str]) -> int:
 
         print(pretrain(config))
     elif name == "tune":
-        from raydistill.tune.sweep import main as sweep
+        if args.dry_run:
+            from raydistill.tune.dry import main as sweep
+        else:
+            from raydistill.tune.sweep import main as sweep
 
         print(sweep(config, command_keys))
     elif args.dry_run:
@@ -246,7 +249,7 @@ def parser(name: str) -> argparse.ArgumentParser:
         p.add_argument("--clean", metavar="DIR", help="remove what unfinished trainings have left in a pretrain.out")
     if name == "plan":
         _add_forecast(p)
-    if VERBS[name].until:
+    if VERBS[name].until or name == "tune":
         p.add_argument("--dry-run", action="store_true", help="check everything, say what would be done, and stop")
     p.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
     p.add_argument("--help-all", action="store_true", help="list the keys that are read, as this command has them")

@@ -11,8 +11,10 @@ from running import write_digits
 from raydistill import cli
 from raydistill.config import load
 from raydistill.pipeline import job
-from raydistill.pipeline.preflight import prepare
+from raydistill.pipeline.preflight import absolute, prepare
 from raydistill.stages.runner import serial
+from raydistill.store.rundir import CONFIG, TRIALS
+from raydistill.tune import sweep
 
 
 def planned(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, str]:
@@ -59,3 +61,37 @@ def test_a_folder_that_is_judged_needs_nothing_beside_it(tmp_path: Path, capsys:
     words = ["evaluate", "--images", str(mine), "evaluate.baselines=[]", "evaluate.full=false", "evaluate.seeds=2"]
     rows = planned(capsys, *words, "evaluate.students=[convnet]")
     assert rows["import mine"] == "10 images" and rows["evaluate"] == "1 set x 2 trainings"
+
+
+def searched(capsys: pytest.CaptureFixture[str], *argv: str) -> list[str]:
+    assert cli.main(["tune", *argv, "--dry-run"]) == 0
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[1:]]
+
+
+def test_a_sweep_says_what_it_would_search_and_measure_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["tune.space.guidance.scale=loguniform(0.01,0.3)", "tune.samples=20", "tune.seeds=2", "tune.final_seeds=5"]
+    words += ["tune.finalists=3", "ipc=2", "evaluate.students=[convnet]", "evaluate.protocol.evaluations=4"]
+    assert searched(capsys, *words, "tune.scheduler=asha") == [
+        "trials 20 trials by tpe, 4 together",
+        "guidance.scale from 0.01 to 0.3 (log)",
+        "each by 2 seeds, scored on 409 of the 1348 training images: accuracy (max)",
+        "asha trials that are behind stop after 2 of the tests",
+        "again the best 3 and the default by 5 seeds that no trial has seen",
+        "test the winner and the default by 5 more, on 449 test images",
+        "in all 72 sets, 20 images and 1 training each, where ipc is no knob; what is equal is made once",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_names_the_trials_that_it_has_done_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"run_dir={tmp_path / 'run'}", f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}", "tune.samples=9"]
+    plan = sweep.planned(absolute(load("quickstart", words, "-tune")))
+    root = plan.held_out.run.root
+    plan.held_out.run.claim()
+    (root / CONFIG).write(plan.config.yaml().encode())
+    (root / TRIALS).write(b'{"of": 9, "trials": [{}, {}]}')
+    assert searched(capsys, *words)[0] == "trials 9 trials by tpe, 4 together, 2 done before"
+    assert searched(capsys, *words, "tune.seeds=3")[0] == "trials 9 trials by tpe, 4 together", "they are another's"

@@ -30,6 +30,17 @@ class SweepPlan:
     held_out: Prepared
     tested: Prepared
 
+    @property
+    def trials(self) -> int:
+        t = self.config.tune
+        return self.space.size() if t.search == "grid" else t.samples
+
+    @property
+    def sets(self) -> int:
+        """That are drawn, and trained on: the trials', the default's, the finalists' and the tests'."""
+        t = self.config.tune
+        return (self.trials + 1) * t.seeds + (t.finalists + 3) * t.final_seeds
+
 
 def searching(config: Config) -> Config:
     """Trials are scored on training images that were held out."""

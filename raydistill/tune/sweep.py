@@ -64,7 +64,7 @@ class Sweep:
         self.tests = Trials(testing(plan.config), Steps(plan.tested, None, nodes_of(plan.tested), *checks))
         self.halving = Halving(plan.rungs) if plan.rungs else None
         self.study = Findings(directions, leading(held_out))
-        self.total = self.space.size() if self.tune.search == "grid" else self.tune.samples
+        self.total, self.every = plan.trials, plan.sets
         self.live = LiveTable(held_out.run.root, self.study, self.tune, self.total)
         self.sets = 0  # that are drawn, and trained on
 
@@ -102,10 +102,9 @@ class Sweep:
         return [dict(r.values) if not r.failed else {"failed": r.failed} for r in rows]
 
     def _count(self, sets: int) -> None:
-        """So many sets more are known. Of all there are the trials', the default's, the finalists' and the tests'."""
-        t, self.sets = self.tune, self.sets + sets
-        every = (self.total + 1) * t.seeds + (t.finalists + 3) * t.final_seeds
-        tell(Tried(len(self.study.rows), self.total, self.sets, every))
+        """So many sets more are known."""
+        self.sets += sets
+        tell(Tried(len(self.study.rows), self.total, self.sets, self.every))
 
     def _row(self, number: int, measured: Measurement) -> TrialRow:
         if measured.failed:
@@ -180,14 +179,20 @@ class Sweep:
 
 def main(config: Config, command_keys: Sequence[str] = ()) -> str:
     """Entry of the command line: returns the run directory. Raises as `pipeline.job.carry` does."""
-    plan = planned(absolute(tracked.located(trained.first(config))), command_keys)
+    plan, store = checked(absolute(tracked.located(trained.first(config))), command_keys)
+    with plan.held_out.run.at_work(plan.config.yaml()) as claim:
+        carry(plan, store, claim)
+    return str(plan.held_out.run.root)
+
+
+def checked(config: Config, command_keys: Sequence[str]) -> tuple[SweepPlan, Destination | None]:
+    """All that is checked before a sweep writes anything. Raises BadInput."""
+    plan = planned(config, command_keys)
     unread.check(plan.held_out, command_keys)
     beforehand.check(plan.held_out, "report")
     store = pipeline_tracked.check(plan.held_out)
     job.prove_nodes(plan.held_out, nodes_of(plan.held_out))
-    with plan.held_out.run.at_work(plan.config.yaml()) as claim:
-        carry(plan, store, claim)
-    return str(plan.held_out.run.root)
+    return plan, store
 
 
 def planned(config: Config, command_keys: Sequence[str] = ()) -> SweepPlan:
