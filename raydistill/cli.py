@@ -120,12 +120,9 @@ def run(name: str, argv: Sequence[str]) -> int:
 
         print(pretrain(config))
     elif name == "tune":
-        if args.dry_run:
-            from raydistill.tune.dry import main as sweep
-        else:
-            from raydistill.tune.sweep import main as sweep
+        from raydistill.tune import dry, sweep
 
-        print(sweep(config, command_keys))
+        print((dry if args.dry_run else sweep).main(config, command_keys))
     elif args.dry_run:
         from raydistill.pipeline.dry import main as dry_run
 

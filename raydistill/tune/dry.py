@@ -34,12 +34,12 @@ def main(config: Config, command_keys: Sequence[str] = ()) -> str:
 def described(plan: SweepPlan) -> Iterator[tuple[str, str]]:
     """Name and text of each line."""
     t, config = plan.config.tune, plan.held_out.config
-    done = found(plan)
+    done = done_before(plan)
     before = f", {done} done before" if done else ""
     yield "trials", f"{plural(plan.trials, 'trial')} by {t.search}, {min(t.together, plan.trials)} together{before}"
     for knob in plan.space.knobs:
         yield "", str(knob)
-    wanted = ", ".join(f"{name} ({way})" for name, way in objectives.directions(plan.config).items())
+    wanted = ", ".join(f"{name} ({direction})" for name, direction in objectives.directions(plan.config).items())
     held, learned = len(plan.held_out.splits.test.ids), len(plan.held_out.splits.train.ids)
     yield "each by", f"{plural(t.seeds, 'seed')}, scored on {held} of the {held + learned} training images: {wanted}"
     if plan.rungs is not None:
@@ -53,7 +53,7 @@ def described(plan: SweepPlan) -> Iterator[tuple[str, str]]:
     yield "in all", f"{plural(plan.sets, 'set')}, {of_one}; what is equal is made once"
 
 
-def found(plan: SweepPlan) -> int:
+def done_before(plan: SweepPlan) -> int:
     """Trials that the same sweep has finished before."""
     root = plan.held_out.run.root
     try:
