@@ -10,6 +10,7 @@ from test_kill import Faults, await_that, count, end, kill, said
 
 LGD = [
     "method=lgd", "ipc=3", "lgd.increment=1", "lgd.candidates=2", "lgd.reference_epochs=5", "sample.batch=4",
+    "sample.actors=1",  # units one after the other: between two commits there is time to kill
     "evaluate.protocol.visits=1500", "evaluate.protocol.image_size=16",
 ]  # fmt: skip
 
