@@ -22,6 +22,7 @@ from raydistill.identity import canonical, digest
 from raydistill.pipeline.verify import mend
 from raydistill.stages.evaluation.checkpoint import Weights, described
 from raydistill.store import inspection, seals
+from raydistill.store.claims import hold
 from raydistill.store.findings import Kind
 from raydistill.store.location import Location
 from raydistill.store.rundir import PARTS, PROBE, RunDir
@@ -170,6 +171,25 @@ class TestWorkInProgress:
         monkeypatch.setattr(inspection.time, "sleep", lambda s: seals.write(root, "result.json", b'{"a": 1}'))
         assert told(run) == []
 
+    def test_a_driver_at_work_may_stand_still_between_a_file_and_its_seal(
+        self, run: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root, looks = Location.of(str(run)), list[float]()
+
+        def sleeps(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 5:
+                seals.write(root, "result.json", b'{"a": 1}')
+
+        monkeypatch.setattr(inspection.time, "sleep", sleeps)
+        (run / "result.json").write_text('{"a": 1}')
+        with hold(root, "run_dir", "0" * 16):
+            assert told(run) == [] and len(looks) == 5
+        (run / "result.json").write_text('{"a": 2}')
+        assert told(run) == [("damaged", "result.json")] and len(looks) == 6, "of a run that nobody works on at once"
+        with hold(root, "run_dir", "0" * 16):
+            assert told(run) == [("damaged", "result.json")], "damage stays"
+
     def test_a_manifest_that_is_being_written(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = manifest(run).read_bytes()
         cut(manifest(run))
@@ -177,16 +197,17 @@ class TestWorkInProgress:
         assert told(run) == []
 
     def test_a_run_that_works_is_never_called_damaged(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(inspection, "AGAIN_S", AGAIN_S)  # a writer may stand still between a file and its seal
+        monkeypatch.setattr(inspection, "AGAIN_S", AGAIN_S)
         busy, keys = at(run, "fedcba9876543210"), [f"key-{i:03d}" for i in range(60)]
         unfinished = threading.Event()
 
         def work_on() -> None:
-            for n, key in enumerate(keys):
-                busy.commit(key, b"x" * n, rows=1, device="cpu")
-                seals.write(Location.of(str(run)), "result.json", key.encode())
-            unfinished.wait(60)  # a look that began before the first commit may last until here
-            busy.seal(keys)
+            with hold(Location.of(str(run)), "run_dir", "0" * 16):
+                for n, key in enumerate(keys):
+                    busy.commit(key, b"x" * n, rows=1, device="cpu")
+                    seals.write(Location.of(str(run)), "result.json", key.encode())
+                unfinished.wait(60)  # a look that began before the first commit may last until here
+                busy.seal(keys)
 
         worker = threading.Thread(target=work_on)
         worker.start()

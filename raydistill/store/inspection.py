@@ -52,12 +52,12 @@ class Commit:
         return artifact.location / "commits" / self.name
 
 
-def inspect(artifact: Artifact, pool: Executor, seen: Seen) -> list[Finding]:
-    """Everything that is wrong with an artifact. A run that works on it meanwhile is no fault.
+def inspect(artifact: Artifact, pool: Executor, seen: Seen, looks: Callable[[], int] = lambda: 1) -> list[Finding]:
+    """Everything that is wrong with an artifact. A run that works on it meanwhile is no fault; `looks` as of `steady`.
 
     The manifest is read first and the data are listed before the commits: what comes in between is in the later one.
     """
-    sealed, findings = _manifest(artifact)
+    sealed, findings = _manifest(artifact, looks)
     try:
         files = (artifact.location / "data").infos()
         infos = sorted((artifact.location / "commits").infos(), key=lambda i: (i.mtime_ns or 0, i.base_name))
@@ -94,25 +94,24 @@ def inspect(artifact: Artifact, pool: Executor, seen: Seen) -> list[Finding]:
     return findings
 
 
-def steady(probe: Callable[[], T], is_whole: Callable[[T], bool]) -> T:
-    """What a look sees if it is whole, or else what two looks agree on: damage stays, what a run writes changes."""
-    seen = probe()
+def steady(probe: Callable[[], T], is_whole: Callable[[T], bool], looks: Callable[[], int]) -> T:
+    """What a look sees if it is whole, or else what so many more agree on: damage stays, what a run writes changes."""
+    seen, agreed = probe(), 0
     for _ in range(LOOKS):
-        if is_whole(seen):
+        if is_whole(seen) or agreed >= looks():
             break
         time.sleep(AGAIN_S)
         before, seen = seen, probe()
-        if seen == before:
-            break
+        agreed = agreed + 1 if seen == before else 0
     return seen
 
 
-def _manifest(artifact: Artifact) -> tuple[tuple[Record, ...] | None, list[Finding]]:
+def _manifest(artifact: Artifact, looks: Callable[[], int]) -> tuple[tuple[Record, ...] | None, list[Finding]]:
     """The records of the manifest, None without one that holds; and what is wrong with it."""
     location = artifact.location / MANIFEST
     if _read(location) is None:
         return None, []
-    text = steady(lambda: _read(location) or b"", lambda content: _sealed_body(content) is not None)
+    text = steady(lambda: _read(location) or b"", lambda content: _sealed_body(content) is not None, looks)
     body = _sealed_body(text)
     if body is None:
         what = "is not what was sealed; sealing again gives the same bytes"
