@@ -57,6 +57,8 @@ def test_the_winner_is_measured_again_and_tested_once_beside_the_default(fits: l
     assert f"<h1>{body['verdict']}</h1>" in page and page.count("<polyline") == 6 and "<script" not in page
     test = body["scores"]["test"]
     assert test["difference"]["mean"] == pytest.approx(test["winner"]["mean"] - test["default"]["mean"])
+    of_trainings = max(p.stat().st_mtime_ns for p in (tmp_path / "run" / "evaluations").rglob("*.json"))
+    assert (tmp_path / "run" / "logs" / "tune-seconds.json").stat().st_mtime_ns > of_trainings, "finals count"
     fits.clear()
     sweep.main(config)
     assert fits == [], "a finished sweep has nothing left to do"

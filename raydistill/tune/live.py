@@ -43,6 +43,11 @@ class LiveTable:
                 f"  {r.candidate.name:<10} {accuracy(score(r.measured, self.study.measure))}  {shown(r.candidate)}",
             )
         renew(self.root, TRIALS, canonical({"of": self.total, "trials": [_kept(r) for r in rows]}).encode())
+        self.keep_seconds()
+
+    def keep_seconds(self) -> None:
+        """So that they count on, and for who asks afterwards how long the sweep took."""
+        seconds = time.monotonic() - self.start
         (self.root / SECONDS).write(canonical({"seconds": round(seconds, 1)}).encode())
 
     def money(self, seconds: float | None = None) -> dict[str, float] | None:

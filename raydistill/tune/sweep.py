@@ -82,6 +82,7 @@ class Sweep:
             inner = tuning.optunas(t.search, self.space.suggest, directions, self.config.seed, t.samples)
         with tuning.searched(inner, t.together, self.total, self._round, self.config.ray, root / "checkpoints"):
             self._finals()
+        self.live.keep_seconds()
         return self.study
 
     def _round(self, proposals: Sequence[Any]) -> list[dict[str, Any]]:
@@ -144,6 +145,7 @@ class Sweep:
         if again.failed or all(m.failed for m in study.again):
             raise StageFailed(f"tune: {again.failed or study.again[0].failed}")
         self._count((1 + len(best)) * t.final_seeds)
+        self.live.keep_seconds()
         study.winner = self._winner(study.again)
         winner = study.again[study.winner]
         say("tune", f"{winner.candidate.name} and the default once on the test images")
