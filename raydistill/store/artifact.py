@@ -14,7 +14,7 @@ import io
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -139,7 +139,7 @@ class Artifact:
             "stage": self.stage,
             "fingerprint": self.fingerprint,
             "summary": summary or {},
-            "records": [asdict(records[k]) for k in sorted(keys)],
+            "records": [vars(records[k]) for k in sorted(keys)],  # asdict would copy each
         }
         body["digest"] = digest(canonical(body).encode())
         if numbers:
@@ -278,7 +278,7 @@ class Artifact:
 
 def commit_file(record: Record) -> tuple[str, bytes]:
     """The name and the text of a record's commit."""
-    text = canonical(asdict(record)).encode()
+    text = canonical(vars(record)).encode()
     return f"{record.key}~{digest(text)[:16]}.json", text
 
 

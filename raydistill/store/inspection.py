@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -180,7 +180,7 @@ def _against_manifest(artifact: Artifact, sealed: Sequence[Record], commits: Seq
     """Commits that the manifest names can be written again from it; others are of no use any more."""
     seen = {c.name: c for c in commits}
     for record in sealed:
-        text = canonical(asdict(record)).encode()
+        text = canonical(vars(record)).encode()
         name = f"{record.key}~{digest(text)[:16]}.json"
         c = seen.pop(name, None) or _commit(artifact, name)
         if c.text is Text.GONE:
@@ -249,7 +249,7 @@ def _data(artifact: Artifact, record: Record, is_file: bool, seen: Seen) -> Find
 
 def _names_of(artifact: Artifact, record: Record) -> tuple[Location, ...]:
     """What makes a key done, in the order in which it has to go."""
-    name = f"{record.key}~{digest(canonical(asdict(record)).encode())[:16]}.json"
+    name = f"{record.key}~{digest(canonical(vars(record)).encode())[:16]}.json"
     return artifact.location / MANIFEST, artifact.location / "commits" / name, artifact.location / record.file
 
 
