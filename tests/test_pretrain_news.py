@@ -82,7 +82,10 @@ def test_one_that_stopped_is_known_by_where_and_why(tmp_path: Path, monkeypatch:
     with pytest.raises(StageFailed):
         train(tmp_path, monkeypatch, fails)
     text = status(str(tmp_path))
-    assert "nobody is at work" in text and "it ended in pretrain generator; the same command goes on" in text
+    assert (
+        text.startswith(f"{tmp_path}: nobody is at work")
+        and "it ended in pretrain generator; the same command goes on" in text
+    )
     assert "50/100 steps" in text and "it ended with: StageFailed: pretrain: no place for 3 workers" in text
     assert "training of a generator" in (tmp_path / WORK / news.PAGE).read_text()
 

@@ -52,7 +52,7 @@ def status(run: str, price: float | None = None, now: float | None = None) -> st
         return trained(root)
     now = time.time() if now is None else now
     latest, spent = news.read(root), costs.read(root)
-    lines = [headline(root, latest, now)]
+    lines = [f"{Location.of(run)}: {headline(root, latest, now)}"]
     lines += table([StageRow.of(stage, now).cells() for stage in latest.stages]) if latest else []
     whole = latest.overall(now) if latest and at_work(root) else None
     lines += [f"overall: {whole.text()}"] if whole else []
@@ -85,11 +85,11 @@ def headline(root: Location, latest: RunNews | None, now: float) -> str:
     if at_work(root):
         ago = now - latest.written if latest else 0.0
         silent = f"; no news for {clock(ago)}" if ago > SILENT_S else ""
-        return f"{root}: at work{where}{f', since {clock(now - latest.since)}' if latest else ''}{silent}"
+        return f"at work{where}{f', since {clock(now - latest.since)}' if latest else ''}{silent}"
     if latest is None:
-        return f"{root}: nobody is at work"
+        return "nobody is at work"
     how = standing.conclusion(latest.stages, latest.error)
-    return f"{root}: nobody is at work since {clock(now - latest.written)}; {how}"
+    return f"nobody is at work since {clock(now - latest.written)}; {how}"
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
