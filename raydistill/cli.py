@@ -116,9 +116,9 @@ def run(name: str, argv: Sequence[str]) -> int:
 
         print(estimate(config, forecast))
     elif name == "pretrain":
-        from raydistill.pipeline.weights import pretrain
+        from raydistill.pipeline import weights
 
-        print(pretrain(config))
+        print((weights.dry if args.dry_run else weights.pretrain)(config))
     elif name == "tune":
         from raydistill.tune import dry, sweep
 
@@ -246,7 +246,7 @@ def parser(name: str) -> argparse.ArgumentParser:
         p.add_argument("--clean", metavar="DIR", help="remove what unfinished trainings have left in a pretrain.out")
     if name == "plan":
         _add_forecast(p)
-    if VERBS[name].until or name == "tune":
+    if VERBS[name].until or name in ("tune", "pretrain"):
         p.add_argument("--dry-run", action="store_true", help="check everything, say what would be done, and stop")
     p.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
     p.add_argument("--help-all", action="store_true", help="list the keys that are read, as this command has them")

@@ -10,8 +10,10 @@ from running import write_digits
 
 from raydistill import cli
 from raydistill.config import load
+from raydistill.models.checkpoint import WORK
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import absolute, prepare
+from raydistill.pretraining.plan import make_plan
 from raydistill.stages.runner import serial
 from raydistill.store.rundir import CONFIG, TRIALS
 from raydistill.tune import sweep
@@ -95,3 +97,31 @@ def test_a_sweep_names_the_trials_that_it_has_done_before(tmp_path: Path, capsys
     (root / TRIALS).write(b'{"of": 9, "trials": [{}, {}]}')
     assert searched(capsys, *words)[0] == "trials 9 trials by tpe, 4 together, 2 done before"
     assert searched(capsys, *words, "tune.seeds=3")[0] == "trials 9 trials by tpe, 4 together", "they are another's"
+
+
+TINY = ["pretrain.steps=300", "pretrain.batch=4", "pretrain.layers=1", "pretrain.heads=2", "pretrain.head_dim=8"]
+
+
+def test_a_training_of_weights_says_what_it_would_train_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    rows = planned(capsys, "pretrain", *TINY, "generator.objective=flow", f"pretrain.out={out}", "source.classes=[3,7]")
+    assert rows["network"].startswith("generator, flow: ") and rows["network"].endswith(" million weights to train")
+    assert rows["images"].split("; ")[1].endswith(" every 30 steps") and " in 2 classes; " in rows["images"]
+    assert rows["steps"] == "300 of 4 images by 1 worker, kept every 250"
+    assert rows["time"].startswith("about ") and rows["time"].endswith(", and encoding before it")
+    assert not out.exists()
+
+
+def test_a_training_that_was_interrupted_says_that_it_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*TINY, "pretrain.target=vae", f"pretrain.out={tmp_path}"]
+    assert "before" not in planned(capsys, "pretrain", *words)
+    (tmp_path / WORK / make_plan(load("quickstart", words)).fingerprint).mkdir(parents=True)
+    assert planned(capsys, "pretrain", *words)["before"] == "an earlier one has kept a state, and it goes on from there"
+
+
+def test_a_training_is_refused_there_too(refused: Callable[..., str]) -> None:
+    assert "pretrain.out is not set" in refused("pretrain", "--dry-run")

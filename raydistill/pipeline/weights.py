@@ -1,15 +1,23 @@
-"""A training of weights as people follow it: with news, costs, a log and metrics, as a run has them."""
+"""A training of weights as people meet it: what it would do, and news, costs, a log and metrics, as a run has them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from raydistill.config import Config
 from raydistill.distributed.pretrain import job
+from raydistill.errors import printable
 from raydistill.models.checkpoint import WORK
 from raydistill.pipeline.heard import heard
+from raydistill.pretraining import estimate, size
 from raydistill.pretraining.leftovers import forget_news
+from raydistill.pretraining.plan import Plan, make_plan
+from raydistill.progress import clock
+from raydistill.report.text import plural
 from raydistill.store.location import Location
+
+NAMES = {"vae": "VAE", "generator": "generator"}
 
 
 def pretrain(config: Config) -> str:
@@ -21,7 +29,37 @@ def pretrain(config: Config) -> str:
     if p.out is None or "://" in p.out:
         return job.pretrain(config)  # which refuses it
     work = Location.of(p.out) / WORK
-    with heard(work, title=f"training of a {'VAE' if p.target == 'vae' else p.target}"):
+    with heard(work, title=f"training of a {NAMES[p.target]}"):
         out = job.pretrain(config)
     forget_news(Path(out))  # what was told last
     return out
+
+
+def dry(config: Config) -> str:
+    """What the training would do as text, after all its checks; it writes nothing. Raises BadInput as it does."""
+    plan = make_plan(config)
+    if plan.finished():
+        return f"{plan.out}: is trained; nothing would be done"
+    job.check(plan)
+    rows = list(described(plan))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {printable(text)}" for name, text in rows]
+    return "\n".join([f"{plan.out}: would be trained; nothing is written", *lines])
+
+
+def described(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Name and text of each line. Some steps are timed for the last."""
+    p, of, origin = plan.config.pretrain, size.of(plan), plan.origin
+    kind = [NAMES[plan.target], *([] if origin is None else [origin.objective])]
+    if origin is not None and origin.spec is not None:
+        kind.append(f"from {origin.spec.path.name}")
+    yield "network", f"{', '.join(kind)}: {of.trained / 1e6:,.3g} million weights to train"
+    held = f"; validated on {len(plan.held)} every {plan.validate_every} steps" if plan.vae is not None else ""
+    yield "images", f"{len(plan.listing)} in {plural(len(plan.listing.classes), 'class', 'classes')}{held}"
+    yield "steps", f"{p.steps:,} of {p.batch} images by {plural(p.workers, 'worker')}, kept every {p.checkpoint_every}"
+    if (plan.out / WORK / plan.fingerprint).is_dir():
+        yield "before", "an earlier one has kept a state, and it goes on from there"
+    shape = plan.latent_shape if plan.vae is not None else ()
+    seconds = estimate.seconds(plan.config, len(plan.listing.classes), origin, shape)
+    beside = ", and encoding before it" if plan.vae is not None else ""
+    yield "time", f"about {clock(seconds)} for its steps by one worker on this machine{beside}"
