@@ -117,7 +117,7 @@ def test_a_training_of_weights_says_what_it_would_train_and_writes_nothing(
 def test_a_training_that_was_interrupted_says_that_it_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*TINY, "pretrain.target=vae", f"pretrain.out={tmp_path}"]
+    words = [*TINY, "generator.objective=flow", f"pretrain.out={tmp_path}"]
     assert "before" not in planned(capsys, "pretrain", *words)
     (tmp_path / WORK / make_plan(load("quickstart", words)).fingerprint).mkdir(parents=True)
     assert planned(capsys, "pretrain", *words)["before"] == "an earlier one has kept a state, and it goes on from there"
