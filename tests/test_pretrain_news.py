@@ -112,10 +112,27 @@ def test_one_that_is_finished_says_what_it_is_and_leaves_nothing_else(
     assert status(str(tmp_path)) == said
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"objective": 3, "steps": "many", "final_loss": NaN}'])
+ODD = '{"objective": 3, "steps": "many", "final_loss": -Infinity, "train_seconds": 1' + "0" * 400 + "}"
+
+
+@pytest.mark.parametrize("text", ["", "[]", ODD, ODD.replace("-Infinity", "1e999")], ids=len)
 def test_a_record_that_cannot_be_read_is_told_without_numbers(tmp_path: Path, text: str) -> None:
     (tmp_path / "training.json").write_text(text)
     assert status(str(tmp_path)) == f"{tmp_path}: a training of weights that is finished"
+
+
+def test_a_home_is_found_where_the_training_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def work(config: Any) -> str:
+        heard(monkeypatch, post(0, 50))
+        raise StageFailed("later")
+
+    monkeypatch.setattr("raydistill.pipeline.weights.job.pretrain", work)
+    with pytest.raises(StageFailed):
+        weights.pretrain(load("quickstart", ["pretrain.out=~/out"]))
+    assert (tmp_path / "out" / WORK / news.NAME).exists() and not (tmp_path / "~").exists()
 
 
 def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from raydistill.config import Config
-from raydistill.distributed.pretrain import job
+from raydistill.distributed.pretrain import job, tracked
 from raydistill.errors import printable
 from raydistill.models.checkpoint import WORK
 from raydistill.pipeline.heard import heard
@@ -28,7 +29,7 @@ def pretrain(config: Config) -> str:
     p = config.pretrain
     if p.out is None or "://" in p.out:
         return job.pretrain(config)  # which refuses it
-    work = Location.of(p.out) / WORK
+    work = Location.of(os.path.abspath(os.path.expanduser(p.out))) / WORK
     with heard(work, title=f"training of a {NAMES[p.target]}"):
         out = job.pretrain(config)
     forget_news(Path(out))  # what was told last
@@ -40,6 +41,7 @@ def dry(config: Config) -> str:
     plan = make_plan(config)
     if plan.finished():
         return f"{plan.out}: is trained; nothing would be done"
+    tracked.check(plan)
     job.check(plan)
     rows = list(described(plan))
     width = max(len(name) for name, _ in rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Sequence
 
@@ -20,6 +19,7 @@ from raydistill.store.rundir import MARKER
 
 ERROR = "logs/error.txt"
 TRAINED = "training.json"  # of finished weights
+LARGEST = 1e15  # number of it that is shown: others are none
 SILENT_S = 60.0  # so long without news a driver that should be at work is said to be silent
 
 
@@ -70,7 +70,7 @@ def trained(root: Location) -> str:
     record: dict[str, object] = {}
     with contextlib.suppress(OSError, ValueError):
         record = strict_json.mapping((root / TRAINED).read())
-    numbers = {k: v for k, v in record.items() if isinstance(v, int | float) and math.isfinite(v)}
+    numbers = {k: v for k, v in record.items() if isinstance(v, int | float) and abs(v) < LARGEST}
     objective = record.get("objective")
     words = [f"{root}: a training of weights that is finished"]
     words += [printable(str(objective))] if isinstance(objective, str) else []
