@@ -108,6 +108,16 @@ def test_a_run_that_begins_nothing_leaves_the_directory_as_it_is(root: Location)
     assert not (root / news.NAME).exists()
 
 
+def test_a_number_that_nothing_counts_is_no_news(root: Location) -> None:
+    worked(root, StageNews("sample", "images", 100, 0, 20, 10.0, None, "working"))
+    text = (root / news.NAME).read().replace(b'"total": 100', b'"total": 1' + b"0" * 400)
+    (root / news.NAME).write(text)
+    assert len(text) > 400
+    assert news.read(root) is None and "nobody is at work" in status(str(root))
+    with pytest.raises(ValueError, match="larger"):
+        costs.Cost.of({"seconds": 10**400, "units": 1, "unit": "images"})
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"stages": [{}]}', '{"stages": [], "pid": "x"}', "\0"])
 def test_news_that_cannot_be_read_are_no_news(root: Location, text: str) -> None:
     (root / news.NAME).write(text.encode())

@@ -18,6 +18,7 @@ from raydistill.store.location import Location
 from raydistill.store.seals import State
 
 NAME = "logs/costs.json"
+LARGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Cost:
         cost = cls(**tree)
         if type(cost.seconds) not in (int, float) or type(cost.units) is not int or type(cost.unit) is not str:
             raise ValueError("a field is of another type")
-        if cost.seconds < 0 or cost.units < 0:
-            raise ValueError("a cost is negative")
+        if not (0 <= cost.seconds < LARGEST and 0 <= cost.units < LARGEST):
+            raise ValueError("a cost is negative, or larger than any")
         return cost
 
 

@@ -26,6 +26,7 @@ from raydistill.store.location import Location
 
 NAME = "logs/news.json"
 PAGE = "logs/status.html"
+LARGEST = 1e15  # a larger number was put there by others
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class RunNews:
             raise ValueError("a text is of another type")
         if any(type(n) not in (int, float) for n in numbers):
             raise ValueError("a number is of another type")
+        if any(abs(n or 0) >= LARGEST for n in numbers):
+            raise ValueError("a number is larger than any that is counted here")
         stages = tuple(StageNews(**s) for s in tree["stages"])
         planned = tuple(Expected(**e) for e in expected)
         known = {"stages": stages, "skipped": tuple(skipped), "expected": planned, "sweep": sweep}
