@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from grids import compared
 from test_report import Reader, between, judged, report, scores
@@ -11,7 +12,7 @@ from test_report import Reader, between, judged, report, scores
 from raydistill.report import wording
 from raydistill.report.data import RANDOM, Difference, ScoreRow
 from raydistill.report.page import render
-from raydistill.report.verdict import verdicts
+from raydistill.report.verdict import guessing_error, verdicts
 from raydistill.results import differences, reporting
 from raydistill.tune.outcomes import outcomes
 
@@ -118,9 +119,61 @@ class TestChance:
         assert "cannot be told from chance" in detail(0.11, None, 1000, 1)
         assert "Chance is 10.0 %" in detail(0.2, None, 1000, 1)
 
+    @pytest.mark.parametrize("tested", [(100,) * 8, (400, *(20,) * 7), (400, 20, 0)])
+    def test_over_classes_is_wide_where_some_are_small(self, tested: tuple[int, ...]) -> None:
+        """The standard error of guessing, against a simulation and its closed form."""
+        sizes = np.array([n for n in tested if n])
+        p = 1 / len(sizes)
+        guesses = np.random.default_rng(0).binomial(sizes, p, (20_000, len(sizes)))
+        for measure, of_each in (("top-1", guesses.sum(1) / sizes.sum()), ("balanced", (guesses / sizes).mean(1))):
+            row = replace(judged(measure=measure, tested=tested), chance=p)
+            assert guessing_error(row) == pytest.approx(of_each.std(), rel=0.02)
+        closed = np.sqrt(p * (1 - p) * (1 / sizes).sum()) / len(sizes)
+        assert guessing_error(judged(measure="balanced", tested=tested)) == pytest.approx(closed)
+
+    def test_over_uneven_classes_four_points_may_be_luck(self) -> None:
+        """12.5 % by chance; seven of eight classes have 20 test images, and 16.5 % are less than two errors above."""
+
+        def detail(balanced: float) -> str:
+            row = replace(scores()[0], balanced_mean=balanced, balanced_std=0.001)
+            tested = (400, *(20,) * 7)
+            (verdict,) = verdicts(judged(scored=(row,), measure="balanced", tested=tested))
+            return plain(verdict.detail)
+
+        assert "cannot be told from chance (12.5 %)" in detail(0.165)
+        assert "Chance is 12.5 %" in detail(0.185)
+
     def test_one_seed_has_no_spread(self) -> None:
         (verdict,) = verdicts(judged(scored=scores(seeds=1)))
         assert "±" not in verdict.detail and "one seed" in verdict.detail
+
+
+class TestOneDraw:
+    """What was drawn once is spoken of as a set, and a folder always is."""
+
+    def test_a_folder_is_this_set_though_five_seeds_drew_the_others(self) -> None:
+        difference = between("theirs", RANDOM, 0.099, 0.02)
+        for generations, claim in ((1, "This theirs set beats random images"), (5, "theirs beats random images")):
+            row = replace(scores()[0], set="theirs", seeds=5, generations=generations)
+            other = replace(scores()[1], seeds=5, generations=5)
+            (verdict,) = verdicts(judged(difference, scored=(row, other), generations=5))
+            assert verdict.claim.startswith(claim)
+
+    @pytest.mark.parametrize(
+        ("generations", "folder", "others", "says"),
+        [
+            (1, "", True, ["seeds.generation=5 draws each set by"]),
+            (1, "theirs", True, ["seeds.generation=5 draws each of the other sets by", "theirs is one set"]),
+            (1, "theirs", False, ["theirs is one set"]),
+            (5, "theirs", True, ["theirs is one set"]),
+            (5, "", True, []),
+        ],
+    )
+    def test_the_note_says_what_more_seeds_would_draw(
+        self, generations: int, folder: str, others: bool, says: list[str]
+    ) -> None:
+        notes = reporting.one_draw(judged(generations=generations), folder, others)
+        assert len(notes) == len(says) and all(s in n for s, n in zip(says, notes, strict=True))
 
 
 class TestUneven:

@@ -191,9 +191,10 @@ class Judgement:
     counts: tuple[int, ...] = ()
     tested: tuple[int, ...] = ()
 
-    @property
-    def balanced_chance(self) -> float:
-        return 1 / len(self.tested) if self.tested else self.chance
+    def chance_of(self, measure: Measure) -> float:
+        """Over classes it is 1 / classes that were tested, whatever their sizes."""
+        classes = sum(n > 0 for n in self.tested)
+        return 1 / classes if measure == "balanced" and classes else self.chance
 
 
 @dataclass(frozen=True)

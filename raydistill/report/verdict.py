@@ -73,7 +73,7 @@ def _verdict(main: ScoreRow, judged: Judgement) -> Verdict:
 
 def _against_random(main: ScoreRow, rand: ScoreRow | None, judged: Judgement) -> tuple[Tone, str]:
     """Better or worse only where the interval of the paired difference says so."""
-    name = _this(main, judged)
+    name = _this(main)
     if rand is None:
         return "open", f"{name}: {_value(main, judged)}, not compared with random images"
     if not math.isfinite(main.last_mean - rand.last_mean):
@@ -125,9 +125,9 @@ def _told(d: Difference) -> str:
     return wording.size(d) + wording.conclusion(d).removeprefix("better")
 
 
-def _this(main: ScoreRow, judged: Judgement) -> str:
-    """One draw is this set; a method is judged over several."""
-    return main.set if judged.generations > 1 else f"This {main.set} set"
+def _this(main: ScoreRow) -> str:
+    """One draw is this set, as a folder is whatever drew the others; a method is judged over several."""
+    return main.set if main.generations > 1 else f"This {main.set} set"
 
 
 def _against_chance(main: ScoreRow, judged: Judgement) -> str:
@@ -137,13 +137,22 @@ def _against_chance(main: ScoreRow, judged: Judgement) -> str:
     mean, std = main.last_mean, main.last_std
     if judged.measure == "balanced":
         mean, std = main.balanced_mean, main.balanced_std
-    chance = judged.balanced_chance if judged.measure == "balanced" else judged.chance
+    chance = judged.chance_of(judged.measure)
     over_seeds = 0.0 if std is None else float(stats.t.ppf(0.975, main.units - 1)) * std / math.sqrt(main.units)
-    images = sum(judged.tested)
-    over_images = 1.96 * math.sqrt(chance * (1 - chance) / images) if images else 0.0
-    if mean - math.hypot(over_seeds, over_images) <= chance:
+    if mean - math.hypot(over_seeds, 1.96 * guessing_error(judged)) <= chance:
         return f"This cannot be told from chance ({_percent(percent(chance))})."
     return f"Chance is {_percent(percent(chance))}."
+
+
+def guessing_error(judged: Judgement) -> float:
+    """Standard error, by the choice of test images, of the accuracy of a student that guesses by the chance p: of each
+    of the n images p (1 - p) / n, of the mean over K classes the mean of their p (1 - p) / n_k over K. A fraction; 0
+    where the images are not known."""
+    p, tested = judged.chance_of(judged.measure), [n for n in judged.tested if n]
+    if not tested:
+        return 0.0
+    parts = sum(1 / n for n in tested) / len(tested) ** 2 if judged.measure == "balanced" else 1 / sum(tested)
+    return math.sqrt(p * (1 - p) * parts)
 
 
 def _bounds(bounds: Sequence[ScoreRow], judged: Judgement) -> str:

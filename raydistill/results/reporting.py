@@ -46,7 +46,7 @@ from raydistill.store import faults, schemas
 from raydistill.store.location import Location
 from raydistill.store.rundir import PAGE, RESULT, TRAININGS
 
-VERSION = 7
+VERSION = 8
 MARK = b"<!-- raydistill "
 SHOWN = 200  # real latents drawn in a class's projection
 
@@ -207,12 +207,8 @@ def notes_on(done: Results, judged: Judgement) -> list[str]:
 
 def about_seeds_and_classes(done: Results, judged: Judgement) -> list[str]:
     """What a reader must know before a number is taken for more than it is."""
-    notes, splits = [], done.prepared.splits
-    if judged.generations < 2:
-        notes.append(
-            "One draw is not a method: what is said here is of these sets. The same command with "
-            "seeds.generation=5 draws each set by five seeds and trains on all of them in one fit"
-        )
+    splits, folder = done.prepared.splits, done.prepared.judged
+    notes = one_draw(judged, folder.name if folder else "", others=len(done.syntheses) > 1)
     for what, listing in (("real training", splits.train), ("test", splits.test)):
         if listing.uneven:
             few, many = listing.counts.min(), listing.counts.max()
@@ -220,6 +216,20 @@ def about_seeds_and_classes(done: Results, judged: Judgement) -> list[str]:
                 f"Classes have {few} to {many} {what} images: sets are compared by the mean over classes, since "
                 "accuracies over images favour the large ones"
             )
+    return notes
+
+
+def one_draw(judged: Judgement, folder: str, others: bool) -> list[str]:
+    """What is no method: sets of one draw, and the `folder` that is judged, if one is, beside `others` or alone."""
+    notes = []
+    if judged.generations < 2 and (others or not folder):
+        each = "each of the other sets" if folder else "each set"
+        notes.append(
+            "One draw is not a method: what is said here is of these sets. The same command with "
+            f"seeds.generation=5 draws {each} by five seeds and trains on all of them in one fit"
+        )
+    if folder:
+        notes.append(f"{folder} is one set, whatever drew the others: what is said of it is not said of its method")
     return notes
 
 
