@@ -24,6 +24,14 @@ def test_a_chart_for_each_student_and_one_of_coverage() -> None:
     assert [(p.calls, p.mean, p.std, p.main) for p in drawn[0].points] == [(8, 0.4, 0.02, True), (50, 0.3, 0.0, False)]
 
 
+def test_of_uneven_classes_the_mean_over_them_is_drawn() -> None:
+    balanced = {"accuracy/convnet/balanced_mean": 0.2, "accuracy/convnet/balanced_std": 0.03}
+    sets = [("a", "pgfm", True, flat(8, 0.4, **balanced)), ("b", "mgd3", False, flat(50, 0.3, **balanced))]
+    (chart,) = charts(sets, "balanced")
+    assert chart.title == "last accuracy a class of convnet"
+    assert [(p.mean, p.std) for p in chart.points] == [(0.2, 0.03)] * 2
+
+
 def test_sets_that_ask_no_network_and_equal_calls_are_no_chart() -> None:
     real = {"accuracy/convnet/mean": 0.9}
     assert charts([("a", "pgfm", True, flat(8, 0.4)), ("b", "random", False, real)]) == ()

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import table
 import yaml
 
 from raydistill.config import load
+from raydistill.evaluation.score import packed
 from raydistill.methods.resolve import resolve
 from raydistill.report.data import FULL
 from raydistill.tune import cells
@@ -26,18 +28,25 @@ def arguments(out: Path, **more: Any) -> argparse.Namespace:
 
 
 def write(args: argparse.Namespace, method: str, seed: int, rows: list[tuple[str, float, float]],
-          protocol: str = "hard", ipc: int = 10, labels: int = 0, loss: float = 0.0) -> None:  # fmt: skip
+          protocol: str = "hard", ipc: int = 10, labels: int = 0, loss: float = 0.0,
+          tested: tuple[int, ...] = (), right: tuple[tuple[int, ...], ...] = ()) -> None:  # fmt: skip
+    """`right` of `tested` images of each class are right, a row a training."""
     teacher = {"architecture": "squeezenet1_0", "accuracy": 0.947} if labels else None
     cell = {
         "seed": seed,
         "rows": [
             {"student": s, "training_seed": i, "last": last, "best": best, "loss": [[64, loss or 0.1 * seed]]}
+            | ({"tested": tested, "right": packed(answers(tested, right[i]))} if right else {})
             for i, (s, last, best) in enumerate(rows)
         ],
         "images": 100, "bytes": {"images": 2_000_000, "labels": labels}, "teacher": teacher,
         "protocol_name": f"{protocol} x0.1, 64 px",
     }  # fmt: skip
     cells.write(Cell(Row(method, ()), ipc, seed, protocol).path(args.out), cell)
+
+
+def answers(tested: tuple[int, ...], right: tuple[int, ...]) -> np.ndarray:
+    return np.concatenate([np.arange(n) < k for n, k in zip(tested, right, strict=True)])
 
 
 def test_generation_seeds_are_what_the_deviation_is_over(tmp_path: Path) -> None:
@@ -96,6 +105,39 @@ def test_several_students_have_a_mean_and_a_worst(tmp_path: Path) -> None:
     text = table.summary(args)
     assert "| convnet | vgg11 | mean | worst | over |" in text
     assert "| random | 100 | 2,000 | 35.0 ± 7.1 | 35.0 ± 21.2 | 35.0 ± 7.1 | 25.0 ± 7.1 | 2 generation x 1" in text
+
+
+def test_several_students_have_a_mean_over_classes_where_it_is_known(tmp_path: Path) -> None:
+    """(90 + 50) / 2 of one and (70 + 30) / 2 of the other."""
+    args = arguments(tmp_path / "cells", methods=["random", "kmeans"], seeds=[0])
+    rows = [("convnet", 0.7, 0.7), ("vgg11", 0.5, 0.5)]
+    write(args, "random", 0, rows, tested=(10, 10), right=((9, 5), (7, 3)))
+    write(args, "kmeans", 0, rows, loss=0.3)
+    text = table.summary(args)
+    assert "| convnet | vgg11 | mean | worst | mean a class | over |" in text
+    assert "| random | 100 | 2,000 | 70.0 | 50.0 | 60.0 | 50.0 | 60.0 | 1 training seed |" in text
+    assert "| kmeans | 100 | 2,000 | 70.0 | 50.0 | 60.0 | 50.0 | – | 1 training seed |" in text
+
+
+class TestUneven:
+    """80 and 20 test images: mgd3 knows the large class and random images teach the small one."""
+
+    @pytest.mark.parametrize("across", [False, True])
+    @pytest.mark.parametrize("tested", [(80, 20), (50, 50)])
+    def test_test_classes_are_compared_over_classes(
+        self, tmp_path: Path, tested: tuple[int, int], across: bool
+    ) -> None:
+        args = arguments(tmp_path / "cells", methods=["mgd3", "random"], across=across)
+        for seed in (0, 1):
+            write(args, "mgd3", seed, [("convnet", 0.74, 0.74)], tested=tested, right=((45 + seed, 2),))
+            write(args, "random", seed, [("convnet", 0.68, 0.68)], tested=tested, right=((40, 12 + seed),))
+        text, uneven = plain(table.summary(args)), tested[0] > tested[1]
+        if across:
+            assert ("last accuracy a class" if uneven else "last top-1") in text
+            assert ("| mgd3 | 33.4 [" if uneven else "| mgd3 | 74.0 [") in text
+        else:
+            assert ("random − mgd3 (a class) | 22.8 |" in text) is uneven
+            assert f"mgd3 − random{' (an image)' if uneven else ''} | 6.0 |" in text
 
 
 def test_what_is_not_there_yet_is_left_out(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from grids import compared
 from test_report import Reader, between, judged, report, scores
 
-from raydistill.report import wording
-from raydistill.report.data import RANDOM, Difference, ScoreRow
+from raydistill.report import plots, wording
+from raydistill.report.data import RANDOM, Curves, Difference, ScoreRow
+from raydistill.report.line import Line
 from raydistill.report.page import render
 from raydistill.report.verdict import guessing_error, verdicts
 from raydistill.results import differences, reporting
@@ -187,6 +188,30 @@ class TestUneven:
         assert one.tone == "same" and "0.1 points" in one.claim
         assert "32.1 ± 1.0 % a class (52.1 % an image)" in plain(one.detail)
         assert "keeps 49 %" in one.detail, "of 65.2 a class, and not of 85.2 an image"
+
+    def test_mark_bars_and_chance_go_by_what_the_headline_goes_by(self) -> None:
+        """mgd3 leads over images, k-means over classes."""
+        rows = tuple(
+            replace(s, balanced_mean=v, balanced_std=0.01)
+            for s, v in zip(more(("kmeans", 0.5)), (0.3, 0.25, 0.6, 0.4), strict=True)
+        )
+        data = report(judgement=judged(scored=rows, measure="balanced", tested=(60, 20, 20, 20), generations=1))
+        data = replace(data, judgement=replace(data.judgement, chance=0.5))
+        html = render(data)
+        words = Reader(html).text
+        (verdict,) = verdicts(data.judgement)
+        assert "kmeans" in verdict.best and html.count("top higher") == 1
+        assert '<td class="num top higher">40.0 ± 1.0</td>' in html, "in the column of the mean over classes"
+        svg = str(plots.accuracy(rows, 0.25, "balanced"))
+        assert svg in html and "mean over classes. mgd3, convnet: 30.0 ± 1.0 %" in svg and "Chance: 25.0 %" in svg
+        assert f'class="bound" x1="{60 / 0.7:.2f}%"' in svg and "<circle" not in svg
+        assert "chance, 25.0 %" in words and "by the mean over classes" in words
+
+    def test_curves_say_that_they_are_over_images(self) -> None:
+        line = Line("mgd3", np.array([1.0, 2.0]), np.array([0.1, 0.2]), np.zeros(2), True)
+        for measure, told in (("top-1", False), ("balanced", True)):
+            page = render(report(judgement=judged(measure=measure), curves=(Curves("convnet", (line,)),)))
+            assert ("Over images: the mean over classes" in Reader(page).text) is told
 
 
 def test_a_table_puts_the_larger_set_first() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from intervals import compared_by
 
 from raydistill.errors import BadInput, RaydistillError
 from raydistill.methods.resolve import Variant
@@ -198,9 +199,10 @@ def diverged(args: argparse.Namespace, rows: Sequence[Row], ipcs: Sequence[int],
 
 
 def compared(ipc: int, rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
-    """Every pair of the rows of a table, each given by its cells: which can be told apart, the larger one first."""
+    """Every pair of the rows of a table, each given by its cells: which can be told apart, the larger one first; of
+    uneven test classes over classes and over images."""
     every = [o for name, kept in rows for o in outcomes(name, kept)]
-    pairs = differences.table([*every, *over_students(every)])
+    pairs = differences.table([*every, *over_students(every)], compared_by(every))
     head = ["sets", "difference", "95 %, seeds", "and images", "P(A > B)", "p, Holm", "pairs", "for one point", "says"]
     lines = [
         [

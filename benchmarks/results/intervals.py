@@ -12,6 +12,7 @@ from raydistill.report.data import Measure
 from raydistill.report.text import percent
 from raydistill.results import over_images
 from raydistill.results import statistics as st
+from raydistill.results.judgement import measures
 from raydistill.results.pairing import TrainingOutcome, seeds
 
 
@@ -39,6 +40,14 @@ def accuracy(outcomes: Sequence[TrainingOutcome], measure: Measure = "top-1") ->
         error = over_images.error([(a, nothing) for a in answers], measure == "balanced")
         images = (interval or st.Interval(centre, centre)).widened(centre, error)
     return Accuracy(centre, interval, images)
+
+
+def compared_by(outcomes: Sequence[TrainingOutcome]) -> tuple[Measure, ...]:
+    """What sets are compared by, what leads first: also the mean over classes where the test images are uneven and all
+    answers to them are known. Over test images that are even it is top-1."""
+    tested = [len(a) for o in outcomes for a in o.answers or ()]
+    known = all(o.answers is not None for o in outcomes)
+    return measures(known and 2 * min(tested, default=0) < max(tested, default=0))
 
 
 def over_classes(outcomes: Sequence[TrainingOutcome]) -> str:

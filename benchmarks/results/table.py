@@ -13,7 +13,9 @@ seeds (docs/statistics.md). A generation seed g of n trainings has the training 
 all sets. The full-data rows, and methods without dice, have no generation seed: they are over training seeds. Hard and
 soft labels are tables of their own; a soft one says how good the teacher is itself. Storage is what a set takes: its
 images, and soft labels beside them. With several students (evaluate.students=[convnet,vgg11]) each has a column, and so
-have their mean and the worst of them. `--across` prints one table of the same sets under all protocols instead.
+have their mean, the worst of them and, where the cells know it, their mean over classes. Where test classes differ by
+more than half, differences are over classes, too. `--across` prints one table of the same sets under all protocols
+instead, of such test classes by the mean over them.
 
 `--variants FILE` takes rows from a YAML file instead of `--methods`: a name and its overrides, `method=` among them
 (benchmarks/results/ablation.yaml is ManifoldGD's). `--metrics KEY ...` adds columns of result.json's metrics.
@@ -32,16 +34,32 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from grids import accuracies, carry, compared, compute, diverged, grid, markdown, parsed, parser, spread, with_cells
-from intervals import accuracy, over_classes
+from grids import (
+    accuracies,
+    carry,
+    compared,
+    compute,
+    diverged,
+    grid,
+    markdown,
+    over_students,
+    parsed,
+    parser,
+    spread,
+    with_cells,
+)
+from intervals import accuracy, compared_by, over_classes
 
 from raydistill import registry
-from raydistill.report.data import FULL
+from raydistill.report.data import FULL, Measure
 from raydistill.report.text import plural
+from raydistill.results.pairing import TrainingOutcome
 from raydistill.tune.cells import TO_THE_END, Row
 from raydistill.tune.outcomes import distinct, outcomes
 
 SCORES = ["last top-1, %", "95 %, seeds", "and images", "best top-1, %", "a class, %"]
+OF_STUDENTS = ["mean", "worst"]
+A_CLASS = "mean a class"
 NO_DICE = ("herding", "kcenter")  # a generation seed changes nothing in their sets, so they get training seeds
 
 
@@ -85,8 +103,9 @@ def summary(args: argparse.Namespace) -> str:
         return "\n\n".join(filter(None, (across(every, ipc) for ipc in args.ipc)))
     tables = []
     for protocol, there in every.items():
-        lines = heading([c for _, _, kept in there for c in kept], args.metrics) if there else []
-        lines += [line(ipc, row.name, kept, args.metrics) for ipc, row, kept in there]
+        every_cell = [c for _, _, kept in there for c in kept]
+        lines = heading(every_cell, args.metrics) if there else []
+        lines += [line(ipc, row.name, kept, args.metrics, known(every_cell)) for ipc, row, kept in there]
         tables.append(("\n".join(lines) + diverged(args, rows(args), args.ipc, protocol)).strip())
         tables += [compared(i, [(row.name, kept) for ipc, row, kept in there if ipc == i]) for i in args.ipc]
     return "\n\n".join(filter(None, tables))
@@ -99,6 +118,11 @@ def students(cell: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(r["student"] for r in cell["rows"]))
 
 
+def known(cells: Cells) -> bool:
+    """Whether any of them has kept its answers, by which the mean over classes is known."""
+    return any(r.get("right") is not None for c in cells for r in c["rows"])
+
+
 def heading(cells: Cells, metrics: Sequence[str] = ()) -> list[str]:
     """Name of the protocol, the teacher if there is one, and the head of the table."""
     names = students(cells[0])
@@ -106,7 +130,10 @@ def heading(cells: Cells, metrics: Sequence[str] = ()) -> list[str]:
     if len(names) == 1:
         about, names = f"{about}; student {names[0]}.", SCORES
     else:
-        about, names = f"{about}; last top-1 of each student, %.", [*names, "mean", "worst"]
+        about, names = (
+            f"{about}; last top-1 of each student, %.",
+            [*names, *OF_STUDENTS, *([A_CLASS] if known(cells) else [])],
+        )
     head = ["ipc", "set", "images", "storage, kB", *names, "over", *metrics]
     return [about, "", *markdown(head, []).splitlines()]
 
@@ -118,9 +145,9 @@ def described(cell: dict[str, Any]) -> str:
     return f"Protocol {cell['protocol_name']}; {labels}"
 
 
-def line(ipc: int, method: str, cells: Cells, metrics: Sequence[str] = ()) -> str:
+def line(ipc: int, method: str, cells: Cells, metrics: Sequence[str] = (), by_class: bool = False) -> str:
     """One student: last top-1 with its intervals, best, and the mean over classes. Several: the last of each, their
-    mean, and the worst of each seed."""
+    mean, the worst of each seed, and where it is known of any row the mean over students and classes."""
     names = students(cells[0])
     once = distinct(cells)
     seeds = len(once[0]["rows"]) // len(names)
@@ -136,34 +163,46 @@ def line(ipc: int, method: str, cells: Cells, metrics: Sequence[str] = ()) -> st
         of_seeds = [pick(one) for pick in (statistics.mean, min) for one in zip(*each, strict=True)]
         half = len(of_seeds) // 2
         scores = [spread(values) for values in (*each, of_seeds[:half], of_seeds[half:])]
+        scores += [over_students_and_classes(outcomes(method, cells))] if by_class else []
     return "| " + " | ".join([
         str(ipc), method, str(cells[0]["images"]), f"{stored:,.0f}", *scores, over,
         *(of_metric(cells, m) for m in metrics),
     ]) + " |"  # fmt: skip
 
 
+def over_students_and_classes(of_set: Sequence[TrainingOutcome]) -> str:
+    """In percent; a dash where some of the answers are not known."""
+    if any(o.answers is None for o in of_set):
+        return "–"
+    return accuracy(over_students(of_set), "balanced").cells[0]
+
+
 def across(every: dict[str, list[tuple[int, Row, Cells]]], ipc: int) -> str:
-    """The same sets under every protocol, a column a student of each: last top-1 with its interval over seeds."""
+    """The same sets under every protocol, a column a student of each: the last accuracy with its interval over seeds,
+    by the mean over classes where test classes are uneven."""
     of_ipc = {p: {row.name: kept for i, row, kept in there if i == ipc} for p, there in every.items()}
     firsts = {protocol: next(iter(kept.values()))[0] for protocol, kept in of_ipc.items() if kept}
     if not firsts:
         return ""
+    every_row = [o for kept in of_ipc.values() for name, cells in kept.items() for o in outcomes(name, cells)]
+    measure = compared_by(every_row)[0]
     columns = [(protocol, student) for protocol, first in firsts.items() for student in students(first)]
     about = [f"* `{p}`: {described(first)}; {', '.join(students(first))}." for p, first in firsts.items()]
     lines = [
-        [name, *(last(name, of_ipc[protocol].get(name, []), student) for protocol, student in columns)]
+        [name, *(last(name, of_ipc[protocol].get(name, []), student, measure) for protocol, student in columns)]
         for name in dict.fromkeys(name for kept in of_ipc.values() for name in kept)
     ]
     head = [p if len(students(firsts[p])) == 1 else f"{p}, {student}" for p, student in columns]
+    what = "last accuracy a class" if measure == "balanced" else "last top-1"
     return "\n".join(
-        [f"{ipc} images a class; last top-1, % [95 % over seeds].", "", *about, "", markdown(["set", *head], lines)]
+        [f"{ipc} images a class; {what}, % [95 % over seeds].", "", *about, "", markdown(["set", *head], lines)]
     )
 
 
-def last(name: str, cells: Cells, student: str) -> str:
+def last(name: str, cells: Cells, student: str, measure: Measure) -> str:
     """Of one student; a dash where there are no cells."""
     of_student = [o for o in outcomes(name, cells) if o.student == student] if cells else []
-    return " ".join(accuracy(of_student).cells[:2]) if of_student else "–"
+    return " ".join(accuracy(of_student, measure).cells[:2]) if of_student else "–"
 
 
 def of_metric(cells: list[dict[str, Any]], name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
-from raydistill.report.data import CallChart, CallPoint
+from raydistill.report.data import CallChart, CallPoint, Measure
 from raydistill.report.lines import nice
 from raydistill.report.text import number, percent
 
@@ -18,16 +18,19 @@ LEAST = 0.04  # of the scale, where all are alike
 _LEFT, _RIGHT, _TOP, _BOTTOM = 9.0, 86.0, 10, 34  # of the drawing: per cent across, pixels up and down
 
 
-def charts(sets: Sequence[tuple[str, str, bool, Mapping[str, float]]]) -> tuple[CallChart, ...]:
+def charts(
+    sets: Sequence[tuple[str, str, bool, Mapping[str, float]]], measure: Measure = "top-1"
+) -> tuple[CallChart, ...]:
     """One a student, and one of coverage. Each set: name, line, main, and its own numbers by the keys of result.json.
 
     A chart without two different numbers of calls says nothing and is left out.
     """
     keys = list(dict.fromkeys(k for *_, flat in sets for k in flat))
+    kind, what = ("balanced_", "last accuracy a class") if measure == "balanced" else ("", "last top-1")
     wanted = [
-        (f"last top-1 of {k.split('/')[1]}", k, f"{k.removesuffix('mean')}std")
+        (f"{what} of {k.split('/')[1]}", k, f"{k.removesuffix('mean')}std")
         for k in keys
-        if k.startswith("accuracy/") and k.count("/") == 2 and k.endswith("/mean")
+        if k.startswith("accuracy/") and k.count("/") == 2 and k.endswith(f"/{kind}mean")
     ]
     wanted += [(f"modes covered ({k.partition('/')[2]}, M = IPC)", k, "") for k in keys if k.startswith(f"{COVERAGE}/")]
     drawn = []

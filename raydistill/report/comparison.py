@@ -65,6 +65,7 @@ def render(
         .get_template("comparison.html")
         .render(
             runs=runs,
+            measure=measure,
             students=students(runs),
             rows=[row for r in runs for row in table_rows(r, runs)],
             curves=[learning(c) for c in curves],
@@ -72,7 +73,7 @@ def render(
             pairs_of_sets=[(wording.rows(pairs), False)] if pairs else [],
             others=others(runs),
             differences=differences(runs),
-            calls=[(c.title, calls.draw(c)) for c in calls.charts([_set(r) for r in runs])],
+            calls=[(c.title, calls.draw(c)) for c in calls.charts([_set(r) for r in runs], measure)],
             pictures=pictures,
             left_out=len({c for r in runs for c in r.images}) - len(classes),
             pixelated=all(r.config.get("source.image_size", 0) < 64 for r in runs),

@@ -107,6 +107,13 @@ class ScoreRow:
         """What mean and std are over."""
         return self.generations if self.generations > 1 else self.seeds
 
+    def value(self, measure: Measure) -> float:
+        """The mean at the end of training, a fraction."""
+        return self.balanced_mean if measure == "balanced" else self.last_mean
+
+    def std(self, measure: Measure) -> float | None:
+        return self.balanced_std if measure == "balanced" else self.last_std
+
 
 @dataclass(frozen=True)
 class Difference:

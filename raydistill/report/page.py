@@ -15,10 +15,10 @@ from raydistill.report import atoms, calls, cartography, classes, increments, li
 from raydistill.report.contents import with_contents
 from raydistill.report.data import (
     BOUNDS,
-    FULL,
     ClassPanel,
     Curves,
     GuidanceTrace,
+    Judgement,
     PanelImage,
     ReportData,
     ScoreRow,
@@ -103,9 +103,15 @@ def render(data: ReportData) -> str:
             facts=_facts(data),
             verdicts=verdicts(judged),
             students=_by_student(judged.scores),
-            highest=_highest(judged.scores),
-            bounded=any(s.set == FULL for s in judged.scores),
-            accuracy=plots.accuracy([s for rows in _by_student(judged.scores) for s in rows], judged.chance),
+            highest=_highest(judged),
+            bounded=any(s.set in BOUNDS for s in judged.scores),
+            measure=judged.measure,
+            chance=judged.chance_of(judged.measure),
+            accuracy=plots.accuracy(
+                [s for rows in _by_student(judged.scores) for s in rows],
+                judged.chance_of(judged.measure),
+                judged.measure,
+            ),
             panels=[_panel(p, n, a, encode, limit) for p, n, a in zip(panels, *_places(data, panels), strict=True)],
             sorts=_sorts(data, panels),
             open_classes=OPEN_CLASSES,
@@ -189,10 +195,10 @@ def _by_student(scores: tuple[ScoreRow, ...]) -> list[list[ScoreRow]]:
     return [sorted((s for s in scores if s.student == name), key=lambda s: not s.main) for name in students]
 
 
-def _highest(scores: Sequence[ScoreRow]) -> list[ScoreRow]:
-    """Of each student the distilled set with the highest accuracy, if there are several."""
-    sets = [[s for s in rows if s.set not in BOUNDS] for rows in _by_student(tuple(scores))]
-    return [max(rows, key=lambda s: s.last_mean) for rows in sets if len(rows) > 1]
+def _highest(judged: Judgement) -> list[ScoreRow]:
+    """Of each student the distilled set with the highest accuracy by the measure that leads, if there are several."""
+    sets = [[s for s in rows if s.set not in BOUNDS] for rows in _by_student(judged.scores)]
+    return [max(rows, key=lambda s: s.value(judged.measure)) for rows in sets if len(rows) > 1]
 
 
 def _places(data: ReportData, panels: Sequence[ClassPanel]) -> tuple[list[int], list[int]]:

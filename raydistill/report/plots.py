@@ -12,10 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from raydistill.report.data import FULL, PanelImage, Projection, ScoreRow
+from raydistill.report.data import BOUNDS, Measure, PanelImage, Projection, ScoreRow
 from raydistill.report.projection import spread as evenly
 from raydistill.report.text import percent, spread
-from raydistill.report.verdict import find
 
 MAX_POINTS = 500
 SIDE = 320
@@ -26,24 +25,26 @@ _ROW, _HEAD, _AXIS = 46, 30, 34
 # ---- accuracy ------------------------------------------------------------------------------------------------------
 
 
-def accuracy(scores: Sequence[ScoreRow], chance: float) -> Markup:
-    """Bars of the last accuracy with its std, a ring at the best, lines at chance and at the full-data bound."""
-    shown = tuple(s for s in scores if math.isfinite(s.last_mean))
+def accuracy(scores: Sequence[ScoreRow], chance: float, measure: Measure = "top-1") -> Markup:
+    """Bars of the last accuracy with its std, lines at chance and at the better bound, and a ring at the best over the
+    training, which is known over images alone."""
+    shown = tuple(s for s in scores if math.isfinite(s.value(measure)))
     if not shown:
         return Markup("")
-    top = axis_top(shown, chance)
+    top = axis_top(shown, chance, measure)
     body: list[str] = []
     y = 0
     for student in dict.fromkeys(s.student for s in shown):
         rows = [s for s in shown if s.student == student]
-        full = find(shown, FULL, student)
+        bounds = [s.value(measure) for s in rows if s.set in BOUNDS]
         body.append(f'<text class="student" x="0" y="{y + 20}">{escape(student)}</text>')
-        marks = {"chance": chance / top} | ({"bound": full.last_mean / top} if full else {})
-        body += [_bar(s, top, y + _HEAD + i * _ROW, marks) for i, s in enumerate(rows)]
+        marks = {"chance": chance / top} | ({"bound": max(bounds) / top} if bounds else {})
+        body += [_bar(s, measure, top, y + _HEAD + i * _ROW, marks) for i, s in enumerate(rows)]
         y += _HEAD + _ROW * len(rows)
     body.append(_axis(top, y))
-    said = "; ".join(f"{s.set}, {s.student}: {spread(s.last_mean, s.last_std)} %" for s in shown)
-    label = f"Bar chart of accuracy. {said}. Chance: {percent(chance)} %."
+    said = "; ".join(f"{s.set}, {s.student}: {spread(s.value(measure), s.std(measure))} %" for s in shown)
+    over = ", mean over classes" if measure == "balanced" else ""
+    label = f"Bar chart of accuracy{over}. {said}. Chance: {percent(chance)} %."
     return Markup(
         f'<svg class="accuracy" role="img" width="100%" height="{y + _AXIS}" aria-label="{escape(label)}">'
         + "".join(body)
@@ -51,28 +52,30 @@ def accuracy(scores: Sequence[ScoreRow], chance: float) -> Markup:
     )
 
 
-def axis_top(scores: Sequence[ScoreRow], chance: float) -> float:
+def axis_top(scores: Sequence[ScoreRow], chance: float, measure: Measure = "top-1") -> float:
     """End of the axis: the next tenth above everything that is drawn, at most 1."""
-    values = [chance] + [v for s in scores for v in (s.last_mean + _std(s), s.best_mean) if math.isfinite(v)]
+    drawn = (v for s in scores for v in (s.value(measure) + _std(s, measure), _best(s, measure)))
+    values = [chance, *filter(math.isfinite, drawn)]
     return min(1.0, math.ceil(max(values) * 10 + 0.2) / 10)
 
 
-def _bar(s: ScoreRow, top: float, y: int, marks: dict[str, float]) -> str:
+def _bar(s: ScoreRow, measure: Measure, top: float, y: int, marks: dict[str, float]) -> str:
     """One set: name and value above; below them bar, error bar, ring, and a line at each of `marks` (kind -> share)."""
     kind = "main" if s.main else "other"
-    mean, low, high = (_across(v / top) for v in (s.last_mean, s.last_mean - _std(s), s.last_mean + _std(s)))
+    value, std, best = s.value(measure), _std(s, measure), _best(s, measure)
+    mean, low, high = (_across(v / top) for v in (value, value - std, value + std))
     mid = y + 32
     parts = [
         f'<text class="name {kind}" x="0" y="{y + 17}">{escape(s.set)}</text>',
-        f'<text class="value {kind}" x="100%" y="{y + 17}">{spread(s.last_mean, s.last_std)} %</text>',
+        f'<text class="value {kind}" x="100%" y="{y + 17}">{spread(value, s.std(measure))} %</text>',
         f'<rect class="{kind}" x="0" y="{mid - 6}" width="{mean}" height="12" rx="2"/>',
     ]
     parts += [_upright(kind, _across(share), mid, 9) for kind, share in marks.items()]
-    if _std(s) > 0:
+    if std > 0:
         parts.append(f'<line class="error" x1="{low}" x2="{high}" y1="{mid}" y2="{mid}"/>')
         parts += [_upright("error", x, mid, 4) for x in (low, high)]
-    if math.isfinite(s.best_mean):
-        parts.append(f'<circle class="best {kind}" cx="{_across(s.best_mean / top)}" cy="{mid}" r="4"/>')
+    if math.isfinite(best):
+        parts.append(f'<circle class="best {kind}" cx="{_across(best / top)}" cy="{mid}" r="4"/>')
     return "".join(parts)
 
 
@@ -99,9 +102,15 @@ def _across(share: float) -> str:
     return f"{100 * min(1.0, max(0.0, share)):.2f}%"
 
 
-def _std(s: ScoreRow) -> float:
+def _std(s: ScoreRow, measure: Measure) -> float:
     """Shown spread: none for one training."""
-    return s.last_std if s.last_std is not None and math.isfinite(s.last_std) else 0.0
+    std = s.std(measure)
+    return std if std is not None and math.isfinite(std) else 0.0
+
+
+def _best(s: ScoreRow, measure: Measure) -> float:
+    """The best over the training, which nobody kept over classes."""
+    return s.best_mean if measure == "top-1" else math.nan
 
 
 # ---- scatter -------------------------------------------------------------------------------------------------------

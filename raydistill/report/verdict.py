@@ -50,10 +50,6 @@ def between(judged: Judgement, a: str, b: str, student: str) -> Difference | Non
     return None
 
 
-def value(score: ScoreRow, measure: Measure) -> float:
-    return score.balanced_mean if measure == "balanced" else score.last_mean
-
-
 def _verdict(main: ScoreRow, judged: Judgement) -> Verdict:
     rand = find(judged.scores, RANDOM, main.student) if main.set != RANDOM else None
     bounds = [b for name in BOUNDS if (b := find(judged.scores, name, main.student))]
@@ -99,7 +95,8 @@ def _against_random(main: ScoreRow, rand: ScoreRow | None, judged: Judgement) ->
 def best(judged: Judgement, student: str, main: ScoreRow | None = None, what: str = "sets") -> str:
     """The best of all by its mean: against `main`, or where that is the best or there is none, against the next."""
     rows = [s for s in judged.scores if s.student == student and s.set not in BOUNDS]
-    rows = sorted((s for s in rows if math.isfinite(value(s, judged.measure))), key=lambda s: -value(s, judged.measure))
+    rows = [s for s in rows if math.isfinite(s.value(judged.measure))]
+    rows.sort(key=lambda s: -s.value(judged.measure))
     if len(rows) < 2 or (main is not None and main not in rows):
         return ""
     first = rows[0]
@@ -134,10 +131,7 @@ def _against_chance(main: ScoreRow, judged: Judgement) -> str:
     """Above chance only where neither the seeds nor the test images can be what lifts it."""
     if not math.isfinite(main.last_mean):
         return ""
-    mean, std = main.last_mean, main.last_std
-    if judged.measure == "balanced":
-        mean, std = main.balanced_mean, main.balanced_std
-    chance = judged.chance_of(judged.measure)
+    mean, std, chance = main.value(judged.measure), main.std(judged.measure), judged.chance_of(judged.measure)
     over_seeds = 0.0 if std is None else float(stats.t.ppf(0.975, main.units - 1)) * std / math.sqrt(main.units)
     if mean - math.hypot(over_seeds, 1.96 * guessing_error(judged)) <= chance:
         return f"This cannot be told from chance ({_percent(percent(chance))})."
@@ -161,7 +155,7 @@ def _bounds(bounds: Sequence[ScoreRow], judged: Judgement) -> str:
 
 def _kept(main: ScoreRow, bounds: Sequence[ScoreRow], measure: Measure) -> str:
     """Of the better bound."""
-    mine, all_of_it = value(main, measure), max(value(b, measure) for b in bounds)
+    mine, all_of_it = main.value(measure), max(b.value(measure) for b in bounds)
     if not (all_of_it > 0 and math.isfinite(mine)):
         return ""
     return f", of which the distilled set keeps {100 * mine / all_of_it:.0f} %"

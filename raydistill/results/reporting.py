@@ -151,7 +151,7 @@ def data(done: Results, judged: Judgement, flat: Mapping[str, float], atoms: Seq
         ends=detail.ends(done),
         metric_sets=tuple(done.measured),
         metrics=tuple(metric_rows(done)),
-        calls=charts(of_sets(done, flat)),
+        calls=charts(of_sets(done, flat), judged.measure),
         parts=increments.matrices(done),
         growth=increments.growth(done),
         choices=increments.choices(done),
