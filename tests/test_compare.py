@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,10 +33,17 @@ def trained(method: str, generation: int, training: int, top1: float) -> Trainin
 
 
 def run(
-    path: Path, method: str, accuracy: float, values: Sequence[float] = (), seed: int = 0, **metrics: float
+    path: Path,
+    method: str,
+    accuracy: float,
+    values: Sequence[float] = (),
+    seed: int = 0,
+    protocol: dict[str, Any] | None = None,
+    **metrics: float,
 ) -> Path:
     root = Location.of(str(path))
     tree = {"method": method, "ipc": 2, "seed": 0, "run_dir": str(path), "source": {"image_size": 8, "path": "/x/set"}}
+    tree |= {} if protocol is None else {"evaluate": {"protocol": protocol, "width": 64}}
     seals.write(root, "config.yaml", yaml.safe_dump(tree).encode())
     flat = {"accuracy/convnet/mean": accuracy, "accuracy/convnet/std": 0.01, "accuracy/convnet/best_mean": accuracy}
     seals.write(root, "result.json", json.dumps(flat | metrics).encode())
@@ -92,9 +100,21 @@ class TestPairs:
         a, b = run(tmp_path / "a", "mgd3", 0.5, (0.5, 0.51, 0.49)), run(tmp_path / "b", "random", 0.25)
         words = self.page(tmp_path, a, b)
         assert (
-            "Not compared in pairs: a, 50.0 ± 1.0 %, and b (other test images" in words
+            "Not compared in pairs: a, 50.0 ± 1.0 %, and b (another protocol" in words
             and "What can be told apart" not in words
         )
+
+    def test_runs_of_other_protocols_are_shown_and_not_compared(self, tmp_path: Path) -> None:
+        hard, soft = ({"name": name, "evaluations": n} for name, n in (("hard", 1), ("fkd", 1)))
+        a = run(tmp_path / "a", "mgd3", 0.5, (0.5, 0.51, 0.49), protocol=hard)
+        b = run(tmp_path / "b", "dit", 0.9, (0.9, 0.91, 0.92), protocol=soft)
+        words = self.page(tmp_path, a, b)
+        assert "Not compared: these runs have different protocols" in words and "What can be told apart" not in words
+        assert "Best of" not in words and "evaluate.protocol.name hard fkd" in " ".join(words.split())
+        assert 'class="num top higher"' not in (tmp_path / "page.html").read_text(), "no best of two protocols"
+        c = run(tmp_path / "c", "dit", 0.4, (0.4, 0.41, 0.4), protocol=hard | {"evaluations": 9})
+        words = self.page(tmp_path, a, b, c)
+        assert "Best of 2 runs: a, 50.0 ± 1.0 %, 9." in words and "a − c 9." in words and "b − " not in words
 
     def test_what_are_no_trainings_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         a, b = run(tmp_path / "a", "mgd3", 0.5), run(tmp_path / "b", "random", 0.25)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from raydistill.report.data import Difference
+from raydistill.report.wording import conclusion, verdict
 from raydistill.results.differences import adjusted, difference, table
 from raydistill.results.pairing import TrainingOutcome, matched
 
@@ -86,6 +87,30 @@ class TestDifference:
     def test_needs_the_same_test_images(self) -> None:
         a, b = a_set("a", {(0, 0): 0.6}), a_set("b", {(0, 0): 0.4})
         assert difference(a, [replace(b[0], test="others")]) is None
+
+    def test_needs_the_same_rules(self) -> None:
+        a, b = a_set("a", {(0, 0): 0.6}), a_set("b", {(0, 0): 0.4})
+        assert difference(a, [replace(b[0], rules="another protocol")]) is None
+
+    def test_of_pairs_that_are_all_alike_by_unknown_images_is_no_certainty(self) -> None:
+        """Two pairs of cells that kept no answers, one point apart each: no interval, no p, and no "better"."""
+        a, b = (
+            [replace(o, answers=None) for o in a_set(n, {(0, t): v for t in (0, 1)})]
+            for n, v in (("a", 0.5), ("b", 0.49))
+        )
+        gap = difference(a, b)
+        assert gap is not None and (gap.low, gap.p, gap.sign, gap.units) == (None, None, 0, 2)
+        assert verdict(gap) == "all pairs alike, so no spread was seen"
+        assert conclusion(gap) == "all pairs alike, so no spread was seen at 2 training seeds: more would show one"
+        same = difference(a, [replace(o, set="c") for o in a])
+        assert same is not None and verdict(same) == "no difference"
+
+    def test_without_the_answers_holds_on_these_test_images_alone(self) -> None:
+        values = {(0, t): 0.5 + 0.001 * t for t in range(4)}
+        a, b = a_set("a", values), a_set("b", {k: v - 0.1 + 0.001 * k[1] for k, v in values.items()})
+        assert verdict(difference(a, b)) == "better"  # type: ignore[arg-type]
+        older = difference([replace(o, answers=None) for o in a], b)
+        assert older and verdict(older) == "better (on these test images)" and older.needed_tested is None
 
     def test_turned_around_says_the_opposite(self) -> None:
         a = a_set("a", {(0, t): v for t, v in enumerate((0.6, 0.62, 0.59))})

@@ -10,6 +10,7 @@ from scipy import stats
 
 from raydistill.results import over_images, statistics
 from raydistill.results.statistics import (
+    ImageError,
     Interval,
     ahead,
     bootstrap,
@@ -105,6 +106,36 @@ class TestSeeds:
         assert seeds_for([np.full(3, 0.02)]) == 2
 
 
+class TestSeedsForOtherImages:
+    """The error of the test images is part of what a number of seeds can resolve: some of it no number removes."""
+
+    def test_without_an_error_the_chance_is_that_of_the_noncentral_t(self) -> None:
+        tiny = ImageError(lasting=1e-12)
+        for n in (2, 3, 12, 200):
+            assert power(n, 0.017, 0.01, tiny) == pytest.approx(power(n, 0.017, 0.01), abs=2e-3)
+
+    @pytest.mark.parametrize("images", [ImageError(0.003, 0.0), ImageError(0.002, 0.01), ImageError(0.0, 0.02)])
+    def test_as_many_as_four_of_five_experiments_take(self, images: ImageError) -> None:
+        """Simulated: seeds and images drawn anew in each experiment, judged as the tables judge."""
+        deviation = 0.017
+        values = stats.norm.ppf((np.arange(100) + 0.5) / 100)
+        values *= deviation / values.std(ddof=1)
+        needed, here = seeds_for([values], images=images), seeds_for([values])
+        assert needed is not None and here is not None and needed > here
+        rng = np.random.default_rng(2)
+        drawn = rng.normal(0.01, deviation, (4000, needed)) + rng.normal(0, images.lasting, (4000, 1))
+        half = stats.t.ppf(0.975, needed - 1) * drawn.std(1, ddof=1) / math.sqrt(needed)
+        seen = np.mean(drawn.mean(1) - np.hypot(half, statistics.Z * images.of(needed)) > 0)
+        assert 0.77 < float(seen) < 0.84
+
+    def test_no_number_removes_what_lasts(self) -> None:
+        """In the limit the chance is Phi(difference / lasting - 1.96): four of five up to 0.357 of the difference."""
+        values = [np.array([-0.01, 0.01, 0.0])]
+        limit = 0.01 / (statistics.Z + stats.norm.ppf(statistics.POWER))
+        assert seeds_for(values, images=ImageError(lasting=0.98 * limit)) is not None
+        assert seeds_for(values, images=ImageError(lasting=1.02 * limit)) is None
+
+
 def test_ahead_is_the_share_of_pairs_and_a_tie_is_half() -> None:
     assert ahead([np.array([1.0, -1.0]), np.array([2.0, 0.0])]) == pytest.approx((0.5 + 0.75) / 2)
 
@@ -133,6 +164,33 @@ class TestImages:
     def test_more_trainings_do_not_remove_the_error_of_the_images(self) -> None:
         one = over_images.error([(self.A, self.B)])
         assert over_images.error([(self.A, self.B)] * 9) == pytest.approx(one)
+
+
+class TestParts:
+    """What of the error of the test images lasts, and what fades with more trainings."""
+
+    def test_equal_trainings_leave_nothing_that_fades(self) -> None:
+        a, b = TestImages.A, TestImages.B
+        parts = over_images.parts([[(a, b)]] * 4)
+        assert parts.fading == 0 and parts.lasting == pytest.approx(over_images.error([(a, b)] * 4))
+
+    def test_errors_that_each_training_draws_anew_last_not(self) -> None:
+        """Each image is won with probability 0.6 and lost with 0.3, whatever the image: nothing lasts."""
+        rng = np.random.default_rng(4)
+        pairs = [((rng.random(4000) < 0.6,), (rng.random(4000) < 0.3,)) for _ in range(40)]
+        parts = over_images.parts([[pair] for pair in pairs])
+        assert parts.fading == pytest.approx(math.sqrt((0.24 + 0.21) / 4000), rel=0.02)
+        assert parts.lasting < 0.15 * parts.fading
+        assert parts.of(40) == pytest.approx(over_images.error(pairs), rel=0.05)
+
+    def test_both_are_found_beside_each_other(self) -> None:
+        """Half of the images are won with 0.9 and half with 0.5: a variance of 0.04 over images, and 0.17 in one."""
+        rng = np.random.default_rng(5)
+        chances = np.where(np.arange(4000) < 2000, 0.9, 0.5)
+        never = (np.zeros(4000, bool),)
+        parts = over_images.parts([[((rng.random(4000) < chances,), never)] for _ in range(30)])
+        assert parts.lasting == pytest.approx(math.sqrt(0.04 / 4000), rel=0.05)
+        assert parts.fading == pytest.approx(math.sqrt(0.17 / 4000), rel=0.05)
 
 
 class TestUnrounded:

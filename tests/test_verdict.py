@@ -217,7 +217,9 @@ class TestUneven:
 def test_a_table_puts_the_larger_set_first() -> None:
     (row,) = wording.rows([between("mgd3", RANDOM, -0.02, 0.01)])
     assert (row.a, row.b, row.mean) == (RANDOM, "mgd3", "2.0")
-    assert plain(row.over_seeds) == "[1.0, 3.0]" and row.words == "better" and row.needed == "9"
+    assert plain(row.over_seeds) == "[1.0, 3.0]" and row.words == "better" and row.needed == "9 here"
+    (row,) = wording.rows([replace(between("mgd3", RANDOM, -0.02, 0.01), needed_tested=31)])
+    assert row.needed == "31"
 
 
 def test_what_is_only_noise_away_is_called_that_everywhere(capsys: pytest.CaptureFixture[str]) -> None:

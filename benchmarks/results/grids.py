@@ -222,11 +222,19 @@ def over_students(every: Sequence[TrainingOutcome]) -> list[TrainingOutcome]:
     for o in every:
         of_seeds.setdefault((o.set, o.digest, o.generation, o.training), []).append(o)
     return [
-        replace(some[0], student="mean", answers=None, **{
+        replace(some[0], student="mean", answers=_shares(some), **{
             key: statistics.mean(getattr(o, key) for o in some) for key in ("top1", "balanced")
         })
         for some in of_seeds.values()
     ]  # fmt: skip
+
+
+def _shares(some: Sequence[TrainingOutcome]) -> tuple[np.ndarray, ...] | None:
+    """Of each test image the share of these students that are right; None where that is not known of all."""
+    known = [o.answers for o in some if o.answers is not None]
+    if len(known) < len(some):
+        return None
+    return tuple(np.mean(answers, axis=0) for answers in zip(*known, strict=True))
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

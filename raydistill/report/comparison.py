@@ -24,7 +24,7 @@ KINDS = {"last": "", "balanced": "balanced_", "best": "best_"}
 class ComparedRun:
     """A finished run: its flat result.json, its configuration by dotted keys, PNG bytes by class name.
 
-    `page` is where its own page lies, as a link from this one.
+    `page` is where its own page lies, as a link from this one; runs of other `rules` are shown and not compared.
     """
 
     name: str
@@ -33,6 +33,7 @@ class ComparedRun:
     images: dict[str, list[bytes]]
     count: int
     page: str | None = None
+    rules: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,6 @@ def render(
 ) -> str:
     """The page as HTML text, one self-contained file. `pairs` are the differences of the runs' own sets, by run, and
     `curves` what students have learned from them."""
-    judged = Judgement(tuple(s for r in runs for s in _rows(r)), 0.0, tuple(pairs), measure)
     classes = [c for c in dict.fromkeys(c for r in runs for c in r.images)][:MAX_CLASSES]
     shown = [b for r in runs for c in classes for b in r.images.get(c, ())[:SLOTS]]
     encode = display_copy if sum(map(len, shown)) > IMAGE_BUDGET else data_uri
@@ -65,11 +65,15 @@ def render(
         .get_template("comparison.html")
         .render(
             runs=runs,
+<<<<<<< HEAD
             measure=measure,
+=======
+            alike=len({r.rules for r in runs}) == 1,
+>>>>>>> 1b6da5b (Seeds for one point count the error of the test images; runs of different protocols are not compared; equal pairs of unknown images are no certainty)
             students=students(runs),
             rows=[row for r in runs for row in table_rows(r, runs)],
             curves=[learning(c) for c in curves],
-            claims=[(s, claim) for s in students(runs) if (claim := best(judged, s, what="runs"))],
+            claims=claims(runs, pairs, measure),
             pairs_of_sets=[(wording.rows(pairs), False)] if pairs else [],
             others=others(runs),
             differences=differences(runs),
@@ -80,6 +84,20 @@ def render(
         )
     )
     return text.printable_lines(with_contents(html))
+
+
+def claims(runs: Sequence[ComparedRun], pairs: Sequence[Difference], measure: Measure) -> list[tuple[str, str]]:
+    """Of each student the best of the runs that share their rules; where no two do, that nothing is compared."""
+    shared: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        shared.setdefault(run.rules, []).append(run)
+    if len(runs) > 1 and len(shared) == len(runs):
+        return [("all", "Not compared: these runs have different protocols, widths or teachers")]
+    said = []
+    for alike in shared.values():
+        judged = Judgement(tuple(s for r in alike for s in _rows(r)), 0.0, tuple(pairs), measure)
+        said += [(s, claim) for s in students(alike) if (claim := best(judged, s, what="runs"))]
+    return said
 
 
 def students(runs: Sequence[ComparedRun]) -> list[str]:
@@ -95,12 +113,13 @@ def baselines(run: ComparedRun) -> list[str]:
 
 
 def table_rows(run: ComparedRun, runs: Sequence[ComparedRun]) -> list[ComparedSet]:
-    """A run's own set, and below it its baselines. The best of a column is marked among the runs' own sets alone."""
-    named = students(runs)
+    """A run's own set, and below it its baselines. The best of a column is marked among the runs' own sets alone, and
+    only where all were trained on by the same rules."""
+    named, alike = students(runs), len({r.rules for r in runs}) == 1
 
     def highest(student: str, kind: str) -> bool:
         values = {r.name: r.metrics.get(f"{ACCURACY}{student}/{kind}mean", -1.0) for r in runs}
-        return len(runs) > 1 and values[run.name] == max(values.values()) >= 0
+        return alike and len(runs) > 1 and values[run.name] == max(values.values()) >= 0
 
     best_of = tuple(tuple(k for k, kind in KINDS.items() if highest(s, kind)) for s in named)
     rows = [ComparedSet(run, "", tuple(_score(run, s) for s in named), best_of)]

@@ -123,7 +123,8 @@ class Difference:
     are the 95 % interval over them, None for a single pair; `tested_low` and `tested_high` also hold the error of the
     test images, None where nobody kept the answers. `t_low` and `t_high` are the check by paired t, whose p is `p`;
     `holm` is p among all pairs of the table. Of a single pair of trainings the interval is of the test images alone,
-    and p is McNemar's. `ahead` is P(A > B), `needed` how many units would tell one point from nothing.
+    and p is McNemar's. Pairs that are all alike by unknown test images have no interval and no p. `ahead` is P(A > B),
+    `needed` how many units would tell one point from nothing on these test images, `needed_tested` on others like them.
     """
 
     a: str
@@ -144,6 +145,7 @@ class Difference:
     p: float | None = None
     holm: float | None = None
     needed: int | None = None
+    needed_tested: int | None = None
 
     @property
     def sign(self) -> int:
@@ -153,8 +155,8 @@ class Difference:
 
     @property
     def tested_sign(self) -> int:
-        """The same with the error of the test images; that of the seeds where it is not known."""
-        return self.sign if self.tested_low is None else _side(self.tested_low, self.tested_high)
+        """The same with the error of the test images; 0 where it is not known."""
+        return _side(self.tested_low, self.tested_high)
 
     def turned(self) -> Difference:
         """`b` minus `a`."""

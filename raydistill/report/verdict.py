@@ -103,7 +103,7 @@ def best(judged: Judgement, student: str, main: ScoreRow | None = None, what: st
     other = rows[1] if main is None or first is main else main
     d = between(judged, first.set, other.set, student)
     if d is None:
-        why = "other test images, other seeds, or made by an older version"
+        why = "another protocol, other test images or seeds, or made by an older version"
         return f"Not compared in pairs: {first.set}, {_value(first, judged)}, and {other.set} ({why})"
     head = f"Best of {len(rows)} {what}: {first.set}, {_value(first, judged)}"
     if d.sign > 0:

@@ -9,6 +9,7 @@ from raydistill.report.data import Difference
 from raydistill.report.text import count, percent, plural
 
 OPEN = "cannot be told apart"
+ALIKE = "all pairs alike, so no spread was seen"
 HOLDS = 0.05  # of p after Holm
 MEASURES = {"top-1": "an image", "balanced": "a class"}
 
@@ -37,6 +38,8 @@ def seeds(d: Difference, value: int | None = None) -> str:
 
 def conclusion(d: Difference) -> str:
     """What the interval says: better, worse, or how many seeds it would take. What it depends on stands in brackets."""
+    if d.low is None and d.units > 1:
+        return f"{ALIKE} at {seeds(d)}: more would show one"
     if d.low is None:
         known = " on these test images" if d.tested_sign else ""
         return f"one pair of trainings{known}: another seed may turn it"
@@ -47,7 +50,7 @@ def conclusion(d: Difference) -> str:
 def verdict(d: Difference) -> str:
     """The same in the words of a table that has the numbers beside it."""
     if d.low is None:
-        return "one pair of trainings"
+        return ALIKE if d.units > 1 else "one pair of trainings"
     if not d.sign:
         return "no difference" if d.mean == 0 and d.low == d.high else OPEN
     limits = []
@@ -59,7 +62,19 @@ def verdict(d: Difference) -> str:
 
 
 def needed(d: Difference) -> str:
-    return f"{'no number' if d.needed is None else count(d.needed)} would resolve one point"
+    """How many seeds would do; where none do because other test images may differ, how many do on these."""
+    if d.needed is None:
+        return "no number would resolve one point"
+    if d.needed_tested is None:
+        return f"{count(d.needed)} would resolve one point on these test images"
+    return f"{count(d.needed_tested)} would resolve one point"
+
+
+def needed_in_short(d: Difference) -> str:
+    """'24', '18 here' where that is on these test images alone, '–' where no number is known."""
+    if d.needed is None:
+        return "–"
+    return f"{count(d.needed)} here" if d.needed_tested is None else count(d.needed_tested)
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,7 @@ def rows(differences: Sequence[Difference]) -> list[DifferenceRow]:
                 f"{d.ahead:.2f}",
                 "–" if d.holm is None else f"{d.holm:.2g}",
                 f"{d.pairs}" if d.units == d.pairs else f"{d.units} x {d.pairs // d.units}",
-                "–" if d.needed is None else count(d.needed),
+                needed_in_short(d),
                 verdict(d),
             )
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import yaml
 
 from raydistill.errors import BadInput, CorruptArtifact
 from raydistill.exporters.base import AGAIN, numbers, tables
+from raydistill.identity import canonical
 from raydistill.report.comparison import SLOTS, ComparedRun, render
 from raydistill.report.data import Curves
 from raydistill.report.line import Line
@@ -23,6 +24,8 @@ from raydistill.results.pairing import TrainingOutcome
 from raydistill.store import seals
 from raydistill.store.location import Location
 from raydistill.store.rundir import CONFIG, PAGE, RESULT, TRAININGS
+
+PROTOCOL, WIDTH, TEACHER = "evaluate.protocol.", "evaluate.width", "teacher/accuracy"
 
 
 def compare(run_dirs: Sequence[str], out: str) -> str:
@@ -64,7 +67,16 @@ def read(run_dir: str, name: str) -> ComparedRun:
         count += len(table)
         for row in table.filter(pa.compute.less(table["slot"], SLOTS)).to_pylist():
             images.setdefault(row["class_name"], []).append(row["image"]["bytes"])
-    return ComparedRun(name, flat, dict(_flat(config)), images, count)
+    of_run = dict(_flat(config))
+    return ComparedRun(name, flat, of_run, images, count, rules=rules(of_run, flat))
+
+
+def rules(config: Mapping[str, Any], result: Mapping[str, float]) -> str:
+    """What the students of two runs must have in common for their sets to be compared: protocol and length, image size
+    and width, and the teacher, told by its accuracy. How often they are tested, and in what arithmetic, is no part."""
+    shared = {k: v for k, v in config.items() if k.startswith(PROTOCOL) and k != f"{PROTOCOL}evaluations"}
+    shared |= {WIDTH: config.get(WIDTH), TEACHER: result.get(TEACHER)}
+    return canonical({k: v for k, v in shared.items() if v is not None})
 
 
 def own_trainings(run_dir: str, run: ComparedRun) -> list[TrainingOutcome]:
@@ -79,7 +91,7 @@ def own_trainings(run_dir: str, run: ComparedRun) -> list[TrainingOutcome]:
         trainings = outcomes.read(seals.read(root, TRAININGS, AGAIN))
     except ValueError as e:
         raise CorruptArtifact(f"{root / TRAININGS} does not hold the trainings of a run: {e}; {AGAIN}") from None
-    return [replace(o, set=run.name) for o in trainings if o.set == run.config["method"]]
+    return [replace(o, set=run.name, rules=run.rules) for o in trainings if o.set == run.config["method"]]
 
 
 def curves(of_runs: Sequence[Sequence[TrainingOutcome]]) -> list[Curves]:

@@ -38,10 +38,10 @@ def adjusted(family: Sequence[Difference]) -> list[Difference]:
 def difference(
     a: Sequence[TrainingOutcome], b: Sequence[TrainingOutcome], measure: Measure = "top-1"
 ) -> Difference | None:
-    """Set `a` minus set `b` for their student; None where no trainings belong together."""
+    """Set `a` minus set `b` for their student; None where no trainings belong together, or by other rules."""
     paired = matched(a, b)
     pairs = [pair for cluster in paired for pair in cluster]
-    if not pairs or any(x.test != y.test for x, y in pairs):
+    if not pairs or any(x.test != y.test or x.rules != y.rules for x, y in pairs):
         return None
     clusters = [np.array([x.value(measure) - y.value(measure) for x, y in cluster]) for cluster in paired]
     centre = st.mean(clusters)
@@ -56,10 +56,13 @@ def difference(
         generations=len(clusters),
         ahead=st.ahead(clusters),
     )
+    if plain.units == 1:
+        return _of_one_pair(plain, pairs[0])
     clusters = list(st.unrounded(clusters, _step(pairs[0][0])))
     interval, check = st.bootstrap(clusters), st.paired_t(clusters)
-    if interval is None or check is None:
-        return _of_one_pair(plain, pairs[0])
+    if interval is None or check is None or (check[1] == 0 and interval.low == interval.high):
+        return plain  # all pairs alike, and nobody knows of how many images: no spread was seen
+    units = paired if len(paired) > 1 else [[pair] for pair in pairs]
     tested = _with_images(interval, centre, pairs, measure)
     return replace(
         plain,
@@ -71,6 +74,7 @@ def difference(
         tested_high=None if tested is None else tested.high,
         p=check[1],
         needed=st.seeds_for(clusters),
+        needed_tested=None if tested is None else st.seeds_for(clusters, images=_of_images(units, measure)),
     )
 
 
@@ -81,10 +85,15 @@ def _step(outcome: TrainingOutcome) -> float:
 
 def _of_one_pair(plain: Difference, pair: Pair) -> Difference:
     a, b = (o.answers for o in pair)
-    if a is None or b is None:
+    if a is None or b is None or a[0].dtype != bool:  # of the mean over students no image is right or wrong
         return plain
     tested = over_images.bootstrap(a, b, plain.measure == "balanced")
     return replace(plain, tested_low=tested.low, tested_high=tested.high, p=over_images.mcnemar(a, b))
+
+
+def _of_images(units: Sequence[Sequence[Pair]], measure: Measure) -> st.ImageError:
+    known = [[(x.answers, y.answers) for x, y in pairs if x.answers and y.answers] for pairs in units]
+    return over_images.parts(known, measure == "balanced")
 
 
 def _with_images(interval: st.Interval, centre: float, pairs: Sequence[Pair], measure: Measure) -> st.Interval | None:

@@ -50,7 +50,7 @@ def read(data: bytes) -> list[TrainingOutcome]:
 
 
 def _tree(o: TrainingOutcome) -> dict[str, Any]:
-    tree = {k: v for k, v in vars(o).items() if k not in ("answers", "curve")}
+    tree = {k: v for k, v in vars(o).items() if k not in ("answers", "curve", "rules")}
     if o.curve:
         tree["curve"] = o.curve
     if o.answers is not None:

@@ -1,6 +1,7 @@
 """The error of the test images, for which nothing but the answers to each of them is needed.
 
-Answers come class by class, (n,) bool each: `evaluation.score.Score.answers`. `balanced` means classes count alike,
+Answers come class by class, (n,) bool each: `evaluation.score.Score.answers`; for the errors also the share, 0 to 1, of
+several students that are right. `balanced` means classes count alike,
 otherwise images do.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from raydistill.results.statistics import LEVEL, RESAMPLES, Interval
+from raydistill.results.statistics import LEVEL, RESAMPLES, ImageError, Interval
 from raydistill.seeding import generator
 
 Answers = Sequence[np.ndarray]
@@ -46,6 +47,22 @@ def error(pairs: Sequence[tuple[Answers, Answers]], balanced: bool = False) -> f
         if len(each) > 1:  # a single image says nothing of the others of its class
             variance += weight**2 * float(each.var(ddof=1)) / len(each)
     return math.sqrt(variance)
+
+
+def parts(units: Sequence[Sequence[tuple[Answers, Answers]]], balanced: bool = False) -> ImageError:
+    """`error` of the means of at least two units of pairs, split by what more units would take away.
+
+    An image's mean difference varies from image to image because images differ, which lasts, and because each training
+    errs on others, a variance that n units divide by n. The second is known from the spread between units.
+    """
+    lasting = fading = 0.0
+    for c, weight in enumerate(_weights(units[0][0][0], balanced)):
+        each = np.array([np.mean([a[c].astype(np.float64) - b[c] for a, b in unit], axis=0) for unit in units])
+        if (n := each.shape[1]) > 1:
+            of_a_unit = float(each.var(0, ddof=1).mean())
+            fading += weight**2 * of_a_unit / n
+            lasting += weight**2 * (float(each.mean(0).var(ddof=1)) - of_a_unit / len(units)) / n
+    return ImageError(math.sqrt(max(0.0, lasting)), math.sqrt(fading))
 
 
 def _weights(answers: Answers, balanced: bool) -> list[float]:

@@ -18,7 +18,7 @@ class TrainingOutcome:
 
     `generation` is None for a set without one, such as the full data. `test` says on which images it was tested, and
     `answers` which of them are right, (n,) bool a class; empty and None in what older versions committed. `curve` has
-    (images seen, top-1) of every test; empty too.
+    (images seen, top-1) of every test; empty too. `rules` names the protocol where trainings of several runs meet.
     """
 
     set: str
@@ -31,6 +31,7 @@ class TrainingOutcome:
     test: str = ""
     answers: tuple[np.ndarray, ...] | None = None
     curve: tuple[tuple[int, float], ...] = ()
+    rules: str = ""
 
     def value(self, measure: Measure) -> float:
         return self.top1 if measure == "top-1" else self.balanced

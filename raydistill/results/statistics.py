@@ -21,6 +21,7 @@ LEVEL = 0.95
 RESAMPLES = 10_000
 POWER = 0.8  # with which `seeds_for` would see a difference
 MOST = 1_000_000  # seeds: more is never
+QUADRATURE = 400  # points, of the chance with the error of test images
 Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 Clusters = Sequence[np.ndarray]
 
@@ -37,6 +38,21 @@ class Interval:
         """With an independent standard error on top."""
         extra = Z * error
         return Interval(centre - math.hypot(centre - self.low, extra), centre + math.hypot(self.high - centre, extra))
+
+
+@dataclass(frozen=True)
+class ImageError:
+    """The standard error that the choice of test images leaves in a mean over pairs of trainings: what `lasting` is of
+    it however many there are, and what is `fading` with their number, given for one pair."""
+
+    lasting: float = 0.0
+    fading: float = 0.0
+
+    def of(self, pairs: int) -> float:
+        return math.hypot(self.lasting, self.fading / math.sqrt(pairs))
+
+
+NO_ERROR = ImageError()
 
 
 def mean(clusters: Clusters) -> float:
@@ -108,31 +124,40 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def power(n: int, deviation: float, difference: float) -> float:
-    """The chance that n pairs of this standard deviation give an interval on the right side of 0."""
-    return float(stats.nct.sf(_quantile(n), n - 1, difference * math.sqrt(n) / deviation))
+def power(n: int, deviation: float, difference: float, images: ImageError = NO_ERROR) -> float:
+    """The chance that n pairs of this standard deviation give an interval on the right side of 0.
+
+    With an error of the test images the interval is `Interval.widened` by it, and what lasts of it moves the mean, too:
+    the chance is the mean over what n pairs may show of their own deviation (chi squared, n - 1 degrees of freedom).
+    """
+    if images == NO_ERROR:
+        return float(stats.nct.sf(_quantile(n), n - 1, difference * math.sqrt(n) / deviation))
+    shown = deviation * np.sqrt(stats.chi2.ppf((np.arange(QUADRATURE) + 0.5) / QUADRATURE, n - 1) / (n - 1))
+    half = np.hypot(_quantile(n) * shown / math.sqrt(n), Z * images.of(n))
+    return float(stats.norm.sf((half - difference) / math.hypot(deviation / math.sqrt(n), images.lasting)).mean())
 
 
-def seeds_for(clusters: Clusters, difference: float = 0.01) -> int | None:
+def seeds_for(clusters: Clusters, difference: float = 0.01, images: ImageError = NO_ERROR) -> int | None:
     """How many units would tell such a difference from 0 in four of five cases, by the spread that was found.
 
-    None for a single unit, or where a million would not do.
+    Without `images` on the test images that there are, with them also on others like them. None for a single unit, or
+    where a million would not do.
     """
     each = units(clusters)
     if len(each) < 2:
         return None
     deviation = float(each.std(ddof=1))
-    if deviation == 0:
+    if deviation == 0 and images == NO_ERROR:
         return 2
     high = 2
-    while power(high, deviation, difference) < POWER:
+    while power(high, deviation, difference, images) < POWER:
         high *= 2
         if high > MOST:
             return None
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(middle, deviation, difference) >= POWER else (middle, high)
+        low, high = (low, middle) if power(middle, deviation, difference, images) >= POWER else (middle, high)
     return max(2, high)
 
 
