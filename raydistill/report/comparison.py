@@ -65,11 +65,8 @@ def render(
         .get_template("comparison.html")
         .render(
             runs=runs,
-<<<<<<< HEAD
             measure=measure,
-=======
             alike=len({r.rules for r in runs}) == 1,
->>>>>>> 1b6da5b (Seeds for one point count the error of the test images; runs of different protocols are not compared; equal pairs of unknown images are no certainty)
             students=students(runs),
             rows=[row for r in runs for row in table_rows(r, runs)],
             curves=[learning(c) for c in curves],
