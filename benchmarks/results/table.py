@@ -15,7 +15,8 @@ soft labels are tables of their own; a soft one says how good the teacher is its
 images, and soft labels beside them. With several students (evaluate.students=[convnet,vgg11]) each has a column, and so
 have their mean, the worst of them and, where the cells know it, their mean over classes. Where test classes differ by
 more than half, differences are over classes, too. `--across` prints one table of the same sets under all protocols
-instead, of such test classes by the mean over them.
+instead, of such test classes by the mean over them; below it stand their differences under each, and how far a protocol
+moves a set (by_protocol.py).
 
 `--variants FILE` takes rows from a YAML file instead of `--methods`: a name and its overrides, `method=` among them
 (benchmarks/results/ablation.yaml is ManifoldGD's). `--metrics KEY ...` adds columns of result.json's metrics.
@@ -26,7 +27,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import by_protocol
 from grids import (
     accuracies,
     carry,
@@ -51,7 +53,7 @@ from grids import (
 from intervals import accuracy, compared_by, over_classes
 
 from raydistill import registry
-from raydistill.report.data import FULL, Measure
+from raydistill.report.data import FULL
 from raydistill.report.text import plural
 from raydistill.results.pairing import TrainingOutcome
 from raydistill.tune.cells import TO_THE_END, Row
@@ -186,23 +188,23 @@ def across(every: dict[str, list[tuple[int, Row, Cells]]], ipc: int) -> str:
         return ""
     every_row = [o for kept in of_ipc.values() for name, cells in kept.items() for o in outcomes(name, cells)]
     measure = compared_by(every_row)[0]
-    columns = [(protocol, student) for protocol, first in firsts.items() for student in students(first)]
     about = [f"* `{p}`: {described(first)}; {', '.join(students(first))}." for p, first in firsts.items()]
-    lines = [
-        [name, *(last(name, of_ipc[protocol].get(name, []), student, measure) for protocol, student in columns)]
-        for name in dict.fromkeys(name for kept in of_ipc.values() for name in kept)
+    columns = [
+        by_protocol.Column(
+            p if len(students(first)) == 1 else f"{p}, {student}", p, student, of_student(of_ipc[p], student), measure
+        )
+        for p, first in firsts.items()
+        for student in students(first)
     ]
-    head = [p if len(students(firsts[p])) == 1 else f"{p}, {student}" for p, student in columns]
     what = "last accuracy a class" if measure == "balanced" else "last top-1"
-    return "\n".join(
-        [f"{ipc} images a class; {what}, % [95 % over seeds].", "", *about, "", markdown(["set", *head], lines)]
-    )
+    title = f"{ipc} images a class; {what}, % [95 % over seeds]."
+    return "\n".join([title, "", *about, "", by_protocol.text(columns)])
 
 
-def last(name: str, cells: Cells, student: str, measure: Measure) -> str:
-    """Of one student; a dash where there are no cells."""
-    of_student = [o for o in outcomes(name, cells) if o.student == student] if cells else []
-    return " ".join(accuracy(of_student, measure).cells[:2]) if of_student else "–"
+def of_student(kept: Mapping[str, Cells], student: str) -> dict[str, list[TrainingOutcome]]:
+    """The trainings of one student on each set that it was trained on."""
+    every = {name: [o for o in outcomes(name, cells) if o.student == student] for name, cells in kept.items()}
+    return {name: trainings for name, trainings in every.items() if trainings}
 
 
 def of_metric(cells: list[dict[str, Any]], name: str) -> str:
