@@ -67,7 +67,7 @@ def test_every_pair_of_rows_has_its_interval_below_the_table(tmp_path: Path) -> 
         write(args, "dit", seed, [("convnet", b, b)])
     text = table.summary(args)
     assert text.index("| 10 | dit |") < text.index("Differences at ipc 10, in points:")
-    assert "| mgd3 − dit | 10.3 | [" in text and "| 1.00 | 0.001 | 3 | 5 | better |" in text
+    assert "| mgd3 − dit | 10.3 | [" in text and "| 1.00 | 0.001 | 3 | 5 here | better (on these test images) |" in text
 
 
 def test_a_set_that_no_seed_changes_is_one_training_and_not_three(tmp_path: Path) -> None:
