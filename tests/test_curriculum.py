@@ -18,6 +18,7 @@ from raydistill.config import load
 from raydistill.errors import BadInput, StageFailed
 from raydistill.guidance.learnability import CURRENT, REFERENCE
 from raydistill.methods.resolve import resolve
+from raydistill.models.checkpoint import packaged
 from raydistill.models.classifier import Classifier, ClassifierSpec
 from raydistill.models.device import Placement
 from raydistill.pipeline import curriculum
@@ -65,6 +66,7 @@ def test_more_images_go_on_from_what_is_there(root: Path, begun: Path, tmp_path:
     """Two increments after the seed in one run are one increment twice."""
     two, _ = grown(prepared(root))
     assert fitted == ["full data/convnet/seed0", "lgd 1/convnet/seed0"]
+    assert first_unfinished(prepared(root, ipc=3), "sample") and len(fitted) == 2, "what looks ahead trains nothing"
     three, began = grown(prepared(root, ipc=3))
     assert began == ["plan lgd 2", "increment lgd 2"] and fitted[2:] == ["lgd 2/convnet/seed0"]
     assert [p.digest for p in three.parts[:2]] == [p.digest for p in two.parts]
@@ -129,6 +131,17 @@ def test_without_push_and_choice_it_is_its_base_and_trains_nothing(root: Path, f
         plain = steps.syntheses(dit, i).read(["image", "latent", "seed_key", "nfe"])
         assert part.read(["image", "latent", "seed_key", "nfe"]).equals(plain)
     assert fitted == []
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+@pytest.mark.parametrize("network", ["generator", "flow"])
+def test_with_nobody_to_be_pushed_from_it_is_its_base(network: str, sampler: str, root: Path) -> None:
+    """Guidance acts, and its push is zero: also of a flow, which does not predict the noise estimate that is pushed."""
+    more = {"generator": {"path": packaged(network)}, "sampler": {"name": sampler, "steps": 4, "cfg_scale": 1.0}}
+    p = prepared(root, lgd={"candidates": 1}, learnability={"scale": 0.0, "repulsion": 0.3}, **more)
+    led = grown(p)[0].parts[1].read(["image", "latent"])
+    dit = resolve(p.config.model_copy(update={"method": "dit", "ipc": 1}))
+    assert led.equals(Steps(p, serial).syntheses(dit, 1).read(["image", "latent"]))
 
 
 def test_without_a_choice_the_first_is_taken_and_nothing_is_judged(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -210,3 +211,12 @@ def test_another_noise_estimate_moves_x0_hat_alone() -> None:
     moved = pred.with_eps(noise(3))
     assert torch.equal(moved.x_t, pred.x_t) and torch.equal(moved.log_variance, pred.log_variance)
     assert torch.equal(moved.x0_hat, x0_from_eps(pred.x_t, noise(3), pred.step))
+
+
+def test_a_sample_without_a_push_keeps_the_image_that_the_network_predicts() -> None:
+    """Of a flow it is not to the bit what its noise estimate gives."""
+    pred = replace(prediction(BY_INDEX[30], noise(0), noise(1), noise(2)), x0_hat=noise(4))
+    push = noise(3) * torch.tensor([0.0, 1.0, 2.0]).view(3, 1, 1, 1)
+    moved = pred.with_eps(pred.eps_hat + push)
+    assert torch.equal(moved.x0_hat[0], pred.x0_hat[0])
+    assert torch.equal(moved.x0_hat[1:], x0_from_eps(pred.x_t, moved.eps_hat, pred.step)[1:])

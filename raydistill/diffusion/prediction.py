@@ -29,8 +29,11 @@ class Prediction:
         return torch.exp(0.5 * self.log_variance)
 
     def with_eps(self, eps_hat: Tensor) -> Prediction:
-        """The same x_t seen with another noise estimate."""
-        return replace(self, eps_hat=eps_hat, x0_hat=x0_from_eps(self.x_t, eps_hat, self.step))
+        """The same x_t seen with another noise estimate. A sample whose estimate is the same keeps its x0_hat, which of
+        a network that does not predict eps differs from what eps_hat gives by rounding."""
+        moved = (eps_hat != self.eps_hat).flatten(1).any(dim=1).view(-1, *[1] * (eps_hat.ndim - 1))
+        x0_hat = torch.where(moved, x0_from_eps(self.x_t, eps_hat, self.step), self.x0_hat)
+        return replace(self, eps_hat=eps_hat, x0_hat=x0_hat)
 
 
 @dataclass(frozen=True)

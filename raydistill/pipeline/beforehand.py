@@ -7,11 +7,11 @@ wait for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from raydistill.config import Config
+from raydistill.distributed.classifiers import Lesson
 from raydistill.distributed.nodes import joins
 from raydistill.distributed.resources import (
     Reservation,
@@ -28,8 +28,6 @@ from raydistill.pipeline import features
 from raydistill.pipeline.job import JUDGED, Until, judge, make, sets
 from raydistill.pipeline.steps import Steps
 from raydistill.stages.evaluation import trainings
-from raydistill.stages.evaluation.image_sets import SetRef
-from raydistill.stages.evaluation.trainer import Training
 from raydistill.stages.runner import Stage
 from raydistill.state import Prepared
 from raydistill.store.sealed import Sealed
@@ -84,7 +82,7 @@ class Reading(Steps):
     def tell(self, name: str, text: str) -> None:
         pass
 
-    def _train(self, config: Config, ref: SetRef, t: Training) -> None:
+    def _train(self, lessons: Sequence[Lesson], name: str) -> None:
         raise Unfinished("sample")
 
 

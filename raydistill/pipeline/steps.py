@@ -158,9 +158,7 @@ class Steps:
             self._kept["classifier", t.artifact.fingerprint] = t
             planned.append(t)
         if left:
-            self.still_ours()
-            classifiers.train_all(left, p.run, p.splits, self.nodes.prove, name)
-            self.computed = True
+            self._train(left, name)
         return [(t.checkpoint(checkpoints).path, t) for t in planned]
 
     # -- of sets ---------------------------------------------------------------------------------------------------
@@ -271,6 +269,12 @@ class Steps:
         outcome = runner.run(stage, self._execute, name)
         self.computed |= not outcome.reused
         return outcome.sealed
+
+    def _train(self, lessons: Sequence[Lesson], name: str) -> None:
+        p = self.prepared
+        self.still_ours()
+        classifiers.train_all(lessons, p.run, p.splits, self.nodes.prove, name)
+        self.computed = True
 
     def _once(self, key: object, make: Callable[[], T]) -> T:
         if key not in self._kept:
