@@ -22,6 +22,7 @@ from raydistill import config as configuration
 from raydistill.distributed import students
 from raydistill.errors import BadInput, StageFailed
 from raydistill.exporters.write import export
+from raydistill.methods.weighting import NORMS
 from raydistill.models.vae import VaeSpec
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
@@ -133,7 +134,7 @@ class TestLayouts:
         judged = find(tmp_path / "out", CLASSES)
         assert judged.listing.counts.tolist() == [3] * len(CLASSES)
         for label in range(len(CLASSES)):
-            assert sorted(judged.weights[judged.listing.labels == label]) == [1.0, 2.0, 3.0]
+            assert sorted(judged.weights[judged.listing.labels == label]) == [0.5, 1.0, 1.5]
 
     def test_a_set_is_told_apart_from_what_it_is_compared_with(self, tmp_path: Path) -> None:
         assert find(folders(tmp_path / "random")).name == "random (images)"
@@ -188,6 +189,33 @@ class TestRefusals:
     def test_weights_of_which_all_are_zero(self, tmp_path: Path, kind: str) -> None:
         assert "all weights are 0" in refused(weighted(tmp_path / "mine", kind, [0.0] * 6))
 
+    @pytest.mark.parametrize("kind", ["parquet", "tar", "jsonl", "csv"])
+    def test_a_class_of_which_all_weights_are_zero(self, tmp_path: Path, kind: str) -> None:
+        line = refused(weighted(tmp_path / "mine", kind, [1.0, 2.0, 0.0, 0.0, 0.0, 3.0]))
+        assert "all weights of class 'n02' are 0" in line
+
+    @pytest.mark.parametrize("kind", ["parquet", "tar", "jsonl", "csv"])
+    def test_a_weight_beyond_float32(self, tmp_path: Path, kind: str) -> None:
+        weights = [1.0, 1e39, 1.0, 1.0, 1.0, 1.0]
+        assert "is 1e+39; weights are numbers from 0 to 3.4e+38" in refused(weighted(tmp_path / "mine", kind, weights))
+        weights[1] = 3e38
+        assert find(weighted(tmp_path / "most", kind, weights)).weights[:2].tolist() == pytest.approx([0.0, 2.0])
+
+    def test_a_table_of_weights_that_is_not_looked_at(self, tmp_path: Path) -> None:
+        """Above train/, or beside shards, which have weights of their own."""
+        mine = folders(tmp_path / "mine" / "train").parent
+        table = "file_name,weight\n" + "".join(f"n0{c}/{i}.png,{c + i}\n" for c in (1, 2, 3) for i in (0, 1))
+        (mine / "weights.csv").write_text(table)
+        assert "mine/weights.csv has weights, and those of images under train/ are read from" in refused(mine)
+        (mine / "weights.csv").rename(mine / "train" / "weights.csv")
+        assert find(mine).weights[:2].tolist() == pytest.approx([2 / 3, 4 / 3])
+        shards = parquet(tmp_path / "shards")
+        (shards / "weights.csv").write_text(table)
+        assert "Parquet shards are read from their column weight" in refused(shards)
+        (shards / "weights.csv").unlink()
+        (shards / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a tench"}\n{broken')
+        assert find(shards).weights.tolist() == [1.0] * 6, "other tables are none of its business"
+
     @pytest.mark.parametrize("kind", ["tar", "jsonl"])
     def test_an_image_without_a_weight_among_others(self, tmp_path: Path, kind: str) -> None:
         assert "has no weight" in refused(weighted(tmp_path / "mine", kind, [1.0, 1.0, "none", 1.0, 1.0, 1.0]))
@@ -223,8 +251,29 @@ def weighted(root: Path, kind: str, weights: list[Any]) -> Path:
 
 @pytest.mark.parametrize("kind", ["parquet", "tar", "jsonl", "csv"])
 def test_weights_reach_their_images(tmp_path: Path, kind: str) -> None:
-    judged = find(weighted(tmp_path / "mine", kind, [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]))
-    assert judged.weights.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]
+    judged = find(weighted(tmp_path / "mine", kind, [0.5, 1.5, 0.0, 2.0, 1.25, 0.75]))
+    assert judged.weights.tolist() == [0.5, 1.5, 0.0, 2.0, 1.25, 0.75], "of mean 1 in each class they are as they are"
+
+
+def test_weights_are_brought_to_the_norm_that_is_asked_for(tmp_path: Path, capsys: Any) -> None:
+    """A set whose weights have DDOQ's mean 1 / sqrt(K), say, has the rate of others unless it is asked for."""
+    mine = weighted(tmp_path / "mine", "csv", [0.4, 1.0, 0.1, 0.1, 3.0, 1.0])
+    by_norm = {norm: ingest.find(settings(mine, **{"weights.norm": norm}), THREE) for norm in NORMS}
+    assert by_norm["mean"].weights.tolist() == pytest.approx([4 / 7, 10 / 7, 1.0, 1.0, 1.5, 0.5])
+    assert by_norm["sum"].weights.tolist() == pytest.approx([2 / 7, 5 / 7, 0.5, 0.5, 0.75, 0.25])
+    assert by_norm["inv_sqrt_k"].weights == pytest.approx(by_norm["mean"].weights / 2**0.5)
+    assert len({str(judged.parts()) for judged in by_norm.values()}) == 3, "each is a set of its own"
+    said = capsys.readouterr().err
+    assert "their weights are read, and scaled in each class to the mean 1 (weights.norm=mean)" in said
+    find(folders(tmp_path / "plain"))
+    assert "no weights lie beside them: all weigh the same" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [2.0, 0.1])
+def test_equal_weights_are_the_set_without_weights(tmp_path: Path, value: float) -> None:
+    """So that what is trained on either is one, to the bit."""
+    plain, equal = (find(folders(tmp_path / "mine")), find(weighted(tmp_path / "w" / "mine", "csv", [value] * 6)))
+    assert plain.weights.tobytes() == equal.weights.tobytes() and (plain.weighed, equal.weighed) == (False, True)
 
 
 def imported(tmp_path: Path, mine: Path, **more: Any) -> tuple[ingest.JudgedFolder, runner.Outcome, Any]:
@@ -237,12 +286,12 @@ def imported(tmp_path: Path, mine: Path, **more: Any) -> tuple[ingest.JudgedFold
 class TestImport:
     def test_students_see_the_images_as_they_are(self, tmp_path: Path) -> None:
         """32 px images at source.image_size 32 are not touched; labels and weights go with them."""
-        _, outcome, stage = imported(tmp_path, weighted(tmp_path / "mine", "jsonl", [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]))
+        _, outcome, stage = imported(tmp_path, weighted(tmp_path / "mine", "jsonl", [0.5, 1.5, 0.0, 2.0, 1.25, 0.75]))
         assert outcome.manifest.rows == 6 and len(stage.keys) == 2
         source = settings(tmp_path / "mine").source
         images = syntheses(SetRef.of("mine", DistilledSet((outcome.sealed,))), source, SIZE).images
         assert images.labels.tolist() == [0, 0, 1, 1, 2, 2]
-        assert images.weights.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.5]
+        assert images.weights.tolist() == [0.5, 1.5, 0.0, 2.0, 1.25, 0.75]
         for n, pixels in enumerate(images.pixels):
             assert np.array_equal(pixels.permute(1, 2, 0), decode(image(*divmod(n, 2)), SIZE, 10**6))
 
@@ -260,7 +309,7 @@ class TestImport:
         assert not imported(tmp_path, mine)[1].reused and imported(tmp_path, mine)[1].reused
         (mine / "n01" / "0.png").write_bytes(image(2, 5))
         assert not imported(tmp_path, mine)[1].reused
-        assert not imported(tmp_path, weighted(tmp_path / "w" / "mine", "csv", [2.0] * 6))[1].reused
+        assert not imported(tmp_path, weighted(tmp_path / "w" / "mine", "csv", [2.0, 1.0] * 3))[1].reused
 
 
 def test_a_whole_run_judges_it_beside_the_baselines(tmp_path: Path, monkeypatch: Any) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from raydistill.errors import StageFailed
 from raydistill.report.data import FULL, RANDOM, ScoreRow
-from raydistill.results.numbers import label_robust, network_calls, of_sets
+from raydistill.results.numbers import finite, label_robust, network_calls, of_sets
 from raydistill.state import Results
 
 
@@ -25,6 +26,13 @@ def test_dd_rankings_score_needs_the_set_random_images_and_all_of_them() -> None
     assert scores["lrs/convnet"] == pytest.approx((math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1)), abs=1e-6)
     for lacking in range(3):
         assert label_robust(rows[:lacking] + rows[lacking + 1 :]) == {}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_json_cannot_hold_is_named_in_one_line(value: float) -> None:
+    with pytest.raises(StageFailed, match=r"^report: b is (nan|inf), and result\.json holds finite .*leave that out$"):
+        finite({"a": 1.0, "b": value})
+    assert finite({"a": 1.0}) == {"a": 1.0}
 
 
 def test_each_student_has_its_own() -> None:

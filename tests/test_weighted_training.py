@@ -14,10 +14,12 @@ from torch import Tensor
 from raydistill import registry
 from raydistill.config import ProtocolConfig
 from raydistill.errors import StageFailed
-from raydistill.evaluation.cutmix import Mix
+from raydistill.evaluation import train as training
+from raydistill.evaluation.cutmix import Mix, cutmix
 from raydistill.evaluation.drawing import in_proportion
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.recipe import Setting, describe, resolve, title
+from raydistill.evaluation.targets import loss
 from raydistill.evaluation.train import Student, batches, train_student
 
 UNEQUAL = torch.tensor([0.25, 1.75, 0.5, 1.5] * 4)
@@ -68,6 +70,32 @@ def test_loss_and_sampling_are_two_trainings() -> None:
 def test_cutmix_mixes_weights_as_it_mixes_images() -> None:
     mixed = Mix(torch.tensor([1, 0]), 0.75).of(torch.tensor([2.0, 4.0]))
     assert mixed.tolist() == [0.75 * 2 + 0.25 * 4, 0.75 * 4 + 0.25 * 2]
+
+
+def test_a_step_under_cutmix_has_the_loss_that_mixed_weights_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of images a and b with the share r of a: the mean of (r w_a + (1 - r) w_b) l, l being that of mixed labels."""
+    mixes, losses = [], []
+
+    def kept(*args: Any) -> Mix:
+        mixes.append(cutmix(*args))
+        return mixes[-1]
+
+    def watched(*args: Any) -> Tensor:
+        losses.append(loss(*args))
+        return losses[-1]
+
+    monkeypatch.setattr(training, "cutmix", kept)
+    monkeypatch.setattr(training, "loss", watched)
+    data = replace(images(16), weights=UNEQUAL)
+    short = recipe(visits=16, batch=16, evaluations=1, cutmix=1.0)
+    score, _ = train_student(Student("convnet", 8, 2, 0), short, data, images(8, seed=9), CPU)
+    (mix,), (each,) = mixes, [value.detach() for value in losses]
+    assert 0 < mix.share < 1 and not torch.equal(mix.partner, torch.arange(16))
+    (_, rows, _) = next(batches(16, short, 0))
+    w = UNEQUAL[torch.from_numpy(rows)]
+    mixed = mix.share * w + (1 - mix.share) * w[mix.partner]
+    assert score.loss == [(16, pytest.approx(float((mixed * each).mean()), abs=1e-5))]
+    assert abs(float((w * each).mean()) - score.loss[0][1]) > 1e-4, "those of the first images alone give another"
 
 
 class TestSampling:

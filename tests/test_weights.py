@@ -18,7 +18,15 @@ from raydistill.config import Config, WeightsConfig, load
 from raydistill.errors import BadInput, StageFailed
 from raydistill.exporters.base import open_product
 from raydistill.methods.resolve import resolve
-from raydistill.methods.weighting import MODES, NORMS, effective_sample_size, shared, weigh
+from raydistill.methods.weighting import (
+    MODES,
+    NORMS,
+    effective_sample_size,
+    in_norm,
+    sample_size_a_class,
+    shared,
+    weigh,
+)
 from raydistill.pipeline import job, unread
 from raydistill.pipeline.preflight import prepare
 from raydistill.results.numbers import metrics
@@ -67,6 +75,31 @@ class TestFormulas:
             assert set(weigh(np.array(masses), mode, "mean", 0.3)) == {1.0}
         assert set(weigh(np.array([1, 2, 3]), "uniform", "mean")) == {1.0}
 
+    def test_equal_masses_are_one_to_the_bit_where_losses_are_multiplied(self) -> None:
+        """Masses that slots share are fractions, whose mean may be off by a rounding of float64."""
+        for share in (1, 3, 7, 9, 11, 49):
+            for count in (1, 3, 10, 49, 50):
+                equal = weigh(np.full(count, 17 / share), "density", "mean").astype(np.float32)
+                assert set(equal.tolist()) == {1.0}
+
+    @pytest.mark.parametrize("norm", NORMS)
+    def test_weights_that_somebody_gave_are_brought_to_the_norm_class_by_class(self, norm: str) -> None:
+        given, labels = np.array([4.0, 0.2, 12.0, 0.3, 0.0]), np.array([0, 1, 0, 1, 1])
+        scaled = in_norm(given, labels, norm)
+        for index in (0, 1):
+            mine = scaled[labels == index]
+            total = {"mean": len(mine), "sum": 1, "inv_sqrt_k": len(mine) ** 0.5}[norm]
+            assert mine.sum() == pytest.approx(total) and mine[1] * given[labels == index][0] == pytest.approx(
+                mine[0] * given[labels == index][1]
+            )
+        assert np.array_equal(in_norm(scaled, labels, norm), scaled), "what has the norm keeps its bits"
+
+    @pytest.mark.parametrize("value", [0.1, 2.0, 1 / 3, 1e30, 1e-30])
+    @pytest.mark.parametrize("count", [3, 7, 10, 49])
+    def test_equal_ones_of_somebody_are_one_to_the_bit_whatever_they_are(self, value: float, count: int) -> None:
+        labels = np.arange(2 * count) % 2
+        assert set(in_norm(np.where(labels == 1, value, 5.0), labels, "mean")) == {1.0}
+
     @pytest.mark.parametrize("mass", [0.0, -1.0, np.nan, np.inf])
     @pytest.mark.parametrize("mode", MODES)
     def test_no_weight_comes_of_an_empty_cell(self, mode: str, mass: float) -> None:
@@ -75,6 +108,9 @@ class TestFormulas:
 
     def test_slots_that_share_a_prototype_share_its_mass(self) -> None:
         assert shared(np.array([6, 2, 9]), np.array([0, 1, 0])).tolist() == [3.0, 2.0, 3.0]
+
+    def test_the_effective_sample_size_of_a_set_is_the_mean_over_its_classes(self) -> None:
+        assert sample_size_a_class(np.array([1.0, 1.0, 1.0, 3.0]), np.array([0, 1, 0, 1])) == (2 + 1.6) / 2
 
     def test_effective_sample_size(self) -> None:
         assert effective_sample_size(np.full(7, 0.3)) == pytest.approx(7)
@@ -168,6 +204,8 @@ class TestSet:
         sizes = [effective_sample_size(w[c == i]) for i in (0, 1)]
         assert union.effective_sample_size == pytest.approx(np.mean(sizes))
         assert DistilledSet((part, part)).effective_sample_size is None
+        assert DistilledSet((part, part)).sample_size() == 6 and union.sample_size() == union.effective_sample_size
+        assert weighed.sample_size() == pytest.approx(weighed.effective_sample_size)
         assert union.read(["weight"])["weight"].to_pylist() == weights + [1.0] * 6
         assert union.read(["slot"])["slot"].to_pylist() == DistilledSet((part, part)).read(["slot"])["slot"].to_pylist()
 

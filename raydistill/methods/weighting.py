@@ -49,6 +49,27 @@ def shared(sizes: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
     return sizes[prototypes] / np.bincount(prototypes, minlength=len(sizes))[prototypes]
 
 
+def in_norm(weights: np.ndarray, labels: np.ndarray, norm: str) -> np.ndarray:
+    """Weights (N,) float64 that somebody gave, those of each class of labels (N,) brought to a norm of NORMS.
+
+    Equal ones of a class are the same to the bit whatever they were, and those that have the norm already keep their
+    bits. Every class must have a weight above 0.
+    """
+    weights, scaled = np.asarray(weights, np.float64), np.empty(len(weights))
+    for index in np.unique(labels):
+        rows = labels == index
+        theirs = weights[rows]
+        normed = NORMS[norm](theirs / theirs.max())
+        has_it = np.ptp(theirs) > 0 and np.allclose(theirs, normed, rtol=1e-6, atol=0)
+        scaled[rows] = theirs if has_it else normed
+    return scaled
+
+
 def effective_sample_size(weights: np.ndarray) -> float:
     """(sum w)^2 / sum w^2: how many images of equal weight vary as little as these; (K,) -> in [1, K]."""
     return float(np.square(weights.sum()) / np.square(weights).sum())
+
+
+def sample_size_a_class(weights: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of `effective_sample_size` over the classes of labels (N,), of weights (N,)."""
+    return float(np.mean([effective_sample_size(weights[labels == index]) for index in np.unique(labels)]))

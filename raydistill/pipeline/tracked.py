@@ -90,7 +90,7 @@ def results(tracker: Tracker, done: Results, reported: bool) -> None:
                 tracker.metrics({f"curve/{curves.student}/{line.name.replace(' ', '_')}": float(accuracy)}, int(visits))
     for name, distilled in done.syntheses.items():
         numbers = distilled.numbers()
-        tracker.metrics({f"nfe/{name}": numbers.nfe.mean, f"effective_sample_size/{name}": effective(distilled)})
+        tracker.metrics({f"nfe/{name}": numbers.nfe.mean, f"effective_sample_size/{name}": distilled.sample_size()})
         if distilled is main:
             for trace, steps in numbers.curves().items():
                 for step, spread in steps:
@@ -142,12 +142,6 @@ def grid(config: Config, distilled: DistilledSet) -> np.ndarray:
         image = decode(row["image"], side, config.source.max_pixels)
         pixels[row["class_index"], row["slot"], GAP:, GAP:] = image.repeat(scale, 0).repeat(scale, 1)
     return pixels.transpose(0, 2, 1, 3, 4).reshape(rows * cell, columns * cell, 3)
-
-
-def effective(distilled: DistilledSet) -> float:
-    """Kish's effective sample size of the weights: as many equal weights have the same variance."""
-    weights = np.concatenate([t["weight"].to_numpy() for t in distilled.tables(["weight"])]).astype(np.float64)
-    return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 def _first(table: pa.Table) -> pa.Array:

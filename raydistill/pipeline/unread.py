@@ -30,8 +30,10 @@ def check(p: Prepared, command_keys: Sequence[str]) -> None:
             )
         if section in guiding:
             continue
-        if key == "weights.norm" and p.config.weights.mode is None:
-            raise BadInput(f"{key}: no weights.mode is given, and {p.config.method} prescribes none; leave it out")
+        weighed = p.config.weights.mode is not None or (p.judged is not None and p.judged.weighed)
+        if key == "weights.norm" and not weighed:
+            lacks = "prescribes none" if p.judged is None else "has none beside its images"
+            raise BadInput(f"{key}: no weights.mode is given, and {p.config.method} {lacks}; leave it out")
         if section in ("teacher", "label") and not soft:
             raise BadInput(
                 f"{key}: evaluate.protocol.name={name} trains on hard labels and asks no teacher; leave it out, or "

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from raydistill.methods.weighting import effective_sample_size
+from raydistill.errors import StageFailed
+from raydistill.methods.weighting import sample_size_a_class
 from raydistill.metrics.ddranking import lrs
 from raydistill.report.data import FULL, RANDOM, Difference, ScoreRow
 from raydistill.results import costs, increments
@@ -58,7 +60,18 @@ def metrics(done: Results) -> dict[str, float]:
         flat["teacher/accuracy"] = done.teaching.accuracy
     for name, cost in sorted(costs.read(done.prepared.run.root).items()):
         flat[f"time/{name.replace(' ', '_')}_s"] = cost.seconds
-    return json.loads(json.dumps(flat))
+    return finite(json.loads(json.dumps(flat)))
+
+
+def finite(flat: dict[str, float]) -> dict[str, float]:
+    """The numbers as they are. Raises StageFailed for one that JSON cannot hold, by its name."""
+    for name, value in flat.items():
+        if not math.isfinite(value):
+            raise StageFailed(
+                f"report: {name} is {value}, and result.json holds finite numbers alone; mend what it is made of (a "
+                "metric, a student or weights of your own), or leave that out"
+            )
+    return flat
 
 
 def sample_size(done: Results, name: str) -> float | None:
@@ -69,8 +82,7 @@ def sample_size(done: Results, name: str) -> float | None:
         return distilled.effective_sample_size
     if np.ptp(judged.weights) == 0:
         return None
-    labels = judged.listing.labels
-    return float(np.mean([effective_sample_size(judged.weights[labels == c]) for c in np.unique(labels)]))
+    return sample_size_a_class(judged.weights, judged.listing.labels)
 
 
 def key_prefix(done: Results, name: str) -> str:

@@ -33,7 +33,7 @@ from raydistill.report.text import plural, spread
 from raydistill.report.verdict import verdicts
 from raydistill.results import cartography, costs, detail, increments, quantisation, trees
 from raydistill.results.judgement import judgement
-from raydistill.results.numbers import difference_numbers, metrics, of_sets, sample_size
+from raydistill.results.numbers import difference_numbers, finite, metrics, of_sets, sample_size
 from raydistill.results.outcomes import outcomes, written
 from raydistill.sources import carved
 from raydistill.sources.images import decode, png
@@ -72,7 +72,7 @@ def write(done: Results) -> None:
     done.computed |= renew(root, TRAININGS, written(trained), of_product)
     atoms, fall = quantisation.atom_distances(done), quantisation.curve(done)
     flat = metrics(done) | difference_numbers(judged.differences) | quantisation.numbers(done, atoms, fall)
-    flat |= cartography.numbers(done)
+    flat = finite(flat | cartography.numbers(done))
     faults.reach("report", "before_write", RESULT)
     done.computed |= renew(root, RESULT, canonical(flat).encode(), of_product)
     if not fresh(root, PAGE, stamp):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,12 +21,20 @@ from raydistill.store.location import Location
 
 TABLES = ("metadata.jsonl", "metadata.csv", "weights.csv")  # with the columns file_name and weight
 AHEAD = 2**13
+LARGEST = float(np.finfo(np.float32).max)  # losses are multiplied in float32
+WHERE = {
+    "imagefolder": "images under train/ are read from a table in train/ itself",
+    "parquet": "Parquet shards are read from their column weight",
+    "webdataset": 'shards are read from "weight" in their KEY.json',
+    "tensors": "tensors are read from weights*.pt, or from weights in the .npz",
+}
 
 
 def read_weights(source: SourceConfig, listing: Listing) -> np.ndarray | None:
-    """The weight of each image of a listing, (N,) float64; None if the images have none.
+    """The weight of each image of a listing, (N,) float64 within float32; None if the images have none.
 
-    Raises BadInput for an image without one among others with, and for one that is not a finite number of at least 0.
+    Raises BadInput for an image without one among others with, for one that is not a number of at least 0 that float32
+    can hold, and for a class whose weights are all 0.
     """
     root = Location.of(source.path or "")
     readers = {"imagefolder": _of_folder, "parquet": _of_parquet, "webdataset": _of_tars, "tensors": _of_tensors}
@@ -40,12 +47,32 @@ def read_weights(source: SourceConfig, listing: Listing) -> np.ndarray | None:
         if name not in values:
             raise BadInput(f"the image {name} has no weight, and others have; give it one or none to all")
         value = values[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
-            raise BadInput(f"the weight of {name} is {value!r}; weights are finite numbers of at least 0")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
+            raise BadInput(f"the weight of {name} is {value!r}; weights are numbers from 0 to {LARGEST:.3g}")
     weights = np.array([values[name] for name in ids], np.float64)
-    if not weights.any():
-        raise BadInput("all weights are 0, and nothing can be learned from that; leave them out or mend them")
+    sums = np.bincount(listing.labels, weights, minlength=len(listing.classes))
+    empty = np.flatnonzero((sums == 0) & (listing.counts > 0))
+    if len(empty):
+        which = "all weights" if not weights.any() else f"all weights of class {listing.classes[empty[0]].class_id!r}"
+        raise BadInput(f"{which} are 0, and nothing can be learned from that; leave them out or mend them")
     return weights
+
+
+def refuse_unread(folder: Location, source: SourceConfig, listing: Listing) -> None:
+    """Raises BadInput for a table of weights in a folder or its train/ that `read_weights` does not look at."""
+    read = (Location.of(source.path or "") / listing.split).uri if source.kind == "imagefolder" else None
+    for parent in (p for p in (folder, folder / "train") if p.uri != read):
+        for location in (parent / name for name in TABLES):
+            if _weighs(location):
+                raise BadInput(f"{location} has weights, and those of {WHERE[source.kind]}; put them there")
+
+
+def _weighs(location: Location) -> bool:
+    """Whether there is a table with weights; what cannot be read is none."""
+    try:
+        return location.size() is not None and any("weight" in row for row in _rows(location))
+    except BadInput:
+        return False
 
 
 def _of_folder(root: Location, split: str, ids: list[str]) -> dict[str, Any] | None:

@@ -68,7 +68,7 @@ class TrackedSweep:
         if distilled is not None:
             artifacts = self.prepared.run.artifacts
             child.dataset(pipeline_tracked.distilled_set(self.prepared, method, distilled, artifacts))
-            child.metrics({"effective_sample_size": pipeline_tracked.effective(distilled)})
+            child.metrics({"effective_sample_size": distilled.sample_size()})
             pipeline_tracked.images(child, self.prepared, method, distilled)
 
     def _training(self, key: str, outcome: TrainingOutcome, trial: Tracker) -> None:

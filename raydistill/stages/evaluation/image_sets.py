@@ -80,9 +80,9 @@ def load_images(blobs: Sequence[bytes], source: SourceConfig, size: int, crop: f
 
 
 def image_set(pixels: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> ImageSet:
-    """Raises StageFailed for a weight that is negative or not finite."""
+    """Raises StageFailed for a weight that is negative, or that float32, in which losses are, cannot hold."""
     weights = np.ones(len(labels)) if weights is None else weights
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    wrong = np.flatnonzero(~((weights >= 0) & (weights <= np.finfo(np.float32).max)))
     if len(wrong):
         raise StageFailed(f"evaluate: the weight of image {wrong[0]} of a set is {weights[wrong[0]]}; make it again")
     return ImageSet(

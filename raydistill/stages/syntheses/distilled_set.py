@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydistill import identity
-from raydistill.methods.weighting import effective_sample_size
+from raydistill.methods.weighting import sample_size_a_class
 from raydistill.stages.syntheses import numbers
 from raydistill.stages.syntheses.numbers import Numbers
 from raydistill.store import schemas
@@ -74,15 +74,19 @@ class DistilledSet:
             return None
         if len(self.weights) == 1 and self.weights[0] is not None:
             return self.weights[0].manifest.summary["effective_sample_size"]
+        return self.sample_size()
+
+    def sample_size(self) -> float:
+        """The same of any set, by the weights of its rows."""
         columns = ["class_index", "weight"]
         table = pa.concat_tables(
             [
                 (part if weights is None else weights).read(columns).cast(WEIGHED)
-                for part, weights in zip(self.parts, self.weights, strict=True)
+                for part, weights in zip_longest(self.parts, self.weights)
             ]
         )
         label, w = (table[name].to_numpy() for name in columns)
-        return float(np.mean([effective_sample_size(w[label == c]) for c in np.unique(label)]))
+        return sample_size_a_class(w, label)
 
     @property
     def rows(self) -> int:

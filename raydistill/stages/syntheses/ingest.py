@@ -22,6 +22,7 @@ from raydistill.errors import BadInput, BrokenImage, StageFailed, one_line
 from raydistill.exporters.marker import check_ours
 from raydistill.identity import digest
 from raydistill.methods.base import ClassView, Method, Slot
+from raydistill.methods.weighting import in_norm
 from raydistill.models import loaded
 from raydistill.models.device import placement
 from raydistill.models.vae import VaeSpec
@@ -33,7 +34,7 @@ from raydistill.sources.layout import CLASSES
 from raydistill.sources.order import ORDER, by_folder, numbered
 from raydistill.sources.tensors import is_tensors, whitened_levels
 from raydistill.sources.tree import hidden
-from raydistill.sources.weights import read_weights
+from raydistill.sources.weights import read_weights, refuse_unread
 from raydistill.stages.latents.encode import encode_all
 from raydistill.stages.runner import Stage
 from raydistill.stages.syntheses import normalised, numbers
@@ -45,6 +46,7 @@ from raydistill.store.location import Location, reason
 from raydistill.store.rundir import RunDir
 
 TRAIN = "train"
+MEANS = {"mean": "the mean 1", "sum": "the sum 1", "inv_sqrt_k": "the mean 1 / sqrt(images of the class)"}
 
 
 class JudgedMethod(Method):
@@ -59,7 +61,8 @@ class JudgedMethod(Method):
 
 @dataclass(frozen=True)
 class JudgedFolder:
-    """The folder's images: labels (N,) of `listing` index the training classes; weights (N,) float64.
+    """The folder's images: labels (N,) of `listing` index the training classes; weights (N,) float64 in the norm
+    `weights.norm`, which are ones if the folder has none (`weighed`).
 
     `levels`: of images that are whitened, what their darkest and brightest pixels stand for. `note`: what became of
     images that were normalised; empty of others.
@@ -71,6 +74,7 @@ class JudgedFolder:
     weights: np.ndarray
     levels: tuple[float, float] | None = None
     note: str = ""
+    weighed: bool = False
 
     @property
     def ipc(self) -> int:
@@ -92,7 +96,8 @@ def find(config: Config, classes: Sequence[ClassInfo]) -> JudgedFolder:
         source, note = normalised.settle(config, source, len(classes)) if source.kind == "tensors" else (source, "")
         images = _list(source)
         listing = _match(images, classes, _class_ids(folder, source, images.classes, classes))
-        weights = read_weights(source, listing)
+        refuse_unread(_root(folder), source, listing)
+        stored = read_weights(source, listing)
         levels = whitened_levels(source) if source.kind == "tensors" else None
         side = _one_size(source, listing)
         if levels is not None and not config.evaluate.protocol.zca:
@@ -103,8 +108,15 @@ def find(config: Config, classes: Sequence[ClassInfo]) -> JudgedFolder:
     say("images", f"{len(listing)} images of {side} in {of}, from {folder}")
     if note:
         say("images", note)
-    weights = np.ones(len(listing)) if weights is None else weights
-    return JudgedFolder(_name(folder), source, listing, weights, levels, note)
+    mode, norm = config.weights.mode, config.weights.norm
+    weights = np.ones(len(listing)) if stored is None else in_norm(stored, listing.labels, norm)
+    if stored is None:
+        say("images", "no weights lie beside them: all weigh the same")
+    elif mode is not None:
+        say("images", f"weights lie beside them, and weights.mode={mode} goes before")
+    else:
+        say("images", f"their weights are read, and scaled in each class to {MEANS[norm]} (weights.norm={norm})")
+    return JudgedFolder(_name(folder), source, listing, weights, levels, note, stored is not None)
 
 
 def _name(folder: str) -> str:

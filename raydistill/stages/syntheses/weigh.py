@@ -15,7 +15,7 @@ import pyarrow as pa
 from raydistill.config import Config
 from raydistill.declared import Aside, Keys, Since
 from raydistill.errors import StageFailed
-from raydistill.methods.weighting import MODES, effective_sample_size, shared, weigh
+from raydistill.methods.weighting import MODES, sample_size_a_class, shared, weigh
 from raydistill.stages.prototypes.selection import chosen
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
@@ -54,7 +54,7 @@ class WeighWork(StageWork):
         weights = np.concatenate(parts)
         table = slots.select(schemas.PLACE).append_column("weight", pa.array(weights))
         meta = {
-            "effective_sample_size": float(np.mean([effective_sample_size(w) for w in parts])),
+            "effective_sample_size": sample_size_a_class(weights, label),
             "as_before": bool(np.array_equal(weights, slots["weight"].to_numpy())),
         }
         return self.artifact.commit_table(key, table.cast(schemas.weights()), device="driver", meta=meta)
