@@ -150,7 +150,7 @@ def test_what_is_the_protocols_and_what_the_sets_is_said_in_one_line(columns: li
     summary = plain(by_protocol.text(columns)).splitlines()[-1]
     assert "A change of protocol moves a set by 14.0 to 22.0 points, 18.0 on average;" in summary
     assert "apart at most: 6.0 [5.8, 6.2] (`hard`: a − random), 2.0 [1.8, 2.2] (`fkd`: random − a)." in summary
-    assert "Of 1 pair of sets 1 are told apart under at least two protocols" in summary
+    assert "Of 1 pair of sets 1 are told apart over seeds under at least two protocols" in summary
     assert "the order turns in 1 of them: random and a" in summary
 
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from raydistill import registry
 from raydistill.config import EvaluateConfig, ProtocolConfig, build, load
 from raydistill.errors import BadInput
 from raydistill.evaluation.optimiser import optimiser, set_rate
 from raydistill.evaluation.recipe import Recipe, Setting, describe, resolve, students_of, title
+from raydistill.stages.evaluation.trainings import decay
 
 
 def recipe(ipc: int = 10, classes: int = 10, student: str = "convnet", **more: Any) -> Recipe:
@@ -279,3 +281,40 @@ class TestOptimiser:
         dimensions = [{p.dim() for p in group["params"]} for group in opt.param_groups]
         assert dimensions == [{2, 4}, {1}] and [g["weight_decay"] for g in opt.param_groups] == [0.01, 0]
         assert sum(len(g["params"]) for g in opt.param_groups) == len(list(self.net.parameters()))
+
+    def test_adamw_decays_neither_positions_nor_tokens_nor_tables_of_biases(self) -> None:
+        """A transformer's: not called weights, though they have two dimensions and more; `hard` decays them too."""
+        net = Transformer()
+        of_weights, others = (group["params"] for group in optimiser(net, recipe(name="fkd")).param_groups)
+        names = {id(p): name for name, p in net.named_parameters()}
+        assert [names[id(p)] for p in of_weights] == ["attention.in_proj_weight", "attention.out_proj.weight"]
+        several = {names[id(p)] for p in others if p.dim() > 1}
+        assert several == {"cls_token", "pos_embed", "relative_position_bias_table", "logit_scale"}
+        (everything,) = optimiser(net, recipe()).param_groups
+        assert len(everything["params"]) == len(names)
+
+    @pytest.mark.parametrize("student", registry.names("student"))
+    def test_of_our_students_everything_of_more_than_one_dimension_is_a_weight(self, student: str) -> None:
+        """So that their trainings are those of earlier versions, and keep their fingerprints."""
+        net = registry.get("student", student)(10, 32, 8)
+        of_weights, others = (group["params"] for group in optimiser(net, recipe(name="rded")).param_groups)
+        assert list(map(id, of_weights)) == [id(p) for p in net.parameters() if p.dim() > 1]
+        assert list(map(id, others)) == [id(p) for p in net.parameters() if p.dim() <= 1]
+
+    def test_only_a_training_of_a_network_that_may_have_more_is_another_by_what_is_decayed(self) -> None:
+        """A finished one that decayed a transformer's positions is not taken for one that did not."""
+        assert decay(recipe(name="rded", student="timm:vit_tiny"), "timm:vit_tiny") == ["weights"]
+        assert decay(recipe(name="fkd"), "of_another_package") == ["weights"]
+        assert decay(recipe(), "timm:vit_tiny") == decay(recipe(name="rd3"), "timm:vit_tiny") == []
+        assert all(decay(recipe(name="fkd", student=s), s) == [] for s in ("convnet_bn", "resnet18_bn"))
+
+
+class Transformer(nn.Module):
+    """The parameters of timm's ViT and Swin that are no weights, beside an attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token, self.pos_embed = nn.Parameter(torch.zeros(1, 1, 4)), nn.Parameter(torch.zeros(1, 5, 4))
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(9, 2))
+        self.logit_scale = nn.Parameter(torch.zeros(2, 1, 1))
+        self.attention, self.norm = nn.MultiheadAttention(4, 2), nn.LayerNorm(4)

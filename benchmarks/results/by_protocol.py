@@ -191,7 +191,7 @@ def _summary(columns: Sequence[Column], of_columns: Sequence[Pairs], spreads: Se
     order = f": {', '.join(f'{a} and {b}' for a, b in turned)}" if turned else ""
     return (
         f"A change of protocol moves a set by {least} to {most} points, {average} on average; under one protocol the "
-        f"sets lie so many points apart at most: {distances}. Of {all_pairs} of sets {twice} are told apart under at "
-        f"least two protocols, each taken alone, and the order turns in {len(turned)} of them{order}; after Holm it is "
-        f"{held} and {len(held_turned)}. The full data are not counted here."
+        f"sets lie so many points apart at most: {distances}. Of {all_pairs} of sets {twice} are told apart over seeds "
+        f"under at least two protocols, each taken alone, and the order turns in {len(turned)} of them{order}; after "
+        f"Holm it is {held} and {len(held_turned)}. The full data are not counted here."
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raydistill.evaluation.recipe import Recipe
 
@@ -14,14 +14,25 @@ BETAS = (0.9, 0.999)
 
 
 def optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with momentum, Adam, or AdamW whose weight decay leaves one-dimensional parameters alone."""
+    """SGD with momentum or Adam that decay everything, or AdamW that decays weights alone (`decayed`)."""
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
     if recipe.optimiser == "adam":
         return torch.optim.Adam(net.parameters(), recipe.lr, BETAS, weight_decay=recipe.weight_decay)
-    flat = [p for p in net.parameters() if p.dim() <= 1]
-    groups = [{"params": [p for p in net.parameters() if p.dim() > 1]}, {"params": flat, "weight_decay": 0.0}]
+    named = list(net.named_parameters())
+    groups = [
+        {"params": [p for name, p in named if decayed(name, p)]},
+        {"params": [p for name, p in named if not decayed(name, p)], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, recipe.lr, BETAS, weight_decay=recipe.weight_decay)
+
+
+def decayed(name: str, parameter: Tensor) -> bool:
+    """Whether the scripts of RDED and SRe2L decay a parameter: of more than one dimension, and "weight" in its name.
+
+    So no biases and scales of norms, and no positions, class tokens and tables of biases of transformers either.
+    """
+    return parameter.dim() > 1 and "weight" in name
 
 
 def _multistep(epoch: int, epochs: int) -> float:

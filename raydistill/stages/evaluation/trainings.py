@@ -39,7 +39,7 @@ class TrainingReads(StageWork):
     dtype: Annotated[str, Since("float32")]
     balanced: Annotated[bool, Since(False)]
     whitened_by: Annotated[list[Any] | None, Since(None)]  # the training images, and levels of a set that was before
-    code: Spread[list[Any]]  # registry.identity of student and protocol
+    code: Spread[list[Any]]  # registry.identity of student and protocol, and `decay`
 
 
 def recipe(config: Config, classes: int, student: str, parts: int = 1) -> Recipe:
@@ -89,10 +89,17 @@ def training(
         e.dtype,
         s.balanced,
         whitened_by(resolved, s, train),
-        registry.identity("student", student) + registry.identity("protocol", e.protocol.name),
+        registry.identity("student", student)
+        + registry.identity("protocol", e.protocol.name)
+        + decay(resolved, student),
     )
     scored = reads.within(run).artifact
     return Training(s, student, seed, resolved, scored, run.artifact("classifiers", scored.fingerprint))
+
+
+def decay(resolved: Recipe, student: str) -> list[str]:
+    """What AdamW decays, of a network that may have more to decay than weights; the students that ship have nothing."""
+    return ["weights"] if resolved.optimiser == "adamw" and student not in registry.shipped("student") else []
 
 
 def whitened_by(resolved: Recipe, s: SetRef, train: Listing | None) -> list[Any] | None:
