@@ -41,6 +41,8 @@ def test_it_names_every_stage_with_its_amount_and_writes_nothing(
     assert list(rows) == ["encode", "cluster", "sample mgd3", "sample random", "evaluate"]
     assert rows["sample mgd3"] == "30 images, each in 9 steps of the generator" and rows["sample random"] == "30 images"
     assert rows["evaluate"] == "2 sets x 2 trainings" and list(planned(capsys, "encode", "ipc=3")) == ["encode"]
+    rows = planned(capsys, "distill", *words, "evaluate.full=true", "evaluate.full_epochs=30")
+    assert rows["evaluate"] == "2 sets x 2 trainings and on all images, also for 30 epochs"
     assert not list(tmp_path.iterdir())
 
 

@@ -67,6 +67,7 @@ class TestARun:
         assert "difference/mgd3/random/convnet/mean" in flat
         assert not any(key.endswith("std") for key in flat if key.startswith("accuracy/")), "one seed has no spread"
         assert flat["network_calls"] == 3
+        assert flat["images/bytes"] > 0 and flat["metrics/random/images/bytes"] > 0 == flat["labels/bytes"]
         assert {"time/encode_s", "time/sample_mgd3_s", "time/evaluate_s"} <= set(flat)
         page = (reference[0] / "report.html").read_text()
         links = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page) + re.findall(r"url\(([^)]*)", page)

@@ -17,7 +17,7 @@ from raydistill.cli import _long
 from raydistill.evaluation import train as training
 from raydistill.evaluation.drawing import even_chances
 from raydistill.evaluation.train import batches
-from raydistill.report.data import FULL, FULL_BALANCED
+from raydistill.report.scores import FULL, FULL_BALANCED
 from raydistill.results.outcomes import read
 from raydistill.sources.base import ClassInfo, Listing
 from raydistill.stages.evaluation.image_sets import SetRef

@@ -15,8 +15,6 @@ from PIL import Image
 
 from raydistill.report import page, plots, text
 from raydistill.report.data import (
-    FULL,
-    RANDOM,
     ClassPanel,
     Difference,
     Judgement,
@@ -24,11 +22,11 @@ from raydistill.report.data import (
     PanelImage,
     Projection,
     ReportData,
-    ScoreRow,
     StageCost,
 )
 from raydistill.report.page import render
 from raydistill.report.projection import project
+from raydistill.report.scores import FULL, RANDOM, ScoreRow
 
 NAUGHTY = '<b>&"/, {{ 7*7 }}'
 VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -15,7 +15,7 @@ import yaml
 from raydistill.config import load
 from raydistill.evaluation.score import packed
 from raydistill.methods.resolve import resolve
-from raydistill.report.data import FULL
+from raydistill.report.scores import FULL
 from raydistill.tune import cells
 from raydistill.tune.cells import Cell, Row
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raydistill.errors import StageFailed
-from raydistill.report.data import FULL, RANDOM, ScoreRow
+from raydistill.report.scores import FULL, RANDOM, ScoreRow
 from raydistill.results.numbers import finite, label_robust, network_calls, of_sets
 from raydistill.state import Results
 

@@ -14,7 +14,7 @@ import pytest
 import table
 
 from raydistill.errors import StageFailed
-from raydistill.report.data import FULL
+from raydistill.report.scores import FULL
 from raydistill.results import increments
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.state import Results

@@ -10,9 +10,10 @@ from grids import compared
 from test_report import Reader, between, judged, report, scores
 
 from raydistill.report import plots, wording
-from raydistill.report.data import RANDOM, Curves, Difference, ScoreRow
+from raydistill.report.data import Curves, Difference
 from raydistill.report.line import Line
 from raydistill.report.page import render
+from raydistill.report.scores import RANDOM, ScoreRow
 from raydistill.report.verdict import guessing_error, verdicts
 from raydistill.results import differences, reporting
 from raydistill.tune.outcomes import outcomes

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raydistill.report import wording
-from raydistill.report.data import Measure
+from raydistill.report.scores import Measure
 from raydistill.report.text import percent
 from raydistill.results import over_images
 from raydistill.results import statistics as st

@@ -53,7 +53,7 @@ from grids import (
 from intervals import accuracy, compared_by, over_classes
 
 from raydistill import registry
-from raydistill.report.data import FULL
+from raydistill.report.scores import FULL
 from raydistill.report.text import plural
 from raydistill.results.pairing import TrainingOutcome
 from raydistill.tune.cells import TO_THE_END, Row

@@ -86,7 +86,8 @@ class EvaluateConfig(Section):
     baselines: Annotated[list[str], Field(description="methods evaluated beside, at the same IPC")] = ["random"]
     full: Annotated[bool, Field(description="also train on the whole training split: the bound")] = False
     full_epochs: Annotated[
-        int | None, Field(ge=1, description="epochs of the bound; null = as many image visits as the distilled set")
+        int | None,
+        Field(ge=1, description="also train the bound for so many epochs, beside as many image visits as the sets"),
     ] = None
     redundancy_parts: Annotated[
         int | None,

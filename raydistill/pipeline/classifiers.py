@@ -31,7 +31,7 @@ def train_classifier(config: Config, student: str, seed: int, epochs: int | None
     run = RunDir(config.run_dir or "", config.artifact_dir)
     check(config, run, student)
     splits = open_splits(config.source)
-    everything = SetRef.full(splits.train)
+    everything = SetRef.full(splits.train, e.full_epochs)
     planned = classifiers.planned(config, run, everything, splits, student, seed)
     if not joins(config.ray) and trainings.unfinished(classifiers.keeping(config), run, [planned]):
         check_room(of_students(e), local_room(config.ray))

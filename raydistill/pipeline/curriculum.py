@@ -106,7 +106,8 @@ def reference(steps: Steps, growth: Growth) -> ClassifierSpec:
 
 def reference_lesson(steps: Steps, growth: Growth) -> Lesson:
     how, config = growth.how, of_reference(growth)
-    return Lesson(config, SetRef.full(steps.prepared.splits.train), how.student, how.training_seed)
+    real = SetRef.full(steps.prepared.splits.train, how.reference_epochs)
+    return Lesson(config, real, how.student, how.training_seed)
 
 
 def of_current(v: Variant, increments: int) -> Config:
@@ -118,8 +119,7 @@ def of_current(v: Variant, increments: int) -> Config:
 
 def of_reference(growth: Growth) -> Config:
     """By which the reference is trained."""
-    e = growth.next.config.evaluate.model_copy(update={"full_epochs": growth.how.reference_epochs})
-    return of_student(growth.next.config.model_copy(update={"evaluate": e}), growth.how)
+    return of_student(growth.next.config, growth.how)
 
 
 def of_student(config: Config, how: Curriculum) -> Config:

@@ -93,6 +93,8 @@ def expected(p: Prepared, until: Until) -> Iterator[tuple[str, str, str]]:
         of = len(generated(p)) + (p.judged is not None)
         fits = len(list(students_of(config.evaluate))) * config.evaluate.seeds * draws
         full = " and on all images" if config.evaluate.full else ""
+        if full and config.evaluate.full_epochs is not None:
+            full += f", also for {plural(config.evaluate.full_epochs, 'epoch')}"
         yield "evaluate", "evaluate", f"{plural(of, 'set')} x {plural(fits, 'training')}{full}"
 
 

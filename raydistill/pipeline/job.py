@@ -21,7 +21,9 @@ from raydistill.pipeline.heard import heard
 from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps, nodes_of
 from raydistill.progress import say
+from raydistill.report.scores import TO_THE_END
 from raydistill.results import costs
+from raydistill.sources.base import Listing
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.latents import encode
 from raydistill.stages.renew import renew
@@ -153,7 +155,7 @@ def judge(steps: Steps, done: Results) -> None:
 
 def sets(done: Results) -> list[SetRef]:
     """The training sets that are compared: the run's own, its baselines, those of further generation seeds, and the
-    whole split if asked for, of uneven classes also in balanced batches."""
+    whole split if asked for."""
     p, train = done.prepared, done.prepared.splits.train
     judged = p.judged.name if p.judged else None
     refs = [SetRef.of(name, distilled) for name, distilled in done.syntheses.items() if name != judged]
@@ -164,9 +166,19 @@ def sets(done: Results) -> list[SetRef]:
         for draw, syntheses in done.further.items()
         for name, distilled in syntheses.items()
     ]
-    if not p.config.evaluate.full:
-        return refs
-    return [*refs, SetRef.full(train), *([SetRef.full(train, balanced=True)] if train.uneven else [])]
+    return [*refs, *whole(p.config, train)]
+
+
+def whole(config: Config, train: Listing) -> list[SetRef]:
+    """The whole split as it bounds what a set can teach, if asked for: in as many visits as the sets, for
+    `evaluate.full_epochs` as well, and of uneven classes in balanced batches, as long as that."""
+    e = config.evaluate
+    if not e.full:
+        return []
+    bounds = [SetRef.full(train)]
+    if e.full_epochs is not None:
+        bounds.append(replace(SetRef.full(train, e.full_epochs), name=TO_THE_END))
+    return [*bounds, *([SetRef.full(train, e.full_epochs, balanced=True)] if train.uneven else [])]
 
 
 def prove_nodes(p: Prepared, nodes: Nodes) -> None:

@@ -125,9 +125,18 @@ def trained(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterat
     slots = facts.images.classes * config.ipc
     for student, recipe in recipes(config, facts):
         yield student, recipe, slots, sets * e.seeds
-        if e.full:
-            visits = recipe.visits if e.full_epochs is None else e.full_epochs * facts.images.train
-            yield student, replace(recipe, visits=visits), facts.images.train, e.seeds
+        for epochs in bounds(config, facts):
+            visits = recipe.visits if epochs is None else epochs * facts.images.train
+            yield student, replace(recipe, visits=visits), facts.images.train, e.seeds * config.seeds.generation
     if e.redundancy_parts:
         for student, recipe in recipes(config, facts, e.redundancy_parts):
             yield student, recipe, slots // e.redundancy_parts, len(variants) * e.redundancy_parts * e.seeds
+
+
+def bounds(config: Config, facts: Facts) -> list[int | None]:
+    """How long all images are trained on, as pipeline/job.py has it: in epochs, None for the visits of the sets."""
+    e, splits = config.evaluate, facts.images.splits
+    if not e.full:
+        return []
+    uneven = splits is not None and splits.train.uneven
+    return [None, *([] if e.full_epochs is None else [e.full_epochs]), *([e.full_epochs] if uneven else [])]

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
-from raydistill.report.data import CallChart, CallPoint, Measure
+from raydistill.report.data import CallChart, CallPoint
 from raydistill.report.lines import nice
+from raydistill.report.scores import Measure
 from raydistill.report.text import number, percent
 
 CALLS = "network_calls"

@@ -9,9 +9,10 @@ from typing import Any
 
 from raydistill.report import calls, text, wording
 from raydistill.report.contents import with_contents
-from raydistill.report.data import Curves, Difference, Judgement, Measure, ScoreRow
+from raydistill.report.data import Curves, Difference, Judgement
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.page import IMAGE_BUDGET, environment, learning
+from raydistill.report.scores import Measure, ScoreRow
 from raydistill.report.verdict import best
 
 MAX_CLASSES = 20

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -13,13 +11,8 @@ from raydistill.report.cartography import DataMap
 from raydistill.report.increments import ChoiceRow, GrowthRow, PartMatrix
 from raydistill.report.line import Line
 from raydistill.report.metric import MetricRow
+from raydistill.report.scores import Measure, ScoreRow
 from raydistill.report.trees import ClassTree
-
-RANDOM = "random"
-FULL = "full data"
-FULL_BALANCED = "full data, classes alike"  # in batches that draw all classes equally often
-BOUNDS = (FULL, FULL_BALANCED)  # what no distilled set is measured among
-Measure = Literal["top-1", "balanced"]
 
 
 @dataclass(frozen=True)
@@ -77,42 +70,6 @@ class StageCost:
     def rate(self) -> float | None:
         """Units a second; None where it would mean nothing."""
         return self.units / self.seconds if self.seconds > 0 and self.units > 0 and not self.reused else None
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """Accuracy of one student trained on one set, fractions 0..1, over `seeds` trainings, equally many on each draw.
-
-    Mean and std are over generation seeds where there are several `generations`, otherwise over trainings.
-
-    `set` is a method's name, "random" (RANDOM) or "full data" (FULL); `main` marks the distilled set of this report.
-    A single training has no spread: its std are None. `balanced` is the mean over classes, at the end of training.
-    """
-
-    set: str
-    student: str
-    seeds: int
-    last_mean: float
-    last_std: float | None
-    best_mean: float
-    best_std: float | None
-    images: int
-    main: bool
-    balanced_mean: float = math.nan
-    balanced_std: float | None = None
-    generations: int = 1
-
-    @property
-    def units(self) -> int:
-        """What mean and std are over."""
-        return self.generations if self.generations > 1 else self.seeds
-
-    def value(self, measure: Measure) -> float:
-        """The mean at the end of training, a fraction."""
-        return self.balanced_mean if measure == "balanced" else self.last_mean
-
-    def std(self, measure: Measure) -> float | None:
-        return self.balanced_std if measure == "balanced" else self.last_std
 
 
 @dataclass(frozen=True)

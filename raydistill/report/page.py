@@ -13,19 +13,10 @@ from raydistill.evaluation.cartography import HARD, INFORMATIVE
 from raydistill.progress import noun
 from raydistill.report import atoms, calls, cartography, classes, increments, lines, plots, text, trees, wording
 from raydistill.report.contents import with_contents
-from raydistill.report.data import (
-    BOUNDS,
-    ClassPanel,
-    Curves,
-    GuidanceTrace,
-    Judgement,
-    PanelImage,
-    ReportData,
-    ScoreRow,
-    StageCost,
-)
+from raydistill.report.data import ClassPanel, Curves, GuidanceTrace, Judgement, PanelImage, ReportData, StageCost
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.increments import ChoiceRow
+from raydistill.report.scores import BOUNDS, ScoreRow
 from raydistill.report.verdict import verdicts
 
 MAX_PANELS = 50
@@ -104,6 +95,10 @@ def render(data: ReportData) -> str:
             verdicts=verdicts(judged),
             students=_by_student(judged.scores),
             highest=_highest(judged),
+            bounds=BOUNDS,
+            length=wording.length,
+            storage=wording.storage,
+            labelled=any(s.stored and s.stored[1] for s in judged.scores),
             bounded=any(s.set in BOUNDS for s in judged.scores),
             measure=judged.measure,
             chance=judged.chance_of(judged.measure),

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from raydistill.report.data import BOUNDS, Measure, PanelImage, Projection, ScoreRow
+from raydistill.report.data import PanelImage, Projection
 from raydistill.report.projection import spread as evenly
+from raydistill.report.scores import BOUNDS, Measure, ScoreRow
 from raydistill.report.text import percent, spread
 
 MAX_POINTS = 500

@@ -10,7 +10,8 @@ from typing import Literal
 from scipy import stats
 
 from raydistill.report import wording
-from raydistill.report.data import BOUNDS, RANDOM, Difference, Judgement, Measure, ScoreRow
+from raydistill.report.data import Difference, Judgement
+from raydistill.report.scores import BOUNDS, FULL_BALANCED, RANDOM, Measure, ScoreRow
 from raydistill.report.text import count, percent, plural, spread
 
 Tone = Literal["better", "same", "worse", "open"]
@@ -62,7 +63,7 @@ def _verdict(main: ScoreRow, judged: Judgement) -> Verdict:
         equal = "at equal IPC" if rand.images == main.images else f"({count(rand.images)} of them)"
         detail.append(f"Random real images {equal} give {_value(rand, judged)}.")
     if bounds:
-        detail.append(f"The full data give {_bounds(bounds, judged)}{_kept(main, bounds, judged.measure)}.")
+        detail.append(f"The full data give {_bounds(bounds, judged)}.{_kept(main, bounds, judged.measure)}")
     detail.append(_against_chance(main, judged))
     return Verdict(main.student, tone, claim, _best(main, judged), " ".join(filter(None, detail)))
 
@@ -150,15 +151,19 @@ def guessing_error(judged: Judgement) -> float:
 
 
 def _bounds(bounds: Sequence[ScoreRow], judged: Judgement) -> str:
-    return " and, drawn evenly from the classes, ".join(_value(b, judged) for b in bounds)
+    """Each with its length."""
+    how = {FULL_BALANCED: "drawn evenly from the classes, "}
+    said = [" ".join(filter(None, (how.get(b.set, "") + _value(b, judged), wording.length(b)))) for b in bounds]
+    return "; ".join(said)
 
 
 def _kept(main: ScoreRow, bounds: Sequence[ScoreRow], measure: Measure) -> str:
-    """Of the better bound."""
+    """Of the best bound."""
     mine, all_of_it = main.value(measure), max(b.value(measure) for b in bounds)
     if not (all_of_it > 0 and math.isfinite(mine)):
         return ""
-    return f", of which the distilled set keeps {100 * mine / all_of_it:.0f} %"
+    of_it = "that" if len(bounds) == 1 else "the best of these"
+    return f" The distilled set keeps {100 * mine / all_of_it:.0f} % of {of_it}."
 
 
 def _value(score: ScoreRow, judged: Judgement) -> str:

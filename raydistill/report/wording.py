@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raydistill.report.data import Difference
-from raydistill.report.text import count, percent, plural
+from raydistill.report.scores import ScoreRow
+from raydistill.report.text import count, number, percent, plural
 
 OPEN = "cannot be told apart"
 ALIKE = "all pairs alike, so no spread was seen"
@@ -75,6 +76,23 @@ def needed_in_short(d: Difference) -> str:
     if d.needed is None:
         return "–"
     return f"{count(d.needed)} here" if d.needed_tested is None else count(d.needed_tested)
+
+
+def length(score: ScoreRow) -> str:
+    """'in 4,000 image visits, 2.97 epochs' of a training; empty where it is not known."""
+    if not score.visits or not score.images:
+        return ""
+    epochs = score.visits / score.images
+    return f"in {count(score.visits)} image visits, {number(epochs)} epoch{'' if epochs == 1 else 's'}"
+
+
+def storage(score: ScoreRow) -> str:
+    """'1,234' kB of images, '1,234 + 500' with the soft labels that are stored beside them; a dash for what is not
+    known."""
+    if score.stored is None:
+        return "–"
+    images, labels = score.stored
+    return " + ".join(number(n / 1000) for n in (images, *([labels] if labels else [])))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raydistill.report.data import Judgement, Measure
+from raydistill.report.data import Judgement
+from raydistill.report.scores import Measure
 from raydistill.results import differences
 from raydistill.results.numbers import score_rows
 from raydistill.results.pairing import TrainingOutcome

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from raydistill.errors import StageFailed
 from raydistill.methods.weighting import sample_size_a_class
 from raydistill.metrics.ddranking import lrs
-from raydistill.report.data import FULL, RANDOM, Difference, ScoreRow
+from raydistill.report.data import Difference
+from raydistill.report.scores import FULL, RANDOM, TO_THE_END, ScoreRow
 from raydistill.results import costs, increments
 from raydistill.stages.evaluation import measure
-from raydistill.stages.evaluation.trainer import body, score
+from raydistill.stages.evaluation.trainer import Training, body, score
 from raydistill.state import Results
+
+STORED = ("images", "labels")  # of which a set takes bytes
 
 
 def metrics(done: Results) -> dict[str, float]:
@@ -91,14 +95,16 @@ def key_prefix(done: Results, name: str) -> str:
 
 
 def label_robust(rows: Sequence[ScoreRow]) -> dict[str, float]:
-    """hlr, ior and lrs of DD-Ranking (docs/metrics.md) for students trained on the set, random images and all of them.
+    """hlr, ior and lrs of DD-Ranking (docs/metrics.md) for students trained on the set, random images and all of them,
+    to the end where that was done.
 
     Under hard labels, where a set's own labels are hard ones: the two accuracies of the set are one.
     """
     last = {(s.student, "main" if s.main else s.set): s.last_mean for s in rows}
     flat: dict[str, float] = {}
     for student in dict.fromkeys(s.student for s in rows):
-        main, random, full = (last.get((student, name)) for name in ("main", RANDOM, FULL))
+        main, random = (last.get((student, name)) for name in ("main", RANDOM))
+        full = last.get((student, TO_THE_END), last.get((student, FULL)))
         if main is not None and random is not None and full is not None:
             flat |= {f"{name}/{student}": round(v, 6) for name, v in lrs(full, main, main, random).items()}
     return flat
@@ -136,9 +142,13 @@ def of_sets(done: Results, flat: Mapping[str, float]) -> list[tuple[str, str, bo
 
 
 def storage(done: Results) -> dict[str, float]:
-    """images/bytes and labels/bytes of the run's own set: its encoded images, and the soft labels stored with them."""
-    result = next((b for t in done.trainings if t.set.name == done.prepared.config.method and (b := body(t))), None)
-    return {} if result is None else {f"{kind}/bytes": size for kind, size in result["bytes"].items()}
+    """images/bytes and labels/bytes of the run's own set, metrics/SET/images/bytes of others: encoded images, and the
+    soft labels stored with them; of the set of the run's own seed."""
+    flat: dict[str, float] = {}
+    for s in score_rows(done):
+        if s.stored is not None:
+            flat |= {f"{key_prefix(done, s.set)}{kind}/bytes": n for kind, n in zip(STORED, s.stored, strict=True)}
+    return flat
 
 
 def difference_numbers(differences: Sequence[Difference]) -> dict[str, float]:
@@ -155,20 +165,28 @@ def difference_numbers(differences: Sequence[Difference]) -> dict[str, float]:
 def score_rows(done: Results) -> list[ScoreRow]:
     """One row a set and student: the last, best and balanced accuracy, over the draws of the set and its trainings."""
     rows: dict[tuple[str, str], dict[str, list[tuple[float, float, float]]]] = {}
-    images: dict[str, int] = {}
+    first: dict[tuple[str, str], Training] = {}
     for t in done.trainings:
         result = score(t)
         if result is not None:
             draws = rows.setdefault((t.set.name, t.student), {})  # seeds that made the same images are one draw
             draws.setdefault(t.set.digest, []).append((result.last, result.best, result.balanced))
-            images[t.set.name] = t.set.images
+            first.setdefault((t.set.name, t.student), t)
     scores = []
     for (name, student), draws in rows.items():
         units = [np.mean(v, axis=0) for v in draws.values()] if len(draws) > 1 else next(iter(draws.values()))
         last, best, balanced = (_mean_std(np.array(values)) for values in zip(*units, strict=True))
         main, count = name == done.prepared.config.method, sum(map(len, draws.values()))
-        scores.append(ScoreRow(name, student, count, *last, *best, images[name], main, *balanced, len(draws)))
+        of = first[name, student]
+        row = ScoreRow(name, student, count, *last, *best, of.set.images, main, *balanced, len(draws))
+        scores.append(replace(row, visits=of.recipe.visits, stored=_stored(of)))
     return scores
+
+
+def _stored(t: Training) -> tuple[int, int] | None:
+    """Bytes of the images, and of the soft labels that are stored with them."""
+    images, labels = ((body(t) or {}).get("bytes", {}).get(kind) for kind in STORED)
+    return None if images is None or labels is None else (images, labels)
 
 
 def _mean_std(values: np.ndarray) -> tuple[float, float | None]:

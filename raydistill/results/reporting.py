@@ -15,20 +15,13 @@ from raydistill.evaluation.recipe import describe, students_of
 from raydistill.identity import canonical, digest, fingerprint
 from raydistill.metrics.own_class import warning
 from raydistill.progress import say
+from raydistill.report import wording
 from raydistill.report.atoms import AtomDistances
 from raydistill.report.calls import charts
-from raydistill.report.data import (
-    ClassPanel,
-    Judgement,
-    MetricRow,
-    PanelImage,
-    Projection,
-    ReportData,
-    ScoreRow,
-    StageCost,
-)
+from raydistill.report.data import ClassPanel, Judgement, MetricRow, PanelImage, Projection, ReportData, StageCost
 from raydistill.report.page import MAX_PANELS, render
 from raydistill.report.projection import nearest, project
+from raydistill.report.scores import BOUNDS, ScoreRow
 from raydistill.report.text import plural, spread
 from raydistill.report.verdict import verdicts
 from raydistill.results import cartography, costs, detail, increments, quantisation, trees
@@ -104,6 +97,11 @@ def over(r: ScoreRow) -> str:
     return plural(r.seeds, "seed") if r.generations < 2 else f"{r.generations} generation seeds, {r.seeds} trainings"
 
 
+def long(r: ScoreRow) -> str:
+    """How long a bound was trained; sets say it in their protocol."""
+    return f", {length}" if r.set in BOUNDS and (length := wording.length(r)) else ""
+
+
 def table(judged: Judgement) -> None:
     """The accuracies and what they say, on standard error."""
     for r in judged.scores:
@@ -111,7 +109,7 @@ def table(judged: Judgement) -> None:
             "accuracy",
             f"{r.student:<10} on {r.set:<12} {r.images:>6} images: {spread(r.last_mean, r.last_std):>11} % "
             f"({spread(r.balanced_mean, r.balanced_std)} a class, best over the training "
-            f"{spread(r.best_mean, r.best_std)}; {over(r)})",
+            f"{spread(r.best_mean, r.best_std)}; {over(r)}{long(r)})",
         )
     for v in verdicts(judged):
         for claim in v.claims:

@@ -13,9 +13,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from raydistill.report.data import FULL
+from raydistill.report.scores import FULL, TO_THE_END
 
-TO_THE_END = f"{FULL}, to the end"  # as many epochs as it gains from, not as many visits as the distilled sets
 WHOLE = (FULL, TO_THE_END)  # rows that train on all images and sample nothing
 DIVERGED = "diverged"  # the key of a cell without numbers: why
 

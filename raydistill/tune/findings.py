@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from raydistill.report.data import Measure
+from raydistill.report.scores import Measure
 from raydistill.tune import objectives
 from raydistill.tune.drawing import Candidate
 from raydistill.tune.trials import Measurement

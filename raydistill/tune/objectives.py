@@ -10,7 +10,7 @@ import numpy as np
 
 from raydistill.config import Config
 from raydistill.errors import BadInput
-from raydistill.report.data import Measure
+from raydistill.report.scores import Measure
 from raydistill.results import statistics as st
 from raydistill.results.pairing import TrainingOutcome
 from raydistill.stages.evaluation import measure as measuring

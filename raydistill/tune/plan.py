@@ -9,7 +9,7 @@ from typing import Any
 from raydistill.config import Config, TuneConfig, changed
 from raydistill.config.text import write
 from raydistill.errors import BadInput
-from raydistill.report.data import Measure
+from raydistill.report.scores import Measure
 from raydistill.results import judgement
 from raydistill.state import Prepared
 from raydistill.tune.objectives import SECONDS

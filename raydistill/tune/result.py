@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from raydistill.report.data import Measure
+from raydistill.report.scores import Measure
 from raydistill.tune import objectives, verdict
 from raydistill.tune.findings import Findings, TrialRow
 from raydistill.tune.importance import importance

@@ -109,7 +109,7 @@ def sample(cell: Cell, p: Prepared) -> Sampled:
     """A cell with the set that it trains on. Raises StageFailed."""
     if cell.row.name in WHOLE:
         job.start_run(p)
-        return Sampled(cell, Results(p), SetRef.full(p.splits.train))
+        return Sampled(cell, Results(p), SetRef.full(p.splits.train, p.config.evaluate.full_epochs))
     done = job.run(p, "sample")
     return Sampled(cell, done, SetRef.of(p.config.method, done.syntheses[p.config.method]))
 

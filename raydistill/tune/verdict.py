@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raydistill.report.data import Measure
+from raydistill.report.scores import Measure
 from raydistill.results import over_images
 from raydistill.results import statistics as st
 from raydistill.tune.objectives import by_seed

@@ -13,7 +13,7 @@ from raydistill.config import SourceConfig
 from raydistill.errors import BrokenImage, StageFailed
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.zca import Whitening, from_levels
-from raydistill.report.data import FULL, FULL_BALANCED
+from raydistill.report.scores import FULL, FULL_BALANCED
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
 from raydistill.stages.syntheses.distilled_set import DistilledSet
@@ -26,6 +26,7 @@ class SetRef:
     `redundancy_part` (i, S): only part i of the S into which it is split (metrics.redundancy). `draw` counts the
     generation seeds from the run's own, 0; None for a set that all of them share. `balanced`: batches draw all classes
     equally often. `levels`: of a set that is whitened already, what its darkest and brightest pixels stand for.
+    `epochs`: how long all training images are trained on; None is as many image visits as the distilled sets.
     """
 
     name: str
@@ -36,6 +37,7 @@ class SetRef:
     draw: int | None = 0
     balanced: bool = False
     levels: tuple[float, float] | None = None
+    epochs: int | None = None
 
     @classmethod
     def of(
@@ -44,9 +46,9 @@ class SetRef:
         return cls(name, distilled.digest, distilled.rows, distilled, draw=draw, levels=levels)
 
     @classmethod
-    def full(cls, train: Listing, balanced: bool = False) -> SetRef:
+    def full(cls, train: Listing, epochs: int | None = None, balanced: bool = False) -> SetRef:
         name = FULL_BALANCED if balanced else FULL
-        return cls(name, train.digest, len(train), None, draw=None, balanced=balanced)
+        return cls(name, train.digest, len(train), None, draw=None, balanced=balanced, epochs=epochs)
 
     @property
     def images_digest(self) -> str:

@@ -72,8 +72,8 @@ def training(
     """One student of one seed on one set, by the recipe of the configuration. `train` is needed where that whitens."""
     e = config.evaluate
     resolved = recipe(config, len(test.classes), student, s.redundancy_part[1] if s.redundancy_part else 1)
-    if s.distilled is None and e.full_epochs is not None:
-        resolved = replace(resolved, visits=e.full_epochs * s.images)
+    if s.epochs is not None:
+        resolved = replace(resolved, visits=s.epochs * s.images)
     stored = teaching.stored.get(s.images_digest) if teaching else None
     reads = TrainingReads(
         resolved,

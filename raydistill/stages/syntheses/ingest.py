@@ -27,7 +27,7 @@ from raydistill.models import loaded
 from raydistill.models.device import placement
 from raydistill.models.vae import VaeSpec
 from raydistill.progress import say
-from raydistill.report.data import FULL
+from raydistill.report.scores import BOUNDS
 from raydistill.sources.base import ClassInfo, Listing, open_source, unique_names
 from raydistill.sources.images import FORMATS, decode
 from raydistill.sources.layout import CLASSES
@@ -122,7 +122,7 @@ def find(config: Config, classes: Sequence[ClassInfo]) -> JudgedFolder:
 def _name(folder: str) -> str:
     """The folder's name, told apart from the sets that it is compared with."""
     name = folder.rstrip("/").rpartition("/")[2]
-    return f"{name} (images)" if name in (*registry.names("method"), FULL) else name
+    return f"{name} (images)" if name in (*registry.names("method"), *BOUNDS) else name
 
 
 # ---- what lies there -------------------------------------------------------------------------------------------------
