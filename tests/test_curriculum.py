@@ -28,6 +28,7 @@ from raydistill.pipeline.steps import Steps
 from raydistill.sources.images import decode
 from raydistill.stages.evaluation import trainer
 from raydistill.stages.runner import serial
+from raydistill.stages.syntheses import increment
 from raydistill.stages.syntheses.increment import CHOSEN, REJECTED, Judge
 from raydistill.state import Prepared
 from raydistill.store import faults, schemas
@@ -123,7 +124,8 @@ class Death(BaseException):
 
 
 def test_without_push_and_choice_it_is_its_base_and_trains_nothing(root: Path, fitted: list[str]) -> None:
-    p = prepared(root, lgd={"candidates": 1}, learnability={"scale": 0.0, "repulsion": 0.0})
+    alone = {"batch": 1, "device": "cpu"}  # last bits depend on how many images are computed together
+    p = prepared(root, lgd={"candidates": 1}, learnability={"scale": 0.0, "repulsion": 0.0}, sample=alone)
     synthesis, _ = grown(p)
     dit = resolve(p.config.model_copy(update={"method": "dit", "ipc": 1}))
     steps = Steps(p, serial)
@@ -138,7 +140,8 @@ def test_without_push_and_choice_it_is_its_base_and_trains_nothing(root: Path, f
 def test_with_nobody_to_be_pushed_from_it_is_its_base(network: str, sampler: str, root: Path) -> None:
     """Guidance acts, and its push is zero: also of a flow, which does not predict the noise estimate that is pushed."""
     more = {"generator": {"path": packaged(network)}, "sampler": {"name": sampler, "steps": 4, "cfg_scale": 1.0}}
-    p = prepared(root, lgd={"candidates": 1}, learnability={"scale": 0.0, "repulsion": 0.3}, **more)
+    alone = {"batch": 1, "device": "cpu"}
+    p = prepared(root, lgd={"candidates": 1}, learnability={"scale": 0.0, "repulsion": 0.3}, sample=alone, **more)
     led = grown(p)[0].parts[1].read(["image", "latent"])
     dit = resolve(p.config.model_copy(update={"method": "dit", "ipc": 1}))
     assert led.equals(Steps(p, serial).syntheses(dit, 1).read(["image", "latent"]))
@@ -181,9 +184,17 @@ def test_memory_is_frozen_for_a_round_and_may_reach_back(root: Path) -> None:
 
     sequential, frozen, back = latents(), latents(round=2), latents(memory_scope="all")
     for first, second in ((0, 1), (2, 3)):
-        assert np.allclose(sequential[first], frozen[first], atol=1e-5)
+        assert np.allclose(sequential[first], frozen[first], atol=5e-4)
         assert not np.allclose(sequential[second], frozen[second], atol=1e-3)
         assert not np.allclose(sequential[first], back[first], atol=1e-3)
+
+
+def test_units_depend_on_the_plan_alone_and_few_classes_are_shared_too() -> None:
+    """As many classes as fill a batch; of ten, which fill one, four units. Actors are not asked."""
+    how = resolve(config(method="lgd", ipc=3)).growth.how  # type: ignore[union-attr]
+    cut = [[len(unit) for unit in increment.shared(n, 64, how)] for n in (1, 3, 10, 100, 1000)]
+    assert cut == [[1], [1] * 3, [2, 3, 2, 3], [21] * 4 + [16], [21] * 47 + [13]]
+    assert sorted(c for unit in increment.shared(10, 64, how) for c in unit) == list(range(10))
 
 
 def test_a_student_that_learns_nothing_stops_it(root: Path) -> None:

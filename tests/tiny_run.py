@@ -166,7 +166,7 @@ class TinyRun:
 
     def increment(self, base: str) -> Stage:
         """As if the syntheses of a method were what there is so far, and `network` the judge of what to add."""
-        own = LgdConfig(base=base, candidates=2, memory_scope="all")
+        own = LgdConfig(base=base, increment=self.config.ipc, candidates=2, memory_scope="all")
         growth = resolve(self.config.model_copy(update={"method": "lgd", "brought": {"lgd": own}})).growth
         assert growth is not None
         judges = dict.fromkeys((CURRENT, REFERENCE), self.network)

@@ -23,6 +23,7 @@ from raydistill.planning.making import passes, picking, planning, sampling, time
 from raydistill.planning.networks import NetworkCost
 from raydistill.planning.sizes import Sizes, worker
 from raydistill.stages.evaluation import latent_judge, trainings
+from raydistill.stages.syntheses import increment as increment_stage
 
 GRADIENT = 2  # passes of a network that is asked for a gradient in its input: forwards and backwards
 
@@ -91,9 +92,8 @@ def filling(v: Variant, facts: Facts, increment: int, draws: int) -> StageLoad:
     plain = sampling(growth.next, facts, draws)
     images = plain.total * how.candidates
     led, held = _led(v, growth, facts)
-    each = max(1, s.batch // (how.candidates * how.round))
-    rounds = math.ceil(how.increment / how.round)
-    units, batches = -(-classes // each), -(-min(each, classes) * how.candidates * how.round // s.batch)
+    cut, rounds = increment_stage.shared(classes, s.batch, how), math.ceil(how.increment / how.round)
+    batches = sum(-(-len(unit) * how.candidates * how.round // s.batch) for unit in cut)
     of_batch = plain.calls // (draws * -(-classes * how.increment // s.batch))
     costs = {k: amount * (how.candidates if k in ("denoise", "decode") else 1) for k, amount in plain.costs.items()}
     for kind, amount in led.items():
@@ -101,9 +101,9 @@ def filling(v: Variant, facts: Facts, increment: int, draws: int) -> StageLoad:
     return replace(
         plain,
         stage=shown("increment", v, increment),
-        units=units * draws,
+        units=len(cut) * draws,
         costs=costs,
-        calls=draws * units * rounds * batches * of_batch,
+        calls=draws * rounds * batches * of_batch,
         memory=plain.memory + held,
     )
 

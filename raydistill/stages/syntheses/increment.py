@@ -1,6 +1,7 @@
 """increment: the slots of an increment of a curriculum -> images: of several candidates a slot the most learnable one.
 
 A unit is some whole classes: the slots of a class see what was chosen for it in rounds before, and nothing of others.
+There are as many units as batches fill, but at least UNITS, by which actors share few classes and a kill loses little.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from raydistill.store.artifact import Record
 from raydistill.store.rundir import RunDir
 from raydistill.store.sealed import Sealed
 
+UNITS = 4  # unless there are fewer classes
 CHOSEN, REJECTED = "score chosen", "score rejected"  # in the trace, at step 0: S of the finished images
 
 
@@ -53,6 +55,7 @@ class IncrementWork(StageWork):
     judges: Annotated[Mapping[str, ClassifierSpec | LatentClassifierSpec], judging]
     remembered: Annotated[DistilledSet | None, lambda before, _: [before and before.images_digest]]
     real: Aside[Sealed]  # group's, of which guidance may ask to see a class
+    units: Annotated[int, finer]  # last bits depend on how many images are computed together
 
     def load(self, item: Slots) -> Slots:
         """The slots with what guidance asks to see, and what their classes remember of earlier increments."""
@@ -222,6 +225,25 @@ def judging(judges: Mapping[str, ClassifierSpec | LatentClassifierSpec], work: I
     return [[work.how.omega, {role: spec.identity() for role, spec in judges.items()}]] if judges else []
 
 
+def filled(batch: int, how: Curriculum) -> int:
+    """Classes whose candidates for a round fill a batch."""
+    return max(1, batch // (how.candidates * how.round))
+
+
+def shared(classes: int, batch: int, how: Curriculum) -> list[range]:
+    """Which of so many classes are a unit: as many as fill a batch, or about as many in each of UNITS."""
+    least, each = min(UNITS, classes), filled(batch, how)
+    if -(-classes // each) >= least:
+        return [range(i, min(i + each, classes)) for i in range(0, classes, each)]
+    return [range(i * classes // least, (i + 1) * classes // least) for i in range(least)]
+
+
+def finer(units: int, work: IncrementWork) -> list[Any]:
+    """How many units there are, where they are more than batches fill."""
+    classes = work.plan.rows // work.how.increment
+    return [{"units": units}] if units > -(-classes // filled(work.pool.batch, work.how)) else []
+
+
 def stage(
     v: Variant,
     how: Curriculum,
@@ -239,12 +261,13 @@ def stage(
     pool = v.config.sample
     choosing = {role: judges[role] for role in roles(how.omega)} if how.candidates > 1 else {}
     remembering = before if how.remember_all else None
-    work = IncrementWork(plan, vae, pool, generator, v.sampling, how, choosing, remembering, real).within(run)
-    each = max(1, pool.batch // (how.candidates * how.round))
+    units = shared(plan.rows // how.increment, pool.batch, how)
+    work = IncrementWork(plan, vae, pool, generator, v.sampling, how, choosing, remembering, real, len(units))
+    work = work.within(run)
 
     def groups(slots: pa.Table) -> dict[str, np.ndarray]:
         classes = np.unique(slots["class_index"].to_numpy())
-        return {f"classes-{i:05d}": classes[i * each : (i + 1) * each] for i in range(-(-len(classes) // each))}
+        return {f"classes-{i:05d}": classes[unit] for i, unit in enumerate(units)}
 
     planned = PlannedUnits(plan, groups)
 
