@@ -27,7 +27,7 @@ from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.identity import canonical, digest, file_digest
 from raydistill.models import fits
 from raydistill.models.checkpoint import PICKLES, check_weights, integer, pickled, read_config, read_header
-from raydistill.models.device import Placement
+from raydistill.models.device import LAYOUT, Placement
 
 WEIGHTS = "model.safetensors"
 HEADER = "classifier"
@@ -99,6 +99,7 @@ class ClassifierSpec:
         return {
             **({"code": code} if code else {}),
             "weights": file_digest(self.weights),
+            "layout": str(LAYOUT),
             "architecture": self.architecture,
             "classes": digest(canonical(self.class_ids).encode()),
             "image_size": self.image_size,
@@ -257,8 +258,7 @@ class Classifier:
         self.spec, self.placement = spec, placement
         net = spec.build()
         net.load_state_dict(load_file(spec.weights))  # strict; float16 files become float32
-        memory = torch.channels_last if placement.device.type == "cuda" else torch.contiguous_format
-        self.net = net.eval().requires_grad_(False).to(placement.device, placement.dtype, memory_format=memory)
+        self.net = net.eval().requires_grad_(False).to(placement.device, placement.dtype, memory_format=LAYOUT)
         self.mean, self.std = (torch.tensor(v, device=placement.device).view(3, 1, 1) for v in (spec.mean, spec.std))
 
     @torch.no_grad()  # not inference_mode: a loss may keep them as its targets
@@ -290,7 +290,7 @@ class Classifier:
         if x.shape[-1] != size or x.shape[-2] != size:
             x = F.interpolate(x, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         x = ((x - self.mean) / self.std).to(self.placement.dtype)
-        return x.contiguous(memory_format=torch.channels_last) if self.placement.device.type == "cuda" else x
+        return x.contiguous(memory_format=LAYOUT)
 
     def _penultimate(self, x: Tensor) -> Tensor:
         heads = [m for m in self.net.modules() if isinstance(m, nn.Linear)]
