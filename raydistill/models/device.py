@@ -11,7 +11,7 @@ import torch
 from raydistill.config import Pool
 from raydistill.errors import BadInput
 
-# Of convolutions that only look: channels beside each other. On a GPU cuDNN's fast kernels want it; on a CPU oneDNN then
+# Of networks that only look: channels beside each other. On a GPU cuDNN's fast kernels want it; on a CPU oneDNN then
 # reorders nothing between layers, which halves TAESD's time both ways and EfficientNet-Lite0's in float32.
 LAYOUT = torch.channels_last
 
