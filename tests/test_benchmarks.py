@@ -13,6 +13,7 @@ import cluster_speed
 import encode_speed
 import gpu
 import kmeans_speed
+import layout_speed
 import learnability_speed
 import measure
 import numpy as np
@@ -32,7 +33,18 @@ from raydistill.tune.space import space
 
 @pytest.mark.parametrize(
     "module",
-    [chaos, cluster_speed, encode_speed, gpu, kmeans_speed, learnability_speed, sample_speed, stage_costs, sweep_speed],
+    [
+        chaos,
+        cluster_speed,
+        encode_speed,
+        gpu,
+        kmeans_speed,
+        layout_speed,
+        learnability_speed,
+        sample_speed,
+        stage_costs,
+        sweep_speed,
+    ],
 )
 def test_help_teaches(module, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -235,6 +247,14 @@ def test_the_gradients_of_a_decoder_of_256_px_fit_a_card_of_24_gb_and_the_page_s
     assert LearnabilityConfig().micro_batch * (whole - weights) + weights < 24e9 - 2.7e9, "beside DiT-XL/2"
     saved, same = learnability_speed.counted(256, 64, True, dtype)
     assert saved - same < (whole - weights) / 4
+
+
+def test_layouts_are_measured_of_every_network_that_looks(tmp_path: Path) -> None:
+    out = tmp_path / "layout.json"
+    assert layout_speed.main(["--image-size", "32", "--repeat", "1", "--out", str(out)]) == 0
+    measured = json.loads(out.read_text())["seconds"]
+    assert {"VAE, 32 px, to latents", "VAE, 32 px, to images and back", "efficientnet_lite0, 32 px"} <= set(measured)
+    assert all(len(row) == 4 and min(row.values()) > 0 for row in measured.values())
 
 
 def test_bytes_held_are_fewer_with_checkpointing(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from raydistill.models.checkpoint import (
     weights_digest,
     weights_name,
 )
-from raydistill.models.device import Placement, quiet_libraries
+from raydistill.models.device import LAYOUT, Placement, quiet_libraries
 
 CLASSES = ("AutoencoderKL", "AutoencoderTiny")
 FILES = ["config.json", WEIGHTS]
@@ -83,7 +83,8 @@ class VaeSpec:
         fits.check_diffusers(getattr(diffusers, self.kind), config, self.path / weights_name(self.path), "vae.path")
 
     def identity(self) -> dict[str, Any]:
-        return {"weights": weights_digest(self.path, FILES, self.texts)}
+        """What latents and images depend on, free of paths; `weights` alone says whose VAE it is."""
+        return {"weights": weights_digest(self.path, FILES, self.texts), "layout": str(LAYOUT)}
 
 
 class Vae:
@@ -98,8 +99,7 @@ class Vae:
 
         self.spec, self.placement = spec, placement
         net = load_network(getattr(diffusers, spec.kind), spec.path, "vae.path")
-        memory = torch.channels_last if placement.device.type == "cuda" else torch.contiguous_format
-        self.net = net.eval().requires_grad_(False).to(placement.device, placement.dtype, memory_format=memory)
+        self.net = net.eval().requires_grad_(False).to(placement.device, placement.dtype, memory_format=LAYOUT)
 
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -112,9 +112,7 @@ class Vae:
             .sub(1)
             .to(self.placement.dtype)
         )
-        if self.placement.device.type == "cuda":
-            x = x.contiguous(memory_format=torch.channels_last)
-        out = self.net.encode(x)
+        out = self.net.encode(x.contiguous(memory_format=LAYOUT))
         mean = out.latents if self.spec.kind == "AutoencoderTiny" else out.latent_dist.mode()
         z = (mean.float() - self.spec.shift_factor) * self.spec.scaling_factor
         if not torch.isfinite(z).all():
@@ -145,7 +143,7 @@ class Vae:
         """(B, C, h, w) in VAE-scaled space -> (B, 3, S, S), black -1 and white 1."""
         wide = torch.promote_types(self.placement.dtype, torch.float32)
         raw = z.to(self.placement.device, wide) / self.spec.scaling_factor + self.spec.shift_factor
-        image = self.net.decode(raw.to(self.placement.dtype)).sample.to(wide)
+        image = self.net.decode(raw.to(self.placement.dtype).contiguous(memory_format=LAYOUT)).sample.to(wide)
         if not torch.isfinite(image).all():
             raise StageFailed(
                 f"vae: {self.spec.path} decoded non-finite pixels in {self.placement.dtype}; try sample.dtype=float32"
