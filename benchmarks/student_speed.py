@@ -45,6 +45,7 @@ from raydistill.evaluation.recipe import Recipe, describe, students_of
 from raydistill.evaluation.students.pooling import ReluAvgPool
 from raydistill.evaluation.train import Student, train_student
 from raydistill.models.device import mixed
+from raydistill.report.text import spread
 from raydistill.sources.base import open_splits
 from raydistill.stages.evaluation.image_sets import real_images
 from raydistill.stages.evaluation.trainings import recipe as recipe_of
@@ -204,10 +205,10 @@ def cpu_seconds() -> float:
 
 def show(name: str, wall: float, cpu: float, accuracies: list[float], visits: int) -> list[str]:
     """Prints one side, and returns its row of the table."""
-    mean, std = statistics.mean(accuracies), statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+    mean, std = statistics.mean(accuracies), statistics.stdev(accuracies) if len(accuracies) > 1 else None
     total = visits * len(accuracies)
     row = [name, f"{wall:.1f}", f"{cpu:.1f}", f"{1000 * wall / total:.3f}", f"{1000 * cpu / total:.3f}",
-           f"{100 * mean:.1f} ± {100 * std:.1f}"]  # fmt: skip
+           spread(mean, std)]  # fmt: skip
     print(*row, sep=" | ", flush=True)
     return row
 

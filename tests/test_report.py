@@ -306,3 +306,11 @@ def test_numbers_in_words() -> None:
     assert {s: text.duration(s) for s in said} == said
     assert [text.number(v) for v in (0.07894, 12.0, 1234.5, float("inf"))] == ["0.0789", "12", "1,234", "–"]
     assert StageCost("a", 0.0, 5, "x", False).rate is None and StageCost("a", 2.0, 5, "x", True).rate is None
+
+
+def test_a_deviation_is_never_rounded_away() -> None:
+    """Several trainings that are nearly the same show how nearly; ± 0 is left for those that are the same."""
+    said = {0.0082: "52.1 ± 0.8", 0.0005: "52.1 ± 0.1", 0.00035: "52.1 ± 0.04", 0.000003: "52.1 ± 0.0003"}
+    assert {std: text.spread(0.521, std) for std in said} == said
+    assert text.spread(0.1, 0.0) == text.spread(0.1, 1e-17) == "10.0 ± 0"
+    assert text.spread(0.1, None) == text.spread(0.1, float("nan")) == "10.0"

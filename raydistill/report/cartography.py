@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from raydistill.report.text import percent
+from raydistill.report.text import percent, spread
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 460, 56, 54, 14
 WIDEST = 0.5  # the largest standard deviation of what lies in [0, 1]
@@ -54,7 +54,7 @@ def draw(data_map: DataMap, hard: float, informative: float) -> Markup:
     count = len(data_map.mean)
     for i in np.unique(np.linspace(0, count - 1, min(count, MOST)).astype(np.int64)):
         part = int(data_map.part[i])
-        title = f"increment {part + 1}: {percent(float(data_map.mean[i]))} % ± {percent(float(data_map.spread[i]))}"
+        title = f"increment {part + 1}: {spread(float(data_map.mean[i]), float(data_map.spread[i]))} %"
         body.append(
             f'<circle class="point {colour(part)}" cx="{x(float(data_map.spread[i])):.1f}" '
             f'cy="{y(float(data_map.mean[i])):.1f}" r="6"><title>{escape(title)}</title></circle>'

@@ -135,7 +135,7 @@ def _score(run: ComparedRun, student: str) -> dict[str, str]:
         mean, std = run.metrics.get(f"{prefix}mean"), run.metrics.get(f"{prefix}std")
         if mean is None:
             return "–"
-        return text.percent(mean) if not std else f"{text.percent(mean)} ± {text.percent(std)}"
+        return text.spread(mean, std or None)  # runs of older versions have 0 for a single training
 
     return {k: cell(kind) for k, kind in KINDS.items()}
 

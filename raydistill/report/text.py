@@ -22,7 +22,13 @@ def spread(mean: float, std: float | None) -> str:
     """'52.1 ± 0.8'; one training has no spread (None), so none is shown."""
     if std is None or not math.isfinite(mean) or not math.isfinite(std):
         return percent(mean)
-    return f"{percent(mean)} ± {percent(std)}"
+    return f"{percent(mean)} ± {deviation(100 * std)}"
+
+
+def deviation(points: float) -> str:
+    """A standard deviation in percent points: '0.8', '0.04' where a tenth would hide it, '0' where nothing differs."""
+    tenths = f"{points:.1f}"
+    return tenths if tenths != "0.0" else f"{round(points, 4):.1g}"
 
 
 def number(value: float) -> str:

@@ -104,16 +104,20 @@ def long(r: ScoreRow) -> str:
 
 def table(judged: Judgement) -> None:
     """The accuracies and what they say, on standard error."""
-    for r in judged.scores:
-        say(
-            "accuracy",
-            f"{r.student:<10} on {r.set:<12} {r.images:>6} images: {spread(r.last_mean, r.last_std):>11} % "
-            f"({spread(r.balanced_mean, r.balanced_std)} a class, best over the training "
-            f"{spread(r.best_mean, r.best_std)}; {over(r)}{long(r)})",
-        )
-    for v in verdicts(judged):
-        for claim in v.claims:
-            say("accuracy", f"{v.student:<10} {' '.join(claim.split())}")
+    for line in lines(judged):
+        say("accuracy", line)
+
+
+def lines(judged: Judgement) -> list[str]:
+    """A line a score, and the claims of each student's verdict."""
+    scores = [
+        f"{r.student:<10} on {r.set:<12} {r.images:>6} images: {spread(r.last_mean, r.last_std):>11} % "
+        f"({spread(r.balanced_mean, r.balanced_std)} a class, best over the training "
+        f"{spread(r.best_mean, r.best_std)}; {over(r)}{long(r)})"
+        for r in judged.scores
+    ]
+    claims = [f"{v.student:<10} {' '.join(claim.split())}" for v in verdicts(judged) for claim in v.claims]
+    return [*scores, *claims]
 
 
 def data(done: Results, judged: Judgement, flat: Mapping[str, float], atoms: Sequence[AtomDistances]) -> ReportData:
