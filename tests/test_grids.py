@@ -136,9 +136,9 @@ class TestEfficiency:
         cells.write(efficiency.cost_path(args, few), {"stages": {"plan": 1.0, "sample": 14.0}, "s_an_image": 0.05})
         cells.write(efficiency.cost_path(args, many), {"stages": {"plan": 1.0, "sample": 60.0}, "s_an_image": 0.4})
         text = efficiency.summary(args)
-        tail = " | ".join(["50.0 ± 0.0"] * 4)
+        tail = " | ".join(["50.0 ± 0"] * 4)
         assert f"| pgfm 4 | 4 | 0.050 | 8.0 | 14 | 115 | {tail} | 42.0 ± 2.8 | 52.0 ± 2.8 | 2 x 1 |" in text
-        assert f"| mgd3 50 | 50 | 0.400 | 1.0 | 60 | 161 | {tail} | 41.0 ± 0.0 | 51.0 ± 0.0 | 2 x 1 |" in text
+        assert f"| mgd3 50 | 50 | 0.400 | 1.0 | 60 | 161 | {tail} | 41.0 ± 0 | 51.0 ± 0 | 2 x 1 |" in text
         assert "dit" not in text, "a row without a cell is left out"
 
     def test_scores_without_costs_have_dashes(self, tmp_path: Path) -> None:

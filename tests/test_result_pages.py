@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import pages
 import pytest
+import quickstart
 from intervals import accuracy
 
 from raydistill.evaluation.score import packed
+from raydistill.results.reporting import lines
 from raydistill.tune.outcomes import outcomes
 
 
@@ -61,13 +64,52 @@ def test_a_changed_cell_changes_its_page(tmp_path: Path, known: dict[str, pages.
     assert "| 2,846 | 46.1 ± 1.3 |" not in after and "| 2,846 | 23.1 ± 0.7 |" in after
 
 
+def made(*commits: str) -> list[dict[str, Any]]:
+    """Cells by date and commit; without one they do not know."""
+    stamps = [dict(zip(("date", "commit"), c.split(), strict=True)) if c else None for c in commits]
+    return [{"machine": "2 cores"} | ({"made": stamp} if stamp else {}) for stamp in stamps]
+
+
 def test_what_made_a_grid_stands_above_it() -> None:
-    """Date and commit as the cells keep them, of several the first and the last."""
-    cells = [{"made": {"date": f"2026-12-0{i}", "commit": c}, "machine": "2 cores"} for i, c in ((1, "b"), (3, "a"))]
-    entry = pages.Entry("results/table.py", "--config nette128", "an hour", out="benchmarks/results/x")
+    """Dates in the order of time and the commits of each as the cells come, whatever their names; what does not know
+    when it was made is told by the entry."""
+    entry = pages.Entry("results/table.py", "", "an hour", "2026-11-30, commit 0", out="benchmarks/results/x")
+    cells = made("2026-12-03 f", "2026-12-03 a", "2026-12-01 e", "", "2026-12-03 f")
     assert pages.origin(entry, cells) == (
-        "Made 2026-12-01 to 2026-12-03, commit a to b; 2 cores; an hour; [cells](../../benchmarks/results/x)."
+        "Made 2026-11-30, commit 0 (1 cell); 2026-12-01, commit e (1 cell); 2026-12-03, commits f (2 cells), a (1 cell)"
+        "; 2 cores; an hour; [cells](../../benchmarks/results/x)."
     )
+    assert pages.dates(entry, made("", "")) == ["2026-11-30, commit 0"], "all alike: nothing to count"
+    assert pages.dates(entry, made("2026-12-01 e", "2026-12-01 e")) == ["2026-12-01, commit e"]
+
+
+def kept(entry: pages.Entry) -> list[dict[str, Any]]:
+    """The cells that its table is of."""
+    module = importlib.import_module(Path(entry.script).stem)
+    args = entry.arguments_of(module)
+    args.out = pages.ROOT / entry.out
+    return [json.loads(p.read_text()) for p in module.files(args)]
+
+
+def test_what_made_a_table_are_its_own_cells_and_not_its_neighbours(known: dict[str, pages.Entry]) -> None:
+    """Hard and soft labels of ImageNette lie in one folder, and were made by other commits."""
+    hard, soft = (" ".join(pages.dates(e, kept(e))) for e in (known["nette128-3925"], known["nette128-3925-fkd"]))
+    assert "7cb2aad (143 cells)" in hard and "040a34d" not in hard
+    assert "040a34d (72 cells)" in soft and "7cb2aad" not in soft
+
+
+def test_a_table_of_cells_that_do_not_know_when_they_were_made_says_it(known: dict[str, pages.Entry]) -> None:
+    for name, entry in known.items():
+        if not entry.short:
+            assert entry.computed or (entry.out and all("made" in cell for cell in kept(entry))), name
+
+
+def test_the_sample_in_the_readme_is_what_the_kept_run_of_the_quickstart_said() -> None:
+    """To the letter: its accuracies, and the intervals of its claims."""
+    kept = json.loads((pages.HERE / "quickstart" / "mgd3-seed0.json").read_text())
+    said = [f"{'accuracy':<13} {line}" for line in lines(quickstart.judged(kept))]
+    shown = [line for line in (pages.ROOT / "README.md").read_text().splitlines() if line.startswith("accuracy ")]
+    assert len(shown) > 4 and set(shown) <= {line.replace("\N{NO-BREAK SPACE}", " ") for line in said}
 
 
 def cell(seed: int, right: str, tested: list[int], last: float) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_generation_seeds_are_what_the_deviation_is_over(tmp_path: Path) -> None
     write(args, "random", 0, [("convnet", 0.30, 0.5), ("convnet", 0.50, 0.5)])
     write(args, "random", 1, [("convnet", 0.44, 0.5), ("convnet", 0.44, 0.5)])
     text = table.summary(args)
-    assert "| 10 | random | 100 | 2,000 | 42.0 ± 2.8 | [12.4, 63.2] | – | 50.0 ± 0.0 | – | 2 gen" in plain(text)
+    assert "| 10 | random | 100 | 2,000 | 42.0 ± 2.8 | [12.4, 63.2] | – | 50.0 ± 0 | – | 2 gen" in plain(text)
     assert "| 2 generation x 2 training seeds |" in text
     assert text.startswith("Protocol hard x0.1, 64 px; hard labels; student convnet.")
 

@@ -35,6 +35,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import figure
+import grids
 from grids import (
     OVER,
     accuracies,
@@ -169,6 +170,12 @@ def summary(args: argparse.Namespace) -> str:
     pairs = compared(args.ipc, [(row.name, cells) for row, cells in with_cells(args, every, args.ipc)])
     text = f"{args.ipc} images a class.\n\n{markdown(head, lines)}"
     return "\n\n".join(filter(None, (text, pairs))) + lost
+
+
+def files(args: argparse.Namespace) -> list[Path]:
+    """The cells that the table is of, those of costs among them."""
+    costs = (cost_path(args, row) for row in (Row("shared", ()), *rows(args)))
+    return [*grids.files(args, rows(args), [args.ipc]), *(path for path in costs if path.exists())]
 
 
 def plot(args: argparse.Namespace, path: Path) -> None:

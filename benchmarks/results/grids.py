@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import counts
 import numpy as np
 import torch
 from intervals import compared_by
@@ -21,6 +22,7 @@ from intervals import compared_by
 from raydistill.errors import BadInput, RaydistillError
 from raydistill.methods.resolve import Variant
 from raydistill.report import wording
+from raydistill.report.text import deviation
 from raydistill.results import differences
 from raydistill.results.pairing import TrainingOutcome
 from raydistill.stages.syntheses import sample
@@ -144,6 +146,13 @@ def grid(
     return cells.grid(rows, args.seeds, ipcs, protocols)
 
 
+def files(
+    args: argparse.Namespace, rows: Sequence[Row], ipcs: Sequence[int], protocols: Sequence[str] = ("",)
+) -> list[Path]:
+    """Those of the grid's cells that are there, in its order."""
+    return [path for cell in grid(args, rows, ipcs, protocols) if (path := cell.path(args.out)).exists()]
+
+
 def mean(values: Sequence[float] | np.ndarray) -> float | None:
     return round(float(np.mean(values)), 6) if len(values) else None
 
@@ -170,7 +179,7 @@ def shown(values: Sequence[float], digits: int = 2) -> str:
 
 def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation; a single value has none."""
-    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+    return f"{statistics.mean(values):.1f}" + (f" ± {deviation(statistics.stdev(values))}" if len(values) > 1 else "")
 
 
 def accuracy(cells: Sequence[dict[str, Any]], key: str) -> str:
@@ -211,7 +220,8 @@ def compared(ipc: int, rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
         ]
         for r in wording.rows(pairs)
     ]
-    return f"Differences at ipc {ipc}, in points:\n\n{markdown(head, lines)}" if lines else ""
+    parts = [f"Differences at ipc {ipc}, in points:", markdown(head, lines), counts.lines(pairs)]
+    return "\n\n".join(filter(None, parts)) if lines else ""
 
 
 def over_students(every: Sequence[TrainingOutcome]) -> list[TrainingOutcome]:

@@ -15,7 +15,8 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ sys.path.insert(0, str(ROOT))
 
 import headline  # noqa: E402
 
+from raydistill.report.text import plural  # noqa: E402
+
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "results").glob("*.md")))
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 WIDTH = 130  # of a line of a command
@@ -37,8 +40,9 @@ MISSING = "Not computed yet."
 
 @dataclass(frozen=True)
 class Entry:
-    """One of pages.yaml. `arguments` are those of the script that computes and prints the cells under `out`, or `file`
-    is a table that a benchmark left. `computed`: when and by which commit, of cells that do not know it themselves."""
+    """One of pages.yaml. `arguments` are those of the script that computes and prints the cells under `out`, of which
+    its `files` are those that its table is of, or `file` is a table that a benchmark left. `computed`: when and by
+    which commit, of cells that do not know it themselves."""
 
     script: str
     arguments: str
@@ -78,29 +82,34 @@ def block(entry: Entry) -> str:
         module = importlib.import_module(Path(entry.script).stem)
         args = entry.arguments_of(module)
         args.out = ROOT / entry.out
-        cells = [json.loads(p.read_text()) for p in sorted(args.out.glob("*-seed*.json"))]
+        cells = [json.loads(p.read_text()) for p in module.files(args)]
         table = headline.table(module, args, **entry.short) if entry.short else module.summary(args)
     if entry.short:
         return table + "\n"
-    known = [origin(entry, cells)] if cells or entry.computed else []
+    known = [origin(entry, cells)] if cells or entry.file else []
     return "\n\n".join([f"```bash\n{entry.command}\n```", *known, table or MISSING]) + "\n"
 
 
 def origin(entry: Entry, cells: Sequence[Mapping[str, Any]]) -> str:
-    """When, by which commit and on what machine, and what it cost."""
-    stamps = [c["made"] for c in cells if "made" in c]
-    known = [entry.computed] if entry.computed else []
-    if stamps:
-        known.append(f"{span(s['date'] for s in stamps)}, commit {span(s['commit'] for s in stamps)}")
+    """When, by which commit and on what machine its cells were made, and what it cost."""
     machines = sorted({c["machine"] for c in cells if "machine" in c})
     cells_of = [f"[cells](../../{entry.out})"] if entry.out else [f"[table](../../{entry.file})"]
-    return "Made " + "; ".join([*known, *machines, entry.cost, *cells_of]) + "."
+    return "Made " + "; ".join([*dates(entry, cells), *machines, entry.cost, *cells_of]) + "."
 
 
-def span(values: Iterable[str]) -> str:
-    """One value, or the first and the last in order of the text."""
-    every = sorted(set(values))
-    return every[0] if len(every) == 1 else f"{every[0]} to {every[-1]}"
+def dates(entry: Entry, cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each date with its commits, in the order of time, those of a date as the cells come; `entry.computed` has it of
+    cells that do not know. How many cells are whose is said where there are several commits."""
+    of_date: dict[str, Counter[str]] = {}
+    for stamp in (c["made"] for c in cells if "made" in c):
+        of_date.setdefault(stamp["date"], Counter())[stamp["commit"]] += 1
+    unknown = len(cells) - sum(sum(commits.values()) for commits in of_date.values())
+    alone = sum(map(len, of_date.values())) + bool(unknown) < 2
+    known = [entry.computed + ("" if alone else f" ({plural(unknown, 'cell')})")] if unknown or not cells else []
+    for date, commits in sorted(of_date.items()):
+        named = [commit if alone else f"{commit} ({plural(n, 'cell')})" for commit, n in commits.items()]
+        known.append(f"{date}, {'commit' if len(named) == 1 else 'commits'} {', '.join(named)}")
+    return known
 
 
 def filled(text: str, known: Mapping[str, Entry]) -> str:

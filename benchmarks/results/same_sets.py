@@ -36,24 +36,32 @@ def last(row: dict[str, Any], per_class: int) -> float:
     return float(np.mean([right[:per_class].mean() for right in answers]))
 
 
-def both(first: Path, second: Path, prefix: str, per_class: int) -> list[tuple[str, int, float, float]]:
+def in_both(args: argparse.Namespace) -> list[tuple[Path, Path]]:
+    """The cells of either grid that the other has, too."""
+    prefix, second = f"ipc{args.ipc}-{args.protocol}", ROOT / args.second
+    firsts = sorted((ROOT / args.first).glob(f"{prefix}-*-seed*.json"))
+    return [(path, second / path.name) for path in firsts if (second / path.name).exists()]
+
+
+def files(args: argparse.Namespace) -> list[Path]:
+    """The cells that the table is of: those with trainings by the same seed."""
+    return [path for pair in in_both(args) if trained(pair, args.per_class) for path in pair]
+
+
+def trained(pair: tuple[Path, Path], per_class: int) -> list[tuple[str, int, float, float]]:
     """Row, seed, and last top-1 in either grid, of every training that both have."""
-    trainings = []
-    for path in sorted(first.glob(f"{prefix}-*-seed*.json")):
-        if (second / path.name).exists():
-            one, two = (json.loads(p.read_text()) for p in (path, second / path.name))
-            of_second = {r["training_seed"]: r for r in two["rows"] if r.get("right")}
-            name = two.get("row", two["method"])
-            trainings += [
-                (name, two["seed"], r["last"], last(of_second[r["training_seed"]], per_class))
-                for r in one["rows"]
-                if r["training_seed"] in of_second
-            ]
-    return trainings
+    one, two = (json.loads(path.read_text()) for path in pair)
+    of_second = {r["training_seed"]: r for r in two["rows"] if r.get("right")}
+    name = two.get("row", two["method"])
+    return [
+        (name, two["seed"], r["last"], last(of_second[r["training_seed"]], per_class))
+        for r in one["rows"]
+        if r["training_seed"] in of_second
+    ]
 
 
 def summary(args: argparse.Namespace) -> str:
-    trainings = both(ROOT / args.first, ROOT / args.second, f"ipc{args.ipc}-{args.protocol}", args.per_class)
+    trainings = [t for pair in in_both(args) for t in trained(pair, args.per_class)]
     trainings.sort(key=lambda t: t[2])
     lines = [
         [name, str(seed), percent(one), percent(two), wording.points(two - one)] for name, seed, one, two in trainings

@@ -33,6 +33,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import figure
+import grids
 from grids import (
     OVER,
     accuracies,
@@ -169,6 +170,11 @@ def summary(args: argparse.Namespace) -> str:
     drawn = {ipc: [p for points in curves(args, ipc).values() for p in points] for ipc in args.ipc}
     tables = [compared(ipc, [(p["row"].name, p["cells"]) for p in points]) for ipc, points in drawn.items()]
     return "\n\n".join(filter(None, (text, *tables))) + lost
+
+
+def files(args: argparse.Namespace) -> list[Path]:
+    """The cells that the tables are of."""
+    return grids.files(args, rows(args), args.ipc)
 
 
 def plot(args: argparse.Namespace, path: Path) -> None:

@@ -45,6 +45,11 @@ def path(args: argparse.Namespace) -> Path:
     return args.out / f"sweep-seed{args.seed}.json"
 
 
+def files(args: argparse.Namespace) -> list[Path]:
+    """The study, if there is one."""
+    return [path(args)] if path(args).exists() else []
+
+
 def compute(args: argparse.Namespace) -> int:
     """Runs the sweep, or goes on with it, and keeps its study. Returns the exit code."""
     run = args.work / f"sweep-{args.row}"

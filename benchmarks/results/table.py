@@ -36,6 +36,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import by_protocol
+import grids
 from grids import (
     accuracies,
     carry,
@@ -111,6 +112,11 @@ def summary(args: argparse.Namespace) -> str:
         tables.append(("\n".join(lines) + diverged(args, rows(args), args.ipc, protocol)).strip())
         tables += [compared(i, [(row.name, kept) for ipc, row, kept in there if ipc == i]) for i in args.ipc]
     return "\n\n".join(filter(None, tables))
+
+
+def files(args: argparse.Namespace) -> list[Path]:
+    """The cells that the tables are of."""
+    return grids.files(args, rows(args), args.ipc, args.protocols)
 
 
 Cells = list[dict[str, Any]]
