@@ -40,7 +40,8 @@ def counted(differences: Sequence[Difference], of: str) -> str:
     needed = [d.needed if d.tested_low is None else d.needed_tested for d in differences]
     short = sum(seeds is not None and seeds > d.units for seeds, d in zip(needed, differences, strict=True))
     said += [f"{count(short)} would take more seeds than there are to tell one point"] if short else []
-    said += [f"{count(never)} no number of seeds would tell by one point if other test images may differ"] if never else []
+    if never:
+        said.append(f"{count(never)} no number of seeds would tell by one point if other test images may differ")
     return f"Of {plural(len(kinds), 'pair')} {of}: {'; '.join(said)}."
 
 
