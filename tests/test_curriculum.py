@@ -14,7 +14,7 @@ from curricula import EVALUATE, LEARNS, begin, fitted_here, grown, prepared, row
 from samples import write_student
 from tiny_run import config
 
-from raydistill.config import load
+from raydistill.config import ProtocolConfig, load
 from raydistill.errors import BadInput, StageFailed
 from raydistill.guidance.learnability import CURRENT, REFERENCE
 from raydistill.methods.resolve import resolve
@@ -201,6 +201,21 @@ def test_a_student_that_learns_nothing_stops_it(root: Path) -> None:
     evaluate = EVALUATE | {"protocol": LEARNS | {"lr": 1e-9}}
     with pytest.raises(StageFailed, match=r"^reference: convnet on all real images is right on .* learned nothing"):
         grown(prepared(root, evaluate=evaluate))
+
+
+def test_what_a_student_that_learns_nothing_is_said_to_need_helps(root: Path) -> None:
+    """The key that says how long it is trained, of the set so far and of all real images."""
+
+    def grow(**protocol: int | float) -> None:
+        alone = {"omega": 0.0, "candidates": 1}  # the reference is asked for nothing
+        evaluate = EVALUATE | {"protocol": LEARNS | protocol}
+        grown(prepared(root, evaluate=evaluate, lgd=alone, learnability={"omega": 0.0}))
+
+    with pytest.raises(StageFailed, match=r"^current: .* learned nothing .*\(evaluate\.protocol\.visits\), or"):
+        grow(visits=2)
+    grow(visits=400)
+    assert curriculum.longer(ProtocolConfig(epochs=3)).startswith("train longer (evaluate.protocol.epochs)")
+    assert curriculum.longer(ProtocolConfig()).startswith("train longer (evaluate.protocol.budget)")
 
 
 def test_a_given_teacher_is_examined_before_it_judges(root: Path, tmp_path: Path) -> None:

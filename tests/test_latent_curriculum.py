@@ -76,8 +76,14 @@ def test_judges_are_tested_on_latents_that_none_is_trained_on(root: Path) -> Non
 
 def test_a_judge_that_learns_nothing_stops_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latent_judge, "RATE", 0.0)
-    with pytest.raises(StageFailed, match=r"^reference: a classifier of latents .* learned nothing"):
+    with pytest.raises(
+        StageFailed, match=r"^reference: a classifier of latents .* learned .*\(lgd\.reference_epochs\)$"
+    ):
         grown(prepared(root, learnability=LATENT))
+    with pytest.raises(
+        StageFailed, match=r"^current: .* learned .*\(lgd\.increment\), or .*\(learnability\.space=pixel\)$"
+    ):
+        grown(prepared(root, learnability=LATENT | {"omega": 0.0}, lgd={"omega": 0.0}))
 
 
 def test_asking_the_generator_for_gradients_is_counted_and_makes_another_set(root: Path, fitted: list[str]) -> None:

@@ -165,6 +165,13 @@ class Growth:
         """Increments of a set with so many images a class."""
         return ipc // self.how.increment
 
+    def among(self, increment: int) -> Variant:
+        """`next` with as many prototypes a class as this increment and those before it have, by whose clustering it
+        takes those that are new. A later increment changes nothing for it."""
+        before = increment - (not self.first.method.uses_prototypes)
+        more = {"ipc": (before + 1) * self.how.increment}
+        return replace(self.next, config=self.next.config.model_copy(update=more))
+
 
 def resolve(config: Config) -> Variant:
     """Fills what the configuration leaves to the method, and refuses what contradicts it. Raises BadInput."""

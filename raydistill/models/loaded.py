@@ -19,7 +19,7 @@ from raydistill.models.generator import Generator
 from raydistill.models.latent_classifier import LatentClassifier, LatentClassifierSpec
 from raydistill.models.vae import Vae, VaeSpec
 
-MOST = 4  # generator, VAE, a network of features and a teacher
+MOST = 5  # generator, VAE, another decoder, and two that judge: of features and a teacher, or a curriculum's
 _kept: dict[str, Any] = {}  # the one that was used last comes last
 
 

@@ -6,7 +6,7 @@ given more images a class, finds what is there and goes on behind it.
 
 from __future__ import annotations
 
-from raydistill.config import Config
+from raydistill.config import Config, ProtocolConfig
 from raydistill.distributed.classifiers import Lesson
 from raydistill.errors import StageFailed
 from raydistill.guidance.learnability import CURRENT, REFERENCE, roles
@@ -20,6 +20,10 @@ from raydistill.stages.evaluation import latent_judge, teacher, trainer, trainin
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import Training
 from raydistill.stages.syntheses.distilled_set import DistilledSet
+
+# What to change where one of them learns nothing.
+EPOCHS = "train longer (lgd.reference_epochs)"
+LATENTS = "begin with more images (lgd.increment), or let images be judged (learnability.space=pixel)"
 
 
 def grow(steps: Steps, v: Variant) -> tuple[DistilledSet, list[Training]]:
@@ -47,9 +51,10 @@ def grow(steps: Steps, v: Variant) -> tuple[DistilledSet, list[Training]]:
 
 
 def judging(growth: Growth) -> set[str]:
-    """Whose judgement guidance or choice asks for."""
+    """Whose judgement learnability or choice asks for."""
     assert growth.next.sampling is not None
-    return {*growth.next.sampling.roles, *(roles(growth.how.omega) if growth.how.candidates > 1 else ())}
+    every = {*growth.next.sampling.roles, *(roles(growth.how.omega) if growth.how.candidates > 1 else ())}
+    return every & {CURRENT, REFERENCE}
 
 
 def of_latents(steps: Steps, v: Variant, distilled: DistilledSet | None, role: str) -> LatentClassifierSpec:
@@ -72,7 +77,10 @@ def of_latents(steps: Steps, v: Variant, distilled: DistilledSet | None, role: s
     sealed = steps.run_stage(stage, shown("judge", v, parts) if parts else "judge reference")
     share, tested = latent_judge.accuracy(sealed)
     on = f"{parts} increment{'s' if parts > 1 else ''}" if parts else "all real latents"
-    learned(f"a classifier of latents on {on}", share, tested, 1 / len(classes), steps, role, "latents held out")
+    remedy = LATENTS if parts else EPOCHS
+    learned(
+        f"a classifier of latents on {on}", share, tested, 1 / len(classes), steps, role, remedy, "latents held out"
+    )
     return latent_judge.spec(stage.work, sealed, role)  # type: ignore[arg-type]
 
 
@@ -100,7 +108,7 @@ def reference(steps: Steps, growth: Growth) -> ClassifierSpec:
         steps.tell("reference", f"{p.teacher.architecture} {right(teacher.accuracy(examined))}")
         return p.teacher
     ((path, training),) = steps.classifiers([reference_lesson(steps, growth)])
-    judged(f"{how.student} on all real images", training, steps, "reference")
+    judged(f"{how.student} on all real images", training, steps, "reference", EPOCHS)
     return ClassifierSpec(path, key=REFERENCE)
 
 
@@ -134,24 +142,29 @@ def of_student(config: Config, how: Curriculum) -> Config:
     return config.model_copy(update={"evaluate": e})
 
 
-def judged(what: str, training: Training, steps: Steps, name: str = "current") -> None:
+def judged(what: str, training: Training, steps: Steps, name: str = "current", remedy: str = "") -> None:
     """Says how many test images are right. Raises StageFailed where chance would do as well."""
     score, test = trainer.score(training), steps.prepared.splits.test
     assert score is not None
     chance = int(test.counts.max()) / len(test)
-    learned(what, score.last, len(test), chance, steps, name)
+    learned(what, score.last, len(test), chance, steps, name, remedy or longer(steps.prepared.config.evaluate.protocol))
+
+
+def longer(protocol: ProtocolConfig) -> str:
+    """What to change where the student of the set so far learns nothing: the key that says how long it is trained."""
+    key = next((key for key in ("visits", "epochs") if getattr(protocol, key) is not None), "budget")
+    return f"train longer (evaluate.protocol.{key}), or begin with more images (lgd.increment)"
 
 
 def learned(
-    what: str, share: float, tested: int, chance: float, steps: Steps, name: str, of: str = "test images"
+    what: str, share: float, tested: int, chance: float, steps: Steps, name: str, remedy: str, of: str = "test images"
 ) -> None:
     """Says which share of so many is right. Raises StageFailed where chance would do as well."""
     steps.tell(name, f"{what} {right(share, of)}")
     if chance < 1 and share < 1 and share <= chance + 2 * (chance * (1 - chance) / tested) ** 0.5:
         raise StageFailed(
             f"{name}: {what} {right(share, of)}, and chance gives {100 * chance:.1f} %: it has learned nothing by "
-            "which images could be judged; train longer (evaluate.protocol.visits or budget, lgd.reference_epochs), or "
-            "begin with more images (lgd.increment)"
+            f"which images could be judged; {remedy}"
         )
 
 

@@ -7,24 +7,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from raydistill.errors import BadInput
+from raydistill.guidance.learnability import CURRENT, REFERENCE
 from raydistill.guidance.networks import ROLES
 from raydistill.methods.resolve import Variant
 from raydistill.models.classifier import ClassifierSpec, class_columns
 from raydistill.models.vae import VaeSpec
 
 
-def find_networks(v: Variant, class_ids: Sequence[str]) -> Variant:
-    """The variant with the classifiers that its guidance asks, but for those that a curriculum trains on the way.
+def find_networks(v: Variant, class_ids: Sequence[str], trained: Sequence[str] = ()) -> Variant:
+    """The variant with the classifiers that its guidance asks, but for the roles that a curriculum has `trained` on the
+    way.
 
     Raises BadInput where one is not given, or does not fit, and ValueError for a guidance that names a role which there
     is not.
     """
-    if v.growth is not None:  # what its increments need is trained on the way
-        return replace(v, growth=replace(v.growth, first=find_networks(v.growth.first, class_ids)))
-    if v.sampling is None or not v.sampling.roles:
+    if v.growth is not None:
+        first = find_networks(v.growth.first, class_ids)
+        following = find_networks(v.growth.next, class_ids, (CURRENT, REFERENCE))
+        return replace(v, growth=replace(v.growth, first=first, next=following))
+    roles = [] if v.sampling is None else [role for role in v.sampling.roles if role not in trained]
+    if v.sampling is None or not roles:
         return v
-    name, networks = " and ".join(g.name for g in v.sampling.acting), {}
-    for role in v.sampling.roles:
+    name = " and ".join(g.name for g in v.sampling.acting if set(g.roles) & set(roles))
+    networks = {}
+    for role in roles:
         if role not in ROLES:
             raise ValueError(f"guidance {name} asks for a network {role!r}, and there are {', '.join(ROLES)}")
         section = getattr(v.config, role)

@@ -102,17 +102,33 @@ class Steps:
 
     def plan(self, v: Variant, increment: int = 0) -> Sealed:
         """The slots, with their prototypes and noise. A curriculum has a plan an increment and none of its own."""
+        return self._plan(v, v, increment)
+
+    def plan_of(self, v: Variant, increment: int) -> Sealed:
+        """The slots of an increment of a curriculum, with other prototypes than those of the increments before."""
+        assert v.growth is not None
+        growth = v.growth
+        taken: list[Sealed] = []
+        for i in range(increment):
+            maker = growth.next if i else growth.first
+            if growth.next.method.uses_prototypes and maker.method.uses_prototypes:
+                taken.append(self._plan(maker, growth.among(i) if i else maker, i, taken))
+        return self._plan(growth.next, growth.among(increment), increment, taken)
+
+    def _plan(self, v: Variant, among: Variant, increment: int, taken: Sequence[Sealed] = ()) -> Sealed:
+        """Of the prototypes of `among` those that no plan of `taken` has."""
         p = self.prepared
         assert v.growth is None, "a set that grows is made by pipeline/curriculum.py"
         stage = plan.stage(
             v,
             p.run,
             self.classes(),
-            self.prototypes(v) if v.method.uses_prototypes else None,
+            self.prototypes(among) if v.method.uses_prototypes else None,
             p.splits.train.classes,
             p.shape,
             self.features() if features.by_features(v) else None,
             increment,
+            tuple(taken),
         )
         return self.run_stage(stage, shown("plan", v, increment))
 
@@ -139,12 +155,12 @@ class Steps:
     ) -> DistilledSet:
         """An increment of a curriculum after its first: the most learnable images of their slots, by these judges."""
         p, growth = self.prepared, v.growth
-        assert growth is not None and p.generator is not None
-        next_one = growth.next.with_networks(judges)
-        slots = self.plan(next_one, increment)
+        assert growth is not None and growth.next.sampling is not None and p.generator is not None
+        next_one = growth.next.with_networks({**growth.next.sampling.networks, **judges})
+        slots, among = self.plan_of(v, increment), growth.among(increment)
         stage = increments.stage(next_one, growth.how, p.run, slots, self.classes(), p.vae, p.generator, judges, before)
         images = self.run_stage(stage, shown("increment", v, increment))
-        return self._weighed(next_one, images, slots, shown("weigh", next_one, increment))
+        return self._weighed(among, images, slots, shown("weigh", v, increment))
 
     def classifiers(self, lessons: Sequence[Lesson], name: str = "judge") -> list[tuple[str, Training]]:
         """The files of students that are trained on sets with hard labels, in one fit, and their trainings."""

@@ -126,7 +126,7 @@ def _led(v: Variant, growth: Growth, facts: Facts) -> tuple[dict[str, float], fl
     costs = {"decode": 0.0, "teach": 0.0, "denoise": 0.0}
     settings = cast(LearnabilityConfig, v.config.section("learnability", LearnabilityConfig))
     there_and_back = GRADIENT + settings.checkpointing  # which goes forwards once more
-    for g in (g for g in plan.acting if g.roles):
+    for g in (g for g in plan.acting if g.roles and set(g.roles) <= set(judges)):
         steps = _active(plan, g, facts)
         costs["teach"] += there_and_back * steps * sum(judges[role].flops for role in g.roles)
         if settings.space == "pixel":

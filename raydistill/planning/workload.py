@@ -90,9 +90,10 @@ def clusterings(config: Config, variants: Sequence[Variant], facts: Facts) -> It
     """One of each algorithm and number of clusters that a method has its prototypes from."""
     n, classes, size = facts.images.train, facts.images.classes, Sizes.of(config, facts)
     dim, buckets = math.prod(facts.shape), min(config.group.buckets, facts.images.classes)
-    makers = [one for v in variants for one in v.makers() if one.method.uses_prototypes]
+    makers = [one for v in variants for one in v.makers()]
+    makers += [v.growth.among(i) for v in variants if v.growth for i in range(1, v.growth.count(v.config.ipc))]
     configs = {}
-    for c in (v.config for v in makers):
+    for c in (v.config for v in makers if v.method.uses_prototypes):
         algorithm = c.cluster.algorithm or "kmeans"
         configs[algorithm, c.cluster.leaves if tree(algorithm) else c.ipc] = c
     for (algorithm, clusters), c in configs.items():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from raydistill import registry
 from raydistill.clustering.hierarchy import select
@@ -24,6 +26,21 @@ class Candidates:
     sizes: np.ndarray
     medoids: list[str]
     tree: Tree | None = None
+
+    def take(self, rows: np.ndarray) -> Candidates:
+        """Some of them, in the order of `rows`."""
+        medoids = [self.medoids[row] for row in rows]
+        return replace(self, centroids=self.centroids[rows], sizes=self.sizes[rows], medoids=medoids)
+
+
+def untaken(centroids: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """Rows (L,) of centroids (K, ...) that are left where each of taken (T, ...) has the place of one: the pairs with
+    the least sum of squared distances. Equal ones of `taken` count once; all K where none would be left.
+    """
+    points, before = (x.reshape(len(x), -1).astype(np.float64) for x in (centroids, np.unique(taken, axis=0)))
+    left = np.ones(len(points), bool)
+    left[linear_sum_assignment(cdist(before, points, "sqeuclidean"))[1]] = False
+    return np.flatnonzero(left) if left.any() else np.arange(len(points))
 
 
 def class_candidates(

@@ -6,11 +6,13 @@ Batches are fixed here and mix classes, so that any number of actors in any orde
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raydistill import registry
 from raydistill.config import Config
@@ -20,7 +22,7 @@ from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.methods.resolve import Variant
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import ClassInfo
-from raydistill.stages.prototypes.selection import Candidates, class_candidates, identity
+from raydistill.stages.prototypes.selection import Candidates, class_candidates, identity, untaken
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
@@ -45,6 +47,7 @@ class PlanWork(StageWork):
     infos: Aside[tuple[ClassInfo, ...]]
     shape: Aside[tuple[int, int, int]]
     increment: Annotated[int, lambda increment, _: [{"increment": increment}] if increment else []]
+    taken: Annotated[tuple[Sealed, ...], lambda taken, _: [plan.digest for plan in taken]]  # plans before it
 
     def load(self, item: str) -> str:
         return item
@@ -55,13 +58,16 @@ class PlanWork(StageWork):
     def finish(self, key: str) -> Record:
         rows: list[tuple[int, NoiseKey, Slot]] = []
         for bucket in self.classes.records:
-            for view, index in self._views(bucket):
+            for view, ids, index in self._views(bucket):
                 try:
                     slots = self.method.slots(view, self.config.ipc, self.config.seed)
                 except BadInput as e:
                     raise StageFailed(str(e)) from None  # only known after broken images were set aside
                 keys = view.keys(len(slots), self.config.seed)
-                rows += [(index, noise, slot) for noise, slot in zip(keys, slots, strict=True)]
+                numbered = (
+                    slot if ids is None else replace(slot, prototype_id=int(ids[slot.prototype_id])) for slot in slots
+                )
+                rows += [(index, noise, slot) for noise, slot in zip(keys, numbered, strict=True)]
         # Slot first: a batch mixes classes. Where guidance looks at the latents of a class, class first: they are read
         # once for many slots.
         rows.sort(key=lambda r: (r[0], r[1].slot) if self.by_class else (r[1].slot, r[0]))
@@ -86,8 +92,11 @@ class PlanWork(StageWork):
         del rows, planned  # their prototypes are in the table now, 16 kB a slot at 256 px
         return self.artifact.commit_table(key, table, device="driver")
 
-    def _views(self, bucket: Record) -> Iterator[tuple[ClassView, int]]:
-        """The classes of a bucket. Of latents and features, read if the method asks, one bucket is held at a time."""
+    def _views(self, bucket: Record) -> Iterator[tuple[ClassView, np.ndarray | None, int]]:
+        """The classes of a bucket, with their prototypes' ids where these are not simply counted, and their index.
+
+        Of latents and features, read if the method asks, one bucket is held at a time.
+        """
         latents = self.method.uses_latents or (self.method.uses_points and self.features is None)
         by_medoid = self.prototypes is not None and self.config.hierarchy.representative == "medoid"
         columns = ["class_index", "image_id"] + ["latent"] * (latents or by_medoid)
@@ -106,7 +115,11 @@ class PlanWork(StageWork):
             z = schemas.tensor_numpy(mine["latent"]) if "latent" in columns else nothing
             candidates = Candidates(nothing.astype(np.float32), np.zeros(0, np.int64), [])
             if clusters is not None:
-                candidates = class_candidates(clusters, index, class_id, ids, z, self.config)
+                candidates = class_candidates(clusters, index, class_id, ids, z, self._offered)
+            new = None
+            if self.taken:
+                new = untaken(candidates.centroids, self._taken(index))
+                candidates = candidates.take(new)
             view = ClassView(
                 class_id,
                 ids.to_pylist(),
@@ -118,7 +131,22 @@ class PlanWork(StageWork):
                 candidates.tree,
                 self.increment,
             )
-            yield view, index
+            yield view, new, index
+
+    @property
+    def _offered(self) -> Config:
+        """The configuration by which so many prototypes are offered as the plans before and this one have slots."""
+        return self.config.model_copy(update={"ipc": (len(self.taken) + 1) * self.config.ipc})
+
+    @cached_property
+    def _before(self) -> pa.Table:
+        columns = ["class_index", "prototype_id", "prototype"]
+        table = pa.concat_tables([plan.read(columns) for plan in self.taken])
+        return table.filter(pc.greater_equal(table["prototype_id"], 0))
+
+    def _taken(self, index: int) -> np.ndarray:
+        """The prototypes (T, C, h, w) that plans before have given to slots of a class."""
+        return schemas.tensor_numpy(self._before.filter(pc.equal(self._before["class_index"], index))["prototype"])
 
 
 def stage(
@@ -130,10 +158,12 @@ def stage(
     shape: tuple[int, int, int],
     features: Sealed | None = None,
     increment: int = 0,
+    taken: tuple[Sealed, ...] = (),
 ) -> Stage:
     """The plan of one method at one IPC and seed. `features` are given if the method chooses by them.
 
     Another `increment` has other noise. What a slot's noise is drawn of stands in its `seed_key`, which sample reads.
+    Of `prototypes`, one a slot of this plan and of those in `taken`, it has those that these have not.
     """
     config = v.config
     work = PlanWork(
@@ -149,5 +179,6 @@ def stage(
         infos,
         shape,
         increment,
+        taken,
     ).within(run)
     return Stage("plan", "slots", work.artifact, ["plan"], lambda k: k, work, len(infos) * config.ipc, "driver")
