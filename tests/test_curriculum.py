@@ -234,7 +234,10 @@ def test_a_given_teacher_is_examined_before_it_judges(root: Path, tmp_path: Path
         ({"lgd": {"seed_method": "lgd"}}, "lgd.seed_method=lgd begins nowhere"),
         ({"lgd": {"student": "convnt"}}, "unknown student 'convnt'; did you mean 'convnet'"),
         ({"lgd": {"reference": "teacher"}}, "lgd.reference=teacher judges by a teacher: give teacher.path=FILE"),
-        ({"learnability": {"start": 0.4, "stop": 0.3}}, r"the window \(0.4, 0.3\] holds none of the 2 steps"),
+        (
+            {"learnability": {"start": 0.4, "stop": 0.3}},
+            r"learnability.start=0.4\) holds none of the 2 steps",
+        ),
         ({"learnability": {"start": 0.1}}, "learnability.start=0.1 must be above learnability.stop=0.18"),
     ],
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 from sklearn.cluster import MiniBatchKMeans
+from tiny_run import TinyRun, config
 
 from raydistill.clustering.base import Clusters
 from raydistill.clustering.clvq import Clvq, by_batches, one_by_one
@@ -112,6 +115,25 @@ class TestStreams:
     def test_no_more_points_than_atoms_are_the_atoms(self) -> None:
         clusters = clvq(np.array([[3.0], [1.0], [3.0]], np.float32), 5)
         assert clusters.centroids[:, 0].tolist() == [3.0, 1.0] and clusters.size.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(("algorithm", "told"), [("clvq", True), ("minibatch", False), ("kmeans", False)])
+def test_what_a_stream_gave_its_atoms_is_committed_by_class_in_their_order(
+    algorithm: str, told: bool, tmp_path: Path
+) -> None:
+    """As many as there are latents a pass; sizes are those of the last exact pass. Scikit-learn keeps its counts."""
+    tiny = TinyRun(tmp_path / "run")
+    tiny.config = config(cluster={"algorithm": algorithm, "restarts": 1, "passes": 2})
+    tiny.finish(["encode", "group", "cluster"])
+    (bucket,), (clusters,) = (tiny.sealed(name).records for name in ("group", "cluster"))
+    assert ("seen" in clusters.meta) == told
+    if told:
+        seen = {index: clusters.meta["seen"][str(index)] for index in bucket.meta["classes"]}
+        assert [sum(of) for of in seen.values()] == [2 * count for count in bucket.meta["counts"]]
+        table = tiny.sealed("cluster").read(["class_index", "size"]).to_pylist()
+        sizes = {index: [r["size"] for r in table if r["class_index"] == index] for index in seen}
+        assert [len(of) for of in seen.values()] == [len(of) for of in sizes.values()]
+        assert [sum(of) for of in sizes.values()] == bucket.meta["counts"]
 
 
 class TestAsD4m:

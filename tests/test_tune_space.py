@@ -64,6 +64,13 @@ def test_a_grid_has_every_cell_once() -> None:
     assert {"method": "pgfm", "path.w_max": 0.3, "sampler.steps": 8} in cells
 
 
+def test_norms_of_weights_can_be_searched_where_they_are_rates() -> None:
+    """Under SGD, or where protocols are searched too."""
+    norms = ("method=ddoq", "tune.space.weights.norm=[mean,sum]")
+    assert [k.key for k in of(*norms).knobs] == ["weights.norm"]
+    assert len(of(*norms, "tune.space.evaluate.protocol.name=[hard,fkd]").knobs) == 2
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
@@ -81,6 +88,10 @@ def test_a_grid_has_every_cell_once() -> None:
         (["tune.space.guidance.scale=0.3"], "for one value give guidance.scale=0.3"),
         (["tune.space.method=[mgd4]"], "unknown method 'mgd4'; did you mean 'mgd3'"),
         (["tune.space.guidance.scale=[]"], "an empty list"),
+        (
+            ["tune.space.weights.norm=[mean,sum]", "weights.mode=sqrt", "method=ddoq", "evaluate.protocol.name=fkd"],
+            "weights.norm: norms differ by a factor of the loss, which cancels under adamw (evaluate.protocol.name=fkd",
+        ),
         (["tune.search=grid"], "a grid is of lists"),
         (["tune.samples=0"], "tune.samples"),
         (

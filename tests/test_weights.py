@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -291,6 +292,30 @@ class TestRun:
         assert {(i.label, i.slot): i.fields["weight"] for i in items} == expected
         assert "images weigh unequally" in (tmp_path / "run/report.html").read_text()
 
+    def test_an_empty_cell_is_told_before_anything_is_sampled(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of a clustering of one's own: where weights need its mass, and nowhere else."""
+        kind, worked = registry.get("clustering", "kmeans"), []
+        cluster = kind.cluster
+
+        def hollow(self: typing.Any, points: typing.Any, class_id: str) -> typing.Any:
+            clusters = cluster(self, points, class_id)
+            return replace(clusters, size=clusters.size * (np.arange(3) != 1)) if class_id == "7" else clusters
+
+        def watched(stage: Stage, todo: typing.Any) -> typing.Any:
+            worked.append(stage.name)
+            return serial(stage, todo)
+
+        monkeypatch.setattr(kind, "cluster", hollow)
+        line = r"^weigh: class '7': the mass of slot 1 is 0, which is no weight; choose weights\.mode=uniform or mend"
+        with without_ray(), pytest.raises(StageFailed, match=line):
+            job.run(prepare(small(tmp_path, "weights.mode=sqrt"), evaluate=False), "sample", execute=watched)
+        assert worked == ["encode", "group", "cluster", "plan"]
+        with without_ray():
+            job.run(prepare(small(tmp_path, "weights.mode=uniform"), evaluate=False), "sample", execute=watched)
+        assert worked[4:] == ["sample", "weigh"]
+
     def test_a_method_may_prescribe_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(registry.get("method", "mgd3"), "weights", "density")
         assert resolve(small(tmp_path)).config.weights == WeightsConfig(mode="density")
@@ -332,6 +357,20 @@ class TestRefusals:
         monkeypatch.setattr(registry.get("method", "mgd3"), "weights", "cubic")
         with pytest.raises(BadInput, match=r"prescribes weights='cubic', which is no mode \(uniform, density, sqrt"):
             resolve(small(tmp_path))
+
+    def test_a_norm_that_would_weigh_increments_against_each_other(self, tmp_path: Path) -> None:
+        lgd = ("method=lgd", "lgd.base=mgd3", "weights.mode=sqrt", "lgd.increment=1")
+        with pytest.raises(BadInput, match=r"weights\.norm=sum would scale each increment of method lgd by itself"):
+            prepare(small(tmp_path, *lgd, "weights.norm=sum"))
+        assert prepare(small(tmp_path, *lgd)).variants[0].growth is not None
+
+    @pytest.mark.parametrize("override", ["weights.mode=density", "start.strength=0.5"])
+    def test_a_curriculum_has_the_prototypes_of_its_base(self, override: str, tmp_path: Path) -> None:
+        lgd = ("method=lgd", "lgd.increment=1", override)
+        with pytest.raises(BadInput, match=r"an lgd\.base with prototypes \(lgd\.base=mgd3, lgd\.base=ddoq\)$"):
+            prepare(small(tmp_path, *lgd))
+        for base in ("mgd3", "ddoq"):
+            assert prepare(small(tmp_path, *lgd, f"lgd.base={base}"))
 
     def test_a_norm_of_no_mode(self, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"weights\.norm: no weights\.mode is given"):

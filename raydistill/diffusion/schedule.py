@@ -136,15 +136,6 @@ class Window:
         """Active steps among `steps`."""
         return sum(self.stop < i / steps <= self.start for i in range(0, steps, self.every))
 
-    def check(self, steps: int) -> None:
-        """Raises BadInput for a window without an active step: guidance that silently does nothing."""
-        if self.count(steps) == 0:
-            raise BadInput(
-                f"guidance: the window ({self.start}, {self.stop}] holds none of the {steps} steps"
-                f"{f' whose index {self.every} divides' if self.every > 1 else ''} "
-                f"(fractions 0 to {(steps - 1) / steps:.3g}); widen it or take more steps"
-            )
-
 
 @dataclass(frozen=True)
 class Windows:

@@ -15,6 +15,7 @@ from raydistill.errors import BadInput
 from raydistill.guidance.base import Guidance
 from raydistill.guidance.combined import Combined
 from raydistill.guidance.context import Context
+from raydistill.methods import windows
 from raydistill.methods.base import Curriculum, Method
 from raydistill.methods.weighting import MODES
 from raydistill.models.classifier import ClassifierSpec
@@ -197,9 +198,8 @@ def _variant(config: Config, method: Method) -> Variant:
     terms = tuple(_term(config, term, guidance.space if guidance else None, kind.spaces) for term in method.terms)
     start = _start(config, method, guidance)
     plan = SamplingPlan(sampler, kind, section(config, kind), start, guidance, terms)
-    for g in plan.acting:
-        if g.space != "velocity" and start.snr is None:
-            g.window.check(start.share(plan.steps))
+    if not plan.flows and start.snr is None:
+        windows.check(plan, windows.by_share)
     form = None if guidance is None else guidance.space
     numbers = config.guidance.model_copy(update={"form": form}) if guidance is None else guidance.numbers
     config = config.model_copy(update={"sampler": sampler, "guidance": numbers})
@@ -249,6 +249,13 @@ def _weights(config: Config, method: Method) -> WeightsConfig:
     return weights
 
 
+def with_prototypes(instead: Method) -> str:
+    """What to choose in place of a method without prototypes; a curriculum has those of its base."""
+    if instead.curriculum is not None:
+        return "an lgd.base with prototypes (lgd.base=mgd3, lgd.base=ddoq)"
+    return "a method with prototypes (method=mgd3, method=ddoq)"
+
+
 def _start(config: Config, method: Method, guidance: GuidancePlan | None) -> Start:
     """Where the guidance begins if it has a start of its own, otherwise what `start` says, otherwise the method."""
     requested, start = config.start, method.start
@@ -259,7 +266,7 @@ def _start(config: Config, method: Method, guidance: GuidancePlan | None) -> Sta
     if start.noised and not method.uses_prototypes:
         raise BadInput(
             f"start begins at prototypes, and method {config.method} has none; leave start.strength and start.snr out, "
-            "or choose a method with prototypes (ddoq, mgd3)"
+            f"or choose {with_prototypes(method)}"
         )
     theirs = NOISE if guidance is None else guidance.begins
     if guidance is not None and theirs.noised and start.noised:

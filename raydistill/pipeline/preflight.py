@@ -12,9 +12,10 @@ from raydistill.config import Config
 from raydistill.config.reads import TRAIN
 from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
+from raydistill.methods import windows
 from raydistill.methods.base import Method
 from raydistill.methods.lgd import judged_by_latents
-from raydistill.methods.resolve import SamplingPlan, Variant, beside, flows, resolve
+from raydistill.methods.resolve import SamplingPlan, Variant, beside, flows, resolve, with_prototypes
 from raydistill.methods.weighting import MODES
 from raydistill.models import hub
 from raydistill.models.checkpoint import packaged
@@ -162,26 +163,16 @@ def fitting_generator(
 
 def check_steps(sampling: SamplingPlan, generator: Generator) -> None:
     """Raises BadInput if the sampler asks for more times than the generator has, or if no step would be guided."""
-    name, count = sampling.sampler.name, sampling.steps
+    name, grid = sampling.sampler.name, sampling.sampler.grid
     if not sampling.flows:
-        run = generator.steps(sampling.sampler.grid, count, sampling.start)
-        for guidance in sampling.acting:
-            guidance.window.check(len(run))
+        windows.check(sampling, lambda start, count: generator.steps(grid, count, start))
         return
     if sampling.kind.any_time and generator.predicts.own_times is not None:
         raise BadInput(
             f"sampler.name={name} asks for velocities at any time, and {generator.path} is no flow and knows only "
             "its training times; use euler or heun, or give a flow as generator.path"
         )
-    steps = generator.times(count, sampling.start.time, sampling.sampler.grid)
-    for guidance in sampling.acting:
-        window = guidance.window
-        if not any(window.active(step) for step in steps):
-            key = "t_stop" if guidance.name == "path" else "1 - stop"
-            raise BadInput(
-                f"guidance {guidance.name}: none of the steps, from t={steps[0].t:.3g} on, lies before {key}="
-                f"{1 - window.stop:.3g}; raise it, or begin earlier"
-            )
+    windows.check(sampling, lambda start, count: generator.times(count, start.time, grid))
 
 
 def main(config: Config) -> str | None:
@@ -277,6 +268,12 @@ def check_growth(v: Variant) -> None:
     if how.student not in registry.names("student"):
         registry.get("student", how.student)
         raise BadInput(f"lgd.student={how.student} is one of a family, which cannot be read back; choose another")
+    norm = v.config.weights.norm
+    if norm != "mean" and any(one.config.weights.mode is not None for one in v.makers()):
+        raise BadInput(
+            f"weights.norm={norm} would scale each increment of method {method} by itself, and they are one set; leave "
+            "weights.norm out, which is mean"
+        )
     if how.reference == "teacher" and judged_by_latents(v.config):
         raise BadInput(
             "lgd.reference=teacher sees images, and learnability.space=latent wants judges of latents; choose one of "
@@ -288,9 +285,10 @@ def check_masses(v: Variant) -> None:
     """Refuses weights of masses where there are no prototypes to have any."""
     mode = v.config.weights.mode
     if mode is not None and MODES[mode].needs_masses and not v.method.uses_prototypes:
+        others = with_prototypes(v.method)
         raise BadInput(
             f"weights.mode={mode} weighs by the masses of prototypes, and {v.config.method} has none; choose "
-            "weights.mode=uniform, or a method that has prototypes"
+            f"weights.mode=uniform, or {others}"
         )
 
 

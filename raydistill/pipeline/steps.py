@@ -130,7 +130,9 @@ class Steps:
             increment,
             tuple(taken),
         )
-        return self.run_stage(stage, shown("plan", v, increment))
+        slots = self.run_stage(stage, shown("plan", v, increment))
+        self._check_masses(v, slots)
+        return slots
 
     def syntheses(self, v: Variant, increment: int = 0) -> Sealed:
         """The images, one a slot."""
@@ -276,9 +278,19 @@ class Steps:
     def _weighed(self, v: Variant, images: Sealed, slots: Sealed, name: str) -> DistilledSet:
         if v.config.weights.mode is None:
             return DistilledSet((images,))
+        return DistilledSet((images,)).weighing(self.run_stage(self._weighing(v, slots), name))
+
+    def _weighing(self, v: Variant, slots: Sealed) -> Stage:
         anchors = self.prototypes(v) if v.method.uses_prototypes else None
-        stage = weigh.stage(v.config, self.prepared.run, slots, anchors, self.classes())
-        return DistilledSet((images,)).weighing(self.run_stage(stage, name))
+        return weigh.stage(v.config, self.prepared.run, slots, anchors, self.classes())
+
+    def _check_masses(self, v: Variant, slots: Sealed) -> None:
+        """A slot that has no mass to be weighed by is told before anything is sampled."""
+        if v.config.weights.mode is None or not v.method.uses_prototypes:
+            return
+        stage = self._weighing(v, slots)
+        if stage.artifact.manifest() is None:
+            self._once(("masses", stage.artifact.fingerprint), lambda: weigh.check(stage))
 
     def _carry(self, stage: Stage, name: str) -> Sealed:
         self.still_ours()

@@ -24,6 +24,7 @@ from raydistill.config import (
 )
 from raydistill.config.loading import field_of, flat_kinds
 from raydistill.errors import BadInput, one_line
+from raydistill.evaluation.recipe import Setting, resolve, students_of
 
 METHOD = "method"
 RANGE = re.compile(r"(uniform|loguniform)\(\s*([^,\s]+)\s*,\s*([^,\s]+)\s*\)$")
@@ -114,6 +115,7 @@ def space(config: Config) -> Space:
             )
     for knob in knobs:
         _check_read(knob.key, reads)
+    _check_norm(knobs, config)
     searched = Space(tuple(knobs), config.method, reads)
     _check_grid(searched, config)
     return searched
@@ -230,6 +232,21 @@ def _check_value(key: str, value: Any) -> None:
         TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as e:
         raise BadInput(f"tune.space.{key}: {value!r}: {one_line(e.errors()[0]['msg'])}") from None
+
+
+def _check_norm(knobs: Sequence[Knob], config: Config) -> None:
+    """Refuses norms of weights where none matters: they differ by a factor of the loss, which Adam divides out."""
+    e = config.evaluate
+    searched = {k.key for k in knobs}
+    if "weights.norm" not in searched or "evaluate.protocol.name" in searched:
+        return
+    setting = Setting(config.ipc, 2, e.protocol.image_size, students_of(e)[0])
+    if (optimiser := resolve(e.protocol, setting).optimiser) != "sgd":
+        raise BadInput(
+            f"tune.space.weights.norm: norms differ by a factor of the loss, which cancels under {optimiser} "
+            f"(evaluate.protocol.name={e.protocol.name}); leave it out, or choose a protocol of SGD "
+            "(evaluate.protocol.name=hard)"
+        )
 
 
 def _check_read(key: str, reads: Mapping[str, tuple[str, ...]]) -> None:

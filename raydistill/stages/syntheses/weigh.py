@@ -44,14 +44,8 @@ class WeighWork(StageWork):
         return self.finish
 
     def finish(self, key: str) -> Record:
-        slots = self.slots.read([*schemas.PLACE, "prototype_id", "weight", *(["class_id"] if self.prototypes else [])])
-        slots = slots.sort_by([(name, "ascending") for name in schemas.PLACE])
-        label = slots["class_index"].to_numpy()
-        masses, (mode, norm) = np.ones(len(slots)), (self.config.weights.mode or "", self.config.weights.norm)
-        for rows, sizes in self._sizes(slots, label):
-            masses[rows] = shared(sizes, slots["prototype_id"].to_numpy()[rows])
-        parts = [self._class(int(c), masses[label == c], mode, norm) for c in np.unique(label)]
-        weights = np.concatenate(parts)
+        slots, parts = self.weights()
+        weights, label = np.concatenate(parts), slots["class_index"].to_numpy()
         table = slots.select(schemas.PLACE).append_column("weight", pa.array(weights))
         meta = {
             "effective_sample_size": sample_size_a_class(weights, label),
@@ -59,12 +53,26 @@ class WeighWork(StageWork):
         }
         return self.artifact.commit_table(key, table.cast(schemas.weights()), device="driver", meta=meta)
 
-    def _class(self, index: int, masses: np.ndarray, mode: str, norm: str) -> np.ndarray:
+    def weights(self) -> tuple[pa.Table, list[np.ndarray]]:
+        """The slots in order, and of each class their weights, which ask for no image.
+
+        Raises StageFailed for a slot without a mass, as a clustering of one's own may leave it.
+        """
+        slots = self.slots.read([*schemas.PLACE, "prototype_id", "weight", *(["class_id"] if self.prototypes else [])])
+        slots = slots.sort_by([(name, "ascending") for name in schemas.PLACE])
+        label, masses = slots["class_index"].to_numpy(), np.ones(len(slots))
+        for rows, sizes in self._sizes(slots, label):
+            masses[rows] = shared(sizes, slots["prototype_id"].to_numpy()[rows])
+        classes = [np.flatnonzero(label == index) for index in np.unique(label)]
+        return slots, [self._class(slots, rows, masses[rows]) for rows in classes]
+
+    def _class(self, slots: pa.Table, rows: np.ndarray, masses: np.ndarray) -> np.ndarray:
         try:
-            return weigh(masses, mode, norm, self.gamma)
-        except ValueError as e:  # a clustering of one's own that leaves cells empty
+            return weigh(masses, self.config.weights.mode or "", self.config.weights.norm, self.gamma)
+        except ValueError as e:
+            class_id = slots["class_id"][int(rows[0])].as_py()  # only masses of prototypes can be wrong
             raise StageFailed(
-                f"weigh: class {index}: {e}; choose weights.mode=uniform or mend the clustering"
+                f"weigh: class {class_id!r}: {e}; choose weights.mode=uniform or mend the clustering"
             ) from None
 
     def _sizes(self, slots: pa.Table, label: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -104,3 +112,9 @@ def stage(config: Config, run: RunDir, slots: Sealed, prototypes: Sealed | None,
         "driver",
         summarise=lambda records: records[0].meta,
     )
+
+
+def check(stage: Stage) -> None:
+    """Raises as `WeighWork.weights` does; commits nothing."""
+    assert isinstance(stage.work, WeighWork)
+    stage.work.weights()
