@@ -366,7 +366,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("override", ["weights.mode=density", "start.strength=0.5"])
     def test_a_curriculum_has_the_prototypes_of_its_base(self, override: str, tmp_path: Path) -> None:
-        lgd = ("method=lgd", "lgd.increment=1", override)
+        lgd = ("method=lgd", "lgd.increment=1", "sampler.steps=8", override)
         with pytest.raises(BadInput, match=r"an lgd\.base with prototypes \(lgd\.base=mgd3, lgd\.base=ddoq\)$"):
             prepare(small(tmp_path, *lgd))
         for base in ("mgd3", "ddoq"):
