@@ -125,15 +125,15 @@ def test_what_a_stream_gave_its_atoms_is_committed_by_class_in_their_order(
     tiny = TinyRun(tmp_path / "run")
     tiny.config = config(cluster={"algorithm": algorithm, "restarts": 1, "passes": 2})
     tiny.finish(["encode", "group", "cluster"])
-    (bucket,), (clusters,) = (tiny.sealed(name).records for name in ("group", "cluster"))
-    assert ("seen" in clusters.meta) == told
-    if told:
-        seen = {index: clusters.meta["seen"][str(index)] for index in bucket.meta["classes"]}
-        assert [sum(of) for of in seen.values()] == [2 * count for count in bucket.meta["counts"]]
-        table = tiny.sealed("cluster").read(["class_index", "size"]).to_pylist()
-        sizes = {index: [r["size"] for r in table if r["class_index"] == index] for index in seen}
-        assert [len(of) for of in seen.values()] == [len(of) for of in sizes.values()]
-        assert [sum(of) for of in sizes.values()] == bucket.meta["counts"]
+    table = tiny.sealed("cluster").read(["class_index", "size"]).to_pylist()
+    for bucket, clusters in zip(*(tiny.sealed(name).records for name in ("group", "cluster")), strict=True):
+        assert ("seen" in clusters.meta) == told
+        for index, count in zip(bucket.meta["classes"], bucket.meta["counts"], strict=True):
+            sizes = [r["size"] for r in table if r["class_index"] == index]
+            assert sum(sizes) == count
+            if told:
+                seen = clusters.meta["seen"][str(index)]
+                assert len(seen) == len(sizes) and sum(seen) == 2 * count
 
 
 class TestAsD4m:
