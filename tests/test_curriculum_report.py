@@ -16,7 +16,7 @@ from raydistill.errors import BadInput
 from raydistill.evaluation.score import examine
 from raydistill.evaluation.train import Student, train_student
 from raydistill.pipeline import job, product
-from raydistill.pipeline.steps import nodes_of
+from raydistill.pipeline.spreading import nodes_of
 from raydistill.results import increments
 from raydistill.stages.evaluation import image_sets, trainer
 from raydistill.stages.evaluation.image_sets import SetRef

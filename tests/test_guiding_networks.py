@@ -26,7 +26,7 @@ from raydistill.models import loaded
 from raydistill.models.classifier import Classifier, ClassifierSpec, unit_images
 from raydistill.models.device import Placement
 from raydistill.models.vae import Vae, VaeSpec
-from raydistill.pipeline import preflight, product, steps, unread
+from raydistill.pipeline import preflight, product, spreading, unread
 from raydistill.sources.images import decode
 from raydistill.stages import runner
 from raydistill.stages.runner import serial
@@ -201,7 +201,7 @@ class TestOnTheWay:
 
     def test_every_node_must_see_it_and_an_image_says_what_led_to_it(self, tmp_path: Path) -> None:
         p = self.prepared(tmp_path)
-        assert {f.what for f in steps.nodes_of(p).needs().files} >= {"teacher.path"}
+        assert {f.what for f in spreading.nodes_of(p).needs().files} >= {"teacher.path"}
         weights = p.variants[0].sampling.networks["teacher"].identity()["weights"]
         assert product.provenance(p, p.variants[0])["teacher"] == weights[:16]
         travelled = pickle.loads(pickle.dumps(p.variants[0].sampling))

@@ -19,7 +19,8 @@ from raydistill.outlook import Expected
 from raydistill.pipeline import curriculum, features, product, tracked
 from raydistill.pipeline.heard import heard
 from raydistill.pipeline.preflight import prepare
-from raydistill.pipeline.steps import Steps, nodes_of
+from raydistill.pipeline.spreading import nodes_of
+from raydistill.pipeline.steps import Steps
 from raydistill.progress import say
 from raydistill.report.scores import TO_THE_END
 from raydistill.results import costs

@@ -7,13 +7,12 @@ a sweep calls them for variants of its own: what these agree in has one fingerpr
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from raydistill.distributed import classifiers, node_log, students
+from raydistill.distributed import classifiers, students
 from raydistill.distributed.classifiers import Lesson
 from raydistill.distributed.nodes import Nodes
-from raydistill.distributed.visibility import needs
 from raydistill.errors import RaydistillError
 from raydistill.evaluation.recipe import students_of
 from raydistill.methods.resolve import Variant
@@ -21,6 +20,7 @@ from raydistill.metrics.own_class import OwnClass
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.latent_classifier import LatentClassifierSpec
 from raydistill.pipeline import features, teaching
+from raydistill.pipeline.spreading import nodes_of, on_ray, together_on_ray
 from raydistill.progress import say
 from raydistill.stages import runner
 from raydistill.stages.evaluation import measure, trainings
@@ -28,12 +28,11 @@ from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainer import Rung, Teaching, Training
 from raydistill.stages.latents import embed, encode, group
 from raydistill.stages.prototypes import cluster
-from raydistill.stages.runner import Execute, Stage, Together
+from raydistill.stages.runner import Execute, Stage
 from raydistill.stages.syntheses import check, ingest, plan, sample, weigh
 from raydistill.stages.syntheses import increment as increments
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.state import Prepared
-from raydistill.store.artifact import Record
 from raydistill.store.sealed import Sealed
 
 T = TypeVar("T")
@@ -313,49 +312,3 @@ class Steps:
 def shown(kind: str, v: Variant, increment: int) -> str:
     """What the stage of a variant is called on the way."""
     return f"{kind} {v.config.method}" + (f" {increment}" if increment else "")
-
-
-def on_ray(p: Prepared, nodes: Nodes) -> Execute:
-    """Spreads over Ray, which is imported with the first stage that has work: a finished run answers at once."""
-
-    def execute(stage: Stage, todo: Sequence[str]) -> Iterator[Record]:
-        if stage.style == "driver":
-            return runner.serial(stage, todo)
-        from raydistill.distributed import executors
-
-        return nodes.watch(executors.on_ray(p.config.ray, keeper(p))(stage, todo))
-
-    return execute
-
-
-def together_on_ray(p: Prepared, nodes: Nodes) -> Together:
-    """As `on_ray`, for several stages of actors at once."""
-
-    def execute(requested: Sequence[tuple[Stage, Sequence[str]]]) -> Iterator[tuple[Stage, Record | RaydistillError]]:
-        from raydistill.distributed import executors
-
-        return nodes.watch(executors.together_on_ray(p.config.ray, keeper(p))(requested))
-
-    return execute
-
-
-def keeper(p: Prepared) -> Callable[[Stage, Mapping[str, str]], None]:
-    """Keeps which node did which unit of a stage."""
-    return lambda stage, where: node_log.keep(p.run.root / "logs", stage.artifact, where)
-
-
-def nodes_of(p: Prepared) -> Nodes:
-    """The nodes that will work on a run, and what they have to see."""
-    specs = {"vae.path": p.vae, "generator.path": p.generator, "features.path": p.features, "teacher.path": p.teacher}
-    every = [one for v in p.variants for one in v.makers()]
-    specs |= {
-        f"{role}.path": n
-        for v in every
-        if v.sampling
-        for role, n in v.sampling.networks.items()
-        if isinstance(n, ClassifierSpec)
-    }
-    for decoder in (v.sampling.decoder for v in every if v.sampling):
-        specs["learnability.decoder"] = decoder or specs.get("learnability.decoder")
-    models = {key: spec.path for key, spec in specs.items() if spec is not None}
-    return Nodes(p.config.ray, lambda: needs(p.run, p.config.source, [p.splits.train, p.splits.test], models))

@@ -20,7 +20,8 @@ from raydistill.pipeline import beforehand, job, trained, unread
 from raydistill.pipeline import tracked as pipeline_tracked
 from raydistill.pipeline.heard import heard
 from raydistill.pipeline.preflight import absolute, prepare
-from raydistill.pipeline.steps import Steps, nodes_of
+from raydistill.pipeline.spreading import nodes_of
+from raydistill.pipeline.steps import Steps
 from raydistill.progress import Tried, say, tell
 from raydistill.stages.renew import fresh, renew
 from raydistill.state import title
