@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from curricula import begin, grown, prepared, rows
 
+from raydistill.pipeline import job
 from raydistill.pipeline.steps import Steps
+from raydistill.results import reporting
 from raydistill.stages.prototypes.selection import untaken
 from raydistill.stages.runner import serial
 from raydistill.state import Prepared
@@ -83,6 +85,13 @@ def test_behind_a_seed_without_prototypes_they_begin_with_the_first_increment(ro
     nobody, first = prototypes(p)
     assert not nobody.any()
     assert np.array_equal(first, prototypes(of_base(root, 4))[0])
+
+
+def test_the_page_links_the_slots_of_the_seed_to_its_prototypes_and_no_others(root: Path) -> None:
+    """Each increment numbers its own: a later one's number is no prototype of the seed's."""
+    done = job.run(of_base(root, 4), "sample", execute=serial)
+    led = {item.slot: item.prototype_id for item in reporting.panels(done)[0].items}
+    assert sorted(led) == [0, 1, 2, 3] and {led[0], led[1]} == {0, 1} and led[2] == led[3] == -1
 
 
 def test_they_weigh_what_their_own_cells_weigh(root: Path) -> None:

@@ -130,7 +130,7 @@ class Steps:
             tuple(taken),
         )
         slots = self.run_stage(stage, shown("plan", v, increment))
-        self._check_masses(v, slots)
+        self._check_masses(among, slots)
         return slots
 
     def syntheses(self, v: Variant, increment: int = 0) -> Sealed:

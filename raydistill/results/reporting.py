@@ -265,13 +265,13 @@ def _panel(done: Results, index: int, real: pa.Table, syntheses: pa.Table) -> Cl
     syntheses = syntheses.take(pc.sort_indices(syntheses["slot"]))
     z_real = schemas.tensor_numpy(real["latent"]).reshape(len(real), -1).astype(np.float32)
     z_made = schemas.tensor_numpy(syntheses["latent"]).reshape(len(syntheses), -1)
-    prototypes = _prototypes(done, index, z_real.shape[1])
+    slots, prototypes = _prototypes(done, index, z_real.shape[1])
     nearest_rows, distance = nearest(z_made, z_real)
     ids = real["image_id"].take(pa.array(nearest_rows)).to_pylist()
     s = p.config.source
     pictures = [png(decode(b, s.image_size, s.max_pixels)) for b in p.splits.source.read(p.splits.train.split, ids)]
     items = tuple(
-        PanelImage(slot, image, weight, prototype, picture, name, float(d))
+        PanelImage(slot, image, weight, prototype if slot in slots else -1, picture, name, float(d))
         for slot, image, weight, prototype, picture, name, d in zip(
             syntheses["slot"].to_pylist(),
             syntheses["image"].to_pylist(),
@@ -291,13 +291,14 @@ def _panel(done: Results, index: int, real: pa.Table, syntheses: pa.Table) -> Cl
     return ClassPanel(info.class_id, info.class_name, len(real), items, projection, tree)
 
 
-def _prototypes(done: Results, index: int, dimensions: int) -> np.ndarray:
-    """The prototypes that the plan of the run's own method gives to the slots of a class, by their id, (P, D)."""
+def _prototypes(done: Results, index: int, dimensions: int) -> tuple[set[int], np.ndarray]:
+    """The slots of a class that the plan of the run's own method is of, and the prototypes that it gives them, by their
+    id, (P, D). Of a curriculum it is the seed's: increments number prototypes of their own, which are not shown."""
     plan = done.plans.get(done.prepared.config.method)
     if plan is None:  # images of a folder, which nobody planned
-        return np.zeros((0, dimensions), np.float32)
+        return set(), np.zeros((0, dimensions), np.float32)
     slots = _of(plan.read(), index)
     ids, first = np.unique(slots["prototype_id"].to_numpy(), return_index=True)
     prototypes = np.zeros((max(0, ids.max() + 1), dimensions), np.float32)
     prototypes[ids[ids >= 0]] = schemas.tensor_numpy(slots["prototype"])[first[ids >= 0]].reshape(-1, dimensions)
-    return prototypes
+    return set(slots["slot"].to_pylist()), prototypes
