@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,18 @@ class TestReport:
         assert second.accuracy == pytest.approx(first.accuracy + second.learned - second.forgotten)
         whole = next(t for t in done.trainings if t.set.name == "lgd")
         assert second.accuracy == trainer.score(whole).last  # type: ignore[union-attr]
+
+    def test_a_whole_set_that_was_trained_on_otherwise_has_no_line_and_the_page_says_why(self, done: Results) -> None:
+        """A student of soft labels learns of other things than the increment did: that is no gain of the increment."""
+        assert increments.about_the_last(done) == []
+        longer, soft = ({"epochs": 7, "visits": 99, "evaluations": 3}, {"labels": "stored", "views": 2})
+        for more, lines in ((longer, 2), (soft, 1), (soft | longer, 1)):
+            other = [replace(t, recipe=replace(t.recipe, **more)) for t in done.trainings]
+            changed = replace(done, trainings=other)
+            assert len(increments.growth(changed)) == lines
+            assert len(increments.about_the_last(changed)) == 2 - lines
+        (note,) = increments.about_the_last(replace(done, trainings=other))
+        assert "The whole set has no line among the increments" in note and "hard labels and seed 0" in note
 
     def test_result_and_page_hold_it(self, done: Results) -> None:
         result = json.loads((done.prepared.run.root / "result.json").read())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.score import unpacked
 from raydistill.metrics.redundancy import redundancy
 from raydistill.report.increments import ChoiceRow, GrowthRow, PartMatrix
@@ -99,8 +101,20 @@ def numbers(done: Results) -> dict[str, float]:
     return flat
 
 
+def about_the_last(done: Results) -> list[str]:
+    """Why the whole set has no line among the increments, if it has none: nothing was trained on it as they were."""
+    trained = done.students.get(done.prepared.config.method, [])
+    if not trained or not done.trainings or len(list(_students(done))) > len(trained):
+        return []
+    last = trained[-1]
+    return [
+        f"The whole set has no line among the increments: these trained {last.student} with hard labels and seed "
+        f"{last.seed}, and none of this evaluation's trainings on it did (lgd.student, evaluate.students)"
+    ]
+
+
 def _students(done: Results) -> Iterator[Training]:
-    """Of the run's own curriculum, on the first increment, the first two, ..., all of them."""
+    """Of the run's own curriculum, on the first increment, the first two, ..., all if that was trained alike."""
     name = done.prepared.config.method
     if not (trained := done.students.get(name, [])):
         return
@@ -108,5 +122,10 @@ def _students(done: Results) -> Iterator[Training]:
     last = trained[-1]
     for t in done.trainings:
         whole = t.set.digest == done.syntheses[name].digest
-        if whole and (t.student, t.seed) == (last.student, last.seed):
+        if whole and (t.student, t.seed) == (last.student, last.seed) and _alike(t.recipe, last.recipe):
             yield t
+
+
+def _alike(a: Recipe, b: Recipe) -> bool:
+    """Whether two recipes differ in nothing but what goes by the number of images, and how often they are tested."""
+    return replace(a, **{key: getattr(b, key) for key in ("epochs", "visits", "batch", "evaluations")}) == b

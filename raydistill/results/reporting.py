@@ -189,7 +189,7 @@ def notes_on(done: Results, judged: Judgement) -> list[str]:
             if text is None
             else f"Warning: {set_name}: {text}"
         )
-    notes += about_seeds_and_classes(done, judged)
+    notes += about_seeds_and_classes(done, judged) + increments.about_the_last(done)
     if done.teaching is not None:
         notes.append(
             f"Soft labels are by {done.teaching.network.architecture}, which is itself right on "
