@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from raydistill.errors import BadInput
 from raydistill.evaluation.recipe import students_of
+from raydistill.guidance.learnability import CURRENT, REFERENCE, LearnabilityConfig
+from raydistill.methods.lgd import judged_by_latents
 from raydistill.models.text_generator import TextGeneratorSpec
 from raydistill.pipeline import features
+from raydistill.pipeline.curriculum import judging
 from raydistill.stages.evaluation.trainings import recipe
 from raydistill.state import Prepared
 
 
 def check(p: Prepared, command_keys: Sequence[str]) -> None:
     """Raises BadInput for teacher.* and label.* with hard labels, for features.* that nobody asks for, unless
-    a guidance asks the classifier of that section, and for prompts of a generator that is told none."""
+    a guidance asks the classifier of that section, for prompts of a generator that is told none, and for keys of a
+    curriculum that nothing in it reads."""
     name = p.config.evaluate.protocol.name
     soft = any(recipe(p.config, len(p.splits.test.classes), s).soft for s in students_of(p.config.evaluate))
     every = [one for v in p.variants for one in v.makers()]
     guiding = {role for v in every if v.sampling is not None for role in v.sampling.roles}
     guiding |= {v.growth.how.reference for v in p.variants if v.growth is not None}
     told_text = isinstance(p.generator, TextGeneratorSpec)
+    unread_of_growth = of_growth(p)
     for key in command_keys:
+        if why := unread_of_growth.get(key):
+            raise BadInput(f"{key}: {why}")
         section = key.partition(".")[0]
         if key in ("generator.prompt", "generator.negative_prompt") and p.generator is not None and not told_text:
             raise BadInput(
@@ -44,3 +52,30 @@ def check(p: Prepared, command_keys: Sequence[str]) -> None:
                 f"{key}: nothing here asks for features; leave it out, or give features.path and a metric that is "
                 "computed in them (metrics.names=[fid], docs/metrics.md) or selection.space=feature with method=herding"
             )
+
+
+def of_growth(p: Prepared) -> dict[str, str]:
+    """The keys that the run's own curriculum does not read, each with why and the remedy; none of another method."""
+    v = p.variants[0]
+    if v.growth is None:
+        return {}
+    judges, latents, how = judging(v.growth), judged_by_latents(v.config), v.growth.how
+    guiding = cast(LearnabilityConfig, v.config.section("learnability", LearnabilityConfig))
+    unread = {}
+    if how.candidates == 1:
+        unread["lgd.omega"] = "of one candidate nothing is chosen; leave it out, or raise lgd.candidates"
+    if guiding.repulsion == 0:
+        unread["lgd.memory_scope"] = "nothing is repelled from memory; leave it out, or raise learnability.repulsion"
+    if latents:
+        unread["lgd.student"] = "learnability.space=latent asks classifiers of latents; leave it out, or choose pixel"
+    elif CURRENT not in judges:
+        nobody = "nothing leads the images or chooses among them; leave it out, or raise"
+        unread["lgd.student"] = f"{nobody} learnability.scale or lgd.candidates"
+    if REFERENCE not in judges:
+        remedy = "leave it out, or raise learnability.omega or lgd.omega"
+        unread["lgd.reference"] = f"a reference of weight 0 is not asked; {remedy}"
+        if not latents:
+            unread["lgd.reference_epochs"] = unread["lgd.reference"]
+    elif how.reference == "teacher":
+        unread["lgd.reference_epochs"] = "lgd.reference=teacher is trained already; leave one of the two out"
+    return unread
