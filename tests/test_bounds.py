@@ -85,7 +85,7 @@ class TestWhatIsSaid:
         assert "drawn evenly from the classes, 70.0 ± 0.3 % in 2,400 image visits, 30 epochs." in said
         assert "keeps 65 % of the best of these." in said
         page = Reader(render(report(judgement=judgement))).text
-        assert "full data, to the end in 2,400 image visits, 30 epochs" in page
+        assert "Full data, to the end : in 2,400 image visits, 30 epochs." in page
 
     def test_one_epoch_and_one_bound_are_one(self) -> None:
         (verdict,) = verdicts(judged(scored=rows((FULL, 0.8, 80))))
@@ -113,7 +113,7 @@ class TestStorage:
         cells = [f'<td class="num">{shown}</td>' for shown in ("2", "2.5 + 12.3", "–")]
         assert all(cell in html for cell in cells) and "soft labels that are stored" in Reader(html).text
         plain = Reader(render(report(judgement=self.judgement((2_000, 0), (2_500, 0), None)))).text
-        assert "Storage, kB" in plain and "soft labels that are stored" not in plain
+        assert "kB is the storage" in plain and "soft labels that are stored" not in plain
 
     def test_of_each_set_is_in_result_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
         prepared: Any = SimpleNamespace(config=SimpleNamespace(method="mgd3"))
