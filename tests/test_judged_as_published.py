@@ -178,7 +178,7 @@ class TestOurOwnTensors:
         judged = find(tmp_path / "out", CLASSES)
         assert judged.source.kind == "tensors" and judged.ipc == 3
         assert judged.listing.labels.tolist() == [label for label in range(6) for _ in range(3)]
-        assert judged.weights.tolist() == [1.0, 2.0, 3.0] * 6
+        assert judged.weights.tolist() == [0.5, 1.0, 1.5] * 6, "of mean 1 in each class"
         ids = judged.listing.ids.to_pylist()
         for n, data in enumerate(ingest.open_source(judged.source).read("train", ids)):
             assert (decode(data, 12, 10**6) == decode(original(*divmod(n, 3)), 12, 10**6)).all()

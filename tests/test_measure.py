@@ -175,7 +175,8 @@ def test_a_run_reports_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     keys = {k for k in result if k.endswith("/latent") and not k.startswith("metrics/")}
     assert keys - {OWN} == {f"{v}/latent" for v in ("l2", "precision", "recall", "density", "coverage")}
     assert 0 <= result[OWN] <= 1, "of what was made, not of what was picked"
-    assert {k for k in result if k.startswith("metrics/")} == {f"metrics/random/{k}" for k in keys - {OWN}}
+    stored = {f"metrics/{name}/{kind}/bytes" for name in ("random", "full_data") for kind in ("images", "labels")}
+    assert {k for k in result if k.startswith("metrics/")} == {f"metrics/random/{k}" for k in keys - {OWN}} | stored
     assert result["network_calls"] == asked.sampler.steps, "a doubled batch is one call"
     page = (tmp_path / "run" / "report.html").read_text()
     assert "by protocol hard" in page

@@ -212,7 +212,7 @@ class TestPlan:
 
         monkeypatch.setattr(Artifact, "read_table", spy)
         work = tiny.stage("plan random").work
-        views = [view for record in work.classes.records for view, _ in work._views(record)]
+        views = [view for record in work.classes.records for view, *_ in work._views(record)]
         assert seen == {"class_index", "image_id"}
         assert {v.latents.shape for v in views} == {(0, *tiny.shape)}
 

@@ -37,6 +37,7 @@ class Finished:
     study: dict[str, Any]
     page: str
     pools: list[list[int]] = field(default_factory=list)  # batches of the sets that were sampled at once
+    files: list[Path] = field(default_factory=list)  # of the sweep alone: runs that share its artifacts add theirs
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
         m.setattr(inspection, "AGAIN_S", 0.0)
         sweep.main(tiny_sweep.config(root, SPACE, **TUNE, **MONEY))
         study = json.loads((root / "study.json").read_text())
-        yield Finished(root, study, (root / "study.html").read_text(), pools)
+        yield Finished(root, study, (root / "study.html").read_text(), pools, sorted(root.rglob("*")))
 
 
 def test_the_sets_of_a_round_are_sampled_at_once(finished: Finished) -> None:
@@ -152,7 +153,7 @@ def test_repair_gives_the_command_of_the_sweep(
     """And not that of a run: what was lost is there again, byte for byte, and there is no report.html."""
     tiny_sweep.without_ray(monkeypatch)
     whole = finished.root / lost
-    path = whole if whole.is_file() else sorted(whole.glob("*/data/*"))[0]
+    path = whole if whole.is_file() else next(f for f in finished.files if f.match(f"{lost}/*/data/*"))
     before = path.read_bytes()
     flip(path)
     assert cli.main(["verify", str(finished.root)]) == 1
