@@ -27,7 +27,7 @@ def test_a_key_that_is_not_read_is_refused_and_the_remedy_works(
     assert main([*LGD, run, unless, key]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     name = key.partition("=")[0]
-    assert said[-1].startswith(f"raydistill: {name}: ") or f"{name}: " in said[-1]
+    assert said[-1].startswith(f"error: {name}: ")
     assert "leave it out" in said[-1] and remedy.partition("=")[0].rpartition(".")[0] in said[-1]
     assert not (tmp_path / "run").exists()
     for words in ((unless,), (remedy, key)):
