@@ -100,12 +100,15 @@ class Painter:
 
 
 class Linear:
-    """A classifier in closed form: logits +-(mean of the pixels - 1/2) of classes "c" and "d", features its colours."""
+    """A classifier in closed form: logits +-k (mean of pixels - 1/2) of classes "c" and "d", features its colours."""
 
     spec = SimpleNamespace(class_ids=["c", "d"])
 
+    def __init__(self, k: float = 1.0) -> None:
+        self.k = k
+
     def logits_with_grad(self, x: Tensor, checkpointed: bool = False) -> Tensor:
-        away = x.mean(dim=(1, 2, 3)) - 0.5
+        away = self.k * (x.mean(dim=(1, 2, 3)) - 0.5)
         return torch.stack([away, -away], 1)
 
     def features_with_grad(self, x: Tensor, checkpointed: bool = False) -> Tensor:

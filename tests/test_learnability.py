@@ -66,23 +66,13 @@ class Constant:
         return self.pred.v_hat
 
 
-class Slope(Linear):
-    """Logits +-k (mean of the pixels - 1/2)."""
-
-    def __init__(self, k: float) -> None:
-        self.k = k
-
-    def logits_with_grad(self, x: Tensor, checkpointed: bool = False) -> Tensor:
-        return self.k * super().logits_with_grad(x)
-
-
 def guide(
     space: str = "epsilon", current: float = 1.0, reference: float = -2.0, sees: str = "pixel", **settings: Any
 ) -> Learnability:
     """Bound to linear classifiers that disagree, and see pixels or latents."""
     settings = {"repulsion": 0.0, "clip": None, "space": sees} | settings
     guidance = Learnability(GuidanceConfig(), space, LearnabilityConfig(**settings))
-    roles = {CURRENT: Slope(current), REFERENCE: Slope(reference)}
+    roles = {CURRENT: Linear(current), REFERENCE: Linear(reference)}
     guidance.bind(Networks(1.0, ["c"], Painter(), roles))  # type: ignore[arg-type]
     return guidance
 
@@ -149,7 +139,7 @@ class TestScore:
     def test_through_the_generator_it_is_finite_differences_in_x_t(self, kind: str) -> None:
         """The packaged generator in float64 behind classifier-free guidance; sqrt(alpha_bar) times the slope."""
         spec = GeneratorSpec(None)
-        judges = {CURRENT: Slope(1.0), REFERENCE: Slope(-2.0)}
+        judges = {CURRENT: Linear(1.0), REFERENCE: Linear(-2.0)}
         guidance = guide(sees="latent", through_denoiser=True, micro_batch=1)
         denoiser = Denoiser(spec, EXACT, 2.0, "all", network(spec, EXACT, differentiable=True).double())
         guidance.bind(Networks(1.0, ["c"], None, judges, denoiser))  # type: ignore[arg-type]
