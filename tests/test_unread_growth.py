@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from curricula import prepared
+from samples import write_student
 
 from raydistill.cli import main
+from raydistill.errors import BadInput
+from raydistill.pipeline import unread
 
 LGD = ("sample", "--dry-run", "method=lgd", "ipc=2", "lgd.increment=1")
 CASES = {
@@ -32,3 +36,22 @@ def test_a_key_that_is_not_read_is_refused_and_the_remedy_works(
     assert not (tmp_path / "run").exists()
     for words in ((unless,), (remedy, key)):
         assert main([*LGD, run, *words]) == 0, "left out, or as the line says"
+
+
+def test_a_reference_that_nobody_asks_needs_no_teacher_and_reads_none(tmp_path: Path) -> None:
+    """From a file, whose keys may be of more than one run; a teacher that is given on the command line is refused."""
+    unasked = {"lgd": {"reference": "teacher", "omega": 0.0}, "learnability": {"omega": 0.0}}
+    assert prepared(tmp_path / "run", **unasked).teacher is None
+    given = prepared(tmp_path / "run", **unasked, teacher={"path": write_student(tmp_path / "teacher")})
+    with pytest.raises(BadInput, match=r"^teacher\.path: .* asks no teacher; leave it out"):
+        unread.check(given, ["teacher.path"])
+
+
+@pytest.mark.parametrize("asks", [{"lgd": {"omega": 0.5}}, {"lgd": {"omega": 0.0}, "learnability": {"omega": 0.5}}])
+def test_one_that_is_asked_to_choose_or_to_lead_needs_it(asks: dict[str, dict[str, float]], tmp_path: Path) -> None:
+    tree = {"learnability": {"omega": 0.0}} | asks
+    tree["lgd"] = {"reference": "teacher", **tree["lgd"]}  # type: ignore[dict-item]
+    with pytest.raises(BadInput, match=r"^lgd\.reference=teacher judges by a teacher: give teacher\.path=FILE"):
+        prepared(tmp_path / "run", **tree)
+    given = prepared(tmp_path / "run", **tree, teacher={"path": write_student(tmp_path / "teacher")})
+    unread.check(given, ["teacher.path", "lgd.reference"])

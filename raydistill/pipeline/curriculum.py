@@ -57,6 +57,11 @@ def judging(growth: Growth) -> set[str]:
     return every & {CURRENT, REFERENCE}
 
 
+def asks_teacher(growth: Growth) -> bool:
+    """Whether its reference is the network of teacher.path, and somebody asks for a reference."""
+    return growth.how.reference == "teacher" and REFERENCE in judging(growth)
+
+
 def of_latents(steps: Steps, v: Variant, distilled: DistilledSet | None, role: str) -> LatentClassifierSpec:
     """A classifier of the latents of the set so far, or of all real ones, in the place of a student of images."""
     assert v.growth is not None

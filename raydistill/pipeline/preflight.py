@@ -26,6 +26,7 @@ from raydistill.models.maturity import half_trained
 from raydistill.models.text_generator import TextGeneratorSpec, is_pipeline
 from raydistill.models.vae import VaeSpec
 from raydistill.pipeline import automatic
+from raydistill.pipeline.curriculum import asks_teacher
 from raydistill.pipeline.guiding import find_decoder, find_networks
 from raydistill.progress import say
 from raydistill.report.text import plural
@@ -103,7 +104,7 @@ def teacher_asked_by(config: Config, variants: Sequence[Variant], evaluate: bool
     setting = recipe.Setting(config.ipc, 2, e.protocol.image_size, recipe.students_of(e)[0])
     if evaluate and recipe.resolve(e.protocol, setting).soft:
         return f"evaluate.protocol.name={e.protocol.name} trains on a teacher's labels{{}}evaluate.protocol.name=hard"
-    if any(v.growth is not None and v.growth.how.reference == "teacher" for v in variants):
+    if any(v.growth is not None and asks_teacher(v.growth) for v in variants):
         return "lgd.reference=teacher judges by a teacher{}lgd.reference=trained"
     return None
 

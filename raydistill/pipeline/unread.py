@@ -11,7 +11,7 @@ from raydistill.guidance.learnability import CURRENT, REFERENCE, LearnabilityCon
 from raydistill.methods.lgd import judged_by_latents
 from raydistill.models.text_generator import TextGeneratorSpec
 from raydistill.pipeline import features
-from raydistill.pipeline.curriculum import judging
+from raydistill.pipeline.curriculum import asks_teacher, judging
 from raydistill.stages.evaluation.trainings import recipe
 from raydistill.state import Prepared
 
@@ -24,7 +24,7 @@ def check(p: Prepared, command_keys: Sequence[str]) -> None:
     soft = any(recipe(p.config, len(p.splits.test.classes), s).soft for s in students_of(p.config.evaluate))
     every = [one for v in p.variants for one in v.makers()]
     guiding = {role for v in every if v.sampling is not None for role in v.sampling.roles}
-    guiding |= {v.growth.how.reference for v in p.variants if v.growth is not None}
+    guiding |= {"teacher" for v in p.variants if v.growth is not None and asks_teacher(v.growth)}
     told_text = isinstance(p.generator, TextGeneratorSpec)
     unread_of_growth = of_growth(p)
     for key in command_keys:
