@@ -175,6 +175,30 @@ class TestOnTheWay:
         assert tiny.stage(f"sample {METHOD}").artifact.fingerprint == first.fingerprint
         runner.run(other, serial)
 
+    def test_as_the_base_of_a_curriculum_it_asks_beside_learnability(self, tmp_path: Path) -> None:
+        """Both lead an increment, each by its own classifiers."""
+        tiny = TinyRun(tmp_path / "run")
+        tiny.config = asked(write_student(tmp_path / "teacher"))
+        names = ["encode", "group", "cluster", f"plan {METHOD}", f"sample {METHOD}", f"increment {METHOD}"]
+        tiny.finish(names)
+        rows = tiny.sealed(names[-1]).read().to_pylist()
+        told = {t["name"] for row in rows for t in row["trace"]}
+        assert {"push", "push classified", "push learnability", "score"} <= told
+
+    def test_of_a_curriculum_the_network_of_its_base_is_found_and_read(self, tmp_path: Path) -> None:
+        def grows(teacher: str | None) -> Prepared:
+            own = {"base": METHOD, "increment": 1, "seed_method": "dit"}
+            return preflight.prepare(asked(teacher, method="lgd", ipc=2, lgd=own, run_dir=str(tmp_path / "run")))
+
+        with pytest.raises(BadInput, match=r"^guidance classified asks a classifier: give teacher\.path=FILE"):
+            grows(None)
+        p = grows(write_student(tmp_path / "teacher"))
+        growth = p.variants[0].growth
+        assert growth is not None and growth.first.sampling is not None and growth.next.sampling is not None
+        assert list(growth.next.sampling.networks) == ["teacher"] and not growth.first.sampling.networks
+        assert "teacher.path" in {f.what for f in spreading.nodes_of(p).needs().files}
+        unread.check(p, ["teacher.path"])
+
     def test_one_that_does_not_act_asks_nobody(self) -> None:
         quiet = asked(None, guidance={"scale": 0.0})
         assert preflight.find_networks(resolve(quiet), ["3", "7"]).sampling.networks == {}

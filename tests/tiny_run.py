@@ -170,7 +170,10 @@ class TinyRun:
         growth = resolve(self.config.model_copy(update={"method": "lgd", "brought": {"lgd": own}})).growth
         assert growth is not None
         judges = dict.fromkeys((CURRENT, REFERENCE), self.network)
-        v, slots, real = growth.next.with_networks(judges), self.sealed(f"plan {base}"), self.sealed("group")
+        v = find_networks(growth.next, [c.class_id for c in self.train.classes], (CURRENT, REFERENCE))
+        assert v.sampling is not None
+        v = v.with_networks({**v.sampling.networks, **judges})
+        slots, real = self.sealed(f"plan {base}"), self.sealed("group")
         return increment.stage(
             v, growth.how, self.run, slots, real, self.vae, self.generator, judges, self.distilled(base)
         )
