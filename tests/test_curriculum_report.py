@@ -97,6 +97,23 @@ class TestReport:
         assert "<h3>Push of" not in page, "where it is alone its push needs no name"
 
 
+def test_each_guidance_of_a_composed_run_has_its_push_on_the_page_and_in_result_json(root: Path) -> None:
+    """The seed is led by its own method's alone; the increment by that of its base and by learnability."""
+    led = {"base": "mgd3", "seed_method": "mgd3", "candidates": 1}
+    more = {"sampler": {"steps": 4, "cfg_scale": 1.0}, "guidance": {"stop": 0.0}, "metrics": {"names": []}}
+    done = job.run(prepared(root, lgd=led, learnability={"omega": 0.0}, **more), execute=serial)
+    result = json.loads((done.prepared.run.root / "result.json").read())
+    expected = {}
+    for i, name, traced in ((1, "mode", "push"), (2, "mode", "push mode"), (2, "learnability", "push learnability")):
+        rows = done.syntheses["lgd"].parts[i - 1].read(["trace"]).to_pylist()
+        seen = [t["value"] for row in rows for t in row["trace"] if t["name"] == traced]
+        expected[f"increments/{i}/push/{name}"] = sum(seen) / len(seen)
+    assert min(expected.values()) > 0
+    assert {key: value for key, value in result.items() if "/push/" in key} == pytest.approx(expected, abs=1e-6)
+    page = (done.prepared.run.root / "report.html").read().decode()
+    assert "<h3>Push of mode</h3>" in page and "<h3>Push of learnability</h3>" in page
+
+
 class TestDecoder:
     """A tiny VAE that decodes for the score in the place of the VAE of the images."""
 

@@ -68,6 +68,22 @@ def choices(done: Results) -> tuple[ChoiceRow, ...]:
     return tuple(rows)
 
 
+def pushes(done: Results) -> dict[int, dict[str, float]]:
+    """Of the run's own set, if it grew: by increment (from 1 on) how far each guidance that leads it pushed, as a share
+    of the network's own part of the step; mean over slots and the steps at which it acts."""
+    growth, grown = done.prepared.variants[0].growth, done.syntheses.get(done.prepared.config.method)
+    by_increment: dict[int, dict[str, float]] = {}
+    for i, part in enumerate(() if growth is None or grown is None else grown.parts):
+        assert growth is not None
+        sampling = (growth.next if i else growth.first).sampling
+        names = [] if sampling is None else [g.name for g in sampling.acting]
+        curves = numbers_of(part).curves()
+        for name in names:
+            if steps := curves.get("push" if len(names) == 1 else f"push {name}"):
+                by_increment.setdefault(i + 1, {})[name] = MeanStd.pooled([seen for _, seen in steps]).mean
+    return by_increment
+
+
 def line(name: str, values: Sequence[tuple[int, MeanStd]]) -> Line:
     """Mean and std at each step index."""
     x = np.array([step for step, _ in values], np.float64)
@@ -78,7 +94,7 @@ def line(name: str, values: Sequence[tuple[int, MeanStd]]) -> Line:
 def numbers(done: Results) -> dict[str, float]:
     """redundancy/STUDENT of every set that was cut; of the run's own, if it grew, parts/STUDENT/I/J,
     increments/I/accuracy, learned, forgotten (shares of the test images), chosen, rejected and score/STEP (S, mean over
-    slots), and learnability/chosen and rejected."""
+    slots), push/NAME of each guidance, and learnability/chosen and rejected."""
     flat: dict[str, float] = {}
     for m in matrices(done):
         prefix = "" if m.main else f"metrics/{m.set.replace(' ', '_')}/"
@@ -93,6 +109,8 @@ def numbers(done: Results) -> dict[str, float]:
         steps = {f"score/{int(x)}": float(v) for x, v in zip(c.score.x, c.score.mean, strict=True)}
         scores = {"chosen": c.chosen, "rejected": c.rejected, **steps}
         flat |= {f"increments/{c.increment}/{k}": round(v, 6) for k, v in scores.items() if v is not None}
+    for increment, terms in pushes(done).items():
+        flat |= {f"increments/{increment}/push/{name}": round(push, 6) for name, push in terms.items()}
     of_method = done.syntheses.get(done.prepared.config.method)  # None where all images are trained on as they are
     trace = {} if of_method is None else of_method.numbers().trace
     for key, name in (("chosen", CHOSEN), ("rejected", REJECTED)):
