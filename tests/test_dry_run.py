@@ -13,6 +13,7 @@ from raydistill.config import load
 from raydistill.models.checkpoint import WORK
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import absolute, prepare
+from raydistill.pretraining import size
 from raydistill.pretraining.plan import make_plan
 from raydistill.stages.runner import serial
 from raydistill.store.rundir import CONFIG, TRIALS
@@ -58,6 +59,21 @@ def test_what_is_finished_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_what_is_refused_is_refused_there_too(refused: Callable[..., str]) -> None:
     assert "encode.num_gpus=9 need more" in refused("distill", "encode.num_gpus=9", "--dry-run")
+
+
+def test_a_reference_says_what_of_all_images_it_holds_and_where_that_is_too_much(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1,348 images to train on and 449 to test on, 3 x 32 x 32 bytes each. One that is asked for nothing holds none."""
+    words = ("sample", "method=lgd", "ipc=2", "lgd.increment=1")
+    holds = "convnet on 1348 images, 10 epochs; a worker holds these and the test images, 6 MB"
+    assert planned(capsys, *words)["reference"] == holds
+    assert "reference" not in planned(capsys, *words, "learnability.space=latent")
+    assert "reference" not in planned(capsys, *words, "learnability.omega=0")
+    monkeypatch.setattr(size, "memory", lambda: 3_000_000)
+    assert planned(capsys, *words)["reference"].startswith(f"{holds}, and this machine has 3 MB: lower ")
+    smaller = planned(capsys, *words, "evaluate.protocol.image_size=16")["reference"]
+    assert smaller.endswith("the test images, 1 MB"), "the remedy"
 
 
 def test_a_folder_that_is_judged_needs_nothing_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from samples import write_student
-from tiny_run import GENERATED, TinyRun, config
+from tiny_run import GENERATED, TinyRun, config, few
 
 import raydistill
 from raydistill.distributed import classifiers, students
-from raydistill.errors import BadInput, CorruptArtifact
+from raydistill.errors import BadInput, BrokenImage, CorruptArtifact
 from raydistill.evaluation.train import Student
 from raydistill.models.classifier import Classifier, ClassifierSpec
 from raydistill.models.device import Placement
 from raydistill.pipeline import preflight
-from raydistill.sources.base import Splits, open_source
+from raydistill.sources.base import Splits, open_source, open_splits
 from raydistill.stages.evaluation import image_sets, trainer, trainings
 from raydistill.stages.evaluation.checkpoint import Checkpoint, described
 from raydistill.stages.evaluation.image_sets import SetRef
@@ -78,6 +80,30 @@ def syntheses(tiny: TinyRun) -> SetRef:
 
 def train(tiny: TinyRun, on: SetRef | None = None, seed: int = 0) -> Checkpoint:
     return classifiers.train(tiny.config, tiny.run, on or everything(tiny), splits(tiny), "convnet", seed)
+
+
+def test_of_all_images_none_is_held_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole split is the largest thing that a worker holds. A broken image leaves no gap."""
+
+    class Numbered:
+        def read(self, split: str, ids: list[str]) -> Iterator[bytes]:
+            return (bytes([i]) for i in range(len(ids)))
+
+    def decoded(blobs: list[bytes], source: object, size: int, crop: float) -> np.ndarray:
+        if blobs == [b"\x03"]:
+            raise BrokenImage("no image")
+        return np.full((1, 3, size, size), blobs[0][0], np.uint8)
+
+    monkeypatch.setattr(image_sets, "open_source", lambda source: Numbered())
+    monkeypatch.setattr(image_sets, "load_images", decoded)
+    asked = config().source
+    listing = few(open_splits(asked).train, 12)
+    tracemalloc.start()
+    loaded = image_sets.real_images(asked, listing, 512)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert loaded.images.pixels[:, 0, 0, 0].tolist() == [0, 1, 2, *range(4, 12)] and len(loaded.broken) == 1
+    assert len(loaded.images.labels) == 11 and peak < 1.2 * 12 * 3 * 512**2
 
 
 class TestTrained:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from raydistill.config import Config
+from raydistill.distributed.nodes import joins
 from raydistill.errors import printable
 from raydistill.evaluation.recipe import students_of
-from raydistill.methods.resolve import Variant
+from raydistill.guidance.learnability import REFERENCE
+from raydistill.methods.lgd import judged_by_latents
+from raydistill.methods.resolve import Growth, Variant
 from raydistill.pipeline import trained
 from raydistill.pipeline.beforehand import LATER, Reading, Unfinished
+from raydistill.pipeline.curriculum import judging
 from raydistill.pipeline.job import JUDGED, Until, checked, generated, judge, make, sets
 from raydistill.pipeline.preflight import absolute
+from raydistill.pretraining import size
 from raydistill.progress import noun
 from raydistill.report.text import plural
 from raydistill.stages import runner
@@ -89,6 +94,8 @@ def expected(p: Prepared, until: Until) -> Iterator[tuple[str, str, str]]:
     draws = config.seeds.generation if until in JUDGED else 1
     for v in generated(p):
         yield "sample", f"sample {v.config.method}", f"{classes * v.config.ipc * draws} images{_steps(v)}"
+        if v.growth is not None and (trained_on := _reference(p, v.growth)):
+            yield "judge", "reference", trained_on
     if until in JUDGED:
         of = len(generated(p)) + (p.judged is not None)
         fits = len(list(students_of(config.evaluate))) * config.evaluate.seeds * draws
@@ -100,3 +107,22 @@ def expected(p: Prepared, until: Until) -> Iterator[tuple[str, str, str]]:
 
 def _steps(v: Variant) -> str:
     return f", each in {v.sampling.steps} steps of the generator" if v.sampling is not None else ""
+
+
+def _reference(p: Prepared, growth: Growth) -> str | None:
+    """Of a curriculum whose reference is a student of all images: which lie in the memory of the worker that trains it,
+    decoded, beside those that it is tested on."""
+    how, config = growth.how, growth.next.config
+    if how.reference != "trained" or REFERENCE not in judging(growth) or judged_by_latents(config):
+        return None
+    train, test = p.splits.train, p.splits.test
+    need, have = (len(train) + len(test)) * 3 * config.evaluate.protocol.image_size**2, size.memory()
+    lack = f", and this machine has {_mb(have)}: lower evaluate.protocol.image_size, or give lgd.reference=teacher"
+    return (
+        f"{how.student} on {len(train)} images, {plural(how.reference_epochs, 'epoch')}; a worker holds these and "
+        f"the test images, {_mb(need)}" + (lack if need > have and not joins(p.config.ray) else "")
+    )
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"

@@ -101,21 +101,24 @@ def whitened(images: ImageSet, whitening: Whitening, levels: tuple[float, float]
 
 
 def real_images(source: SourceConfig, listing: Listing, size: int, crop: float = 1.0) -> Loaded:
-    """Every usable image of a split."""
-    pixels, labels, broken, stored = [], [], [], 0
+    """Every usable image of a split, each held once: decoded into the array in which all of them stay."""
+    pixels = np.empty((len(listing), 3, size, size), np.uint8)
+    labels: list[int] = []
+    broken: list[str] = []
+    stored = 0
     for i, blob in enumerate(open_source(source).read(listing.split, listing.ids.to_pylist())):
         try:
-            pixels.append(load_images([blob], source, size, crop)[0])
+            pixels[len(labels)] = load_images([blob], source, size, crop)[0]
         except BrokenImage as e:
             broken.append(f"{listing.split}/{listing.ids[i]}: {e}")
         else:
             labels.append(listing.labels[i])
             stored += len(blob)
-    if not pixels:
+    if not labels:
         raise StageFailed(
             f"evaluate: none of the {len(listing)} images of split {listing.split!r} can be used; mend them, run again"
         )
-    return Loaded(image_set(np.stack(pixels), np.array(labels)), broken, stored)
+    return Loaded(image_set(pixels[: len(labels)], np.array(labels)), broken, stored)
 
 
 def syntheses(ref: SetRef, source: SourceConfig, size: int) -> Loaded:
