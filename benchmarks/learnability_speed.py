@@ -2,7 +2,7 @@
 
     python benchmarks/learnability_speed.py --vae DIR --generator DIR --decoder DIR
     python benchmarks/learnability_speed.py --sd --batch 1      the decoder of Stable Diffusion's VAE at 256 px
-    python benchmarks/learnability_speed.py --count             its bytes alone, of which nothing is computed
+    python benchmarks/learnability_speed.py --count             its bytes, and DiT-XL/2's: of these nothing is computed
 
 All in one run on the same threads: a step of the generator with classifier-free guidance, and the guidance of the same
 batch through the VAE's decoder, with checkpointing, through a tiny decoder (of untrained weights if none is given), by
@@ -26,8 +26,9 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from diffusers import DiTTransformer2DModel
 from measure import machine, save, table
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -42,9 +43,10 @@ from raydistill.identity import canonical
 from raydistill.models.checkpoint import packaged
 from raydistill.models.classifier import HEADER, Classifier, ClassifierSpec
 from raydistill.models.denoiser import Denoiser, GeneratorSpec, network
-from raydistill.models.device import Placement
+from raydistill.models.device import Placement, quiet_libraries
 from raydistill.models.latent_classifier import LatentClassifier, LatentClassifierSpec, LatentNet
 from raydistill.models.vae import Vae, VaeSpec
+from raydistill.planning.networks import DIT_XL
 from raydistill.seeding import NoiseKey
 from raydistill.stages.evaluation.checkpoint import described
 from raydistill.store.artifact import Artifact
@@ -112,22 +114,41 @@ def counted(size: int, width: int, checkpointing: bool, dtype: torch.dtype) -> t
     among them."""
     from diffusers import AutoencoderKL
 
-    kept: dict[int, Tensor] = {}
-
-    def pack(t: Tensor) -> Tensor:
-        kept[t.untyped_storage()._cdata] = t
-        return t
-
     with torch.device("meta"):
         vae = AutoencoderKL(**SD, **BLOCKS).eval().requires_grad_(False).to(dtype)
         judge = registry.get("student", "convnet")(10, size, width).eval().requires_grad_(False).to(dtype)
         if checkpointing:
             vae.enable_gradient_checkpointing()
         z = torch.zeros(1, 4, size // 8, size // 8, dtype=dtype, requires_grad=True)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+
+        def forward() -> None:
             image = vae.decode(z).sample
             judge(image).sum() + judge(image).sum()
-    weights = {p.untyped_storage()._cdata for net in (vae, judge) for p in net.parameters()}
+
+        return saved(forward, [vae, judge])
+
+
+def counted_through(size: int, dtype: torch.dtype) -> tuple[int, int]:
+    """As `counted`, of a latent through DiT-XL/2 with classifier-free guidance: with the class, and without."""
+    quiet_libraries()
+    with torch.device("meta"):
+        net = DiTTransformer2DModel.from_config(DIT_XL).eval().requires_grad_(False).to(dtype)
+        x = torch.zeros(1, 4, size // 8, size // 8, dtype=dtype, requires_grad=True)
+        index = torch.zeros(2, dtype=torch.long)
+        return saved(lambda: net(torch.cat([x, x]), timestep=index, class_labels=index).sample.sum(), [net])
+
+
+def saved(forward: Callable[[], object], nets: Sequence[nn.Module]) -> tuple[int, int]:
+    """Bytes that autograd keeps of `forward`, each storage once, and those of the weights of `nets` among them."""
+    kept: dict[int, Tensor] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        kept[t.untyped_storage()._cdata] = t
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        forward()
+    weights = {p.untyped_storage()._cdata for net in nets for p in net.parameters()}
     sizes = {key: t.untyped_storage().nbytes() for key, t in kept.items()}
     return sum(sizes.values()), sum(n for key, n in sizes.items() if key in weights)
 
@@ -135,10 +156,11 @@ def counted(size: int, width: int, checkpointing: bool, dtype: torch.dtype) -> t
 def count(size: int, width: int) -> None:
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
-        for checkpointing in (False, True):
-            whole, weights = counted(size, width, checkpointing, dtype)
-            name = str(dtype).removeprefix("torch.") + (", checkpointing" if checkpointing else "")
-            rows.append([name, f"{(whole - weights) / 1e6:,.0f}", f"{weights / 1e6:,.0f}"])
+        name = str(dtype).removeprefix("torch.")
+        kinds = {name: counted(size, width, False, dtype), f"{name}, checkpointing": counted(size, width, True, dtype)}
+        kinds[f"{name}, beside it through_denoiser"] = counted_through(size, dtype)
+        for kind, (whole, weights) in kinds.items():
+            rows.append([kind, f"{(whole - weights) / 1e6:,.0f}", f"{weights / 1e6:,.0f}"])
     print(table([f"{size} px", "MB held an image", "MB of weights held"], rows))
 
 
@@ -162,7 +184,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--generator", default=packaged("generator"))
     p.add_argument("--decoder", default=None, help="a tiny VAE that decodes the same latents")
     p.add_argument("--sd", action="store_true", help="Stable Diffusion's decoder, without a generator")
-    p.add_argument("--count", action="store_true", help="count the bytes of --sd and compute nothing")
+    p.add_argument(
+        "--count",
+        action="store_true",
+        help="count bytes at the size of --sd and DiT-XL/2, compute nothing",
+    )
     p.add_argument("--image-size", type=int, default=None)
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--width", type=int, default=64, help="of the convnets")

@@ -249,6 +249,20 @@ def test_the_gradients_of_a_decoder_of_256_px_fit_a_card_of_24_gb_and_the_page_s
     assert saved - same < (whole - weights) / 4
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_so_do_those_through_the_generator_beside_them(dtype: torch.dtype) -> None:
+    decoder, generator = (
+        whole - weights
+        for whole, weights in (
+            learnability_speed.counted(256, 64, False, dtype),
+            learnability_speed.counted_through(256, dtype),
+        )
+    )
+    page = (Path(learnability_speed.__file__).parents[1] / "docs" / "methods.md").read_text()
+    assert f"{generator / 1e6:,.0f} MB" in page.replace("\n", " ")
+    assert LearnabilityConfig().micro_batch * (decoder + generator) < 24e9 - 2.7e9, "beside the weights of DiT-XL/2"
+
+
 def test_layouts_are_measured_of_every_network_that_looks(tmp_path: Path) -> None:
     out = tmp_path / "layout.json"
     assert layout_speed.main(["--image-size", "32", "--repeat", "1", "--out", str(out)]) == 0
