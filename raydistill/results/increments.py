@@ -71,10 +71,12 @@ def choices(done: Results) -> tuple[ChoiceRow, ...]:
 def pushes(done: Results) -> dict[int, dict[str, float]]:
     """Of the run's own set, if it grew: by increment (from 1 on) how far each guidance that leads it pushed, as a share
     of the network's own part of the step; mean over slots and the steps at which it acts."""
-    growth, grown = done.prepared.variants[0].growth, done.syntheses.get(done.prepared.config.method)
+    grown = done.syntheses.get(done.prepared.config.method)
+    growth = None if grown is None else done.prepared.variants[0].growth
+    if grown is None or growth is None:
+        return {}
     by_increment: dict[int, dict[str, float]] = {}
-    for i, part in enumerate(() if growth is None or grown is None else grown.parts):
-        assert growth is not None
+    for i, part in enumerate(grown.parts):
         sampling = (growth.next if i else growth.first).sampling
         names = [] if sampling is None else [g.name for g in sampling.acting]
         curves = numbers_of(part).curves()
