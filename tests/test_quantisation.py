@@ -16,7 +16,7 @@ from raydistill import api
 from raydistill.config import load
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
-from raydistill.report.atoms import AtomCurve, AtomDistances
+from raydistill.report.atoms import BOTTOM, HEIGHT, TOP, AtomCurve, AtomDistances
 from raydistill.report.page import render
 from raydistill.results.quantisation import counts, of_class
 from raydistill.stages.runner import serial
@@ -81,12 +81,14 @@ class TestFall:
         fall = self.of(3.0 * k**-0.25, k)
         html = render(report(atoms=(AtomDistances("ddoq", "prototypes", *np.ones((3, 2))),), fall=fall))
         section = html[html.index('id="quantisation"') :]
-        assert "slope −0.25" in section or "slope -0.25" in section
+        assert "slope −0.25" in section
         lines = {
             kind: np.array([p.split(",") for p in points.split()], float)
             for kind, points in re.findall(r'<polyline class="curve (rate|line2)" points="([^"]+)"', section)
         }
         np.testing.assert_allclose(lines["rate"], lines["line2"], atol=0.2)
+        heights = [float(y) for y in re.findall(r'cy="([^"]+)" r="5"', section)]
+        assert [min(heights), max(heights)] == [TOP, HEIGHT - BOTTOM], "from the least to the most of what is drawn"
         steps = np.diff(lines["line2"], axis=0)
         np.testing.assert_allclose(steps[:, 1] / steps[:, 0], steps[0, 1] / steps[0, 0], rtol=0.02)
 

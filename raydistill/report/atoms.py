@@ -90,7 +90,8 @@ def draw(curve: AtomCurve) -> Markup:
     lines = {kind: curve.overall(kind) for kind in KINDS}
     rate = lines["least"][0] * (curve.k / curve.k[0]) ** curve.rate
     every = np.concatenate([*lines.values(), rate, *(c.w2 for c in curve.of_classes)])
-    low, high = float(every[every > 0].min(initial=1e-12)), float(every.max(initial=1e-9))
+    known = every[every > 0] if np.any(every > 0) else np.ones(1)
+    low, high = float(known.min()), float(known.max())
     ends = np.log(curve.k[[0, -1]])
 
     def x(k: float) -> float:

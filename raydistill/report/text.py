@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from raydistill.errors import escaped
 from raydistill.redact import redact
@@ -35,7 +36,12 @@ def number(value: float) -> str:
     """Three significant digits, without an exponent where it can be avoided."""
     if not math.isfinite(value):
         return "–"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return minus(f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}")
+
+
+def minus(words: str) -> str:
+    """A true minus for the hyphen that stands before a number, in '-1.3 points [-4.5, 1.9]'."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", words)
 
 
 def duration(seconds: float) -> str:
