@@ -73,7 +73,9 @@ def test_the_page_shows_the_front_the_knobs_and_images(finished: Finished) -> No
     assert sum(finished.study["importance"].values()) == pytest.approx(1, abs=0.01)
     best, worst = (f"The {which}: trial" for which in ("best", "worst"))
     assert best in text and worst in text and text.count("<img") == 2 * 6, "two classes of three images, twice"
-    assert "<script" not in text
+    assert "<script" not in text and 'alt=""' not in text and "accuracy, %</text>" in text
+    assert "network calls an image</text>" in text and ">network calls an image</th>" in text
+    assert text.partition("<h1>")[2].startswith("Trial ") and not re.search(r"[ [>]-\d", text.partition("</style>")[2])
 
 
 def test_a_result_page_shows_the_study_that_is_kept(finished: Finished, tmp_path: Path) -> None:

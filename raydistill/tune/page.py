@@ -12,8 +12,8 @@ from raydistill.report import text
 from raydistill.report.contents import with_contents
 from raydistill.report.page import environment
 from raydistill.tune.live import spent
-from raydistill.tune.parallel import logarithmic, parallel
-from raydistill.tune.pareto import pareto
+from raydistill.tune.parallel import logarithmic, parallel, value
+from raydistill.tune.pareto import named, pareto, said
 from raydistill.tune.verdict import AGAIN, SEARCH, TEST
 
 WIDTH, HEIGHT = 360, 220
@@ -28,6 +28,7 @@ def render(study: Mapping[str, Any], grids: Sequence[tuple[str, list[list[str]]]
         .get_template("study.html")
         .render(
             study=study,
+            verdict=text.minus(study["verdict"][0].upper() + study["verdict"][1:]),
             rows=rows,
             stands=[study["scores"][where] for where in (SEARCH, AGAIN, TEST)],
             again={m["name"]: m for m in study["again"]},
@@ -39,6 +40,8 @@ def render(study: Mapping[str, Any], grids: Sequence[tuple[str, list[list[str]]]
             estimate=estimate,
             points=points,
             value=value,
+            named=named,
+            said=said,
         )
     )
     return text.printable_lines(with_contents(html))
@@ -134,8 +137,4 @@ def estimate(e: Mapping[str, Any]) -> str:
 def points(e: Mapping[str, Any]) -> str:
     """A difference, in points."""
     bounds = "" if e["low"] is None else f" [{100 * e['low']:+.1f}, {100 * e['high']:+.1f}]"
-    return f"{100 * e['mean']:+.1f}{bounds}"
-
-
-def value(v: Any) -> str:
-    return text.number(v) if isinstance(v, float) else str(v)
+    return text.minus(f"{100 * e['mean']:+.1f}{bounds}")

@@ -8,8 +8,6 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from raydistill.report import text
-
 STEP, HEIGHT, SIDE, TOP, BOTTOM = 190, 230, 70, 34, 24
 ACCURACY = "accuracy, %"
 
@@ -25,7 +23,8 @@ def parallel(study: Mapping[str, Any]) -> Markup:
     columns = [*([t["values"].get(k) for t in trials] for k in keys), [100 * t["score"]["mean"] for t in trials]]
     scales = [*(math.log if logarithmic(study, k) else float for k in keys), float]
     heights = [_shares(column, scale) for column, scale in zip(columns, scales, strict=True)]
-    body = [_axis(i, name, column) for i, (name, column) in enumerate(zip([*keys, ACCURACY], columns, strict=True))]
+    axes = [_axis(i, name, column) for i, (name, column) in enumerate(zip([*keys, ACCURACY], columns, strict=True))]
+    body = [line for line, _ in axes]
     for rank, t in enumerate(trials):
         kind = "main" if t["name"] == study["winner"]["trial"] else "other"
         points = [(i, shares[rank]) for i, shares in enumerate(heights) if shares[rank] is not None]
@@ -33,6 +32,7 @@ def parallel(study: Mapping[str, Any]) -> Markup:
         opacity = 0.15 + 0.6 * rank / (len(trials) - 1)
         shown = f'class="trial {kind}" points="{path}" style="opacity:{1 if kind == "main" else opacity:.2f}"'
         body.append(f"<polyline {shown}><title>{escape(t['name'])}</title></polyline>")
+    body += [words for _, words in axes]  # over the lines, whose colours they would lie under
     width = 2 * SIDE + STEP * len(keys)
     label = escape(f"{len(trials)} trials over {', '.join(keys)} and accuracy")
     opening = f'<svg class="parallel" role="img" viewBox="0 0 {width} {HEIGHT}" aria-label="{label}">'
@@ -62,13 +62,14 @@ def _ordered(values: Sequence[Any]) -> bool:
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
-def _axis(i: int, name: str, column: Sequence[Any]) -> str:
+def _axis(i: int, name: str, column: Sequence[Any]) -> tuple[str, str]:
+    """The axis, and the words beside it."""
     known, x = _known(column), _x(i)
     marks = [(0.0, known[0]), (1.0, known[-1])] if _ordered(known) and len(known) > 1 else []
     marks = marks or [((k + 0.5) / len(known), v) for k, v in enumerate(known)]
-    words = [f'<text class="tick" x="{x + 5:.1f}" y="{_y(at) + 4:.1f}">{escape(_value(v))}</text>' for at, v in marks]
+    words = [f'<text class="tick" x="{x + 5:.1f}" y="{_y(at) + 4:.1f}">{escape(value(v))}</text>' for at, v in marks]
     line = f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{_y(0)}" y2="{_y(1)}"/>'
-    return f'{line}<text class="knob" text-anchor="middle" x="{x:.1f}" y="16">{escape(name)}</text>{"".join(words)}'
+    return line, f'<text class="knob" text-anchor="middle" x="{x:.1f}" y="16">{escape(name)}</text>{"".join(words)}'
 
 
 def _x(i: int) -> float:
@@ -79,5 +80,6 @@ def _y(share: float) -> float:
     return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
 
 
-def _value(v: Any) -> str:
-    return text.number(v) if isinstance(v, float) else str(v)
+def value(v: Any) -> str:
+    """Of a knob, as it is written on the command line but for digits."""
+    return f"{v:.3g}" if isinstance(v, float) else str(v)
