@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from test_report import Reader
@@ -95,6 +96,14 @@ class TestPairs:
         assert "Best of 3 runs: b, 60.0 ± 1.0 %, 1.3 points [" in words
         assert "ahead of c: cannot be told apart at 3 training seeds; " in words
         assert "b − a 10.3 [" in words and "better" in words
+
+    def test_sets_of_other_sizes_are_said_to_be(self, tmp_path: Path) -> None:
+        a, b = run(tmp_path / "a", "mgd3", 0.5, (0.5, 0.51, 0.49)), run(tmp_path / "b", "dit", 0.6, (0.6, 0.61, 0.6))
+        assert "images against" not in self.page(tmp_path, a, b)
+        name = "distilled/data/train-00000-of-00001.parquet"
+        kept = pq.read_table(b / name)
+        seals.write(Location.of(str(b)), name, table_bytes(pa.concat_tables([kept, kept])))
+        assert "better than a, with 8 images against 4" in self.page(tmp_path, a, b)
 
     def test_a_run_of_an_older_version_is_shown_and_not_compared(self, tmp_path: Path) -> None:
         a, b = run(tmp_path / "a", "mgd3", 0.5, (0.5, 0.51, 0.49)), run(tmp_path / "b", "random", 0.25)

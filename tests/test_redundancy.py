@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_run import config
@@ -16,11 +18,18 @@ from raydistill.evaluation.train import Student, train_student
 from raydistill.metrics.redundancy import redundancy_parts
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
+from raydistill.report.increments import PartMatrix, heat
 from raydistill.results.numbers import metrics
 from raydistill.stages.evaluation import image_sets, trainer
 from raydistill.stages.runner import serial
 
 CPU = torch.device("cpu")
+
+
+def test_numbers_stay_legible_in_the_darkest_cell() -> None:
+    """As those of the confusion matrix: the page's ink on a colour that covers less than half."""
+    drawn = heat(PartMatrix("lgd", "convnet", np.array([[1.0, 0.0], [0.5, 1.0]]), 0.25, True, True))
+    assert [float(v) for v in re.findall('opacity="([^"]+)"', drawn)] == [0.45, 0.06, 0.26, 0.45]
 
 
 class TestRedundancy:

@@ -155,6 +155,9 @@ def test_the_best_of_a_metric_is_marked_and_one_that_tells_nothing_apart_says_so
     assert MetricRow("fid", "latent", "lower", (12.0, None, 9.0)).best == (2,)
     assert MetricRow("recall", "latent", "higher", (0.5, 0.5, 0.1)).best == (0, 1)
     assert MetricRow("kid_std", "latent", None, (1.0, 2.0)).best == ()
+    assert MetricRow("recall", "latent", "higher", (0.99996, 1.0, 0.1)).best == (0, 1), (
+        "what prints alike is marked alike"
+    )
     mmd = MetricRow("mmd", "latent", "lower", (0.0, 0.0))
     assert mmd.says_nothing and mmd.best == () and not MetricRow("mmd", "latent", "lower", (0.0,)).says_nothing
     read = Reader(render(report(metric_sets=("mgd3", "random"), metrics=(mmd,))))
@@ -305,6 +308,10 @@ def test_numbers_in_words() -> None:
     said = {0.03: "0.03 s", 12.4: "12 s", 59.7: "1 min 0 s", 3599.9: "1 h 0 min", 7380: "2 h 3 min"}
     assert {s: text.duration(s) for s in said} == said
     assert [text.number(v) for v in (0.07894, 12.0, 1234.5, float("inf"))] == ["0.0789", "12", "1,234", "–"]
+    assert (
+        text.number(-0.25) == "−0.25"
+        and text.minus("-1.3 points [-4.5, 1.9] of x-2") == "−1.3 points [−4.5, 1.9] of x-2"
+    )
     assert StageCost("a", 0.0, 5, "x", False).rate is None and StageCost("a", 2.0, 5, "x", True).rate is None
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from raydistill.report.data import ClassScores, Confusion, Embedding
+from raydistill.report.increments import DEEPEST, PALEST
 from raydistill.report.text import count, percent
 
 MAX_ROWS = 40
@@ -15,9 +16,8 @@ MAX_SQUARE = 50
 MAX_NAMED = 25  # classes whose names stand beside the matrix
 MAX_WRITTEN = 12  # and whose shares are written into it
 SIDE = 640
-PALEST, DEEPEST = 0.06, 0.45  # of a cell's colour: shares written in the page's ink stay legible, light and dark
 _ROW = 26
-_LETTER = 8.4  # width of one in the names of the matrix
+_LETTER = 10.6  # width of one in the names of the matrix
 
 
 def accuracy(scores: ClassScores) -> Markup:
@@ -32,7 +32,7 @@ def accuracy(scores: ClassScores) -> Markup:
         )
         body.append(f'<line class="grid" x1="34%" x2="100%" y1="{y - 5}" y2="{y - 5}"/>')
         for s in sorted(scores.sets, key=lambda v: v.main):
-            x = f"{34 + 65 * float(np.clip(s.mean[i], 0, 1)):.2f}%"
+            x = f"{34 + 64 * float(np.clip(s.mean[i], 0, 1)):.2f}%"
             title = f"{s.name}: {percent(float(s.mean[i]))} %"
             kind = "main" if s.main else "other"
             said = f"<title>{escape(title)}</title>"
@@ -40,7 +40,7 @@ def accuracy(scores: ClassScores) -> Markup:
     y = len(order) * _ROW + 16
     body += [
         f'<text class="tick" text-anchor="{a}" x="{x}%" y="{y}">{t}</text>'
-        for x, a, t in ((34, "start", "0"), (66.5, "middle", "50"), (99, "end", "100 %"))
+        for x, a, t in ((34, "start", "0"), (66, "middle", "50"), (100, "end", "100 %"))
     ]
     label = f"Accuracy of each class, {scores.student}, trained on {', '.join(s.name for s in scores.sets)}."
     head = f'<svg class="classes" role="img" width="100%" height="{y + 8}" aria-label="{escape(label)}">'

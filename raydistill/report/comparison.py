@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,7 +118,8 @@ def table_rows(run: ComparedRun, runs: Sequence[ComparedRun]) -> list[ComparedSe
 
     def highest(student: str, kind: str) -> bool:
         values = {r.name: r.metrics.get(f"{ACCURACY}{student}/{kind}mean", -1.0) for r in runs}
-        return alike and len(runs) > 1 and values[run.name] == max(values.values()) >= 0
+        end = max(values.values())
+        return alike and len(runs) > 1 and end >= 0 and text.percent(values[run.name]) == text.percent(end)
 
     best_of = tuple(tuple(k for k, kind in KINDS.items() if highest(s, kind)) for s in named)
     rows = [ComparedSet(run, "", tuple(_score(run, s) for s in named), best_of)]
@@ -159,7 +161,8 @@ def _set(run: ComparedRun) -> tuple[str, str, bool, dict[str, float]]:
 def others(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
     """Every metric that is neither an accuracy nor a time nor of another set, with each run's value."""
     keys = sorted(
-        {k for r in runs for k in r.metrics if not k.startswith((ACCURACY, "time/", "metrics/", "difference/"))}
+        {k for r in runs for k in r.metrics if not k.startswith((ACCURACY, "time/", "metrics/", "difference/"))},
+        key=lambda k: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", k)],
     )
     return [(k, [text.number(r.metrics[k]) if k in r.metrics else "–" for r in runs]) for k in keys]
 
@@ -167,5 +170,10 @@ def others(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
 def differences(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
     """Configuration keys in which the runs differ, with each run's value."""
     keys = sorted({k for r in runs for k in r.config} - {"run_dir", "artifact_dir"})
-    rows = [(k, [str(r.config.get(k, "–")) for r in runs]) for k in keys]
+    rows = [(k, [_written(r.config.get(k, "–")) for r in runs]) for k in keys]
     return [(k, values) for k, values in rows if len(set(values)) > 1]
+
+
+def _written(value: Any) -> str:
+    """As it is written in a configuration."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

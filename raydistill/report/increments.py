@@ -12,6 +12,7 @@ from raydistill.report.text import percent
 
 MOST = 20  # parts a side with their numbers in the cells
 SIDE = 640
+PALEST, DEEPEST = 0.06, 0.45  # of a cell's colour: shares written in the page's ink stay legible, light and dark
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def heat(matrix: PartMatrix) -> Markup:
             kind = "right" if i == j else "wrong"
             body.append(
                 f'<rect class="{kind}" x="{j * cell:.1f}" y="{i * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
-                f'opacity="{0.08 + 0.92 * share:.2f}"><title>{escape(title)}</title></rect>'
+                f'opacity="{PALEST + (DEEPEST - PALEST) * share:.2f}"><title>{escape(title)}</title></rect>'
             )
             if n <= MOST:
                 body.append(

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from raydistill.report.text import number
+
 
 @dataclass(frozen=True)
 class MetricRow:
@@ -23,12 +25,12 @@ class MetricRow:
     @property
     def says_nothing(self) -> bool:
         """Of several sets it tells none from another: so few images are too few for it, or it is at its end."""
-        return len(self.finite) > 1 and len(set(self.finite)) == 1
+        return len(self.finite) > 1 and len(set(map(number, self.finite))) == 1
 
     @property
     def best(self) -> tuple[int, ...]:
-        """The sets with the best value, if there is a better and a worse."""
-        if self.better is None or len(set(self.finite)) < 2:
+        """The sets with the best value as it is printed, if there is a better and a worse."""
+        if self.better is None or self.says_nothing or len(self.finite) < 2:
             return ()
         end = max(self.finite) if self.better == "higher" else min(self.finite)
-        return tuple(i for i, v in enumerate(self.numbers) if v == end)
+        return tuple(i for i, v in enumerate(self.numbers) if v is not None and number(v) == number(end))

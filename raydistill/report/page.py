@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -139,7 +140,7 @@ def render(data: ReportData) -> str:
 def learning(curves: Curves) -> tuple[str, Markup, Markup]:
     """A student, its learning curves, and their legend."""
     label = f"Test accuracy of {curves.student} over the training, for {', '.join(ln.name for ln in curves.lines)}."
-    drawn = lines.chart(curves.lines, label, lambda v: f"{100 * v:.0f}", "image visits, accuracy in %")
+    drawn = lines.chart(curves.lines, label, lambda v: f"{100 * v:.0f}", "image visits")
     return curves.student, drawn, lines.legend(curves.lines)
 
 
@@ -191,9 +192,15 @@ def _by_student(scores: tuple[ScoreRow, ...]) -> list[list[ScoreRow]]:
 
 
 def _highest(judged: Judgement) -> list[ScoreRow]:
-    """Of each student the distilled set with the highest accuracy by the measure that leads, if there are several."""
-    sets = [[s for s in rows if s.set not in BOUNDS] for rows in _by_student(judged.scores)]
-    return [max(rows, key=lambda s: s.value(judged.measure)) for rows in sets if len(rows) > 1]
+    """Of each student the distilled sets with the highest accuracy, as it is printed, by the measure that leads; none
+    where there is one set."""
+    marked: list[ScoreRow] = []
+    for rows in _by_student(judged.scores):
+        values = [(s, s.value(judged.measure)) for s in rows if s.set not in BOUNDS]
+        known = [(s, text.percent(value)) for s, value in values if math.isfinite(value)]
+        end = max(known, key=lambda k: float(k[1]))[1] if len(known) > 1 else ""
+        marked += [s for s, printed in known if printed == end]
+    return marked
 
 
 def _places(data: ReportData, panels: Sequence[ClassPanel]) -> tuple[list[int], list[int]]:

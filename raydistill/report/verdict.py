@@ -107,9 +107,12 @@ def best(judged: Judgement, student: str, main: ScoreRow | None = None, what: st
         why = "another protocol, other test images or seeds, or made by an older version"
         return f"Not compared in pairs: {first.set}, {_value(first, judged)}, and {other.set} ({why})"
     head = f"Best of {len(rows)} {what}: {first.set}, {_value(first, judged)}"
+    unlike = (
+        f", with {count(first.images)} images against {count(other.images)}" if first.images != other.images else ""
+    )
     if d.sign > 0:
-        return f"{head}, {_told(d)} better than {other.set}"
-    return f"{head}, {wording.size(d)} ahead of {other.set}: {wording.conclusion(d)}"
+        return f"{head}, {_told(d)} better than {other.set}{unlike}"
+    return f"{head}, {wording.size(d)} ahead of {other.set}{unlike}: {wording.conclusion(d)}"
 
 
 def _best(main: ScoreRow, judged: Judgement) -> str:

@@ -34,7 +34,10 @@ MEANINGS = {
     "explained": ("Local spectrum", "Share of the variance of the nearest real latents that the tangent carries."),
     "removed": ("Removed", "Share of the pull's length that the projection takes away."),
     "trusted": ("Trusted", "Share of the pull to the prototype that the trust regions leave; 1 = all of it."),
-    "ahead": ("Predicted end", "Distance of the predicted image to the prototype before the pull, a latent entry."),
+    "ahead": (
+        "Predicted end",
+        "Distance of the predicted image to the prototype before the pull, root mean square over its entries.",
+    ),
     "detour": ("Detour", "Length of the way so far, over the straight line from its start; 1 = straight."),
     "score": ("Score", "The current model's loss less omega times the reference's, of the predicted image."),
     "similarity": ("Similarity", "Cosine of the predicted image and the nearest in memory."),
@@ -141,7 +144,11 @@ def ends(done: Results) -> tuple[GuidanceEnd, ...]:
         return ()
     chosen, rejected = (counted.trace.get((name, 0)) for name in (CHOSEN, REJECTED))
     rows = [
-        ("Landing", "distance of the result to its prototype, a latent entry", counted.landing),
+        (
+            "Landing",
+            "distance of the result to its prototype, root mean square over the entries of a latent",
+            counted.landing,
+        ),
         ("Score of the chosen", "the current model's loss less omega times the reference's", chosen),
         ("Score of the rejected", "mean over the other candidates of a slot", rejected),
         (
