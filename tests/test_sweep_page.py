@@ -20,6 +20,7 @@ from spoil import flip
 from raydistill import cli, registry
 from raydistill.config import load
 from raydistill.pipeline import job, preflight, steps
+from raydistill.report.text import minus
 from raydistill.stages.runner import one_by_one, serial
 from raydistill.store import inspection
 from raydistill.tune import cells, page, sweep
@@ -84,7 +85,7 @@ def test_a_result_page_shows_the_study_that_is_kept(finished: Finished, tmp_path
     assert result_of_sweep.summary(args) == ""
     cells.write(result_of_sweep.path(args), {"study": finished.study, "seconds": 95.0})
     text = result_of_sweep.summary(args)
-    assert text.startswith(f"**{finished.study['verdict']}.** 4 trials by grid over sampler.steps of 2, 3;")
+    assert text.startswith(f"**{minus(finished.study['verdict'])}.** 4 trials by grid over sampler.steps of 2, 3;")
     assert "; 2 minutes." in text and "| trial | sampler.steps | guidance.scale | held out, % |" in text
     assert "plot.svg" not in text
     result_of_sweep.plot(finished.study, tmp_path / "plot.svg")

@@ -27,7 +27,7 @@ import figure
 from grids import markdown, stamp
 
 from raydistill import cli, strict_json
-from raydistill.report.text import plural
+from raydistill.report.text import minus, plural
 from raydistill.store.location import Location
 from raydistill.store.rundir import STUDY
 from raydistill.tune import cells, verdict
@@ -105,7 +105,7 @@ def summary(args: argparse.Namespace) -> str:
     luck = f"Of the lead in the search {100 * study['luck']:.1f} points did not come again with other seeds."
     shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in study["importance"].items())
     parts = [
-        f"**{study['verdict']}.** {space}; {plural(round(kept['seconds'] / 60), 'minute')}.",
+        f"**{minus(study['verdict'])}.** {space}; {plural(round(kept['seconds'] / 60), 'minute')}.",
         scores(study),
         " ".join([luck, *([f"How much each knob mattered: {shares}."] if shares else [])]),
         trials(study),
