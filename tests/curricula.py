@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,12 +41,19 @@ def fitted_here() -> Iterator[list[str]]:
         yield labels
 
 
-def begin(root: Path) -> Path:
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has its latents, class by class."""
-    p = prepared(root)
+    p = prepared(tmp_path_factory.mktemp("begun") / "run")
     p.run.claim()
     Steps(p, serial).classes()
     return Path(p.run.root.uri)
+
+
+@pytest.fixture
+def root(begun: Path, tmp_path: Path) -> Path:
+    """A copy of it, for one test."""
+    return shutil.copytree(begun, tmp_path / "run")
 
 
 def prepared(root: Path, ipc: int = 2, **more: Any) -> Prepared:

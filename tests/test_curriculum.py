@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from curricula import EVALUATE, LEARNS, begin, fitted_here, grown, prepared, rows
+from curricula import EVALUATE, LEARNS, fitted_here, grown, prepared, rows
+from curricula import begun as begun  # the fixture
+from curricula import root as root  # the fixture
 from samples import write_student
 from tiny_run import config
 
@@ -47,16 +49,6 @@ def fitted(trained: list[str]) -> list[str]:
     """Of this test."""
     trained.clear()
     return trained
-
-
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return begin(tmp_path_factory.mktemp("begun") / "run")
-
-
-@pytest.fixture
-def root(begun: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(begun, tmp_path / "run")
 
 
 def traced(row: dict[str, Any], name: str) -> float | None:

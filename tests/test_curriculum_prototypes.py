@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from curricula import begin, grown, prepared, rows
+from curricula import begun as begun  # the fixture
+from curricula import grown, prepared, rows
+from curricula import root as root  # the fixture
 
 from raydistill.pipeline import job
 from raydistill.pipeline.steps import Steps
@@ -19,16 +20,6 @@ from raydistill.state import Prepared
 from raydistill.store import schemas
 
 PLAIN = {"scale": 0.0, "repulsion": 0.0}  # nothing leads them, and nothing is trained
-
-
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return begin(tmp_path_factory.mktemp("begun") / "run")
-
-
-@pytest.fixture
-def root(begun: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(begun, tmp_path / "run")
 
 
 def of_base(root: Path, ipc: int, base: str = "mgd3", seed_method: str = "mgd3", **more: Any) -> Prepared:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from curricula import EVALUATE, begin, fitted_here, grown, prepared
+from curricula import EVALUATE, fitted_here, grown, prepared
+from curricula import begun as begun  # the fixture
+from curricula import root as root  # the fixture
 from diffusers import AutoencoderTiny
 
 from raydistill.errors import BadInput
@@ -30,16 +32,6 @@ from raydistill.state import Prepared, Results
 def trained() -> Iterator[list[str]]:
     with fitted_here() as labels:
         yield labels
-
-
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return begin(tmp_path_factory.mktemp("begun") / "run")
-
-
-@pytest.fixture
-def root(begun: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(begun, tmp_path / "run")
 
 
 class TestReport:

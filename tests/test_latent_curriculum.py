@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from curricula import begin, fitted_here, grown, prepared
+from curricula import begun as begun  # the fixture
+from curricula import fitted_here, grown, prepared
+from curricula import root as root  # the fixture
 
 from raydistill.errors import BadInput, StageFailed
 from raydistill.guidance.learnability import CURRENT, REFERENCE, LearnabilityConfig
@@ -25,16 +26,6 @@ from raydistill.store import schemas
 
 CPU = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
 LATENT = {"space": "latent"}
-
-
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return begin(tmp_path_factory.mktemp("begun") / "run")
-
-
-@pytest.fixture
-def root(begun: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(begun, tmp_path / "run")
 
 
 @pytest.fixture

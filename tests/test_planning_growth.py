@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from curricula import EVALUATE, LEARNS, begin, fitted_here, prepared
+from curricula import EVALUATE, LEARNS, fitted_here, prepared
+from curricula import begun as begun  # the fixture
 from tiny_run import REAL
 
 from raydistill.outlook import Outlook
@@ -19,11 +20,6 @@ from raydistill.progress import listening
 from raydistill.stages.runner import serial
 
 KINDS = ("plan", "sample", "judge", "increment")
-
-
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return begin(tmp_path_factory.mktemp("begun") / "run")
 
 
 @pytest.mark.parametrize(
