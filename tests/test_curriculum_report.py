@@ -20,8 +20,10 @@ from raydistill.evaluation.score import examine
 from raydistill.evaluation.train import Student, train_student
 from raydistill.pipeline import job, product
 from raydistill.pipeline.spreading import nodes_of
+from raydistill.planning import judging
+from raydistill.planning.ahead import facts_of
 from raydistill.results import increments
-from raydistill.stages.evaluation import image_sets, trainer
+from raydistill.stages.evaluation import image_sets, trainer, trainings
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.runner import serial
 from raydistill.stages.syntheses.distilled_set import DistilledSet
@@ -57,6 +59,27 @@ class TestReport:
         matrix = next(m for m in increments.matrices(done) if m.main)
         assert matrix.grew and matrix.share.tolist() == expected
         assert not next(m for m in increments.matrices(done) if m.set == "dit").grew, "whose parts are drawn"
+
+    def test_without_being_asked_a_set_that_grew_is_cut_into_its_increments_alone(self, done: Results) -> None:
+        """Few of them, of hard labels; and the plan counts what is trained."""
+        p, lgd, dit = done.prepared, *(SetRef.of(name, done.syntheses[name]) for name in ("lgd", "dit"))
+        longer = replace(lgd, distilled=DistilledSet(done.syntheses["lgd"].parts * 6))
+
+        def cut(refs: list[SetRef], soft: bool = False, **asked: int | None) -> list[str]:
+            e = p.config.evaluate
+            protocol = e.protocol.model_copy(update={"name": "fkd"} if soft else {})
+            e = e.model_copy(update={"protocol": protocol, "redundancy_parts": None, **asked})
+            return [s.name for s in trainings.redundancy_parts(p.config.model_copy(update={"evaluate": e}), refs)]
+
+        assert cut([lgd, dit]) == ["lgd part 1 of 2", "lgd part 2 of 2"]
+        assert cut([lgd, dit], redundancy_parts=0) == cut([longer]) == cut([lgd], soft=True) == []
+        assert len(cut([lgd, dit], redundancy_parts=2)) == 4
+        for asked in (None, 0, 2):
+            e = p.config.evaluate.model_copy(update={"redundancy_parts": asked})
+            config = p.config.model_copy(update={"evaluate": e})
+            every = trainings.everything(config, p.run, [lgd, dit], p.splits.test, None)
+            planned = judging.trained(config, p.variants, facts_of(p))
+            assert sum(count for *_, count in planned) == len(every)
 
     def test_gain_and_forgetting_add_up(self, done: Results) -> None:
         first, second = increments.growth(done)
@@ -104,6 +127,7 @@ def test_each_guidance_of_a_composed_run_has_its_push_on_the_page_and_in_result_
     assert {key: value for key, value in result.items() if "/push/" in key} == pytest.approx(expected, abs=1e-6)
     page = (done.prepared.run.root / "report.html").read().decode()
     assert "<h3>Push of mode</h3>" in page and "<h3>Push of learnability</h3>" in page
+    assert "trained on 1, tested on 2" in page and "parts/convnet/1/2" in result, "of increments, without being asked"
 
 
 class TestDecoder:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from tiny_run import config
 
 from raydistill import state
+from raydistill.config import EvaluateConfig
 from raydistill.distributed import students
 from raydistill.errors import BadInput
 from raydistill.evaluation.score import examine
@@ -85,3 +87,8 @@ class TestRedundancy:
             with pytest.raises(BadInput, match=why):
                 prepare(wrong)
         assert not (tmp_path / "run").exists()
+
+    def test_a_single_part_is_none(self) -> None:
+        with pytest.raises(ValidationError, match="redundancy_parts=1 cuts nothing; give 2 or more, or 0"):
+            EvaluateConfig(redundancy_parts=1)
+        assert EvaluateConfig(redundancy_parts=0).redundancy_parts == 0

@@ -65,7 +65,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
         if p.config.method == "mgd3" and seen.wrong:
             raise StageFailed(seen.wrong)
         digest = f"{p.config.method} at {p.config.sampler.steps}"
-        syntheses: Any = SimpleNamespace(digest=digest, rows=2)
+        syntheses: Any = SimpleNamespace(digest=digest, rows=2, parts=())
         return Results(p, syntheses={p.config.method: syntheses})
 
     class Steps:

@@ -92,9 +92,10 @@ class EvaluateConfig(Section):
     redundancy_parts: Annotated[
         int | None,
         Field(
-            ge=2,
+            ge=0,
             le=100,
-            description="also cut each set into so many parts and train a student on each: redundancy; null = no",
+            description="also cut each set into so many parts and train a student on each: redundancy; 0 = none; "
+            "null = a set that grew is cut into its increments, if these are at most 10 and labels hard",
         ),
     ] = None
     keep_weights: Annotated[
@@ -113,6 +114,12 @@ class EvaluateConfig(Section):
     ] = "float32"
     deadline_s: Annotated[float, Field(gt=0, description="longest time without a finished training")] = 7200.0
     protocol: ProtocolConfig = ProtocolConfig()
+
+    @model_validator(mode="after")
+    def _parts_are_several(self) -> EvaluateConfig:
+        if self.redundancy_parts == 1:
+            raise ValueError("evaluate.redundancy_parts=1 cuts nothing; give 2 or more, or 0 for none")
+        return self
 
     @model_validator(mode="after")
     def _no_network_of_whitened_images(self) -> EvaluateConfig:

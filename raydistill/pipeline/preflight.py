@@ -239,7 +239,7 @@ def check_students(config: Config) -> None:
 def check_redundancy_parts(config: Config, least: int) -> None:
     """Refuses parts that would lack a class (`least`: images of the smallest), or that a teacher would label."""
     e = config.evaluate
-    if e.redundancy_parts is None:
+    if not e.redundancy_parts:
         return
     if e.redundancy_parts > least:
         raise BadInput(

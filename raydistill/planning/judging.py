@@ -18,6 +18,7 @@ from raydistill.planning.load import StageLoad
 from raydistill.planning.making import draws_of
 from raydistill.planning.networks import NetworkCost
 from raydistill.planning.sizes import PROCESS, Sizes, worker
+from raydistill.stages.evaluation.trainings import parts
 
 
 def measuring(config: Config, v: Variant, facts: Facts, first: bool) -> StageLoad:
@@ -128,9 +129,10 @@ def trained(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterat
         for epochs in bounds(config, facts):
             visits = recipe.visits if epochs is None else epochs * facts.images.train
             yield student, replace(recipe, visits=visits), facts.images.train, e.seeds * config.seeds.generation
-    if e.redundancy_parts:
-        for student, recipe in recipes(config, facts, e.redundancy_parts):
-            yield student, recipe, slots // e.redundancy_parts, len(variants) * e.redundancy_parts * e.seeds
+    for v in variants:
+        if n := parts(config, v.growth.count(config.ipc) if v.growth is not None else 1):
+            for student, recipe in recipes(config, facts, n):
+                yield student, recipe, slots // n, n * e.seeds
 
 
 def bounds(config: Config, facts: Facts) -> list[int | None]:

@@ -34,7 +34,8 @@ class Sampled:
     @property
     def refs(self) -> list[SetRef]:
         """The set, and its parts where redundancy is asked for."""
-        return [self.ref, *redundancy_parts(self.done.prepared.config, [self.ref])]
+        config = self.done.prepared.config
+        return [self.ref, *(redundancy_parts(config, [self.ref]) if config.evaluate.redundancy_parts else [])]
 
     @property
     def training_seeds(self) -> range:

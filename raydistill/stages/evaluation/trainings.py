@@ -19,6 +19,8 @@ from raydistill.stages.work import StageWork
 from raydistill.store.rundir import RunDir
 from raydistill.store.sealed import Sealed
 
+MOST_INCREMENTS = 10  # of a set that is cut into them without being asked to be: each is a training more a seed
+
 
 @dataclass(frozen=True)
 class TrainingReads(StageWork):
@@ -49,14 +51,22 @@ def recipe(config: Config, classes: int, student: str, parts: int = 1) -> Recipe
 
 
 def redundancy_parts(config: Config, sets: Sequence[SetRef]) -> list[SetRef]:
-    """The parts of every distilled set, if they are asked for; the whole training split is not cut."""
-    n = config.evaluate.redundancy_parts or 0
-    cut = [s for s in sets if s.distilled is not None and not s.draw]
+    """The parts of every distilled set, if they are asked for, and the increments of one that grew unless it is said
+    otherwise; the whole training split is not cut."""
+    cut = [(s, parts(config, len(s.distilled.parts))) for s in sets if s.distilled is not None and not s.draw]
     return [
         replace(s, name=f"{s.name} part {i + 1} of {n}", images=s.images // n, redundancy_part=(i, n))
-        for s in cut
+        for s, n in cut
         for i in range(n)
     ]
+
+
+def parts(config: Config, increments: int) -> int:
+    """Into how many parts a set of so many increments is cut; 0 for none. Soft labels are of whole sets."""
+    if config.evaluate.redundancy_parts is not None:
+        return config.evaluate.redundancy_parts
+    grew = 1 < increments <= MOST_INCREMENTS
+    return increments if grew and not recipe(config, 2, students_of(config.evaluate)[0]).soft else 0
 
 
 def training(
