@@ -13,7 +13,7 @@ ACCURACY = "accuracy, %"
 
 
 def parallel(study: Mapping[str, Any]) -> Markup:
-    """Good trials are drawn darker, the winner in colour; a knob that a trial does not have breaks its line."""
+    """Good trials are drawn stronger, the winner in colour; a knob that a trial does not have breaks its line."""
     trials = sorted(
         (t for t in study["trials"] if not t["failed"] and not t["stopped"]), key=lambda t: t["score"]["mean"]
     )
