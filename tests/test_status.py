@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from raydistill import cli
 from raydistill.errors import BadInput
+from raydistill.identity import canonical
 from raydistill.progress import Progress, listening
 from raydistill.results import costs, news
 from raydistill.results.news import Reporter, RunNews, StageNews
@@ -106,6 +108,21 @@ def test_a_run_that_begins_nothing_leaves_the_directory_as_it_is(root: Location)
     with news.reporting(root):
         pass
     assert not (root / news.NAME).exists()
+
+
+@pytest.mark.parametrize("end", ["failed", "killed"])
+def test_a_run_that_finds_all_finished_makes_the_end_of_the_one_before_good(end: str, root: Location) -> None:
+    """One that failed, or was killed, behind its last stage: what was left to do has no news of its own."""
+    with contextlib.suppress(OSError), news.reporting(root), Progress("encode", "images", 1):
+        raise OSError("no space left on device")
+    before = news.read(root)
+    assert before is not None and before.over and "no space left" in before.error
+    if end == "killed":
+        (root / news.NAME).replace(canonical(asdict(replace(before, over=False, error=""))).encode())
+    with news.reporting(root):
+        pass
+    after = news.read(root)
+    assert after is not None and after.over and after.error == "" and after.stages == before.stages
 
 
 def test_a_number_that_nothing_counts_is_no_news(root: Location) -> None:

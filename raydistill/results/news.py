@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from raydistill import signals, strict_json
 from raydistill.errors import one_line, printable
@@ -105,11 +105,12 @@ class Reporter(Outlook):
         self._writing = threading.Lock()
 
     def write(self) -> None:
-        """Nothing as long as no stage has begun: a run that finds all of it finished leaves its directory as it is."""
-        if not self.stages:
-            return
+        """Nothing as long as no stage has begun: a run that finds all of it finished leaves its directory as it is, but
+        for news of an end that it has made good."""
         with self._writing:
-            news = self._news()
+            news = self._news() if self.stages else self._made_good()
+            if news is None:
+                return
             (self.root / NAME).replace(redact(canonical(asdict(news))).encode())
             from raydistill.results.status_page import render  # who only reads news needs none of what draws
 
@@ -138,6 +139,13 @@ class Reporter(Outlook):
             over=self.over,
             error=self.error,
         )
+
+    def _made_good(self) -> RunNews | None:
+        """The last news with a good end, where they had an error, or none: the run was killed behind its last stage."""
+        last = read(self.root) if self.over and not self.error else None
+        if last is None or (last.over and not last.error):
+            return None
+        return replace(last, over=True, error="", written=time.time())
 
     def _seconds(self, stages: Sequence[StageNews]) -> float:
         """Read again only when one more stage has ended, since a store may ask for money."""
