@@ -236,7 +236,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         memory, shares = {}, {}
         for name, (decoder, judges, more) in kinds.items():
             settings = LearnabilityConfig(micro_batch=args.batch, **more)
-            guidance, shares[name] = Learnability(GuidanceConfig(), "epsilon", settings), 1 / settings.every
+            guidance = Learnability(GuidanceConfig(), "epsilon", settings)
+            shares[name] = 1 / guidance.every
             roles = {CURRENT: judges, REFERENCE: judges}
             differentiable = None if generator is None else denoise
             guidance.bind(Networks(1.0, class_ids, decoder, roles, differentiable))

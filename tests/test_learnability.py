@@ -33,7 +33,7 @@ from raydistill.guidance.learnability import (
 )
 from raydistill.guidance.mode import Mode
 from raydistill.guidance.networks import Networks
-from raydistill.methods.resolve import resolve
+from raydistill.methods.resolve import GuidancePlan, resolve
 from raydistill.models.classifier import Classifier, ClassifierSpec
 from raydistill.models.denoiser import Denoiser, GeneratorSpec, network
 from raydistill.models.device import Placement
@@ -286,19 +286,33 @@ class TestBesideOthers:
 
 class TestEverySoManyth:
     def test_it_acts_at_the_steps_whose_index_it_divides(self) -> None:
-        """And says the same there as if it acted at all: nothing is remembered from step to step."""
+        """And pushes as far there as at all of those for which it does: nothing is remembered from step to step."""
         some, every = guide(every=6), guide()
         at = [s for s in steps(50) if some.window.active(s)]
         assert [s.index for s in at] == [42, 36, 30, 24, 18, 12] and every.window.count(50) == 36
         assert some.window.count(50) == 6
         pred, slots = prediction(at[0], noise(0), noise(1)), batch(3)
-        assert torch.equal(some.delta(pred, slots), every.delta(pred, slots))
+        for own in ({}, {"clip": 0.1}):
+            some, every = guide(every=6, **own), guide(**own)
+            torch.testing.assert_close(some.delta(pred, slots), 6 * every.delta(pred, slots))
 
     def test_at_the_others_the_path_is_unguided(self) -> None:
         free = sample(DATA, steps(10), Ddpm(), None, batch(3))
         once = sample(DATA, steps(10), Ddpm(), guide("mean", every=8), batch(3))
-        inside = sample(DATA, steps(10), Ddpm(), guide("mean", start=0.85, stop=0.75), batch(3))
-        assert torch.equal(once, inside) and not torch.equal(once, free), "index 8 alone"
+        inside = sample(DATA, steps(10), Ddpm(), guide("mean", start=0.85, stop=0.75, scale=1.6), batch(3))
+        torch.testing.assert_close(once, inside)
+        assert not torch.equal(once, free), "index 8 alone"
+
+    @pytest.mark.parametrize(("count", "every"), [(10, 1), (25, 3), (50, 6), (250, 30)])
+    def test_by_itself_a_path_is_led_six_times_or_a_few_more(self, count: int, every: int) -> None:
+        (plan,) = planned(steps=count)
+        assert plan.window.every == every and plan.window.count(count) in range(6, 12)
+        assert planned(steps=count, name="euler")[0].window.every == 1, "but of a flow at each step"
+
+    def test_acting_at_each_step_is_found_where_it_was_before_there_was_a_choice(self) -> None:
+        at_each, at_some = (planned(every=every)[0].own_read() for every in (1, 6))
+        assert "every" not in at_each and at_some == {**at_each, "every": 6, "summed": True}
+        assert planned()[0].own_read() == at_some, "whether it was said or not"
 
     def test_where_it_leaves_no_step_it_is_refused(self) -> None:
         with pytest.raises(BadInput, match=r"each index that 10 divides\) holds none of the 10 steps"):
@@ -308,6 +322,13 @@ class TestEverySoManyth:
     def test_of_a_flow_it_is_refused(self) -> None:
         with pytest.raises(BadInput, match=r"learnability\.every=2 counts steps of diffusion"):
             guide("velocity", every=2)
+
+
+def planned(every: int | None = None, **sampler: Any) -> tuple[GuidancePlan, ...]:
+    """What leads an increment of `lgd`."""
+    growth = resolve(config(method="lgd", learnability={"every": every}, sampler={"steps": 50} | sampler)).growth
+    assert growth is not None and growth.next.sampling is not None
+    return growth.next.sampling.acting
 
 
 def write_judge(folder: Path, seed: int) -> LatentClassifierSpec:

@@ -45,6 +45,11 @@ class Guidance(ABC):
         return cls(numbers, space, settings)
 
     @classmethod
+    def settled(cls, settings: Any, space: Space, steps: int | None) -> Any:
+        """The settings with what they leave to the number of steps that run, None where the schedule decides on it."""
+        return settings
+
+    @classmethod
     def acts(cls, numbers: GuidanceConfig, settings: Any) -> bool:
         """Whether it does anything at all with these numbers."""
         return numbers.scale > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -20,6 +21,7 @@ from raydistill.guidance.base import Guidance
 from raydistill.guidance.gradient import gradient
 from raydistill.registry import register
 
+LED = 6  # times that a path of diffusion is led, or a few more, unless learnability.every says otherwise
 CURRENT, REFERENCE = "current", "reference"  # roles of the classifiers that a curriculum hands over
 MEMORY = "memory"  # in a batch's context: latents (B, M, C, h, w) in generator space, NaN where a slot has fewer
 
@@ -31,7 +33,7 @@ class LearnabilityConfig(Section):
 
     scale: Annotated[
         float,
-        Field(ge=0, le=1000, description="push up the score, in units of learnability.norm; 0 = none"),
+        Field(ge=0, le=1000, description="push up the score of a step, in units of learnability.norm; 0 = none"),
         Search(0.02, 0.5, log=True),
     ] = 0.2
     norm: Annotated[
@@ -52,28 +54,30 @@ class LearnabilityConfig(Section):
             ge=0,
             le=1000,
             description=(
-                "push away from the nearest image in memory; of |eps| if norm=relative, otherwise raw (paper: 50); "
-                "0 = none"
+                "push of a step away from the nearest image in memory; of |eps| if norm=relative, otherwise raw "
+                "(paper: 50); 0 = none"
             ),
         ),
         Search(0.002, 0.2, log=True),
     ] = 0.01
     clip: Annotated[
-        float | None, Field(gt=0, le=1e6, description="both pushes together are at most clip |eps| long; null = any")
+        float | None,
+        Field(gt=0, le=1e6, description="both pushes of a step together are at most clip |eps| long; null = any"),
     ] = 0.5
     start: Annotated[Fraction, Field(description="window start as a fraction of the noise path, 1 = pure noise")] = 0.9
     stop: Annotated[
         Fraction, Field(description="window stop; it acts while stop < fraction <= start"), Search(0.0, 0.8)
     ] = 0.18
     every: Annotated[
-        int,
+        int | None,
         Field(
             ge=1,
             le=1000,
-            description="it acts at each so-many-th step of its window (those whose index it divides): cheaper by as "
-            "much, and weaker, of diffusion only; 1 = all",
+            description="it acts at each so-many-th step of its window (those whose index it divides), and pushes "
+            "there for all of them: cheaper by as much, of diffusion only; null = so that it acts at 6 steps or a few "
+            "more, of a flow at each",
         ),
-    ] = 1
+    ] = None
     space: Annotated[
         Literal["pixel", "latent"],
         Field(description="what its classifiers see: decoded images, or latents, which is far cheaper"),
@@ -103,6 +107,14 @@ class LearnabilityConfig(Section):
             raise ValueError("learnability.decoder decodes for learnability.space=pixel; leave one of the two out")
         return self
 
+    def read(self, exclude: AbstractSet[str] = frozenset()) -> dict[str, Any]:
+        """As `Section.read`. Acting at each step is as before there was `every`; `summed` says that a push is for all
+        steps that it stands for, which once it was not."""
+        values = super().read(exclude)
+        if self.every == 1:
+            values.pop("every", None)
+        return values | ({"summed": True} if "every" in values else {})
+
 
 @register("guidance", "learnability")
 class Learnability(Guidance):
@@ -124,12 +136,21 @@ class Learnability(Guidance):
     def __init__(self, numbers: GuidanceConfig, space: Space, settings: LearnabilityConfig | None = None) -> None:
         """Raises BadInput for every > 1 of a flow, within whose intervals samplers ask at times that have no index."""
         self.space, self.settings = space, settings or LearnabilityConfig()
-        if space == "velocity" and self.settings.every > 1:
+        self.every = self.settings.every or 1
+        if space == "velocity" and self.every > 1:
             raise BadInput(
-                f"learnability.every={self.settings.every} counts steps of diffusion, and this sampler walks a flow; "
+                f"learnability.every={self.every} counts steps of diffusion, and this sampler walks a flow; "
                 "leave it out, or take fewer sampler.steps"
             )
-        self.window = Window(self.settings.start, self.settings.stop, self.settings.every)
+        self.window = Window(self.settings.start, self.settings.stop, self.every)
+
+    @classmethod
+    def settled(cls, settings: LearnabilityConfig, space: Space, steps: int | None) -> LearnabilityConfig:
+        """With `every` as many as leave LED steps of the window, or a few more."""
+        if settings.every is not None:
+            return settings
+        inside = 0 if space == "velocity" or steps is None else Window(settings.start, settings.stop).count(steps)
+        return settings.model_copy(update={"every": max(1, inside // LED)})
 
     @classmethod
     def acts(cls, numbers: GuidanceConfig, settings: LearnabilityConfig) -> bool:
@@ -186,7 +207,7 @@ class Learnability(Guidance):
             push = push - self.settings.repulsion * column(strength, x0) * away
         if self.settings.clip is not None:
             push = push * column((self.settings.clip * size / norm(push).clamp(min=1e-12)).clamp(max=1), push)
-        return push, seen
+        return push * self.every, seen
 
     def in_space(self, push: Tensor, pred: Prediction) -> Tensor:
         """A push, which is one of -eps_hat, as a shift of the noise estimate or of the posterior mean."""

@@ -118,6 +118,15 @@ class SamplingPlan:
         """Whether guidance asks the generator for gradients."""
         return any(g.differentiates for g in self.acting)
 
+    def settled(self) -> SamplingPlan:
+        """With what guidance leaves to the steps that run, which of a start at a level only the schedule knows."""
+        steps = None if self.start.snr is not None else self.start.share(self.steps)
+
+        def settle(g: GuidancePlan) -> GuidancePlan:
+            return replace(g, settings=g.kind.settled(g.settings, g.space, steps))
+
+        return replace(self, guidance=self.guidance and settle(self.guidance), terms=tuple(map(settle, self.terms)))
+
     def make_sampler(self) -> Any:
         return self.kind() if self.settings is None else self.kind(self.settings)
 
@@ -197,7 +206,7 @@ def _variant(config: Config, method: Method) -> Variant:
     guidance = _guidance(config, method, name, kind.spaces)
     terms = tuple(_term(config, term, guidance.space if guidance else None, kind.spaces) for term in method.terms)
     start = _start(config, method, guidance)
-    plan = SamplingPlan(sampler, kind, section(config, kind), start, guidance, terms)
+    plan = SamplingPlan(sampler, kind, section(config, kind), start, guidance, terms).settled()
     if not plan.flows and start.snr is None:
         windows.check(plan, windows.by_share)
     form = None if guidance is None else guidance.space
