@@ -34,6 +34,14 @@ def test_numbers_stay_legible_in_the_darkest_cell() -> None:
     assert [float(v) for v in re.findall('opacity="([^"]+)"', drawn)] == [0.45, 0.06, 0.26, 0.45]
 
 
+def test_the_parts_are_numbered_at_both_sides() -> None:
+    share = np.array([[1.0, 0.0, 0.2], [0.5, 1.0, 0.1], [0.3, 0.4, 1.0]])
+    drawn = heat(PartMatrix("lgd", "convnet", share, 0.25, True, True))
+    assert re.findall('class="side"[^>]*>([^<]+)<', drawn) == [*"112233", "tested on", "trained on"]
+    many = heat(PartMatrix("dit", "convnet", np.eye(21), 0.0, True, False))
+    assert "side" not in many and 'viewBox="0 0 640 640"' in many, "too many to be told apart"
+
+
 class TestRedundancy:
     """evaluate.redundancy_parts: each part of a set trains a student, which is tested on the images of every part."""
 

@@ -78,9 +78,21 @@ def heat(matrix: PartMatrix) -> Markup:
                     f'<text class="cell" text-anchor="middle" x="{(j + 0.5) * cell:.1f}" '
                     f'y="{(i + 0.5) * cell + 7:.1f}">{100 * share:.0f}</text>'
                 )
+    sides, margin = _sides(n) if n <= MOST else ([], 0)
     label = f"Accuracy of {matrix.student} trained on one part of {matrix.set} and tested on another, in %."
-    return Markup(
-        f'<svg class="confusion" role="img" viewBox="0 0 {SIDE} {SIDE}" aria-label="{escape(label)}">'
-        + "".join(body)
-        + "</svg>"
-    )
+    frame = f"{-margin} 0 {SIDE + margin} {SIDE + margin}"
+    head = f'<svg class="confusion" role="img" viewBox="{frame}" aria-label="{escape(label)}">'
+    return Markup(head + "".join([*body, *sides]) + "</svg>")
+
+
+def _sides(n: int) -> tuple[list[str], int]:
+    """Numbers of the parts, to the left of the rows and below the columns, what they are, and the margin they need."""
+    middle, margin = SIDE / 2, 64
+    body = []
+    for i in range(n):
+        at = (i + 0.5) * SIDE / n
+        body.append(f'<text class="side" text-anchor="end" x="-10" y="{at + 7:.1f}">{i + 1}</text>')
+        body.append(f'<text class="side" text-anchor="middle" x="{at:.1f}" y="{SIDE + 26}">{i + 1}</text>')
+    across = f'<text class="side" text-anchor="middle" x="{middle}" y="{SIDE + 54}">tested on</text>'
+    upwards = f'transform="rotate(-90)" text-anchor="middle" x="{-middle}" y="-46"'
+    return [*body, across, f'<text class="side" {upwards}>trained on</text>'], margin
