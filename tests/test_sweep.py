@@ -15,6 +15,7 @@ from raydistill.distributed import students
 from raydistill.distributed.failures import translate
 from raydistill.errors import BadInput, OutOfMemory, StageFailed
 from raydistill.pipeline import steps
+from raydistill.report.text import minus
 from raydistill.stages.runner import one_by_one, serial
 from raydistill.stages.syntheses.sample import Maker
 from raydistill.tune import sweep
@@ -54,7 +55,8 @@ def test_the_winner_is_measured_again_and_tested_once_beside_the_default(fits: l
     assert best.guidance.scale == body["winner"]["values"]["guidance.scale"]
     assert best.source.search_split == 0 and best.tune == Config().tune and best.run_dir == "runs/best"
     page = (tmp_path / "run" / "study.html").read_text()
-    assert f"<h1>{body['verdict']}</h1>" in page and page.count("<polyline") == 6 and "<script" not in page
+    verdict = minus(body["verdict"][0].upper() + body["verdict"][1:])
+    assert f"<h1>{verdict}</h1>" in page and page.count("<polyline") == 6 and "<script" not in page
     test = body["scores"]["test"]
     assert test["difference"]["mean"] == pytest.approx(test["winner"]["mean"] - test["default"]["mean"])
     of_trainings = max(p.stat().st_mtime_ns for p in (tmp_path / "run" / "evaluations").rglob("*.json"))

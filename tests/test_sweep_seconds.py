@@ -152,7 +152,7 @@ def test_a_front_of_accuracy_and_seconds_and_a_killed_sweep_that_keeps_its_rates
     seconds = [t["objectives"]["seconds"] for t in by_steps]
     assert [t["seconds"] for t in by_steps] == seconds == sorted(seconds) and by_steps[0]["trial"] in body["front"]
     assert body["objectives"]["seconds"] == "min" and page.count('class="effect pareto"') == 1
-    assert 'num">seconds</th>' in page and "Seconds are planned, not clocked" in page
+    assert 'num">planned seconds an image</th>' in page and "Seconds are planned, not clocked" in page
     assert "CPU core: decode, denoise, encode, png, read, table, teach: measured (a stand-in)" in page
     known = Pace(Rates(**body["rates"]["core"]))
     p = tiny_sweep.few_images(sweep.searching(config))
