@@ -17,7 +17,7 @@ from raydistill.outlook import Expected
 from raydistill.pipeline.job import JUDGED, Until
 from raydistill.planning import fleet as fleets
 from raydistill.planning import networks, rates
-from raydistill.planning.facts import Facts, Images, students
+from raydistill.planning.facts import Facts, Images, guiding, students
 from raydistill.planning.fleet import Fleet
 from raydistill.planning.main import machines
 from raydistill.planning.networks import NetworkCost
@@ -57,7 +57,10 @@ def facts_of(p: Prepared) -> Facts:
     costs = {name: _student(name, len(train.classes), size, width) for name in students(config, p.variants)}
     teacher, features = (None if n is None else networks.of_classifier(n) for n in (p.teacher, p.features))
     images = Images(len(train.classes), len(train.ids), len(p.splits.test.ids), 0.0, p.splits)
-    return Facts(images, shape, encode, decode, denoise, costs, teacher, features, p.vae, p.generator, ())
+    return Facts(
+        images, shape, encode, decode, denoise, costs, teacher, features, p.vae, p.generator, (),
+        guiding=guiding(p.variants),
+    )  # fmt: skip
 
 
 @lru_cache(4)

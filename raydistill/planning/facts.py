@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,7 @@ from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.generator import Generator
 from raydistill.models.vae import VaeSpec
 from raydistill.pipeline import preflight, trained
+from raydistill.pipeline.guiding import find_networks
 from raydistill.planning import networks, untrained
 from raydistill.planning.networks import NetworkCost
 from raydistill.sources import detect
@@ -45,7 +46,8 @@ class Images:
 class Facts:
     """`assumed` says in lines what was taken for known. `vae` and `generator` are None where no folder is there.
 
-    `trained` are those of "vae" and "generator" that are trained before the run.
+    `trained` are those of "vae" and "generator" that are trained before the run, `guiding` by role the classifiers that
+    guidance asks, but for those that a curriculum trains.
     """
 
     images: Images
@@ -60,6 +62,7 @@ class Facts:
     generator: Generator | None
     assumed: tuple[str, ...]
     trained: tuple[str, ...] = ()
+    guiding: Mapping[str, NetworkCost] = field(default_factory=dict)
 
 
 def gather(config: Config) -> tuple[Config, Sequence[Variant], Facts]:
@@ -84,6 +87,7 @@ def gather(config: Config) -> tuple[Config, Sequence[Variant], Facts]:
     vae, of_vae, said = _vae(config)
     encode, decode, shape = networks.of_vae(of_vae, config.source.image_size)
     generator, denoise, also = _generator(config, variants, images, vae, shape)
+    variants = [find_networks(v, _class_ids(config, images)) for v in variants]
     teacher, features = _classifiers(config, variants)
     e = config.evaluate
     costs = {
@@ -92,7 +96,7 @@ def gather(config: Config) -> tuple[Config, Sequence[Variant], Facts]:
     }
     facts = Facts(
         images, shape, encode, decode, denoise, costs, teacher, features, vae, generator,
-        tuple(dict.fromkeys(assumed + said + also)), untrained.targets(config),
+        tuple(dict.fromkeys(assumed + said + also)), untrained.targets(config), guiding(variants),
     )  # fmt: skip
     return config, variants, facts
 
@@ -101,6 +105,13 @@ def students(config: Config, variants: Sequence[Variant]) -> list[str]:
     """Those that are evaluated, and those that lead the increments of curricula."""
     leading = [v.growth.how.student for v in variants if v.growth is not None]
     return list(dict.fromkeys([*recipe.students_of(config.evaluate), *leading]))
+
+
+def guiding(variants: Sequence[Variant]) -> dict[str, NetworkCost]:
+    """The classifiers that guidance asks, by role, as they were found."""
+    plans = [one.sampling for v in variants for one in v.makers() if one.sampling is not None]
+    specs = {role: spec for plan in plans for role, spec in plan.networks.items()}
+    return {role: networks.of_classifier(spec) for role, spec in specs.items() if isinstance(spec, ClassifierSpec)}
 
 
 def _with_kind(config: Config) -> Config:
@@ -135,6 +146,12 @@ def _of_imagenet(config: Config) -> tuple[Images, list[str]]:
     counts = round(train * share * (1 - held)), round(train * share * held) if held else round(test * share)
     said = f"source.path is not given: ImageNet-1K's published counts, {counts[0]:,} and {counts[1]:,} images"
     return Images(len(classes), *counts, size, None), [f"{said} of {size / 1000:.0f} kB"]
+
+
+def _class_ids(config: Config, images: Images) -> list[str]:
+    if images.splits is not None:
+        return [c.class_id for c in images.splits.train.classes]
+    return list(class_list("imagenet1k") if config.source.classes is None else config.source.classes)
 
 
 def _vae(config: Config) -> tuple[VaeSpec | None, Mapping[str, Any], list[str]]:

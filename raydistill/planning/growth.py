@@ -5,27 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import cast
 
 from raydistill.distributed.resources import of_pool
-from raydistill.guidance.learnability import CURRENT, REFERENCE, LearnabilityConfig, roles
+from raydistill.guidance.learnability import CURRENT, REFERENCE, roles
 from raydistill.methods.lgd import judged_by_latents
-from raydistill.methods.resolve import Growth, GuidancePlan, SamplingPlan, Variant
-from raydistill.models.checkpoint import read_config
+from raydistill.methods.resolve import Growth, Variant
 from raydistill.pipeline.curriculum import judging, of_current, of_reference
 from raydistill.pipeline.steps import shown
 from raydistill.planning import networks
 from raydistill.planning.facts import Facts
 from raydistill.planning.judging import examining, fit
 from raydistill.planning.load import StageLoad
-from raydistill.planning.making import passes, picking, planning, sampling, timesteps
+from raydistill.planning.making import picking, planning, sampling
 from raydistill.planning.networks import NetworkCost
 from raydistill.planning.sizes import Sizes, worker
 from raydistill.stages.evaluation import latent_judge, trainings
 from raydistill.stages.syntheses import increment as increment_stage
 
-GRADIENT = 2  # passes of a network that is asked for a gradient in its input: forwards and backwards
+DRAWN = ("denoise", "decode", "teach")  # of every candidate, and not of those alone that are kept
 
 
 def growing(v: Variant, facts: Facts, draws: int) -> Iterator[StageLoad]:
@@ -89,22 +86,23 @@ def filling(v: Variant, facts: Facts, increment: int, draws: int) -> StageLoad:
     growth = v.growth
     assert growth is not None and growth.next.sampling is not None
     how, s, classes = growth.how, growth.next.config.sample, facts.images.classes
-    plain = sampling(growth.next, facts, draws)
-    images = plain.total * how.candidates
-    led, held = _led(v, growth, facts)
+    judges = _judges(v, growth, facts)
+    plain = sampling(growth.next, facts, draws, judges, judges if judged_by_latents(v.config) else ())
+    images, leading = plain.total * how.candidates, growth.next.sampling.roles
     cut, rounds = increment_stage.shared(classes, s.batch, how), math.ceil(how.increment / how.round)
     batches = sum(-(-len(unit) * how.candidates * how.round // s.batch) for unit in cut)
     of_batch = plain.calls // (draws * -(-classes * how.increment // s.batch))
-    costs = {k: amount * (how.candidates if k in ("denoise", "decode") else 1) for k, amount in plain.costs.items()}
-    for kind, amount in led.items():
-        costs[kind] = costs.get(kind, 0.0) + images * amount
+    costs = {k: amount * (how.candidates if k in DRAWN else 1) for k, amount in plain.costs.items()}
+    if how.candidates > 1:
+        choosing = sum(judges[role].flops for role in roles(how.omega))
+        costs["teach"] = costs.get("teach", 0.0) + images * choosing
     return replace(
         plain,
         stage=shown("increment", v, increment),
         units=len(cut) * draws,
         costs=costs,
         calls=draws * rounds * batches * of_batch,
-        memory=plain.memory + held,
+        memory=plain.memory + sum(net.weights for role, net in judges.items() if role not in leading),
     )
 
 
@@ -117,37 +115,3 @@ def _judges(v: Variant, growth: Growth, facts: Facts) -> dict[str, NetworkCost]:
     _, student = facts.students[how.student]
     taught = facts.teacher if how.reference == "teacher" and facts.teacher is not None else student
     return {role: taught if role == REFERENCE else student for role in needed}
-
-
-def _led(v: Variant, growth: Growth, facts: Facts) -> tuple[dict[str, float], float]:
-    """FLOPs by kind to lead an image and to choose by it, and bytes that are held for its gradients."""
-    plan, judges, held = growth.next.sampling, _judges(v, growth, facts), 0.0
-    assert plan is not None
-    costs = {"decode": 0.0, "teach": 0.0, "denoise": 0.0}
-    settings = cast(LearnabilityConfig, v.config.section("learnability", LearnabilityConfig))
-    there_and_back = GRADIENT + settings.checkpointing  # which goes forwards once more
-    for g in (g for g in plan.acting if g.roles and set(g.roles) <= set(judges)):
-        steps = _active(plan, g, facts)
-        costs["teach"] += there_and_back * steps * sum(judges[role].flops for role in g.roles)
-        if settings.space == "pixel":
-            decode = _decoder(g.decoder, v.config.source.image_size) if g.decoder is not None else facts.decode
-            costs["decode"] += there_and_back * steps * decode.flops
-            held = settings.micro_batch * decode.kept
-        if g.differentiates and facts.denoise is not None:  # the way there is among the sampler's calls
-            costs["denoise"] += (GRADIENT - 1) * steps * passes(plan) * facts.denoise.flops
-    if growth.how.candidates > 1:
-        costs["teach"] += sum(judges[role].flops for role in roles(growth.how.omega))
-    return costs, held + sum(net.weights for net in judges.values())
-
-
-def _decoder(path: str, image_size: int) -> NetworkCost:
-    config = read_config(Path(path).expanduser() / "config.json", "learnability.decoder")
-    return networks.of_vae(config, image_size)[1]
-
-
-def _active(plan: SamplingPlan, g: GuidancePlan, facts: Facts) -> int:
-    """Steps at which a guidance acts; without a generator by the share of its window."""
-    steps = timesteps(plan, facts.generator)
-    if steps is None:
-        return g.window.count(plan.start.share(plan.steps))
-    return sum(g.window.active(step) for step in steps)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-import torch
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from raydistill.config import Config
-from raydistill.diffusion.flow import Field
-from raydistill.diffusion.flow import path as flow_path
-from raydistill.diffusion.loop import Batch
 from raydistill.distributed.resources import of_clustering, of_pool
-from raydistill.methods.resolve import SamplingPlan, Variant
-from raydistill.models.generator import Generator
+from raydistill.methods.resolve import Variant
 from raydistill.pipeline.steps import shown
+from raydistill.planning.asking import evaluations, led, passes
 from raydistill.planning.facts import Facts
 from raydistill.planning.load import StageLoad
-from raydistill.planning.networks import bytes_of
+from raydistill.planning.networks import NetworkCost, bytes_of
 from raydistill.planning.sizes import PROCESS, Sizes, replace_batch, worker
-from raydistill.seeding import NoiseKey
 from raydistill.stages.syntheses.check import IN_DRIVER
 from raydistill.stages.syntheses.ingest import JudgedMethod
+
+NOBODY: Mapping[str, NetworkCost] = {}
 
 
 def judged(v: Variant) -> bool:
@@ -45,31 +40,30 @@ def planning(v: Variant, facts: Facts, draws: int, increment: int = 0) -> StageL
     )  # fmt: skip
 
 
-def passes(plan: SamplingPlan) -> int:
-    """Images that the network sees of one: classifier-free guidance doubles the batch."""
-    return 1 if plan.sampler.cfg_scale == 1 else 2
-
-
-def sampling(v: Variant, facts: Facts, draws: int) -> StageLoad:
-    """Of a method that generates."""
+def sampling(
+    v: Variant, facts: Facts, draws: int, judges: Mapping[str, NetworkCost] = NOBODY, of_latents: Collection[str] = ()
+) -> StageLoad:
+    """Of a method that generates, with the classifiers that lead it; of a curriculum's increments also its `judges`."""
     assert v.sampling is not None and facts.denoise is not None
     s, size = v.config.sample, Sizes.of(v.config, facts)
     slots, steps = facts.images.classes * v.config.ipc, evaluations(v.sampling, facts.generator)
     batches = -(-slots // s.batch)
     doubled = passes(v.sampling)
     seen = facts.images.train * size.half if v.sampling.context else 0
+    more, held = led(v, facts, judges, of_latents)
     return StageLoad(
         f"sample {v.config.method}", slots * draws, "images", batches * draws, "actors",
         costs={
-            "denoise": draws * slots * steps * doubled * facts.denoise.flops,
-            "decode": draws * slots * facts.decode.flops,
+            "denoise": draws * slots * (steps * doubled * facts.denoise.flops + more["denoise"]),
+            "decode": draws * slots * (facts.decode.flops + more["decode"]),
             "png": draws * slots,
             "table": draws * (slots * 2 * size.latent + seen),
-        },
+        }
+        | ({"teach": draws * slots * more["teach"]} if more["teach"] else {}),
         calls=draws * batches * (steps + 1),
         read=draws * (slots * size.latent + seen),
         written=draws * slots * (size.png + size.latent),
-        memory=worker(s.batch * size.pixels, [replace_batch(facts.denoise, doubled), facts.decode], s.batch),
+        memory=worker(s.batch * size.pixels, [replace_batch(facts.denoise, doubled), facts.decode], s.batch) + held,
         pool=of_pool("sample", s),
         threads=s.threads,
         deadline_s=s.deadline_s,
@@ -131,29 +125,3 @@ def checks(config: Config, variants: Sequence[Variant], facts: Facts) -> Iterato
             f"check {v.config.method}", 1, "sets", 1,
             costs={"cluster": distances, "table": read}, read=read,
         )  # fmt: skip
-
-
-def evaluations(plan: SamplingPlan, generator: Generator | None) -> int:
-    """How often the generator is asked for an image, guidance included, not counting both halves of classifier-free
-    guidance. Of an adaptive sampler the fewest; without a generator at the schedule of most."""
-    steps, guide = timesteps(plan, generator), plan.make_guidance()
-    if not plan.flows:
-        if steps is None:
-            return plan.start.share(plan.steps)
-        return len(steps) + (0 if guide is None else sum(guide.calls_at(step) for step in steps))
-    batch = Batch(torch.zeros(1, dtype=torch.long), torch.zeros(1, 1, 1, 1), [NoiseKey(0, "", 0)])
-    field, sampler = Field(lambda x, t, c: torch.zeros_like(x), None, batch), plan.make_sampler()
-    x = torch.zeros(1, 1, 1, 1)
-    for step in steps or ():
-        x = sampler.step(field, x, step)
-    of_guidance = 0 if guide is None else sum(guide.calls_at(s) for s in steps or () if guide.window.active(s))
-    return int(field.calls[0]) + of_guidance
-
-
-def timesteps(plan: SamplingPlan, generator: Generator | None) -> Sequence[Any] | None:
-    """The steps of a sampler; None of a diffusion without a generator, whose schedule decides."""
-    if plan.flows:
-        if generator is None:
-            return flow_path(plan.steps, plan.start.time)
-        return generator.times(plan.steps, plan.start.time, plan.sampler.grid)
-    return None if generator is None else generator.steps(plan.sampler.grid, plan.steps, plan.start)

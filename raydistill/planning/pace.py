@@ -14,10 +14,10 @@ from raydistill import strict_json
 from raydistill.config import Config
 from raydistill.identity import canonical
 from raydistill.planning.ahead import facts_of
+from raydistill.planning.asking import evaluations, passes
 from raydistill.planning.facts import Facts
 from raydistill.planning.fleet import this_machine
 from raydistill.planning.load import StageLoad
-from raydistill.planning.making import evaluations, passes
 from raydistill.planning.rates import RateRecord, Rates, model, of_core, of_gpu
 from raydistill.planning.schedule import unit_seconds
 from raydistill.planning.workload import making

@@ -33,9 +33,9 @@ from raydistill.methods.resolve import SamplingPlan, Variant
 from raydistill.models import loaded
 from raydistill.models.device import device_kind, placement
 from raydistill.planning import rates
+from raydistill.planning.asking import evaluations
 from raydistill.planning.facts import Facts, gather, tree
 from raydistill.planning.judging import recipes
-from raydistill.planning.making import evaluations
 from raydistill.planning.rates import RateRecord
 from raydistill.planning.workload import clusterings
 from raydistill.progress import say
@@ -136,7 +136,9 @@ def _networks(config: Config, variants: Sequence[Variant], facts: Facts) -> dict
     if v is None or v.sampling is None or facts.generator is None or facts.denoise is None:
         return per_s
     sampler = v.sampling.sampler.model_copy(update={"steps": min(STEPS, v.sampling.steps)})
-    sampling = replace(v.sampling, sampler=sampler, terms=())  # whose classifiers may not be trained yet
+    main = v.sampling.guidance  # classifiers are counted apart from it, and those of its terms may not be trained yet
+    main = None if main is None or main.roles else main
+    sampling = replace(v.sampling, sampler=sampler, guidance=main, terms=(), networks={})
     passes = 1 if sampling.sampler.cfg_scale == 1 else 2
     calls = evaluations(sampling, facts.generator) * passes * len(z)
     spent = seconds(_sampled(config, sampling, facts)) - decoding
