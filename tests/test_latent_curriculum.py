@@ -77,6 +77,15 @@ def test_a_judge_that_learns_nothing_stops_it(root: Path, monkeypatch: pytest.Mo
         grown(prepared(root, learnability=LATENT | {"omega": 0.0}, lgd={"omega": 0.0}))
 
 
+def test_a_teacher_who_is_not_asked_is_none_of_it(root: Path, fitted: list[str]) -> None:
+    """Without a file of its own, and to the same images: a reference of weight 0 is no part of them."""
+    alone = {"learnability": LATENT | {"omega": 0.0}}
+    made, began = grown(prepared(root, lgd={"omega": 0.0, "reference": "teacher"}, **alone))
+    assert fitted == [] and "reference" not in " ".join(began)
+    again, found = grown(prepared(root, lgd={"omega": 0.0}, **alone))
+    assert found == [] and again.digest == made.digest
+
+
 def test_asking_the_generator_for_gradients_is_counted_and_makes_another_set(root: Path, fitted: list[str]) -> None:
     def increment(**own: object) -> tuple[np.ndarray, list[int]]:
         made, _ = grown(prepared(root, lgd={"candidates": 1}, learnability={"scale": 0.5, **own}))

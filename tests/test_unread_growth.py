@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from curricula import prepared
+from curricula import EVALUATE, LEARNS, prepared
 from samples import write_student
 
+from raydistill import registry
 from raydistill.cli import main
 from raydistill.errors import BadInput
 from raydistill.pipeline import unread
+from raydistill.planning.ahead import expected
+from raydistill.state import Prepared
 
+known = registry.names
 LGD = ("sample", "--dry-run", "method=lgd", "ipc=2", "lgd.increment=1")
 CASES = {
     "lgd.omega=0.5": ("lgd.candidates=1", "lgd.candidates=2"),
@@ -55,3 +59,56 @@ def test_one_that_is_asked_to_choose_or_to_lead_needs_it(asks: dict[str, dict[st
         prepared(tmp_path / "run", **tree)
     given = prepared(tmp_path / "run", **tree, teacher={"path": write_student(tmp_path / "teacher")})
     unread.check(given, ["teacher.path", "lgd.reference"])
+
+
+LATENT = {"space": "latent"}
+UNASKED = [
+    ({"omega": 0.0}, {"omega": 0.0}),
+    ({"omega": 0.0}, {"candidates": 1}),
+    ({"scale": 0.0, "repulsion": 0.0}, {"omega": 0.0}),
+    ({"scale": 0.0, "repulsion": 0.0}, {"candidates": 1}),
+]
+
+
+@pytest.mark.parametrize(("guiding", "own"), UNASKED)
+def test_a_teacher_whom_nobody_asks_need_not_see_latents(
+    guiding: dict[str, float], own: dict[str, float], tmp_path: Path
+) -> None:
+    """Whether nothing leads or chooses, or what does weighs no reference."""
+    lgd = {"reference": "teacher", **own}
+    p = prepared(tmp_path / "run", lgd=lgd, learnability=LATENT | guiding)
+    assert p.teacher is None and p.variants[0].growth is not None
+    assert [e.stage for e in expected(p, "sample") if "reference" in e.stage] == []
+
+
+@pytest.mark.parametrize(
+    ("guiding", "own"), [({}, {"omega": 0.0}), ({}, {"candidates": 1}), ({"omega": 0.0}, {"omega": 1.0})]
+)
+def test_one_who_is_asked_to_lead_or_to_choose_by_latents_is_refused_and_both_remedies_work(
+    guiding: dict[str, float], own: dict[str, float], tmp_path: Path
+) -> None:
+    teacher = {"path": write_student(tmp_path / "teacher")}
+
+    def asks(reference: str, space: str) -> Prepared:
+        lgd = {"reference": reference, **own}
+        return prepared(tmp_path / "run", lgd=lgd, learnability={"space": space, **guiding}, teacher=teacher)
+
+    with pytest.raises(
+        BadInput, match=r"^lgd\.reference=teacher sees images, .* one of lgd\.reference=trained and learn"
+    ):
+        asks("teacher", "latent")
+    assert asks("trained", "latent").teacher is None, "a classifier of latents is trained in its place"
+    assert asks("teacher", "pixel").teacher is not None
+
+
+def test_a_student_that_cannot_be_read_back_is_refused_where_one_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be evaluated where latents are judged, or nothing is; otherwise another is named, which works."""
+    monkeypatch.setattr(registry, "names", lambda kind: [n for n in known(kind) if (kind, n) != ("student", "vgg11")])
+    of_family = EVALUATE | {"students": ["vgg11"], "protocol": LEARNS | {"image_size": 32}}
+    for free in ({"learnability": LATENT}, {"learnability": {"scale": 0.0}, "lgd": {"candidates": 1}}):
+        assert prepared(tmp_path / "run", evaluate=of_family, **free).variants[0].growth is not None
+    with pytest.raises(BadInput, match=r"^lgd\.student=vgg11 is one of a family, .* choose another$"):
+        prepared(tmp_path / "run", evaluate=of_family)
+    unread.check(prepared(tmp_path / "run", evaluate=of_family, lgd={"student": "convnet"}), ["lgd.student"])

@@ -26,7 +26,7 @@ from raydistill.models.maturity import half_trained
 from raydistill.models.text_generator import TextGeneratorSpec, is_pipeline
 from raydistill.models.vae import VaeSpec
 from raydistill.pipeline import automatic
-from raydistill.pipeline.curriculum import asks_teacher
+from raydistill.pipeline.curriculum import asks_teacher, judging
 from raydistill.pipeline.guiding import find_decoder, find_networks
 from raydistill.progress import say
 from raydistill.report.text import plural
@@ -256,18 +256,19 @@ def check_redundancy_parts(config: Config, least: int) -> None:
 
 
 def check_growth(v: Variant) -> None:
-    """Refuses a curriculum that its seed ends, and a student that cannot be read back."""
+    """Refuses a curriculum that its seed ends, and of what its increments ask a student that cannot be read back and a
+    teacher who sees no latents."""
     if v.growth is None:
         return
     how, ipc, method, e = v.growth.how, v.config.ipc, v.config.method, v.config.evaluate
+    latents = judged_by_latents(v.config)
     check_students(v.config.model_copy(update={"evaluate": e.model_copy(update={"students": [how.student]})}))
     if v.growth.count(ipc) < 2:
         raise BadInput(
             f"method {method}: ipc={ipc} is a single increment of {how.increment}, which is its seed alone; raise ipc, "
             f"or give an lgd.increment below it that divides it"
         )
-    if how.student not in registry.names("student"):
-        registry.get("student", how.student)
+    if judging(v.growth) and not latents and how.student not in registry.names("student"):
         raise BadInput(f"lgd.student={how.student} is one of a family, which cannot be read back; choose another")
     norm = v.config.weights.norm
     if norm != "mean" and any(one.config.weights.mode is not None for one in v.makers()):
@@ -275,7 +276,7 @@ def check_growth(v: Variant) -> None:
             f"weights.norm={norm} would scale each increment of method {method} by itself, and they are one set; leave "
             "weights.norm out, which is mean"
         )
-    if how.reference == "teacher" and judged_by_latents(v.config):
+    if latents and asks_teacher(v.growth):
         raise BadInput(
             "lgd.reference=teacher sees images, and learnability.space=latent wants judges of latents; choose one of "
             "lgd.reference=trained and learnability.space=pixel"
