@@ -153,6 +153,17 @@ def test_only_what_differs_is_listed() -> None:
     assert "–" in render([one, two])
 
 
+def test_what_a_runs_own_page_draws_point_by_point_is_no_metric() -> None:
+    """A curve of W2 has thirty points, the matrix of ten parts a hundred cells; what sums each of them up has a row."""
+    config = {"method": "ddoq", "ipc": 1, "seed": 0}
+    drawn = {f"w2/curve/{k}/{kind}": 1.0 / k for k in (1, 2, 5) for kind in ("equal", "weighted", "least")}
+    drawn |= {f"parts/convnet/{i}/{j}": 0.5 for i in (1, 2) for j in (1, 2)}
+    kept = {"redundancy/convnet": 0.9, "w2/prototypes/equal": 3.0, "w2/slope": -0.5}
+    runs = [ComparedRun(name, drawn | kept, config, {}, 1) for name in ("a", "b")]
+    assert [key for key, _ in others(runs)] == sorted(kept)
+    assert "w2/curve" not in render(runs) and "parts/" not in render(runs)
+
+
 @pytest.mark.parametrize(
     ("places", "code", "said"),
     [

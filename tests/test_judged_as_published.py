@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from judged_folders import THREE, find, folders, refused
 from test_exporters import CLASSES, original
 from test_exporters import run as run  # the fixture
-from test_foreign import THREE, find, folders, refused
 
 from raydistill import config as configuration
 from raydistill.config import SourceConfig

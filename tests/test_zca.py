@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_run
 import torch
-from test_foreign import THREE, folders
+from judged_folders import THREE, folders
 from tiny_run import TinyRun
 
 from raydistill import api

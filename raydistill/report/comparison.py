@@ -19,6 +19,7 @@ from raydistill.report.verdict import best
 MAX_CLASSES = 20
 SLOTS = 6
 ACCURACY = "accuracy/"
+NO_ROWS = (ACCURACY, "time/", "metrics/", "difference/", "w2/curve/", "parts/")
 KINDS = {"last": "", "balanced": "balanced_", "best": "best_"}
 
 
@@ -159,9 +160,11 @@ def _set(run: ComparedRun) -> tuple[str, str, bool, dict[str, float]]:
 
 
 def others(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
-    """Every metric that is neither an accuracy nor a time nor of another set, with each run's value."""
+    """Every metric that is neither an accuracy nor a time nor of another set, with each run's value. The points of a W2
+    curve and the cells of the parts' matrix are no metrics: a run's own page draws them, and the slope and the
+    redundancy have rows."""
     keys = sorted(
-        {k for r in runs for k in r.metrics if not k.startswith((ACCURACY, "time/", "metrics/", "difference/"))},
+        {k for r in runs for k in r.metrics if not k.startswith(NO_ROWS)},
         key=lambda k: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", k)],
     )
     return [(k, [text.number(r.metrics[k]) if k in r.metrics else "–" for r in runs]) for k in keys]
