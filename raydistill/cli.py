@@ -39,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A program that begins in `entry.start` ends with 143, 129 or 130 for SIGTERM, SIGHUP or SIGINT.
     """
-    with contextlib.suppress(OSError, ValueError):  # a notebook's or a test's stderr is no file
-        faulthandler.enable()
+    with contextlib.suppress(OSError, ValueError):  # a notebook's stderr is no file
+        if not faulthandler.is_enabled():  # a caller who has it on, as pytest, has chosen where it writes
+            faulthandler.enable()
     sys.excepthook = redact.excepthook
     with redact.streams():
         return _main(list(sys.argv[1:] if argv is None else argv))

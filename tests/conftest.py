@@ -16,7 +16,12 @@ from hypothesis import settings
 from listeners import Watch
 from running import finish
 from samples import write_folder
-from together import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401
+from together import (  # noqa: F401
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_testnodedown,
+    pytest_xdist_make_scheduler,
+)
 
 from raydistill import cli
 from raydistill.pipeline import job
@@ -41,8 +46,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def _no_cluster_is_handed_on() -> Iterator[None]:
     """A file that starts Ray in this process ends it too: the next one may change what Ray reads when it starts."""
     yield
-    if ray := sys.modules.get("ray"):
-        ray.shutdown()
+    if "ray" in sys.modules:
+        from raydistill.distributed import ending
+
+        ending.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ Nothing here starts Ray: what is refused is refused before any work, and what is
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import shutil
@@ -307,3 +308,10 @@ class TestPrintConfig:
         assert (tree["ipc"], tree["seed"], tree["evaluate"]["seeds"]) == (3, 5, 9)
         assert (tree["evaluate"]["protocol"]["budget"], tree["evaluate"]["protocol"]["flip"]) == (0.1, False)
         assert tree["run_dir"] == str(tmp_path)
+
+
+def test_a_caller_who_has_the_fault_handler_on_keeps_it_where_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a test standard error is a file of pytest's that goes with the process: what crashes later left no word."""
+    monkeypatch.setattr(faulthandler, "is_enabled", lambda: True)
+    monkeypatch.setattr(faulthandler, "enable", lambda *_, **__: pytest.fail("it is pointed elsewhere"))
+    assert cli.main(["--version"]) == 0

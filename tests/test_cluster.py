@@ -274,9 +274,7 @@ def test_tasks_of_a_large_class_run_on_ray(tmp_path: Path, monkeypatch: pytest.M
 
     Also where it may start few of them, or none, because the job has a share of the cluster.
     """
-    import ray
-
-    from raydistill.distributed import executors, runtime
+    from raydistill.distributed import ending, executors, runtime
 
     run, upstream, infos = large(tmp_path, 40_000)
     few = {"algorithm": "divisive", "leaves": 6, "iterations": 5, "split_restarts": 2, "num_cpus": 0.5}
@@ -291,5 +289,5 @@ def test_tasks_of_a_large_class_run_on_ray(tmp_path: Path, monkeypatch: pytest.M
             (record,) = executors.on_ray(asked.ray)(split, stage.keys)
             digests.append(record.sha256)
     finally:
-        ray.shutdown()
+        ending.shutdown()
     assert digests == [whole] * 3

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 from PIL import Image
 from running import STAGES, TINY, finish, product, traces
 
 from raydistill import config as configuration
 from raydistill.config import Config, RayConfig
-from raydistill.distributed import executors
+from raydistill.distributed import ending, executors
 from raydistill.distributed.runtime import ensure_ray
 from raydistill.models import denoiser, vae
 from raydistill.pipeline import job
@@ -125,7 +124,7 @@ class TestAFinishedRun:
 def cluster() -> Iterator[None]:
     ensure_ray(RayConfig(num_cpus=6, object_store_mb=200))
     yield
-    ray.shutdown()
+    ending.shutdown()
 
 
 class TestBytes:

@@ -1,4 +1,5 @@
-"""The suite side by side: a file's tests in one process, and all files that read the run of `reference` in one."""
+"""The suite side by side: a file's tests in one process, and all files that read the run of `reference` in one; and a
+process that dies ends the run."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import pytest
 
 CONFTEST = """
 import os, pytest
-from together import pytest_collection_modifyitems, pytest_xdist_make_scheduler
+from together import *
 
 @pytest.fixture(scope="session")
 def watched_reference(pytestconfig):
@@ -43,16 +44,20 @@ def suite(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def taken(suite: Path, *options: str) -> dict[str, list[str]]:
-    """Process -> the file of every test that it had, one after the other."""
+def ran(suite: Path, *options: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "pytest", *options],
         cwd=suite,
         env={**kept, "PYTHONPATH": str(Path(__file__).parent), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
     )
+
+
+def taken(suite: Path, *options: str) -> dict[str, list[str]]:
+    """Process -> the file of every test that it had, one after the other."""
+    done = ran(suite, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     by_process: dict[str, list[str]] = {}
     for line in (suite / "taken").read_text().splitlines():
@@ -82,3 +87,20 @@ def test_every_test_is_taken_once(suite: Path, options: tuple[str, ...]) -> None
     every = Counter(f for files in taken(suite, *XDIST, "-n", "2", *options).values() for f in files)
     readers = (READS, SLOW) if "-m" in options else (READS,)
     assert every == {name: 6 + (text in readers) for name, text in FILES.items()}
+
+
+@pytest.mark.parametrize("how", ["os._exit(1)", "os.kill(os.getpid(), 9)"])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_process_that_dies_ends_the_run_with_the_name_of_its_test(suite: Path, processes: str, how: str) -> None:
+    """Nobody begins that test again, nor the files that were left; the last test of a file hung its replacement."""
+    (suite / "test_d.py").write_text(f"{READS}def test_dies(reference):\n    import os\n    {how}\n")
+    done = ran(suite, *XDIST, "-n", processes)
+    assert done.returncode == 1 and "crashed while running 'test_d.py::test_dies'" in done.stdout
+    assert ("exit code 1" if "exit" in how else "killed by SIGKILL") in done.stdout
+    assert "1 failed" in done.stdout.splitlines()[-1] and "test_f" not in (suite / "taken").read_text()
+
+
+def test_a_process_that_dies_before_the_first_test_ends_the_run(suite: Path) -> None:
+    (suite / "test_e.py").write_text("import os\nif os.environ.get('PYTEST_XDIST_WORKER') == 'gw1':\n    os._exit(3)\n")
+    done = ran(suite, *XDIST, "-n", "2")
+    assert done.returncode == 1 and "exit code 3" in done.stdout and not (suite / "taken").exists()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any
 
-import ray
+from raydistill.distributed import ending
 
 PLACED_S = 300.0  # longest wait for a place of each worker, as long as a machine takes that replaces a lost one
 _PLACED_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # which Ray Train reads as a fit begins
@@ -35,7 +35,7 @@ def fit(trainer: Any, probe: Callable[[], None], every_s: float, placed_s: float
         while not wait([outcome], every_s).done:
             probe()
     except BaseException:
-        ray.shutdown()
+        ending.shutdown()
         raise
     probe()
     return _result(outcome)

@@ -23,6 +23,7 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config
 
 from raydistill import signals
+from raydistill.distributed import ending
 from raydistill.errors import BadInput
 
 LONGEST_BASE = 29 if os.uname().sysname == "Linux" else 25  # of the 107 (103) characters that a socket's path may have
@@ -116,5 +117,5 @@ def _new_folder() -> Path:
 
 
 def _remove(path: Path) -> None:
-    ray.shutdown()
+    ending.shutdown()
     shutil.rmtree(path, ignore_errors=True)

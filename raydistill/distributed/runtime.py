@@ -18,7 +18,7 @@ import ray
 import raydistill
 from raydistill import signals
 from raydistill.config import RayConfig
-from raydistill.distributed import joined, private
+from raydistill.distributed import ending, joined, private
 from raydistill.distributed.nodes import joins
 from raydistill.distributed.resources import Reservation, Room, local_room
 from raydistill.errors import BadInput, StageFailed, one_line
@@ -76,7 +76,7 @@ def ensure_ray(config: RayConfig) -> None:
         except BadInput:
             raise
         except Exception as e:  # a node that does not come up in Ray's fixed 30 seconds is a bare Exception
-            ray.shutdown()
+            ending.shutdown()
             if address or attempt == STARTS:
                 where = f"the cluster at {address}" if address else "a local cluster"
                 raise StageFailed(

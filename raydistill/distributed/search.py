@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from raydistill.config import RayConfig
+from raydistill.distributed import ending
 from raydistill.distributed.runtime import ensure_ray
 from raydistill.distributed.trial import ResultDesk, trial
 from raydistill.store.location import Location
@@ -165,7 +166,7 @@ def searched(
         yield
         outcome.result()
     except BaseException:  # Ctrl-C too: Tune would go on, and its trials hold what they have for ever
-        ray.shutdown()
+        ending.shutdown()
         raise
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import ray
 from clusters import STORE, head_alone
 from ray.cluster_utils import Cluster
 
 from raydistill.config import RayConfig
-from raydistill.distributed import runtime
+from raydistill.distributed import ending, runtime
 
 
 @pytest.fixture
@@ -24,4 +23,4 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
         try:
             yield started
         finally:
-            ray.shutdown()
+            ending.shutdown()

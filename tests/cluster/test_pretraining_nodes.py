@@ -13,7 +13,7 @@ from clusters import STORE, head_alone
 from ray.cluster_utils import Cluster
 
 from raydistill.config import load
-from raydistill.distributed import fits, runtime
+from raydistill.distributed import ending, fits, runtime
 from raydistill.distributed.pretrain.job import pretrain
 from raydistill.errors import StageFailed
 from raydistill.models.checkpoint import WEIGHTS
@@ -38,7 +38,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
         try:
             yield started
         finally:
-            ray.shutdown()
+            ending.shutdown()
 
 
 class Training(threading.Thread):
