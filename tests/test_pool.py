@@ -105,6 +105,21 @@ def test_who_is_idle_for_long_lets_a_joined_cluster_have_its_node(
     assert len(some.idle) == len(cluster.alive) == left
 
 
+def test_who_waits_on_a_node_that_is_about_to_go_is_given_no_unit(
+    cluster: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also who came to wait there before the notice: the next unit would be lost with the node."""
+    some, going = team(2, num_cpus=1), set[str]()
+    some.fill(2)
+    monkeypatch.setattr(some.leaving, "has", lambda node: node in going)
+    for ref, node in zip(list(some.starting), ("stays", "goes"), strict=True):
+        some.rest(some.starting.pop(ref), node)
+    going.add("goes")
+    assert some.ready() and [one.node for one in some.idle] == ["stays"] and len(cluster.alive) == 1
+    going.add("stays")
+    assert not some.ready() and not some.idle and not cluster.alive
+
+
 def test_a_fit_takes_back_only_what_it_needs(cluster: Pretended) -> None:
     cluster.joined = False
     cluster.warm(4, num_cpus=1)

@@ -95,7 +95,10 @@ class Team:
         self.leaving = Leaving(stage.name, "it is given no more units; what it does not finish is tried elsewhere")
 
     def ready(self) -> bool:
-        """Whether somebody may be given a unit."""
+        """Whether somebody may be given a unit. Those who wait for one on a node that is about to go are ended."""
+        for one in [i for i in self.idle if self.leaving.has(i.node)]:
+            self.idle.remove(one)
+            ray.kill(one.actor)
         return bool(self.idle) and len(self.running) < self.size
 
     @property
