@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from ray.cluster_utils import Cluster
 from raydistill.config import Pool
 from raydistill.distributed import dispatch, leaving, pool, runtime
 from raydistill.distributed.executors import stream
+from raydistill.distributed.node_log import node_id
 from raydistill.models import loaded
 from raydistill.models.device import placement
 from raydistill.models.vae import VaeSpec
@@ -32,7 +34,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers canno
 
 @dataclass(frozen=True)
 class Slow:
-    """Units take a while, until the file `hurry` is there; "held" ones wait for it."""
+    """Units take a while, until the file `hurry` is there; "held" ones wait for it, and all for who is `awaited`."""
 
     hurry: Path
 
@@ -41,6 +43,7 @@ class Slow:
 
     def open(self) -> Callable[[Any], Record]:
         def finish(key: str) -> Record:
+            self.wait_for_who_is_awaited()
             if not self.hurry.exists():
                 time.sleep(0.5)
             while key == "held" and not self.hurry.exists():
@@ -48,6 +51,14 @@ class Slow:
             return Record(key, "", 1, 0, "", "", "cpu")
 
         return finish
+
+    def wait_for_who_is_awaited(self) -> None:
+        awaited = self.hurry.with_name("awaited")
+        with suppress(FileNotFoundError):
+            if node_id().endswith(awaited.read_text()):
+                awaited.unlink()
+        while awaited.exists():
+            time.sleep(0.1)
 
 
 @dataclass(frozen=True)
@@ -73,10 +84,16 @@ def joins(cluster: Cluster) -> Any:
     return node
 
 
+def await_first_unit_of(node: Any, tmp_path: Path) -> None:
+    """Nobody else goes on before: on a loaded machine its actors may start when all units are done."""
+    (tmp_path / "name").write_text(node.node_id)
+    (tmp_path / "name").rename(tmp_path / "awaited")
+
+
 def test_actors_come_to_use_a_node_that_joins_and_outlive_its_loss(cluster: Cluster, tmp_path: Path) -> None:
     records = dispatch.actors(stage(tmp_path, "actors", UNITS), UNITS)
     done = [next(records)]
-    new = joins(cluster)
+    await_first_unit_of(new := joins(cluster), tmp_path)
     for record, node in records:
         done.append((record, node))
         if new in cluster.worker_nodes and new.node_id in node:
@@ -92,7 +109,7 @@ def test_a_node_that_is_about_to_go_is_given_no_more_units(
 ) -> None:
     """But for those that it is at when the notice comes; nobody waits for it."""
     monkeypatch.setattr(leaving, "PROBED_EVERY_S", 0.0)
-    new = joins(cluster)
+    await_first_unit_of(new := joins(cluster), tmp_path)
     before, after = [], []
     for record, node in dispatch.actors(stage(tmp_path, "actors", UNITS), UNITS):
         (after if new.node_id in leaving.draining() else before).append((record.key, node.partition("/")[2]))
@@ -188,7 +205,7 @@ def test_idle_actors_beyond_the_share_are_ended(
 def test_ray_datas_pool_comes_to_use_a_node_that_joins(cluster: Cluster, tmp_path: Path) -> None:
     records = stream(stage(tmp_path, "stream", UNITS), UNITS)
     done = [next(records)]
-    new = joins(cluster)
+    await_first_unit_of(new := joins(cluster), tmp_path)
     for record, node in records:
         done.append((record, node))
         if new.node_id in node:
