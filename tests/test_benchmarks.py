@@ -14,6 +14,7 @@ import encode_speed
 import gpu
 import kmeans_speed
 import layout_speed
+import learnability_lead
 import learnability_speed
 import measure
 import numpy as np
@@ -27,6 +28,7 @@ import torch
 from measure import Commit, Watched
 
 from raydistill.config import load
+from raydistill.distributed import students
 from raydistill.guidance.learnability import LearnabilityConfig
 from raydistill.tune.space import space
 
@@ -40,6 +42,7 @@ from raydistill.tune.space import space
         gpu,
         kmeans_speed,
         layout_speed,
+        learnability_lead,
         learnability_speed,
         sample_speed,
         stage_costs,
@@ -269,6 +272,33 @@ def test_layouts_are_measured_of_every_network_that_looks(tmp_path: Path) -> Non
     measured = json.loads(out.read_text())["seconds"]
     assert {"VAE, 32 px, to latents", "VAE, 32 px, to images and back", "efficientnet_lite0, 32 px"} <= set(measured)
     assert all(len(row) == 4 and min(row.values()) > 0 for row in measured.values())
+
+
+def test_what_leads_further_is_told_by_seeds_that_both_have() -> None:
+    """S higher by 0.1 in one seed and 0.3 in another is 0.2, give or take t times the standard error: 12.7 x 0.1."""
+    of = learnability_lead.Grown
+    grown = [of("a", 0, 1.0, 0.3, 0.9, 6, 50), of("a", 1, 2.0, 0.3, 0.9, 6, 50), of("a", 2, 9.0, 0.3, 0.9, 6, 50)]
+    grown += [of("b", 0, 1.1, 0.25, 0.9, 36, 50), of("b", 1, 2.3, 0.25, 0.9, 36, 50)]
+    absolute, paired = learnability_lead.rows(grown)
+    assert absolute[0][:2] == ["a", "6 of 50"] and absolute[0][2].startswith("4.00 [") and absolute[0][-1] == "3"
+    assert absolute[1] == ["b", "36 of 50", *absolute[1][2:4], "90.0 [90.0,\N{NO-BREAK SPACE}90.0]", "2"]
+    (row,) = paired
+    low, high = (x.replace("\N{MINUS SIGN}", "-") for x in row[1].removeprefix("0.20 [").strip("]").split(","))
+    assert float(high) - float(low) == pytest.approx(2 * 12.7 * 0.1, abs=0.02)
+    assert row[0] == "b \N{MINUS SIGN} a" and row[2].startswith("\N{MINUS SIGN}5.0 [") and row[-1] == "2"
+    alone, none = learnability_lead.rows(grown[:1])
+    assert none == [] and alone == [["a", "6 of 50", "1.00", "30.0", "90.0", "1"]], "a single seed has no interval"
+
+
+def test_a_curriculum_is_grown_as_the_row_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each of the three steps of its window, or at fewer."""
+    monkeypatch.setattr(students, "fit", learnability_lead.fit)
+    small = ["source.classes=['3','7']", "ipc=2", "sampler.steps=4", "evaluate.redundancy_parts=2"]
+    small += ["evaluate.protocol.visits=400", "evaluate.width=8"]
+    at_each = learnability_lead.grow("at every step", 0, tmp_path, small)
+    fewer = learnability_lead.grow("default", 0, tmp_path, [*small, "learnability.every=3"])
+    assert (at_each.led, fewer.led) == (3, 1) and {(g.seed, g.steps) for g in (at_each, fewer)} == {(0, 4)}
+    assert all(0 <= g.redundancy <= 1 and 0.5 < g.accuracy <= 1 for g in (at_each, fewer))
 
 
 def test_bytes_held_are_fewer_with_checkpointing(tmp_path: Path) -> None:
