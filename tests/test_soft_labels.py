@@ -21,7 +21,7 @@ from raydistill.evaluation.augment import Augment
 from raydistill.evaluation.colour import normalise, unit_range
 from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.stored import StoredTargets, view_boxes
-from raydistill.evaluation.targets import Live
+from raydistill.evaluation.targets import AT_ONCE, Live
 from raydistill.evaluation.train import Student
 from raydistill.models.checkpoint import read_header
 from raydistill.models.classifier import HEADER, Classifier, ClassifierSpec, class_columns
@@ -287,6 +287,20 @@ class TestTold:
         told = Live(network, class_columns(network.spec, ["7", "3"]), 20.0, True)(normalise(pixels), 0, np.arange(6))
         expected = (network.logits(pixels / 255)[:, [1, 0]] / 20).softmax(1)
         torch.testing.assert_close(told, expected, rtol=0, atol=1e-5)
+
+    def test_a_live_teacher_is_shown_a_large_batch_in_parts(
+        self, taught: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its memory is that of a part, whatever the batch; the answers are in order and those of the whole."""
+        network, sizes = Classifier(spec(taught), CPU), []
+        whole = network.logits
+        monkeypatch.setattr(network, "logits", lambda x: (sizes.append(len(x)), whole(x))[1])
+        x = torch.rand(2 * AT_ONCE["cpu"] + 3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        told = Live(network, class_columns(network.spec, ["7", "3"]), 20.0, True)(
+            normalise(255 * x), 0, np.arange(len(x))
+        )
+        assert sizes == [AT_ONCE["cpu"], AT_ONCE["cpu"], 3]
+        torch.testing.assert_close(told, (whole(x)[:, [1, 0]] / 20).softmax(1), rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize(
         ("name", "more"),

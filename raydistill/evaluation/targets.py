@@ -12,6 +12,9 @@ from torch import Tensor
 from raydistill.evaluation.colour import unit_range
 from raydistill.models.classifier import Classifier
 
+AT_ONCE = {"cpu": 32}  # images a teacher is shown at once: more leave the cache of a core and are slower there
+AT_ONCE_ELSEWHERE = 256
+
 
 class Targets(Protocol):
     """`of_mixed`: asked for the batch after CutMix; otherwise before it, and CutMix mixes the answers."""
@@ -38,6 +41,7 @@ class Hard:
 class Live:
     """A teacher asked for every batch. `columns` (classes,): the teacher's column of each class of the set.
 
+    A batch is shown to it in parts, so that memory does not grow with the batch: the full data have large ones.
     The distribution is over the set's classes alone. `statistics` are those that the batch was normalised by.
     """
 
@@ -53,7 +57,8 @@ class Live:
         self.columns = torch.from_numpy(columns)
 
     def __call__(self, x: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
-        logits = self.teacher.logits(unit_range(x, self.statistics))[:, self.columns.to(x.device)]
+        parts = unit_range(x, self.statistics).split(AT_ONCE.get(x.device.type, AT_ONCE_ELSEWHERE))
+        logits = torch.cat([self.teacher.logits(part) for part in parts])[:, self.columns.to(x.device)]
         return (logits / self.temperature).softmax(1)
 
 
