@@ -5,10 +5,14 @@ from __future__ import annotations
 import traceback
 
 import pytest
+import torch
+from ray.exceptions import OutOfMemoryError
 
+from raydistill.config import load
 from raydistill.distributed import attempts
 from raydistill.distributed.attempts import ATTEMPTS, MOST_FAILED, Attempts, Failure
 from raydistill.distributed.dispatch import chosen
+from raydistill.distributed.failures import translate
 
 
 def failed(some: Attempts, key: str, times: int = ATTEMPTS, node: str = "10.0.0.7/b") -> None:
@@ -68,3 +72,41 @@ def test_the_share_that_is_computed_again_is_that_of_the_keys() -> None:
     keys = [f"batch-{i:05d}" for i in range(1000)]
     assert sum(chosen(k, 0.0) for k in keys) == 0 and sum(chosen(k, 1.0) for k in keys) == 1000
     assert 60 < sum(chosen(k, 0.1) for k in keys) < 140
+
+
+RAY_SAYS = (  # what Ray 2.56 gives of a worker that it ended, shortened in the middle
+    "Memory on the node (IP: 192.0.2.2, ID: e1) was 21.9GB / 23.0GB (0.95), which exceeds the threshold of 0.95. "
+    "1 worker(s) were killed due to the node running low on memory. Object store memory usage: [\n- objects: 0\n]\n"
+    "Top 10 memory users: PID\tMEM(GB)\tCOMMAND\n23592\t9.62\tray::RayTrainWorker\nRefer to the documentation on "
+    "how to address the out of memory issue: https://docs.ray.io/. Consider provisioning more memory on this node"
+)
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting"),
+    [("evaluate", "evaluate.workers=1"), ("sample", "sample.actors=1"), ("increment", "sample.actors=1"),
+     ("measure", "embed.actors=1"), ("teacher", "label.actors=1"), ("cluster", None)],
+)  # fmt: skip
+def test_a_worker_that_ray_ended_for_memory_is_told_in_a_few_words_with_a_setting_that_helps(
+    stage: str, setting: str | None
+) -> None:
+    said = str(translate(OutOfMemoryError(RAY_SAYS), stage))
+    remedy = f", with fewer at once: {setting}" if setting else ""
+    assert said == (
+        f"{stage}: a worker failed: the memory of its machine was full, and Ray ended it; the traceback is in "
+        f"logs/error.txt; run the same command again (finished work is kept){remedy}"
+    )
+    some = Attempts(stage, 2)
+    for _ in range(ATTEMPTS):
+        some.fail("a", "", OutOfMemoryError(RAY_SAYS))
+    assert str(some.error()).endswith(f"run the same command again (finished work is kept){remedy}")
+    if setting:
+        load("quickstart", [setting])
+
+
+@pytest.mark.parametrize("stage", ["encode", "embed", "sample", "increment", "measure", "teacher", "label"])
+def test_a_full_gpu_has_a_remedy_that_is_a_setting(stage: str) -> None:
+    said = str(translate(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), stage))
+    key = said.rpartition("lower ")[2]
+    assert said == f"{stage}: out of memory: CUDA out of memory; lower {key}"
+    load("quickstart", [f"{key}=1"])

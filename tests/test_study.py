@@ -178,6 +178,7 @@ def test_samples_that_run_off_are_a_result_and_other_failures_are_not(seen: Seen
     seen.wrong, args.seeds = "sample: the disk is full", [1]
     with pytest.raises(StageFailed, match="disk"):
         compute(args)
+    assert "sample: the disk is full" in (args.work / "logs" / "error.txt").read_text(), "where the line says it is"
 
 
 def test_landing_is_of_slots_that_have_a_prototype_and_detour_of_whole_ways() -> None:

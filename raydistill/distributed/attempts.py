@@ -10,7 +10,7 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 
-from raydistill.distributed.failures import last_line
+from raydistill.distributed.failures import again, last_line
 from raydistill.errors import StageFailed
 from raydistill.progress import Retried, say, tell
 
@@ -79,9 +79,10 @@ class Attempts:
         keys = self.given_up()
         shown = ", ".join(f"{key} ({self.failures[key][-1]})" for key in keys[:SHOWN])
         more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+        why = [failure.why for key in keys for failure in self.failures[key]]
         error = StageFailed(
             f"{self.stage}: {len(keys)} of {self.units} units failed {ATTEMPTS} times each: {shown}{more}; what "
-            "happened each time is in logs/error.txt; run the same command again (finished work is kept)"
+            f"happened each time is in logs/error.txt; {again(self.stage, why)}"
         )
         for key in keys:
             for number, failure in enumerate(self.failures[key], 1):

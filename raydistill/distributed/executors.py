@@ -29,7 +29,7 @@ from raydistill.distributed.failures import cause, translate
 from raydistill.distributed.fan_out import over_tasks
 from raydistill.distributed.node_log import node_id
 from raydistill.distributed.pool import make_room
-from raydistill.distributed.resources import SCHEDULING, of_pool
+from raydistill.distributed.resources import SCHEDULING, of_pool, section_of
 from raydistill.distributed.runtime import cores, ensure_ray, in_flight, may_grow, pool_size, room, shares
 from raydistill.errors import RaydistillError, StageFailed
 from raydistill.progress import Retried, say, tell
@@ -184,7 +184,8 @@ def _watched(rows: Any, stage: Stage, left: Sequence[str]) -> Iterator[Any]:
         except queue.Empty:
             raise StageFailed(
                 f"{stage.name}: nothing finished for {patience_s:g} s; {_named(left)} not done; the workers hang or "
-                f"none could be placed (see `ray status`); run the same command again, or raise {stage.name}.deadline_s"
+                "none could be placed (see `ray status`); run the same command again, or raise "
+                f"{section_of(stage.name)}.deadline_s"
             ) from None
         if kind == "end":
             return

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import traceback
+from collections.abc import Sequence
 
 import torch
 
+from raydistill.distributed.resources import section_of
 from raydistill.errors import OutOfMemory, RaydistillError, StageFailed, one_line
 from raydistill.redact import redact
 from raydistill.store.location import Location
@@ -14,6 +16,14 @@ from raydistill.store.location import Location
 REMEDY = {
     "evaluate": "lower evaluate.width or evaluate.protocol.batch, or give a student more of a GPU by evaluate.num_gpus"
 }
+FEWER = {
+    "evaluate": "evaluate.workers=1",
+    **{s: f"{s}.actors=1" for s in ("encode", "embed", "sample", "label")},
+}  # by section
+_ENDED_FOR_MEMORY = (
+    "due to the node running low on memory"  # so Ray says it, with forty lines more, of whatever it ends
+)
+FULL_MEMORY = "the memory of its machine was full, and Ray ended it"
 
 
 def cause(e: BaseException | None) -> RaydistillError | None:
@@ -36,16 +46,25 @@ def translate(e: BaseException, stage: str) -> RaydistillError:
     """A worker's own error as it was raised; a death or a bug as StageFailed with its last line."""
     ours = cause(e)
     if type(ours) is OutOfMemory:
-        return OutOfMemory(f"{stage}: {ours}; {REMEDY.get(stage, f'lower {stage}.batch')}")
+        return OutOfMemory(f"{stage}: {ours}; {REMEDY.get(stage, f'lower {section_of(stage)}.batch')}")
     if ours is not None:
         return type(ours)(*ours.args[:1])
-    return StageFailed(
-        f"{stage}: a worker failed: {last_line(e)}; the traceback is in logs/error.txt; run the same command again "
-        "(finished work is kept)"
+    said = last_line(e)
+    return StageFailed(f"{stage}: a worker failed: {said}; the traceback is in logs/error.txt; {again(stage, [said])}")
+
+
+def again(stage: str, failures: Sequence[str]) -> str:
+    """What to do about failed workers of a stage, told by what was said of each (`last_line`)."""
+    setting = FEWER.get(section_of(stage)) if FULL_MEMORY in failures else None
+    return "run the same command again (finished work is kept)" + (
+        f", with fewer at once: {setting}" if setting else ""
     )
 
 
 def last_line(error: BaseException) -> str:
+    """What an error says in the end, which is what went wrong; of a worker that Ray ended for memory, that."""
+    if _ENDED_FOR_MEMORY in str(error):
+        return FULL_MEMORY
     text = [line for line in str(error).strip().splitlines() if line.strip()]
     return one_line(text[-1]) if text else type(error).__name__
 

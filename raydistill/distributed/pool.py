@@ -139,7 +139,8 @@ class Team:
         elif time.monotonic() - self.moved > self.pool.deadline_s:
             raise StageFailed(
                 f"{self.name}: no actor could be placed for {self.pool.deadline_s:g} s; the cluster lacks CPUs or GPUs "
-                f"(see `ray status`); add a node or lower {self.name}.num_gpus, then run the same command again"
+                f"(see `ray status`); add a node or lower {self.reservation.section}.num_gpus, then run the same "
+                "command again"
             )
         return [ref for ref in done if ref in self.running]
 

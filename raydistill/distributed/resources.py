@@ -95,10 +95,14 @@ class Reservation:
         )
 
 
+def section_of(stage: str) -> str:
+    """The section of the configuration that has a stage's pool, by the stage's name: what a remedy can name."""
+    return {"measure": "embed", "teacher": "label", "increment": "sample", "judge": "sample"}.get(stage, stage)
+
+
 def of_pool(stage: str, pool: Pool) -> Reservation:
-    """`stage` by its name, which may be another than that of its pool's section."""
-    section = {"measure": "embed", "teacher": "label"}.get(stage, stage)
-    return Reservation(section, pool.actors, pool.num_cpus, pool.num_gpus, pool.device)
+    """`stage` by its name."""
+    return Reservation(section_of(stage), pool.actors, pool.num_cpus, pool.num_gpus, pool.device)
 
 
 def of_driver(section: str, pool: Pool) -> Reservation:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.config import Config, load
-from raydistill.errors import StageFailed
+from raydistill.distributed.failures import keep_traceback
+from raydistill.errors import RaydistillError, StageFailed
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps
 from raydistill.stages.evaluation.image_sets import SetRef
 from raydistill.stages.evaluation.trainings import redundancy_parts
 from raydistill.state import Prepared, Results
+from raydistill.store.location import Location
 from raydistill.tune.cells import DIVERGED, WHOLE, Cell, write
 from raydistill.tune.kept import numbers
 
@@ -82,8 +84,18 @@ class Study:
     ) -> Iterator[tuple[Cell, dict[str, Any]]]:
         """Brings the cells to disk and gives each that was not there with what it keeps; `more` adds numbers of a run.
 
-        In their order, but that all of a fit come together. Raises what the pipeline raises; the rest is for next time.
+        In their order, but that all of a fit come together. Raises what the pipeline raises, whose whole story is then
+        in logs/error.txt of `work`; the rest is for next time.
         """
+        try:
+            yield from self._compute(cells, more)
+        except RaydistillError:
+            keep_traceback(Location(str(self.work)))
+            raise
+
+    def _compute(
+        self, cells: Iterable[Cell], more: Callable[[Results], dict[str, Any]]
+    ) -> Iterator[tuple[Cell, dict[str, Any]]]:
         for _, group in groupby(cells, lambda c: (c.ipc, c.protocol, c.seed)):
             left = [c for c in group if not c.path(self.out).exists()]
             ready = [(c, prepare(self.configured(c))) for c in left]
