@@ -105,6 +105,17 @@ class TestDifference:
         same = difference(a, [replace(o, set="c") for o in a])
         assert same is not None and verdict(same) == "no difference"
 
+    def test_of_other_images_that_tie_in_every_pair_is_not_known_to_be_none(self) -> None:
+        """Two sets that are right on other images, equally many in both pairs: an interval that has a width."""
+        a, b = (a_set(n, {(0, t): 0.5 for t in (0, 1)}) for n in "ab")
+        same = difference(a, b)
+        assert same is not None and (same.low, same.high, verdict(same)) == (0.0, 0.0, "no difference")
+        others = [replace(o, answers=tuple(~answers for answers in o.answers or ())) for o in b]
+        tie = difference(a, others)
+        assert tie is not None and tie.low is not None and tie.high is not None and tie.p == pytest.approx(1)
+        assert tie.mean == 0 and tie.low < 0 < tie.high and tie.ahead == 0.5
+        assert conclusion(tie).startswith("cannot be told apart at 2 training seeds")
+
     def test_without_the_answers_holds_on_these_test_images_alone(self) -> None:
         values = {(0, t): 0.5 + 0.001 * t for t in range(4)}
         a, b = a_set("a", values), a_set("b", {k: v - 0.1 + 0.001 * k[1] for k, v in values.items()})

@@ -165,6 +165,22 @@ class TestImages:
         one = over_images.error([(self.A, self.B)])
         assert over_images.error([(self.A, self.B)] * 9) == pytest.approx(one)
 
+    @pytest.mark.parametrize("balanced", [False, True])
+    def test_classes_of_one_image_are_drawn_together(self, balanced: bool) -> None:
+        """Six of ten such classes won and none lost, as source.val=split:0.2 leaves them of seven images a class: the
+        error is that of ten images of one class, and of two classes beside them each keeps its share."""
+        a, b = tuple(np.array([i < 6]) for i in range(10)), (np.zeros(1, bool),) * 10
+        whole = (np.arange(10) < 6,), (np.zeros(10, bool),)
+        assert over_images.error([(a, b)], balanced) == pytest.approx(math.sqrt(0.24 / 9))
+        interval = over_images.bootstrap(a, b, balanced)
+        assert (interval.low, interval.high) == pytest.approx((0.3, 0.9))
+        assert over_images.parts([[(a, b)]] * 2, balanced) == over_images.parts([[whole]] * 2, balanced)
+        share = (40 / 42, 2 / 42) if not balanced else (1 / 3, 2 / 3)
+        mixed = over_images.error([((self.A[0], a[0], a[9]), (self.B[0], b[0], b[9]))], balanced)
+        of_class = self.A[0].astype(float) - self.B[0]
+        variances = of_class.var(ddof=1) / 40, 0.5 / 2
+        assert mixed == pytest.approx(math.sqrt(sum(s**2 * v for s, v in zip(share, variances, strict=True))))
+
 
 class TestParts:
     """What of the error of the test images lasts, and what fades with more trainings."""
@@ -208,6 +224,6 @@ class TestUnrounded:
         checked = paired_t(unrounded([np.full(2, 0.022)], 1 / 449))
         assert checked is not None and 0.005 < checked[1] < 0.05
 
-    def test_a_spread_that_was_seen_and_a_set_beside_itself_stay(self) -> None:
-        for clusters in ([np.array([0.01, 0.02])], [np.zeros(3)], [np.array([0.3])]):
-            assert all(a is b for a, b in zip(unrounded(clusters, 0.01), clusters, strict=True))
+    def test_a_spread_that_was_seen_and_one_that_nothing_hides_stay(self) -> None:
+        for clusters, step in (([np.array([0.01, 0.02])], 0.01), ([np.zeros(3)], 0.0), ([np.array([0.3])], 0.01)):
+            assert all(a is b for a, b in zip(unrounded(clusters, step), clusters, strict=True))

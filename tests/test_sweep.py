@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_sweep
 import torch
@@ -16,10 +17,14 @@ from raydistill.distributed.failures import translate
 from raydistill.errors import BadInput, OutOfMemory, StageFailed
 from raydistill.pipeline import steps
 from raydistill.report.text import minus
+from raydistill.results import over_images
+from raydistill.results.pairing import TrainingOutcome
+from raydistill.results.statistics import Z
 from raydistill.stages.runner import one_by_one, serial
 from raydistill.stages.syntheses.sample import Maker
-from raydistill.tune import sweep
-from raydistill.tune.drawing import Drawing
+from raydistill.tune import sweep, verdict
+from raydistill.tune.drawing import Candidate, Drawing
+from raydistill.tune.trials import Measurement
 
 SCALE = {"guidance": {"scale": "loguniform(0.01,0.5)"}}
 FILES = ("study.json", "best.yaml", "study.html")
@@ -192,3 +197,21 @@ def test_an_objective_that_nobody_gives_is_refused(names: list[str], line: str, 
     with pytest.raises(BadInput, match=line):
         sweep.main(tiny_sweep.config(tmp_path / "run", SCALE, objectives=names))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_lead_that_two_seeds_give_to_the_image_is_no_certainty() -> None:
+    """Of 400 test images ten more are right by either seed: the interval is not that of the images alone."""
+
+    def measured(name: str, right: int) -> Measurement:
+        answers = (np.arange(400) < right,)
+        outcomes = [
+            TrainingOutcome(name, name, "convnet", s, s, right / 400, right / 400, "test", answers) for s in (0, 1)
+        ]
+        return Measurement(Candidate(name), tuple(outcomes))
+
+    lead = verdict.stand(verdict.TEST, measured("trial 1", 210), measured("default", 200), "top-1").difference
+    of_images = over_images.error([((np.arange(400) < 210,), (np.arange(400) < 200,))])
+    assert lead.low is not None and lead.mean == pytest.approx(0.025)
+    assert lead.mean - lead.low > 1.05 * Z * of_images
+    same = verdict.stand(verdict.TEST, measured("trial 1", 200), measured("default", 200), "top-1").difference
+    assert (same.low, same.mean, same.high) == (0.0, 0.0, 0.0), "a trial that is the default"

@@ -58,7 +58,7 @@ def difference(
     )
     if plain.units == 1:
         return _of_one_pair(plain, pairs[0])
-    clusters = list(st.unrounded(clusters, _step(pairs[0][0])))
+    clusters = list(st.unrounded(clusters, over_images.step([(x.answers, y.answers) for x, y in pairs])))
     interval, check = st.bootstrap(clusters), st.paired_t(clusters)
     if interval is None or check is None or (check[1] == 0 and interval.low == interval.high):
         return plain  # all pairs alike, and nobody knows of how many images: no spread was seen
@@ -76,11 +76,6 @@ def difference(
         needed=st.seeds_for(clusters),
         needed_tested=None if tested is None else st.seeds_for(clusters, images=_of_images(units, measure)),
     )
-
-
-def _step(outcome: TrainingOutcome) -> float:
-    """What one test image is of an accuracy; 0 where it is not known how many there are."""
-    return 0.0 if outcome.answers is None else 1 / sum(len(a) for a in outcome.answers)
 
 
 def _of_one_pair(plain: Difference, pair: Pair) -> Difference:

@@ -162,13 +162,13 @@ def seeds_for(clusters: Clusters, difference: float = 0.01, images: ImageError =
 
 
 def unrounded(clusters: Clusters, step: float) -> Clusters:
-    """Differences that are all the same, and not 0, given the spread that counting in steps of `step` hides.
+    """Differences that are all the same given the spread that counting in steps of `step` hides; 0 hides none.
 
     A few pairs may agree to the last image by chance, which would make an interval of no width: their units are moved
     apart, evenly about their mean, to the deviation of a rounding error, step / sqrt(12).
     """
     each = units(clusters)
-    if len(each) < 2 or each.std() > step * 1e-6 or each[0] == 0 or not step:
+    if len(each) < 2 or each.std() > step * 1e-6 or not step:
         return clusters
     offsets = np.linspace(-1, 1, len(each))
     offsets *= step / math.sqrt(12) / offsets.std(ddof=1)

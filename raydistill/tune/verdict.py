@@ -65,8 +65,9 @@ def score(measured: Measurement, measure: Measure) -> Estimate:
 
 def stand(where: str, winner: Measurement, default: Measurement, measure: Measure) -> Stand:
     a, b = (by_seed(m.outcomes, measure) for m in (winner, default))
-    paired = _estimate([np.array([(x - y).mean()]) for x, y in zip(a, b, strict=True)])
     answers = [(x.answers, y.answers) for x, y in zip(winner.outcomes, default.outcomes, strict=True)]
+    clusters = [np.array([(x - y).mean()]) for x, y in zip(a, b, strict=True)]
+    paired = replace(_estimate(st.unrounded(clusters, over_images.step(answers))), mean=st.mean(clusters))
     known = [(x, y) for x, y in answers if x is not None and y is not None]
     if paired.low is not None and paired.high is not None and known and len(known) == len(answers):
         error = over_images.error(known, measure == "balanced")
@@ -97,6 +98,6 @@ def shown(e: Estimate) -> str:
     return f"{100 * e.mean:.1f} %{interval(e)}"
 
 
-def _estimate(clusters: list[np.ndarray]) -> Estimate:
+def _estimate(clusters: st.Clusters) -> Estimate:
     bounds = st.bootstrap(clusters)
     return Estimate(st.mean(clusters), bounds.low if bounds else None, bounds.high if bounds else None, len(clusters))
