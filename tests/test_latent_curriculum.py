@@ -77,6 +77,13 @@ def test_a_judge_that_learns_nothing_stops_it(root: Path, monkeypatch: pytest.Mo
         grown(prepared(root, learnability=LATENT | {"omega": 0.0}, lgd={"omega": 0.0}))
 
 
+def test_where_every_class_is_one_image_none_is_left_to_judge_by(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = prepared(root, learnability=LATENT)
+    monkeypatch.setattr(latent_judge, "accuracy", lambda sealed: (0.0, 0))
+    with pytest.raises(StageFailed, match=r"^reference: no class has a second .*\(learnability\.space=pixel\)$"):
+        grown(p)
+
+
 def test_a_teacher_who_is_not_asked_is_none_of_it(root: Path, fitted: list[str]) -> None:
     """Without a file of its own, and to the same images: a reference of weight 0 is no part of them."""
     alone = {"learnability": LATENT | {"omega": 0.0}}

@@ -81,6 +81,11 @@ def of_latents(steps: Steps, v: Variant, distilled: DistilledSet | None, role: s
     parts = 0 if distilled is None else len(distilled.parts)
     sealed = steps.run_stage(stage, shown("judge", v, parts) if parts else "judge reference")
     share, tested = latent_judge.accuracy(sealed)
+    if not tested:
+        raise StageFailed(
+            f"{role}: no class has a second real image, so that no latents are held out to judge a classifier by; let "
+            "images be judged (learnability.space=pixel)"
+        )
     on = f"{parts} increment{'s' if parts > 1 else ''}" if parts else "all real latents"
     remedy = LATENTS if parts else EPOCHS
     learned(
