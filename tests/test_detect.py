@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +116,21 @@ def test_what_holds_nothing_is_told_so(tmp_path: Path) -> None:
     assert "holds no images that are read" in line(tmp_path)
     (tmp_path / "set.zip").write_bytes(b"PK")
     assert "set.zip; unpack it" in line(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["", "train", "train/red"])
+def test_a_name_that_is_not_utf_8_is_told(place: str, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "set", {"train": 2}) / place
+    (folder / os.fsdecode(b"\xff.png")).write_bytes(b"?")
+    assert line(tmp_path / "set") == f"a name below {folder} is not UTF-8: '\\udcff.png'; rename it"
+    (folder / os.fsdecode(b"\xff.png")).rename(folder / "y.png")
+    assert kind(tmp_path / "set") == "imagefolder", "the remedy"
+
+
+@pytest.mark.parametrize("uri", ["s3://", "gs:///", "file://", "s3://?region=x"])
+def test_a_uri_that_names_nothing_is_told(uri: str) -> None:
+    with pytest.raises(BadInput, match=f"^cannot open {re.escape(uri)}: .* s3://BUCKET"):
+        Location.of(uri)
 
 
 def test_a_folder_that_is_a_class_itself_is_told_so(tmp_path: Path) -> None:

@@ -44,11 +44,13 @@ class Location:
 
     @classmethod
     def of(cls, text: str) -> Location:
-        """Raises BadInput for a URI that holds credentials: they are the environment's."""
+        """Raises BadInput for a URI that holds credentials, which are the environment's, or that names nothing."""
         refuse_secrets("location", text)
         if "://" not in text:
             return cls(os.path.abspath(os.path.expanduser(text)))
         head, mark, options = text.partition("?")
+        if head.rstrip("/").endswith(":"):
+            raise BadInput(f"cannot open {text}: nothing follows {head}; give a local path, s3://BUCKET or gs://BUCKET")
         return cls(f"{head.rstrip('/')}{mark}{options}")
 
     def __truediv__(self, name: str) -> Location:
@@ -195,16 +197,26 @@ def infos(fs: pafs.FileSystem, path: str, recursive: bool = False) -> Sequence[p
     """What is directly below a path, or anywhere below, in no particular order; empty if there is no such folder.
 
     pyarrow looks twice on a disk: a folder that comes between is an error to it, and what goes is listed as not found.
+    Raises BadInput for a name that is not UTF-8, which Arrow lists and cannot tell.
     """
     if fs.type_name == "gcs" and not recursive:
         return _with_folders(path, infos(fs, path, recursive=True))
     selector = pafs.FileSelector(path, allow_not_found=True, recursive=recursive)
     for _ in range(LOOKS):
         try:
-            return [i for i in fs.get_file_info(selector) if i.type != pafs.FileType.NotFound]
+            found = [i for i in fs.get_file_info(selector) if i.type != pafs.FileType.NotFound]
         except FileNotFoundError:
             continue
+        _check_names(path, found)
+        return found
     return []  # it comes and goes
+
+
+def _check_names(path: str, found: Sequence[pafs.FileInfo]) -> None:
+    try:
+        [i.base_name for i in found]
+    except UnicodeDecodeError as e:
+        raise BadInput(f"a name below {path} is not UTF-8: {os.fsdecode(e.object)!a}; rename it") from None
 
 
 def _with_folders(path: str, below: Sequence[pafs.FileInfo]) -> list[pafs.FileInfo]:
