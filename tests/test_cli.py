@@ -302,11 +302,11 @@ class TestPrintConfig:
     ) -> None:
         config = configuration.load("quickstart", ["ipc=3", "seed=5", f"run_dir={tmp_path / 'moved'}"])
         (tmp_path / "config.yaml").write_text(config.yaml())
-        asked = ["seeds=9", "students=[convnet]", "protocol.budget=0.1", "protocol.flip=false"]
+        asked = ["seeds=9", "students=[convnet]", "protocol.batch=10", "protocol.flip=false"]
         assert cli.main(["evaluate", "--run", str(tmp_path), *asked, "--print-config"]) == 0
         tree = yaml.safe_load(capsys.readouterr().out)
         assert (tree["ipc"], tree["seed"], tree["evaluate"]["seeds"]) == (3, 5, 9)
-        assert (tree["evaluate"]["protocol"]["budget"], tree["evaluate"]["protocol"]["flip"]) == (0.1, False)
+        assert (tree["evaluate"]["protocol"]["batch"], tree["evaluate"]["protocol"]["flip"]) == (10, False)
         assert tree["run_dir"] == str(tmp_path)
 
 

@@ -106,6 +106,15 @@ def test_a_sweep_says_what_it_would_search_and_measure_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_of_a_sweep_no_more_are_measured_again_than_were_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = searched(capsys, "tune.samples=2", "tune.seeds=1", "tune.finalists=9", "tune.final_seeds=2")
+    assert "again the best 2 and the default by 2 seeds that no trial has seen" in rows
+    assert rows[-1].startswith("in all 13 sets"), "three; three again and two on the test images, by two seeds each"
+
+
 def test_a_sweep_names_the_trials_that_it_has_done_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [f"run_dir={tmp_path / 'run'}", f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}", "tune.samples=9"]
     plan = sweep.planned(absolute(load("quickstart", words, "-tune")))

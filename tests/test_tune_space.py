@@ -71,6 +71,16 @@ def test_norms_of_weights_can_be_searched_where_they_are_rates() -> None:
     assert len(of(*norms, "tune.space.evaluate.protocol.name=[hard,fkd]").knobs) == 2
 
 
+def test_a_length_of_trainings_can_be_searched_where_it_counts() -> None:
+    knob = "tune.space.evaluate.protocol.epochs=[2,4]"
+    for words in (["evaluate.protocol.visits=null"], ["tune.space.evaluate.protocol.visits=[null,64]"]):
+        assert of(knob, *words).knobs[0].key == "evaluate.protocol.epochs"
+
+
+def test_no_clustering_is_a_value_too() -> None:
+    assert of("tune.space.cluster.algorithm=[null,divisive]").knobs[0].choices == (None, "divisive")
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
@@ -80,6 +90,14 @@ def test_norms_of_weights_can_be_searched_where_they_are_rates() -> None:
         (["tune.space.path.w_max=uniform(0.1,0.5)"], "method mgd3 does not read it, pgfm does"),
         (["tune.space.source.image_size=[32,64]"], "a sweep does not vary it"),
         (["tune.space.guidance.scale=uniform(0.5,0.1)"], "reversed; write the lower one first"),
+        (["tune.space.guidance.scale=uniform(0.2,0.2)"], "both bounds are 0.2; for one value give guidance.scale=0.2"),
+        (["tune.space.guidance.form=null"], "for one value give guidance.form=null"),
+        (["tune.space.manifold.renorm=true", "method=manifoldgd"], "for one value give manifold.renorm=true"),
+        (["tune.space.cluster.algorithm=[kmeans,kmean]"], "unknown clustering 'kmean'; did you mean 'kmeans'"),
+        (["tune.space.sampler.name=[ddpm,ddmp]"], "unknown sampler 'ddmp'"),
+        (["tune.space.evaluate.protocol.name=[hard,hrd]"], "unknown protocol 'hrd'"),
+        (["tune.space.evaluate.protocol.budget=[0.1,1]"], "evaluate.protocol.visits=4000 says how long a student is"),
+        (["tune.space.evaluate.protocol.epochs=uniform(1,9)"], "or give evaluate.protocol.visits=null as well"),
         (["tune.space.guidance.scale=loguniform(0,0.1)"], "a logarithmic scale has no 0"),
         (["tune.space.guidance.scale=uniform(a,0.1)"], "'a' is no number"),
         (["tune.space.guidance.stop=uniform(0.5,2)"], "less than or equal to 1"),

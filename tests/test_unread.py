@@ -14,6 +14,7 @@ from raydistill import cli
 from raydistill.config import Config, leaves, load, reads
 from raydistill.pretraining.output import command
 from raydistill.pretraining.plan import READ
+from raydistill.tune import sweep
 
 Refused = Callable[..., str]
 ROOT = Path(__file__).parents[1]
@@ -95,6 +96,36 @@ class TestNobodyAsks:
             assert f"{key.partition('=')[0]}: evaluate.protocol.name=hard trains on hard labels" in line
         line = refused("distill", "teacher.path=gone", "evaluate.protocol.name=fkd")
         assert line.startswith("error: teacher.path: ") and "hard labels" not in line, "it is read now"
+
+    @pytest.mark.parametrize("verb", ["distill", "evaluate", "tune"])
+    @pytest.mark.parametrize("key", ["epochs=3", "budget=0.1"])
+    def test_a_length_of_trainings_is_one(self, refused: Refused, verb: str, key: str) -> None:
+        said = refused(verb, f"evaluate.protocol.{key}")
+        assert f"{key.partition('=')[0]}: evaluate.protocol.visits=4000 says how long a student is trained" in said
+        remedied = ["evaluate.protocol.visits=null", f"evaluate.protocol.{key}"]
+        reads.check(verb, reads.keys(remedied), load("quickstart", remedied))
+        both = ["evaluate.protocol.epochs=3", "evaluate.protocol.budget=0.1", remedied[0]]
+        assert "budget: evaluate.protocol.epochs=3 says how long" in refused(verb, *both)
+
+    @pytest.mark.parametrize("key", ["temperature=3", "views=4"])
+    def test_hard_labels_have_no_numbers_of_soft_ones(self, refused: Refused, key: str) -> None:
+        said = refused("distill", f"evaluate.protocol.{key}")
+        assert "evaluate.protocol.name=hard trains on hard labels; leave it out" in said
+
+    def test_views_are_of_labels_that_are_stored(self, refused: Refused, tmp_path: Path) -> None:
+        teacher = f"teacher.path={write_student(tmp_path / 'teacher')}"
+        words = ["evaluate.protocol.views=4", teacher, "source.classes=[3,7]"]
+        assert "views: evaluate.protocol.name=rded stores no labels" in refused(
+            "distill", "evaluate.protocol.name=rded", *words
+        )
+
+    def test_a_sweep_over_protocols_has_the_teacher_that_they_ask(self, refused: Refused, tmp_path: Path) -> None:
+        knob = "tune.space.evaluate.protocol.name=[hard,fkd]"
+        assert "fkd trains on a teacher's labels; give evaluate.protocol.name=fkd teacher.path=FILE" in refused(
+            "tune", knob
+        )
+        teacher = f"teacher.path={write_student(tmp_path / 'teacher')}"
+        sweep.planned(load("quickstart", [knob, "evaluate.protocol.name=fkd", teacher, "source.classes=[3,7]"]))
 
     def test_features_that_nothing_asks_for(self, refused: Refused, tmp_path: Path) -> None:
         network = write_student(tmp_path / "network")

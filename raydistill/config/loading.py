@@ -293,7 +293,7 @@ def describe(config: Config | None = None, listed: Callable[[str], bool] = lambd
     for key, field in (*leaves(Config), *leaves(_brought(sections))):
         if listed(key):
             value = field.default if config is None else _of(config, key, sections)
-            lines.append(f"  {key + '=' + _shown(value):<44} {field.description or ''}".rstrip())
+            lines.append(f"  {key + '=' + written(value):<44} {field.description or ''}".rstrip())
     return "\n".join(lines)
 
 
@@ -305,8 +305,8 @@ def _of(config: Config, key: str, brought: Mapping[str, Any]) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def written(value: Any) -> str:
     """As it is written on a command line."""
     if isinstance(value, list):
-        return f"[{','.join(map(_shown, value))}]"
+        return f"[{','.join(map(written, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -43,6 +43,7 @@ OF_ONE_RUN = {
     "evaluate.keep_weights": " (it keeps no students)",
 }
 
+SHORTER = ("evaluate.protocol.epochs", "evaluate.protocol.budget")  # lengths of trainings that another may replace
 STEPS = ("encode", "cluster", "plan", "sample", "evaluate")
 READ_FROM = {  # the first step that reads a section; a section that an entry brings is read by the plan
     **dict.fromkeys(("run_dir", "artifact_dir", "source", "vae", "encode", "ray", "tracking"), "encode"),
@@ -66,6 +67,9 @@ def check(verb: str, command_keys: Sequence[str], config: Config) -> None:
             raise BadInput(f"{key}: {verb} does not read it, tune does; leave it out")
         if verb != "tune" and key == "tracking.trainings":
             raise BadInput(f"{key}: {verb} does not read it, tune does; leave it out")
+        if verb != "pretrain" and (length := length_before(key, config)):
+            remedy = f"leave it out, or give {length.partition('=')[0]}=null as well"
+            raise BadInput(f"{key}: {length} says how long a student is trained; {remedy}")
         if verb == "tune" and key in OF_ONE_RUN:
             raise BadInput(f"{key}: tune does not read it{OF_ONE_RUN[key]}; leave it out")
         if verb == "pretrain" and not pretraining(key, config):
@@ -82,6 +86,16 @@ def reads(verb: str, key: str, config: Config) -> bool:
         return True
     step = READ_FROM.get(key.partition(".")[0], "plan")
     return STEPS.index(step) <= STEPS.index(verb)
+
+
+def length_before(key: str, config: Config) -> str | None:
+    """What says how long a student is trained in place of this key: visits before epochs before the budget."""
+    p = config.evaluate.protocol
+    longer = {"evaluate.protocol.visits": p.visits, "evaluate.protocol.epochs": p.epochs}
+    if key not in SHORTER:
+        return None
+    asked_for = longer.pop(key) is not None if key in longer else p.budget != 1
+    return next((f"{k}={v}" for k, v in longer.items() if v is not None), None) if asked_for else None
 
 
 def pretraining(key: str, config: Config) -> bool:

@@ -17,11 +17,12 @@ from raydistill.state import Prepared
 
 
 def check(p: Prepared, command_keys: Sequence[str]) -> None:
-    """Raises BadInput for teacher.* and label.* with hard labels, for features.* that nobody asks for, unless
-    a guidance asks the classifier of that section, for prompts of a generator that is told none, and for keys of a
-    curriculum that nothing in it reads."""
+    """Raises BadInput for teacher.*, label.* and numbers of soft labels with hard ones, for features.* that nobody asks
+    for, unless a guidance asks the classifier of that section, for prompts of a generator that is told none, and for
+    keys of a curriculum that nothing in it reads."""
     name = p.config.evaluate.protocol.name
-    soft = any(recipe(p.config, len(p.splits.test.classes), s).soft for s in students_of(p.config.evaluate))
+    labels = {recipe(p.config, len(p.splits.test.classes), s).labels for s in students_of(p.config.evaluate)}
+    soft = labels != {"hard"}
     every = [one for v in p.variants for one in v.makers()]
     guiding = {role for v in every if v.sampling is not None for role in v.sampling.roles}
     guiding |= {"teacher" for v in p.variants if v.growth is not None and asks_teacher(v.growth)}
@@ -30,6 +31,12 @@ def check(p: Prepared, command_keys: Sequence[str]) -> None:
     for key in command_keys:
         if why := unread_of_growth.get(key):
             raise BadInput(f"{key}: {why}")
+        if (key == "evaluate.protocol.temperature" and not soft) or (
+            key == "evaluate.protocol.views" and "stored" not in labels
+        ):
+            what = "stores no labels" if soft else "trains on hard labels"
+            remedy = "leave it out, or choose a protocol that stores a teacher's (evaluate.protocol.name=fkd)"
+            raise BadInput(f"{key}: evaluate.protocol.name={name} {what}; {remedy}")
         section = key.partition(".")[0]
         if key in ("generator.prompt", "generator.negative_prompt") and p.generator is not None and not told_text:
             raise BadInput(

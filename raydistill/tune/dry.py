@@ -44,7 +44,7 @@ def described(plan: SweepPlan) -> Iterator[tuple[str, str]]:
     yield "each by", f"{plural(t.seeds, 'seed')}, scored on {held} of the {held + learned} training images: {wanted}"
     if plan.rungs is not None:
         yield "asha", f"trials that are behind stop after {', '.join(map(str, plan.rungs.tests))} of the tests"
-    yield "again", f"the best {t.finalists} and the default by {t.final_seeds} seeds that no trial has seen"
+    yield "again", f"the best {plan.finalists} and the default by {t.final_seeds} seeds that no trial has seen"
     tested = len(plan.tested.splits.test.ids)
     yield "test", f"the winner and the default by {t.final_seeds} more, on {plural(tested, 'test image')}"
     images = len(plan.held_out.splits.train.classes) * config.ipc

@@ -9,8 +9,10 @@ from typing import Any
 from raydistill.config import Config, TuneConfig, changed
 from raydistill.config.text import write
 from raydistill.errors import BadInput
+from raydistill.evaluation.recipe import students_of
 from raydistill.report.scores import Measure
 from raydistill.results import judgement
+from raydistill.stages.evaluation.trainings import recipe
 from raydistill.state import Prepared
 from raydistill.tune.objectives import SECONDS
 from raydistill.tune.rungs import Rungs
@@ -36,10 +38,14 @@ class SweepPlan:
         return self.space.size() if t.search == "grid" else t.samples
 
     @property
+    def finalists(self) -> int:
+        return min(self.config.tune.finalists, self.trials)
+
+    @property
     def sets(self) -> int:
         """That are drawn, and trained on: the trials', the default's, the finalists' and the tests'."""
         t = self.config.tune
-        return (self.trials + 1) * t.seeds + (t.finalists + 3) * t.final_seeds
+        return (self.trials + 1) * t.seeds + (self.finalists + 3) * t.final_seeds
 
 
 def searching(config: Config) -> Config:
@@ -70,6 +76,18 @@ def check_keys(config: Config, command_keys: Sequence[str]) -> None:
         )
     if config.tune.budget is not None and config.tune.price_per_hour is None:
         raise BadInput("tune.budget: what is left of it needs a price; give tune.price_per_hour, or leave it out")
+
+
+def check_teacher(space: Space, p: Prepared) -> None:
+    """Raises BadInput for a protocol among the knobs' values that trains on a teacher's labels where no teacher is."""
+    config, classes = p.config, len(p.splits.test.classes)
+    for name in (v for k in space.knobs if k.key == "evaluate.protocol.name" for v in k.choices):
+        theirs = changed(config, {"evaluate.protocol.name": name})
+        if p.teacher is None and any(recipe(theirs, classes, s).soft for s in students_of(theirs.evaluate)):
+            raise BadInput(
+                f"tune.space.evaluate.protocol.name: {name} trains on a teacher's labels; give evaluate.protocol.name="
+                f"{name} teacher.path=FILE as what the sweep begins from, or leave {name} out"
+            )
 
 
 def best_yaml(config: Config, values: Mapping[str, Any]) -> str:

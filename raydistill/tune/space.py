@@ -22,12 +22,19 @@ from raydistill.config import (
     nearest_key,
     search_space,
 )
-from raydistill.config.loading import field_of, flat_kinds
+from raydistill.config.loading import field_of, flat_kinds, written
+from raydistill.config.reads import SHORTER, length_before
 from raydistill.errors import BadInput, one_line
 from raydistill.evaluation.recipe import Setting, resolve, students_of
 
 METHOD = "method"
 RANGE = re.compile(r"(uniform|loguniform)\(\s*([^,\s]+)\s*,\s*([^,\s]+)\s*\)$")
+NAMED = {  # keys whose values are entries of a kind
+    METHOD: "method",
+    "cluster.algorithm": "clustering",
+    "sampler.name": "sampler",
+    "evaluate.protocol.name": "protocol",
+}
 ALWAYS = ("weights", "evaluate.protocol", "evaluate.width")  # what a sweep may vary whatever the method
 
 
@@ -115,6 +122,7 @@ def space(config: Config) -> Space:
             )
     for knob in knobs:
         _check_read(knob.key, reads)
+        _check_length(knob, knobs, config)
     _check_norm(knobs, config)
     searched = Space(tuple(knobs), config.method, reads)
     _check_grid(searched, config)
@@ -190,8 +198,8 @@ def _knob(key: str, value: Any) -> Knob:
     word = RANGE.match(value) if isinstance(value, str) else None
     if word is None:
         raise BadInput(
-            f"tune.space.{key}={value} is neither uniform(a,b), loguniform(a,b) nor a list; for one value give "
-            f"{key}={value}"
+            f"tune.space.{key}={written(value)} is neither uniform(a,b), loguniform(a,b) nor a list; for one value "
+            f"give {key}={written(value)}"
         )
     kinds = flat_kinds(field.annotation)
     if not kinds & {int, float}:
@@ -216,7 +224,9 @@ def _number(key: str, text: str) -> float:
 
 
 def _check_bounds(key: str, low: float, high: float, log: bool) -> None:
-    if low >= high:
+    if low == high:
+        raise BadInput(f"tune.space.{key}: both bounds are {low:g}; for one value give {key}={low:g}")
+    if low > high:
         raise BadInput(f"tune.space.{key}: the bounds {low:g} and {high:g} are reversed; write the lower one first")
     if log and low <= 0:
         raise BadInput(f"tune.space.{key}: a logarithmic scale has no {low:g}; raise it above 0, or write uniform")
@@ -224,14 +234,27 @@ def _check_bounds(key: str, low: float, high: float, log: bool) -> None:
 
 def _check_value(key: str, value: Any) -> None:
     """Raises BadInput for a value that the key may not have."""
-    if key == METHOD:
-        registry.get("method", value if isinstance(value, str) else str(value))
+    if key in NAMED and value is not None:
+        registry.get(NAMED[key], str(value))
     field = field_of(key)
     try:
         kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
         TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError as e:
         raise BadInput(f"tune.space.{key}: {value!r}: {one_line(e.errors()[0]['msg'])}") from None
+
+
+def _check_length(knob: Knob, knobs: Sequence[Knob], config: Config) -> None:
+    """Refuses a length of trainings in whose place another one counts, unless that is searched too."""
+    value = next((v for v in knob.choices or (knob.high, knob.low) if v not in (None, 1)), None)
+    if knob.key not in SHORTER or value is None:
+        return
+    length = length_before(knob.key, changed(config, {knob.key: int(value) if knob.whole else value}))
+    if length is not None and length.partition("=")[0] not in {k.key for k in knobs}:
+        raise BadInput(
+            f"tune.space.{knob.key}: {length} says how long a student is trained; leave the knob out, or give "
+            f"{length.partition('=')[0]}=null as well"
+        )
 
 
 def _check_norm(knobs: Sequence[Knob], config: Config) -> None:

@@ -33,7 +33,7 @@ from raydistill.tune.drawing import Candidate
 from raydistill.tune.findings import Findings, TrialRow
 from raydistill.tune.grids import best_and_worst, trial_pages
 from raydistill.tune.live import LiveTable, after, shown, values_of
-from raydistill.tune.plan import SweepPlan, best_yaml, check_keys, leading, searching, testing
+from raydistill.tune.plan import SweepPlan, best_yaml, check_keys, check_teacher, leading, searching, testing
 from raydistill.tune.rungs import Halving, rungs
 from raydistill.tune.space import space
 from raydistill.tune.trials import Measurement, Trials
@@ -205,6 +205,7 @@ def planned(config: Config, command_keys: Sequence[str] = ()) -> SweepPlan:
     objectives.directions(config)
     held_out, tested = prepare(searching(config)), prepare(testing(config))
     seconds.check(config, held_out.run.root)
+    check_teacher(where, held_out)
     return SweepPlan(config, where, rungs(config, len(held_out.splits.train.classes), where), held_out, tested)
 
 
