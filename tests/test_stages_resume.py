@@ -344,5 +344,5 @@ def test_a_chunk_of_broken_images_alone_is_committed_too(tiny_folder: Path, tmp_
     encoded = runner.run(stage, serial).sealed
     assert encoded.rows == 9 and encoded.records[0].rows == 0
     assert [b[0] for b in encoded.manifest.summary["broken"]] == [f"blue/{p.name}" for p in broken]
-    grouped = group.stage(asked, RunDir(str(tmp_path / "run")), encoded, train.classes)
+    grouped = group.stage(RunDir(str(tmp_path / "run")), encoded, train.classes)
     assert runner.run(grouped, serial).manifest.rows == 9

@@ -126,7 +126,7 @@ class TinyRun:
         if kind == "encode":
             return encode.stage(self.config, self.run, self.train, self.vae)
         if kind == "group":
-            return group.stage(self.config, self.run, self.sealed("encode"), self.train.classes)
+            return group.stage(self.run, self.sealed("encode"), self.train.classes)
         if kind == "embed":
             return embed.stage(self.config, self.run, self.sealed("group"), self.train, self.network)
         if kind == "means":

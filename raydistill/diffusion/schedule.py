@@ -5,7 +5,6 @@ x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps. Steps are indexed 0 (im
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -145,8 +144,3 @@ class Windows:
 
     def active(self, step: Placed) -> bool:
         return any(window.active(step) for window in self.each)
-
-
-def active_indices(window: Window, steps: Sequence[Step]) -> list[int]:
-    """Indices at which the window is open, in sampling order."""
-    return [s.index for s in steps if window.active(s)]

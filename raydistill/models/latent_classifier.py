@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import safetensors.torch
 import torch
@@ -46,8 +45,6 @@ class LatentNet(nn.Module):
 @dataclass(frozen=True)
 class LatentClassifierSpec:
     """A sealed classifier of latents (C, h, w) in VAE-scaled space: its weights, a column a class of `class_ids`."""
-
-    sees: ClassVar[str] = "latents"
 
     sealed: Sealed
     class_ids: tuple[str, ...]

@@ -70,9 +70,7 @@ class Steps:
     def classes(self) -> Sealed:
         """The latents class by class."""
         p = self.prepared
-        return self._once(
-            "classes", lambda: self.run_stage(group.stage(p.config, p.run, self.latents(), p.splits.train.classes))
-        )
+        return self._once("classes", lambda: self.run_stage(group.stage(p.run, self.latents(), p.splits.train.classes)))
 
     def features(self) -> Sealed:
         """What the network of features.path, which must be given, makes of the images, class by class."""

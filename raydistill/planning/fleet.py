@@ -115,11 +115,11 @@ def read(path: str, known: Prices, gpus: int | None) -> Fleet:
     try:
         tree = yaml.read(Path(path).read_text("utf-8"))
         kinds, first = tree["available_node_types"], tree["head_node_type"]
-        head = _node(path, first, kinds[first], 1, known)
+        head = _node(first, kinds[first], 1, known)
         counts = {name: int(kind.get("max_workers", 0)) for name, kind in kinds.items() if name != first}
         bound = int(tree.get("max_workers", sum(counts.values())))
         idle_s = 60.0 * float(tree.get("idle_timeout_minutes", 5))
-        nodes = [_node(path, name, kinds[name], count, known) for name, count in counts.items() if count]
+        nodes = [_node(name, kinds[name], count, known) for name, count in counts.items() if count]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
         raise BadInput(
             f"--cluster {path}: {_said(e)}; give a cluster file as `ray up` takes it (cluster.yaml)"
@@ -158,7 +158,7 @@ def _bounded(nodes: list[Node], most: int) -> list[Node]:
     return kept
 
 
-def _node(path: str, name: str, kind: Mapping[str, Any], count: int, known: Prices) -> Node:
+def _node(name: str, kind: Mapping[str, Any], count: int, known: Prices) -> Node:
     config, has = kind["node_config"], kind.get("resources") or {}
     machine = config.get("InstanceType") or config.get("machineType")
     if not machine:

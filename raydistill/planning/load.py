@@ -56,7 +56,3 @@ class StageLoad:
     def flops(self) -> float:
         """Of networks and of clustering."""
         return sum(self.costs.get(kind, 0.0) for kind in (*NETWORKS, "cluster"))
-
-
-def scaled(costs: Mapping[str, float], factor: float) -> dict[str, float]:
-    return {kind: amount * factor for kind, amount in costs.items()}

@@ -6,14 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from raydistill.distributed.resources import Reservation
 from raydistill.errors import BadInput
 from raydistill.planning.fleet import Fleet, Node
 from raydistill.planning.load import CPU, NETWORKS, StageLoad
 from raydistill.planning.losses import Crew, Passage, gang_seconds, simulate
 from raydistill.planning.rates import Rates
-
-READING = Reservation("reading", 0, 1.0, 0.0, spare=0)  # a task that decodes
 
 
 @dataclass(frozen=True)

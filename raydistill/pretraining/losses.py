@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-TRAIN_STEPS, BETA_START, BETA_END = 1000, 1e-4, 2e-2
 VLB_WEIGHT = 0.001
 
 
@@ -51,11 +50,6 @@ class NoisePath:
     x0_weight: torch.Tensor
 
     @staticmethod
-    def linear(device: torch.device | str = "cpu") -> NoisePath:
-        """DiT's: 1000 betas from 0.0001 to 0.02."""
-        return NoisePath.of(np.cumprod(1 - np.linspace(BETA_START, BETA_END, TRAIN_STEPS, dtype=np.float64)), device)
-
-    @staticmethod
     def of(alpha_bar: np.ndarray, device: torch.device | str = "cpu") -> NoisePath:
         """`alpha_bar` (T,) float64, falling."""
         before = np.append(1.0, alpha_bar[:-1])
@@ -91,22 +85,13 @@ def squared(error: torch.Tensor) -> torch.Tensor:
     return error.square().mean(dim=(1, 2, 3))
 
 
-def hybrid_loss(path: NoisePath, out: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """L_simple + 0.001 L_vlb (Nichol and Dhariwal 2021, eq. 16), (B,).
-
-    `out` (B, 2C, h, w) holds eps_hat and the variance fraction, `noise` (B, C, h, w) the true noise, `t` (B,) int64.
-    """
-    eps_hat, fraction = out.chunk(2, dim=1)
-    return squared(eps_hat - noise) + variance_loss(path, eps_hat, fraction, noise, t)
-
-
 def variance_loss(
     path: NoisePath, eps_hat: torch.Tensor, fraction: torch.Tensor, noise: torch.Tensor, t: torch.Tensor
 ) -> torch.Tensor:
-    """0.001 L_vlb, (B,). It is the sum over the T times, estimated as T times the term of one, in bits per dimension.
+    """0.001 L_vlb (Nichol and Dhariwal 2021, eq. 16), (B,), of answers and true noise (B, C, h, w) at t (B,) int64.
 
-    eps_hat is detached, so that it trains the variance only. The last term is the plain Gaussian likelihood: latents
-    come in no bins.
+    It is the sum over the T times, estimated as T times the term of one, in bits per dimension. eps_hat is detached, so
+    that it trains the variance only. The last term is the plain Gaussian likelihood: latents come in no bins.
     """
     return VLB_WEIGHT * len(path.signal) * vlb_term(path, eps_hat.detach(), fraction, noise, t)
 

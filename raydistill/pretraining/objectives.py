@@ -6,7 +6,7 @@ signs or times is said twice. Latents z are in generator space.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,16 +17,6 @@ from raydistill.models.parametrisation import OfDiffusion, OfFlow, Parametrisati
 from raydistill.pretraining.losses import NoisePath, per_row, squared, variance_loss
 
 
-class Objective(Protocol):
-    def shown(self, z: Tensor, noise: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network is shown and the times (B,) that it is told, at noise levels (B,) float64 in [0, 1)."""
-        ...
-
-    def loss(self, out: Tensor, z: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-        """Loss of its answers (B,), 0 for perfect ones (but for the variance that it may have to learn as well)."""
-        ...
-
-
 class FlowObjective:
     """x = (1 - sigma) z + sigma eps with sigma the noise level; mean |v_hat - v|^2 (Lipman et al. 2023)."""
 
@@ -34,11 +24,13 @@ class FlowObjective:
         self.predicts = predicts
 
     def shown(self, z: Tensor, noise: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network is shown and the times (B,) that it is told, at noise levels (B,) float64 in [0, 1)."""
         sigma = level.float().reshape(-1, 1, 1, 1)
         steps = self.predicts.steps
         return (1 - sigma) * z + sigma * noise, (steps * level if steps else 1 - level).float()
 
     def loss(self, out: Tensor, z: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+        """Loss of its answers (B,), 0 for perfect ones."""
         return squared(out - self.predicts.sign * (z - noise))
 
 
@@ -57,10 +49,12 @@ class DiffusionObjective:
         return (level * count).long().clamp(0, count - 1)
 
     def shown(self, z: Tensor, noise: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """As of a flow."""
         t = self.times(level)
         return self.path.noised(z, noise, t), t
 
     def loss(self, out: Tensor, z: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+        """As of a flow, but for the variance that it may have to learn as well."""
         t = self.times(level)
         answer = out[:, : z.shape[1]]
         if self.predicts.predicts == "epsilon":

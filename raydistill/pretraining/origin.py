@@ -19,10 +19,10 @@ from raydistill.models.parametrisation import DIT_BETAS, Parametrisation, parame
 from raydistill.models.text_generator import is_pipeline
 from raydistill.models.vae import VaeSpec
 from raydistill.pretraining import class_rows
-from raydistill.pretraining.losses import BETA_END, BETA_START, TRAIN_STEPS
 from raydistill.pretraining.networks import build_generator
 from raydistill.sources.base import ClassInfo
 
+TRAIN_STEPS = DIT_BETAS["num_train_timesteps"]
 SCHEDULERS: dict[str, dict[str, Any]] = {
     "epsilon": {
         "_class_name": "DDPMScheduler",
@@ -40,7 +40,14 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     },
     "flow": {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": TRAIN_STEPS, "shift": 1.0},
 }
-_LINEAR = {"betas": {"schedule": "linear", "start": BETA_START, "end": BETA_END, "steps": TRAIN_STEPS}}
+_LINEAR = {
+    "betas": {
+        "schedule": "linear",
+        "start": DIT_BETAS["beta_start"],
+        "end": DIT_BETAS["beta_end"],
+        "steps": TRAIN_STEPS,
+    }
+}
 RECORDS: dict[str, dict[str, Any]] = {
     "epsilon": {
         "prediction": "epsilon",

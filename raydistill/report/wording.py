@@ -31,10 +31,10 @@ def size(d: Difference) -> str:
     return " ".join(filter(None, (f"{points(d.mean)} points", interval(*bounds) if bounds[0] is not None else "")))
 
 
-def seeds(d: Difference, value: int | None = None) -> str:
-    """'3 training seeds', or another number of them."""
+def seeds(d: Difference) -> str:
+    """'3 training seeds'."""
     kind = "generation seed" if d.generations > 1 else "training seed"
-    return plural(d.units if value is None else value, kind)
+    return plural(d.units, kind)
 
 
 def conclusion(d: Difference) -> str:

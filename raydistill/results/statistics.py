@@ -31,9 +31,6 @@ class Interval:
     low: float
     high: float
 
-    def excludes(self, value: float) -> bool:
-        return not self.low <= value <= self.high
-
     def widened(self, centre: float, error: float) -> Interval:
         """With an independent standard error on top."""
         extra = Z * error

@@ -6,7 +6,6 @@ what the tests of exact resume use; `distributed/executors.py` holds those on Ra
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -52,7 +51,6 @@ class Stage:
 @dataclass(frozen=True)
 class Outcome:
     sealed: Sealed
-    seconds: float  # spent in this run
     reused: bool  # True if nothing had to be computed
     computed: int  # units finished in this run
 
@@ -71,8 +69,7 @@ def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
     if sealed is not None:
         say(label or stage.name, f"finished before: {stage.total} {noun(stage.total, stage.unit)}")
         tell(Skipped(label or stage.name))
-        return Outcome(sealed, 0.0, True, 0)
-    start = time.monotonic()
+        return Outcome(sealed, True, 0)
     records, todo = committed(stage)
     before = sum(map(stage.units, records.values()))
     with Progress(label or stage.name, stage.unit, stage.total, before) as progress:
@@ -81,7 +78,7 @@ def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
                 records[record.key] = record
                 _advance(progress, stage, record)
         sealed = seal(stage, records)
-    return Outcome(sealed, time.monotonic() - start, False, progress.done)
+    return Outcome(sealed, False, progress.done)
 
 
 def run_together(stages: Sequence[Stage], execute: Together) -> list[Sealed | RaydistillError]:

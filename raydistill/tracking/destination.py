@@ -69,10 +69,10 @@ class Destination:
         return self.viewer
 
 
-def find(config: TrackingConfig, default: str | None = None) -> Destination | None:
-    """What the section says; `default` stands for a null uri. Raises BadInput for what MLflow cannot open."""
-    requested = config.uri or default
-    if requested is None or requested == OFF:
+def find(config: TrackingConfig) -> Destination | None:
+    """What the section says. Raises BadInput for what MLflow cannot open."""
+    requested = config.uri
+    if not requested or requested == OFF:
         return None
     if requested == LOCAL:
         return Destination(f"sqlite:///{Path(DATABASE).absolute()}", config.experiment)

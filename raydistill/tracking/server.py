@@ -16,7 +16,6 @@ from raydistill.tracking.journal import Entry, Journal, merged
 ID_TAG, PARENT_TAG = "raydistill.id", "mlflow.parentRunId"
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages for trainings, not for chats
 BATCH = 500  # metrics a request, of which MLflow takes 1,000
-FINAL = ("FINISHED", "FAILED", "KILLED")
 REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 Point = tuple[str, int, int, float]  # key, step, milliseconds, value

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydistill.clustering.points import CHUNK
-from raydistill.config import Config
 from raydistill.errors import StageFailed
 from raydistill.sources.base import ClassInfo
 from raydistill.stages.runner import Stage
@@ -76,7 +75,7 @@ def parts(rows: Sequence[int]) -> list[int]:
 _checked: set[tuple[str, str, str]] = set()  # shards that this process has read whole and found as committed
 
 
-def stage(config: Config, run: RunDir, latents: Sealed, classes: tuple[ClassInfo, ...]) -> Stage:
+def stage(run: RunDir, latents: Sealed, classes: tuple[ClassInfo, ...]) -> Stage:
     """The group stage over what encode has made. Raises StageFailed for a class that lost all its images."""
     parts: dict[int, list[tuple[Record, int]]] = {}
     present: set[int] = set()
