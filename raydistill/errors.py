@@ -6,6 +6,7 @@ The command line prints the line and exits with `exit_code`; anything else is a 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from raydistill.redact import holds_credentials, redact, variable_in
 
@@ -48,6 +49,12 @@ class BrokenImage(Exception):
 def one_line(text: object) -> str:
     """Folds any message to a single printable line without secrets, so that an error never spills over several."""
     return printable(" ".join(str(text).split()))
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """'a, b and 3 more': so many names one by one, the others counted."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 # Controls (C0, C1, DEL), what is invisible or turns the direction of text, and halves of characters: a name that holds

@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from raydistill.distributed.failures import again, last_line
-from raydistill.errors import StageFailed
+from raydistill.errors import StageFailed, first_of
 from raydistill.progress import Retried, say, tell
 
 ATTEMPTS = 3
@@ -77,11 +77,10 @@ class Attempts:
     def error(self) -> StageFailed:
         """Names the units that were given up; every try at them is a note, and so in the traceback."""
         keys = self.given_up()
-        shown = ", ".join(f"{key} ({self.failures[key][-1]})" for key in keys[:SHOWN])
-        more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+        shown = first_of([f"{key} ({self.failures[key][-1]})" for key in keys], SHOWN)
         why = [failure.why for key in keys for failure in self.failures[key]]
         error = StageFailed(
-            f"{self.stage}: {len(keys)} of {self.units} units failed {ATTEMPTS} times each: {shown}{more}; what "
+            f"{self.stage}: {len(keys)} of {self.units} units failed {ATTEMPTS} times each: {shown}; what "
             f"happened each time is in logs/error.txt; {again(self.stage, why)}"
         )
         for key in keys:

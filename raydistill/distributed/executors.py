@@ -31,7 +31,7 @@ from raydistill.distributed.node_log import node_id
 from raydistill.distributed.pool import make_room
 from raydistill.distributed.resources import SCHEDULING, of_pool, section_of
 from raydistill.distributed.runtime import cores, ensure_ray, in_flight, may_grow, pool_size, room, shares
-from raydistill.errors import RaydistillError, StageFailed
+from raydistill.errors import RaydistillError, StageFailed, first_of
 from raydistill.progress import Retried, say, tell
 from raydistill.stages import fan_out
 from raydistill.stages.runner import Execute, Stage, Together, Work, serial
@@ -182,8 +182,9 @@ def _watched(rows: Any, stage: Stage, left: Sequence[str]) -> Iterator[Any]:
         try:
             kind, value = inbox.get(timeout=patience_s)
         except queue.Empty:
+            keys = f"{first_of(left, SHOWN)} {'is' if len(left) == 1 else 'are'}"
             raise StageFailed(
-                f"{stage.name}: nothing finished for {patience_s:g} s; {_named(left)} not done; the workers hang or "
+                f"{stage.name}: nothing finished for {patience_s:g} s; {keys} not done; the workers hang or "
                 "none could be placed (see `ray status`); run the same command again, or raise "
                 f"{section_of(stage.name)}.deadline_s"
             ) from None
@@ -192,11 +193,6 @@ def _watched(rows: Any, stage: Stage, left: Sequence[str]) -> Iterator[Any]:
         if kind == "error":
             raise translate(value, stage.name) from value
         yield value
-
-
-def _named(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return f"{', '.join(keys[:SHOWN])}{more} {'is' if len(keys) == 1 else 'are'}"
 
 
 def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:

@@ -30,7 +30,7 @@ def fit(trainer: Any, probe: Callable[[], None], every_s: float, placed_s: float
     """
     outcome: Future[Any] = Future()
     os.environ[_PLACED_S] = str(placed_s)
-    threading.Thread(target=_run, args=(trainer, outcome), daemon=True, name="fit").start()
+    threading.Thread(target=run, args=(trainer, outcome), daemon=True, name="fit").start()
     try:
         while not wait([outcome], every_s).done:
             probe()
@@ -54,7 +54,8 @@ def _result(outcome: Future[Any]) -> Any:
         raise
 
 
-def _run(trainer: Any, outcome: Future[Any]) -> None:
+def run(trainer: Any, outcome: Future[Any]) -> None:
+    """Fits a trainer or tuner of Ray for whoever waits for the outcome."""
     try:
         outcome.set_result(trainer.fit())
     except BaseException as e:  # handed to the thread that waits, whatever it is

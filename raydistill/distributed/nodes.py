@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from raydistill.config import RayConfig
 from raydistill.distributed.visibility import Needs, laid_out, probe, unanswered
-from raydistill.errors import BadInput, RaydistillError, one_line
+from raydistill.errors import BadInput, RaydistillError, first_of, one_line
 from raydistill.progress import say
 
 T = TypeVar("T")
@@ -116,9 +116,8 @@ def complaint(blind: Sequence[tuple[str, list[str]]]) -> str:
         by_things.setdefault(tuple(missing), []).append(node)
     sentences = []
     for things, named in by_things.items():
-        more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         verb = "does" if len(named) == 1 else "do"
-        sentences.append(f"{', '.join(named[:SHOWN])}{more} {verb} not see {', '.join(things)}")
+        sentences.append(f"{first_of(named, SHOWN)} {verb} not see {', '.join(things)}")
     remedy = "mount it there under the same path, give an s3:// or gs:// URI, or take the node out of the cluster"
     return f"nodes: {'; '.join(sentences)}; {remedy}"
 

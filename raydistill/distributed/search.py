@@ -25,6 +25,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from raydistill.config import RayConfig
 from raydistill.distributed import ending
+from raydistill.distributed.fits import run
 from raydistill.distributed.runtime import ensure_ray
 from raydistill.distributed.trial import ResultDesk, trial
 from raydistill.store.location import Location
@@ -156,7 +157,7 @@ def searched(
         run_config=tune.RunConfig(name="tune", storage_path=str(storage), verbose=0),
     )
     outcome: Future[Any] = Future()
-    threading.Thread(target=_run, args=(tuner, outcome), daemon=True, name="tune").start()
+    threading.Thread(target=run, args=(tuner, outcome), daemon=True, name="tune").start()
     try:
         left = total
         while left and (proposals := _next(rounds, outcome)) is not None:
@@ -178,10 +179,3 @@ def _next(rounds: Rounds, outcome: Future[Any]) -> list[Proposal] | None:
         except queue.Empty:
             if outcome.done():
                 return None
-
-
-def _run(tuner: Any, outcome: Future[Any]) -> None:
-    try:
-        outcome.set_result(tuner.fit())
-    except BaseException as e:  # handed to the thread that waits, whatever it is
-        outcome.set_exception(e)

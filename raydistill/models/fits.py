@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from raydistill.errors import BadInput, one_line
+from raydistill.errors import BadInput, first_of, one_line
 from raydistill.models.checkpoint import tensors
 
 PREFIXES = ("module.", "model.", "_orig_mod.", "ema.", "ema_model.", "network.", "net.", "state_dict.")
@@ -32,10 +32,10 @@ class Misfit:
         return bool(self.lacking or self.surplus or self.shapes)
 
     def __str__(self) -> str:
-        said = [f"it has no {_some(self.lacking)}"] if self.lacking else []
-        said += [f"it has {_some(self.surplus)} too many"] if self.surplus else []
+        said = [f"it has no {first_of(self.lacking, SHOWN)}"] if self.lacking else []
+        said += [f"it has {first_of(self.surplus, SHOWN)} too many"] if self.surplus else []
         wrong = [f"{n} has shape {list(got)} instead of {list(wanted)}" for n, (got, wanted) in self.shapes.items()]
-        return "; ".join(said + ([_some(wrong)] if wrong else []))
+        return "; ".join(said + ([first_of(wrong, SHOWN)] if wrong else []))
 
 
 def check(
@@ -64,7 +64,8 @@ def check(
     odd = [f"{n} is {t.dtype}" for n, t in file.items() if not _typed(t.dtype, wanted.get(_today(n)))]
     if odd:
         raise BadInput(
-            f"{key}: {weights}: {_some(odd)}; write its weights as float32, float16 or bfloat16 (F32, F16, BF16)"
+            f"{key}: {weights}: {first_of(odd, SHOWN)}; write its weights as float32, float16 or bfloat16 "
+            "(F32, F16, BF16)"
         )
     shapes = {n: (have[n], tuple(t.shape)) for n, t in wanted.items() if n in have and have[n] != tuple(t.shape)}
     surplus = [n for n in have if n not in wanted and n not in free]
@@ -99,8 +100,3 @@ def _prefix(have: Collection[str], lacking: Collection[str]) -> str:
 def _counted(have: Collection[str], prefix: str) -> str:
     count = sum(n.startswith(prefix) for n in have)
     return "all names begin" if count == len(have) else f"the names of {count} of its {len(have)} tensors begin"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

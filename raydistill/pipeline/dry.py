@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from raydistill.config import Config
 from raydistill.distributed.nodes import joins
-from raydistill.errors import printable
 from raydistill.evaluation.recipe import students_of
 from raydistill.guidance.learnability import REFERENCE
 from raydistill.methods.lgd import judged_by_latents
@@ -18,7 +17,7 @@ from raydistill.pipeline.job import JUDGED, Until, checked, generated, judge, ma
 from raydistill.pipeline.preflight import absolute
 from raydistill.pretraining import size
 from raydistill.progress import noun
-from raydistill.report.text import plural
+from raydistill.report.text import aligned, plural
 from raydistill.stages import runner
 from raydistill.stages.evaluation import trainings
 from raydistill.stages.runner import Stage
@@ -50,14 +49,10 @@ def main(config: Config, until: Until, command_keys: list[str]) -> str:
     """The plan of work as text. Raises BadInput as the run would, and CorruptArtifact for finished work that is not."""
     config = absolute(config)
     if left := trained.unfinished(config, until):
-        listed = [f"  pretrain  {printable(str(t))}" for t in left]
-        where = f"{config.run_dir}: would first train in {trained.home(config)}; nothing is written"
-        return "\n".join([where, *listed, "  then the run, which is checked once they are there"])
+        return trained.in_words(config, left, "run")
     prepared = checked(trained.first(config, until), until, command_keys)[0]
-    rows = plan(prepared, until)
-    width = max(map(len, rows))
-    lines = [f"  {printable(name):<{width}}  {printable(amount)}" for name, amount in rows.items()]
-    return "\n".join([f"{prepared.run.root}: would be carried to {until}; nothing is written", *lines])
+    head = f"{prepared.run.root}: would be carried to {until}; nothing is written"
+    return aligned(head, list(plan(prepared, until).items()))
 
 
 def plan(p: Prepared, until: Until) -> dict[str, str]:

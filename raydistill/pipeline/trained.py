@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from raydistill import registry
 from raydistill.config import Config
 from raydistill.config.reads import TRAIN
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, printable
 from raydistill.models import hub
 from raydistill.models.checkpoint import packaged
 from raydistill.models.denoiser import GeneratorSpec
@@ -109,6 +109,13 @@ def placed(config: Config, target: str) -> Plan:
         return make_plan(config.model_copy(update={"pretrain": p, "artifact_dir": shared}))
 
     return plan(os.path.join(home(config), f"{target}-{plan(home(config)).fingerprint}"))
+
+
+def in_words(config: Config, left: Sequence[Pending], what: str) -> str:
+    """For a dry run, where these come first: what it is, whose directory they lie in, and `what` follows them."""
+    lines = [f"  pretrain  {printable(str(t))}" for t in left]
+    head = f"{config.run_dir}: would first train in {home(config)}; nothing is written"
+    return "\n".join([head, *lines, f"  then the {what}, which is checked once they are there"])
 
 
 def home(config: Config) -> str:

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from raydistill.config import Config
 from raydistill.distributed.pretrain import job, tracked
-from raydistill.errors import printable
 from raydistill.models.checkpoint import WORK
 from raydistill.pipeline.heard import heard
 from raydistill.pretraining import estimate, size
 from raydistill.pretraining.leftovers import forget_news
 from raydistill.pretraining.plan import Plan, make_plan
 from raydistill.progress import clock
-from raydistill.report.text import plural
+from raydistill.report.text import aligned, plural
 from raydistill.store.location import Location
 
 NAMES = {"vae": "VAE", "generator": "generator"}
@@ -43,10 +42,7 @@ def dry(config: Config) -> str:
         return f"{plan.out}: is trained; nothing would be done"
     tracked.check(plan)
     job.check(plan)
-    rows = list(described(plan))
-    width = max(len(name) for name, _ in rows)
-    lines = [f"  {name:<{width}}  {printable(text)}" for name, text in rows]
-    return "\n".join([f"{plan.out}: would be trained; nothing is written", *lines])
+    return aligned(f"{plan.out}: would be trained; nothing is written", list(described(plan)))
 
 
 def described(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, first_of
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.sources.base import NAMED, ClassInfo
 
@@ -57,13 +57,8 @@ def described(rows: Sequence[int], spec: GeneratorSpec, classes: Sequence[ClassI
         for c, row in zip(classes, rows, strict=True)
         if row != spec.null_class
     ]
-    parts = [f"{_some(new)} begin{'s' if len(new) == 1 else ''} as no class"] if new else []
-    return f"classes that {spec.path.name} is taught: {', '.join([*parts, _some(taken)] if taken else parts)}"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"
+    parts = [f"{first_of(new, NAMED)} begin{'s' if len(new) == 1 else ''} as no class"] if new else []
+    return f"classes that {spec.path.name} is taught: {', '.join([*parts, first_of(taken, NAMED)] if taken else parts)}"
 
 
 def is_table(parameter: str) -> bool:

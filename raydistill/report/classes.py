@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from raydistill.report.data import ClassScores, Confusion, Embedding
-from raydistill.report.increments import DEEPEST, PALEST
+from raydistill.report.increments import tile
 from raydistill.report.text import count, percent
 
 MAX_ROWS = 40
@@ -67,16 +67,7 @@ def confusion(matrix: Confusion) -> Markup:
             if share < 0.005:
                 continue
             title = f"{matrix.names[i]} taken for {matrix.names[j]}: {percent(share)} %"
-            kind = "right" if i == j else "wrong"
-            body.append(
-                f'<rect class="{kind}" x="{j * cell:.1f}" y="{i * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
-                f'opacity="{PALEST + (DEEPEST - PALEST) * share:.2f}"><title>{escape(title)}</title></rect>'
-            )
-            if k <= MAX_WRITTEN:
-                body.append(
-                    f'<text class="cell" text-anchor="middle" x="{(j + 0.5) * cell:.1f}" '
-                    f'y="{(i + 0.5) * cell + 7:.1f}">{100 * share:.0f}</text>'
-                )
+            body.append(tile(i, j, cell, share, title, k <= MAX_WRITTEN))
     label = f"Confusion matrix of {matrix.student} trained on {matrix.set}; rows are true classes."
     names, margin = _names(matrix.names, cell) if k <= MAX_NAMED else ([], 0.0)
     frame = f"{-margin:.0f} 0 {SIDE + margin:.0f} {SIDE + margin:.0f}"

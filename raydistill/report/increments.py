@@ -68,21 +68,24 @@ def heat(matrix: PartMatrix) -> Markup:
         for j in range(n):
             share = float(matrix.share[i, j])
             title = f"trained on {i + 1}, tested on {j + 1}: {percent(share)} %"
-            kind = "right" if i == j else "wrong"
-            body.append(
-                f'<rect class="{kind}" x="{j * cell:.1f}" y="{i * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
-                f'opacity="{PALEST + (DEEPEST - PALEST) * share:.2f}"><title>{escape(title)}</title></rect>'
-            )
-            if n <= MOST:
-                body.append(
-                    f'<text class="cell" text-anchor="middle" x="{(j + 0.5) * cell:.1f}" '
-                    f'y="{(i + 0.5) * cell + 7:.1f}">{100 * share:.0f}</text>'
-                )
+            body.append(tile(i, j, cell, share, title, n <= MOST))
     sides, margin = _sides(n) if n <= MOST else ([], 0)
     label = f"Accuracy of {matrix.student} trained on one part of {matrix.set} and tested on another, in %."
     frame = f"{-margin} 0 {SIDE + margin} {SIDE + margin}"
     head = f'<svg class="confusion" role="img" viewBox="{frame}" aria-label="{escape(label)}">'
     return Markup(head + "".join([*body, *sides]) + "</svg>")
+
+
+def tile(i: int, j: int, cell: float, share: float, title: str, written: bool) -> str:
+    """Row i, column j of a square whose cells are `cell` wide: the stronger, the larger its share."""
+    kind = "right" if i == j else "wrong"
+    rect = (
+        f'<rect class="{kind}" x="{j * cell:.1f}" y="{i * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
+        f'opacity="{PALEST + (DEEPEST - PALEST) * share:.2f}"><title>{escape(title)}</title></rect>'
+    )
+    x, y = f"{(j + 0.5) * cell:.1f}", f"{(i + 0.5) * cell + 7:.1f}"
+    words = f'<text class="cell" text-anchor="middle" x="{x}" y="{y}">{100 * share:.0f}</text>' if written else ""
+    return rect + words
 
 
 def _sides(n: int) -> tuple[list[str], int]:

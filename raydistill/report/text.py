@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
-from raydistill.errors import escaped
+from raydistill.errors import escaped, printable
 from raydistill.redact import redact
+
+
+def aligned(head: str, rows: Sequence[tuple[str, str]]) -> str:
+    """Lines for a terminal: a head, and below it names and their texts in two columns."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join([head, *(f"  {printable(name):<{width}}  {printable(text)}" for name, text in rows)])
 
 
 def count(value: int) -> str:

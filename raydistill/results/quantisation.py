@@ -19,6 +19,7 @@ from raydistill.report.atoms import KINDS, AtomCurve, AtomDistances
 from raydistill.report.page import MAX_PANELS
 from raydistill.report.projection import spread as evenly
 from raydistill.results.numbers import key_prefix
+from raydistill.stages.evaluation.measure import vectors
 from raydistill.state import Results
 from raydistill.store import schemas
 
@@ -36,7 +37,7 @@ def atom_distances(done: Results) -> tuple[AtomDistances, ...]:
     rows: dict[tuple[str, Literal["prototypes", "syntheses"]], list[tuple[float, float, float]]] = {}
     if atoms and done.classes is not None:
         for index, table in islice(done.classes.classes(["latent"]), MAX_PANELS):
-            real = _rows(table["latent"])
+            real = vectors(table["latent"])
             real = real[evenly(len(real), Wasserstein.limit)]
             for name, columns in atoms.items():
                 mine = columns["class_index"] == index
@@ -68,7 +69,7 @@ def curve(done: Results) -> AtomCurve | None:
         return None
     info, classes = done.prepared.splits.train.classes, []
     for index, table in islice(done.classes.classes(["latent"]), CURVE_CLASSES):
-        real = _rows(table["latent"])
+        real = vectors(table["latent"])
         classes.append((info[index], real[evenly(len(real), CURVE_ROWS)]))
     ks = counts(config.ipc, min(len(real) for _, real in classes))
     if len(ks) < 2:
@@ -116,14 +117,10 @@ def _atoms(done: Results, name: str) -> dict[str, np.ndarray]:
     return {
         "class_index": syntheses["class_index"].to_numpy(),
         "weight": syntheses["weight"].to_numpy(),
-        "prototypes": _rows(plan["prototype"]),
-        "syntheses": _rows(syntheses["latent"]),
+        "prototypes": vectors(plan["prototype"]),
+        "syntheses": vectors(syntheses["latent"]),
     }
 
 
 def _sorted(table: pa.Table) -> pa.Table:
     return table.sort_by([(name, "ascending") for name in schemas.PLACE])
-
-
-def _rows(column: pa.ChunkedArray) -> np.ndarray:
-    return schemas.tensor_numpy(column).reshape(len(column), -1).astype(np.float32)

@@ -263,7 +263,7 @@ def _panel(done: Results, index: int, real: pa.Table, syntheses: pa.Table) -> Cl
     p = done.prepared
     info = p.splits.train.classes[index]
     syntheses = syntheses.take(pc.sort_indices(syntheses["slot"]))
-    z_real = schemas.tensor_numpy(real["latent"]).reshape(len(real), -1).astype(np.float32)
+    z_real = measure.vectors(real["latent"])
     z_made = schemas.tensor_numpy(syntheses["latent"]).reshape(len(syntheses), -1)
     slots, prototypes = _prototypes(done, index, z_real.shape[1])
     nearest_rows, distance = nearest(z_made, z_real)

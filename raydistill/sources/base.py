@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from raydistill import registry
 from raydistill.config import SourceConfig, class_lists
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, first_of
 from raydistill.identity import digest
 from raydistill.sources import carved
 
@@ -261,10 +261,9 @@ def _only(listing: Listing, classes: Sequence[int], other: str) -> str:
 def _named(classes: Sequence[ClassInfo], some: Sequence[int] | np.ndarray, counts: np.ndarray | None) -> str:
     """Some of the classes in words, with their images if given: classes 'n01' (tench, 12 images), 'n02' and 3 more."""
     shown = []
-    for i in some[:NAMED]:
+    for i in some:
         name = "" if classes[i].class_name == classes[i].class_id else classes[i].class_name
         images = "" if counts is None else f"{counts[i]} image{'' if counts[i] == 1 else 's'}"
         about = ", ".join(filter(None, (name, images)))
         shown.append(f"{classes[i].class_id!r}{f' ({about})' if about else ''}")
-    more = f" and {len(some) - NAMED} more" if len(some) > NAMED else ""
-    return f"class{'es' if len(some) > 1 else ''} {', '.join(shown)}{more}"
+    return f"class{'es' if len(some) > 1 else ''} {first_of(shown, NAMED)}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pyarrow import fs as pafs
 
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, first_of
 from raydistill.sources import carved
 from raydistill.sources.base import NAMED, Listing
 from raydistill.sources.layout import VAL, no_split
@@ -39,7 +39,7 @@ def _missing(root: Location, split: str, have: Sequence[str], both: tuple[str, s
         return BadInput(f"source: {root} has no split {split!r}, but {root / deeper} has; give that as source.path")
     if len(have) > 1 and not {*both} & {*have} and _holds_images(root / have[0]):
         return BadInput(
-            f"source: {root} holds class folders ({_some(have)}) and no split {split!r}; give "
+            f"source: {root} holds class folders ({first_of(have, NAMED)}) and no split {split!r}; give "
             f"source.train={HERE} {carved.REMEDY}; or sort them into {both[0]}/CLASS/ and {both[1]}/CLASS/"
         )
     error = no_split(root, split, have)
@@ -56,8 +56,8 @@ def check_level(folder: Location, split: str, classes: Sequence[str]) -> None:
     deeper = _folders(inner)
     if len(deeper) > 1 and not _holds_images(inner):
         raise BadInput(
-            f"source: the only folder of {folder} is {classes[0]}, which holds {_some(deeper)}: the classes lie one "
-            f"level deeper; give source.train or source.val as {split}/{classes[0]}"
+            f"source: the only folder of {folder} is {classes[0]}, which holds {first_of(deeper, NAMED)}: the classes "
+            f"lie one level deeper; give source.train or source.val as {split}/{classes[0]}"
         )
 
 
@@ -69,8 +69,8 @@ def sub_classes(listing: Listing) -> str:
         inner = sorted({p[1] for p in parts if len(p) > 2})
         if len(inner) > 1 and all(len(p) > 2 for p in parts):
             return (
-                f"class {info.class_id!r} has its images in the folders {_some(inner)}, which all are this one class; "
-                "if they are classes, move them up a level"
+                f"class {info.class_id!r} has its images in the folders {first_of(inner, NAMED)}, which all are this "
+                "one class; if they are classes, move them up a level"
             )
     return ""
 
@@ -81,8 +81,3 @@ def _folders(folder: Location) -> list[str]:
 
 def _holds_images(folder: Location) -> bool:
     return any(i.type == pafs.FileType.File and is_image(i.base_name) for i in folder.infos())
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from raydistill import strict_json
 from raydistill.config import Config
-from raydistill.errors import printable
 from raydistill.evaluation.recipe import students_of
 from raydistill.pipeline import trained
 from raydistill.pipeline.preflight import absolute
-from raydistill.report.text import plural
+from raydistill.report.text import aligned, plural
 from raydistill.store.rundir import CONFIG, TRIALS
 from raydistill.tune import objectives, tracked
 from raydistill.tune.plan import SweepPlan
@@ -21,14 +20,9 @@ def main(config: Config, command_keys: Sequence[str] = ()) -> str:
     """What the sweep would do as text. Raises BadInput as the sweep would."""
     config = absolute(tracked.located(config))
     if left := trained.unfinished(config):
-        listed = [f"  pretrain  {printable(str(t))}" for t in left]
-        where = f"{config.run_dir}: would first train in {trained.home(config)}; nothing is written"
-        return "\n".join([where, *listed, "  then the sweep, which is checked once they are there"])
+        return trained.in_words(config, left, "sweep")
     plan = checked(trained.first(config), command_keys)[0]
-    rows = list(described(plan))
-    width = max(len(name) for name, _ in rows)
-    lines = [f"  {name:<{width}}  {printable(text)}" for name, text in rows]
-    return "\n".join([f"{plan.held_out.run.root}: would be searched; nothing is written", *lines])
+    return aligned(f"{plan.held_out.run.root}: would be searched; nothing is written", list(described(plan)))
 
 
 def described(plan: SweepPlan) -> Iterator[tuple[str, str]]:
