@@ -24,6 +24,7 @@ from raydistill.store.seals import State
 from raydistill.verbs import COMPARED, NO_CONFIG, VERBS, WITHOUT_CONFIG, compare, of_verb, run_location
 
 DEFAULT, FOLDER = "quickstart", "folder"  # --config, and that of source.path=FOLDER alone
+HELP = ("help", "-h", "--help", "--help-all")
 FORECAST = ("prices", "gpus", "rates", "write_rates", "losses_per_hour")
 SHORT = {
     "students": "evaluate.students",
@@ -53,7 +54,7 @@ def _main(argv: Sequence[str]) -> int:
             if why := configuration.unusable(word):
                 refuse_secrets("argument", word)  # of which a part would be shown
                 raise BadInput(f"argument {word[:60]!r} {why}")
-        if not argv or argv[0] in ("-h", "--help", "--help-all") or argv == ["help"]:
+        if not argv or argv[0] in HELP[1:] or (argv[0] in HELP and set(argv[1:]) <= set(HELP)):
             print(manual.overview())
             return 0
         if argv == ["--version"]:

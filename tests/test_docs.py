@@ -71,6 +71,32 @@ def test_relative_links_resolve(page):
     assert not broken, f"{relative(page)} links to {broken}"
 
 
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub names them."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", h) for h in re.findall(r"^#+ +(.*)$", prose, re.MULTILINE)]
+    return {re.sub(r"[^\w -]", "", h.strip().lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_links_into_a_page_find_their_heading(page):
+    targets = re.findall(r"\]\(<?([^)>\s]*\.md)?#([^)>\s]+)", page.read_text())
+    lost = [f"{file}#{name}" for file, name in targets if name not in anchors(page.parent / file if file else page)]
+    assert not lost, f"{relative(page)} links to {lost}"
+
+
+def test_what_the_program_says_of_a_page_is_there():
+    said = [
+        m
+        for f in (ROOT / "raydistill").rglob("*.py")
+        for m in re.findall(r"docs/(\w[\w-]*\.md)(?:#([\w-]+))?", f.read_text())
+    ]
+    assert len(said) > 10
+    assert not [
+        f"{p}#{a}" for p, a in said if not (ROOT / "docs" / p).exists() or (a and a not in anchors(ROOT / "docs" / p))
+    ]
+
+
 def test_constraints_pin_every_direct_dependency_and_no_build():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]

@@ -58,6 +58,7 @@ def test_all_of_it_shows_what_would_run(capsys: pytest.CaptureFixture[str]) -> N
 def test_without_a_verb_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys)
     assert text == shown(capsys, "--help") == shown(capsys, "help")
+    assert text == shown(capsys, "help", "--help") == shown(capsys, "help", "help")
     assert all(text.count(f"\n  {verb} ") == 1 for verb in cli.VERBS)
 
 
