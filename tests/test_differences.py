@@ -47,6 +47,15 @@ class TestPairs:
         assert [[y for _, y in c] for c in clusters] == [[(None, 0), (None, 1)], [(None, 2), (None, 3)]]
         assert [[(y, x) for x, y in c] for c in clusters] == units(fixed, drawn)
 
+    def test_share_a_training_seed_wherever_both_have_it(self) -> None:
+        """Of 25 draws beside three trainings on the full data the tenth does not take what is the second's."""
+        drawn = a_set("a", {(g, g): 0.5 for g in range(25)})
+        fixed = a_set("full", {(None, t): 0.8 for t in range(3)})
+        assert units(drawn, fixed) == [[((t, t), (None, t))] for t in range(3)]
+        assert units(a_set("a", {(g, g): 0.5 for g in range(3)}), a_set("full", {(None, t): 0.8 for t in (1, 2)})) == [
+            [((t, t), (None, t))] for t in (1, 2)
+        ]
+
     def test_seeds_that_made_the_same_images_are_one(self) -> None:
         same = a_set("kmeans", {(g, 0): 0.137 for g in (0, 1, 2)}, digest="one and the same")
         other = a_set("herding", {(None, t): 0.1 for t in range(3)})

@@ -73,13 +73,13 @@ def seeds(outcomes: Sequence[TrainingOutcome]) -> Seeds:
 
 
 def _beside(drawn: Seeds, fixed: Mapping[int, TrainingOutcome]) -> list[list[Pair]]:
-    """Each outcome of the drawn sets with that of its training seed, or with the next one that is left."""
-    left = dict(sorted(fixed.items()))
-    clusters: list[list[Pair]] = []
-    for g in sorted(drawn, key=str):
-        pairs = []
-        for t, outcome in sorted(drawn[g].items()):
-            if left:
-                pairs.append((outcome, left.pop(t if t in left else next(iter(left)))))
-        clusters.append(pairs)
-    return clusters
+    """Each outcome of the drawn sets with that of its training seed, or, where it has none, with one that no other has
+    for its own."""
+    left, own = dict(sorted(fixed.items())), dict[tuple[int | None, int], TrainingOutcome]()
+    order = [(g, t) for g in sorted(drawn, key=str) for t in sorted(drawn[g])]
+    own |= {(g, t): left.pop(t) for g, t in order if t in left}
+    own |= {at: left.pop(next(iter(left))) for at in order if at not in own and left}
+    return [
+        [(outcome, own[g, t]) for t, outcome in sorted(drawn[g].items()) if (g, t) in own]
+        for g in sorted(drawn, key=str)
+    ]
