@@ -39,7 +39,7 @@ class TestInterval:
         rng = np.random.default_rng(8)
         within = 1.0 if generations == 1 or trainings > 1 else 0.0
         intervals = [bootstrap(clusters(generations, trainings, between, within, rng), draws=1000) for _ in range(400)]
-        covered = np.mean([i is not None and not i.low <= 0 <= i.high for i in intervals])
+        covered = np.mean([i is not None and i.low <= 0 <= i.high for i in intervals])
         assert covered == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 400))
 
     def test_of_many_normal_units_is_that_of_the_normal(self) -> None:

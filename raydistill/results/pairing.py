@@ -75,11 +75,11 @@ def seeds(outcomes: Sequence[TrainingOutcome]) -> Seeds:
 def _beside(drawn: Seeds, fixed: Mapping[int, TrainingOutcome]) -> list[list[Pair]]:
     """Each outcome of the drawn sets with that of its training seed, or, where it has none, with one that no other has
     for its own."""
-    left, own = dict(sorted(fixed.items())), dict[tuple[int | None, int], TrainingOutcome]()
+    left, partners = dict(sorted(fixed.items())), dict[tuple[int | None, int], TrainingOutcome]()
     order = [(g, t) for g in sorted(drawn, key=str) for t in sorted(drawn[g])]
-    own |= {(g, t): left.pop(t) for g, t in order if t in left}
-    own |= {at: left.pop(next(iter(left))) for at in order if at not in own and left}
+    partners |= {(g, t): left.pop(t) for g, t in order if t in left}
+    partners |= {at: left.pop(next(iter(left))) for at in order if at not in partners and left}
     return [
-        [(outcome, own[g, t]) for t, outcome in sorted(drawn[g].items()) if (g, t) in own]
+        [(outcome, partners[g, t]) for t, outcome in sorted(drawn[g].items()) if (g, t) in partners]
         for g in sorted(drawn, key=str)
     ]

@@ -204,17 +204,17 @@ def infos(fs: pafs.FileSystem, path: str, recursive: bool = False) -> Sequence[p
     selector = pafs.FileSelector(path, allow_not_found=True, recursive=recursive)
     for _ in range(LOOKS):
         try:
-            found = [i for i in fs.get_file_info(selector) if i.type != pafs.FileType.NotFound]
+            listed = [i for i in fs.get_file_info(selector) if i.type != pafs.FileType.NotFound]
         except FileNotFoundError:
             continue
-        _check_names(path, found)
-        return found
+        _check_names(path, listed)
+        return listed
     return []  # it comes and goes
 
 
-def _check_names(path: str, found: Sequence[pafs.FileInfo]) -> None:
+def _check_names(path: str, listed: Sequence[pafs.FileInfo]) -> None:
     try:
-        [i.base_name for i in found]
+        [i.base_name for i in listed]
     except UnicodeDecodeError as e:
         raise BadInput(f"a name below {path} is not UTF-8: {os.fsdecode(e.object)!a}; rename it") from None
 
