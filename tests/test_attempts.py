@@ -104,6 +104,12 @@ def test_a_worker_that_ray_ended_for_memory_is_told_in_a_few_words_with_a_settin
         load("quickstart", [setting])
 
 
+def test_a_full_gpu_of_a_classifier_of_latents_is_helped_by_settings_that_it_reads() -> None:
+    said = str(translate(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), "judge"))
+    assert said.endswith("; give it more of a GPU by sample.num_gpus, or none by sample.device=cpu")
+    load("quickstart", ["sample.device=cpu"])
+
+
 @pytest.mark.parametrize("stage", ["encode", "embed", "sample", "increment", "measure", "teacher", "label"])
 def test_a_full_gpu_has_a_remedy_that_is_a_setting(stage: str) -> None:
     said = str(translate(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), stage))

@@ -56,6 +56,13 @@ class TestPairs:
             [((t, t), (None, t))] for t in (1, 2)
         ]
 
+    def test_go_to_the_first_seeds_as_numbers_where_none_is_shared(self) -> None:
+        """Not as words, by which a tenth seed would take the pairs of the third once it is drawn."""
+        fixed = a_set("full", {(None, t): 0.8 for t in range(2)})
+        for upto in (5, 13):
+            drawn = a_set("a", {(g, g): 0.5 for g in range(3, upto)})
+            assert units(drawn, fixed) == [[((3, 3), (None, 0))], [((4, 4), (None, 1))]]
+
     def test_seeds_that_made_the_same_images_are_one(self) -> None:
         same = a_set("kmeans", {(g, 0): 0.137 for g in (0, 1, 2)}, digest="one and the same")
         other = a_set("herding", {(None, t): 0.1 for t in range(3)})

@@ -14,15 +14,13 @@ from raydistill.redact import redact
 from raydistill.store.location import Location
 
 REMEDY = {
-    "evaluate": "lower evaluate.width or evaluate.protocol.batch, or give a student more of a GPU by evaluate.num_gpus"
+    "evaluate": "lower evaluate.width or evaluate.protocol.batch, or give a student more of a GPU by evaluate.num_gpus",
+    "judge": "give it more of a GPU by sample.num_gpus, or none by sample.device=cpu",  # its batch is no setting
 }
-FEWER = {
-    "evaluate": "evaluate.workers=1",
-    **{s: f"{s}.actors=1" for s in ("encode", "embed", "sample", "label")},
-}  # by section
-_ENDED_FOR_MEMORY = (
-    "due to the node running low on memory"  # so Ray says it, with forty lines more, of whatever it ends
-)
+# By section: what makes fewer of its workers run side by side.
+FEWER = {"evaluate": "evaluate.workers=1"} | {s: f"{s}.actors=1" for s in ("encode", "embed", "sample", "label")}
+# So Ray says it of whatever it ends, with forty lines around it.
+_ENDED_FOR_MEMORY = "due to the node running low on memory"
 FULL_MEMORY = "the memory of its machine was full, and Ray ended it"
 
 

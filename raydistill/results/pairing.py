@@ -73,10 +73,9 @@ def seeds(outcomes: Sequence[TrainingOutcome]) -> Seeds:
 
 
 def _beside(drawn: Seeds, fixed: Mapping[int, TrainingOutcome]) -> list[list[Pair]]:
-    """Each outcome of the drawn sets with that of its training seed, or, where it has none, with one that no other has
-    for its own."""
+    """Each outcome of the drawn sets with that of its training seed; what is left goes to the first without."""
     left, partners = dict(sorted(fixed.items())), dict[tuple[int | None, int], TrainingOutcome]()
-    order = [(g, t) for g in sorted(drawn, key=str) for t in sorted(drawn[g])]
+    order = sorted(((g, t) for g in drawn for t in drawn[g]), key=lambda at: (at[0] is None, at[0] or 0, at[1]))
     partners |= {(g, t): left.pop(t) for g, t in order if t in left}
     partners |= {at: left.pop(next(iter(left))) for at in order if at not in partners and left}
     return [

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydistill.config import Config
 from raydistill.distributed import fits
-from raydistill.distributed.failures import keep_traceback
+from raydistill.distributed.failures import keep_traceback, last_line
 from raydistill.distributed.nodes import Nodes, joins
 from raydistill.distributed.pretrain import latents, places, tracked
 from raydistill.distributed.pretrain.latents import StoredLatents
@@ -28,7 +28,7 @@ from raydistill.distributed.process_group import for_gradients
 from raydistill.distributed.resources import check_room, lack_of_trainers, local_room, of_pool
 from raydistill.distributed.runtime import ensure_ray
 from raydistill.distributed.visibility import needs
-from raydistill.errors import BadInput, StageFailed, one_line
+from raydistill.errors import BadInput, StageFailed
 from raydistill.models.checkpoint import WORK
 from raydistill.pretraining import size
 from raydistill.pretraining.class_rows import described
@@ -161,7 +161,7 @@ def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str
             result = places.fitted(make, reader.probe, POLL_S, wanted, RETRIES)
     except (TrainingFailedError, ray.exceptions.RayError, fits.Unplaced) as e:
         raise StageFailed(
-            f"pretrain: Ray Train gave up after {RETRIES} retries: {one_line(e)[:300]}; the traceback is in "
+            f"pretrain: Ray Train gave up after {RETRIES} retries: {last_line(e)[:300]}; the traceback is in "
             f"{work}/logs/error.txt, checkpoints in {work / plan.fingerprint}; run the same command again to continue"
         ) from e
     finally:
