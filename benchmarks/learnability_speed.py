@@ -1,15 +1,16 @@
 """What learnability guidance costs: seconds against an unguided step, and bytes that its gradients hold.
 
-    python benchmarks/learnability_speed.py --vae DIR --generator DIR --decoder DIR
+    python benchmarks/learnability_speed.py --vae DIR --generator DIR --decoder DIR --image-size 128 --seen 64
     python benchmarks/learnability_speed.py --sd --batch 1      the decoder of Stable Diffusion's VAE at 256 px
     python benchmarks/learnability_speed.py --count             its bytes, and DiT-XL/2's: of these nothing is computed
 
 All in one run on the same threads: a step of the generator with classifier-free guidance, and the guidance of the same
 batch through the VAE's decoder, with checkpointing, through a tiny decoder (of untrained weights if none is given), by
-classifiers of latents, and with gradients through the generator; two untrained convnets judge. Wall seconds suffer from
-whatever else the machine does, CPU seconds hardly: the ratio is of these, on a GPU of the wall. Bytes are counted, not
-measured: the tensors that autograd keeps for the way back, on any device the same. Where guidance acts at every nth
-step, the ratio is the mean over the steps of its window. --sd has random weights of the published shape, no generator.
+classifiers of latents, of half a side, and with gradients through the generator; two untrained convnets judge. Wall
+seconds suffer from whatever else the machine does, CPU seconds hardly: the ratio is of these, on a GPU of the wall.
+Bytes are counted, not measured: the tensors that autograd keeps for the way back, on any device the same. Where
+guidance acts at every nth step, the ratio is the mean over the steps of its window. --sd has random weights of the
+published shape, no generator.
 """
 
 from __future__ import annotations
@@ -190,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="count bytes at the size of --sd and DiT-XL/2, compute nothing",
     )
     p.add_argument("--image-size", type=int, default=None)
+    p.add_argument("--seen", type=int, default=None, help="pixels a side that the convnets see; default: the image's")
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--width", type=int, default=64, help="of the convnets")
     p.add_argument("--repeat", type=int, default=5)
@@ -212,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec = VaeSpec(sd_vae(Path(folder) / "vae", args.tiny) if args.sd else args.vae)
         generator = None if args.sd else GeneratorSpec(args.generator)
         class_ids = ["c", "d"] if generator is None else list(generator.class_ids)
-        judge = student(Path(folder), class_ids, size, args.width, at)
+        judge = student(Path(folder), class_ids, args.seen or size, args.width, at)
         pred, slots = scene(args.batch, spec.latent_shape(size), class_ids[0], args.device)
         if generator is not None:
             denoise = Denoiser(generator, at, cfg_scale=2.0, cfg_channels="all")
@@ -228,6 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "tiny decoder": (Vae(VaeSpec(tiny), at), judge, {}),
             "latent": (vae, latent, {"space": "latent"}),
             "pixel, every 6th step": (vae, judge, {"every": 6}),
+            "pixel, half a side": (vae, judge, {"shrink": 2}),
+            "pixel, half a side, every 6th step": (vae, judge, {"shrink": 2, "every": 6}),
             "tiny decoder, every 4th step": (Vae(VaeSpec(tiny), at), judge, {"every": 4}),
         }
         if generator is not None:

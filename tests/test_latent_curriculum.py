@@ -113,5 +113,5 @@ def test_what_does_not_go_together_is_one_line(tmp_path: Path) -> None:
 
 def test_keys_that_came_later_add_nothing_to_an_identity_at_their_default() -> None:
     """Increments that were made before them are found."""
-    assert not {"space", "through_denoiser", "every"} & set(LearnabilityConfig().read())
+    assert not {"space", "through_denoiser", "every", "shrink"} & set(LearnabilityConfig().read())
     assert LearnabilityConfig(space="latent").read()["space"] == "latent"

@@ -55,7 +55,7 @@ def test_the_images_that_classifiers_see_are_as_many_as_planned(
         return logits(self, role, pixels, *more)
 
     def decodes(self: Networks, x: torch.Tensor, *more: bool) -> torch.Tensor:
-        seen["decode"] += len(x)
+        seen["decode"] += len(x) * x[0, 0].numel()
         return decode(self, x, *more)
 
     p = curriculum_of(root, METHOD, write_student(tmp_path / "teacher"), learnability={"space": space})
@@ -65,13 +65,13 @@ def test_the_images_that_classifiers_see_are_as_many_as_planned(
         patched.setattr(Networks, "decode", decodes)
         grown(p)
     assert seen["teacher"] == seen[CURRENT] == seen[REFERENCE] == 2 * 2, "two candidates in two classes, at one step"
-    judge = facts.students["convnet"][1]
+    judge, side = facts.students["convnet"][1], facts.shape[-1]
     if space == "latent":
         judge = networks.of_latent_judge(2, facts.shape, p.config.evaluate.width)[1]
     by_judges = (GRADIENT * (seen[CURRENT] + seen[REFERENCE]) + 2 * 2 * 2) * judge.flops  # and both choose
     by_teacher = GRADIENT * seen["teacher"] * facts.guiding["teacher"].flops
     assert stage.costs["teach"] == pytest.approx(by_judges + by_teacher)
-    assert stage.costs["decode"] == pytest.approx((GRADIENT * seen["decode"] + 2 * 2) * facts.decode.flops)
+    assert stage.costs["decode"] == pytest.approx((GRADIENT * seen["decode"] / side**2 + 4) * facts.decode.flops)
 
 
 def test_a_base_that_asks_one_more_classifier_costs_that_classifier(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_base_that_asks_one_more_classifier_costs_that_classifier(tmp_path: Pa
         assert one.costs["teach"] - other.costs.get("teach", 0.0) == pytest.approx(images * GRADIENT * cost.flops)
         decoded = images * GRADIENT * facts.decode.flops
         assert one.costs["decode"] - other.costs["decode"] == pytest.approx(decoded)
-        held = cost.weights + (3 * facts.decode.kept if more else 0.0)  # what learnability holds is more than three
+        held = cost.weights + (3 if more else 1) * facts.decode.kept  # learnability holds eight of half a side: two
         assert one.memory - other.memory == pytest.approx(held)
 
 

@@ -45,8 +45,9 @@ class Guidance(ABC):
         return cls(numbers, space, settings)
 
     @classmethod
-    def settled(cls, settings: Any, space: Space, steps: int | None) -> Any:
-        """The settings with what they leave to the number of steps that run, None where the schedule decides on it."""
+    def settled(cls, settings: Any, space: Space, steps: int | None, larger: int = 1) -> Any:
+        """The settings with what they leave to the number of steps that run, None where the schedule decides on it, and
+        to how often the side of what a curriculum's students see goes into that of an image."""
         return settings
 
     @classmethod

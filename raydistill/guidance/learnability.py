@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
 from raydistill.config import GuidanceConfig, Search, Section, Space
 from raydistill.config.base import Fraction
@@ -22,6 +22,7 @@ from raydistill.guidance.gradient import gradient
 from raydistill.registry import register
 
 LED = 6  # times that a path of diffusion is led, or a few more, unless learnability.every says otherwise
+SHRUNK = 2  # at most, unless learnability.shrink says otherwise: what more does was not measured
 CURRENT, REFERENCE = "current", "reference"  # roles of the classifiers that a curriculum hands over
 MEMORY = "memory"  # in a batch's context: latents (B, M, C, h, w) in generator space, NaN where a slot has fewer
 
@@ -29,7 +30,7 @@ MEMORY = "memory"  # in a batch's context: latents (B, M, C, h, w) in generator 
 class LearnabilityConfig(Section):
     """Used by guidance `learnability` (LGD). The window is its own, and none of section `guidance` is read."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"space", "through_denoiser", "every"})
+    later: ClassVar[frozenset[str]] = frozenset({"space", "through_denoiser", "every", "shrink"})
 
     scale: Annotated[
         float,
@@ -93,6 +94,15 @@ class LearnabilityConfig(Section):
         str | None,
         Field(description="diffusers directory of a tiny VAE that decodes for the score; null = the VAE itself"),
     ] = None
+    shrink: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=16,
+            description="a side of the predicted latents is averaged down so many times before it is decoded for the "
+            "score; null = 2 where an lgd's students see half of an image's side or less, otherwise 1: whole",
+        ),
+    ] = None
     micro_batch: Annotated[int, Field(ge=1, le=4096, description="images whose gradients are in memory at once")] = 8
     checkpointing: Annotated[bool, Field(description="gradients in less memory and more time")] = False
 
@@ -105,14 +115,17 @@ class LearnabilityConfig(Section):
             )
         if self.space == "latent" and self.decoder is not None:
             raise ValueError("learnability.decoder decodes for learnability.space=pixel; leave one of the two out")
+        if self.space == "latent" and (self.shrink or 1) > 1:
+            raise ValueError("learnability.shrink is of what learnability.space=pixel decodes; leave one of them out")
         return self
 
     def read(self, exclude: AbstractSet[str] = frozenset()) -> dict[str, Any]:
-        """As `Section.read`. Acting at each step is as before there was `every`; `summed` says that a push is for all
-        steps that it stands for, which once it was not."""
+        """As `Section.read`. Acting at each step, on whole images, is as before there were `every` and `shrink`;
+        `summed` says that a push is for all steps that it stands for, which once it was not."""
         values = super().read(exclude)
-        if self.every == 1:
-            values.pop("every", None)
+        for key in ("every", "shrink"):
+            if values.get(key) == 1:
+                del values[key]
         return values | ({"summed": True} if "every" in values else {})
 
 
@@ -145,12 +158,16 @@ class Learnability(Guidance):
         self.window = Window(self.settings.start, self.settings.stop, self.every)
 
     @classmethod
-    def settled(cls, settings: LearnabilityConfig, space: Space, steps: int | None) -> LearnabilityConfig:
-        """With `every` as many as leave LED steps of the window, or a few more."""
+    def settled(
+        cls, settings: LearnabilityConfig, space: Space, steps: int | None, larger: int = 1
+    ) -> LearnabilityConfig:
+        """With `every` as many as leave LED steps of the window, or a few more, and `shrink` as its classifiers see."""
+        decodes = settings.scale > 0 and settings.space == "pixel"
+        shrink = (settings.shrink or min(larger, SHRUNK)) if decodes else None
         if settings.every is not None:
-            return settings
+            return settings.model_copy(update={"shrink": shrink})
         inside = 0 if space == "velocity" or steps is None else Window(settings.start, settings.stop).count(steps)
-        return settings.model_copy(update={"every": max(1, inside // LED)})
+        return settings.model_copy(update={"every": max(1, inside // LED), "shrink": shrink})
 
     @classmethod
     def acts(cls, numbers: GuidanceConfig, settings: LearnabilityConfig) -> bool:
@@ -241,6 +258,12 @@ class Learnability(Guidance):
         score, slope = self._scored(pred.x_t, batch, lambda x, index: ask.with_grad(x, step, index).x0_hat)
         return score, slope * step.alpha_bar**0.5
 
+    def shown(self, x0: Tensor) -> Tensor:
+        """What the classifiers see of predicted images (B, C, h, w) in generator space."""
+        if self.settings.space == "latent":
+            return self.bound.latents(x0)
+        return self.bound.decode(smaller(x0, self.settings.shrink or 1), self.settings.checkpointing)
+
     def _scored(self, x: Tensor, batch: Batch, predicted: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """S (B,) of the images that are predicted of x (B, C, h, w) and classes (B,), and its gradient in x."""
         needed, saving = roles(self.settings.omega), self.settings.checkpointing
@@ -248,11 +271,18 @@ class Learnability(Guidance):
 
         def of(x: Tensor, index: Tensor, *labels: Tensor) -> Tensor:
             x0 = predicted(x, index)
-            shown = self.bound.decode(x0, saving) if self.settings.space == "pixel" else self.bound.latents(x0)
+            shown = self.shown(x0)
             logits = [self.bound.logits(role, shown, saving) for role in needed]
             return learnability(logits, labels, self.settings.omega)
 
         return gradient(of, x, batch.class_index, *columns, micro_batch=self.settings.micro_batch)
+
+
+def smaller(x: Tensor, times: int) -> Tensor:
+    """Latents (B, C, h, w) averaged over squares of `times` a side: (B, C, h / times, w / times), of which an image as
+    many times smaller is decoded. A side is at least 1."""
+    side = [max(1, n // times) for n in x.shape[-2:]]
+    return x if times == 1 else adaptive_avg_pool2d(x, side)
 
 
 def roles(omega: float) -> tuple[str, ...]:

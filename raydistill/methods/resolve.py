@@ -118,12 +118,13 @@ class SamplingPlan:
         """Whether guidance asks the generator for gradients."""
         return any(g.differentiates for g in self.acting)
 
-    def settled(self) -> SamplingPlan:
-        """With what guidance leaves to the steps that run, which of a start at a level only the schedule knows."""
+    def settled(self, larger: int = 1) -> SamplingPlan:
+        """With what guidance leaves to the steps that run, which of a start at a level only the schedule knows, and to
+        how many times larger images are than what those see who judge them."""
         steps = None if self.start.snr is not None else self.start.share(self.steps)
 
         def settle(g: GuidancePlan) -> GuidancePlan:
-            return replace(g, settings=g.kind.settled(g.settings, g.space, steps))
+            return replace(g, settings=g.kind.settled(g.settings, g.space, steps, larger))
 
         return replace(self, guidance=self.guidance and settle(self.guidance), terms=tuple(map(settle, self.terms)))
 
@@ -206,13 +207,20 @@ def _variant(config: Config, method: Method) -> Variant:
     guidance = _guidance(config, method, name, kind.spaces)
     terms = tuple(_term(config, term, guidance.space if guidance else None, kind.spaces) for term in method.terms)
     start = _start(config, method, guidance)
-    plan = SamplingPlan(sampler, kind, section(config, kind), start, guidance, terms).settled()
+    plan = SamplingPlan(sampler, kind, section(config, kind), start, guidance, terms).settled(_larger(config, method))
     if not plan.flows and start.snr is None:
         windows.check(plan, windows.by_share)
     form = None if guidance is None else guidance.space
     numbers = config.guidance.model_copy(update={"form": form}) if guidance is None else guidance.numbers
     config = config.model_copy(update={"sampler": sampler, "guidance": numbers})
     return Variant(config, method, plan)
+
+
+def _larger(config: Config, method: Method) -> int:
+    """How often the side that a curriculum's students see goes into that of an image; a teacher may see all of it."""
+    if method.curriculum is None or method.curriculum.reference != "trained":
+        return 1
+    return max(1, config.source.image_size // config.evaluate.protocol.image_size)
 
 
 def beside(config: Config, name: str, main: str | None) -> Config:

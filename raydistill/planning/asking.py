@@ -60,8 +60,9 @@ def led(
     leads, what decodes for them, and what one of them holds for its gradients.
 
     `judges` are those of a curriculum, by role; the roles `of_latents` see no images. How many images a guidance has in
-    memory at once, and whether it goes forwards once more to hold less, its section says by the keys `micro_batch` and
-    `checkpointing` where it has them; otherwise it is a batch, and it does not.
+    memory at once, whether it goes forwards once more to hold less, and how much smaller what it decodes is, its
+    section says by the keys `micro_batch`, `checkpointing` and `shrink` where it has them; otherwise it is a batch, it
+    does not, and it is the whole image.
     """
     plan, nets = v.sampling, {**facts.guiding, **judges}
     assert plan is not None
@@ -73,8 +74,10 @@ def led(
             costs["teach"] += there_and_back * steps * sum(nets[role].flops for role in g.roles)
             if not set(g.roles) <= set(of_latents):
                 decode = _decoder(g, v.config.source.image_size) if g.decoder is not None else facts.decode
-                costs["decode"] += there_and_back * steps * decode.flops
-                held = max(held, (getattr(g.settings, "micro_batch", None) or v.config.sample.batch) * decode.kept)
+                share = 1 / (getattr(g.settings, "shrink", None) or 1) ** 2
+                costs["decode"] += there_and_back * steps * share * decode.flops
+                at_once = getattr(g.settings, "micro_batch", None) or v.config.sample.batch
+                held = max(held, at_once * share * decode.kept)
         if g.differentiates and facts.denoise is not None:  # the way there is among the sampler's calls
             costs["denoise"] += (GRADIENT - 1) * steps * passes(plan) * facts.denoise.flops
     return costs, held + sum(nets[role].weights for role in plan.roles)
