@@ -194,7 +194,7 @@ def _lines(path: str) -> list[str]:
 def save(path: Path, body: dict[str, Any], table: str) -> None:
     """NAME.json with every measurement, NAME.md with the table; the table is printed, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(body, indent=1, sort_keys=True) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(body, indent=1, sort_keys=True) + "\n")
     path.with_suffix(".md").write_text(table + "\n")
     print(table)
 

@@ -139,3 +139,35 @@ class TestNobodyAsks:
         (tmp_path / "c.yaml").write_text("teacher: {path: gone}\npretrain: {out: o}\nlabel: {batch: 3}\n")
         line = refused("encode", "--config", str(tmp_path / "c.yaml"), "encode.num_gpus=9")
         assert "encode.num_gpus=9 need more" in line
+
+
+class TestSectionsOfMethods:
+    @pytest.mark.parametrize(
+        ("words", "who"),
+        [
+            (["method=dit", "guidance.scale=3"], "guidance.scale: method dit"),
+            (["path.t0=0.2"], "path.t0: method mgd3"),
+            (["lgd.increment=1"], "lgd.increment: method mgd3"),
+            (["learnability.scale=1"], "learnability.scale: method mgd3"),
+            (["manifold.kernel=imq"], "manifold.kernel: method mgd3"),
+            (["adaptive.rtol=0.1"], "adaptive.rtol: method mgd3"),
+            (["method=kmeans", "evaluate.baselines=[random]", "sampler.steps=9"], "sampler.steps: method kmeans"),
+        ],
+    )
+    def test_nobody_reads_are_refused_and_the_remedy_reads_them(
+        self, refused: Refused, words: list[str], who: str
+    ) -> None:
+        said = refused("distill", *words)
+        assert f"{who} does not read it, and no set beside it does; leave it out, or choose" in said
+        (remedy,) = re.findall(r"\(((?:method|sampler\.name)=\w+)\)", said)
+        words = [w for w in words if not w.startswith("method=")]
+        words += ["method=pgfm"] if remedy.startswith("sampler") else []
+        assert "does not read it" not in refused("distill", remedy, *words, "encode.num_gpus=9")
+
+    def test_what_a_set_beside_it_reads_is_accepted(self, refused: Refused) -> None:
+        words = ["method=dit", "guidance.scale=0.3", "encode.num_gpus=9"]
+        assert "encode.num_gpus=9 need more" in refused("distill", *words, "evaluate.baselines=[mgd3]")
+
+    def test_what_another_method_of_a_sweep_reads_is_accepted(self, refused: Refused) -> None:
+        words = ["tune.space.method=[mgd3,pgfm]", "tune.space.sampler.steps=[10]", "path.t0=0.2", "encode.num_gpus=9"]
+        assert "encode.num_gpus=9 need more" in refused("tune", *words)

@@ -9,6 +9,7 @@ from raydistill.errors import BadInput
 from raydistill.evaluation.recipe import students_of
 from raydistill.guidance.learnability import CURRENT, REFERENCE, LearnabilityConfig
 from raydistill.methods.lgd import judged_by_latents
+from raydistill.methods.reads import chosen_by, is_read, sections
 from raydistill.models.text_generator import TextGeneratorSpec
 from raydistill.pipeline import features
 from raydistill.pipeline.curriculum import asks_teacher, judging
@@ -16,10 +17,13 @@ from raydistill.stages.evaluation.trainings import recipe
 from raydistill.state import Prepared
 
 
-def check(p: Prepared, command_keys: Sequence[str]) -> None:
-    """Raises BadInput for teacher.*, label.* and numbers of soft labels with hard ones, for features.* that nobody asks
-    for, unless a guidance asks the classifier of that section, for prompts of a generator that is told none, and for
-    keys of a curriculum that nothing in it reads."""
+def check(p: Prepared, command_keys: Sequence[str], varied: Sequence[str] = ()) -> None:
+    """`varied`: what the methods of a sweep read besides that of the run.
+
+    Raises BadInput for sections of methods, samplers and guidances by which no set here is made, for teacher.*, label.*
+    and numbers of soft labels with hard ones, for features.* that nobody asks for, unless a guidance asks the
+    classifier of that section, for prompts of a generator that is told none, and for keys of a curriculum that nothing
+    in it reads."""
     name = p.config.evaluate.protocol.name
     labels = {recipe(p.config, len(p.splits.test.classes), s).labels for s in students_of(p.config.evaluate)}
     soft = labels != {"hard"}
@@ -27,8 +31,13 @@ def check(p: Prepared, command_keys: Sequence[str]) -> None:
     guiding = {role for v in every if v.sampling is not None for role in v.sampling.roles}
     guiding |= {"teacher" for v in p.variants if v.growth is not None and asks_teacher(v.growth)}
     told_text = isinstance(p.generator, TextGeneratorSpec)
-    unread_of_growth = of_growth(p)
+    unread_of_growth, read = of_growth(p), {s for v in p.variants for one in v.makers() for s in sections(one.config)}
     for key in command_keys:
+        if not is_read(key, {*read, *varied}) and (choice := chosen_by(key)):
+            raise BadInput(
+                f"{key}: method {p.config.method} does not read it, and no set beside it does; leave it out, or choose "
+                f"what does ({choice})"
+            )
         if why := unread_of_growth.get(key):
             raise BadInput(f"{key}: {why}")
         if (key == "evaluate.protocol.temperature" and not soft) or (

@@ -17,7 +17,6 @@ from raydistill.config import (
     Config,
     Search,
     Section,
-    StartConfig,
     changed,
     nearest_key,
     search_space,
@@ -26,6 +25,7 @@ from raydistill.config.loading import field_of, flat_kinds, written
 from raydistill.config.reads import SHORTER, length_before
 from raydistill.errors import BadInput, one_line
 from raydistill.evaluation.recipe import Setting, resolve, students_of
+from raydistill.methods.reads import is_read, readers, sections
 
 METHOD = "method"
 RANGE = re.compile(r"(uniform|loguniform)\(\s*([^,\s]+)\s*,\s*([^,\s]+)\s*\)$")
@@ -142,33 +142,7 @@ def declared(sections: Sequence[str]) -> list[Knob]:
 
 def read_by(config: Config) -> tuple[str, ...]:
     """The sections and keys that the method of a configuration reads, among those that a sweep may vary."""
-    method = registry.get("method", config.method).of(config)
-    keys = [METHOD, *_own(method), *ALWAYS]
-    if method.uses_prototypes:
-        keys += ["cluster", "hierarchy"]
-    if method.uses_points:
-        keys.append("selection")
-    if not method.generates:
-        return tuple(keys)
-    keys += ["sampler", *_own(registry.get("sampler", config.sampler.name or method.sampler))]
-    if method.start.noised or config.start != StartConfig():
-        keys.append("start")
-    for name in (*filter(None, [method.guidance]), *method.terms):
-        guidance = registry.get("guidance", name)
-        keys += _own(guidance)
-        if guidance.spaces != ("velocity",) and name == method.guidance:
-            keys.append("guidance")
-    return tuple(keys)
-
-
-def is_read(key: str, prefixes: Sequence[str]) -> bool:
-    return any(key == p or key.startswith(f"{p}.") for p in prefixes)
-
-
-def _own(entry: Any) -> list[str]:
-    """The key of the section that an entry brings."""
-    section = getattr(entry, "section", None)
-    return [] if section is None else [section[0]]
+    return (METHOD, *ALWAYS, *sections(config))
 
 
 def _flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -275,8 +249,7 @@ def _check_norm(knobs: Sequence[Knob], config: Config) -> None:
 def _check_read(key: str, reads: Mapping[str, tuple[str, ...]]) -> None:
     if any(is_read(key, prefixes) for prefixes in reads.values()):
         return
-    every = {name: read_by(changed(Config(), {METHOD: name})) for name in registry.names("method")}
-    theirs = [name for name, prefixes in every.items() if is_read(key, prefixes)]
+    theirs = readers(key)
     who = f"method{'s' if len(reads) > 1 else ''} {', '.join(reads)}"
     if theirs:
         raise BadInput(f"tune.space.{key}: {who} do{'' if len(reads) > 1 else 'es'} not read it, {theirs[0]} does")

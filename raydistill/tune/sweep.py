@@ -191,7 +191,7 @@ def main(config: Config, command_keys: Sequence[str] = ()) -> str:
 def checked(config: Config, command_keys: Sequence[str]) -> tuple[SweepPlan, Destination | None]:
     """All that is checked before a sweep writes anything. Raises BadInput."""
     plan = planned(config, command_keys)
-    unread.check(plan.held_out, command_keys)
+    unread.check(plan.held_out, command_keys, [s for read in plan.space.reads.values() for s in read])
     beforehand.check(plan.held_out, "report")
     store = pipeline_tracked.check(plan.held_out)
     job.prove_nodes(plan.held_out, nodes_of(plan.held_out))
