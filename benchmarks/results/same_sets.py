@@ -25,7 +25,10 @@ from grids import HERE, markdown
 from raydistill.evaluation.score import unpacked
 from raydistill.report import wording
 from raydistill.report.text import percent
+from raydistill.results import differences
 from raydistill.results import statistics as st
+from raydistill.results.pairing import TrainingOutcome
+from raydistill.tune.outcomes import outcomes
 
 ROOT = HERE.parents[1]
 
@@ -33,7 +36,7 @@ ROOT = HERE.parents[1]
 def last(row: dict[str, Any], per_class: int) -> float:
     """Top-1 of a training on the first so many test images of each class."""
     answers = unpacked(row["right"], row["tested"])
-    return float(np.mean([right[:per_class].mean() for right in answers]))
+    return float(np.concatenate([right[:per_class] for right in answers]).mean())
 
 
 def in_both(args: argparse.Namespace) -> list[tuple[Path, Path]]:
@@ -61,17 +64,53 @@ def trained(pair: tuple[Path, Path], per_class: int) -> list[tuple[str, int, flo
 
 
 def summary(args: argparse.Namespace) -> str:
-    trainings = [t for pair in in_both(args) for t in trained(pair, args.per_class)]
+    pairs = in_both(args)
+    trainings = [t for pair in pairs for t in trained(pair, args.per_class)]
     trainings.sort(key=lambda t: t[2])
     lines = [
         [name, str(seed), percent(one), percent(two), wording.points(two - one)] for name, seed, one, two in trainings
     ]
-    differences = [two - one for _, _, one, two in trainings]
-    interval = st.bootstrap([np.array(differences)])
+    changes = [two - one for _, _, one, two in trainings]
+    interval = st.bootstrap([np.array(changes)])
     bounds = wording.interval(interval.low, interval.high) if interval else "–"
-    mean = f"{wording.points(statistics.mean(differences))} points {bounds} over {len(differences)} trainings"
+    mean = f"{wording.points(statistics.mean(changes))} points {bounds} over {len(changes)} trainings"
     head = ["set", "seed", f"{args.names[0]}, %", f"{args.names[1]}, %", "difference"]
-    return f"{markdown(head, lines)}\n\n{args.names[1]} − {args.names[0]}: {mean}."
+    parts = [markdown(head, lines), f"{args.names[1]} − {args.names[0]}: {mean}."]
+    return "\n\n".join(filter(None, [*parts, verdicts(args, pairs)]))
+
+
+def verdicts(args: argparse.Namespace, pairs: Sequence[tuple[Path, Path]]) -> str:
+    """Whether the engine of differences says the same of every two sets in either grid, by the seeds that both have,
+    and by how much the one grid's difference is another; nothing where there is one seed."""
+    there = [pair for pair in pairs if trained(pair, args.per_class)]
+    sides = [[o for pair in there for o in of_cell(pair[i])] for i in (0, 1)] if there else []
+    in_common = set.intersection(*({(o.set, o.training) for o in side} for side in sides)) if sides else set()
+    said = []
+    for side in sides:
+        table = differences.table([o for o in side if (o.set, o.training) in in_common])
+        said.append({(d.a, d.b): d for d in table if d.pairs > 1})
+    both = sorted(set(said[0]) & set(said[1])) if said else []
+    if not both:
+        return ""
+    alike = sum(_stands(said[0][pair]) == _stands(said[1][pair]) for pair in both)
+    turned = sum(_stands(said[0][pair]) * _stands(said[1][pair]) < 0 for pair in both)
+    changes = [abs(said[1][pair].mean - said[0][pair].mean) for pair in both]
+    return (
+        f"Of {len(both)} pairs of sets, each of {min(said[1][p].pairs for p in both)} seeds or more, {alike} have the "
+        f"same verdict in both (by the interval over seeds), and {turned} the opposite one. A difference changes by "
+        f"{wording.points(statistics.mean(changes))} points in the mean, by {wording.points(max(changes))} at most."
+    )
+
+
+def _stands(d: differences.Difference) -> int:
+    """1 where the interval over seeds has the first set ahead, -1 the second, 0 where it leaves both."""
+    assert d.low is not None and d.high is not None
+    return (d.low > 0) - (d.high < 0)
+
+
+def of_cell(path: Path) -> list[TrainingOutcome]:
+    cell = json.loads(path.read_text())
+    return outcomes(str(cell.get("row", cell["method"])), [cell])
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

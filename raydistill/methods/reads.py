@@ -7,11 +7,13 @@ from typing import Any
 
 from raydistill import registry
 from raydistill.config import Config, StartConfig
+from raydistill.methods.base import Method
 
 
-def sections(config: Config) -> tuple[str, ...]:
-    """Those that the method of a configuration reads, its own and those of its clustering, sampler and guidance."""
-    method = registry.get("method", config.method).of(config)
+def sections(config: Config, method: Method | None = None) -> tuple[str, ...]:
+    """Those that a method reads, by default that of the configuration: its own, and those of its clustering, sampler
+    and guidance."""
+    method = method or registry.get("method", config.method).of(config)
     keys = _own(method)
     if method.uses_prototypes:
         keys += ["cluster", "hierarchy"]

@@ -31,7 +31,10 @@ def check(p: Prepared, command_keys: Sequence[str], varied: Sequence[str] = ()) 
     guiding = {role for v in every if v.sampling is not None for role in v.sampling.roles}
     guiding |= {"teacher" for v in p.variants if v.growth is not None and asks_teacher(v.growth)}
     told_text = isinstance(p.generator, TextGeneratorSpec)
-    unread_of_growth, read = of_growth(p), {s for v in p.variants for one in v.makers() for s in sections(one.config)}
+    unread_of_growth, read = (
+        of_growth(p),
+        {s for v in p.variants for one in v.makers() for s in sections(one.config, one.method)},
+    )
     for key in command_keys:
         if not is_read(key, {*read, *varied}) and (choice := chosen_by(key)):
             raise BadInput(
