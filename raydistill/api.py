@@ -30,6 +30,7 @@ from raydistill.planning.ahead import expected
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import open_splits
 from raydistill.sources.images import decode
+from raydistill.stages.evaluation import pixel_array
 from raydistill.stages.evaluation.image_sets import real_images, whitened
 from raydistill.stages.prototypes.selection import class_candidates
 from raydistill.stages.syntheses import ingest
@@ -255,18 +256,20 @@ def train(folder: str, config: Config | None = None, student: str = "convnet", s
     recipe = resolve_recipe(e.protocol, Setting(judged.ipc, len(classes), e.protocol.image_size, student))
     if recipe.soft:
         raise BadInput(f"evaluate.protocol.name={e.protocol.name} trains on a teacher's labels; choose hard")
-    judged_images = real_images(judged.source, judged.listing, recipe.image_size)
+    most = pixel_array.most(e)
+    judged_images = real_images(judged.source, judged.listing, recipe.image_size, most=most)
     if judged_images.broken:
         raise BadInput(f"{folder}: {one_line(judged_images.broken[0])}; mend it or take it out")
     weights = torch.from_numpy(judged.weights.astype(np.float32))
-    test = real_images(config.source, splits.test, recipe.image_size, recipe.test_crop)
+    test = real_images(config.source, splits.test, recipe.image_size, recipe.test_crop, most)
     device = torch.device("cuda" if on_cuda(e.device, e.num_gpus) else "cpu")
     who = Student(student, e.width, len(classes), seed)
     with _threads():
         torch.set_num_threads(e.threads)
         images, tested = replace(judged_images.images, weights=weights), test.images
         if recipe.zca:
-            whitening = Whitening.of(real_images(config.source, splits.train, recipe.image_size).images.pixels)
+            every = real_images(config.source, splits.train, recipe.image_size, most=most)
+            whitening = Whitening.of(every.images.pixels)
             images, tested = whitened(images, whitening, judged.levels), whitened(tested, whitening)
         score, _ = train_student(who, recipe, images, tested, device, arithmetic=mixed(e.dtype, device))
     return score

@@ -23,6 +23,7 @@ LAYERS: list[tuple[str, ...]] = [
         "registry",
         "errors",
         "seeding",
+        "machine",
         "identity",
         "progress",
         "outlook",

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from running import write_digits
 
-from raydistill import cli
+from raydistill import cli, machine
 from raydistill.config import load
 from raydistill.models.checkpoint import WORK
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import absolute, prepare
-from raydistill.pretraining import size
 from raydistill.pretraining.plan import make_plan
+from raydistill.stages.evaluation import pixel_array
 from raydistill.stages.runner import serial
 from raydistill.store.rundir import CONFIG, TRIALS
 from raydistill.tune import sweep
@@ -61,19 +61,23 @@ def test_what_is_refused_is_refused_there_too(refused: Callable[..., str]) -> No
     assert "encode.num_gpus=9 need more" in refused("distill", "encode.num_gpus=9", "--dry-run")
 
 
-def test_a_reference_says_what_of_all_images_it_holds_and_where_that_is_too_much(
+def test_a_reference_says_where_all_images_lie_and_where_there_is_no_room_for_them(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1,348 images to train on and 449 to test on, 3 x 32 x 32 bytes each. One that is asked for nothing holds none."""
+    """1,348 images to train on and 449 to test on, 3 x 32 x 32 bytes each, are 4.14 MB and 1.38 MB: in memory up to a
+    quarter of it. One that is asked for nothing has none."""
     words = ("sample", "method=lgd", "ipc=2", "lgd.increment=1")
-    holds = "convnet on 1348 images, 10 epochs; a worker holds these and the test images, 6 MB"
-    assert planned(capsys, *words)["reference"] == holds
+    on = "convnet on 1348 images, 10 epochs; a worker has these in"
+    assert planned(capsys, *words)["reference"] == f"{on} memory, 4 MB, and the test images in memory, 1 MB"
     assert "reference" not in planned(capsys, *words, "learnability.space=latent")
     assert "reference" not in planned(capsys, *words, "learnability.omega=0")
-    monkeypatch.setattr(size, "memory", lambda: 3_000_000)
-    assert planned(capsys, *words)["reference"].startswith(f"{holds}, and this machine has 3 MB: lower ")
+    monkeypatch.setattr(machine, "memory", lambda: 4 * 2_000_000)
+    filed = f"{on} a file, 4 MB, and the test images in memory, 1 MB"
+    assert planned(capsys, *words)["reference"] == filed
+    monkeypatch.setattr(pixel_array, "disk", lambda: 2_000_000)
+    assert planned(capsys, *words)["reference"].startswith(f"{filed}; the disk of its files has 2 MB free: set TMPDIR ")
     smaller = planned(capsys, *words, "evaluate.protocol.image_size=16")["reference"]
-    assert smaller.endswith("the test images, 1 MB"), "the remedy"
+    assert smaller == f"{on} memory, 1 MB, and the test images in memory, 0 MB", "the remedy"
 
 
 def test_a_folder_that_is_judged_needs_nothing_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,8 @@ def train_loop(payload: dict[str, bytes]) -> None:
     torch.set_num_threads(job.evaluate.threads)
     context = ray.train.get_context()
     cuda = on_cuda(job.evaluate.device, job.evaluate.num_gpus)
-    trainer = StudentTrainer(job, torch.device("cuda" if cuda else "cpu"), device_kind(cuda))
+    device = torch.device("cuda" if cuda else "cpu")
+    trainer = StudentTrainer(job, device, device_kind(cuda), context.get_local_world_size())
     for t in job.trainings[context.get_world_rank() :: context.get_world_size()]:
         if job.recalled():
             return  # what is left is for the next fit, which has more workers

@@ -46,8 +46,7 @@ class Augment:
         """
         if epoch != self.epoch:
             self.drawn, self.epoch = self.draw(epoch), epoch
-        d, pixels = self.drawn, self.images.pixels
-        x = pixels[torch.from_numpy(rows).to(pixels.device)].to(torch.float32)
+        d, x = self.drawn, self.images.shown(torch.from_numpy(rows)).to(torch.float32)
         if self.recipe.crop_scale < 1 or self.recipe.flip or d.patches is not None:
             moved = None if d.patches is None else d.patches[:, rows]
             x = resample(x, *matrices(d.boxes[rows], x.shape[-1], moved, x.device))

@@ -69,7 +69,7 @@ def of_set(
     for start in range(0, len(images.labels), BATCH):
         y = images.labels[start : start + BATCH]
         with arithmetic:
-            logits = net(normalise(images.pixels[start : start + BATCH], statistics))
+            logits = net(normalise(images.shown(slice(start, start + BATCH)), statistics))
         parts.append(logits.float().softmax(1).gather(1, y[:, None]).squeeze(1))
     net.train()
     return torch.cat(parts)

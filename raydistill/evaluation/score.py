@@ -125,7 +125,7 @@ def examine(
     for start in range(0, len(images.labels), TEST_BATCH):
         y = images.labels[start : start + TEST_BATCH]
         with arithmetic:
-            logits = net(normalise(images.pixels[start : start + TEST_BATCH], statistics))
+            logits = net(normalise(images.shown(slice(start, start + TEST_BATCH)), statistics))
         answer = logits.argmax(1)
         right.append(answer == y)
         confusion += torch.bincount(y * classes + answer, minlength=classes * classes)

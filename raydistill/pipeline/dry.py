@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from raydistill.config import Config
+from raydistill.config import Config, EvaluateConfig
 from raydistill.distributed.nodes import joins
 from raydistill.evaluation.recipe import students_of
 from raydistill.guidance.learnability import REFERENCE
@@ -15,14 +15,15 @@ from raydistill.pipeline.beforehand import LATER, Reading, Unfinished
 from raydistill.pipeline.curriculum import judging
 from raydistill.pipeline.job import JUDGED, Until, checked, generated, judge, make, sets
 from raydistill.pipeline.preflight import absolute
-from raydistill.pretraining import size
 from raydistill.progress import noun
 from raydistill.report.text import aligned, plural
 from raydistill.stages import runner
-from raydistill.stages.evaluation import trainings
+from raydistill.stages.evaluation import pixel_array, trainings
 from raydistill.stages.runner import Stage
 from raydistill.state import Prepared
 from raydistill.store.sealed import Sealed
+
+FILE = "a file"
 
 
 class Looking(Reading):
@@ -105,18 +106,29 @@ def _steps(v: Variant) -> str:
 
 
 def _reference(p: Prepared, growth: Growth) -> str | None:
-    """Of a curriculum whose reference is a student of all images: which lie in the memory of the worker that trains it,
-    decoded, beside those that it is tested on."""
+    """Of a curriculum whose reference is a student of all images: what they take in the memory of the worker that
+    trains it, or in a file of its own, decoded, beside those that it is tested on."""
     how, config = growth.how, growth.next.config
     if how.reference != "trained" or REFERENCE not in judging(growth) or judged_by_latents(config):
         return None
-    train, test = p.splits.train, p.splits.test
-    need, have = (len(train) + len(test)) * 3 * config.evaluate.protocol.image_size**2, size.memory()
-    lack = f", and this machine has {_mb(have)}: lower evaluate.protocol.image_size, or give lgd.reference=teacher"
-    return (
-        f"{how.student} on {len(train)} images, {plural(how.reference_epochs, 'epoch')}; a worker holds these and "
-        f"the test images, {_mb(need)}" + (lack if need > have and not joins(p.config.ray) else "")
+    e, joined = config.evaluate, joins(p.config.ray)
+    train, test = (pixel_array.size(len(split), e.protocol.image_size) for split in (p.splits.train, p.splits.test))
+    held = (
+        f"{how.student} on {len(p.splits.train)} images, {plural(how.reference_epochs, 'epoch')}; a worker has these "
+        f"in {_place(train, e, joined)}, {_mb(train)}, and the test images in {_place(test, e, joined)}, {_mb(test)}"
     )
+    need = sum(count for count in (train, test) if _place(count, e, joined) == FILE)
+    if need == 0 or need <= (free := pixel_array.disk()):
+        return held
+    return (
+        f"{held}; the disk of its files has {_mb(free)} free: set TMPDIR to a folder of a larger one, lower "
+        "evaluate.protocol.image_size, or give lgd.reference=teacher"
+    )
+
+
+def _place(count: int, e: EvaluateConfig, joined: str | None) -> str:
+    """Where so many bytes of decoded images lie of a worker that trains alone; it is not known of another machine."""
+    return f"memory or {FILE}" if joined else FILE if count > pixel_array.most(e) else "memory"
 
 
 def _mb(count: int) -> str:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from raydistill.config.reads import SIZES
 from raydistill.errors import BadInput
+from raydistill.machine import memory
 from raydistill.models.checkpoint import WEIGHTS, tensors
 from raydistill.pretraining.class_rows import is_table
 from raydistill.pretraining.plan import Plan
 
 FLOAT = 4
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,6 @@ def of(plan: Plan) -> Size:
     new = {n for n in shapes if vectors and plan.origin is not None and plan.origin.rows is not None and is_table(n)}
     trained = [math.prod(s) for n, s in shapes.items() if not vectors or len(s) <= 1 or n in new]
     return Size(sum(map(math.prod, shapes.values())), sum(trained), images * data)
-
-
-def memory() -> int:
-    """Bytes that this machine has, or that its container may use."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for limit in map(Path, LIMITS):
-        text = limit.read_text().strip() if limit.is_file() else ""
-        sizes += [int(text)] if text.isdecimal() else []
-    return min(sizes)
 
 
 def check(plan: Plan, gpu: int | None) -> None:

@@ -16,6 +16,7 @@ from raydistill.evaluation.zca import Whitening, from_levels
 from raydistill.report.scores import FULL, FULL_BALANCED
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
+from raydistill.stages.evaluation import pixel_array
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 
 
@@ -91,18 +92,24 @@ def image_set(pixels: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
         torch.from_numpy(pixels),
         torch.from_numpy(labels.astype(np.int64)),
         torch.from_numpy(weights.astype(np.float32)),
+        in_file=isinstance(pixels, np.memmap),
     )
 
 
 def whitened(images: ImageSet, whitening: Whitening, levels: tuple[float, float] | None = None) -> ImageSet:
-    """The images as zca has them: whitened now, or before they were kept in `levels`."""
+    """The images as zca has them, in memory: whitened now, or before they were kept in `levels`."""
     pixels = whitening(images.pixels) if levels is None else from_levels(images.pixels, *levels)
-    return replace(images, pixels=pixels)
+    return replace(images, pixels=pixels, in_file=False)
 
 
-def real_images(source: SourceConfig, listing: Listing, size: int, crop: float = 1.0) -> Loaded:
-    """Every usable image of a split, each held once: decoded into the array in which all of them stay."""
-    pixels = np.empty((len(listing), 3, size, size), np.uint8)
+def real_images(
+    source: SourceConfig, listing: Listing, size: int, crop: float = 1.0, most: int | None = None
+) -> Loaded:
+    """Every usable image of a split, each held once: decoded into the array in which all of them stay.
+
+    It lies in a file where it takes more than `most` bytes (pixel_array.room); None: in memory.
+    """
+    pixels = pixel_array.room(len(listing), size, most)
     labels: list[int] = []
     broken: list[str] = []
     stored = 0

@@ -25,7 +25,7 @@ from raydistill.metrics.redundancy import redundancy_parts
 from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
 from raydistill.models.device import Placement, halves, mixed
 from raydistill.sources.base import Listing
-from raydistill.stages.evaluation import label
+from raydistill.stages.evaluation import label, pixel_array
 from raydistill.stages.evaluation.checkpoint import Checkpoint, TrainingState, Weights, described
 from raydistill.stages.evaluation.image_sets import Loaded, SetRef, real_images, syntheses, whitened
 from raydistill.store.artifact import Artifact
@@ -138,8 +138,10 @@ def curve(training: Training, rung: Rung) -> list[tuple[int, float]]:
 class StudentTrainer:
     """Runs trainings in one process; images of a set are loaded once while they are needed."""
 
-    def __init__(self, job: Job, device: torch.device, kind: str) -> None:
+    def __init__(self, job: Job, device: torch.device, kind: str, workers: int = 1) -> None:
+        """`workers`: how many of them share this machine, each with its own images."""
         self.job, self.device, self.kind = job, device, kind
+        self.most = pixel_array.most(job.evaluate, workers)
         self.tests: dict[float, Loaded] = {}
         self.cached: tuple[str, Loaded] | None = None
         self.teacher: Classifier | None = None
@@ -211,20 +213,23 @@ class StudentTrainer:
     def images(self, ref: SetRef, recipe: Recipe) -> Loaded:
         if self.cached is None or self.cached[0] != ref.digest:
             self.cached = None  # two large sets at once are not needed
-            source, size = self.job.source, recipe.image_size
             loaded = (
-                real_images(source, self.job.train, size) if ref.distilled is None else syntheses(ref, source, size)
+                self.real(self.job.train, recipe.image_size)
+                if ref.distilled is None
+                else syntheses(ref, self.job.source, recipe.image_size)
             )
             self.cached = ref.digest, self.whitened(loaded, recipe, ref.levels)
         return self.cached[1]
+
+    def real(self, listing: Listing, size: int, crop: float = 1.0) -> Loaded:
+        return real_images(self.job.source, listing, size, crop, self.most)
 
     def whitened(self, loaded: Loaded, recipe: Recipe, levels: tuple[float, float] | None = None) -> Loaded:
         """What a recipe with zca makes of them, by all training images; as they are otherwise."""
         if not recipe.zca:
             return loaded
         if self.by_train is None:
-            train = real_images(self.job.source, self.job.train, recipe.image_size)
-            self.by_train = Whitening.of(train.images.pixels)
+            self.by_train = Whitening.of(self.real(self.job.train, recipe.image_size).images.pixels)
         return replace(loaded, images=whitened(loaded.images, self.by_train, levels))
 
     def parts(self, ref: SetRef, images: ImageSet) -> list[ImageSet]:
@@ -242,8 +247,7 @@ class StudentTrainer:
     def test(self, recipe: Recipe) -> Loaded:
         """The images that this recipe tests on."""
         if recipe.test_crop not in self.tests:
-            job = self.job
-            loaded = real_images(job.source, job.test, recipe.image_size, recipe.test_crop)
+            loaded = self.real(self.job.test, recipe.image_size, recipe.test_crop)
             self.tests[recipe.test_crop] = self.whitened(loaded, recipe)
         return self.tests[recipe.test_crop]
 
