@@ -25,7 +25,8 @@ from raydistill.stages import runner
 from raydistill.store import location, schemas
 
 Run = Callable[..., str]
-TINY = ["encode.chunk=7", "encode.batch=4", "ipc=1", "sampler.steps=2", "sampler.cfg_scale=1", "evaluate.baselines=[]"]
+TINY = ["encode.chunk=7", "encode.batch=4", "ipc=1", "evaluate.baselines=[]"]
+GENERATED = ["sampler.steps=2", "sampler.cfg_scale=1"]  # real images have no sampler to read them
 
 
 @pytest.fixture
@@ -45,7 +46,8 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def command(tmp_path: Path, verb: str, *overrides: str) -> list[str]:
     images = ["source.kind=imagefolder", f"source.path={tmp_path / 'images'}"]
-    return [verb, *images, *TINY, f"run_dir={tmp_path / 'run'}", *overrides]
+    generated = [] if "method=random" in overrides else GENERATED
+    return [verb, *images, *TINY, *generated, f"run_dir={tmp_path / 'run'}", *overrides]
 
 
 def latents(run: Path) -> dict[str, np.ndarray]:
