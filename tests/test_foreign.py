@@ -196,6 +196,8 @@ class TestCommandLine:
         (["--run", "."], "exclude each other"), (["ipc=3"], "ipc is the folder's own"),
         (["method=dit"], "method is the folder's own"), (["seeds=0"], "seeds"),
         (["evaluate.baselines=[rando]"], "did you mean 'random'?"), (["source.classes=[0,1]"], "'2' is none of the 2"),
+        (["guidance.scale=3"], "leave it out, or compare with what does (evaluate.baselines=[manifoldgd])"),
+        (["adaptive.rtol=0.1"], "no set beside the images of mine reads it; leave it out"),
     ])  # fmt: skip
     def test_bad_input_is_one_line_and_nothing_is_written(
         self, tmp_path: Path, monkeypatch: Any, capsys: Any, more: list[str], says: str

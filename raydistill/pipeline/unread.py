@@ -9,7 +9,7 @@ from raydistill.errors import BadInput
 from raydistill.evaluation.recipe import students_of
 from raydistill.guidance.learnability import CURRENT, REFERENCE, LearnabilityConfig
 from raydistill.methods.lgd import judged_by_latents
-from raydistill.methods.reads import chosen_by, is_read, sections
+from raydistill.methods.reads import chosen_by, is_read, readers, sections
 from raydistill.models.text_generator import TextGeneratorSpec
 from raydistill.pipeline import features
 from raydistill.pipeline.curriculum import asks_teacher, judging
@@ -31,16 +31,11 @@ def check(p: Prepared, command_keys: Sequence[str], varied: Sequence[str] = ()) 
     guiding = {role for v in every if v.sampling is not None for role in v.sampling.roles}
     guiding |= {"teacher" for v in p.variants if v.growth is not None and asks_teacher(v.growth)}
     told_text = isinstance(p.generator, TextGeneratorSpec)
-    unread_of_growth, read = (
-        of_growth(p),
-        {s for v in p.variants for one in v.makers() for s in sections(one.config, one.method)},
-    )
+    unread_of_growth = of_growth(p)
+    read = {s for v in every for s in sections(v.config, v.method)} | set(varied)
     for key in command_keys:
-        if not is_read(key, {*read, *varied}) and (choice := chosen_by(key)):
-            raise BadInput(
-                f"{key}: method {p.config.method} does not read it, and no set beside it does; leave it out, or choose "
-                f"what does ({choice})"
-            )
+        if not is_read(key, read) and (choice := chosen_by(key)):
+            raise BadInput(f"{key}: {_unread_by_sets(p, key, choice)}")
         if why := unread_of_growth.get(key):
             raise BadInput(f"{key}: {why}")
         if (key == "evaluate.protocol.temperature" and not soft) or (
@@ -71,6 +66,15 @@ def check(p: Prepared, command_keys: Sequence[str], varied: Sequence[str] = ()) 
                 f"{key}: nothing here asks for features; leave it out, or give features.path and a metric that is "
                 "computed in them (metrics.names=[fid], docs/metrics.md) or selection.space=feature with method=herding"
             )
+
+
+def _unread_by_sets(p: Prepared, key: str, choice: str) -> str:
+    """Why and the remedy: somebody else's images have no method to choose, but sets beside them."""
+    if p.judged is None:
+        nobody = f"method {p.config.method} does not read it, and no set beside it does"
+        return f"{nobody}; leave it out, or choose what does ({choice})"
+    beside = f", or compare with what does (evaluate.baselines=[{names[0]}])" if (names := readers(key)) else ""
+    return f"no set beside the images of {p.judged.name} reads it; leave it out{beside}"
 
 
 def of_growth(p: Prepared) -> dict[str, str]:
