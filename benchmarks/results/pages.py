@@ -28,6 +28,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(ROOT))
 
+import contrasts  # noqa: E402
 import headline  # noqa: E402
 
 from raydistill.report.text import plural  # noqa: E402
@@ -51,6 +52,7 @@ class Entry:
     out: str = ""
     file: str = ""
     short: Mapping[str, Any] | None = None  # a table of a few rows: arguments of headline.table
+    pieces: Mapping[str, Any] | None = None  # a table of some differences: those of contrasts.table
 
     @property
     def words(self) -> list[str]:
@@ -83,11 +85,18 @@ def block(entry: Entry) -> str:
         args = entry.arguments_of(module)
         args.out = ROOT / entry.out
         cells = [json.loads(p.read_text()) for p in module.files(args)]
-        table = headline.table(module, args, **entry.short) if entry.short else module.summary(args)
-    if entry.short:
-        return table + "\n"
+        table = written(entry, module, args)
+    if entry.short or entry.pieces:
+        return (table or MISSING) + "\n"
     known = [origin(entry, cells)] if cells or entry.file else []
     return "\n\n".join([f"```bash\n{entry.command}\n```", *known, table or MISSING]) + "\n"
+
+
+def written(entry: Entry, module: Any, args: argparse.Namespace) -> str:
+    """The table of a grid: all that its script prints, or what the entry takes of it."""
+    if entry.short:
+        return headline.table(module, args, **entry.short)
+    return contrasts.table(module, args, entry.pieces) if entry.pieces else module.summary(args)
 
 
 def origin(entry: Entry, cells: Sequence[Mapping[str, Any]]) -> str:

@@ -26,7 +26,7 @@ MOST_INCREMENTS = 10  # of a set that is cut into them without being asked to be
 class TrainingReads(StageWork):
     """What a training depends on: how, on what, by whom taught, and where tested."""
 
-    name, folder, version = "evaluate", "evaluations", 2
+    name, folder, version = "evaluate", "evaluations", 3
 
     recipe: Annotated[Recipe, lambda recipe, _: [recipe.tree()]]
     evaluate: Annotated[EvaluateConfig, Keys("width", "threads")]
