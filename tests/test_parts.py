@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from raydistill.evaluation import parts
 from raydistill.evaluation.cartography import of_set
-from raydistill.evaluation.descent import Descent
+from raydistill.evaluation.descent import Descent, parted
 from raydistill.evaluation.optimiser import optimiser
 from raydistill.evaluation.parts import ALL, MAP_BYTES, at_once
 from raydistill.evaluation.score import PLAIN, examine
@@ -81,6 +81,14 @@ def test_a_network_with_statistics_of_batches_learns_from_whole_ones() -> None:
         net = Student(name, 8, 2, 0).build(32)
         descent = Descent.of(net, optimiser(net, asked), asked, PLAIN, CPU)
         assert (descent.part == ALL) is whole, name
+
+
+def test_a_training_is_another_one_only_where_its_batches_are_parted() -> None:
+    """The digits' students, and those with statistics of batches, are those of before."""
+    dice = torch.get_rng_state()
+    assert parted("convnet", 64, 10, 64, "bfloat16", 17) and not parted("convnet", 64, 10, 64, "bfloat16", 16)
+    assert parted("convnet", 64, 10, 64, "float32", 9) and not parted("convnet", 32, 10, 32, "float32", 64)
+    assert not parted("convnet_bn", 64, 10, 64, "float32", 64) and torch.equal(dice, torch.get_rng_state())
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, images_at_once: int) -> None:

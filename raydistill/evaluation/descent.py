@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from raydistill.evaluation.batch_statistics import spare_single_values
+from raydistill import registry
+from raydistill.evaluation.batch_statistics import batch_norms, spare_single_values
 from raydistill.evaluation.parts import ALL, at_once
 from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.targets import loss
+from raydistill.models.device import mixed
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,12 @@ class Descent:
         with self.arithmetic:
             logits: Tensor = self.net(x)
         return logits
+
+
+@cache
+def parted(student: str, width: int, classes: int, side: int, dtype: str, batch: int) -> bool:
+    """Whether a CPU takes a batch of that size in parts: then other bits come out than of a whole one."""
+    cpu = torch.device("cpu")
+    with torch.random.fork_rng(devices=()):
+        net = registry.get("student", student)(classes, side, width)
+    return not batch_norms(net) and at_once(net, side, cpu, mixed(dtype, cpu)) < batch
