@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#8a5a9e", "#b07000", "#555555")  # told apart by every eye, dark on white
 STYLE = {
@@ -40,6 +40,14 @@ def whole_numbers(axes: Any, ticks: Iterable[float]) -> None:
     at = sorted(set(ticks))
     axes.set_xticks(at, [f"{t:g}" for t in at])
     axes.minorticks_off()
+
+
+def plain_numbers(axes: Any) -> None:
+    """A logarithmic y axis with a few round numbers on it, also where it spans less than a power of ten."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
+    axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
 
 
 def label(axes: Any, text: str, x: float, y: float, colour: str, dx: float = 6, dy: float = 0) -> None:

@@ -116,10 +116,13 @@ def draw(path: Path, ipc: Sequence[int], every: dict[str, dict[str, Any]], dim: 
             axes.plot(ipc, overall(curve, mode), color=colour, marker="o", markersize=3, label=mode)
         first = overall(curve, "density")[0]
         axes.plot(ipc, first * (np.array(ipc) / ipc[0]) ** (-1 / dim), "--", color=figure.COLOURS[-1], label="K^(-1/d)")
-        axes.set_yscale("log")
+        figure.plain_numbers(axes)
         figure.whole_numbers(axes, ipc)
         axes.set(title=algorithm, xlabel="images per class", ylabel="W2 in latent space")
-        axes.legend(frameon=False)
+    lowest, highest = zip(*(axes.get_ylim() for axes in panels[0]), strict=True)
+    for axes in panels[0]:
+        axes.set_ylim(min(lowest), max(highest))
+    panels[0][-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.save(sheet, path)
 
 
