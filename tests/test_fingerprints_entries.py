@@ -76,9 +76,6 @@ def of_metric(tiny: Changed, name: str) -> str:
 
 
 def of_training(config: Config, tiny: Changed) -> str:
-    """At a size that every student takes."""
-    protocol = config.evaluate.protocol.model_copy(update={"image_size": 32})
-    config = section(config, "evaluate", protocol=protocol)
     return trainings.trainings(config, tiny.run, [tiny.ref(REAL)], tiny.test)[0].artifact.fingerprint
 
 

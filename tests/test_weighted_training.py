@@ -14,7 +14,6 @@ from torch import Tensor
 from raydistill import registry
 from raydistill.config import ProtocolConfig
 from raydistill.errors import StageFailed
-from raydistill.evaluation import descent
 from raydistill.evaluation import train as training
 from raydistill.evaluation.cutmix import Mix, cutmix
 from raydistill.evaluation.drawing import in_proportion
@@ -86,7 +85,7 @@ def test_a_step_under_cutmix_has_the_loss_that_mixed_weights_give(monkeypatch: p
         return losses[-1]
 
     monkeypatch.setattr(training, "cutmix", kept)
-    monkeypatch.setattr(descent, "loss", watched)
+    monkeypatch.setattr(training, "loss", watched)
     data = replace(images(16), weights=UNEQUAL)
     short = recipe(visits=16, batch=16, evaluations=1, cutmix=1.0)
     score, _ = train_student(Student("convnet", 8, 2, 0), short, data, images(8, seed=9), CPU)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from raydistill.evaluation.colour import normalise
 from raydistill.evaluation.images import ImageSet
-from raydistill.evaluation.parts import at_once
 from raydistill.evaluation.recipe import Recipe
 
 MOST = 10_000  # images of a set; larger ones are not mapped
@@ -66,14 +65,14 @@ def of_set(
     It is left in training mode.
     """
     net.eval()
-    truth, part = [], min(BATCH, at_once(net, images.side, images.labels.device, arithmetic))
-    for start in range(0, len(images.labels), part):
-        y = images.labels[start : start + part]
+    parts = []
+    for start in range(0, len(images.labels), BATCH):
+        y = images.labels[start : start + BATCH]
         with arithmetic:
-            logits = net(normalise(images.shown(slice(start, start + part)), statistics))
-        truth.append(logits.float().softmax(1).gather(1, y[:, None]).squeeze(1))
+            logits = net(normalise(images.shown(slice(start, start + BATCH)), statistics))
+        parts.append(logits.float().softmax(1).gather(1, y[:, None]).squeeze(1))
     net.train()
-    return torch.cat(truth)
+    return torch.cat(parts)
 
 
 def shares(mean: np.ndarray, spread: np.ndarray) -> dict[str, float]:

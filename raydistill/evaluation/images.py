@@ -24,11 +24,6 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def side(self) -> int:
-        """Pixels."""
-        return self.pixels.shape[-1]
-
     def take(self, rows: Tensor) -> ImageSet:
         """Some of the images, in memory: rows (N,) bool, or indices."""
         return ImageSet(self.pixels[rows], self.labels[rows], self.weights[rows])

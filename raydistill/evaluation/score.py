@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from raydistill.evaluation.colour import normalise
 from raydistill.evaluation.images import ImageSet
-from raydistill.evaluation.parts import at_once
 
 CONFUSION_CLASSES = 100  # a confusion matrix of more classes is neither kept nor read
 TOP5_CLASSES = 10  # top-5 means something above this many
@@ -123,11 +122,10 @@ def examine(
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=images.labels.device)
     top5 = torch.zeros((), dtype=torch.int64, device=images.labels.device)
     right = []
-    part = min(TEST_BATCH, at_once(net, images.side, images.labels.device, arithmetic))
-    for start in range(0, len(images.labels), part):
-        y = images.labels[start : start + part]
+    for start in range(0, len(images.labels), TEST_BATCH):
+        y = images.labels[start : start + TEST_BATCH]
         with arithmetic:
-            logits = net(normalise(images.shown(slice(start, start + part)), statistics))
+            logits = net(normalise(images.shown(slice(start, start + TEST_BATCH)), statistics))
         answer = logits.argmax(1)
         right.append(answer == y)
         confusion += torch.bincount(y * classes + answer, minlength=classes * classes)

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from raydistill import registry
 from raydistill.errors import StageFailed
 from raydistill.evaluation.augment import Augment
+from raydistill.evaluation.batch_statistics import spare_single_values
 from raydistill.evaluation.cartography import Certainty, ends_of_epochs, of_set
 from raydistill.evaluation.cutmix import Mix, cutmix
-from raydistill.evaluation.descent import Descent
 from raydistill.evaluation.drawing import by_chance, even_chances, in_proportion
 from raydistill.evaluation.images import ImageSet
 from raydistill.evaluation.optimiser import optimiser, set_rate
 from raydistill.evaluation.recipe import Recipe
 from raydistill.evaluation.score import CONFUSION_CLASSES, PLAIN, TOP5_CLASSES, Answers, Score, examine, packed
 from raydistill.evaluation.stored import StoredTargets
-from raydistill.evaluation.targets import Hard, Targets
+from raydistill.evaluation.targets import Hard, Targets, loss
 from raydistill.seeding import generator
 
 
@@ -138,7 +138,7 @@ def advance(
     augment = Augment(train, recipe, student.seed, targets.views if isinstance(targets, StoredTargets) else None)
     steps = count_steps(len(train), recipe.batch, recipe.visits)
     exams = exam_steps(recipe, steps)
-    mapped, descent = ends_of_epochs(len(train), recipe), Descent.of(net, opt, recipe, arithmetic, device)
+    mapped, has_statistics = ends_of_epochs(len(train), recipe), spare_single_values(net)
     progress = _continue(net, opt, keeper, len(train) if mapped else 0)
     if tests is not None and len(progress.curve) >= tests:
         return progress, net
@@ -151,7 +151,9 @@ def advance(
         chance = generator("student.cutmix", student.seed, step)
         x, target, mix = _mixed(augment(epoch, rows, step), targets, recipe, chance, epoch, rows)
         weight = mix.of(weights[torch.from_numpy(rows).to(device)])
-        summed += descent.step(x, target, weight)
+        logits = _logits(net, x, recipe.bn_pass and has_statistics, arithmetic)
+        value = (loss(logits.float(), target, recipe.soft, recipe.temperature) * weight).mean()
+        summed += _descend(opt, value)
         if step in mapped:
             progress.map(of_set(net, train, arithmetic, recipe.statistics))
         if step in exams or (step - since) % 50 == 0:
@@ -177,11 +179,28 @@ def _mixed(
     return x, targets(x, epoch, rows) if target is None else mix.of(target), mix
 
 
+def _logits(net: nn.Module, x: Tensor, twice: bool, arithmetic: AbstractContextManager[Any]) -> Tensor:
+    """(b, classes); if `twice`, after another pass that moves statistics alone."""
+    if twice:
+        with torch.no_grad(), arithmetic:
+            net(x)
+    with arithmetic:
+        return net(x)
+
+
 def _drawn_by(train: ImageSet, recipe: Recipe, balanced: bool) -> tuple[Tensor, np.ndarray | None]:
     """The weights of losses, and those by which images are drawn: None for permutations."""
     if balanced:
         return train.weights, even_chances(train.labels)
     return by_chance(train.weights) if recipe.weighting == "sampling" else (train.weights, None)
+
+
+def _descend(opt: torch.optim.Optimizer, value: Tensor) -> Tensor:
+    """A step down the gradient of a loss; the loss as it was."""
+    opt.zero_grad(set_to_none=True)
+    value.backward()
+    opt.step()
+    return value.detach()
 
 
 def _check(summed: Tensor, student: Student, step: int) -> None:

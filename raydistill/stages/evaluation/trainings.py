@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from raydistill import registry
 from raydistill.config import Config, EvaluateConfig, SourceConfig
 from raydistill.declared import Keys, Since, Spread
-from raydistill.evaluation.descent import parted
 from raydistill.evaluation.recipe import Recipe, Setting, resolve, students_of
 from raydistill.identity import fingerprint
 from raydistill.models.classifier import ClassifierSpec
@@ -42,7 +41,7 @@ class TrainingReads(StageWork):
     dtype: Annotated[str, Since("float32")]
     balanced: Annotated[bool, Since(False)]
     whitened_by: Annotated[list[Any] | None, Since(None)]  # the training images, and levels of a set that was before
-    code: Spread[list[Any]]  # registry.identity of student and protocol, `decay` and `in_parts`
+    code: Spread[list[Any]]  # registry.identity of student and protocol, and `decay`
 
 
 def recipe(config: Config, classes: int, student: str, parts: int = 1) -> Recipe:
@@ -102,8 +101,7 @@ def training(
         whitened_by(resolved, s, train),
         registry.identity("student", student)
         + registry.identity("protocol", e.protocol.name)
-        + decay(resolved, student)
-        + in_parts(resolved, student, e, len(test.classes)),
+        + decay(resolved, student),
     )
     scored = reads.within(run).artifact
     return Training(s, student, seed, resolved, scored, run.artifact("classifiers", scored.fingerprint))
@@ -112,11 +110,6 @@ def training(
 def decay(resolved: Recipe, student: str) -> list[str]:
     """What AdamW decays, of a network that may have more to decay than weights; the students that ship have nothing."""
     return ["weights"] if resolved.optimiser == "adamw" and student not in registry.shipped("student") else []
-
-
-def in_parts(resolved: Recipe, student: str, e: EvaluateConfig, classes: int) -> list[str]:
-    """Named where it makes a difference, so that trainings of small maps are those of before."""
-    return ["parts"] if parted(student, e.width, classes, resolved.image_size, e.dtype, resolved.batch) else []
 
 
 def whitened_by(resolved: Recipe, s: SetRef, train: Listing | None) -> list[Any] | None:
