@@ -148,6 +148,7 @@ class TestCurve:
         curve = w2_curve.measured(latents, load("quickstart", []), "clvq", [1, 4, 20])
         equal, roots, density = (np.array(curve["squares"][mode]) for mode in ("equal", "sqrt", "density"))
         assert (equal[1] > roots[1]).all() and (roots[1] > density[1]).all() and equal[0] == pytest.approx(density[0])
+        assert curve["alone"][0] == 0 and curve["alone"][2] == 1, "an atom a point"
         assert (equal[2] == 0).all() and curve["slopes"] == {"a": None, "b": None}
         text = w2_curve.markdown([1, 4, 20], {"clvq": curve}, 3)
         assert "| clvq | all | – | – | -0.33333 |" in text and text.count("| clvq |") == 3 + 3

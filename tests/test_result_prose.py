@@ -75,3 +75,18 @@ def test_the_rows_of_a_table_are_counted_by_what_they_say() -> None:
         " differ. Of 1 pair with the full data: 1 better."
     )
     assert counts.lines([sure, replace(sure, student="resnet18")]) == ""
+
+
+def test_a_piece_is_worth_what_the_set_with_it_has_more() -> None:
+    """Whichever of the two leads, and by the difference, intervals and p that stand in the table of all pairs."""
+    known = pages.entries()
+    text = {name: pages.block(known[name]) for name in ("ddoq-cifar10", "ddoq-cifar10-pieces")}
+    whole, pieces = (block.replace("\N{NO-BREAK SPACE}", " ") for block in text.values())
+    assert "| ddoq without weights − ddoq | 2.9 | [2.3, 3.5] | [2.0, 3.8] | 1.00 | 0.00015 | 10 |" in whole
+    assert "| ddoq | ddoq without weights | −2.9 | [−3.5, −2.3] | [−3.8, −2.0] | 0.00015 | 10 | worse |" in pieces
+
+
+def test_a_piece_of_a_row_that_is_none_is_refused() -> None:
+    entry = replace(pages.entries()["ddoq-cifar10-pieces"], pieces={"weights": [["ddog", "d4m"]]})
+    with pytest.raises(ValueError, match="no rows of the grid: ddog"):
+        pages.block(entry)

@@ -20,8 +20,12 @@ Pairs = Sequence[tuple[str, str]]
 
 def table(module: Any, args: argparse.Namespace, pieces: Mapping[str, Pairs]) -> str:
     """A line for each pair of rows (with the piece, without it) that has cells, under every protocol of the grid. Holm
-    is over all pairs of the grid's own table, not over these alone. One IPC."""
+    is over all pairs of the grid's own table, not over these alone. One IPC. Raises ValueError for a name that is no
+    row of the grid."""
     (ipc,) = args.ipc
+    names = {row.name for row in module.rows(args)}
+    if unknown := sorted({name for pairs in pieces.values() for pair in pairs for name in pair} - names):
+        raise ValueError(f"no rows of the grid: {', '.join(unknown)}")
     several = len(args.protocols) > 1
     lines = []
     for protocol in args.protocols:

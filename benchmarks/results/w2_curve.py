@@ -7,7 +7,8 @@ Encodes the training images as a run does (with artifact_dir=DIR what other runs
 each class in this process, for each of --algorithms and --ipc. `equal` atoms have the mass 1/K, `sqrt` the roots of
 the masses of their cells, `density` those masses: then W2 is the quantisation error. Over classes it is the root of the
 mean square. The slope is that of log W2 (density) over log K by least squares; theory has K^(-1/d) where the latents
-fill d dimensions, so that -1/slope is the dimension that they seem to have at these K.
+fill d dimensions, so that -1/slope is the dimension that they seem to have at these K. Beside it stands which share of
+the atoms is nearest to a single image.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ HERE = Path(__file__).resolve().parent
 
 
 def of_class(x: np.ndarray, config: Config, algorithm: str, class_id: str) -> dict[str, float]:
-    """W2 squared of x (N, D) to the atoms that an algorithm makes of it, by what they weigh."""
+    """W2 squared of x (N, D) to the atoms that an algorithm makes of it, by what they weigh, and which share of the
+    atoms is nearest to one point alone."""
     clusters = registry.get("clustering", algorithm).of(config).cluster(Whole(x), class_id)
     cost = squared_distances(x.astype(np.float32), clusters.centroids.astype(np.float32)).astype(np.float64)
     masses = np.bincount(cost.argmin(axis=1), minlength=len(clusters.centroids))
@@ -48,6 +50,7 @@ def of_class(x: np.ndarray, config: Config, algorithm: str, class_id: str) -> di
         "equal": transport(cost, np.ones(len(masses))),
         "sqrt": transport(cost, roots),
         "density": float(cost.min(axis=1).mean()),
+        "alone": float((masses == 1).mean()),
     }
 
 
@@ -63,15 +66,18 @@ def measured(latents: api.Latents, config: Config, algorithm: str, ipc: Sequence
     x = latents.latents.reshape(len(latents.latents), -1)
     rows = by_class(latents.labels, len(latents.class_ids))
     squares: dict[str, list[list[float]]] = {mode: [] for mode in MODES}
+    alone: list[float] = []
     for k in ipc:
         at_ipc = config.model_copy(update={"ipc": k})
         every = [of_class(x[r], at_ipc, algorithm, c) for r, c in zip(rows, latents.class_ids, strict=True)]
         for mode in MODES:
             squares[mode].append([distances[mode] for distances in every])
+        alone.append(float(np.mean([distances["alone"] for distances in every])))
         print(f"{algorithm}, ipc {k}: done", file=sys.stderr, flush=True)
     error = np.array(squares["density"])
     return {
         "squares": squares,
+        "alone": alone,
         "slope": slope(ipc, error.mean(axis=1)),
         "slopes": {c: slope(ipc, column) for c, column in zip(latents.class_ids, error.T, strict=True)},
     }
@@ -87,7 +93,7 @@ def markdown(ipc: Sequence[int], every: dict[str, dict[str, Any]], dim: int) -> 
     rows = []
     for algorithm, curve in every.items():
         equal, roots, density = (overall(curve, mode) for mode in MODES)
-        for k, e, s, d in zip(ipc, equal, roots, density, strict=True):
+        for k, e, s, d, lone in zip(ipc, equal, roots, density, curve["alone"], strict=True):
             rows.append(
                 [
                     algorithm,
@@ -96,9 +102,10 @@ def markdown(ipc: Sequence[int], every: dict[str, dict[str, Any]], dim: int) -> 
                     f"{s:.4g}",
                     f"{d:.4g}",
                     f"{100 * max(0.0, 1 - d / e) if e > 0 else 0:.1f}",
+                    f"{100 * lone:.0f}",
                 ]
             )
-    head = ["atoms", "IPC", "W2, equal", "W2, sqrt", "W2, density", "density lower by, %"]
+    head = ["atoms", "IPC", "W2, equal", "W2, sqrt", "W2, density", "density lower by, %", "cells of one image, %"]
     slopes = []
     for algorithm, curve in every.items():
         for name, value in {"all": curve["slope"], **curve["slopes"]}.items():
