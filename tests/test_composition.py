@@ -126,3 +126,19 @@ def test_ddoq_begins_at_its_level_on_every_model_under_every_sampler(sampler: st
         plan = done.plans["ddoq"].read().sort_by([(name, "ascending") for name in schemas.PLACE])
         far.append(np.square(latents(table) - schemas.tensor_numpy(plan["prototype"]).reshape(len(plan), -1)).mean())
     assert np.isfinite(far).all() and far[1] < 0.5 * far[0]
+
+
+def test_weights_that_leave_few_images_are_told_with_a_setting_that_leaves_more(
+    shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = ("ipc=20", "weights.mode=power", "weights.gamma=2", "sampler.steps=2")
+    left = []
+    for remedy in ((), ("cluster.batch=200",)):
+        done, _ = sampled(shared, "ddoq", *many, *remedy)
+        left.append(done.syntheses["ddoq"].effective_sample_size)
+        said = [line for line in capsys.readouterr().err.splitlines() if "equal images" in line]
+        assert len(said) == (not remedy), (left, said)
+        if said:
+            assert f"as many as {left[0]:.1f} equal images of 20 a class" in said[0]
+            assert "of 40 atoms are nearest to a single image; cluster.batch=200 makes cells more even" in said[0]
+    assert left[0] < 10 and left[0] < left[1]

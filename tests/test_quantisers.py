@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,22 @@ class TestAsD4m:
             return MiniBatch(3, 0, 1, lost).cluster(Whole(far), "a").centroids.max()
 
         assert moved(True) < 4 < moved(False)
+
+
+class TestEvenCells:
+    """In many dimensions whichever atom is a mean first has nearly every point that comes after."""
+
+    x = generator("wide").standard_normal((400, 512)).astype(np.float32)
+
+    def alone(self, of: Clvq | MiniBatch) -> float:
+        return float((of.cluster(Whole(self.x), "a").size == 1).mean())
+
+    @pytest.mark.parametrize(
+        ("algorithm", "one"),
+        [(Clvq, {"batch": 1, "passes": 1}), (Clvq, {"batch": 1, "passes": 5}), (MiniBatch, {"expand": 1})],
+    )
+    def test_the_setting_that_is_told_makes_them_more_even(self, algorithm: type, one: dict[str, int]) -> None:
+        by_one = algorithm(ipc=10, seed=0, **one, **({"drop_last": False} if algorithm is MiniBatch else {}))
+        key, value = by_one.more_even().removeprefix("cluster.").split("=")
+        more = replace(by_one, **{key: int(value)})
+        assert self.alone(by_one) >= 0.5 and self.alone(more) <= 0.2 and more.more_even() is None

@@ -66,6 +66,10 @@ class Clustering(ABC):
         """Whether `count` points of `dim` numbers are more than `in_memory`, so that the other algorithm has them."""
         return self.in_memory is not None and count * dim > self.in_memory
 
+    def more_even(self) -> str | None:
+        """KEY=VALUE that is known to bring the sizes of its cells nearer to each other; None = nothing is."""
+        return None
+
     def values(self) -> list[object]:
         """The fields in order."""
         return [getattr(self, f.name) for f in fields(self)]

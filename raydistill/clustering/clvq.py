@@ -10,7 +10,7 @@ import numpy as np
 
 from raydistill.clustering.base import Clustering, Clusters
 from raydistill.clustering.points import Points
-from raydistill.clustering.streams import batches, quantise, stream
+from raydistill.clustering.streams import EVEN, batches, quantise, stream
 from raydistill.registry import register
 
 
@@ -28,6 +28,9 @@ class Clvq(Clustering):
     seed: int
     batch: int
     passes: int
+
+    def more_even(self) -> str | None:
+        return f"cluster.batch={EVEN * self.ipc}" if self.batch < EVEN * self.ipc else None
 
     def cluster(self, points: Points, class_id: str) -> Clusters:
         def learn(points: Points, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from sklearn.cluster import MiniBatchKMeans
 
 from raydistill.clustering.base import Clustering, Clusters
 from raydistill.clustering.points import Points
-from raydistill.clustering.streams import batches, quantise, stream
+from raydistill.clustering.streams import EVEN, batches, quantise, stream
 from raydistill.registry import register
 from raydistill.seeding import generator
 
@@ -27,6 +27,9 @@ class MiniBatch(Clustering):
     seed: int
     expand: int
     drop_last: bool
+
+    def more_even(self) -> str | None:
+        return f"cluster.expand={EVEN}" if self.expand < EVEN else None
 
     def cluster(self, points: Points, class_id: str) -> Clusters:
         def learn(points: Points, start: np.ndarray) -> tuple[np.ndarray, None]:

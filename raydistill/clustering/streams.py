@@ -16,6 +16,9 @@ from raydistill.clustering.points import Points, distinct, gather, one_thread
 from raydistill.seeding import generator
 
 START = 2048  # distinct points, the first of the stream, among which the atoms start
+# Points an atom that are taken at a time, from which on cells are far more even. In many dimensions points lie farther
+# from each other than from any mean, so that whichever atom is the first to be a mean has nearly all that come after.
+EVEN = 10
 
 # (points, starts (k, D) float64) -> atoms (k, D) float64, points (k,) int64 that the stream gave each, if known
 Learn = Callable[[Points, np.ndarray], tuple[np.ndarray, np.ndarray | None]]

@@ -10,16 +10,18 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from raydistill import registry
 from raydistill.distributed import classifiers, students
 from raydistill.distributed.classifiers import Lesson
 from raydistill.distributed.nodes import Nodes
 from raydistill.errors import RaydistillError
 from raydistill.evaluation.recipe import students_of
 from raydistill.methods.resolve import Variant
+from raydistill.methods.weighting import MODES
 from raydistill.metrics.own_class import OwnClass
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.latent_classifier import LatentClassifierSpec
-from raydistill.pipeline import features, teaching
+from raydistill.pipeline import features, teaching, uneven
 from raydistill.pipeline.spreading import nodes_of, on_ray, together_on_ray
 from raydistill.progress import say
 from raydistill.stages import runner
@@ -275,7 +277,17 @@ class Steps:
     def _weighed(self, v: Variant, images: Sealed, slots: Sealed, name: str) -> DistilledSet:
         if v.config.weights.mode is None:
             return DistilledSet((images,))
-        return DistilledSet((images,)).weighing(self.run_stage(self._weighing(v, slots), name))
+        weights = self.run_stage(self._weighing(v, slots), name)
+        if v.method.uses_prototypes and MODES[v.config.weights.mode].needs_masses:
+            self._once(("uneven", weights.artifact.fingerprint), lambda: self._tell_uneven(v, weights, name))
+        return DistilledSet((images,)).weighing(weights)
+
+    def _tell_uneven(self, v: Variant, weights: Sealed, name: str) -> None:
+        config, sizes = v.config, self.prototypes(v).read(["size"])["size"].to_numpy()
+        clustering = registry.get("clustering", config.cluster.algorithm or "kmeans").of(config)
+        left = weights.manifest.summary["effective_sample_size"]
+        if text := uneven.advice(clustering, sizes, left, config.ipc):
+            self.tell(name, text)
 
     def _weighing(self, v: Variant, slots: Sealed) -> Stage:
         anchors = self.prototypes(v) if v.method.uses_prototypes else None
