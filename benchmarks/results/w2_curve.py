@@ -8,7 +8,7 @@ each class in this process, for each of --algorithms and --ipc. `equal` atoms ha
 the masses of their cells, `density` those masses: then W2 is the quantisation error. Over classes it is the root of the
 mean square. The slope is that of log W2 (density) over log K by least squares; theory has K^(-1/d) where the latents
 fill d dimensions, so that -1/slope is the dimension that they seem to have at these K. Beside it stands which share of
-the atoms is nearest to a single image.
+the atoms is nearest to a single image. An algorithm may have overrides of its own: --algorithms clvq,cluster.batch=100
 """
 
 from __future__ import annotations
@@ -52,6 +52,12 @@ def of_class(x: np.ndarray, config: Config, algorithm: str, class_id: str) -> di
         "density": float(cost.min(axis=1).mean()),
         "alone": float((masses == 1).mean()),
     }
+
+
+def asked(algorithm: str, preset: str, overrides: Sequence[str]) -> tuple[str, Config]:
+    """Name and configuration of NAME or NAME,KEY=VALUE,... of --algorithms."""
+    name, *its = algorithm.split(",")
+    return name, load(preset, [*overrides, *its])
 
 
 def slope(ipc: Sequence[int], squares: Sequence[float]) -> float | None:
@@ -112,7 +118,7 @@ def markdown(ipc: Sequence[int], every: dict[str, dict[str, Any]], dim: int) -> 
             words = ["–", "–"] if value is None else [f"{value:.4f}", f"{-1 / value:.0f}"]
             slopes.append([algorithm, name, *words, f"{-1 / dim:.5f}"])
     below = ["atoms", "class", "slope of log W2", "dimension that it tells", f"-1/d, d = {dim}"]
-    return f"{table(head, rows)}\n\n{table(below, slopes)}"
+    return table(head, rows) + (f"\n\n{table(below, slopes)}" if len(ipc) > 1 else "")
 
 
 def draw(path: Path, ipc: Sequence[int], every: dict[str, dict[str, Any]], dim: int) -> None:
@@ -146,11 +152,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load(args.config, [*args.overrides, f"run_dir={args.work.resolve()}"])
     latents = api.run(config, until="encode").latents()
     dim = int(np.prod(latents.latents.shape[1:]))
-    every = {name: measured(latents, config, name, ipc) for name in args.algorithms}
+    every = {}
+    for algorithm in args.algorithms:
+        name, its_config = asked(algorithm, args.config, args.overrides)
+        every[algorithm] = measured(latents, its_config, name, ipc)
     out = args.out or HERE / f"w2-{Path(args.config).stem}"
     body = {"machine": before, "ipc": ipc, "dim": dim, "images": len(latents.labels), "algorithms": every}
     save(out / "curve.json", json.loads(json.dumps(body)), markdown(ipc, every, dim))
-    draw(out / "plot.svg", ipc, every, dim)
+    if len(ipc) > 1:
+        draw(out / "plot.svg", ipc, every, dim)
     return 0
 
 
