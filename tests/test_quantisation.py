@@ -143,9 +143,9 @@ class TestCurve:
         assert w2_curve.slope([3], [1.0]) is None and w2_curve.slope([1, 2], [1.0, 0.0]) is None
 
     def test_an_algorithm_may_have_settings_of_its_own(self) -> None:
-        name, config = w2_curve.asked("clvq,cluster.batch=100,cluster.passes=2", "quickstart", ["ipc=3"])
+        name, config = w2_curve.configured("clvq,cluster.batch=100,cluster.passes=2", "quickstart", ["ipc=3"])
         assert name == "clvq" and (config.cluster.batch, config.cluster.passes, config.ipc) == (100, 2, 3)
-        assert w2_curve.asked("clvq", "quickstart", [])[1].cluster.batch == 1
+        assert w2_curve.configured("clvq", "quickstart", [])[1].cluster.batch is None
 
     def test_weights_bring_every_class_nearer_and_all_points_are_there_in_the_end(self) -> None:
         x = RNG.standard_normal((40, 3, 1, 1)).astype(np.float16)

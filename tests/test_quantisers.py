@@ -17,6 +17,7 @@ from raydistill.clustering.kmeans import kmeans
 from raydistill.clustering.minibatch import MiniBatch
 from raydistill.clustering.points import Whole
 from raydistill.clustering.streams import batches, without_empty
+from raydistill.config import load
 from raydistill.seeding import generator
 
 COUNT = 20_000
@@ -156,6 +157,11 @@ class TestAsD4m:
             return MiniBatch(3, 0, 1, lost).cluster(Whole(far), "a").centroids.max()
 
         assert moved(True) < 4 < moved(False)
+
+
+def test_ten_points_an_atom_are_taken_at_a_time_unless_another_number_is_asked_for() -> None:
+    assert Clvq.of(load("quickstart", ["ipc=7"])) == Clvq(ipc=7, seed=0, batch=70, passes=1)
+    assert Clvq.of(load("quickstart", ["ipc=7", "cluster.batch=1"])).batch == 1
 
 
 class TestEvenCells:

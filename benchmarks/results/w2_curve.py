@@ -54,7 +54,7 @@ def of_class(x: np.ndarray, config: Config, algorithm: str, class_id: str) -> di
     }
 
 
-def asked(algorithm: str, preset: str, overrides: Sequence[str]) -> tuple[str, Config]:
+def configured(algorithm: str, preset: str, overrides: Sequence[str]) -> tuple[str, Config]:
     """Name and configuration of NAME or NAME,KEY=VALUE,... of --algorithms."""
     name, *its = algorithm.split(",")
     return name, load(preset, [*overrides, *its])
@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     dim = int(np.prod(latents.latents.shape[1:]))
     every = {}
     for algorithm in args.algorithms:
-        name, its_config = asked(algorithm, args.config, args.overrides)
+        name, its_config = configured(algorithm, args.config, args.overrides)
         every[algorithm] = measured(latents, its_config, name, ipc)
     out = args.out or HERE / f"w2-{Path(args.config).stem}"
     body = {"machine": before, "ipc": ipc, "dim": dim, "images": len(latents.labels), "algorithms": every}

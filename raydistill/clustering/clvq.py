@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Self
 
 import numpy as np
 
 from raydistill.clustering.base import Clustering, Clusters
 from raydistill.clustering.points import Points
 from raydistill.clustering.streams import EVEN, batches, quantise, stream
+from raydistill.config import Config
 from raydistill.registry import register
 
 
@@ -20,7 +22,8 @@ class Clvq(Clustering):
     """n_k <- n_k + 1, z_k <- z_k + (z - z_k) / n_k for the atom z_k that is nearest to the next point z.
 
     With `cluster.batch` above 1, so many points are given to the atoms as they stand, which then move to the means of
-    all that they ever got: mini-batch k-means (Sculley 2010). `cluster.passes` over the points go on with the counts.
+    all that they ever got: mini-batch k-means (Sculley 2010). By default these are ten an atom, as in D4M's code.
+    `cluster.passes` over the points go on with the counts.
     """
 
     summary = "IPC atoms by CLVQ: a stream of points, each of which moves its nearest atom"
@@ -28,6 +31,11 @@ class Clvq(Clustering):
     seed: int
     batch: int
     passes: int
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        clvq = super().of(config)
+        return replace(clvq, batch=clvq.batch or EVEN * clvq.ipc)
 
     def more_even(self) -> str | None:
         return f"cluster.batch={EVEN * self.ipc}" if self.batch < EVEN * self.ipc else None

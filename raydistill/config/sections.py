@@ -59,7 +59,14 @@ class ClusterConfig(Section):
     linkage: Annotated[
         Literal["ward", "average", "complete", "single"], Field(description="agglomerative: distance of two clusters")
     ] = "ward"
-    batch: Annotated[int, Field(ge=1, le=100_000, description="clvq: points given to the atoms at a time")] = 1
+    batch: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=100_000,
+            description="clvq: points given to the atoms at a time; null = ten an atom, which keeps their cells even",
+        ),
+    ] = None
     passes: Annotated[int, Field(ge=1, le=1000, description="clvq: how often the stream of points is seen")] = 1
     expand: Annotated[int, Field(ge=1, le=1000, description="minibatch: a batch is this times ipc points")] = 1
     drop_last: Annotated[
