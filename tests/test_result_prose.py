@@ -82,8 +82,9 @@ def test_a_piece_is_worth_what_the_set_with_it_has_more() -> None:
     known = pages.entries()
     text = {name: pages.block(known[name]) for name in ("ddoq-cifar10", "ddoq-cifar10-pieces")}
     whole, pieces = (block.replace("\N{NO-BREAK SPACE}", " ") for block in text.values())
-    assert "| ddoq without weights − ddoq | 2.9 | [2.3, 3.5] | [2.0, 3.8] | 1.00 | 0.00015 | 10 |" in whole
-    assert "| ddoq | ddoq without weights | −2.9 | [−3.5, −2.3] | [−3.8, −2.0] | 0.00015 | 10 | worse |" in pieces
+    name, without = "ddoq by points", "ddoq by points without weights"
+    assert f"| {without} − {name} | 2.9 | [2.3, 3.5] | [2.0, 3.8] | 1.00 | 0.00015 | 10 |" in whole
+    assert f"| {name} | {without} | −2.9 | [−3.5, −2.3] | [−3.8, −2.0] | 0.00015 | 10 | worse |" in pieces
 
 
 def test_a_piece_of_a_row_that_is_none_is_refused() -> None:
