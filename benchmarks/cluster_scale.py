@@ -128,6 +128,7 @@ def main() -> int:
     p.add_argument("--scale", type=float, default=1.0, help="share of the 1,000 classes")
     p.add_argument("--images", type=int, default=IMAGES, help="images a class")
     p.add_argument("--algorithm", default="divisive", choices=registry.names("clustering"))
+    p.add_argument("--batch", type=int, help="cluster.batch of clvq, default its own")
     p.add_argument("--cpus", type=int, default=2)
     p.add_argument("--memory-mb", type=int, default=1024)
     p.add_argument("--out", type=Path, default=RESULTS / "cluster-scale.json")
@@ -137,7 +138,7 @@ def main() -> int:
     args.work.mkdir(parents=True)
     try:
         run = RunDir(str(args.work))
-        cluster_section = {"algorithm": args.algorithm, "memory_mb": args.memory_mb}
+        cluster_section = {"algorithm": args.algorithm, "memory_mb": args.memory_mb, "batch": args.batch}
         config = build({"ipc": 50, "cluster": cluster_section, "ray": {"num_cpus": args.cpus}})
         artifact = run.artifact("classes", "0" * 16)
         source = Sealed(artifact, write(artifact, classes, args.images))
