@@ -102,7 +102,9 @@ def summary(args: argparse.Namespace) -> str:
     kept = strict_json.mapping(path(args).read_bytes())
     study = kept["study"]
     space = f"{len(study['trials'])} trials by {study['search']} over {'; '.join(study['space'])}"
-    luck = f"Of the lead in the search {100 * study['luck']:.1f} points did not come again with other seeds."
+    luck = "By other seeds the lead was no smaller than in the search."
+    if study["luck"] >= 0.0005:
+        luck = f"Of the lead in the search {100 * study['luck']:.1f} points did not come again with other seeds."
     shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in study["importance"].items())
     parts = [
         f"**{minus(study['verdict'])}.** {space}; {plural(round(kept['seconds'] / 60), 'minute')}.",
