@@ -82,7 +82,7 @@ class TestIdentity:
     def test_it_is_what_is_read_and_nothing_else(self, algorithm: str) -> None:
         base = tiny_config(cluster={"algorithm": algorithm})
         read = set(registry.get("clustering", algorithm).__dataclass_fields__)
-        words = {"split": "size", "linkage": "single", "drop_last": True}
+        words = {"split": "size", "linkage": "single", "drop_last": True, "batch": 3}
         changes = {
             key: words[key] if key in words else getattr(base.cluster, key) + 1
             for key in ClusterConfig.model_fields

@@ -99,8 +99,8 @@ def test_it_says_what_it_is(name: str) -> None:
 
 
 def test_its_fields_are_what_it_reads_of_the_configuration(name: str) -> None:
-    algorithm = make(name, ipc=7, restarts=5, split_restarts=6, iterations=9, leaves=31)
-    configuration = asked(name, ipc=7, restarts=5, split_restarts=6, iterations=9, leaves=31)
+    chosen = {"restarts": 5, "split_restarts": 6, "iterations": 9, "leaves": 31, "batch": 4}
+    algorithm, configuration = make(name, ipc=7, **chosen), asked(name, ipc=7, **chosen)
     for field in fields(algorithm):
         assert getattr(algorithm, field.name) == getattr(
             configuration if field.name in ("ipc", "seed") else configuration.cluster, field.name
