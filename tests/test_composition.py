@@ -128,17 +128,21 @@ def test_ddoq_begins_at_its_level_on_every_model_under_every_sampler(sampler: st
     assert np.isfinite(far).all() and far[1] < 0.5 * far[0]
 
 
+@pytest.mark.parametrize(
+    ("method", "uneven", "remedy"),
+    [("ddoq", "cluster.batch=1", "cluster.batch=200"), ("d4m", "cluster.expand=1", "cluster.expand=10")],
+)
 def test_weights_that_leave_few_images_are_told_with_a_setting_that_leaves_more(
-    shared: Path, capsys: pytest.CaptureFixture[str]
+    method: str, uneven: str, remedy: str, shared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     many = ("ipc=20", "weights.mode=power", "weights.gamma=2", "sampler.steps=2")
     left = []
-    for remedy in (("cluster.batch=1",), ("cluster.batch=200",)):
-        done, _ = sampled(shared, "ddoq", *many, *remedy)
-        left.append(done.syntheses["ddoq"].effective_sample_size)
+    for key in (uneven, remedy):
+        done, _ = sampled(shared, method, *many, key)
+        left.append(done.syntheses[method].effective_sample_size)
         said = [line for line in capsys.readouterr().err.splitlines() if "equal images" in line]
         assert len(said) == (len(left) == 1), (left, said)
         if said:
             assert f"as many as {left[0]:.1f} equal images of 20 a class" in said[0]
-            assert "of 40 atoms are nearest to a single image; cluster.batch=200 makes cells more even" in said[0]
+            assert f"of 40 atoms are nearest to a single image; {remedy} makes cells more even" in said[0]
     assert left[0] < 10 and left[0] < left[1]

@@ -286,7 +286,10 @@ class Steps:
         config, sizes = v.config, self.prototypes(v).read(["size"])["size"].to_numpy()
         clustering = registry.get("clustering", config.cluster.algorithm or "kmeans").of(config)
         left = weights.manifest.summary["effective_sample_size"]
-        if text := uneven.advice(clustering, sizes, left, config.ipc):
+        a_class = weights.rows // len(
+            self.prepared.splits.train.classes
+        )  # of an increment, whose ipc counts all so far
+        if text := uneven.advice(clustering, sizes, left, a_class):
             self.tell(name, text)
 
     def _weighing(self, v: Variant, slots: Sealed) -> Stage:
