@@ -41,7 +41,7 @@ def atom_distances(done: Results) -> tuple[AtomDistances, ...]:
             real = real[evenly(len(real), Wasserstein.limit)]
             for name, columns in atoms.items():
                 mine = columns["class_index"] == index
-                for what in WHAT:
+                for what in [what for what in WHAT if what in columns]:
                     values = of_class(real, columns[what][mine], columns["weight"][mine])
                     rows.setdefault((name, what), []).append(values)
     return tuple(AtomDistances(name, what, *np.array(distances).T) for (name, what), distances in rows.items())
@@ -109,17 +109,20 @@ def numbers(done: Results, distances: Sequence[AtomDistances], fall: AtomCurve |
 
 
 def _atoms(done: Results, name: str) -> dict[str, np.ndarray]:
-    """Columns of a set in the order of its slots: class_index, weight (M,), prototypes and syntheses (M, D)."""
+    """Columns of a set in the order of its slots: class_index, weight (M,), prototypes and syntheses (M, D).
+
+    No prototypes of a set that grew: the plan of an increment is not that of the set.
+    """
     plan, syntheses = (
         _sorted(table.read([*schemas.PLACE, *more]))
         for table, more in ((done.plans[name], ["prototype"]), (done.syntheses[name], ["weight", "latent"]))
     )
-    return {
+    columns = {
         "class_index": syntheses["class_index"].to_numpy(),
         "weight": syntheses["weight"].to_numpy(),
-        "prototypes": vectors(plan["prototype"]),
         "syntheses": vectors(syntheses["latent"]),
     }
+    return columns if len(plan) < len(syntheses) else columns | {"prototypes": vectors(plan["prototype"])}
 
 
 def _sorted(table: pa.Table) -> pa.Table:
