@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import w2_curve
 from finished import without_ray
@@ -18,6 +20,7 @@ from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.report.atoms import BOTTOM, HEIGHT, TOP, AtomCurve, AtomDistances
 from raydistill.report.page import render
+from raydistill.results import quantisation
 from raydistill.results.quantisation import counts, of_class
 from raydistill.stages.runner import serial
 from raydistill.store import schemas
@@ -157,3 +160,17 @@ class TestCurve:
         assert (equal[2] == 0).all() and curve["slopes"] == {"a": None, "b": None}
         text = w2_curve.markdown([1, 4, 20], {"clvq": curve}, 3)
         assert "| clvq | all | – | – | -0.33333 |" in text and text.count("| clvq |") == 3 + 3
+
+
+def test_a_set_that_grew_has_no_prototypes_as_a_whole() -> None:
+    """Its plan is that of an increment: four slots of the eight that the set has."""
+
+    def rows(slots: int, **columns: pa.Array) -> SimpleNamespace:
+        place = {name: pa.array(range(slots), pa.int32()) for name in schemas.PLACE}
+        return SimpleNamespace(read=pa.table({**place, **columns}).select)
+
+    x = schemas.tensor_array(np.ones((8, 1, 2, 2), np.float32))
+    images = rows(8, weight=pa.array(np.ones(8)), latent=x)
+    for planned in (4, 8):
+        done = SimpleNamespace(plans={"lgd": rows(planned, prototype=x[:planned])}, syntheses={"lgd": images})
+        assert ("prototypes" in quantisation._atoms(done, "lgd")) == (planned == 8)
