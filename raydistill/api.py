@@ -253,6 +253,7 @@ def train(folder: str, config: Config | None = None, student: str = "convnet", s
     splits = open_splits(config.source)
     classes = splits.train.classes
     judged = ingest.find(config, classes)
+    preflight.check_masses(Variant(config.model_copy(update={"method": judged.name}), ingest.JudgedMethod(), None))
     recipe = resolve_recipe(e.protocol, Setting(judged.ipc, len(classes), e.protocol.image_size, student))
     if recipe.soft:
         raise BadInput(f"evaluate.protocol.name={e.protocol.name} trains on a teacher's labels; choose hard")
@@ -260,7 +261,7 @@ def train(folder: str, config: Config | None = None, student: str = "convnet", s
     judged_images = real_images(judged.source, judged.listing, recipe.image_size, most=most)
     if judged_images.broken:
         raise BadInput(f"{folder}: {one_line(judged_images.broken[0])}; mend it or take it out")
-    weights = torch.from_numpy(judged.weights.astype(np.float32))
+    weights = torch.from_numpy(judged.weighing(config.weights).astype(np.float32))
     test = real_images(config.source, splits.test, recipe.image_size, recipe.test_crop, most)
     device = torch.device("cuda" if on_cuda(e.device, e.num_gpus) else "cpu")
     who = Student(student, e.width, len(classes), seed)

@@ -6,13 +6,14 @@ import traceback
 
 import pytest
 import torch
-from ray.exceptions import OutOfMemoryError
+from ray.exceptions import OutOfMemoryError, RayTaskError
 
 from raydistill.config import load
 from raydistill.distributed import attempts
 from raydistill.distributed.attempts import ATTEMPTS, MOST_FAILED, Attempts, Failure
 from raydistill.distributed.dispatch import chosen
 from raydistill.distributed.failures import translate
+from raydistill.errors import StageFailed
 
 
 def failed(some: Attempts, key: str, times: int = ATTEMPTS, node: str = "10.0.0.7/b") -> None:
@@ -116,3 +117,14 @@ def test_a_full_gpu_has_a_remedy_that_is_a_setting(stage: str) -> None:
     key = said.rpartition("lower ")[2]
     assert said == f"{stage}: out of memory: CUDA out of memory; lower {key}"
     load("quickstart", [f"{key}=1"])
+
+
+def test_a_worker_s_own_line_is_told_and_not_what_ray_wraps_it_in() -> None:
+    """Ray's wrapper is of the error's own type, too, and its text is the traceback of the worker."""
+    theirs = RayTaskError(
+        "run()", "ray::Worker.run()\n  File pool.py\nStageFailed: measure: no", StageFailed("measure: no")
+    )
+    wrapped = theirs.as_instanceof_cause()
+    assert isinstance(wrapped, StageFailed) and "\n" in str(wrapped)
+    ours = translate(wrapped, "measure")
+    assert type(ours) is StageFailed and str(ours) == "measure: no"

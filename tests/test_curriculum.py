@@ -16,8 +16,10 @@ from curricula import root as root  # the fixture
 from samples import write_student
 from tiny_run import config
 
+from raydistill import registry
 from raydistill.config import ProtocolConfig, load
 from raydistill.errors import BadInput, StageFailed
+from raydistill.evaluation.recipe import Recipe, Setting
 from raydistill.guidance.learnability import CURRENT, REFERENCE
 from raydistill.methods.resolve import resolve
 from raydistill.models.checkpoint import packaged
@@ -29,6 +31,7 @@ from raydistill.pipeline.preflight import prepare
 from raydistill.pipeline.steps import Steps
 from raydistill.sources.images import decode
 from raydistill.stages.evaluation import trainer
+from raydistill.stages.evaluation.trainings import recipe
 from raydistill.stages.runner import serial
 from raydistill.stages.syntheses import increment
 from raydistill.stages.syntheses.increment import CHOSEN, REJECTED, Judge
@@ -223,6 +226,8 @@ def test_a_given_teacher_is_examined_before_it_judges(root: Path, tmp_path: Path
         ({"ipc": 4, "lgd": {"increment": 3}}, "lgd.increment=3 does not divide ipc=4"),
         ({"ipc": 2, "lgd": {"increment": 2}}, "ipc=2 is a single increment of 2, which is its seed alone"),
         ({"lgd": {"base": "random"}}, "lgd.base=random generates no images of its own"),
+        ({"lgd": {"base": "lgd"}}, r"lgd.base=lgd fills no increment itself; choose another \(dit, mgd3\)$"),
+        ({"ipc": 1}, "which is its seed alone; raise ipc$"),
         ({"lgd": {"seed_method": "lgd"}}, "lgd.seed_method=lgd begins nowhere"),
         ({"lgd": {"student": "convnt"}}, "unknown student 'convnt'; did you mean 'convnet'"),
         ({"lgd": {"reference": "teacher"}}, "lgd.reference=teacher judges by a teacher: give teacher.path=FILE"),
@@ -237,6 +242,38 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, more: dict[str, Any], why: s
     with pytest.raises(BadInput, match=why) as said:
         prepared(tmp_path / "run", **more)
     assert "\n" not in str(said.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("soft", [{"name": "rded"}, {"name": "rd3", "soft_labels": 4}])
+def test_under_soft_labels_it_is_trained_by_hard_ones_of_any_number_of_images(
+    soft: dict[str, Any], tmp_path: Path
+) -> None:
+    """RDED knows batches of 1, 10 and 50 images a class alone, and increments are of others."""
+    teacher = {"path": write_student(tmp_path / "teacher")}
+    evaluate = EVALUATE | {"protocol": LEARNS | soft, "redundancy_parts": 0}
+    p = prepared(tmp_path / "run", ipc=10, lgd={"increment": 5}, evaluate=evaluate, teacher=teacher)
+    v = p.variants[0]
+    assert v.growth is not None
+    for one in (curriculum.of_current(v, 1), curriculum.of_reference(v.growth)):
+        assert not recipe(one, 2, "convnet").soft
+
+
+def test_increments_that_a_protocol_has_no_numbers_for_are_refused_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = registry.get
+    build = get("protocol", "hard")
+
+    def some(setting: Setting) -> Recipe:
+        if setting.ipc == 1:
+            raise BadInput("protocol hard has nothing for ipc=1")
+        return build(setting)
+
+    monkeypatch.setattr(registry, "get", lambda kind, name: some if kind == "protocol" else get(kind, name))
+    with pytest.raises(BadInput, match="has nothing for ipc=1"):
+        prepared(tmp_path / "run", ipc=2)
+    assert not (tmp_path / "run").exists()
+    assert prepared(tmp_path / "run", ipc=4, lgd={"increment": 2}).variants[0].growth is not None
 
 
 def test_a_reference_of_other_classes_is_refused(tmp_path: Path) -> None:

@@ -80,6 +80,18 @@ def test_a_reference_says_where_all_images_lie_and_where_there_is_no_room_for_th
     assert smaller == f"{on} memory, 1 MB, and the test images in memory, 0 MB", "the remedy"
 
 
+def test_a_curriculum_says_how_its_increments_come_about_and_what_is_trained_on_the_way(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["distill", "method=lgd", "ipc=3", "evaluate.baselines=[]", "evaluate.seeds=2", "sampler.steps=9"]
+    rows = planned(capsys, *words, "evaluate.full=false", "lgd.candidates=2", "evaluate.redundancy_parts=3")
+    seed = "30 images: 1 a class by mgd3, each in 9 steps of the generator"
+    assert rows["sample lgd"] == f"{seed}; the others one of 2, each in 9 steps of the generator"
+    assert rows["judge lgd"] == "2 trainings, each on all increments so far"
+    assert rows["evaluate"] == "1 set x 2 trainings; as many on each of 3 parts of lgd"
+    assert "judge lgd" not in planned(capsys, *words, "lgd.candidates=1", "learnability.scale=0")
+
+
 def test_a_folder_that_is_judged_needs_nothing_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = write_digits(tmp_path / "mine", train=1)
     words = ["evaluate", "--images", str(mine), "evaluate.baselines=[]", "evaluate.full=false", "evaluate.seeds=2"]

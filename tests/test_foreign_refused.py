@@ -78,6 +78,23 @@ class TestRefusals:
         weights[1] = 3e38
         assert find(weighted(tmp_path / "most", kind, weights)).weights[:2].tolist() == pytest.approx([0.0, 2.0])
 
+    @pytest.mark.parametrize(
+        ("table", "lacks"),
+        [
+            ("file_name,Weight\nn01/0.png,1\n", "no column weight but file_name, Weight"),
+            ("file_name;weight\nn01/0.png;1\n", "no column weight but file_name;weight"),
+            ("n01/0.png,1\nn01/1.png,1\n", "no column weight but n01/0.png, 1"),
+            ("", "no rows"),
+        ],
+    )
+    def test_a_table_of_weights_without_any(self, tmp_path: Path, table: str, lacks: str) -> None:
+        mine = weighted(tmp_path / "mine", "csv", [1.0] * 6)
+        (mine / "weights.csv").write_text(table)
+        assert f"has {lacks}; give it the columns file_name,weight and a row an image" in refused(mine)
+        rows = "".join(f"n0{c}/{i}.png, {c + i}\n" for c in (1, 2, 3) for i in (0, 1))
+        (mine / "weights.csv").write_text(f"file_name, weight\n{rows}")
+        assert find(mine).weights[:2].tolist() == pytest.approx([2 / 3, 4 / 3])
+
     def test_a_table_of_weights_that_is_not_looked_at(self, tmp_path: Path) -> None:
         """Above train/, or beside shards, which have weights of their own."""
         mine = folders(tmp_path / "mine" / "train").parent

@@ -61,8 +61,9 @@ def test_judges_are_tested_on_latents_that_none_is_trained_on(root: Path) -> Non
     assert len(seen) + len(held_out) == 41 and len(held_out) == 3 and set(labels.tolist()) == {0, 1}
     rows = {z.tobytes() for z in seen.numpy()}
     assert not any(z.tobytes() in rows for z in held_out.numpy())
-    share, tested = latent_judge.accuracy(steps.run_stage(stage))
+    share, tested, chance = latent_judge.accuracy(steps.run_stage(stage), 2)
     assert tested == 3 and share > 0.5
+    assert chance == pytest.approx(2 / 3), "two of the three are of one class"
 
 
 def test_a_judge_that_learns_nothing_stops_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,9 +78,16 @@ def test_a_judge_that_learns_nothing_stops_it(root: Path, monkeypatch: pytest.Mo
         grown(prepared(root, learnability=LATENT | {"omega": 0.0}, lgd={"omega": 0.0}))
 
 
+def test_one_that_names_the_largest_class_has_learned_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two classes of which one has nine in ten."""
+    monkeypatch.setattr(latent_judge, "accuracy", lambda sealed, classes: (0.9, 100, 0.9))
+    with pytest.raises(StageFailed, match=r"^reference: .* 90\.0 % .* chance gives 90\.0 %: it has learned nothing"):
+        grown(prepared(root, learnability=LATENT))
+
+
 def test_where_every_class_is_one_image_none_is_left_to_judge_by(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     p = prepared(root, learnability=LATENT)
-    monkeypatch.setattr(latent_judge, "accuracy", lambda sealed: (0.0, 0))
+    monkeypatch.setattr(latent_judge, "accuracy", lambda sealed, classes: (0.0, 0, 0.0))
     with pytest.raises(StageFailed, match=r"^reference: no class has a second .*\(learnability\.space=pixel\)$"):
         grown(p)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import environment
+from running import environment, write_digits
 from samples import write_folder
 
 import raydistill
@@ -120,3 +120,16 @@ class TestBadInput:
         write_folder(tmp_path / "colours", {"train": 2})
         with pytest.raises(BadInput, match="colours: "):
             raydistill.train(str(tmp_path / "colours"))
+
+    def test_weights_beside_images_are_obeyed_unless_a_mode_goes_before(self, tmp_path: Path) -> None:
+        mine, quick = write_digits(tmp_path / "mine", train=2), ["evaluate.protocol.visits=40", "evaluate.width=8"]
+
+        def score(*more: str) -> object:
+            return raydistill.train(str(mine), raydistill.load("quickstart", [*quick, *more]))
+
+        plain = score()
+        rows = "".join(f"{c}/{i:03d}.png,{1 + 2 * i}\n" for c in range(10) for i in (0, 1))
+        (mine / "train" / "weights.csv").write_text(f"file_name,weight\n{rows}")
+        assert score() != plain and score("weights.mode=uniform") == plain
+        with pytest.raises(BadInput, match=r"weights\.mode=density .* mine has none; choose weights\.mode=uniform"):
+            score("weights.mode=density")

@@ -18,6 +18,7 @@ from raydistill.errors import BadInput
 from raydistill.methods.ddoq import D4M_SNR
 from raydistill.methods.resolve import resolve
 from raydistill.pipeline.preflight import prepare
+from raydistill.stages.syntheses.sample import identity
 
 STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -49,7 +50,10 @@ class TestLevels:
         t = Start(snr=snr).time
         assert (t / (1 - t)) ** 2 == pytest.approx(snr) and flow.path(10, t)[0].t == t
 
-    @pytest.mark.parametrize(("strength", "count"), [(1.0, 50), (0.7, 35), (0.5, 25), (0.01, 1)])
+    @pytest.mark.parametrize(
+        ("strength", "count"),
+        [(1.0, 50), (0.99, 49), (0.75, 37), (0.7, 35), (0.55, 27), (0.5, 25), (0.35, 17), (0.01, 1)],
+    )
     def test_strength_is_the_share_of_the_steps_that_run(self, strength: float, count: int) -> None:
         assert len(steps(Start(1 - strength))) == count
 
@@ -119,6 +123,16 @@ class TestResolution:
     def test_what_is_no_level_is_refused(self, start) -> None:
         with pytest.raises(BadInput, match=r"start\.(strength|snr)"):
             config(start=start)
+
+    def test_images_are_others_where_whole_steps_are_cut_alone(self) -> None:
+        """As many ran once as are nearest to the share, which is known by `run` where it is another number."""
+
+        def parts(**start):
+            sampling = resolve(config(method="d4m", start=start, sampler={"steps": 50})).sampling
+            return next(p for p in identity(sampling, None) if isinstance(p, dict) and "start" in p)
+
+        assert parts(strength=0.75)["run"] == 37
+        assert "run" not in parts(strength=0.7) and "run" not in parts(strength=0.5) and "run" not in parts(snr=1.0)
 
     def test_two_levels_are_refused(self) -> None:
         with pytest.raises(BadInput, match=r"start\.strength and start\.snr both say"):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running import ROOT, commits, environment, finish, start
+from running import ROOT, TINY, commits, environment, finish, start
 from test_kill import ARTIFACTS, NOWHERE, assert_undisturbed, await_that, count, family, kill, said
 
 from raydistill import signals
@@ -137,6 +137,40 @@ def test_a_training_of_a_generator_is_stopped_and_goes_on(tmp_path: Path, number
     stop(started(), run, number, begun)
     assert started().wait(600) == 0, said(run)
     assert "continues after step" in said(run) and not (out / ".train").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_table_of_results_is_stopped_and_goes_on(tmp_path: Path) -> None:
+    """Each of the scripts whose cells are kept says what a run says, and the same command makes what is missing."""
+    run, out = tmp_path / "table", tmp_path / "cells"
+    script = ROOT / "benchmarks" / "results" / "table.py"
+    grid = [
+        "--config",
+        "quickstart",
+        "--methods",
+        "kmeans",
+        "--protocols",
+        "hard",
+        "--ipc",
+        "2",
+        "--seeds",
+        "0",
+        "--full",
+        "0",
+    ]
+    command = [sys.executable, str(script), *grid, "--out", str(out), "--work", str(run), "--", *set(TINY) - {"ipc=2"}]
+
+    def started() -> subprocess.Popen[str]:
+        with open(run.with_suffix(".log"), "a") as log:
+            return subprocess.Popen(
+                command, env=environment(), cwd=tmp_path, stdout=log, stderr=log, text=True, start_new_session=True
+            )
+
+    stop(started(), run, signal.SIGTERM, lambda: "assemble" in said(run))
+    assert not list(out.glob("*.json"))
+    assert started().wait(300) == 0, said(run)
+    assert len(list(out.glob("*.json"))) == 1
 
 
 @pytest.mark.ray

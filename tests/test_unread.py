@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from running import write_digits
 from samples import write_student
 
 from raydistill import cli
@@ -152,6 +153,9 @@ class TestSectionsOfMethods:
             (["manifold.kernel=imq"], "manifold.kernel: method mgd3"),
             (["adaptive.rtol=0.1"], "adaptive.rtol: method mgd3"),
             (["method=kmeans", "evaluate.baselines=[random]", "sampler.steps=9"], "sampler.steps: method kmeans"),
+            (["method=kmeans", "evaluate.baselines=[d4m]", "start.strength=0.5"], "start.strength: method kmeans"),
+            (["method=dit", "evaluate.baselines=[ddoq]", "cluster.algorithm=clvq"], "cluster.algorithm: method dit"),
+            (["method=dit", "evaluate.baselines=[mgd3]", "guidance.form=mean"], "guidance.form: method dit"),
         ],
     )
     def test_nobody_reads_are_refused_and_the_remedy_reads_them(
@@ -167,6 +171,40 @@ class TestSectionsOfMethods:
     def test_what_a_set_beside_it_reads_is_accepted(self, refused: Refused) -> None:
         words = ["method=dit", "guidance.scale=0.3", "encode.num_gpus=9"]
         assert "encode.num_gpus=9 need more" in refused("distill", *words, "evaluate.baselines=[mgd3]")
+
+    @pytest.mark.parametrize(
+        ("words", "remedy"),
+        [
+            (["method=ddoq", "cluster.expand=2"], "cluster.algorithm=minibatch"),
+            (["method=ddoq", "cluster.drop_last=true"], "cluster.algorithm=minibatch"),
+            (["method=d4m", "cluster.batch=2"], "cluster.algorithm=clvq"),
+            (["method=mgd3", "cluster.linkage=single"], "cluster.algorithm=agglomerative"),
+        ],
+    )
+    def test_a_key_of_another_clustering_is_refused_and_the_remedy_reads_it(
+        self, refused: Refused, words: list[str], remedy: str
+    ) -> None:
+        words = [*words, "evaluate.baselines=[random]"]
+        assert f"does not read it; leave it out, or choose {remedy}" in refused("distill", *words)
+        assert "encode.num_gpus=9 need more" in refused("distill", *words, remedy, "encode.num_gpus=9")
+
+    def test_the_norm_of_weights_is_read_where_a_set_beside_it_has_some(self, refused: Refused) -> None:
+        words = ["method=dit", "weights.norm=sum", "encode.num_gpus=9"]
+        assert "weights.norm: no weights.mode is given" in refused("distill", *words)
+        assert "encode.num_gpus=9 need more" in refused("distill", *words, "evaluate.baselines=[ddoq]")
+
+    def test_keys_of_a_judged_folder_s_images_are_refused_and_the_remedies_work(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What nobody here makes begins nowhere, and images without prototypes have no masses."""
+        words = ["evaluate", "--images", str(write_digits(tmp_path / "mine", train=1)), "--dry-run"]
+        assert cli.main([*words, "start.strength=0.5", "evaluate.baselines=[d4m]"]) == 2
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.endswith("start.strength: no set beside the images of mine reads it; leave it out")
+        assert cli.main([*words, "weights.mode=density"]) == 2
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.endswith("choose weights.mode=uniform, or leave it out for the weights beside its images")
+        assert cli.main([*words, "weights.mode=uniform"]) == cli.main([*words, "evaluate.baselines=[d4m]"]) == 0
 
     def test_what_another_method_of_a_sweep_reads_is_accepted(self, refused: Refused) -> None:
         words = ["tune.space.method=[mgd3,pgfm]", "tune.space.sampler.steps=[10]", "path.t0=0.2", "encode.num_gpus=9"]

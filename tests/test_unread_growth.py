@@ -17,12 +17,16 @@ from raydistill.state import Prepared
 
 known = registry.names
 LGD = ("sample", "--dry-run", "method=lgd", "ipc=2", "lgd.increment=1")
-CASES = {
+CASES: dict[str, tuple[str, str | None]] = {
     "lgd.omega=0.5": ("lgd.candidates=1", "lgd.candidates=2"),
     "lgd.memory_scope=all": ("learnability.repulsion=0", "learnability.repulsion=0.1"),
     "lgd.student=convnet": ("learnability.space=latent", "learnability.space=pixel"),
     "lgd.reference=trained": ("learnability.omega=0", "learnability.omega=0.5"),
     "lgd.reference_epochs=3": ("learnability.omega=0", "lgd.omega=0.5"),
+    "learnability.shrink=2": ("learnability.scale=0", "learnability.scale=0.1"),
+    "learnability.decoder=gone": ("learnability.scale=0", None),
+    "learnability.through_denoiser=true": ("learnability.scale=0", "learnability.scale=0.1"),
+    "learnability.checkpointing=true": ("learnability.scale=0", "learnability.scale=0.1"),
 }
 
 
@@ -36,10 +40,34 @@ def test_a_key_that_is_not_read_is_refused_and_the_remedy_works(
     said = capsys.readouterr().err.strip().splitlines()
     name = key.partition("=")[0]
     assert said[-1].startswith(f"error: {name}: ")
-    assert "leave it out" in said[-1] and remedy.partition("=")[0].rpartition(".")[0] in said[-1]
+    assert "leave it out" in said[-1] and (remedy or unless).partition("=")[0].rpartition(".")[0] in said[-1]
     assert not (tmp_path / "run").exists()
-    for words in ((unless,), (remedy, key)):
+    for words in ((unless,), *([(remedy, key)] if remedy else [])):
         assert main([*LGD, run, *words]) == 0, "left out, or as the line says"
+
+
+NOTHING = ("learnability.scale=0", "learnability.repulsion=0")
+
+
+@pytest.mark.parametrize("key", ["reference_epochs=3", "reference=trained", "training_seed=3", "student=convnet"])
+def test_where_nothing_leads_or_chooses_nobody_is_trained_and_both_remedies_work(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*LGD, f"run_dir={tmp_path / 'run'}", f"lgd.{key}"]
+    assert main([*words, *NOTHING, "lgd.candidates=1"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.endswith("chooses among them; leave it out, or raise learnability.scale or lgd.candidates")
+    assert main([*words, *NOTHING, "lgd.candidates=2"]) == main([*words, NOTHING[1], "lgd.candidates=1"]) == 0
+
+
+@pytest.mark.parametrize("key", ["start=1", "norm=none", "every=2", "clip=1"])
+def test_where_nothing_leads_the_push_has_no_numbers(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*LGD, f"run_dir={tmp_path / 'run'}", f"learnability.{key}"]
+    assert main([*words, *NOTHING]) == 2
+    assert "nothing is led; leave it out, or raise learnability.scale" in capsys.readouterr().err
+    assert main(words) == main([*words, NOTHING[0]]) == 0, "what only repels has a push, too"
 
 
 def test_a_reference_that_nobody_asks_needs_no_teacher_and_reads_none(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from raydistill import registry
 from raydistill.config import Config, WeightsConfig, load
 from raydistill.errors import BadInput, StageFailed
 from raydistill.exporters.base import open_product
+from raydistill.methods.base import Slot
 from raydistill.methods.resolve import resolve
 from raydistill.methods.weighting import (
     effective_sample_size,
@@ -33,6 +35,7 @@ from raydistill.stages.runner import Stage, serial
 from raydistill.stages.syntheses import check
 from raydistill.stages.syntheses import weigh as weigh_stage
 from raydistill.stages.syntheses.distilled_set import DistilledSet
+from raydistill.stages.syntheses.plan import check_weights
 from raydistill.state import Results
 from raydistill.store import schemas
 from raydistill.store.artifact import Artifact
@@ -303,3 +306,20 @@ class TestRefusals:
     def test_another_word(self, override: str, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"weights\.mod" if "norm" not in override else r"weights\.norm"):
             small(tmp_path, override)
+
+
+@pytest.mark.parametrize(
+    ("weights", "why"),
+    [
+        ((1.0, -1.0), "slot 1 has weight -1; weights are numbers from 0 to 3.4e+38"),
+        ((float("nan"), 1.0), "slot 0 has weight nan; weights"),
+        ((1.0, 1e39), "slot 1 has weight 1e+39; weights"),
+        ((0.0, 0.0), "all weights are 0, and nothing can be learned from that"),
+    ],
+)
+def test_what_a_method_of_ones_own_gives_its_slots_is_looked_at_before_anything_is_made(
+    weights: tuple[float, ...], why: str
+) -> None:
+    with pytest.raises(StageFailed, match=f"^plan: method mine: class 'c': {re.escape(why)}"):
+        check_weights([Slot(-1, None, weight=w) for w in weights], "plan: method mine: class 'c'")
+    check_weights([Slot(-1, None, weight=w) for w in (0.0, 2.0)], "")

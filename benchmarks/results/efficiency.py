@@ -57,6 +57,7 @@ from grids import (
     with_generators,
 )
 
+from raydistill import entry
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.results import costs as costs_kept
@@ -235,4 +236,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.program(main))

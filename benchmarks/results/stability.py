@@ -55,6 +55,7 @@ from grids import (
     with_generators,
 )
 
+from raydistill import entry
 from raydistill.diffusion.walk import Walk
 from raydistill.state import Results
 from raydistill.tune.cells import Row
@@ -221,4 +222,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.program(main))

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import figure
 from grids import markdown, stamp
 
-from raydistill import cli, strict_json
+from raydistill import cli, entry, strict_json
 from raydistill.report.text import minus, plural
 from raydistill.store.location import Location
 from raydistill.store.rundir import STUDY
@@ -166,4 +166,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.program(main))

@@ -53,7 +53,7 @@ from grids import (
 )
 from intervals import accuracy, compared_by, over_classes
 
-from raydistill import registry
+from raydistill import entry, registry
 from raydistill.report.scores import FULL
 from raydistill.report.text import plural
 from raydistill.results.pairing import TrainingOutcome
@@ -253,4 +253,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.program(main))

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import figure
 from measure import machine, save, table
 
-from raydistill import api, registry
+from raydistill import api, entry, registry
 from raydistill.clustering.points import Whole
 from raydistill.config import Config, load
 from raydistill.methods.weighting import weigh
@@ -165,4 +165,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.program(main))

@@ -33,8 +33,8 @@ class Start:
         return self.t0 if self.snr is None else self.snr**0.5 / (1 + self.snr**0.5)
 
     def share(self, count: int) -> int:
-        """How many of `count` denoising steps run, at least one, where t0 says so."""
-        return max(1, round((1.0 - self.t0) * count))
+        """How many of `count` denoising steps run, where t0 says so: whole ones, as those pipelines count, and one."""
+        return max(1, int((1.0 - self.t0) * count + 1e-6))
 
     def steps(self, alpha_bar: np.ndarray) -> int:
         """How many of the denoising steps run: at least one. alpha_bar (n,) at these steps, cleanest first."""

@@ -32,9 +32,10 @@ def cause(e: BaseException | None) -> RaydistillError | None:
     seen = 0
     while e is not None and seen < 20:
         if isinstance(e, RaydistillError):
-            return e
+            inner = getattr(e, "cause", None)  # Ray's wrapper is of its cause's type, too, and all traceback
+            return inner if isinstance(inner, RaydistillError) else e
         if isinstance(e, torch.OutOfMemoryError):
-            inner = getattr(e, "cause", None) or e  # Ray's wrapper is of its cause's type, too, and all traceback
+            inner = getattr(e, "cause", None) or e  # the wrapper, as above
             return OutOfMemory(f"out of memory: {one_line(inner).partition('. ')[0]}")
         e, seen = getattr(e, "cause", None) or e.__cause__ or e.__context__, seen + 1
     return None

@@ -34,7 +34,11 @@ class LearnabilityConfig(Section):
 
     scale: Annotated[
         float,
-        Field(ge=0, le=1000, description="push up the score of a step, in units of learnability.norm; 0 = none"),
+        Field(
+            ge=0,
+            le=1000,
+            description="push up the score of a step, in units of learnability.norm, times every; 0 = none",
+        ),
         Search(0.02, 0.5, log=True),
     ] = 0.2
     norm: Annotated[
@@ -63,7 +67,11 @@ class LearnabilityConfig(Section):
     ] = 0.01
     clip: Annotated[
         float | None,
-        Field(gt=0, le=1e6, description="both pushes of a step together are at most clip |eps| long; null = any"),
+        Field(
+            gt=0,
+            le=1e6,
+            description="both pushes of a step together are at most clip |eps| long, times every; null = any",
+        ),
     ] = 0.5
     start: Annotated[Fraction, Field(description="window start as a fraction of the noise path, 1 = pure noise")] = 0.9
     stop: Annotated[
@@ -76,7 +84,7 @@ class LearnabilityConfig(Section):
             le=1000,
             description="it acts at each so-many-th step of its window (those whose index it divides), and pushes "
             "there for all of them: cheaper by as much, of diffusion only; null = so that it acts at 6 steps or a few "
-            "more, of a flow at each",
+            "more, of a flow, or from a level (start.snr), at each",
         ),
     ] = None
     space: Annotated[
@@ -100,7 +108,8 @@ class LearnabilityConfig(Section):
             ge=1,
             le=16,
             description="a side of the predicted latents is averaged down so many times before it is decoded for the "
-            "score; null = 2 where an lgd's students see half of an image's side or less, otherwise 1: whole",
+            "score; null = 2 where an lgd's students see half of an image's side or less and train its reference, "
+            "otherwise 1: whole",
         ),
     ] = None
     micro_batch: Annotated[int, Field(ge=1, le=4096, description="images whose gradients are in memory at once")] = 8

@@ -85,6 +85,8 @@ class Lgd(Method):
     def of(cls, config: Config) -> Lgd:
         """Raises BadInput for a base that makes no images of its own, and increments that do not divide ipc."""
         settings = cast(LgdConfig, config.section("lgd", LgdConfig))
+        if settings.base == "lgd":
+            raise BadInput("lgd.base=lgd fills no increment itself; choose another (dit, mgd3)")
         base: Method = registry.get("method", settings.base).of(config)
         if not base.generates or base.curriculum is not None:
             raise BadInput(f"lgd.base={settings.base} generates no images of its own; choose another (dit, mgd3)")

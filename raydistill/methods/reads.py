@@ -9,6 +9,9 @@ from raydistill import registry
 from raydistill.config import Config, StartConfig
 from raydistill.methods.base import Method
 
+# What methods beside the run's own do not take over from its configuration (resolve.beside).
+OF_MAIN = ("start", "cluster.algorithm", "guidance.form")
+
 
 def sections(config: Config, method: Method | None = None) -> tuple[str, ...]:
     """Those that a method reads, by default that of the configuration: its own, and those of its clustering, sampler

@@ -80,7 +80,7 @@ def of_latents(steps: Steps, v: Variant, distilled: DistilledSet | None, role: s
     )
     parts = 0 if distilled is None else len(distilled.parts)
     sealed = steps.run_stage(stage, shown("judge", v, parts) if parts else "judge reference")
-    share, tested = latent_judge.accuracy(sealed)
+    share, tested, chance = latent_judge.accuracy(sealed, len(classes))
     if not tested:
         raise StageFailed(
             f"{role}: no class has a second real image, so that no latents are held out to judge a classifier by; let "
@@ -88,9 +88,7 @@ def of_latents(steps: Steps, v: Variant, distilled: DistilledSet | None, role: s
         )
     on = f"{parts} increment{'s' if parts > 1 else ''}" if parts else "all real latents"
     remedy = LATENTS if parts else EPOCHS
-    learned(
-        f"a classifier of latents on {on}", share, tested, 1 / len(classes), steps, role, remedy, "latents held out"
-    )
+    learned(f"a classifier of latents on {on}", share, tested, chance, steps, role, remedy, "latents held out")
     return latent_judge.spec(stage.work, sealed, role)  # type: ignore[arg-type]
 
 
@@ -146,8 +144,11 @@ def of_student(config: Config, how: Curriculum) -> Config:
     if e.protocol.zca:
         e = e.model_copy(update={"protocol": e.protocol.model_copy(update={"zca": None})})
         config = config.model_copy(update={"evaluate": e})
-    if trainings.recipe(config, 2, how.student).soft:
-        hard = {"name": "hard", "temperature": None, "views": None}
+    # Of some numbers of images alone a protocol may know the batch, and asked is only whether its labels are soft.
+    batch = {"batch": e.protocol.batch or 1}
+    any_number = e.model_copy(update={"protocol": e.protocol.model_copy(update=batch)})
+    if trainings.recipe(config.model_copy(update={"evaluate": any_number}), 2, how.student).soft:
+        hard = {"name": "hard", "temperature": None, "views": None, "soft_labels": None}
         e = e.model_copy(update={"protocol": e.protocol.model_copy(update=hard)})
     return config.model_copy(update={"evaluate": e})
 

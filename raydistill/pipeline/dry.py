@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from raydistill.config import Config, EvaluateConfig
 from raydistill.distributed.nodes import joins
 from raydistill.evaluation.recipe import students_of
-from raydistill.guidance.learnability import REFERENCE
+from raydistill.guidance.learnability import CURRENT, REFERENCE
 from raydistill.methods.lgd import judged_by_latents
 from raydistill.methods.resolve import Growth, Variant
 from raydistill.pipeline import trained
@@ -92,17 +92,33 @@ def expected(p: Prepared, until: Until) -> Iterator[tuple[str, str, str]]:
         yield "sample", f"sample {v.config.method}", f"{classes * v.config.ipc * draws} images{_steps(v)}"
         if v.growth is not None and (trained_on := _reference(p, v.growth)):
             yield "judge", "reference", trained_on
+        if v.growth is not None and CURRENT in judging(v.growth):
+            count = draws * (v.growth.count(v.config.ipc) - 1)
+            yield "judge", f"judge {v.config.method}", f"{plural(count, 'training')}, each on all increments so far"
     if until in JUDGED:
         of = len(generated(p)) + (p.judged is not None)
         fits = len(list(students_of(config.evaluate))) * config.evaluate.seeds * draws
         full = " and on all images" if config.evaluate.full else ""
         if full and config.evaluate.full_epochs is not None:
             full += f", also for {plural(config.evaluate.full_epochs, 'epoch')}"
+        cut = [f"{n} parts of {v.config.method}" for v in p.variants if (n := _parts(v, config))]
+        full += f"; as many on each of {', '.join(cut)}" if cut else ""
         yield "evaluate", "evaluate", f"{plural(of, 'set')} x {plural(fits, 'training')}{full}"
 
 
+def _parts(v: Variant, config: Config) -> int:
+    """Into how many parts a set is cut, each to be trained on for itself."""
+    return trainings.parts(config, v.growth.count(v.config.ipc) if v.growth is not None else 1)
+
+
 def _steps(v: Variant) -> str:
-    return f", each in {v.sampling.steps} steps of the generator" if v.sampling is not None else ""
+    """In how many steps images come about, of a curriculum those of its increments by what they are of."""
+    if v.growth is None or v.sampling is None:
+        return f", each in {v.sampling.steps} steps of the generator" if v.sampling is not None else ""
+    how, first = v.growth.how, _steps(v.growth.first)
+    choice = f"one of {how.candidates}, each" if how.candidates > 1 else "each"
+    seed = f"{how.increment} a class by {how.seed}{first}"
+    return f": {seed}; the others {choice} in {v.sampling.steps} steps of the generator"
 
 
 def _reference(p: Prepared, growth: Growth) -> str | None:

@@ -14,7 +14,6 @@ from raydistill.errors import BadInput
 from raydistill.evaluation import recipe
 from raydistill.methods import windows
 from raydistill.methods.base import Method
-from raydistill.methods.lgd import judged_by_latents
 from raydistill.methods.resolve import SamplingPlan, Variant, beside, flows, resolve, with_prototypes
 from raydistill.methods.weighting import MODES
 from raydistill.models import hub
@@ -25,8 +24,8 @@ from raydistill.models.generator import Generator
 from raydistill.models.maturity import half_trained
 from raydistill.models.text_generator import TextGeneratorSpec, is_pipeline
 from raydistill.models.vae import VaeSpec
-from raydistill.pipeline import automatic
-from raydistill.pipeline.curriculum import asks_teacher, judging
+from raydistill.pipeline import automatic, growing
+from raydistill.pipeline.curriculum import asks_teacher
 from raydistill.pipeline.guiding import find_decoder, find_networks
 from raydistill.progress import say
 from raydistill.report.text import plural
@@ -256,38 +255,21 @@ def check_redundancy_parts(config: Config, least: int) -> None:
 
 
 def check_growth(v: Variant) -> None:
-    """Refuses a curriculum that its seed ends, and of what its increments ask a student that cannot be read back and a
-    teacher who sees no latents."""
-    if v.growth is None:
-        return
-    how, ipc, method, e = v.growth.how, v.config.ipc, v.config.method, v.config.evaluate
-    latents = judged_by_latents(v.config)
-    check_students(v.config.model_copy(update={"evaluate": e.model_copy(update={"students": [how.student]})}))
-    if v.growth.count(ipc) < 2:
-        raise BadInput(
-            f"method {method}: ipc={ipc} is a single increment of {how.increment}, which is its seed alone; raise ipc, "
-            f"or give an lgd.increment below it that divides it"
-        )
-    if judging(v.growth) and not latents and how.student not in registry.names("student"):
-        raise BadInput(f"lgd.student={how.student} is one of a family, which cannot be read back; choose another")
-    norm = v.config.weights.norm
-    if norm != "mean" and any(one.config.weights.mode is not None for one in v.makers()):
-        raise BadInput(
-            f"weights.norm={norm} would scale each increment of method {method} by itself, and they are one set; leave "
-            "weights.norm out, which is mean"
-        )
-    if latents and asks_teacher(v.growth):
-        raise BadInput(
-            "lgd.reference=teacher sees images, and learnability.space=latent wants judges of latents; choose one of "
-            "lgd.reference=trained and learnability.space=pixel"
-        )
+    """Refuses a curriculum that cannot grow, and a student of it that does not fit."""
+    if v.growth is not None:
+        check_students(growing.config_of_student(v.config, v.growth.how))
+        growing.check(v, v.growth)
 
 
 def check_masses(v: Variant) -> None:
     """Refuses weights of masses where there are no prototypes to have any."""
     mode = v.config.weights.mode
     if mode is not None and MODES[mode].needs_masses and not v.method.uses_prototypes:
-        others = with_prototypes(v.method)
+        others = (
+            "leave it out for the weights beside its images"
+            if isinstance(v.method, ingest.JudgedMethod)
+            else with_prototypes(v.method)
+        )
         raise BadInput(
             f"weights.mode={mode} weighs by the masses of prototypes, and {v.config.method} has none; choose "
             f"weights.mode=uniform, or {others}"

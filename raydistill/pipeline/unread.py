@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import cast
 
+from raydistill import registry
 from raydistill.errors import BadInput
 from raydistill.evaluation.recipe import students_of
 from raydistill.guidance.learnability import CURRENT, REFERENCE, LearnabilityConfig
 from raydistill.methods.lgd import judged_by_latents
-from raydistill.methods.reads import chosen_by, is_read, readers, sections
+from raydistill.methods.reads import OF_MAIN, chosen_by, is_read, readers, sections
+from raydistill.methods.resolve import Variant
 from raydistill.models.text_generator import TextGeneratorSpec
 from raydistill.pipeline import features
 from raydistill.pipeline.curriculum import asks_teacher, judging
@@ -31,12 +34,14 @@ def check(p: Prepared, command_keys: Sequence[str], varied: Sequence[str] = ()) 
     guiding = {role for v in every if v.sampling is not None for role in v.sampling.roles}
     guiding |= {"teacher" for v in p.variants if v.growth is not None and asks_teacher(v.growth)}
     told_text = isinstance(p.generator, TextGeneratorSpec)
-    unread_of_growth = of_growth(p)
+    unread_elsewhere = of_growth(p) | ({} if varied else of_clusterings(every))
+    main = p.variants[0].growth.next if p.variants[0].growth is not None else p.variants[0]
     read = {s for v in every for s in sections(v.config, v.method)} | set(varied)
+    read_by_main = {*sections(main.config, main.method), *varied}
     for key in command_keys:
-        if not is_read(key, read) and (choice := chosen_by(key)):
+        if not is_read(key, read_by_main if is_read(key, OF_MAIN) else read) and (choice := chosen_by(key)):
             raise BadInput(f"{key}: {_unread_by_sets(p, key, choice)}")
-        if why := unread_of_growth.get(key):
+        if why := unread_elsewhere.get(key):
             raise BadInput(f"{key}: {why}")
         if (key == "evaluate.protocol.temperature" and not soft) or (
             key == "evaluate.protocol.views" and "stored" not in labels
@@ -52,7 +57,7 @@ def check(p: Prepared, command_keys: Sequence[str], varied: Sequence[str] = ()) 
             )
         if section in guiding:
             continue
-        weighed = p.config.weights.mode is not None or (p.judged is not None and p.judged.weighed)
+        weighed = any(v.config.weights.mode is not None for v in every) or (p.judged is not None and p.judged.weighed)
         if key == "weights.norm" and not weighed:
             lacks = "prescribes none" if p.judged is None else "has none beside its images"
             raise BadInput(f"{key}: no weights.mode is given, and {p.config.method} {lacks}; leave it out")
@@ -73,8 +78,19 @@ def _unread_by_sets(p: Prepared, key: str, choice: str) -> str:
     if p.judged is None:
         nobody = f"method {p.config.method} does not read it, and no set beside it does"
         return f"{nobody}; leave it out, or choose what does ({choice})"
-    beside = f", or compare with what does (evaluate.baselines=[{names[0]}])" if (names := readers(key)) else ""
+    names = () if is_read(key, OF_MAIN) else readers(key)
+    beside = f", or compare with what does (evaluate.baselines=[{names[0]}])" if names else ""
     return f"no set beside the images of {p.judged.name} reads it; leave it out{beside}"
+
+
+def of_clusterings(every: Sequence[Variant]) -> dict[str, str]:
+    """The keys of section `cluster` that only clusterings read which make no prototypes here, each with the remedy."""
+    algorithms = {v.config.cluster.algorithm or v.method.clustering for v in every if v.method.uses_prototypes}
+    fields_of = {n: {f.name for f in fields(registry.get("clustering", n))} for n in registry.names("clustering")}
+    read = {name for algorithm in algorithms for name in fields_of[algorithm]}
+    theirs = {name: algorithm for algorithm, names in fields_of.items() for name in names - read}
+    nobody = f"cluster.algorithm={' and '.join(sorted(algorithms))} does not read it"
+    return {f"cluster.{n}": f"{nobody}; leave it out, or choose cluster.algorithm={a}" for n, a in theirs.items()}
 
 
 def of_growth(p: Prepared) -> dict[str, str]:
@@ -84,17 +100,18 @@ def of_growth(p: Prepared) -> dict[str, str]:
         return {}
     judges, latents, how = judging(v.growth), judged_by_latents(v.config), v.growth.how
     guiding = cast(LearnabilityConfig, v.config.section("learnability", LearnabilityConfig))
-    unread = {}
+    unread = _unled(guiding)
     if how.candidates == 1:
         unread["lgd.omega"] = "of one candidate nothing is chosen; leave it out, or raise lgd.candidates"
     if guiding.repulsion == 0:
         unread["lgd.memory_scope"] = "nothing is repelled from memory; leave it out, or raise learnability.repulsion"
     if latents:
         unread["lgd.student"] = "learnability.space=latent asks classifiers of latents; leave it out, or choose pixel"
-    elif CURRENT not in judges:
+    if CURRENT not in judges:
         nobody = "nothing leads the images or chooses among them; leave it out, or raise"
-        unread["lgd.student"] = f"{nobody} learnability.scale or lgd.candidates"
-    if REFERENCE not in judges:
+        keys = ("reference", "reference_epochs", "training_seed", *(() if latents else ("student",)))
+        unread |= {f"lgd.{key}": f"{nobody} learnability.scale or lgd.candidates" for key in keys}
+    elif REFERENCE not in judges:
         remedy = "leave it out, or raise learnability.omega or lgd.omega"
         unread["lgd.reference"] = f"a reference of weight 0 is not asked; {remedy}"
         if not latents:
@@ -102,3 +119,13 @@ def of_growth(p: Prepared) -> dict[str, str]:
     elif how.reference == "teacher":
         unread["lgd.reference_epochs"] = "lgd.reference=teacher is trained already; leave one of the two out"
     return unread
+
+
+def _unled(guiding: LearnabilityConfig) -> dict[str, str]:
+    """The keys of section `learnability` that are of a push, or of the score's push, where there is none."""
+    of_score = ("through_denoiser", "decoder", "shrink", "micro_batch", "checkpointing")
+    keys: tuple[str, ...] = of_score if guiding.scale == 0 else ()
+    if guiding.scale == 0 and guiding.repulsion == 0:
+        keys += ("norm", "clip", "start", "stop", "every")
+    pushed = "nothing is led by a score" if guiding.repulsion else "nothing is led"
+    return {f"learnability.{key}": f"{pushed}; leave it out, or raise learnability.scale" for key in keys}

@@ -105,7 +105,12 @@ def beside(root: Location, what: str) -> np.ndarray | None:
     if file.name.endswith(".npz"):
         return _read(file).get(what)
     other = root / file.name.replace("images", what, 1)
-    return None if other.size() is None else np.asarray(_read(other))
+    if other.size() is not None:
+        return np.asarray(_read(other))
+    for name in sorted(i.base_name for i in root.infos()):
+        if name.startswith(what) and name.endswith(".pt"):
+            raise BadInput(f"{root / name} goes with no images: those here are {file.name}; call it {other.name}")
+    return None
 
 
 def _images(root: Location) -> Location:

@@ -78,6 +78,10 @@ def _weighs(location: Location) -> bool:
 def _of_folder(root: Location, split: str, ids: list[str]) -> dict[str, Any] | None:
     locations = [p for p in (root / split / name for name in TABLES) if p.size() is not None]
     read = [(location, list(_rows(location))) for location in locations]
+    for location, rows in read:
+        if location.uri.endswith("/weights.csv") and not any("weight" in row for row in rows):
+            lacks = f"no column weight but {one_line(', '.join(map(str, rows[0])))[:80]}" if rows else "no rows"
+            raise BadInput(f"{location} has {lacks}; give it the columns file_name,weight and a row an image")
     tables = [(location, rows) for location, rows in read if any("weight" in row for row in rows)]
     if len(tables) > 1:
         raise BadInput(f"{tables[0][0]} and {tables[1][0]} both give weights; keep one")
@@ -102,7 +106,7 @@ def _rows(location: Location) -> Iterator[dict[str, Any]]:
     try:
         text = location.read().decode("utf-8-sig")
         if location.uri.endswith(".csv"):
-            for row in csv.DictReader(io.StringIO(text)):
+            for row in csv.DictReader(io.StringIO(text), skipinitialspace=True):
                 yield {**row, **({"weight": _number(row["weight"])} if "weight" in row else {})}
             return
         for line in filter(str.strip, text.split("\n")):

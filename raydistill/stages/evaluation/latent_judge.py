@@ -69,7 +69,11 @@ class JudgeWork(StageWork):
                 for x, labels in zip(*(t.split(500) for t in held_out[:2]), strict=True)
             )
             weights = {name: value.cpu().contiguous() for name, value in net.state_dict().items()}
-            meta = {"right": right, "tested": len(held_out[1])}
+            meta = {
+                "right": right,
+                "tested": len(held_out[1]),
+                "largest": max(held_out[1].bincount().tolist(), default=0),
+            }
             body = safetensors.torch.save(weights)
             return self.artifact.commit(key, body, rows=1, device=at.kind, ext="safetensors", meta=meta)
 
@@ -137,10 +141,16 @@ def spec(work: JudgeWork, sealed: Sealed, role: str) -> LatentClassifierSpec:
     return LatentClassifierSpec(sealed, work.class_ids, work.shape, work.width, role)
 
 
-def accuracy(sealed: Sealed) -> tuple[float, int]:
-    """The share of the latents that were held out that it is right on, and how many these are."""
+def accuracy(sealed: Sealed, classes: int) -> tuple[float, int, float]:
+    """The share of the latents that were held out that it is right on, how many these are, and the share of the largest
+    class among them, which needs no learning; of commits that do not know it that of equal classes."""
     meta = sealed.record(KEY).meta
-    return meta["right"] / max(1, meta["tested"]), meta["tested"]
+    tested = meta["tested"]
+    return (
+        meta["right"] / max(1, tested),
+        tested,
+        meta["largest"] / max(1, tested) if "largest" in meta else 1 / classes,
+    )
 
 
 def set_latents(distilled: DistilledSet) -> tuple[Tensor, Tensor, Tensor]:

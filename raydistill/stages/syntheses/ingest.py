@@ -16,7 +16,7 @@ from PIL import Image
 from pyarrow import fs as pafs
 
 from raydistill import registry, strict_json
-from raydistill.config import Config, SampleConfig, SourceConfig
+from raydistill.config import Config, SampleConfig, SourceConfig, WeightsConfig
 from raydistill.declared import Keys
 from raydistill.errors import BadInput, BrokenImage, StageFailed, one_line
 from raydistill.exporters.marker import check_ours
@@ -80,6 +80,14 @@ class JudgedFolder:
     def ipc(self) -> int:
         """The largest number of images of a class."""
         return int(self.listing.counts.max())
+
+    def weighing(self, config: WeightsConfig) -> np.ndarray:
+        """What they weigh, (N,): as they are, unless a mode is given, of which `uniform` needs no masses."""
+        return (
+            self.weights
+            if config.mode is None
+            else in_norm(np.ones(len(self.listing)), self.listing.labels, config.norm)
+        )
 
     def parts(self) -> list[Any]:
         """What the images are and how they are read."""

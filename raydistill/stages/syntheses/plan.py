@@ -5,7 +5,7 @@ Batches are fixed here and mix classes, so that any number of actors in any orde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any
@@ -22,6 +22,7 @@ from raydistill.methods.base import ClassView, Method, Slot
 from raydistill.methods.resolve import Variant
 from raydistill.seeding import NoiseKey
 from raydistill.sources.base import ClassInfo
+from raydistill.sources.weights import LARGEST
 from raydistill.stages.prototypes.selection import Candidates, class_candidates, identity, untaken
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
@@ -63,6 +64,7 @@ class PlanWork(StageWork):
                     slots = self.method.slots(view, self.config.ipc, self.config.seed)
                 except BadInput as e:
                     raise StageFailed(str(e)) from None  # only known after broken images were set aside
+                check_weights(slots, f"plan: method {self.method_name}: class {view.class_id!r}")
                 keys = view.keys(len(slots), self.config.seed)
                 numbered = (
                     slot if ids is None else replace(slot, prototype_id=int(ids[slot.prototype_id])) for slot in slots
@@ -147,6 +149,15 @@ class PlanWork(StageWork):
     def _taken(self, index: int) -> np.ndarray:
         """The prototypes (T, C, h, w) that plans before have given to slots of a class."""
         return schemas.tensor_numpy(self._before.filter(pc.equal(self._before["class_index"], index))["prototype"])
+
+
+def check_weights(slots: Sequence[Slot], of: str) -> None:
+    """Raises StageFailed, which begins with `of`, for weights of the slots of a class that no loss can take."""
+    for number, weight in enumerate(slot.weight for slot in slots):
+        if not 0 <= weight <= LARGEST:
+            raise StageFailed(f"{of}: slot {number} has weight {weight:g}; weights are numbers from 0 to {LARGEST:.3g}")
+    if slots and not any(slot.weight for slot in slots):
+        raise StageFailed(f"{of}: all weights are 0, and nothing can be learned from that")
 
 
 def stage(

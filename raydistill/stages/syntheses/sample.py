@@ -301,9 +301,17 @@ def identity(sampling: SamplingPlan, work: Any) -> list[Any]:
     parts += [FLOW_VERSION] if sampling.flows else []
     parts += [[role, sampling.networks[role].identity()] for role in sampling.roles]
     own_start = sampling.start != (NOISE if guidance is None else guidance.begins)
-    parts += [{"start": asdict(sampling.start)}] if own_start else []
+    parts += [{"start": asdict(sampling.start), **_cut(sampling)}] if own_start else []
     terms = [g for g in sampling.acting if g is not guidance]
     parts += [{"term": g.name, "space": g.space, "numbers": g.own_read()} for g in terms]
     parts += [{"decoder": sampling.decoder.identity()}] if sampling.decoder else []
     parts += registry.identity("sampler", sampling.sampler.name or "")
     return parts + [part for g in sampling.acting for part in registry.identity("guidance", g.name)]
+
+
+def _cut(sampling: SamplingPlan) -> dict[str, int]:
+    """The steps that run of a diffusion where a share of them is no whole number, which once was rounded up, too."""
+    start, count = sampling.start, sampling.steps
+    run = start.share(count)
+    rounded = sampling.flows or start.snr is not None or run == max(1, round((1.0 - start.t0) * count))
+    return {} if rounded else {"run": run}
