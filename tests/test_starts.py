@@ -138,6 +138,14 @@ class TestResolution:
         with pytest.raises(BadInput, match=r"start\.strength and start\.snr both say"):
             config(start={"strength": 0.5, "snr": 1.0})
 
+    def test_so_few_steps_that_none_is_near_the_level_are_told_of_and_more_are_the_remedy(
+        self, tmp_path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for steps, told in ((1, True), (2, True), (50, False)):
+            prepare(config(method="ddoq", sampler={"steps": steps}, run_dir=str(tmp_path / "run")))
+            said = capsys.readouterr().err
+            assert ("paths begin there; raise sampler.steps" in said) == told, said
+
     def test_a_level_that_leaves_no_step_to_guide_is_refused_beforehand(self, tmp_path) -> None:
         asked = config(method="mgd3", start={"snr": 1e5}, sampler={"steps": 50}, run_dir=str(tmp_path / "run"))
         with pytest.raises(BadInput, match=r"holds none of the 1 steps"):

@@ -39,6 +39,7 @@ from raydistill.store.rundir import RunDir
 from raydistill.tracking import destination
 
 NAMED = 10  # classes that are named one by one
+FAR = 4.0  # times another signal-to-noise ratio, from which on a run says so
 
 
 def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Prepared:
@@ -166,6 +167,7 @@ def check_steps(sampling: SamplingPlan, generator: Generator) -> None:
     name, grid = sampling.sampler.name, sampling.sampler.grid
     if not sampling.flows:
         windows.check(sampling, lambda start, count: generator.steps(grid, count, start))
+        tell_far_start(sampling, generator)
         return
     if sampling.kind.any_time and generator.predicts.own_times is not None:
         raise BadInput(
@@ -173,6 +175,17 @@ def check_steps(sampling: SamplingPlan, generator: Generator) -> None:
             "its training times; use euler or heun, or give a flow as generator.path"
         )
     windows.check(sampling, lambda start, count: generator.times(count, start.time, grid))
+
+
+def tell_far_start(sampling: SamplingPlan, generator: Generator) -> None:
+    """Says where none of so few steps is at the level at which paths shall begin, nor anywhere near it."""
+    snr, count = sampling.start.snr, sampling.steps
+    if snr is None:
+        return
+    level = generator.steps(sampling.sampler.grid, count, sampling.start)[0].alpha_bar
+    if not 1 / FAR < level / (1 - level) / snr < FAR:
+        nearest = f"of {plural(count, 'step')} the nearest to start.snr={snr:g} has {level / (1 - level):.2g}"
+        say("start", f"{nearest}, and paths begin there; raise sampler.steps")
 
 
 def main(config: Config) -> str | None:
