@@ -87,7 +87,8 @@ def results(tracker: Tracker, done: Results, reported: bool) -> None:
     for curves in detail.curves(done):
         for line in curves.lines:
             for visits, accuracy in zip(line.x, line.mean, strict=True):
-                tracker.metrics({f"curve/{curves.student}/{line.name.replace(' ', '_')}": float(accuracy)}, int(visits))
+                key = f"curve/{curves.student}/{line.name.replace(' ', '_')}"
+                tracker.metrics({key: round(float(accuracy), 6)}, int(visits))  # with the digits of result.json
     for name, distilled in done.syntheses.items():
         numbers = distilled.numbers()
         tracker.metrics({f"nfe/{name}": numbers.nfe.mean, f"effective_sample_size/{name}": distilled.sample_size()})

@@ -53,7 +53,7 @@ class TrackedSweep:
             child.metrics({**{k: v for k, v in costs.items() if v}, **row.measured.metrics, **row.values})
             for student, curve in row.measured.curves.items():
                 for visits, top1 in curve:
-                    child.metrics({f"curve/{student}": top1}, visits)
+                    child.metrics({f"curve/{student}": round(top1, 6)}, visits)
             self._set(child, row, method)
             if row.measured.stopped:
                 child.tags({"raydistill.stopped": f"after test {row.measured.stopped}"})
