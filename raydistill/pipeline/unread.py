@@ -89,7 +89,7 @@ def of_clusterings(every: Sequence[Variant]) -> dict[str, str]:
     fields_of = {n: {f.name for f in fields(registry.get("clustering", n))} for n in registry.names("clustering")}
     read = {name for algorithm in algorithms for name in fields_of[algorithm]}
     theirs = {name: algorithm for algorithm, names in fields_of.items() for name in names - read}
-    nobody = f"cluster.algorithm={' and '.join(sorted(algorithms))} does not read it"
+    nobody = f"what clusters here ({', '.join(sorted(algorithms))}) does not read it"
     return {f"cluster.{n}": f"{nobody}; leave it out, or choose cluster.algorithm={a}" for n, a in theirs.items()}
 
 
