@@ -21,9 +21,11 @@ from raydistill.errors import BadInput
 from raydistill.evaluation.colour import STATISTICS
 from raydistill.exporters.write import export
 from raydistill.results import reporting
+from raydistill.sources import tensors
 from raydistill.sources.base import open_splits
 from raydistill.sources.images import decode
 from raydistill.stages.syntheses import ingest
+from raydistill.store.location import Location
 
 
 class TestNumberedFolders:
@@ -243,3 +245,15 @@ def test_dd_rankings_snippet_runs_against_its_interface(
     assert handed["images"].shape == (18, 3, 10, 12) and handed["labels"].dtype == torch.int64
     plain = torch.load("images.pt")
     assert torch.allclose(handed["images"][:, 0] * 0.2023 + 0.4914, plain[:, 0], atol=1e-6)
+
+
+def test_weights_that_go_with_no_images_are_refused_and_the_name_that_is_given_works(tmp_path: Path) -> None:
+    torch.save(torch.zeros(2, 3, 8, 8), tmp_path / "images_best.pt")
+    torch.save(torch.tensor([2.0, 1.0]), tmp_path / "weights.pt")
+    with pytest.raises(
+        BadInput, match=r"weights\.pt goes with no images: those here are images_best\.pt; call it (\S+)"
+    ) as said:
+        tensors.beside(Location.of(str(tmp_path)), "weights")
+    (tmp_path / "weights.pt").rename(tmp_path / str(said.value).rpartition("call it ")[2])
+    read = tensors.beside(Location.of(str(tmp_path)), "weights")
+    assert read is not None and read.tolist() == [2.0, 1.0]
