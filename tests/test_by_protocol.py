@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import by_protocol
 import numpy as np
 import pytest
 from by_protocol import Column, compared, farthest, pairs, shown_pairs, spread, turns
 
+from raydistill.report.data import Difference
+from raydistill.report.wording import how_many
 from raydistill.results.pairing import TrainingOutcome
 from raydistill.tune.cells import TO_THE_END
 
@@ -87,6 +90,12 @@ def test_uneven_test_classes_are_compared_over_classes() -> None:
     moved = spread(columns, "a")
     assert moved is not None and (moved.highest, moved.difference.mean) == ("fkd", pytest.approx(0.4))
     assert "| a | 10.0 – | 50.0 – |" in by_protocol.text(columns)
+
+
+def test_pairs_that_are_not_equally_many_in_each_unit_are_counted_whole() -> None:
+    """Three pairs in two generation seeds are no two times one."""
+    d = Difference("a", "b", "convnet", "top-1", 0.1, pairs=3, units=2, generations=2, ahead=1.0)
+    assert [how_many(replace(d, pairs=n, units=u)) for n, u in ((3, 2), (4, 2), (3, 3))] == ["3 in 2", "2 x 2", "3"]
 
 
 def test_only_the_protocol_differs_between_columns_that_are_compared() -> None:

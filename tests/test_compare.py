@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -74,10 +76,25 @@ def test_baselines_stand_below_their_run_and_the_best_of_the_runs_is_marked(tmp_
     (a / "report.html").write_text("its page")
     assert main(["report", str(a), str(b), "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
-    assert '<td><a href="a/report.html">a</a></td>' in page and "<td>b</td>" in page
+    assert '<td><a href="./a/report.html">a</a></td>' in page and "<td>b</td>" in page
     assert page.index("mgd3</td>") < page.index("full data</td>") < page.index("dit</td>")
     assert page.count('class="num top higher"') == 2 and '<td class="num top higher">50.0 ± 1.0</td>' in page
     assert "While they learn" in page and page.count('<polyline class="curve') == 2
+
+
+def test_names_of_sets_and_of_folders_are_as_they_are(tmp_path: Path) -> None:
+    """A baseline's name has underscores of its own; a folder's may hold what means something in an address."""
+    a = run(tmp_path / "c#1", "mgd3", 0.5, **{"accuracy/mgd3_ddim/convnet/mean": 0.4})
+    b = run(tmp_path / "a:b", "dit", 0.25)
+    for path in (a, b):
+        (path / "report.html").write_text("its page")
+    assert main(["report", str(a), str(b), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "mgd3_ddim</td>" in page and "mgd3 ddim" not in page
+    links = re.findall('<td><a href="([^"]*)"', page)
+    targets = [urlsplit(urljoin((tmp_path / "page.html").as_uri(), link)) for link in links]
+    assert [unquote(t.path) for t in targets] == [str(p / "report.html") for p in (a, b)]
+    assert {(t.scheme, t.fragment) for t in targets} == {("file", "")}
 
 
 class TestPairs:
@@ -96,6 +113,24 @@ class TestPairs:
         assert "Best of 3 runs: b, 60.0 ± 1.0 %, 1.3 points [" in words
         assert "ahead of c: cannot be told apart at 3 training seeds; " in words
         assert "b − a 10.3 [" in words and "better" in words
+
+    def test_the_pairs_say_which_is_better_where_one_run_has_more_seeds(self, tmp_path: Path) -> None:
+        """b is ahead on each seed that both have; seven more, on which it is poor, lower its mean alone."""
+        a = run(tmp_path / "a", "mgd3", 0.501, (0.6, 0.5, 0.4))
+        b = run(tmp_path / "b", "dit", 0.363, (0.62, 0.51, 0.42, *(0.3,) * 7))
+        words = self.page(tmp_path, a, b)
+        assert "On the seeds that both have: b, 1.7 points [" in words and "Best of" not in words
+
+    def test_the_mean_over_classes_leads_where_it_does_on_the_page_of_a_run(self, tmp_path: Path) -> None:
+        """Where the classes that a run trained on are uneven, its own page compares by it; test sets of two runs that
+        differ in their size, and are even each, are no reason."""
+        even = run(tmp_path / "a", "mgd3", 0.5, (0.5, 0.51)), run(tmp_path / "b", "dit", 0.6, (0.6, 0.61))
+        small = [replace(trained("dit", 0, t, 0.6), answers=(np.ones(20, bool),) * 2, test="s") for t in (0, 1)]
+        seals.write(Location.of(str(even[1])), "trainings.json", written(small))
+        assert "the mean over classes, which leads here" not in self.page(tmp_path, *even)
+        keys = {"difference/mgd3/random/convnet/balanced/mean": 0.1}
+        uneven = run(tmp_path / "c", "mgd3", 0.5, (0.5, 0.51), **keys)
+        assert "the mean over classes, which leads here" in self.page(tmp_path, uneven, even[0])
 
     def test_sets_of_other_sizes_are_said_to_be(self, tmp_path: Path) -> None:
         a, b = run(tmp_path / "a", "mgd3", 0.5, (0.5, 0.51, 0.49)), run(tmp_path / "b", "dit", 0.6, (0.6, 0.61, 0.6))

@@ -13,6 +13,7 @@ from raydistill.config import load
 from raydistill.errors import BadInput
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
+from raydistill.results.numbers import sample_size
 from raydistill.stages.runner import serial
 from raydistill.state import Results
 from raydistill.store import schemas
@@ -126,6 +127,15 @@ def test_ddoq_begins_at_its_level_on_every_model_under_every_sampler(sampler: st
         plan = done.plans["ddoq"].read().sort_by([(name, "ascending") for name in schemas.PLACE])
         far.append(np.square(latents(table) - schemas.tensor_numpy(plan["prototype"]).reshape(len(plan), -1)).mean())
     assert np.isfinite(far).all() and far[1] < 0.5 * far[0]
+
+
+def test_images_that_weigh_the_same_are_not_said_to_weigh_unequally(shared: Path) -> None:
+    """A third each is no other weight than one each: of the classes, nothing varies less or more by it."""
+    alike, _ = sampled(shared, "ddoq", "weights.mode=uniform", "weights.norm=sum")
+    assert alike.syntheses["ddoq"].read(["weight"])["weight"].to_pylist() == pytest.approx([1 / 3] * 6)
+    assert sample_size(alike, "ddoq") is None
+    unlike, _ = sampled(shared, "ddoq", "weights.mode=density")
+    assert sample_size(unlike, "ddoq") == unlike.syntheses["ddoq"].effective_sample_size
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,37 @@ class TestDifference:
         same = difference(a, [replace(o, set="c") for o in a])
         assert same is not None and verdict(same) == "no difference"
 
+    @pytest.mark.parametrize(
+        ("first", "second"), [((0.412, 0.387, 0.401), (0.402, 0.377, 0.391)), ((0.5, 0.6, 0.7),) * 2]
+    )
+    def test_of_pairs_that_are_alike_but_for_rounding_is_none_either(
+        self, first: tuple[float, ...], second: tuple[float, ...]
+    ) -> None:
+        """0.412 - 0.402 is not 0.387 - 0.377 to the last bit, which is no spread; nor are three ties a proof of one."""
+        a, b = (
+            [
+                replace(o, answers=None, top1=v)
+                for o, v in zip(a_set(n, {(0, t): 0 for t in range(3)}), top1, strict=True)
+            ]
+            for n, top1 in (("a", first), ("b", second))
+        )
+        gap = difference(a, b)
+        assert gap is not None and (gap.low, gap.p, gap.needed, gap.sign) == (None, None, None, 0)
+        assert verdict(gap) == "all pairs alike, so no spread was seen"
+        same = difference(a, [replace(o, set="b") for o in a])
+        assert same is not None and verdict(same) == "no difference", "the same images are"
+
+    def test_of_one_pair_over_classes_has_no_p_of_images(self) -> None:
+        """Ahead over images, by the large class, and behind over classes: McNemar's p is of the first alone."""
+        large, small = np.arange(1000) < 40, np.zeros(10, bool)
+        a = [replace(outcome("a", 0, 0, 40 / 1010), balanced=0.02, answers=(large, small))]
+        b = [replace(outcome("b", 0, 0, 9 / 1010), balanced=0.45, answers=(large & False, np.arange(10) < 9))]
+        over_classes, over_images = difference(a, b, "balanced"), difference(a, b)
+        assert over_classes is not None and over_classes.p is None and over_classes.mean < 0
+        assert over_classes.tested_high is not None and over_classes.tested_high < 0
+        assert over_images is not None and over_images.mean > 0 and over_images.p is not None and over_images.p < 1e-4
+        assert [d.holm for d in table([*a, *b], ("balanced", "top-1"))] == [None, over_images.p]
+
     def test_of_other_images_that_tie_in_every_pair_is_not_known_to_be_none(self) -> None:
         """Two sets that are right on other images, equally many in both pairs: an interval that has a width."""
         a, b = (a_set(n, {(0, t): 0.5 for t in (0, 1)}) for n in "ab")

@@ -308,6 +308,7 @@ def test_numbers_in_words() -> None:
     said = {0.03: "0.03 s", 12.4: "12 s", 59.7: "1 min 0 s", 3599.9: "1 h 0 min", 7380: "2 h 3 min"}
     assert {s: text.duration(s) for s in said} == said
     assert [text.number(v) for v in (0.07894, 12.0, 1234.5, float("inf"))] == ["0.0789", "12", "1,234", "–"]
+    assert [text.number(v) for v in (999.4, 999.6, -999.7, 1000.0)] == ["999", "1,000", "−1,000", "1,000"]
     assert (
         text.number(-0.25) == "−0.25"
         and text.minus("-1.3 points [-4.5, 1.9] of x-2") == "−1.3 points [−4.5, 1.9] of x-2"

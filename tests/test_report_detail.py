@@ -23,7 +23,7 @@ from raydistill.report.data import (
     GuidanceTrace,
     Line,
 )
-from raydistill.report.page import render
+from raydistill.report.page import learning, render
 from raydistill.report.projection import plane
 from raydistill.results import detail
 from raydistill.stages.syntheses.numbers import counted
@@ -49,6 +49,30 @@ def test_a_line_goes_where_its_numbers_say() -> None:
     top = 0.6  # the axis ends at the next round number above mean + std
     assert heights == pytest.approx([lines.HEIGHT * (1 - v / top) for v in LINE.mean], abs=0.1)
     assert len(band) == 6 and band[1][1] == pytest.approx(lines.HEIGHT * (1 - 0.5 / top), abs=0.1)
+
+
+def test_labels_of_the_axis_tell_tests_apart_that_are_close() -> None:
+    """Of curves within a point or two, too: 30, 30.5, 31 and not 30, 30, 31."""
+    for values in ((0.300, 0.312, 0.318), (0.100, 0.102, 0.104)):
+        flat = Line("mgd3", np.array([1000.0, 2000.0, 3000.0]), np.array(values), np.zeros(3), True)
+        _, drawn, _ = learning(Curves("convnet", (flat,)))
+        labels = re.findall(r">([\d.]+)<", str(drawn).split("1,000")[0])
+        steps = np.diff([float(label) for label in labels])
+        assert len(steps) > 2 and steps == pytest.approx(steps[0], abs=1e-9), labels
+
+
+def test_a_line_counts_each_draw_of_a_set_once() -> None:
+    """Two trainings on one draw and one on another: as in the scores, their means are two values, and the band is
+    theirs."""
+    curves = {"one": [(0.2, 0.4), (0.4, 0.6)], "two": [(0.5, 0.9)]}
+    trained = [(draw, [(10, a), (20, b)]) for draw, values in curves.items() for a, b in values]
+    line = detail.band("mgd3", trained)
+    assert line.mean.tolist() == pytest.approx([0.4, 0.7])
+    assert line.std.tolist() == pytest.approx([0.1 * np.sqrt(2), 0.2 * np.sqrt(2)])
+    alone = detail.band("mgd3", trained[:2])
+    assert alone.mean.tolist() == pytest.approx([0.3, 0.5]) and alone.std.tolist() == pytest.approx(
+        [0.2 / np.sqrt(2)] * 2
+    )
 
 
 def test_a_falling_axis_starts_with_the_noisiest_step() -> None:

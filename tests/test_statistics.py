@@ -161,6 +161,21 @@ class TestImages:
         assert (interval.low, interval.high) == pytest.approx((0.1 - 1.96 * error, 0.1 + 1.96 * error), abs=0.006)
         assert over_images.error([(self.A, self.B)], balanced) == pytest.approx(error, rel=0.02)
 
+    @pytest.mark.parametrize("images", [2, 3, 5, 20])
+    @pytest.mark.parametrize("balanced", [False, True])
+    def test_of_few_images_a_class_it_is_as_wide_as_their_error(self, images: int, balanced: bool) -> None:
+        """Of two hundred classes it is normal; drawing n of n again alone has (n - 1) / n of the variance."""
+        rng = np.random.default_rng(images)
+        a, b = (tuple(rng.random((200, images)) < 0.4) for _ in range(2))
+        interval = over_images.bootstrap(a, b, balanced)
+        width = 2 * 1.96 * over_images.error([(a, b)], balanced)
+        assert interval.high - interval.low == pytest.approx(width, rel=0.04)
+        assert (interval.high + interval.low) / 2 == pytest.approx(np.mean(a) - np.mean(b), abs=0.05 * width)
+
+    def test_no_interval_is_wider_than_all(self) -> None:
+        interval = over_images.bootstrap((np.array([True, True]),), (np.array([False, True]),))
+        assert (interval.low, interval.high) == (pytest.approx(-0.207, abs=1e-3), 1.0)
+
     def test_more_trainings_do_not_remove_the_error_of_the_images(self) -> None:
         one = over_images.error([(self.A, self.B)])
         assert over_images.error([(self.A, self.B)] * 9) == pytest.approx(one)
@@ -172,8 +187,8 @@ class TestImages:
         a, b = tuple(np.array([i < 6]) for i in range(10)), (np.zeros(1, bool),) * 10
         whole = (np.arange(10) < 6,), (np.zeros(10, bool),)
         assert over_images.error([(a, b)], balanced) == pytest.approx(math.sqrt(0.24 / 9))
-        interval = over_images.bootstrap(a, b, balanced)
-        assert (interval.low, interval.high) == pytest.approx((0.3, 0.9))
+        interval, whole_interval = over_images.bootstrap(a, b, balanced), over_images.bootstrap(*whole, balanced)
+        assert (interval.low, interval.high) == (whole_interval.low, whole_interval.high)
         assert over_images.parts([[(a, b)]] * 2, balanced) == over_images.parts([[whole]] * 2, balanced)
         share = (40 / 42, 2 / 42) if not balanced else (1 / 3, 2 / 3)
         mixed = over_images.error([((self.A[0], a[0], a[9]), (self.B[0], b[0], b[9]))], balanced)

@@ -99,6 +99,15 @@ class TestBest:
         said = self.best(between("mgd3", "kmeans", -0.019, 0.03), ("kmeans", 0.54))
         assert "kmeans, 54.0 ± 1.1 %, 1.9 points [−1.1, 4.9] ahead of mgd3: cannot be told apart at 3 training" in said
 
+    def test_is_the_one_that_the_pairs_say_where_the_means_are_of_other_seeds(self) -> None:
+        """kmeans has the higher mean, over more seeds than mgd3, and loses on each that both have."""
+        said = self.best(between("mgd3", "kmeans", 0.019, 0.01), ("kmeans", 0.54))
+        assert said == "On the seeds that both have: mgd3, 1.9 points [0.9, 2.9] better than kmeans"
+        said = self.best(between("mgd3", "kmeans", 0.019, 0.03), ("kmeans", 0.54))
+        assert said.startswith(
+            "On the seeds that both have: mgd3, 1.9 points [−1.1, 4.9] ahead of kmeans: cannot be told"
+        )
+
     def test_is_the_runs_own_against_the_next(self) -> None:
         said = self.best(between("mgd3", "kmeans", 0.02, 0.01), ("kmeans", 0.501))
         assert said == "Best of 3 sets: mgd3, 52.1 ± 0.8 %, 2.0 points [1.0, 3.0] better than kmeans"

@@ -158,7 +158,7 @@ def _mean(d: Difference) -> str:
 
 
 def _count(d: Difference) -> str:
-    return plural(d.pairs, "pair") if d.units == d.pairs else f"{d.units} x {d.pairs // d.units} pairs"
+    return f"{wording.how_many(d)} {'pair' if d.pairs == 1 else 'pairs'}"
 
 
 def _spreads(spreads: Sequence[Spread]) -> str:

@@ -205,9 +205,10 @@ def with_metrics(text: str, metrics: Mapping[str, float]) -> str:
     shown = sorted((k, v) for k, v in metrics.items() if not k.startswith("difference/"))  # of the run, not of the set
     rows = _rows([(name, f"{value:.6g}") for name, value in shown])
     table = (
-        "## Metrics\n\nTop-1 accuracies are fractions, mean and standard deviation over training seeds, tested on "
-        "real images: `accuracy/STUDENT` after training on this set, `accuracy/SET/STUDENT` on another set of "
-        f"the same comparison.\n\n| metric | value |\n|---|---|\n{rows}\n\n"
+        "## Metrics\n\nTop-1 accuracies are fractions, mean and standard deviation over draws of the set or, of a "
+        "single one, over training seeds, tested on real images: `accuracy/STUDENT` after training on this set, "
+        "`accuracy/SET/STUDENT` on another set of the same comparison.\n\n"
+        f"| metric | value |\n|---|---|\n{rows}\n\n"
     )
     head, heading, tail = text.partition(f"{LICENCE}\n")
     return head + table + heading + tail

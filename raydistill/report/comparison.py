@@ -13,7 +13,7 @@ from raydistill.report.contents import with_contents
 from raydistill.report.data import Curves, Difference, Judgement
 from raydistill.report.images import data_uri, display_copy
 from raydistill.report.page import IMAGE_BUDGET, environment, learning
-from raydistill.report.scores import Measure, ScoreRow
+from raydistill.report.scores import BOUNDS, Measure, ScoreRow
 from raydistill.report.verdict import best
 
 MAX_CLASSES = 20
@@ -116,6 +116,7 @@ def table_rows(run: ComparedRun, runs: Sequence[ComparedRun]) -> list[ComparedSe
     """A run's own set, and below it its baselines. The best of a column is marked among the runs' own sets alone, and
     only where all were trained on by the same rules."""
     named, alike = students(runs), len({r.rules for r in runs}) == 1
+    bounds = {name.replace(" ", "_"): name for name in BOUNDS}
 
     def highest(student: str, kind: str) -> bool:
         values = {r.name: r.metrics.get(f"{ACCURACY}{student}/{kind}mean", -1.0) for r in runs}
@@ -126,7 +127,7 @@ def table_rows(run: ComparedRun, runs: Sequence[ComparedRun]) -> list[ComparedSe
     rows = [ComparedSet(run, "", tuple(_score(run, s) for s in named), best_of)]
     for name in baselines(run):
         cells = tuple(_score(run, f"{name}/{s}") for s in named)
-        rows.append(ComparedSet(run, name.replace("_", " "), cells, ((),) * len(named)))
+        rows.append(ComparedSet(run, bounds.get(name, name), cells, ((),) * len(named)))
     return rows
 
 

@@ -65,7 +65,7 @@ def dataset_info(schema: pa.Schema, images: int) -> dict[str, Any]:
 
 
 def results(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
-    """What students of this set come to on real images: mean and deviation over training seeds."""
+    """What students of this set come to on real images: mean and deviation as in result.json."""
     rows = []
     for name, value in sorted(metrics.items()):
         if match := OWN.fullmatch(name):

@@ -140,7 +140,7 @@ def render(data: ReportData) -> str:
 def learning(curves: Curves) -> tuple[str, Markup, Markup]:
     """A student, its learning curves, and their legend."""
     label = f"Test accuracy of {curves.student} over the training, for {', '.join(ln.name for ln in curves.lines)}."
-    drawn = lines.chart(curves.lines, label, lambda v: f"{100 * v:.0f}", "image visits")
+    drawn = lines.chart(curves.lines, label, lambda v: f"{100 * v:.4g}", "image visits")
     return curves.student, drawn, lines.legend(curves.lines)
 
 

@@ -43,7 +43,7 @@ def number(value: float) -> str:
     """Three significant digits, without an exponent where it can be avoided."""
     if not math.isfinite(value):
         return "–"
-    return minus(f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}")
+    return minus(f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}")
 
 
 def minus(words: str) -> str:

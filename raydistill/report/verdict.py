@@ -107,6 +107,9 @@ def best(judged: Judgement, student: str, main: ScoreRow | None = None, what: st
         why = "another protocol, other test images or seeds, or made by an older version"
         return f"Not compared in pairs: {first.set}, {_value(first, judged)}, and {other.set} ({why})"
     head = f"Best of {len(rows)} {what}: {first.set}, {_value(first, judged)}"
+    if d.mean < 0:  # the mean over all seeds of each says one thing, the pairs another
+        first, other, d = other, first, d.turned()
+        head = f"On the seeds that both have: {first.set}"
     unlike = (
         f", with {count(first.images)} images against {count(other.images)}" if first.images != other.images else ""
     )

@@ -95,6 +95,13 @@ def storage(score: ScoreRow) -> str:
     return " + ".join(number(n / 1000) for n in (images, *([labels] if labels else [])))
 
 
+def how_many(d: Difference) -> str:
+    """'5' pairs; '3 x 2' of three units of two; '7 in 3' where they are not equally many."""
+    if d.units == d.pairs:
+        return str(d.pairs)
+    return f"{d.pairs} in {d.units}" if d.pairs % d.units else f"{d.units} x {d.pairs // d.units}"
+
+
 @dataclass(frozen=True)
 class DifferenceRow:
     """A difference as a line of a table."""
@@ -128,7 +135,7 @@ def rows(differences: Sequence[Difference]) -> list[DifferenceRow]:
                 interval(d.tested_low, d.tested_high),
                 f"{d.ahead:.2f}",
                 "–" if d.holm is None else f"{d.holm:.2g}",
-                f"{d.pairs}" if d.units == d.pairs else f"{d.units} x {d.pairs // d.units}",
+                how_many(d),
                 needed_in_short(d),
                 verdict(d),
             )

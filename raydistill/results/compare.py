@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-import numpy as np
 import pyarrow as pa
 import yaml
 
@@ -17,8 +17,7 @@ from raydistill.exporters.base import AGAIN, numbers, tables
 from raydistill.identity import canonical
 from raydistill.report.comparison import SLOTS, ComparedRun, render
 from raydistill.report.data import Curves
-from raydistill.report.line import Line
-from raydistill.results import differences, outcomes
+from raydistill.results import detail, differences, outcomes
 from raydistill.results.judgement import measures
 from raydistill.results.pairing import TrainingOutcome
 from raydistill.store import seals
@@ -34,8 +33,7 @@ def compare(run_dirs: Sequence[str], out: str) -> str:
     runs = [read(run_dir, name) for run_dir, name in zip(run_dirs, names, strict=True)]
     of_runs = [own_trainings(run_dir, run) for run_dir, run in zip(run_dirs, runs, strict=True)]
     trained = [o for outcomes_of_run in of_runs for o in outcomes_of_run]
-    tested = [len(a) for o in trained for a in o.answers or ()]
-    compared = measures(2 * min(tested, default=0) < max(tested, default=0))
+    compared = measures(any(map(_uneven, runs, of_runs)))
     path = Path(out).expanduser().absolute()
     if path.is_dir() or not path.parent.is_dir():
         raise BadInput(f"--out {out}: must be a file in a folder that exists")
@@ -94,19 +92,23 @@ def own_trainings(run_dir: str, run: ComparedRun) -> list[TrainingOutcome]:
     return [replace(o, set=run.name, rules=run.rules) for o in trainings if o.set == run.config["method"]]
 
 
+def _uneven(run: ComparedRun, trained: Sequence[TrainingOutcome]) -> bool:
+    """Whether the run's own page is led by the mean over classes: by the classes that it trained on, which its numbers
+    show where it compared sets, or by those that it was tested on."""
+    tested = [[len(a) for a in o.answers or ()] for o in trained]
+    led = any(key.startswith("difference/") and "/balanced/" in key for key in run.metrics)
+    return led or any(2 * min(sizes) < max(sizes) for sizes in tested if sizes)
+
+
 def curves(of_runs: Sequence[Sequence[TrainingOutcome]]) -> list[Curves]:
-    """Of each student the mean over the trainings on each run's own set, with one standard deviation."""
+    """Of each student the line of each run's own set."""
     charts = []
     for student in dict.fromkeys(o.student for outcomes_of_run in of_runs for o in outcomes_of_run):
         lines = []
         for outcomes_of_run in of_runs:
             known = [o for o in outcomes_of_run if o.student == student and o.curve]
             if known:
-                tests = min(len(o.curve) for o in known)
-                values = np.array([[top1 for _, top1 in o.curve[:tests]] for o in known])
-                std = values.std(0, ddof=1) if len(known) > 1 else np.zeros(tests)
-                visits = np.array([v for v, _ in known[0].curve[:tests]], np.float64)
-                lines.append(Line(known[0].set, visits, values.mean(0), std))
+                lines.append(detail.band(known[0].set, [(o.digest, o.curve) for o in known]))
         charts += [Curves(student, tuple(lines))] if lines else []
     return charts
 
@@ -114,7 +116,9 @@ def curves(of_runs: Sequence[Sequence[TrainingOutcome]]) -> list[Curves]:
 def _link(run_dir: str, page: Path) -> str | None:
     """From the page to that of a run; None for one that a browser cannot follow."""
     root = Location.of(run_dir)
-    return os.path.relpath(str(root / PAGE), page.parent) if root.is_local and _there(root / PAGE) else None
+    if not (root.is_local and _there(root / PAGE)):
+        return None
+    return quote(os.path.join(os.curdir, os.path.relpath(str(root / PAGE), page.parent)))  # 'a:b' is no scheme
 
 
 def _there(file: Location) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -46,17 +46,29 @@ MEANINGS = {
 
 
 def curves(done: Results) -> tuple[Curves, ...]:
-    """Test accuracy over visits, of every set, mean and std over training seeds."""
-    charts = []
-    for student, sets in _results(done).items():
-        lines = []
-        for name, results in sets.items():
-            shared = min(len(r.curve) for r in results)
-            values = np.array([[a for _, a in r.curve[:shared]] for r in results])
-            visits = np.array([v for v, _ in results[0].curve[:shared]], np.float64)
-            lines.append(Line(name, visits, values.mean(0), _std(values), name == done.prepared.config.method))
-        charts.append(Curves(student, tuple(lines)))
-    return tuple(charts)
+    """Test accuracy over visits, of every set: mean and std over its draws or, of a single one, over trainings."""
+    known: dict[str, dict[str, list[tuple[str, Sequence[tuple[int, float]]]]]] = {}
+    for t in done.trainings:
+        result = score(t)
+        if result is not None:
+            known.setdefault(t.student, {}).setdefault(t.set.name, []).append((t.set.digest, result.curve))
+    main = done.prepared.config.method
+    return tuple(
+        Curves(student, tuple(band(name, trained, name == main) for name, trained in sets.items()))
+        for student, sets in known.items()
+    )
+
+
+def band(name: str, trained: Sequence[tuple[str, Sequence[tuple[int, float]]]], main: bool = False) -> Line:
+    """The line of a set from its trainings: on which images each was, and its (visits, accuracy) at every test. Of
+    several draws each counts once, as in the scores."""
+    shared = min(len(curve) for _, curve in trained)
+    values = np.array([[accuracy for _, accuracy in curve[:shared]] for _, curve in trained])
+    visits = np.array([v for v, _ in trained[0][1][:shared]], np.float64)
+    draws = dict.fromkeys(draw for draw, _ in trained)
+    if len(draws) > 1:
+        values = np.array([values[[d == draw for d, _ in trained]].mean(0) for draw in draws])
+    return Line(name, visits, values.mean(0), _std(values), main)
 
 
 def classwise(done: Results) -> tuple[ClassScores, ...]:

@@ -60,7 +60,7 @@ def difference(
         return _of_one_pair(plain, pairs[0])
     clusters = list(st.unrounded(clusters, over_images.step([(x.answers, y.answers) for x, y in pairs])))
     interval, check = st.bootstrap(clusters), st.paired_t(clusters)
-    if interval is None or check is None or (check[1] == 0 and interval.low == interval.high):
+    if interval is None or check is None or (st.alike(clusters) and not _of_one_set(pairs)):
         return plain  # all pairs alike, and nobody knows of how many images: no spread was seen
     units = paired if len(paired) > 1 else [[pair] for pair in pairs]
     tested = _with_images(interval, centre, pairs, measure)
@@ -78,12 +78,18 @@ def difference(
     )
 
 
+def _of_one_set(pairs: Sequence[Pair]) -> bool:
+    """Whether both sides are the same images, or right on the very same test images: a set beside itself."""
+    return all(x.digest == y.digest or over_images.alike(x.answers, y.answers) for x, y in pairs)
+
+
 def _of_one_pair(plain: Difference, pair: Pair) -> Difference:
     a, b = (o.answers for o in pair)
     if a is None or b is None or a[0].dtype != bool:  # of the mean over students no image is right or wrong
         return plain
     tested = over_images.bootstrap(a, b, plain.measure == "balanced")
-    return replace(plain, tested_low=tested.low, tested_high=tested.high, p=over_images.mcnemar(a, b))
+    mcnemar = over_images.mcnemar(a, b) if plain.measure == "top-1" else None  # it counts images, of whatever class
+    return replace(plain, tested_low=tested.low, tested_high=tested.high, p=mcnemar)
 
 
 def _of_images(units: Sequence[Sequence[Pair]], measure: Measure) -> st.ImageError:

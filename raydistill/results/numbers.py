@@ -80,13 +80,16 @@ def finite(flat: dict[str, float]) -> dict[str, float]:
 
 def sample_size(done: Results, name: str) -> float | None:
     """(sum w)^2 / sum w^2 of a set whose images weigh unequally, its mean over the classes; a folder's by its own
-    weights."""
+    weights. None where the images of each class weigh the same, whatever that is."""
     distilled, judged = done.syntheses[name], done.prepared.judged
-    if distilled.weights or judged is None or name != judged.name:
-        return distilled.effective_sample_size
-    if np.ptp(judged.weights) == 0:
-        return None
-    return sample_size_a_class(judged.weights, judged.listing.labels)
+    if judged is None or name != judged.name:
+        size, classes = distilled.effective_sample_size, len(done.prepared.splits.train.classes)
+    else:
+        labels = judged.listing.labels
+        size = distilled.effective_sample_size or sample_size_a_class(judged.weights, labels)
+        classes = len(np.unique(labels))
+    even = size is None or math.isclose(size, distilled.rows / classes, rel_tol=1e-9)
+    return None if even else size
 
 
 def key_prefix(done: Results, name: str) -> str:

@@ -32,10 +32,11 @@ def bootstrap(a: Answers, b: Answers, balanced: bool = False) -> Interval:
     for classes, weight in _strata(a, balanced):
         x, y = _joined(a, classes), _joined(b, classes)
         wins, losses, n = int((x & ~y).sum()), int((y & ~x).sum()), len(x)
-        # drawing n of n images again is a multinomial of wins, losses and ties
+        # drawing n of n images again is a multinomial of wins, losses and ties, which has (n - 1) / n of the variance
         drawn = rng.multinomial(n, [wins / n, losses / n, max(0.0, 1 - (wins + losses) / n)], RESAMPLES)
-        total += weight * (drawn[:, 0] - drawn[:, 1]) / n
-    low, high = np.quantile(total, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        centre, again = (wins - losses) / n, (drawn[:, 0] - drawn[:, 1]) / n
+        total += weight * (centre + math.sqrt(n / max(1, n - 1)) * (again - centre))
+    low, high = np.clip(np.quantile(total, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), -1, 1)
     return Interval(float(low), float(high))
 
 
@@ -69,8 +70,12 @@ def step(pairs: Sequence[tuple[Answers | None, Answers | None]]) -> float:
     """What one test image is of an accuracy, in which differences are counted; 0 where it is not known how many there
     are, and where each pair is right on the very same images, as a set beside itself is: counting hides nothing."""
     first = pairs[0][0]
-    alike = all(a is not None and b is not None and all(map(np.array_equal, a, b)) for a, b in pairs)
-    return 0.0 if first is None or alike else 1 / sum(map(len, first))
+    return 0.0 if first is None or all(alike(a, b) for a, b in pairs) else 1 / sum(map(len, first))
+
+
+def alike(a: Answers | None, b: Answers | None) -> bool:
+    """Whether two trainings are known to be right on the very same images."""
+    return a is not None and b is not None and all(map(np.array_equal, a, b))
 
 
 def _strata(answers: Answers, balanced: bool) -> list[tuple[list[int], float]]:

@@ -39,7 +39,7 @@ from raydistill.store import faults, schemas
 from raydistill.store.location import Location
 from raydistill.store.rundir import PAGE, RESULT, TRAININGS
 
-VERSION = 11
+VERSION = 12
 MARK = b"<!-- raydistill "
 SHOWN = 200  # real latents drawn in a class's projection
 

@@ -21,6 +21,7 @@ LEVEL = 0.95
 RESAMPLES = 10_000
 POWER = 0.8  # with which `seeds_for` would see a difference
 MOST = 1_000_000  # seeds: more is never
+ROUNDING = 1e-9  # of a fraction: far below one image of any test set
 QUADRATURE = 400  # points, of the chance with the error of test images
 Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 Clusters = Sequence[np.ndarray]
@@ -158,6 +159,11 @@ def seeds_for(clusters: Clusters, difference: float = 0.01, images: ImageError =
     return max(2, high)
 
 
+def alike(clusters: Clusters) -> bool:
+    """Whether all units are the same but for the rounding of floating-point numbers, which is no spread."""
+    return float(np.ptp(units(clusters))) <= ROUNDING
+
+
 def unrounded(clusters: Clusters, step: float) -> Clusters:
     """Differences that are all the same given the spread that counting in steps of `step` hides; 0 hides none.
 
@@ -165,7 +171,7 @@ def unrounded(clusters: Clusters, step: float) -> Clusters:
     apart, evenly about their mean, to the deviation of a rounding error, step / sqrt(12).
     """
     each = units(clusters)
-    if len(each) < 2 or each.std() > step * 1e-6 or not step:
+    if len(each) < 2 or not step or not alike(clusters):
         return clusters
     offsets = np.linspace(-1, 1, len(each))
     offsets *= step / math.sqrt(12) / offsets.std(ddof=1)
