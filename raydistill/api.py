@@ -31,7 +31,7 @@ from raydistill.seeding import NoiseKey
 from raydistill.sources.base import open_splits
 from raydistill.sources.images import decode
 from raydistill.stages.evaluation import pixel_array
-from raydistill.stages.evaluation.image_sets import real_images, whitened
+from raydistill.stages.evaluation.image_sets import real_images, usable_images, whitened
 from raydistill.stages.prototypes.selection import class_candidates
 from raydistill.stages.syntheses import ingest
 from raydistill.stages.syntheses.sample import Maker, Trace, see
@@ -244,7 +244,8 @@ def train(folder: str, config: Config | None = None, student: str = "convnet", s
     """Trains a student on a folder of class folders (or what else `--images` takes), in this process.
 
     `config` (the quickstart's if None) has the protocol, of hard labels, and the images to test on: its test split.
-    Classes are matched by their ids or names. Raises BadInput.
+    Classes are matched by their ids or names. Raises BadInput, and StageFailed if too many images of `config` are
+    broken (source.max_broken).
     """
     config = preflight.absolute(config or load())
     e = config.evaluate.model_copy(update={"images": str(folder), "students": [student]})
@@ -260,16 +261,16 @@ def train(folder: str, config: Config | None = None, student: str = "convnet", s
     most = pixel_array.most(e)
     judged_images = real_images(judged.source, judged.listing, recipe.image_size, most=most)
     if judged_images.broken:
-        raise BadInput(f"{folder}: {one_line(judged_images.broken[0])}; mend it or take it out")
+        raise BadInput(f"{folder}: {one_line(': '.join(judged_images.broken[0]))}; mend it or take it out")
     weights = torch.from_numpy(judged.weighing(config.weights).astype(np.float32))
-    test = real_images(config.source, splits.test, recipe.image_size, recipe.test_crop, most)
+    test = usable_images(config.source, splits.test, recipe.image_size, recipe.test_crop, most)
     device = torch.device("cuda" if on_cuda(e.device, e.num_gpus) else "cpu")
     who = Student(student, e.width, len(classes), seed)
     with _threads():
         torch.set_num_threads(e.threads)
         images, tested = replace(judged_images.images, weights=weights), test.images
         if recipe.zca:
-            every = real_images(config.source, splits.train, recipe.image_size, most=most)
+            every = usable_images(config.source, splits.train, recipe.image_size, most=most)
             whitening = Whitening.of(every.images.pixels)
             images, tested = whitened(images, whitening, judged.levels), whitened(tested, whitening)
         score, _ = train_student(who, recipe, images, tested, device, arithmetic=mixed(e.dtype, device))

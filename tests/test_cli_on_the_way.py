@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from finished import without_ray
 from PIL import Image
 from running import commits, product, write_digits
 
@@ -26,6 +27,13 @@ from raydistill.store import location, schemas
 
 Run = Callable[..., str]
 TINY = ["encode.chunk=7", "encode.batch=4", "ipc=1", "evaluate.baselines=[]"]
+STUDENT = [
+    "method=random",
+    "evaluate.protocol.visits=20",
+    "evaluate.width=8",
+    "evaluate.full=false",
+    "evaluate.seeds=1",
+]
 GENERATED = ["sampler.steps=2", "sampler.cfg_scale=1"]  # real images have no sampler to read them
 
 
@@ -107,6 +115,43 @@ class TestBrokenImages:
     def test_real_images_that_turn_out_too_few_are_said_before_any_is_picked(self, ends: Run, images: Path) -> None:
         line = ends(1, "sample", "source.max_broken=0.5", "method=random", "ipc=3")
         assert "ipc=3 is more than the 2 usable images of class '1'" in line
+
+
+class TestBrokenTestImages:
+    """What students are tested on is held to source.max_broken as what is distilled is."""
+
+    @pytest.fixture
+    def images(self, tmp_path: Path) -> Path:
+        """Thirty validation images, all of class 1 and one of class 2 cut short."""
+        images = write_digits(tmp_path / "images", train=2, val=3)
+        for name in ("1/000", "1/001", "1/002", "2/000"):
+            file = images / "val" / f"{name}.png"
+            file.write_bytes(file.read_bytes()[:100])
+        return images
+
+    def test_too_many_end_the_run_and_are_listed(self, ends: Run, images: Path, tmp_path: Path) -> None:
+        with without_ray():
+            line = ends(1, "distill", *STUDENT)
+        quarantine = tmp_path / "run" / "logs" / "quarantine.tsv"
+        assert "4 of 30 images of split 'val' cannot be used, more than source.max_broken=0.01" in line
+        assert str(quarantine) in line
+        rows = [row.split("\t") for row in quarantine.read_text().splitlines()]
+        assert [name for name, _ in rows] == ["val/1/000.png", "val/1/001.png", "val/1/002.png", "val/2/000.png"]
+        assert all(reason for _, reason in rows)
+
+    def test_a_class_that_loses_every_image_is_named_and_the_others_are_counted_as_they_were_tested(
+        self, ends: Run, images: Path, tmp_path: Path
+    ) -> None:
+        with without_ray():
+            line = ends(1, "distill", *STUDENT, "source.max_broken=0.2")
+            assert "no image of class '1' in split 'val' can be used" in line and "source.classes=[...]" in line
+            (tmp_path / "images" / "val" / "2" / "001.png").write_bytes(b"")
+            few = ("source.classes=[0,2,3]", "source.max_broken=0.3", f"run_dir={tmp_path / 'few'}")
+            ends(0, "distill", *STUDENT, *few)
+        page = (tmp_path / "few" / "report.html").read_text()
+        assert "tested on 7 real images" in page and "Classes have 1 to 3 test images" in page
+        assert "2 test images could not be used" in page
+        assert len((tmp_path / "few" / "logs" / "quarantine.tsv").read_text().splitlines()) == 2
 
 
 class TestOddImages:

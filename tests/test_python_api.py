@@ -14,7 +14,7 @@ from running import environment, write_digits
 from samples import write_folder
 
 import raydistill
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, StageFailed
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "python.md").read_text()
@@ -120,6 +120,15 @@ class TestBadInput:
         write_folder(tmp_path / "colours", {"train": 2})
         with pytest.raises(BadInput, match="colours: "):
             raydistill.train(str(tmp_path / "colours"))
+
+    def test_test_images_that_are_broken_beyond_the_limit_are_said(self, tmp_path: Path) -> None:
+        images = write_digits(tmp_path / "images", train=3, val=2)
+        (images / "val" / "4" / "000.png").write_bytes(b"")
+        from_folder = ["source.kind=imagefolder", f"source.path={images}", "evaluate.protocol.visits=20"]
+        with pytest.raises(StageFailed, match=r"1 of 20 images of split 'val' .* raise the limit"):
+            raydistill.train(str(images), raydistill.load("quickstart", from_folder))
+        score = raydistill.train(str(images), raydistill.load("quickstart", [*from_folder, "source.max_broken=0.05"]))
+        assert score.tested == [2, 2, 2, 2, 1, 2, 2, 2, 2, 2]
 
     def test_weights_beside_images_are_obeyed_unless_a_mode_goes_before(self, tmp_path: Path) -> None:
         mine, quick = write_digits(tmp_path / "mine", train=2), ["evaluate.protocol.visits=40", "evaluate.width=8"]

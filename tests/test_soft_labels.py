@@ -148,6 +148,18 @@ class TestTeacher:
             runner.run(stage, serial)
         assert "\n" not in str(caught.value) and stage.artifact.manifest() is None
 
+    def test_broken_test_images_are_listed_and_too_many_refused(
+        self, finished: Path, taught: Path, tmp_path: Path
+    ) -> None:
+        """Those larger than source.max_pixels: all of them."""
+        tiny, run = TinyRun(finished), RunDir(str(tmp_path))
+        asked = soft(tiny, path=taught)
+        small = asked.model_copy(update={"source": asked.source.model_copy(update={"max_pixels": 1})})
+        stage, n = teacher.stage(small, run, tiny.test, spec(taught), fkd(tiny)), len(tiny.test)
+        with pytest.raises(StageFailed, match=f"^teacher: {n} of {n} images of split .* source.max_broken=0.01"):
+            runner.run(stage, serial)
+        assert len((tmp_path / "logs" / "quarantine.tsv").read_text().splitlines()) == n
+
     def test_it_must_be_twice_as_good_as_chance(self) -> None:
         """Of two classes that would be perfect: half-way to it is enough."""
         assert [teacher.least(k) for k in (2, 3, 10, 1000)] == pytest.approx([0.75, 2 / 3, 0.2, 0.002])

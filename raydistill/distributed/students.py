@@ -168,7 +168,7 @@ def train_missing(
         say(name, f"{t.label} is kept: {network.path}")
     left_out = sorted({b for m in manifests for b in m.records[0].meta.get("left_out", [])})
     if left_out:
-        say(name, f"{len(left_out)} broken images were left out (first: {left_out[0]})")
+        say(name, f"{len(left_out)} broken images were left out (first: {left_out[0]}); see logs/quarantine.tsv")
     return time.monotonic() - start if todo else 0.0
 
 

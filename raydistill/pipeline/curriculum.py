@@ -155,10 +155,11 @@ def of_student(config: Config, how: Curriculum) -> Config:
 
 def judged(what: str, training: Training, steps: Steps, name: str = "current", remedy: str = "") -> None:
     """Says how many test images are right. Raises StageFailed where chance would do as well."""
-    score, test = trainer.score(training), steps.prepared.splits.test
+    score, p = trainer.score(training), steps.prepared
     assert score is not None
-    chance = int(test.counts.max()) / len(test)
-    learned(what, score.last, len(test), chance, steps, name, remedy or longer(steps.prepared.config.evaluate.protocol))
+    counts = score.tested or p.splits.test.counts.tolist()
+    chance = max(counts) / sum(counts)
+    learned(what, score.last, sum(counts), chance, steps, name, remedy or longer(p.config.evaluate.protocol))
 
 
 def longer(protocol: ProtocolConfig) -> str:

@@ -18,6 +18,7 @@ from raydistill.report.data import (
     Line,
 )
 from raydistill.report.projection import plane
+from raydistill.results.numbers import tested
 from raydistill.stages.evaluation.trainer import score
 from raydistill.stages.syntheses import numbers
 from raydistill.stages.syntheses.increment import CHOSEN, REJECTED
@@ -74,8 +75,8 @@ def band(name: str, trained: Sequence[tuple[str, Sequence[tuple[int, float]]]], 
 def classwise(done: Results) -> tuple[ClassScores, ...]:
     """Accuracy of each class for every set, where there is more than one class."""
     names = tuple(c.class_name for c in done.prepared.splits.train.classes)
-    main, splits = done.prepared.config.method, done.prepared.splits
-    counts = tuple(zip(splits.train.counts.tolist(), splits.test.counts.tolist(), strict=True))
+    main, train = done.prepared.config.method, done.prepared.splits.train
+    counts = tuple(zip(train.counts.tolist(), tested(done).tolist(), strict=True))
     return tuple(
         ClassScores(
             student,

@@ -9,23 +9,23 @@ import numpy as np
 from raydistill.report.data import Judgement
 from raydistill.report.scores import Measure
 from raydistill.results import differences
-from raydistill.results.numbers import score_rows
+from raydistill.results.numbers import score_rows, tested
 from raydistill.results.pairing import TrainingOutcome
 from raydistill.state import Results
 
 
 def judgement(done: Results, outcomes: Sequence[TrainingOutcome]) -> Judgement:
     """`outcomes` are those of its trainings."""
-    splits = done.prepared.splits
-    compared = measures(splits.train.uneven or splits.test.uneven)
+    train, images = done.prepared.splits.train, tested(done)
+    compared = measures(train.uneven or bool(2 * images.min() < images.max()))
     return Judgement(
         scores=tuple(score_rows(done)),
-        chance=chance(splits.test.counts),
+        chance=chance(images),
         differences=tuple(differences.table(outcomes, compared)),
         measure=compared[0],
         generations=len({o.generation for o in outcomes} - {None}),
-        counts=tuple(splits.train.counts.tolist()),
-        tested=tuple(splits.test.counts.tolist()),
+        counts=tuple(train.counts.tolist()),
+        tested=tuple(images.tolist()),
     )
 
 

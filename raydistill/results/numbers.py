@@ -67,6 +67,15 @@ def metrics(done: Results) -> dict[str, float]:
     return finite(json.loads(json.dumps(flat)))
 
 
+def tested(done: Results) -> np.ndarray:
+    """Images per class, (classes,) int64, that students were tested on: those of the test split that can be used."""
+    for t in done.trainings:
+        finished = score(t)
+        if finished is not None and finished.tested is not None:
+            return np.array(finished.tested)
+    return done.prepared.splits.test.counts
+
+
 def finite(flat: dict[str, float]) -> dict[str, float]:
     """The numbers as they are. Raises StageFailed for one that JSON cannot hold, by its name."""
     for name, value in flat.items():

@@ -26,7 +26,7 @@ from raydistill.report.text import plural, spread
 from raydistill.report.verdict import verdicts
 from raydistill.results import cartography, costs, detail, increments, quantisation, trees
 from raydistill.results.judgement import judgement
-from raydistill.results.numbers import difference_numbers, finite, metrics, of_sets, sample_size
+from raydistill.results.numbers import difference_numbers, finite, metrics, of_sets, sample_size, tested
 from raydistill.results.outcomes import outcomes, written
 from raydistill.sources import carved
 from raydistill.sources.images import decode, png
@@ -56,6 +56,7 @@ def write(done: Results) -> None:
         done.syntheses[p.config.method].digest,
         [t.artifact.fingerprint for t in done.trainings],
         [s.digest for s in done.measured.values()],
+        *([tested(done).tolist()] if broken_tests(done) else []),  # that earlier versions did not take off
     )
     root, of_product = p.run.root, f"{done.syntheses[p.config.method].digest}-{stamp}"
     if all(fresh(root, name, of_product) for name in (TRAININGS, RESULT)) and fresh(root, PAGE, stamp):
@@ -140,7 +141,7 @@ def data(done: Results, judged: Judgement, flat: Mapping[str, float], atoms: Seq
         notes=tuple(notes_on(done, judged)),
         protocol=(
             f"{', '.join(students_of(c.evaluate))} of width {c.evaluate.width} by protocol {name}: "
-            f"{describe(done.trainings[0].recipe)}; tested on {len(p.splits.test)} real images"
+            f"{describe(done.trainings[0].recipe)}; tested on {sum(judged.tested)} real images"
         ),
         total_classes=len(classes),
         total_real=len(p.splits.train),
@@ -175,6 +176,10 @@ def notes_on(done: Results, judged: Judgement) -> list[str]:
     c, classes = done.prepared.config, done.prepared.splits.train.classes
     broken = done.latents.manifest.summary["broken"] if done.latents else []
     notes = [f"{len(broken)} image(s) could not be used and were left out; see logs/quarantine.tsv"] if broken else []
+    if count := broken_tests(done):
+        notes.append(
+            f"{plural(count, 'test image')} could not be used, and nothing is tested on them; see logs/quarantine.tsv"
+        )
     devices = sorted(set().union(*(s.devices() for s in done.syntheses.values())))
     notes.append("Images were made on: " + ", ".join(devices))
     notes += [] if done.prepared.judged is None else on_judged(done.prepared.judged)
@@ -207,13 +212,18 @@ def notes_on(done: Results, judged: Judgement) -> list[str]:
     return notes
 
 
+def broken_tests(done: Results) -> int:
+    """How many images of the test split could not be used."""
+    return len(done.prepared.splits.test) - int(tested(done).sum())
+
+
 def about_seeds_and_classes(done: Results, judged: Judgement) -> list[str]:
     """What a reader must know before a number is taken for more than it is."""
-    splits, folder = done.prepared.splits, done.prepared.judged
+    folder = done.prepared.judged
     notes = one_draw(judged, folder.name if folder else "", others=len(done.syntheses) > 1)
-    for what, listing in (("real training", splits.train), ("test", splits.test)):
-        if listing.uneven:
-            few, many = listing.counts.min(), listing.counts.max()
+    for what, counts in (("real training", judged.counts), ("test", judged.tested)):
+        few, many = min(counts), max(counts)
+        if 2 * few < many:
             notes.append(
                 f"Classes have {few} to {many} {what} images: sets are compared by the mean over classes, since "
                 "accuracies over images favour the large ones"

@@ -16,8 +16,10 @@ from raydistill.evaluation.zca import Whitening, from_levels
 from raydistill.report.scores import FULL, FULL_BALANCED
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
+from raydistill.stages import quarantine
 from raydistill.stages.evaluation import pixel_array
 from raydistill.stages.syntheses.distilled_set import DistilledSet
+from raydistill.store.location import Location
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,11 @@ class SetRef:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A set's images, the ids of the broken ones that were left out, and the bytes of the others as they are stored."""
+    """A set's images, the broken ones that were left out with the reasons, and the bytes of the others as they are
+    stored."""
 
     images: ImageSet
-    broken: list[str]
+    broken: list[tuple[str, str]]
     bytes: int
 
 
@@ -111,13 +114,13 @@ def real_images(
     """
     pixels = pixel_array.room(len(listing), size, most)
     labels: list[int] = []
-    broken: list[str] = []
+    broken: list[tuple[str, str]] = []
     stored = 0
     for i, blob in enumerate(open_source(source).read(listing.split, listing.ids.to_pylist())):
         try:
             pixels[len(labels)] = load_images([blob], source, size, crop)[0]
         except BrokenImage as e:
-            broken.append(f"{listing.split}/{listing.ids[i]}: {e}")
+            broken.append((f"{listing.split}/{listing.ids[i]}", str(e)))
         else:
             labels.append(listing.labels[i])
             stored += len(blob)
@@ -126,6 +129,42 @@ def real_images(
             f"evaluate: none of the {len(listing)} images of split {listing.split!r} can be used; mend them, run again"
         )
     return Loaded(image_set(pixels[: len(labels)], np.array(labels)), broken, stored)
+
+
+def usable_images(
+    source: SourceConfig,
+    listing: Listing,
+    size: int,
+    crop: float = 1.0,
+    most: int | None = None,
+    logs: Location | None = None,
+) -> Loaded:
+    """As `real_images`. Broken ones are listed in `logs`.
+
+    Raises StageFailed if more than the share source.max_broken of the split is broken, or all images of a class.
+    """
+    loaded = real_images(source, listing, size, crop, most)
+    see = str(quarantine.add(logs, loaded.broken)) if logs is not None and loaded.broken else ""
+    if len(loaded.broken) > source.max_broken * len(listing):
+        raise StageFailed(f"evaluate: {too_many(loaded.broken, listing, source.max_broken, see)}")
+    usable = np.bincount(loaded.images.labels.numpy(), minlength=len(listing.classes))
+    for info, count in zip(listing.classes, usable, strict=True):
+        if not count:
+            raise StageFailed(
+                f"evaluate: no image of class {info.class_id!r} in split {listing.split!r} can be used; "
+                f"{f'see {see}, ' if see else ''}mend them or leave the class out with source.classes=[...]"
+            )
+    return loaded
+
+
+def too_many(broken: Sequence[Sequence[str]], listing: Listing, limit: float, see: str) -> str:
+    """What is said of a split with more broken images, (image, reason), than the limit."""
+    name, reason = broken[0]
+    return (
+        f"{len(broken)} of {len(listing)} images of split {listing.split!r} cannot be used, more than "
+        f"source.max_broken={limit:g} (first: {name}: {reason}); {f'see {see}, ' if see else ''}mend them or raise the "
+        "limit, run again"
+    )
 
 
 def syntheses(ref: SetRef, source: SourceConfig, size: int) -> Loaded:

@@ -27,7 +27,7 @@ from raydistill.models.device import Placement, halves, mixed
 from raydistill.sources.base import Listing
 from raydistill.stages.evaluation import label, pixel_array
 from raydistill.stages.evaluation.checkpoint import Checkpoint, TrainingState, Weights, described
-from raydistill.stages.evaluation.image_sets import Loaded, SetRef, real_images, syntheses, whitened
+from raydistill.stages.evaluation.image_sets import Loaded, SetRef, syntheses, usable_images, whitened
 from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
 from raydistill.store.sealed import Sealed
@@ -186,7 +186,7 @@ class StudentTrainer:
             checkpoint.write(net, network, self.kind)
         if not done:  # a GPU may not repeat itself to the bit: what stands is not committed again
             data = json.dumps(result.tree() | about, sort_keys=True).encode()
-            meta = {"left_out": test.broken + loaded.broken}
+            meta = {"left_out": [f"{name}: {reason}" for name, reason in test.broken + loaded.broken]}
             t.artifact.commit(KEY, data, rows=1, device=self.kind, ext="json", meta=meta)
         state.forget()
 
@@ -222,7 +222,8 @@ class StudentTrainer:
         return self.cached[1]
 
     def real(self, listing: Listing, size: int, crop: float = 1.0) -> Loaded:
-        return real_images(self.job.source, listing, size, crop, self.most)
+        """Every usable image of a split. Those that are not are listed; raises StageFailed if they are too many."""
+        return usable_images(self.job.source, listing, size, crop, self.most, self.job.logs)
 
     def whitened(self, loaded: Loaded, recipe: Recipe, levels: tuple[float, float] | None = None) -> Loaded:
         """What a recipe with zca makes of them, by all training images; as they are otherwise."""

@@ -12,12 +12,13 @@ import torch
 
 from raydistill.config import Config, EncodeConfig, SourceConfig
 from raydistill.declared import Aside, Keys
-from raydistill.errors import BrokenImage, StageFailed, printable
+from raydistill.errors import BrokenImage, StageFailed
 from raydistill.models import loaded
 from raydistill.models.device import placement
 from raydistill.models.vae import Vae, VaeSpec
 from raydistill.sources.base import Listing, open_source
 from raydistill.sources.images import decode
+from raydistill.stages import quarantine
 from raydistill.stages.runner import Stage
 from raydistill.stages.work import StageWork
 from raydistill.store import schemas
@@ -150,8 +151,7 @@ def check_broken(records: list[Record], total: int, limit: float, run: RunDir) -
     broken = [b for r in records for b in r.meta["broken"]]
     if not broken:
         return
-    where = run.root / "logs" / "quarantine.tsv"
-    where.write("".join(f"{printable(name)}\t{printable(reason)}\n" for name, reason in broken).encode())
+    where = quarantine.write(run.root / "logs", broken)
     if len(broken) > limit * total:
         raise StageFailed(
             f"encode: {len(broken)} of {total} images cannot be used, more than source.max_broken={limit:g} "
