@@ -62,6 +62,15 @@ class TestWhereTheSplitsLie:
         shutil.copy(next((folder / "Training" / "red").iterdir()), folder / "test" / "unlabelled.png")
         assert self.taken(folder) == {"train": "Training", "val": "split:0.2"}, "test images without classes"
 
+    def test_a_class_that_is_called_as_a_split_is_one(self, tmp_path: Path) -> None:
+        folder = write_folder(tmp_path / "set", {"train": 5})
+        classes = folder / "train"
+        (classes / "red").rename(classes / "Train")
+        assert self.taken(classes) == {"train": ".", "val": "split:0.2"}
+        assert self.taken(folder) == {"val": "split:0.2"}, "beside no class, and of folders, it is the split"
+        shutil.copytree(classes, tmp_path / "deep" / "a" / "b")
+        assert self.taken(tmp_path / "deep") == {"train": "a/b", "val": "split:0.2"}
+
     def test_of_tables_and_archives(self, tmp_path: Path) -> None:
         for kind, make in (("parquet", parquet_set), ("webdataset", tar_set)):
             path = make(tmp_path / kind)

@@ -32,6 +32,7 @@ from raydistill.methods.weighting import NORMS
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.planning import ahead
+from raydistill.sources.base import ClassInfo
 from raydistill.sources.images import decode
 from raydistill.stages import runner
 from raydistill.stages.evaluation import trainer
@@ -54,6 +55,12 @@ class TestLayouts:
     def test_labels_follow_the_training_classes_not_the_folders(self, tmp_path: Path) -> None:
         judged = find(folders(tmp_path / "mine"), (THREE[2], THREE[0], THREE[1]))
         assert judged.listing.labels.tolist() == [1, 1, 2, 2, 0, 0]
+
+    def test_a_class_may_be_called_as_a_split(self, tmp_path: Path) -> None:
+        vehicles = tuple(ClassInfo(name, name) for name in ("bus", "train"))
+        mine = folders(tmp_path / "mine", ("bus", "train"))
+        assert find(mine, vehicles).listing.labels.tolist() == [0, 0, 1, 1]
+        assert find(folders(tmp_path / "deep" / "train", ("bus", "train")).parent, vehicles).ipc == 2
 
     def test_a_link_and_a_trailing_slash_are_followed(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(folders(tmp_path / "elsewhere" / "mine"))

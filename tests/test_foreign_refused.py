@@ -37,6 +37,11 @@ class TestRefusals:
     def test_a_class_that_lacks_images(self, tmp_path: Path) -> None:
         assert "no image of class 'n03' (jay);" in refused(folders(tmp_path / "mine", ("n01", "n02")))
 
+    def test_a_folder_that_is_hidden(self, tmp_path: Path) -> None:
+        line = refused(folders(tmp_path / ".mine"))
+        assert "a folder that is called .mine is not looked at; rename it" in line
+        assert len(find((tmp_path / ".mine").rename(tmp_path / "mine")).listing) == 6
+
     def test_a_class_that_comes_twice(self, tmp_path: Path) -> None:
         assert "'n01' and 'tench' are both 'n01'" in refused(folders(tmp_path / "mine", ("n01", "n02", "n03", "tench")))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,25 @@ class TestLevels:
         assert "source.train=. source.val=split:0.2" in (line := self.refused(root)) and "blue, green, red" in line
         there = self.splits(root, train=".", val="split:0.2")
         assert (len(there.train), len(there.test)) == (9, 3) and len(list(there.source.read(".", ["red/000.png"]))) == 1
+
+    def test_classes_at_the_root_of_which_one_is_called_as_a_split(self, tiny_folder: Path) -> None:
+        root = tiny_folder / "train"
+        (root / "red").rename(root / "train")
+        assert "holds class folders (blue, green, train) and no split 'train'" in (line := self.refused(root))
+        assert "source.train=. source.val=split:0.2" in line
+        there = self.splits(root, train=".", val="split:0.2")
+        assert [c.class_id for c in there.train.classes] == ["blue", "green", "train"] and len(there.train) == 9
+        (root / "train").rename(root / "val")
+        assert "source.train=. source.val=split:0.2" in self.refused(root)
+
+    def test_images_that_nothing_sorts_are_no_classes(self, tiny_folder: Path) -> None:
+        for split in ("train", "val"):
+            for name in ("green", "red"):
+                shutil.rmtree(tiny_folder / split / name)
+            for file in (tiny_folder / split / "blue").iterdir():
+                file.rename(tiny_folder / split / file.name)
+            (tiny_folder / split / "blue").rmdir()
+        assert "train holds no class folders; sort the images into" in self.refused(tiny_folder)
 
     def test_no_validation_images(self, tiny_folder: Path) -> None:
         (tiny_folder / "val").rename(tiny_folder.parent / "elsewhere")

@@ -18,7 +18,7 @@ from raydistill.sources.base import ClassInfo, Listing
 from raydistill.sources.labelfile import annotations_of, label_file, read_labels
 from raydistill.sources.layout import class_names, open_root, required_path
 from raydistill.sources.leakage import check_copies, check_folders, check_images
-from raydistill.sources.levels import below, check_level, split_folder, sub_classes
+from raydistill.sources.levels import below, check_level, split_folder, sub_classes, unsorted
 from raydistill.sources.tree import READERS, File, tree_of
 from raydistill.store.location import Location, reason
 
@@ -61,10 +61,7 @@ class ImageFolder:
                 check_level(folder, split, classes)
             images = tree.images(classes)
         else:
-            raise BadInput(
-                f"source: {tree.folder} holds no class folders; sort the images into {tree.folder}/CLASS/, "
-                f"or give their classes in {root / split}.txt, lines FILE CLASS"
-            )
+            raise unsorted(root, split, (self.train, self.val))
         listing = _listing(tree.folder, split, classes, _named(root, classes), images)
         self._check_apart(root, listing)
         if split == self.train and (above := sub_classes(listing)):

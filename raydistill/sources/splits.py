@@ -7,12 +7,11 @@ from pyarrow import fs as pafs
 from raydistill.config import SourceConfig
 from raydistill.sources import parquet, webdataset
 from raydistill.sources.labelfile import label_file
-from raydistill.sources.layout import NAMES_OF_VAL, VAL, open_root, required_path
-from raydistill.sources.levels import HERE
+from raydistill.sources.layout import VAL, open_root, required_path
+from raydistill.sources.levels import HERE, TRAIN_NAMES, VAL_NAMES, is_class
 from raydistill.sources.tree import hidden, is_image
 from raydistill.store.location import Location
 
-TRAIN_NAMES, VAL_NAMES = ("train", "training"), (VAL, *NAMES_OF_VAL, "testing", "eval")
 HELD_OUT = "split:0.2"
 WRAPPERS = 2  # folders that hold nothing but the set
 
@@ -46,7 +45,7 @@ def _of_folders(root: Location, above: str, wrappers: int) -> dict[str, str]:
     alone = len(folders) == 1 and not images and folders[0].lower() not in TRAIN_NAMES
     if wrappers and alone and _inside(folder / folders[0])[0]:
         return _of_folders(root, f"{above}{folders[0]}/", wrappers - 1)
-    train = next((f for f in folders if f.lower() in TRAIN_NAMES), None)
+    train = next((f for f in folders if f.lower() in TRAIN_NAMES and not is_class(root, above + f)), None)
     if train is None:
         classes = len(folders) > 1 and all(f.lower() not in VAL_NAMES for f in folders)
         return {"train": above.rstrip("/") or HERE, "val": HELD_OUT} if classes else {}

@@ -31,6 +31,7 @@ from raydistill.report.scores import BOUNDS
 from raydistill.sources.base import ClassInfo, Listing, open_source, unique_names
 from raydistill.sources.images import FORMATS, decode
 from raydistill.sources.layout import CLASSES
+from raydistill.sources.levels import is_class
 from raydistill.sources.order import ORDER, by_folder, numbered
 from raydistill.sources.tensors import is_tensors, whitened_levels
 from raydistill.sources.tree import hidden
@@ -163,10 +164,14 @@ def _layout(folder: str, like: SourceConfig) -> SourceConfig:
     if kind == "imagefolder" and not folders and any(is_tensors(f) for f in files):
         kind = "tensors"
     path, split = root.uri, TRAIN
-    if kind == "imagefolder" and TRAIN not in folders:
+    if kind == "imagefolder" and (TRAIN not in folders or is_class(root, TRAIN)):
         if not folders:
             raise BadInput("it holds no images sorted by class; give CLASS/*.png, train/CLASS/*.png or shards")
         path, _, split = root.uri.rpartition("/")
+        if hidden(split):
+            raise BadInput(
+                f"a folder that is called {split} is not looked at; rename it, or copy it under another name"
+            )
     return SourceConfig(
         kind=kind, path=path, train=split, val=split, image_size=like.image_size, max_pixels=like.max_pixels
     )
