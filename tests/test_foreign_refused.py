@@ -12,14 +12,18 @@ from judged_folders import (
     find,
     folders,
     image,
-    imported,
     parquet,
     refused,
+    settings,
     tars,
     weighted,
 )
 
 from raydistill.errors import StageFailed
+from raydistill.models.vae import VaeSpec
+from raydistill.stages import runner
+from raydistill.stages.syntheses import ingest
+from raydistill.store.rundir import RunDir
 
 
 class TestRefusals:
@@ -126,8 +130,13 @@ class TestRefusals:
         line = refused(mine)
         assert "has weights of 6 images, and of n02/1.png there is none" in line
 
-    def test_an_image_that_breaks_off_is_named_by_the_import(self, tmp_path: Path) -> None:
-        mine = folders(tmp_path / "mine")
+    def test_an_image_that_breaks_off(self, tmp_path: Path) -> None:
+        """Beforehand; by the import if it was whole then."""
+        mine, run = folders(tmp_path / "mine"), RunDir(str(tmp_path / "run"))
+        judged = find(mine)
         (mine / "n02" / "1.png").write_bytes(image(1, 1)[:200])
+        assert "n02/1.png cannot be used: " in (line := refused(mine)) and line.endswith("; replace it")
         with pytest.raises(StageFailed, match=r"n02/1\.png cannot be used"):
-            imported(tmp_path, mine)
+            runner.run(ingest.stage(settings(mine), run, judged, VaeSpec(None)), runner.serial)
+        (mine / "n02" / "1.png").write_bytes(image(1, 1))
+        assert find(mine).listing.counts.tolist() == [2, 2, 2]

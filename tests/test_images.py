@@ -66,9 +66,17 @@ def test_every_mode_becomes_rgb(image: Image.Image, kind: str, colour: tuple[int
     assert_colour(decode(encoded(image, kind), 16, LIMIT), colour, tolerance)
 
 
-def levels(values: object, dtype: type = np.float32) -> bytes:
+def levels(values: object, dtype: type = np.float32, **options: object) -> bytes:
     """A TIFF of one row of grey, repeated."""
-    return encoded(Image.fromarray(np.tile(np.array(values, dtype), (4, 1))), "TIFF")
+    return encoded(Image.fromarray(np.tile(np.array(values, dtype), (4, 1))), "TIFF", **options)
+
+
+def deep_png(values: list[int], transparent: int) -> bytes:
+    """A PNG of 16 bits, of which one value is no colour."""
+    return encoded(Image.fromarray(np.tile(np.array(values, np.uint16), (4, 1))), transparency=transparent)
+
+
+FROM_WHITE = {262: 0}  # a TIFF's numbers count from white
 
 
 @pytest.mark.parametrize(
@@ -82,13 +90,17 @@ def levels(values: object, dtype: type = np.float32) -> bytes:
         (levels([0, 13107, 39321, 65535], np.int32), [0, 51, 153, 255]),
         (levels([0, 13107, 39321, 65535], np.uint16), [0, 51, 153, 255]),
         (levels([0, 1, 200, 250], np.uint16), [0, 0, 0, 0]),
+        (levels([65535, 52428, 26214, 0], np.uint16, tiffinfo=FROM_WHITE), [0, 51, 153, 255]),
+        (levels([1, 0.8, 0.4, 0], tiffinfo=FROM_WHITE), [0, 51, 153, 255]),
+        (deep_png([0, 13107, 1000, 39321], transparent=1000), [0, 51, 255, 153]),
         (b"Pf 4 4 -1.0\n" + np.tile(np.float32([0, 0.2, 0.6, 1]), 4).tobytes(), [0, 51, 153, 255]),
         (b"P5 4 4 1000\n" + np.tile(np.array([0, 200, 600, 1000], ">u2"), 4).tobytes(), [0, 51, 153, 255]),
         (b"P5 4 4 60000\n" + np.tile(np.array([0, 60, 120, 180], ">u2"), 4).tobytes(), [0, 0, 0, 0]),
     ],
     ids=[
         "unit floats", "doubles", "a dark unit image", "floats to 255", "integers to 255", "integers to 65535",
-        "16 bits", "16 bits, dark", "PFM", "PGM to 1000", "16-bit PGM, dark",
+        "16 bits", "16 bits, dark", "16 bits from white", "floats from white", "transparent",
+        "PFM", "PGM to 1000", "16-bit PGM, dark",
     ],
 )  # fmt: skip
 def test_grey_beyond_8_bits_keeps_its_brightness(data: bytes, grey: list[int]) -> None:

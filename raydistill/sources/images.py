@@ -16,6 +16,7 @@ Image.MAX_IMAGE_PIXELS = None
 # What may be opened: of the many more formats that Pillow knows, some run other programs (EPS) on the bytes.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_ASPECT = 32  # a longer strip loses its ends before it is enlarged, which would multiply its pixels
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF's tag of what its numbers mean
 TIFF = (b"II*\x00", b"MM\x00*")
 DARK = 8.0  # floats whose brightest pixel lies between 1 and this may be of 0 to 255, or of 0 to 1 and overshot
 
@@ -50,15 +51,19 @@ def _unknown(data: bytes) -> str:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """RGB, upright, alpha laid on white; grey of more than 8 bits is scaled rather than clipped.
+    """RGB, upright, alpha laid on white; grey of more than 8 bits is scaled rather than clipped, and
+    turned round where 0 is white.
 
     Raises BrokenImage for grey whose range says neither what is black nor what is white.
     """
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")  # Pillow scales the latter
+    negative = image.format == "TIFF" and vars(image).get("tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
     image = _upright(image)
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image, dtype=np.float64)
         white = 65535.0 if sixteen else _white(grey, image.mode == "F")
+        grey = white - grey if negative else grey  # which Pillow does for 8 bits alone
+        grey[grey == image.info.get("transparency")] = white
         image = Image.fromarray((grey / white * 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -248,7 +248,7 @@ def _unknown(name: str, wanted: Sequence[ClassInfo]) -> str:
 
 
 def _one_size(source: SourceConfig, listing: Listing) -> str:
-    """'W x H' of all images, read from their headers. Raises BadInput if they differ or one is no image."""
+    """'W x H' of all images. Raises BadInput if they differ or one cannot be decoded."""
     first: tuple[str, tuple[int, int]] | None = None
     ids = listing.ids.to_pylist()
     for name, data in zip(ids, open_source(source).read(listing.split, ids), strict=True):
@@ -262,6 +262,10 @@ def _one_size(source: SourceConfig, listing: Listing) -> str:
                 f"images differ in size: {first[0]} is {first[1][0]} x {first[1][1]}, {name} is "
                 f"{size[0]} x {size[1]}; bring all to one size"
             )
+        try:
+            decode(data, source.image_size, source.max_pixels)
+        except BrokenImage as e:
+            raise BadInput(f"{name} cannot be used: {e}; replace it") from None
     assert first is not None
     return f"{first[1][0]} x {first[1][1]}"
 
