@@ -12,6 +12,7 @@ from torch import nn
 from raydistill import registry
 from raydistill.config import EvaluateConfig, ProtocolConfig, build, load
 from raydistill.errors import BadInput
+from raydistill.evaluation.geometry import draw_patches
 from raydistill.evaluation.optimiser import optimiser, set_rate
 from raydistill.evaluation.recipe import Recipe, Setting, describe, resolve, students_of, title
 from raydistill.stages.evaluation.trainings import decay
@@ -201,6 +202,31 @@ class TestConfiguration:
         changed = ProtocolConfig(image_size=64, flip=False, lr=0.05, evaluations=5)
         assert title(changed) == "hard, 64 px, lr=0.05, flip=false, evaluations=5"
         assert title(ProtocolConfig(visits=4000)) == "hard, 4000 visits, 32 px"
+
+    @pytest.mark.parametrize(
+        ("name", "more", "departures"),
+        [
+            ("hard", {}, ""),
+            ("rd3", {}, ", temperature=3.0"),
+            ("fkd", {}, ", temperature=3.0, views=4"),
+            ("rd3", {"views": None, "soft_labels": 4}, ", soft_labels=4, temperature=3.0"),
+        ],
+    )
+    def test_its_title_names_no_numbers_of_labels_that_it_has_not(
+        self, name: str, more: dict[str, Any], departures: str
+    ) -> None:
+        """A sweep over protocols may hold them fixed."""
+        protocol = ProtocolConfig(**{"name": name, "temperature": 3.0, "views": 4} | more)
+        labels = resolve(protocol, Setting(10, 10, 32, "convnet")).labels
+        assert title(protocol, labels) == f"{name}, 32 px{departures}"
+
+    def test_patches_are_pixels_at_least(self) -> None:
+        with pytest.raises(BadInput, match=r"patches=16 is more than the pixels of a side; lower it to .*=8 or less"):
+            recipe(image_size=8, patches=16)
+        with pytest.raises(BadInput, match=r"patches=16"):
+            recipe(image_size=8, patches=16, name="rd3")
+        whole = draw_patches(3, 8, recipe(image_size=8, patches=8).patches, "key")
+        assert whole is not None and [sorted(row) for row in whole[0]] == [list(range(8))] * 3, "the remedy"
 
     def test_null_is_the_protocols_own(self) -> None:
         assert recipe(flip=None, lr=None, image_size=224) == recipe(image_size=224)

@@ -108,7 +108,8 @@ def students_of(evaluate: EvaluateConfig) -> list[str]:
 def resolve(config: ProtocolConfig, setting: Setting) -> Recipe:
     """The protocol's recipe with the budget and the overrides of the configuration.
 
-    Raises BadInput for an unknown protocol, a setting that its table does not hold, or soft labels of a hard one.
+    Raises BadInput for an unknown protocol, a setting that its table does not hold, soft labels of a hard one, or more
+    patches than pixels.
     """
     setting = replace(setting, batch=config.batch, patches=config.patches)
     base = _storing(registry.get("protocol", config.name)(setting), config)
@@ -118,6 +119,11 @@ def resolve(config: ProtocolConfig, setting: Setting) -> Recipe:
     if config.visits is not None:
         epochs = -(-visits // images)
     resolved = replace(base, **overrides(config), epochs=epochs, visits=visits, image_size=config.image_size)
+    if resolved.patches > config.image_size:
+        raise BadInput(
+            f"evaluate.protocol.patches={resolved.patches} is more than the pixels of a side; lower it to "
+            f"evaluate.protocol.image_size={config.image_size} or less"
+        )
     if resolved.dsa is not False:
         resolved = replace(resolved, dsa=_strategy(resolved.dsa))
     if resolved.zca:
@@ -162,8 +168,12 @@ def overrides(config: ProtocolConfig) -> dict[str, Any]:
     return {k: v for k, v in config.model_dump().items() if k in names and k not in OWN and v is not None}
 
 
-def title(config: ProtocolConfig) -> str:
-    """One line that names the protocol and everything in which it departs from the field's: `hard x0.1, 64 px`."""
+def title(config: ProtocolConfig, labels: str = "stored") -> str:
+    """One line that names the protocol and everything in which it departs from the field's: `hard x0.1, 64 px`.
+
+    `labels` are the recipe's: what nothing but other labels read is no departure.
+    """
+    unread = {"stored": (), "teacher": ("views",), "hard": ("views", "temperature")}[labels]
     parts = [config.name + (f" x{config.budget:g}" if config.budget != 1 else "")]
     if config.epochs is not None:
         parts.append(f"{config.epochs} epochs")
@@ -171,9 +181,10 @@ def title(config: ProtocolConfig) -> str:
         parts[0] = config.name
         parts.append(f"{config.visits} visits")
     parts.append(f"{config.image_size} px")
+    departures = {k: v for k, v in overrides(config).items() if k not in unread}
     if config.soft_labels is not None:
         parts.append(f"soft_labels={config.soft_labels}")
-    parts += [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in overrides(config).items()]
+    parts += [f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in departures.items()]
     return ", ".join(parts)
 
 

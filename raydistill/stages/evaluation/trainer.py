@@ -172,7 +172,8 @@ class StudentTrainer:
         teaching, statistics = self.job.teaching if t.recipe.soft else None, t.recipe.statistics
         about = {
             "protocol": t.recipe.tree(),
-            "protocol_name": title(e.protocol) + (" in bfloat16" if halves(e.dtype, self.device) else ""),
+            "protocol_name": title(e.protocol, t.recipe.labels)
+            + (" in bfloat16" if halves(e.dtype, self.device) else ""),
             "bytes": {"images": loaded.bytes, "labels": label_bytes},
             "teacher": teaching and {"architecture": teaching.network.architecture, "accuracy": teaching.accuracy},
             "test": self.job.test.digest,
