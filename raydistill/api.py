@@ -224,13 +224,14 @@ def measure(
     Without labels, (n,) and (m,) integers, all is one class; weights (m,) are equal if None. Raises BadInput.
     """
     kind = registry.get("metric", metric)
-    arrays = [_vectors(name, a) for name, a in (("real", real), ("synthetic", synthetic))]
     if (real_labels is None) != (labels is None):
         raise BadInput(f"metric {metric}: give the labels of both sets or of none")
-    x, generated = (a.reshape(len(a), -1) for a in arrays)
+    x, generated = (a.reshape(len(a), -1) for a in (_vectors("real", real), _vectors("synthetic", synthetic)))
     y, generated_labels = (
         np.zeros(len(a), np.int64) if n is None else np.asarray(n) for a, n in ((x, real_labels), (generated, labels))
     )
+    if strange := [n.dtype for n in (y, generated_labels) if n.dtype.kind not in "iu"]:
+        raise BadInput(f"metric {metric}: labels are {strange[0]}, not whole numbers; number the classes from 0")
     try:
         instance = kind(1 + max((int(a.max()) for a in (y, generated_labels) if a.size), default=0))
         instance.update_real(x, y)
@@ -244,8 +245,7 @@ def train(folder: str, config: Config | None = None, student: str = "convnet", s
     """Trains a student on a folder of class folders (or what else `--images` takes), in this process.
 
     `config` (the quickstart's if None) has the protocol, of hard labels, and the images to test on: its test split.
-    Classes are matched by their ids or names. Raises BadInput, and StageFailed if too many images of `config` are
-    broken (source.max_broken).
+    Classes are matched by their ids or names. Raises BadInput, and StageFailed above source.max_broken.
     """
     config = preflight.absolute(config or load())
     e = config.evaluate.model_copy(update={"images": str(folder), "students": [student]})

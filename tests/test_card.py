@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import yaml
 from test_report import NAUGHTY, png
 
+from raydistill.report import front
 from raydistill.report.card import COLUMNS, card
 from raydistill.sources.base import ClassInfo
 from raydistill.store.schemas import distilled
@@ -36,12 +37,12 @@ def make_card(generator: str | None = "/data/models/dit-nette") -> str:
 
 def test_card_front_matter_and_text() -> None:
     page = make_card()
-    front = yaml.safe_load(page.split("---\n")[1])
-    assert front["task_categories"] == ["image-classification"] and front["size_categories"] == ["n<1K"]
-    assert front["configs"][0]["data_files"] == [{"split": "train", "path": "data/*.parquet"}]
-    assert front["source_datasets"] == ["extended|other-parquet"]
-    assert front["dataset_info"]["splits"] == [{"name": "train", "num_examples": 20}]
-    assert front["pretty_name"] == "Nette: 10 | each" and "synthetic" in front["tags"]
+    head = yaml.safe_load(page.split("---\n")[1])
+    assert head["task_categories"] == ["image-classification"] and head["size_categories"] == ["n<1K"]
+    assert head["configs"][0]["data_files"] == [{"split": "train", "path": "data/*.parquet"}]
+    assert head["source_datasets"] == ["extended|other-parquet"]
+    assert head["dataset_info"]["splits"] == [{"name": "train", "num_examples": 20}]
+    assert head["pretty_name"] == "Nette: 10 | each" and "synthetic" in head["tags"]
     assert "20 images in 2 classes" in page and "`dit-nette`" in page and '"generator_digest": "ab12"' in page
     assert "tench\\|fish" in page and "&lt;b&gt;" in page
     assert "stricter ones hold" in page and "| images | CC BY 4.0 |" in page
@@ -50,6 +51,12 @@ def test_card_front_matter_and_text() -> None:
     assert not re.search(r"/home|/data|s3:|\b20\d\d-\d\d", page)
     real = make_card(None)
     assert "synthetic" not in yaml.safe_load(real.split("---\n")[1])["tags"] and "none was synthesised" in real
+
+
+def test_a_name_that_ends_as_the_head_does_ends_nothing() -> None:
+    tree = {"names": ["tench ---", "---", "jay"], "license": "other"}
+    assert front.parted(front.written(tree) + "# Mine\n\n---\n") == (tree, "# Mine\n\n---\n")
+    assert front.parted("# Mine\n") == ({}, "# Mine\n")
 
 
 def test_card_documents_every_column_and_its_snippet_runs(tmp_path: Path) -> None:

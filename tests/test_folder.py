@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -91,6 +92,16 @@ class TestSizes:
         assert "source.train=. source.val=split:0.2" in said and "ipc=6" in said
         assert "a generator of these classes would train for about 2.8 h on this machine" in said
         assert "mgd3" not in said
+
+    def test_odd_names_on_the_way_are_read_and_can_be_typed(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_folder(tmp_path / "set" / "[z] it's", {"train": 5, "val": 2})
+        c = folder.sized([f"source.path={tmp_path / 'set'}"])
+        assert (c.source.train, c.source.val) == ("[z] it's/train", "[z] it's/val")
+        typed = shlex.split(capsys.readouterr().err.partition("taken as ")[2].partition(";")[0])
+        again = load("folder", [f"source.path={tmp_path / 'set'}", *typed]).source
+        assert (again.train, again.val) == (c.source.train, c.source.val)
 
     def test_what_is_given_stays(self, tiny_folder: Path) -> None:
         keys = ["source.image_size=48", "ipc=2", "source.val=val", "run_dir=mine", "method=random"]

@@ -91,6 +91,19 @@ class TestTensors:
         for data, expected in zip(ingest.open_source(judged.source).read("train", ids), pixels, strict=True):
             assert np.array_equal(decode(data, 16, 1000), expected.permute(1, 2, 0))
 
+    def test_of_few_bits_are_the_values_that_they_hold(self, tmp_path: Path) -> None:
+        pixels = torch.tensor([0, 64, 128]).view(3, 1, 1, 1).expand(3, 3, 8, 8)
+        judged = find(self.tensors(tmp_path / "mine", (pixels / 256).bfloat16()))
+        images = ingest.open_source(judged.source).read("train", judged.listing.ids.to_pylist())
+        assert [int(decode(data, 8, 1000).max()) for data in images] == [0, 64, 128]
+
+    def test_that_are_sparse_are_refused_with_a_remedy_that_works(self, tmp_path: Path) -> None:
+        images = torch.full((3, 3, 8, 8), 0.5)
+        assert "images_best.pt holds a sparse tensor; save it dense" in refused(
+            self.tensors(tmp_path / "mine", images.to_sparse())
+        )
+        assert find(self.tensors(tmp_path / "dense", images.to_sparse().to_dense())).ipc == 1
+
     @pytest.mark.parametrize(
         ("images", "why"),
         [

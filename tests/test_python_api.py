@@ -104,6 +104,11 @@ class TestBadInput:
             (lambda z: raydistill.measure("l3", z, z), "unknown metric 'l3'"),
             (lambda z: raydistill.measure("l2", z, z[:, :2]), "vectors of 256 and of 128 numbers"),
             (lambda z: raydistill.measure("l2", z, z, [0]), "give the labels of both sets or of none"),
+            (
+                lambda z: raydistill.measure("l2", z, z, ["cat"], ["cat"]),
+                "labels are <U3, not whole numbers; number the",
+            ),
+            (lambda z: raydistill.measure("l2", z, z, [0.0], [0.0]), "labels are float64, not whole numbers"),
             (lambda z: raydistill.measure("l2", ["a"], z), "real: no array of numbers"),
             (lambda z: raydistill.train("nowhere"), "--images nowhere: there is no such folder"),
             (lambda z: raydistill.train("nowhere", student="resnet"), "unknown student 'resnet'"),

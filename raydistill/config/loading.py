@@ -261,12 +261,12 @@ def field_of(key: str) -> Any:
 
 
 def _value(key: str, text: str) -> Any:
-    """Text to value. A text field takes the text as it is (a folder named 2024 stays a name)."""
+    """Text to value. A text field takes the text as it is (folders named 2024 or [x] stay names) if it is no list."""
     field = field_of(key)
     kinds = flat_kinds(field.annotation) if field is not None else set()
-    if str in kinds and not text.startswith("["):
-        return OF_NULL.get(key) if text.lower() in NOTHING and type(None) in kinds else text
     lists = [typing.get_args(k) for k in kinds if typing.get_origin(k) is list]
+    if str in kinds and not (lists and text.startswith("[")):
+        return OF_NULL.get(key) if text.lower() in NOTHING and type(None) in kinds else text
     mapping = any(typing.get_origin(k) is dict for k in kinds)
     try:
         value = read(text, texts=(str,) in lists or mapping)  # the class 010 keeps its name

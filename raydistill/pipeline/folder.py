@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -48,7 +49,7 @@ def sized(overrides: Sequence[str], suffix: str = "") -> Config:
     chosen = {key: value for key, value in chosen.items() if key not in given_keys}
     judges = config.evaluate.images is not None  # images that are made already, and as many as there are
     unread = ("ipc", "pretrain.") if judges else ()
-    shown = " ".join(word for word in _words(chosen) if not word.startswith(unread))
+    shown = " ".join(shlex.quote(word) for word in _words(chosen) if not word.startswith(unread))
     of = f"{len(images.train.classes)} classes of {images.train.per_class} images"
     say("source", f"{of}, taken as {shown}; give any of these keys to choose otherwise")
     config = load(PRESET, [*_words(chosen), *overrides], f"-{name}{suffix}")

@@ -46,7 +46,7 @@ def parted(card: str) -> tuple[dict[str, Any], str]:
     """The YAML of a card, empty if it has none, and its text."""
     if not card.startswith("---\n"):
         return {}, card
-    _, head, text = card.split("---\n", 2)
+    head, _, text = card.removeprefix("---\n").partition("\n---\n")
     return yaml.safe_load(head), text.lstrip("\n")
 
 

@@ -158,9 +158,17 @@ def _read(location: Location) -> Any:
             with np.load(data, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
         loaded = torch.load(data, map_location="cpu", weights_only=True)
-        return loaded.detach().numpy() if isinstance(loaded, torch.Tensor) else loaded
+        return _array(location, loaded.detach()) if isinstance(loaded, torch.Tensor) else loaded
     except (OSError, ValueError, RuntimeError, TypeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as e:
         raise BadInput(f"{location} cannot be read: {one_line(e)[:120]}; save tensors and nothing else") from None
+
+
+def _array(location: Location, values: torch.Tensor) -> np.ndarray:
+    """Raises BadInput for what is not dense."""
+    if values.layout != torch.strided:
+        raise BadInput(f"{location} holds a sparse tensor; save it dense (to_dense())")
+    half = values.is_floating_point() and values.dtype not in (torch.float16, torch.float32, torch.float64)
+    return (values.float() if half else values).numpy()  # numpy has no bfloat16
 
 
 def looks_normalised(images: np.ndarray, by: Channels) -> bool:
