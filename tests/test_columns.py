@@ -221,8 +221,8 @@ class TestWhereTheSplitsLie:
 
     def test_a_folder_of_both_splits_is_none_itself(self, tmp_path: Path) -> None:
         """Taken for the training split it would hold the test images; the line names what works."""
-        for name in ("train", "test"):
-            write_parquet(tmp_path / "plain_text" / f"{name}-0.parquet", rows(0, 6))
+        for name, seed in (("train", 0), ("test", 9)):
+            write_parquet(tmp_path / "plain_text" / f"{name}-0.parquet", rows(seed, 6))
         pooled = config("parquet", tmp_path, train="plain_text")
         with pytest.raises(BadInput, match="plain_text holds the splits test and train") as caught:
             open_splits(pooled)
@@ -248,8 +248,8 @@ class TestWhereTheSplitsLie:
         """The hub's client keeps a snapshot of links to the files, which lie elsewhere."""
         blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "0" / "plain_text"
         snapshot.mkdir(parents=True)
-        for name in ("train", "test"):
-            write_parquet(blobs / f"{name}0", rows(0, 6))
+        for name, seed in (("train", 0), ("test", 9)):
+            write_parquet(blobs / f"{name}0", rows(seed, 6))
             (snapshot / f"{name}-00000-of-00001.parquet").symlink_to(f"../../../blobs/{name}0")
         splits = open_splits(config("parquet", snapshot.parent))
         assert len(splits.train) == 6 and read(snapshot.parent) == images_of()

@@ -10,14 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from samples import config, parquet_set, remedied, tar_set, write_folder
+from samples import config, parquet_set, remedied, rows, tar_set, write_folder, write_parquet, write_tar
+from test_columns import save_to_disk
 
-from raydistill.config import load
+from raydistill.config import SourceConfig, load
 from raydistill.errors import BadInput
 from raydistill.pipeline.preflight import absolute
 from raydistill.pretraining.plan import make_plan
-from raydistill.sources import detect
+from raydistill.sources import detect, leakage
 from raydistill.sources.base import open_splits
 from raydistill.store.location import Location
 
@@ -171,6 +173,55 @@ class TestCopies:
             (tiny_folder / split / "red" / name).write_bytes(b"")
             (tiny_folder / split / "red" / f"c{name}").write_bytes(b"x" * 9000 + name.encode())
         assert len(open_splits(config("imagefolder", tiny_folder)).test) == 8
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "webdataset"])
+class TestCopiesInShards:
+    """Images that lie together in files are read to be compared, since nothing tells their sizes."""
+
+    @staticmethod
+    def images(seed: int, count: int) -> list[tuple[bytes, int]]:
+        return [(data or b"", label or 0) for data, label in rows(seed, count)]
+
+    @staticmethod
+    def shards(path: Path, kind: str, **splits: list[tuple[bytes, int]]) -> SourceConfig:
+        for split, images in splits.items():
+            file = write_parquet(path / f"{split}-0.parquet", images)
+            if kind == "arrow":
+                save_to_disk(path, {split: pq.read_table(file)})
+            elif kind == "webdataset":
+                samples = [((f"{i}.cls", b"%d" % label), (f"{i}.png", data)) for i, (data, label) in enumerate(images)]
+                write_tar(path / f"{split}-0.tar", [file for sample in samples for file in sample])
+            if kind != "parquet":
+                file.unlink()
+        return config("webdataset" if kind == "webdataset" else "parquet", path)
+
+    def test_training_images_are_refused_with_a_remedy_that_works(self, tmp_path: Path, kind: str) -> None:
+        images = self.images(0, 12)
+        with pytest.raises(BadInput, match=r"3 of 3 validation images are training images, byte for byte") as caught:
+            open_splits(self.shards(tmp_path / "a", kind, train=images, val=images[3:6]))
+        of_shards = "webdataset" if kind == "webdataset" else "parquet"
+        assert len(open_splits(remedied(of_shards, str(caught.value), tmp_path / "a")).test) == 3
+        open_splits(self.shards(tmp_path / "b", kind, train=[*images[:3], *images[6:]], val=images[3:6]))
+
+    def test_of_another_class_and_broken_ones_are_none(self, tmp_path: Path, kind: str) -> None:
+        train, val = self.images(0, 6), self.images(50, 6)
+        of_another = (train[0][0], (train[0][1] + 1) % 3)
+        open_splits(self.shards(tmp_path / "a", kind, train=[*train, (b"", 0)], val=[*val, of_another, (b"", 0)]))
+
+    def test_very_few_are_said(self, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+        train = self.images(0, 6)
+        open_splits(self.shards(tmp_path / "a", kind, train=train, val=[*self.images(50, 120), train[0]]))
+        assert "warning: 1 of 121 validation images is a training image, byte for byte (" in capsys.readouterr().err
+
+    def test_no_more_than_a_beginning_is_read(self, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        images = self.images(0, 12)
+        asked = self.shards(tmp_path / "a", kind, train=images, val=[*self.images(50, 3), *images[9:]])
+        monkeypatch.setattr(leakage, "MOST_READ", 2 * 9)
+        open_splits(asked)
+        monkeypatch.setattr(leakage, "MOST_READ", 2 * 12)
+        monkeypatch.setattr(leakage, "MOST_BYTES", 2 * sum(len(data) for data, _ in images[:9]))
+        open_splits(asked)
 
 
 def test_the_remedy_for_a_missing_validation_split_is_one(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ START = "the classes are numbers without names, and start at 1"
 
 
 def numbered(path: Path, labels: range) -> Path:
-    image = coloured_png((9, 99, 200), 0)
-    for split in ("train", "val"):
+    for seed, split in enumerate(("train", "val")):
+        image = coloured_png((9, 99, 200), seed)
         write_parquet(path / f"{split}-0.parquet", [(image, i) for i in labels for _ in range(2)], names=None)
     return path
 

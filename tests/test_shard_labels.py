@@ -124,7 +124,7 @@ class TestArchiveOfAClass:
 @pytest.mark.parametrize("name", ["validation", "valid", "test"])
 def test_val_goes_by_other_names(tmp_path: Path, name: str) -> None:
     write_tar(tmp_path / "train-0.tar", labelled(["a", "b"]))
-    write_tar(tmp_path / name / "0.tar", labelled(["a", "b"]))
+    write_tar(tmp_path / name / "0.tar", labelled(["b", "a"]))
     assert open_splits(config("webdataset", tmp_path)).test.split == name
 
 

@@ -54,8 +54,8 @@ class TestClassesThatOnlyValidationHas:
     def test_are_not_if_the_classes_are_picked_or_have_no_image(self, tiny_folder: Path, tmp_path: Path) -> None:
         stray(tiny_folder, "val", "azure")
         assert open_splits(config("imagefolder", tiny_folder, classes=["red", "blue"])).left_out == ""
-        image = coloured_png((9, 9, 9), 0)
-        for split, names in (("train", ["a", "b"]), ("val", ["a", "b", "c"])):
+        for seed, (split, names) in enumerate((("train", ["a", "b"]), ("val", ["a", "b", "c"]))):
+            image = coloured_png((9, 9, 9), seed)
             write_parquet(tmp_path / "shards" / f"{split}-0.parquet", [(image, 0), (image, 1)], names)
         assert open_splits(config("parquet", tmp_path / "shards")).left_out == ""
 
@@ -100,7 +100,7 @@ class TestClassesThatOnlyTrainingHas:
     def test_an_empty_one_is_named_with_its_training_images(self, tmp_path: Path) -> None:
         image = coloured_png((9, 9, 9), 0)
         write_parquet(tmp_path / "train-0.parquet", [(image, i % 3) for i in range(9)])
-        write_parquet(tmp_path / "val-0.parquet", [(image, 0)])
+        write_parquet(tmp_path / "val-0.parquet", [(coloured_png((9, 9, 9), 1), 0)])
         with pytest.raises(
             BadInput, match=r"classes 'green' \(3 images\), 'red' \(3 images\) have no image in the test"
         ):

@@ -154,7 +154,7 @@ class TestSamples:
 
     def test_splits_agree_by_class_even_if_one_lacks_a_number(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "train-0.tar", [f for k in "57" for f in ((f"{k}.jpg", b"x"), (f"{k}.cls", k.encode()))])
-        write_tar(tmp_path / "val-0.tar", [f for k in "175" for f in ((f"{k}.jpg", b"x"), (f"{k}.cls", k.encode()))])
+        write_tar(tmp_path / "val-0.tar", [f for k in "175" for f in ((f"{k}.jpg", b"y"), (f"{k}.cls", k.encode()))])
         splits = open_splits(config("webdataset", tmp_path))
         assert [c.class_id for c in splits.test.classes] == ["5", "7"] and list(splits.test.labels) == [1, 0]
 

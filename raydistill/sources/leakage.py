@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, StageFailed
 from raydistill.identity import digest
 from raydistill.progress import say
-from raydistill.sources.base import Listing
+from raydistill.sources.base import Listing, Source
+from raydistill.sources.carved import REMEDY
 from raydistill.store.location import reason
 
-MOST_READ = 20_000  # files of which the beginning is read, to find copies under other names
+MOST_READ = 20_000  # images of which the beginning is read, to find copies under other names
+MOST_BYTES = 2**29  # that are read of images which lie together in files
 BEGINNING = 8192  # bytes
 SIZE = (1 << 40) - 1  # bits of a size beside those of a class
 FEW = 0.01  # of the validation images: so many copies are said, and more are refused
@@ -55,18 +57,49 @@ def check_copies(train_folder: str, val_folder: str, train: Listing, test: Listi
 
     Refuses more than a hundredth of them. Files are read only where size and class agree, and no more than MOST_READ.
     """
-    pairs = list(_copies(train_folder, val_folder, train, test))
+    pairs = [(f"{val_folder}/{a}", f"{train_folder}/{b}") for a, b in _copies(train_folder, val_folder, train, test)]
+    _tell(pairs, len(test), " under another name", "remove one of the two")
+
+
+def check_read_copies(source: Source, train: Listing, test: Listing) -> None:
+    """As `check_copies`, of sources that tell no sizes: images are read from the beginning of each split, no more than
+    half of MOST_READ and of MOST_BYTES.
+    """
+    known: dict[str, str] = {}
+    for name, key in _read_keys(source, train):
+        known.setdefault(key, name)
+    pairs = [(name, known[key]) for name, key in _read_keys(source, test) if key in known]
+    _tell(pairs, len(test), "", f"remove one of the two, or give {REMEDY}")
+
+
+def _tell(pairs: Sequence[tuple[str, str]], images: int, how: str, remedy: str) -> None:
+    """Says few pairs of a validation image and the training image that it is. Raises BadInput for many."""
     if not pairs:
         return
     first, of = pairs[0]
     line = (
-        f"{len(pairs)} of {len(test)} validation images {'is a' if len(pairs) == 1 else 'are'} training "
-        f"image{'' if len(pairs) == 1 else 's'} under another name, byte for byte ({val_folder}/{first} is "
-        f"{train_folder}/{of}); remove one of the two"
+        f"{len(pairs)} of {images} validation images {'is a' if len(pairs) == 1 else 'are'} training "
+        f"image{'' if len(pairs) == 1 else 's'}{how}, byte for byte ({first} is {of}); {remedy}"
     )
-    if len(pairs) > FEW * len(test):
+    if len(pairs) > FEW * images:
         raise BadInput(f"source: {line}")
     say("source", f"warning: {line}")
+
+
+def _read_keys(source: Source, listing: Listing) -> Iterator[tuple[str, str]]:
+    """The ids of images at the beginning of a split, with what agrees where class and bytes of two images do."""
+    names, left = listing.ids.slice(0, MOST_READ // 2).to_pylist(), MOST_BYTES // 2
+    images = iter(source.read(listing.split, names))
+    for row, name in enumerate(names):
+        try:
+            data = next(images)
+        except StageFailed:  # whoever reads its pixels says so
+            return
+        left -= len(data)
+        if left < 0:
+            return
+        if data:  # empty ones are broken images, not equal ones
+            yield name, f"{listing.labels[row]} {digest(data)}"
 
 
 def _copies(train_folder: str, val_folder: str, train: Listing, test: Listing) -> Iterator[tuple[str, str]]:

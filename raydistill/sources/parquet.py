@@ -29,6 +29,7 @@ from raydistill.sources.columns import (
     labels_of,
 )
 from raydistill.sources.layout import NAMES_OF_VAL, VAL, no_split, open_root, required_path, split_there
+from raydistill.sources.leakage import check_read_copies
 from raydistill.store.location import Location
 
 AHEAD = 1024  # ids looked at together, so that each row group is read once; their bytes are held meanwhile
@@ -74,6 +75,11 @@ class ParquetImages:
         ids = [f"{p.name}#{row}" for p in parts for row in range(len(p.labels.numbers))]
         tags = [p.tag for p in parts for _ in p.labels.numbers]
         return Listing(split, classes, pa.array(ids, pa.string()), labels, pa.array(tags, pa.string()))
+
+    def check_copies(self, train: Listing, test: Listing) -> None:
+        """Names, on a disk, validation images that are training images. Refuses many."""
+        if open_root(self.path).is_local:
+            check_read_copies(self, train, test)
 
     def read(self, split: str, ids: Sequence[str]) -> Iterator[bytes]:
         """Holds the bytes of at most AHEAD images and one row group, and reads no row group twice in a row."""

@@ -15,6 +15,7 @@ from raydistill.errors import BadInput, StageFailed
 from raydistill.registry import register
 from raydistill.sources.base import Listing
 from raydistill.sources.layout import no_split, open_root, required_path, split_there
+from raydistill.sources.leakage import check_read_copies
 from raydistill.sources.shard import IMAGES, class_archive, classes_of, fault_text, key_of, read_shard
 from raydistill.sources.tar import ReadWindow, TarFault, member_at
 from raydistill.store.location import Location, infos
@@ -57,6 +58,11 @@ class WebDataset:
             )
         tags = [pa.repeat(pa.scalar(s.tag, pa.string()), len(s.ids)) for s in shards]
         return Listing(split, classes, pa.concat_arrays([s.ids for s in shards]), labels, pa.concat_arrays(tags))
+
+    def check_copies(self, train: Listing, test: Listing) -> None:
+        """Names, on a disk, validation images that are training images. Refuses many."""
+        if open_root(self.path).is_local:
+            check_read_copies(self, train, test)
 
     def read(self, split: str, ids: Sequence[str]) -> Iterator[bytes]:
         """Keeps one shard open at a time and holds one image, or what one request brought."""
