@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from curricula import fitted_here, grown, prepared
 from curricula import root as root  # the fixture
 
 from raydistill.errors import BadInput, StageFailed
+from raydistill.evaluation.score import Score
 from raydistill.guidance.learnability import CURRENT, REFERENCE, LearnabilityConfig
 from raydistill.models.device import Placement
 from raydistill.models.latent_classifier import LatentClassifier
 from raydistill.pipeline import curriculum
 from raydistill.pipeline.steps import Steps
-from raydistill.stages.evaluation import latent_judge
+from raydistill.stages.evaluation import latent_judge, trainer
 from raydistill.stages.runner import serial
 from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.stages.syntheses.increment import CHOSEN, REJECTED, Judge
@@ -83,6 +85,16 @@ def test_one_that_names_the_largest_class_has_learned_nothing(root: Path, monkey
     monkeypatch.setattr(latent_judge, "accuracy", lambda sealed, classes: (0.9, 100, 0.9))
     with pytest.raises(StageFailed, match=r"^reference: .* 90\.0 % .* chance gives 90\.0 %: it has learned nothing"):
         grown(prepared(root, learnability=LATENT))
+
+
+def test_chance_is_of_the_test_images_that_could_be_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three in four are of one class, of a split whose classes are even but for broken images."""
+    steps = Steps(prepared(root), serial)
+    assert not steps.prepared.splits.test.uneven
+    score = Score(0.75, 0.75, [], [1.0, 0.0], [], None, None, None, tested=[30, 10])
+    monkeypatch.setattr(trainer, "score", lambda training: score)
+    with pytest.raises(StageFailed, match=r"^current: a student is right on 75\.0 % .* chance gives 75\.0 %"):
+        curriculum.judged("a student", cast(Any, None), steps)
 
 
 def test_where_every_class_is_one_image_none_is_left_to_judge_by(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
