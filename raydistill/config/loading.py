@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from raydistill import registry
 from raydistill.config.base import Section
 from raydistill.config.sections import Config
-from raydistill.config.text import advice, read
+from raydistill.config.text import BOOL, advice, read
 from raydistill.config.tracking import OFF
 from raydistill.errors import BadInput, one_line, refuse_secrets
 from raydistill.redact import holds_secret
@@ -264,6 +264,8 @@ def _value(key: str, text: str) -> Any:
     """Text to value. A text field takes the text as it is (folders named 2024 or [x] stay names) if it is no list."""
     field = field_of(key)
     kinds = flat_kinds(field.annotation) if field is not None else set()
+    if bool in kinds and BOOL.match(text):
+        return text.lower() == "true"
     lists = [typing.get_args(k) for k in kinds if typing.get_origin(k) is list]
     if str in kinds and not (lists and text.startswith("[")):
         return OF_NULL.get(key) if text.lower() in NOTHING and type(None) in kinds else text
