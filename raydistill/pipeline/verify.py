@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from raydistill.errors import CorruptArtifact, StageFailed, one_line
@@ -18,7 +19,7 @@ from raydistill.identity import digest
 from raydistill.progress import Progress, say
 from raydistill.store import seals
 from raydistill.store.artifact import Artifact
-from raydistill.store.claims import hold
+from raydistill.store.claims import Claim, hold
 from raydistill.store.findings import Finding, Kind, SealedFile
 from raydistill.store.location import Location
 from raydistill.store.rundir import PAGE, STUDY_PAGE
@@ -60,26 +61,44 @@ def main(
 ) -> tuple[str, int]:
     """Prints a line for each finding. Returns the place and the exit code: 1 if something is damaged, missing, foreign.
 
-    Raises BadInput for what is no run. Before it touches anything, StageFailed if what is lost cannot be made again.
+    Raises BadInput for what is no run, and for `repair` of one that somebody works on. Before it touches anything,
+    StageFailed if what is lost cannot be made again.
     """
     contents = survey(Location.of(run_dir))
-    findings = probe(contents, readers)
     lost: list[str] = []
-    if repair and any(f.mends or f.part for f in findings):
-        lost = bring_back(contents, findings, command_of)
-        findings = probe(survey(contents.root), readers)
-        for line in lost:
-            print(line)
+    if not repair:
+        findings = probe(contents, readers)
+    else:
+        with claimed(contents) as claim:  # before it looks: what it finds is what a moment later goes
+            contents = survey(contents.root)
+            findings = probe(contents, readers, alone=claim is not None)
+            is_needed = any(f.mends or f.part for f in findings)
+            mended = bring_back(contents, findings, command_of, claim) if is_needed else None
+        if mended is not None:
+            lost = mended.again()
+            findings = probe(survey(contents.root), readers)
+            for line in lost:
+                print(line)
     return str(contents.root), 1 if lost or any(f.is_fault for f in findings) else 0
 
 
-def probe(contents: Contents, readers: int) -> list[Finding]:
-    """Reads everything, and prints what is found when it is found."""
+@contextlib.contextmanager
+def claimed(contents: Contents) -> Iterator[Claim | None]:
+    """A run is this process's alone; of a folder of artifacts nobody knows who works there. Raises BadInput."""
+    if not contents.is_run:
+        yield None
+        return
+    with hold(contents.root, "run", digest(b"repair"), alone=True) as claim:
+        yield claim
+
+
+def probe(contents: Contents, readers: int, alone: bool = False) -> list[Finding]:
+    """Reads everything, and prints what is found when it is found; `alone` as of `verify`."""
     if contents.artifacts != contents.root:
         say("verify", f"its artifacts are in {contents.artifacts}")
     read, findings = Read(contents.bytes), list[Finding]()
     with read.progress:
-        for finding in verify(contents, readers, read.seen):
+        for finding in verify(contents, readers, read.seen, alone):
             print(finding, flush=True)
             findings.append(finding)
     counts = Counter(f.kind for f in findings)
@@ -88,22 +107,40 @@ def probe(contents: Contents, readers: int) -> list[Finding]:
     return findings
 
 
-def bring_back(contents: Contents, findings: Sequence[Finding], command_of: Callable[[Contents], Again]) -> list[str]:
-    """Mends what can be mended; a line for each thing that cannot. Raises StageFailed before it touches anything."""
+@dataclass(frozen=True)
+class Mended:
+    """What cannot be mended, a line each; and what a command has to make again, with its digests as they were."""
+
+    contents: Contents
+    lost: Sequence[str]
+    command: Again | None
+    digests: Mapping[Artifact | SealedFile, str | None]
+
+    def again(self) -> list[str]:
+        """Gives the command; a line for each thing that is still not as it was. Nobody may have claimed the run."""
+        if self.command is not None:
+            self.command.run()
+        lacking = (_lacks(self.contents, part, before) for part, before in self.digests.items())
+        return [*self.lost, *filter(None, lacking)]
+
+
+def bring_back(
+    contents: Contents, findings: Sequence[Finding], command_of: Callable[[Contents], Again], claim: Claim | None
+) -> Mended:
+    """Mends what can be mended in place. Raises StageFailed before it touches anything."""
     ends = contents.is_run and any((contents.root / page).exists() for page in (PAGE, STUDY_PAGE))
     lacking = [f for f in findings if f.part is not None and (f.is_fault or ends)]
-    parts = list(dict.fromkeys(f.part for f in lacking if f.part is not None and f.is_fault))
+    parts = dict.fromkeys(f.part for f in lacking if f.part is not None and f.is_fault)
     command = command_of(contents) if lacking and contents.is_run else None
     digests = {part: _digest(part) if isinstance(part, Artifact) else None for part in parts}
-    with hold(contents.root, "run", digest(b"repair"), alone=True) if contents.is_run else contextlib.nullcontext():
-        lost = mend(findings)  # and takes nothing away from a job that is at work
-    if command is not None:
-        command.run()
-    return lost + [line for part in parts if (line := _lacks(contents, part, digests[part]))]
+    if claim is not None:
+        claim.check()
+    return Mended(contents, mend(findings), command, digests)
 
 
 def mend(findings: Sequence[Finding]) -> list[str]:
-    """Writes what is known, then removes what is of no use; a line for each place where that cannot be done."""
+    """Writes what is known, then removes what is of no use, if it is so still; a line for each place where that cannot
+    be done."""
     lost, mended = [], 0
     for finding in findings:
         if finding.whole is not None:
@@ -112,15 +149,31 @@ def mend(findings: Sequence[Finding]) -> list[str]:
                 mended += 1
             except StageFailed as e:
                 lost.append(one_line(e))
-    gone = list(dict.fromkeys(location for f in findings for location in f.drop))
-    for location in gone:
-        try:
-            location.delete()
-        except (OSError, StageFailed) as e:
-            lost.append(f"cannot remove {location}: {one_line(e)}")
+    tried: dict[Location, bool] = {}
+    for finding in findings:
+        drop = [location for location in finding.drop if location not in tried]
+        if drop and _is_so(finding, lost):
+            tried |= {location: _removed(location, lost) for location in drop}
     lost += [f"{f.location} cannot be mended: it {f.what}" for f in findings if f.is_fault and not (f.mends or f.part)]
-    say("repair", f"{mended} files written again from what is known of them, {len(gone)} removed")
+    say("repair", f"{mended} files written again from what is known of them, {sum(tried.values())} removed")
     return lost
+
+
+def _is_so(finding: Finding, lost: list[str]) -> bool:
+    try:
+        return finding.is_so()
+    except (OSError, StageFailed) as e:
+        lost.append(f"{finding.location} cannot be looked at once more: {one_line(e)}")
+        return False
+
+
+def _removed(location: Location, lost: list[str]) -> bool:
+    try:
+        location.delete()
+    except (OSError, StageFailed) as e:
+        lost.append(f"cannot remove {location}: {one_line(e)}")
+        return False
+    return True
 
 
 def _digest(artifact: Artifact) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from raydistill.store import seals
@@ -41,7 +42,7 @@ class SealedFile:
 @dataclass(frozen=True)
 class Finding:
     """What is wrong somewhere. To mend it, `whole` is written there and `drop` removed; what `part` then lacks, the
-    run's own command makes again."""
+    run's own command makes again. `is_so` looks once more: another run may have come in between."""
 
     kind: Kind
     location: Location
@@ -49,6 +50,7 @@ class Finding:
     whole: bytes | None = None
     drop: tuple[Location, ...] = ()
     part: Artifact | SealedFile | None = None
+    is_so: Callable[[], bool] = field(default=lambda: True, compare=False, repr=False)
 
     @property
     def is_fault(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import Any, TypeVar
 
 from pyarrow import fs as pafs
@@ -21,6 +22,8 @@ from raydistill.store.location import Location, reason
 
 AGAIN_S = 1.0  # until what looks damaged is looked at again
 LOOKS = 10
+YOUNG_S = 7200.0  # far longer than data, and then their commit, take to be written: the longest deadline by default
+LEFT_ALONE = f"; left alone for {YOUNG_S / 3600:g} h: another run may be at work here"
 COMMIT = re.compile(r"(?P<key>[^/]+)~(?P<stamp>[0-9a-f]{16})\.json")
 DATA = re.compile(r"[^/]+-[0-9a-f]{16}\.\w+")
 MANIFEST = "manifest.json"
@@ -52,9 +55,12 @@ class Commit:
         return artifact.location / "commits" / self.name
 
 
-def inspect(artifact: Artifact, pool: Executor, seen: Seen, looks: Callable[[], int] = lambda: 1) -> list[Finding]:
+def inspect(
+    artifact: Artifact, pool: Executor, seen: Seen, looks: Callable[[], int] = lambda: 1, shared: bool = False
+) -> list[Finding]:
     """Everything that is wrong with an artifact. A run that works on it meanwhile is no fault; `looks` as of `steady`.
 
+    Of a `shared` one nobody knows who works on it: what is young there and no key yet is left alone.
     The manifest is read first and the data are listed before the commits: what comes in between is in the later one.
     """
     sealed, findings = _manifest(artifact, looks)
@@ -68,12 +74,13 @@ def inspect(artifact: Artifact, pool: Executor, seen: Seen, looks: Callable[[], 
     names = [i.base_name for i in infos if i.type == pafs.FileType.File and COMMIT.fullmatch(i.base_name)]
     commits = list(pool.map(lambda n: _commit(artifact, n), names))
     findings += _foreign(artifact, commits)
+    fresh = young([*files, *infos]) if shared and sealed is None else frozenset[str]()
     whole = [c for c in commits if c.text is Text.WHOLE]
     if sealed is not None:
         findings += _against_manifest(artifact, sealed, commits)
         standing = {r.key: r for r in sealed}
     else:
-        findings += _unsealed(artifact, commits)
+        findings += _unsealed(artifact, commits, fresh)
         standing = {}
         for c in whole:
             assert c.record is not None
@@ -90,8 +97,14 @@ def inspect(artifact: Artifact, pool: Executor, seen: Seen, looks: Callable[[], 
     findings += [f for f in checked if f is not None]
     named = {r.file for r in standing.values()} | {c.record.file for c in whole if c.record is not None}
     known = {*names, *(f.location.name for f in findings)}
-    findings += _extras(artifact, files, named, [i for i in infos if i.base_name not in known])
+    findings += _extras(artifact, files, named, fresh)
+    findings += _strangers(artifact, [i for i in infos if i.base_name not in known])
     return findings
+
+
+def young(infos: Sequence[pafs.FileInfo]) -> frozenset[str]:
+    """The names of files that somebody may just be writing."""
+    return frozenset(i.base_name for i in infos if time.time() - (i.mtime_ns or 0) / 1e9 < YOUNG_S)
 
 
 def steady(probe: Callable[[], T], is_whole: Callable[[T], bool], looks: Callable[[], int]) -> T:
@@ -113,16 +126,20 @@ def _manifest(artifact: Artifact, looks: Callable[[], int]) -> tuple[tuple[Recor
         return None, []
     text = steady(lambda: _read(location) or b"", lambda content: _sealed_body(content) is not None, looks)
     body = _sealed_body(text)
+
+    def is_so() -> bool:
+        return (_read(location) or text) == text
+
     if body is None:
         what = "is not what was sealed; sealing again gives the same bytes"
-        return None, [Finding(Kind.DAMAGED, location, what, drop=(location,), part=artifact)]
+        return None, [_taken(Kind.DAMAGED, location, what, artifact, is_so)]
     try:
         belongs = f"{body['stage']}/{body['fingerprint']}"
         records = tuple(_plain(Record.of(r)) for r in body["records"])
     except (KeyError, TypeError, ValueError):
         belongs, records = "another version of raydistill", ()
     if belongs != f"{artifact.stage}/{artifact.fingerprint}":
-        return None, [Finding(Kind.FOREIGN, location, f"belongs to {belongs}", drop=(location,), part=artifact)]
+        return None, [_taken(Kind.FOREIGN, location, f"belongs to {belongs}", artifact, is_so)]
     return records, []
 
 
@@ -173,7 +190,18 @@ def _foreign(artifact: Artifact, commits: Sequence[Commit]) -> Iterator[Finding]
                 if c.record
                 else "another version of raydistill"
             )
-            yield Finding(Kind.FOREIGN, c.at(artifact), f"is a commit of {of}", drop=(c.at(artifact),), part=artifact)
+            yield _taken(
+                Kind.FOREIGN, c.at(artifact), f"is a commit of {of}", artifact, partial(_is_still, artifact, c)
+            )
+
+
+def _taken(kind: Kind, at: Location, what: str, part: Artifact | None, is_so: Callable[[], bool]) -> Finding:
+    """One that is mended by taking the file away."""
+    return Finding(kind, at, what, drop=(at,), part=part, is_so=is_so)
+
+
+def _is_still(artifact: Artifact, commit: Commit) -> bool:
+    return _commit(artifact, commit.name) == commit
 
 
 def _against_manifest(artifact: Artifact, sealed: Sequence[Record], commits: Sequence[Commit]) -> Iterator[Finding]:
@@ -189,18 +217,20 @@ def _against_manifest(artifact: Artifact, sealed: Sequence[Record], commits: Seq
             yield Finding(Kind.DAMAGED, c.at(artifact), f"is not the commit of key {record.key} any more", text)
     for c in seen.values():
         if c.text in (Text.TORN, Text.CHANGED):
-            yield Finding(Kind.LEFT_OVER, c.at(artifact), "is a torn commit", drop=(c.at(artifact),))
+            yield _taken(Kind.LEFT_OVER, c.at(artifact), "is a torn commit", None, partial(_is_still, artifact, c))
 
 
-def _unsealed(artifact: Artifact, commits: Sequence[Commit]) -> Iterator[Finding]:
+def _unsealed(artifact: Artifact, commits: Sequence[Commit], fresh: frozenset[str]) -> Iterator[Finding]:
     """An interrupted write leaves the beginning of a commit: its key is computed again. Another text is damage."""
     whole = {c.key for c in commits if c.text is Text.WHOLE}
     for c in commits:
-        at = c.at(artifact)
-        if c.text is Text.TORN or (c.text is Text.CHANGED and c.key in whole):
-            yield Finding(Kind.LEFT_OVER, at, "is a torn commit", drop=(at,))
+        at, is_so = c.at(artifact), partial(_is_still, artifact, c)
+        if c.text is Text.TORN and c.name in fresh:
+            yield Finding(Kind.LEFT_OVER, at, f"is the beginning of a commit{LEFT_ALONE}")
+        elif c.text is Text.TORN or (c.text is Text.CHANGED and c.key in whole):
+            yield _taken(Kind.LEFT_OVER, at, "is a torn commit", None, is_so)
         elif c.text is Text.CHANGED:
-            yield Finding(Kind.DAMAGED, at, f"is not the commit of key {c.key} any more", drop=(at,), part=artifact)
+            yield _taken(Kind.DAMAGED, at, f"is not the commit of key {c.key} any more", artifact, is_so)
 
 
 def _second(
@@ -230,7 +260,11 @@ def _second(
 def _data(artifact: Artifact, record: Record, is_file: bool, seen: Seen) -> Finding | None:
     """Reads the data of a commit. To compute a key again, its stage must be open: no manifest, no commit, no data."""
     location = artifact.location / record.file
-    finding = Finding(Kind.DAMAGED, location, "", drop=_names_of(artifact, record), part=artifact)
+
+    def is_so() -> bool:
+        return _data(artifact, record, is_file, lambda size: None) is not None
+
+    finding = Finding(Kind.DAMAGED, location, "", drop=_names_of(artifact, record), part=artifact, is_so=is_so)
     if not is_file:
         return replace(finding, what=f"(key {record.key}) is no file", drop=finding.drop[:-1])
     try:
@@ -254,17 +288,32 @@ def _names_of(artifact: Artifact, record: Record) -> tuple[Location, ...]:
 
 
 def _extras(
-    artifact: Artifact, files: Sequence[pafs.FileInfo], named: set[str], others: Sequence[pafs.FileInfo]
+    artifact: Artifact, files: Sequence[pafs.FileInfo], named: set[str], fresh: frozenset[str]
 ) -> Iterator[Finding]:
-    """What no commit names: ours by its name, or somebody's."""
+    """Data that no commit names: ours by their name, or somebody's."""
     for info in sorted(files, key=lambda i: i.base_name):
         location = artifact.location / "data" / info.base_name
         if f"data/{info.base_name}" in named:
             continue
-        if info.type == pafs.FileType.File and DATA.fullmatch(info.base_name):
-            yield Finding(Kind.LEFT_OVER, location, f"{info.size} bytes that no commit names", drop=(location,))
-        else:
+        if info.type != pafs.FileType.File or not DATA.fullmatch(info.base_name):
             yield Finding(Kind.NOT_OURS, location, "is left alone")
+        elif info.base_name in fresh:
+            yield Finding(Kind.LEFT_OVER, location, f"{info.size} bytes that no commit names yet{LEFT_ALONE}")
+        else:
+            what = f"{info.size} bytes that no commit names"
+            yield _taken(Kind.LEFT_OVER, location, what, None, partial(_is_nameless, artifact, info.base_name))
+
+
+def _is_nameless(artifact: Artifact, name: str) -> bool:
+    """Whether no commit names these data now."""
+    start = f"{name.rpartition('-')[0]}~"
+    names = [n for n in (artifact.location / "commits").list() if n.startswith(start) and COMMIT.fullmatch(n)]
+    records = [c.record for c in (_commit(artifact, n) for n in names) if c.text is Text.WHOLE]
+    return all(record is None or record.file != f"data/{name}" for record in records)
+
+
+def _strangers(artifact: Artifact, others: Sequence[pafs.FileInfo]) -> Iterator[Finding]:
+    """What somebody put among the commits, and beside them."""
     for info in sorted(others, key=lambda i: i.base_name):
         yield Finding(Kind.NOT_OURS, artifact.location / "commits" / info.base_name, "is left alone")
     for name in artifact.location.list():

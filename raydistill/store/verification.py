@@ -87,20 +87,29 @@ def survey(folder: Location) -> Contents:
     return Contents(folder, artifacts, tuple(parts), is_run, total)
 
 
-def verify(contents: Contents, readers: int = 16, seen: Seen = lambda size: None) -> Iterator[Finding]:
-    """What is wrong, part by part; `seen` is told the bytes of every file that was read, by several threads."""
+def verify(
+    contents: Contents, readers: int = 16, seen: Seen = lambda size: None, alone: bool = False
+) -> Iterator[Finding]:
+    """What is wrong, part by part; `seen` is told the bytes of every file that was read, by several threads.
+
+    `alone`: the caller has claimed the run, so that no other driver works on it.
+    """
     root, artifacts = contents.root, contents.artifacts
-    looks = partial(_patience, root)
+    looks: Callable[[], int] = (lambda: 1) if alone else partial(_patience, root)
+    shared = artifacts != root or not contents.is_run
     with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(readers) as probing:
         probes: list[Callable[[], list[Finding]]] = [
             *(partial(_marker, folder) for folder in dict.fromkeys((root, artifacts))),
-            *(partial(inspection.inspect, a, reading, seen, looks) for a in contents.parts),
+            *(partial(inspection.inspect, a, reading, seen, looks, shared) for a in contents.parts),
             *(partial(_seal, file, seen, looks) for file in _sealed(root)),
             partial(_gone, contents),
             partial(_unsealed, root),
             partial(_checkpoints, root, {a.fingerprint for a in contents.parts if _committed(a)}),
             partial(_logs, root),
-            *(partial(_strangers, folder) for folder in dict.fromkeys((root, artifacts))),
+            *(
+                partial(_strangers, folder, shared and folder == artifacts)
+                for folder in dict.fromkeys((root, artifacts))
+            ),
         ]
         try:
             for findings in probing.map(lambda probe: probe(), probes):
@@ -270,15 +279,20 @@ def _begins(location: Location, stamp: str) -> bool:
         return False
 
 
-def _strangers(root: Location) -> list[Finding]:
+def _strangers(root: Location, shared: bool) -> list[Finding]:
     """Directly in the folder and in those of stages: probes of nodes that were killed, and what is not ours."""
-    findings = []
-    for info in _infos(root):
+    findings, infos = [], _infos(root)
+    fresh = inspection.young(infos) if shared else frozenset[str]()
+    for info in infos:
         name, location = info.base_name, root / info.base_name
         if name in (MARKER, *PEOPLES, *FOLDERS):
             continue
         if name.startswith(PROBE):
-            findings.append(Finding(Kind.LEFT_OVER, location, "is the probe of a node", drop=(location,)))
+            what = "is the probe of a node"
+            if name in fresh:
+                findings.append(Finding(Kind.LEFT_OVER, location, f"{what}{inspection.LEFT_ALONE}"))
+            else:
+                findings.append(Finding(Kind.LEFT_OVER, location, what, drop=(location,)))
         elif info.type != pafs.FileType.Directory:
             findings.append(_stranger(location))
         else:
