@@ -68,6 +68,14 @@ class TestLocations:
         path, mark, options = folder.partition("?")
         assert Location.of(f"{path}/{mark}{options}") == Location.of(folder)
 
+    def test_a_number_sign_in_a_uri_is_written_otherwise(self, folder: str) -> None:
+        path, mark, options = folder.partition("?")
+        with pytest.raises(BadInput, match="# ends the path of a URI; write %23") as refusal:
+            Location.of(f"{path}/exp#3{mark}{options}")
+        location = Location.of(str(refusal.value).rpartition(" ")[2])
+        (location / "a").write(b"1")
+        assert location.name == "exp#3" and location.list() == ["a"] and Location.of(folder).list() == ["exp#3"]
+
     def test_age_is_the_age_of_writing(self, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         location = Location.of(folder)
         for name in ("b", "a"):

@@ -44,10 +44,15 @@ class Location:
 
     @classmethod
     def of(cls, text: str) -> Location:
-        """Raises BadInput for a URI that holds credentials, which are the environment's, or that names nothing."""
+        """Raises BadInput for a URI that holds credentials, which are the environment's, that names nothing, or whose
+        names end where a fragment begins: all below it would be one and the same object."""
         refuse_secrets("location", text)
         if "://" not in text:
             return cls(os.path.abspath(os.path.expanduser(text)))
+        if "#" in text:
+            raise BadInput(
+                f"cannot open {text}: # ends the path of a URI; write %23 for it: {text.replace('#', '%23')}"
+            )
         head, mark, options = text.partition("?")
         if head.rstrip("/").endswith(":"):
             raise BadInput(f"cannot open {text}: nothing follows {head}; give a local path, s3://BUCKET or gs://BUCKET")
