@@ -81,9 +81,10 @@ def run(name: str, argv: Sequence[str]) -> int:
         return completion(argv, run) if name == "completion" else WITHOUT_CONFIG[name](argv)
     args = parser(name).parse_intermixed_args(argv)  # keys may stand before and after options
     if getattr(args, "clean", None) is not None:
-        return clean(args.clean)
+        return clean(args)
     if name == "report" and (runs := list(filter(_is_run, args.overrides))):
         if len(runs) > 1 or args.out:
+            _check_beside(args, "report of several runs")
             return compare([*args.overrides, "--out", args.out or COMPARED])
         if args.run is not None:
             raise BadInput(f"report: name one run, {runs[0]} or --run {args.run}; of several: report RUN RUN")
@@ -147,14 +148,26 @@ def _configured(config: str | None, overrides: Sequence[str], suffix: str) -> co
     return configuration.load(DEFAULT if config is None else config, overrides, suffix)
 
 
-def clean(out: str) -> int:
+def clean(args: argparse.Namespace) -> int:
+    """Removes what unfinished trainings have left, or lists it. Raises BadInput for whatever else is asked for."""
     from raydistill.pretraining import leftovers
     from raydistill.progress import say
 
-    for leftover in leftovers.clean(Path(out)):
-        say("pretrain", f"removed {leftover}")
-    print(os.path.abspath(os.path.expanduser(out)))
+    _check_beside(args, f"--clean {args.clean}", "dry_run")
+    if args.overrides:
+        raise BadInput(f"--clean {args.clean} reads no {args.overrides[0]}; leave it out")
+    remove, what = (leftovers.removable, "would remove") if args.dry_run else (leftovers.clean, "removed")
+    for leftover in remove(Path(args.clean)):
+        say("pretrain", f"{what} {leftover}")
+    print(os.path.abspath(os.path.expanduser(args.clean)))
     return 0
+
+
+def _check_beside(args: argparse.Namespace, what: str, *but: str) -> None:
+    """Raises BadInput for the first option beside one that asks for something else, which would not heed it."""
+    for option in ("config", "run", "dry_run", "print_config", "help_all"):
+        if option not in but and getattr(args, option, None):
+            raise BadInput(f"{what} reads no --{option.replace('_', '-')}; leave it out")
 
 
 def _forecast(args: argparse.Namespace) -> Any:
@@ -245,7 +258,11 @@ def parser(name: str) -> argparse.ArgumentParser:
             help="judge a folder of images that somebody else distilled (CLASS/*.png, train/CLASS/*.png, or shards)",
         )
     if name == "pretrain":
-        p.add_argument("--clean", metavar="DIR", help="remove what unfinished trainings have left in a pretrain.out")
+        p.add_argument(
+            "--clean",
+            metavar="DIR",
+            help="remove what unfinished trainings have left in a pretrain.out; with --dry-run, list it",
+        )
     if name == "plan":
         _add_forecast(p)
     if VERBS[name].until or name in ("tune", "pretrain"):

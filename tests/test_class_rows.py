@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -190,6 +191,28 @@ class TestUnfinished:
         assert [p.name for p in out.iterdir()] == ["samples"]
         assert cli.main(["pretrain", "--clean", str(out)]) == 2
         assert "no training has left anything there" in capsys.readouterr().err
+
+    def test_a_dry_run_lists_it_and_removes_nothing(self, tmp_path, capsys):
+        out = self.abandoned(tmp_path)
+        assert cli.main(["pretrain", "--clean", str(out), "--dry-run"]) == 0
+        said = capsys.readouterr()
+        assert "would remove 0123456789abcdef (1.0 MiB" in said.err and said.out.splitlines() == [str(out)]
+        assert (out / WORK / "0123456789abcdef" / "checkpoint_1" / "state.pt").exists()
+
+    @pytest.mark.parametrize("beside", [["--print-config"], ["--config", "quickstart"], ["--run", "r"], ["seed=1"]])
+    def test_whoever_asks_for_more_than_to_remove_it_is_refused(self, beside, tmp_path, capsys):
+        out = self.abandoned(tmp_path)
+        assert cli.main(["pretrain", "--clean", str(out), *beside]) == 2
+        assert f"--clean {out} reads no {beside[0]}; leave it out" in capsys.readouterr().err
+        assert (out / WORK / "0123456789abcdef").exists()
+        assert cli.main(["pretrain", "--clean", str(out)]) == 0
+
+    def test_a_folder_with_a_space_is_named_as_a_shell_reads_it(self, tmp_path):
+        out = self.abandoned(tmp_path).rename(tmp_path / "my model's")
+        with pytest.raises(BadInput) as caught:
+            VaeSpec(str(out))
+        for line in (leftovers.command(out), str(caught.value).partition("`")[2].partition("`")[0]):
+            assert shlex.split(line) == ["python", "jobs/pretrain.py", "--clean", str(out)]
 
     def test_nothing_else_is_touched(self, tmp_path):
         out = self.abandoned(tmp_path)

@@ -69,6 +69,17 @@ def test_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.parametrize(
+    "beside", [["--dry-run"], ["--print-config"], ["--config", "quickstart"], ["--run", "a"], ["--help-all"]]
+)
+def test_what_a_report_of_several_runs_does_not_heed_is_refused(
+    beside: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["report", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "page.html")]
+    assert main([*words, *beside]) == 2
+    assert f"report of several runs reads no {beside[0]}; leave it out" in capsys.readouterr().err
+
+
 def test_baselines_stand_below_their_run_and_the_best_of_the_runs_is_marked(tmp_path: Path) -> None:
     beside = {"accuracy/full_data/convnet/mean": 0.9, "accuracy/full_data/convnet/std": 0.02}
     a = run(tmp_path / "a", "mgd3", 0.5, (0.5, 0.51), **beside)

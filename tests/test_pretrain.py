@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from latents import generator_task, tiny
 from torch import nn
 
+from raydistill.config import load
 from raydistill.errors import BadInput, StageFailed
 from raydistill.models.checkpoint import packaged
 from raydistill.pretraining import losses
@@ -241,10 +243,12 @@ def test_workers_are_told_absolute_paths_and_the_record_what_was_given(tmp_path,
 
 
 def test_the_command_repeats_the_training():
-    config = tiny("pretrain.out=some where", "source.classes=[0,1]", "ipc=3")
-    words = command(config)
-    assert words.startswith("python jobs/pretrain.py ")
-    assert "'pretrain.out=some where'" in words and "pretrain.steps=6" in words and "ipc" not in words
+    config = tiny("pretrain.out=my model's place", "source.classes=[0,1]", "ipc=3")
+    assert command(config).startswith("python jobs/pretrain.py ")
+    _, _, *words = shlex.split(command(config))  # as a shell reads it
+    assert f"pretrain.out={config.pretrain.out}" in words and "pretrain.steps=6" in words
+    assert not any(word.startswith("ipc") for word in words)
+    assert command(load(overrides=words)) == command(config)
 
 
 # ---- what ships ----------------------------------------------------------------------------------------------------

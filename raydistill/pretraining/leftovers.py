@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import time
 from dataclasses import dataclass
@@ -56,19 +57,25 @@ def forget_news(out: Path) -> None:
 
 def command(out: Path) -> str:
     """What removes them."""
-    return f"python jobs/pretrain.py --clean {out}"
+    return shlex.join(["python", "jobs/pretrain.py", "--clean", str(out)])
 
 
-def clean(out: Path) -> list[Leftover]:
-    """Removes them, and the folder if nothing else is in it. Raises BadInput if there are none, or somebody works."""
+def removable(out: Path) -> list[Leftover]:
+    """What `clean` would remove. Raises BadInput if there is nothing, or somebody works."""
     out = out.expanduser().resolve()
     work = out / WORK
     if not work.is_dir():
         raise BadInput(f"--clean {out}: no training has left anything there; give a pretrain.out")
     if at_work(Location.of(str(work))):
         raise BadInput(f"--clean {out}: a training is at work there; stop it first, or wait until it ends")
-    removed = leftovers(out)
-    shutil.rmtree(work)
+    return leftovers(out)
+
+
+def clean(out: Path) -> list[Leftover]:
+    """Removes them, and the folder if nothing else is in it. Raises BadInput as `removable` does."""
+    removed = removable(out)
+    out = out.expanduser().resolve()
+    shutil.rmtree(out / WORK)
     if not os.listdir(out):
         out.rmdir()
     return removed

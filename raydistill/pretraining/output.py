@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ def command(config: Config) -> str:
         value = _at(mine, key)
         if key.startswith(sections) and reads.pretraining(key, config) and value != _at(base, key):
             text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-            words.append(f"'{key}={text}'" if set(text) & set(" '\"$*?;&|<>()[]{}\\") else f"{key}={text}")
-    return " ".join(["python jobs/pretrain.py", *words])
+            words.append(f"{key}={text}")
+    return shlex.join(["python", "jobs/pretrain.py", *words])
 
 
 def _at(tree: dict[str, Any], key: str) -> Any:
