@@ -15,6 +15,7 @@ from raydistill.models.checkpoint import LORA, WEIGHTS, packaged, variant, weigh
 from raydistill.models.denoiser import GeneratorSpec
 from raydistill.models.device import Placement
 from raydistill.models.vae import Vae, VaeSpec
+from raydistill.pretraining import size
 from raydistill.pretraining.plan import make_plan
 
 CPU = Placement(torch.device("cpu"), torch.float32, "cpu/float32")
@@ -63,6 +64,8 @@ def test_a_generator_in_halves_is_read_as_what_it_is(generator: Path) -> None:
     assert spec.identity() != digest and all(torch.equal(state[k], v) for k, v in rounded.items() if k in state)
     plan = make_plan(tiny(f"pretrain.init={generator}", f"pretrain.out={generator.parent / 'out'}"))
     assert plan.origin is not None and plan.origin.dtype == torch.float16, "and so is what is trained from it"
+    whole = make_plan(tiny(f"pretrain.init={packaged('generator')}", f"pretrain.out={generator.parent / 'out'}"))
+    assert size.of(plan) == size.of(whole), "and it is measured before"
 
 
 def test_the_plain_file_goes_before_its_variants(vae: Path) -> None:

@@ -100,6 +100,7 @@ class TestWhatIsRefused:
             ({"width": None}, "gives width=None"),
             ({"mean": None}, "gives mean=None; it must list three numbers"),
             ({"std": [0.25, 0.25]}, "it must list three numbers"),
+            ({"std": [0.25, 0.25, 10**400]}, "it must list three numbers"),
             ({"std": [0.25, 0.25, 0]}, "each must be positive"),
             ({"image_size": 4}, "convnet cannot be built"),
             ({"image_size": 32}, "does not fit convnet"),

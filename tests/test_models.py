@@ -97,6 +97,10 @@ class TestRefusals:
         else:
             assert why in refusal(GeneratorSpec, path)
 
+    def test_a_whole_number_beyond_all_floats_is_none(self, tmp_path: Path) -> None:
+        path = copy("vae", tmp_path / "m", "config.json", put(scaling_factor=10**400))
+        assert "which is not a number" in refusal(VaeSpec, path)
+
     def test_another_kind_of_vae(self, tmp_path: Path) -> None:
         path = copy("vae", tmp_path / "m", "config.json", put(_class_name="VQModel"))
         assert "is a 'VQModel'; supported: AutoencoderKL, AutoencoderTiny" in refusal(VaeSpec, path)

@@ -162,6 +162,22 @@ def test_a_training_whose_files_were_changed_is_not_taken_for_finished(tmp_path)
         plan.finished()
 
 
+@pytest.mark.parametrize(("target", "kind"), [("vae", VaeSpec), ("generator", GeneratorSpec)])
+def test_weights_that_were_changed_since_their_training_are_not_used(tmp_path, target, kind):
+    _, out = written(tmp_path, f"pretrain.target={target}")
+    whole = kind(str(out)).identity()
+    weights = next(out.rglob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(BadInput, match=rf"{target}.path: {weights} is not what its training wrote"):
+        kind(str(out)).identity()
+    record = json.loads((out / "training.json").read_text())
+    del record["files"][weights.relative_to(out).as_posix()]  # as the line says, of who means it
+    (out / "training.json").write_text(json.dumps(record))
+    assert kind(str(out)).identity() != whole
+
+
 @pytest.mark.parametrize("text", [b"{", b"[" * 100_000, b"\xff", b"[]"])
 def test_a_record_that_cannot_be_read_is_named(tmp_path, text):
     plan, out = written(tmp_path)

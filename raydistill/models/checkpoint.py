@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
+import shlex
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -13,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from raydistill import strict_json
 from raydistill.errors import BadInput, one_line
-from raydistill.identity import directory_digest
+from raydistill.identity import directory_digest, file_digest
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -32,7 +34,7 @@ def check_finished(directory: Path, key: str) -> None:
     if (directory / WORK).is_dir() and not (directory / "training.json").exists():
         raise BadInput(
             f"{key}: the training in {directory} was not finished; run its command again, which goes on, or remove it "
-            f"with `python jobs/pretrain.py --clean {directory}`"
+            f"with `python jobs/pretrain.py --clean {shlex.quote(str(directory))}`"
         )
 
 
@@ -150,9 +152,17 @@ def licence(directory: Path) -> str | None:
 def number(config: dict[str, Any], name: str, path: Path, key: str) -> float:
     """A finite number that the file gives. Raises BadInput if it is something else."""
     value = config.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadInput(f"{key}: {path} gives {name}={value!r}, which is not a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not is_finite(value):
+        raise BadInput(f"{key}: {path} gives {name}={reprlib.repr(value)}, which is not a number")
     return float(value)
+
+
+def is_finite(value: int | float) -> bool:
+    """Whether it is a number that a float can hold."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def integer(config: dict[str, Any], name: str, path: Path, key: str) -> int:
@@ -195,10 +205,28 @@ def in_its_variant(directory: Path, name: str) -> str:
     return (path.parent / weights_name(directory / path.parent, path.name)).as_posix()
 
 
-def weights_digest(directory: Path, names: list[str], texts: Mapping[str, str]) -> str:
+def weights_digest(directory: Path, names: list[str], texts: Mapping[str, str], key: str) -> str:
     """Digest of the named files that are there, by content; `texts` stand for files that lack what is published.
 
-    A variant of the weights stands under its own name.
+    A variant of the weights stands under its own name. Raises BadInput for a file that is not what its training wrote.
     """
     names = [in_its_variant(directory, n) for n in names]
-    return directory_digest(directory, [n for n in names if n in texts or (directory / n).is_file()], texts)
+    present = [n for n in names if n in texts or (directory / n).is_file()]
+    _check_written(directory, [n for n in present if n not in texts], key)
+    return directory_digest(directory, present, texts)
+
+
+def _check_written(directory: Path, names: Iterable[str], key: str) -> None:
+    """Raises BadInput for a file of a finished training that has another digest than its training.json says."""
+    record = directory / "training.json"
+    try:
+        written = strict_json.mapping(record.read_bytes()).get("files")
+    except (OSError, ValueError):  # whoever needs it says so
+        return
+    digests = written if isinstance(written, dict) else {}
+    for name in names:
+        if name in digests and digests[name] != file_digest(directory / name):
+            raise BadInput(
+                f"{key}: {directory / name} is not what its training wrote; copy the folder again, or train again; if "
+                f'it was changed on purpose, take its line out of "files" in {record}'
+            )

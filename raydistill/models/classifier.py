@@ -9,6 +9,7 @@ here.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,15 @@ from raydistill.config import class_list, class_lists
 from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.identity import canonical, digest, file_digest
 from raydistill.models import fits
-from raydistill.models.checkpoint import PICKLES, check_weights, integer, pickled, read_config, read_header
+from raydistill.models.checkpoint import (
+    PICKLES,
+    check_weights,
+    integer,
+    is_finite,
+    pickled,
+    read_config,
+    read_header,
+)
 from raydistill.models.device import LAYOUT, Placement
 
 WEIGHTS = "model.safetensors"
@@ -187,12 +196,13 @@ class ClassifierSpec:
 
     def _colours(self, config: dict[str, Any], entry: Any, name: str) -> tuple[float, float, float]:
         value = config.get(name, getattr(entry, name, None))
-        if not isinstance(value, Sequence) or len(value) != 3 or not all(type(v) in (int, float) for v in value):
+        numbers = value if isinstance(value, Sequence) else ()
+        if len(numbers) != 3 or not all(type(v) in (int, float) and is_finite(v) for v in numbers):
             raise BadInput(
-                f"{self.key}.path: {self.about} gives {name}={value!r}; it must list three numbers, "
+                f"{self.key}.path: {self.about} gives {name}={reprlib.repr(value)}; it must list three numbers, "
                 "for red, green and blue in [0, 1]"
             )
-        return (float(value[0]), float(value[1]), float(value[2]))
+        return (float(numbers[0]), float(numbers[1]), float(numbers[2]))
 
     def _check_weights(self) -> None:
         """Compares the names and shapes of the file with those of the network; the weights stay where they are."""

@@ -162,7 +162,7 @@ class GeneratorSpec(Generator):
         return HALF.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32
 
     def identity(self) -> dict[str, Any]:
-        return {"weights": weights_digest(self.path, FILES, self.texts)}
+        return {"weights": weights_digest(self.path, FILES, self.texts, "generator.path")}
 
 
 def network(spec: Generator, placement: Placement, differentiable: bool = False) -> Any:

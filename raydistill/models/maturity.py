@@ -33,5 +33,5 @@ def _losses(pairs: Any) -> list[float]:
     """Of [step, loss] pairs; what a checkpoint says otherwise is of no use here."""
     try:
         return [float(loss) for _, loss in pairs]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return []

@@ -196,7 +196,10 @@ class TextGeneratorSpec(Generator):
         """Of the networks by their files; of tokenizer and prompts by the tokens of each class, which is all of them
         that the networks see."""
         requested = [[*self.class_ids, None], self.tokens]
-        return {"weights": weights_digest(self.path, LEARNED, {}), "tokens": digest(canonical(requested).encode())}
+        return {
+            "weights": weights_digest(self.path, LEARNED, {}, "generator.path"),
+            "tokens": digest(canonical(requested).encode()),
+        }
 
 
 def prompts(classes: Mapping[str, str], prompt: str) -> list[str]:

@@ -84,7 +84,7 @@ class VaeSpec:
 
     def identity(self) -> dict[str, Any]:
         """What latents and images depend on, free of paths; `weights` alone says whose VAE it is."""
-        return {"weights": weights_digest(self.path, FILES, self.texts), "layout": str(LAYOUT)}
+        return {"weights": weights_digest(self.path, FILES, self.texts, "vae.path"), "layout": str(LAYOUT)}
 
 
 class Vae:

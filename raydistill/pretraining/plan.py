@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from raydistill import strict_json
-from raydistill.config import Config
+from raydistill.config import Config, SourceConfig
 from raydistill.config.reads import SIZES
 from raydistill.errors import BadInput, one_line
 from raydistill.identity import fingerprint
@@ -90,6 +90,8 @@ class Plan:
             keys |= {"objective": origin.objective, "init": origin.spec.identity() if origin.spec else None}
             keys |= {} if origin.rows is None else {"class_rows": list(origin.rows)}
             keys["encode"] = [tree["encode"][k] for k in ("batch", "dtype", "threads")] + [c.source.max_pixels]
+        elif c.source.max_pixels != SourceConfig().max_pixels:  # which images it is trained on
+            keys["max_pixels"] = c.source.max_pixels
         images = (c.source.image_size, self.listing.digest)
         return fingerprint("pretrain", ALGORITHM[self.target], c.seed, images, keys, self.vae_digest)
 

@@ -10,7 +10,7 @@ import torch
 from raydistill.config.reads import SIZES
 from raydistill.errors import BadInput
 from raydistill.machine import memory
-from raydistill.models.checkpoint import WEIGHTS, tensors
+from raydistill.models.checkpoint import tensors, weights_name
 from raydistill.pretraining.class_rows import is_table
 from raydistill.pretraining.plan import Plan
 
@@ -36,7 +36,8 @@ def of(plan: Plan) -> Size:
     side, images = plan.config.source.image_size, len(plan.listing)
     data = 2 * math.prod(plan.latent_shape) if plan.vae is not None else 3 * side * side
     if plan.origin is not None and plan.origin.spec is not None:
-        file = plan.origin.spec.path / "transformer" / WEIGHTS
+        folder = plan.origin.spec.path / "transformer"
+        file = folder / weights_name(folder)
         rows = plan.origin.rows
         shapes = {n: t.shape for n, t in tensors(file, "pretrain.init").items()}
         if rows is not None:
