@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,6 +139,30 @@ def test_a_number_that_nothing_counts_is_no_news(root: Location) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"stages": [{}]}', '{"stages": [], "pid": "x"}', "\0"])
 def test_news_that_cannot_be_read_are_no_news(root: Location, text: str) -> None:
     (root / news.NAME).write(text.encode())
+    assert news.read(root) is None and "nobody is at work" in status(str(root))
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"stages": [1]},
+        {"stages": {"stage": "sample"}},
+        {"expected": [1]},
+        {"expected": 1},
+        {"skipped": [[]]},
+        {"sweep": [1]},
+        {"over": "no"},
+        {"price": "much"},
+        *({"stages": [{key: value}]} for key in ("ended", "advanced") for value in ("soon", [1], 10**400)),
+    ],
+    ids=lambda spoiled: str(spoiled)[:40],
+)
+def test_news_with_a_value_of_another_kind_are_no_news(root: Location, spoiled: dict[str, Any]) -> None:
+    worked(root, StageNews("sample", "images", 100, 0, 20, 10.0, None, "working"))
+    tree = json.loads((root / news.NAME).read())
+    if isinstance(spoiled.get("stages"), list) and isinstance(spoiled["stages"][0], dict):
+        spoiled = {"stages": [tree["stages"][0] | spoiled["stages"][0]]}
+    (root / news.NAME).write(json.dumps(tree | spoiled).encode())
     assert news.read(root) is None and "nobody is at work" in status(str(root))
 
 

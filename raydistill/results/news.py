@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from raydistill import signals, strict_json
 from raydistill.errors import one_line, printable
@@ -27,6 +29,9 @@ from raydistill.store.location import Location
 NAME = "logs/news.json"
 PAGE = "logs/status.html"
 LARGEST = 1e15  # a larger number was put there by others
+SCALARS: dict[type, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int, float), float: (int, float)}
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -52,33 +57,45 @@ class RunNews:
     @classmethod
     def of(cls, tree: object) -> RunNews:
         """Raises ValueError or TypeError for what is none."""
-        if not isinstance(tree, dict) or not isinstance(tree.get("stages"), list):
+        if not isinstance(tree, dict):
             raise ValueError("no news")
-        numbers = [tree.get("pid"), tree.get("since"), tree.get("written")]
-        numbers += [s.get(key) for s in tree["stages"] for key in ("total", "before", "done", "started")]
-        numbers += [s.get("retries", 0) for s in tree["stages"]]
-        expected, skipped = tree.get("expected", []), tree.get("skipped", [])
-        numbers += [e.get(key) for e in expected for key in ("total", "seconds", "parts")]
-        sweep = None if tree.get("sweep") is None else SweepNews(**tree["sweep"])
-        numbers += asdict(sweep).values() if sweep else []
-        numbers += [tree.get("price") or 0, tree.get("spent", 0)]
-        texts = [tree.get("host"), tree.get("title", ""), tree.get("error", "")]
-        texts += [s.get(key, "") for s in tree["stages"] for key in ("stage", "unit", "state", "reason")]
-        if any(type(t) is not str for t in texts):
-            raise ValueError("a text is of another type")
-        if any(type(n) not in (int, float) for n in numbers):
-            raise ValueError("a number is of another type")
-        if any(abs(n or 0) >= LARGEST for n in numbers):
-            raise ValueError("a number is larger than any that is counted here")
-        stages = tuple(StageNews(**s) for s in tree["stages"])
-        planned = tuple(Expected(**e) for e in expected)
-        known = {"stages": stages, "skipped": tuple(skipped), "expected": planned, "sweep": sweep}
-        return cls(**{**tree, **known})
+        stages, planned = (
+            tuple(_made(kind, item) for item in _list(tree.get(key, [])))
+            for key, kind in (("stages", StageNews), ("expected", Expected))
+        )
+        skipped = tuple(_list(tree.get("skipped", [])))
+        if any(type(name) is not str for name in skipped):
+            raise ValueError("a name is of another type")
+        sweep = None if tree.get("sweep") is None else _made(SweepNews, tree["sweep"])
+        known = {"stages": stages, "skipped": skipped, "expected": planned, "sweep": sweep}
+        return _made(cls, {**tree, **known})
 
     def overall(self, now: float) -> Overall | None:
         if self.sweep is not None:
             return self.sweep.overall(now)
         return overall(self.expected, self.stages, self.skipped, now)
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError("no list")
+    return value
+
+
+def _made(kind: type[Made], tree: object) -> Made:
+    """Of a mapping of its fields. Raises ValueError or TypeError for a text, a number or a truth that is none."""
+    if not isinstance(tree, dict):
+        raise ValueError("no mapping")
+    made = kind(**tree)
+    for name, hint in get_type_hints(kind).items():
+        value, kinds = getattr(made, name), get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if not SCALARS.keys() & set(kinds) or (value is None and type(None) in kinds):
+            continue
+        if not any(type(value) in SCALARS.get(k, ()) for k in kinds):
+            raise ValueError(f"{name} is of another type")
+        if isinstance(value, int | float) and abs(value) >= LARGEST:
+            raise ValueError(f"{name} is larger than any number that is counted here")
+    return made
 
 
 def read(root: Location) -> RunNews | None:
