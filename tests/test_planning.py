@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.autoscaler._private.util import prepare_config
 from tiny_run import REAL, TinyRun
 
 from raydistill import cli
 from raydistill.config import load
 from raydistill.distributed.resources import Reservation, Room
 from raydistill.errors import BadInput
+from raydistill.methods.resolve import resolve
+from raydistill.models.denoiser import GeneratorSpec
 from raydistill.pipeline import job
 from raydistill.pipeline.preflight import prepare
 from raydistill.planning import fleet, rates
+from raydistill.planning.asking import evaluations, timesteps
 from raydistill.planning.facts import gather
 from raydistill.planning.fleet import Fleet, Node
 from raydistill.planning.load import StageLoad
@@ -117,6 +121,34 @@ class TestMachines:
         assert all(n.price and rates.of_gpu(n.gpu) for n in have.nodes if n.gpu)
         prices = [n.price for n in have.nodes]
         assert prices[0] < prices[1], "spot is cheaper"
+
+    @pytest.mark.parametrize("most", [{}, {"max_workers": 5}, {"max_workers": 30}], ids=str)
+    def test_machines_are_as_many_as_ray_fills_in(self, most: dict[str, int], tmp_path: Path) -> None:
+        """Types of the cluster that ships that do not say how many they are, and all of them together or not."""
+        tree = yaml.safe_load(FILES[0].read_text()) | most
+        if not most:
+            del tree["max_workers"]
+        for kind in ("gpu_spot", "cpu"):
+            del tree["available_node_types"][kind]["max_workers"]
+        tree["available_node_types"]["head"]["max_workers"] = 1
+        file = tmp_path / "cluster.yaml"
+        file.write_text(yaml.safe_dump(tree, sort_keys=False))
+        filled = prepare_config(tree)
+        expected, left = {}, filled["max_workers"]
+        for name, kind in filled["available_node_types"].items():
+            expected[name] = min(kind["max_workers"], left)
+            left -= expected[name]
+        have = fleet.read(str(file), fleet.prices(None), None)
+        assert {n.name: n.count for n in have.nodes} == {name: n for name, n in expected.items() if n}
+
+    def test_a_gpu_may_be_named_by_a_number(self, tmp_path: Path) -> None:
+        rows = fleet.prices(None).nodes
+        nodes = {kind: {"on_demand": p.on_demand, "spot": p.spot} for kind, p in rows.items()}
+        nodes["g5.2xlarge"]["gpu"] = 4090  # type: ignore[assignment]
+        file = tmp_path / "prices.yaml"
+        file.write_text(yaml.safe_dump({"date": "2026-01-01", "currency": "EUR", "note": "ours", "nodes": nodes}))
+        have = fleet.read(str(FILES[0]), fleet.prices(str(file)), None)
+        assert rates.of_gpu(next(n.gpu for n in have.nodes if n.gpu)) == rates.of_gpu("4090")
 
     def test_a_hundred_gpus_are_the_same_cluster_scaled(self) -> None:
         have = fleet.read(str(FILES[0]), fleet.prices(None), 100)
@@ -221,6 +253,25 @@ def test_this_machine_is_measured_and_the_record_plans_the_same(
     assert measured.overheads["worker"] > 0.5 and "measured (here, on " in out
     assert cli.main([*words, "--rates", str(record)]) == 0
     assert capsys.readouterr().out == out and [p.name for p in tmp_path.iterdir()] == ["rates.json"]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["method=ddoq"],
+        ["method=ddoq", "sampler.grid=leading"],
+        ["method=dit", "sampler.name=ddpm"],
+        ["method=mgd3", "sampler.name=ddpm", "start.snr=0.3"],
+    ],
+    ids=" ".join,
+)
+def test_a_generator_that_is_not_there_is_asked_as_often_as_one_of_dits_schedule(keys: list[str]) -> None:
+    plan = resolve(load("quickstart", keys)).sampling
+    assert plan is not None
+    of_dit = GeneratorSpec(None)
+    assert timesteps(plan, None) == timesteps(plan, of_dit)
+    assert evaluations(plan, None) == evaluations(plan, of_dit)
+    assert plan.start.snr is None or evaluations(plan, None) < plan.steps
 
 
 def test_real_images_are_encoded_where_the_gpus_are(tmp_path: Path) -> None:

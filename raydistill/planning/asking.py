@@ -11,9 +11,12 @@ import torch
 from raydistill.diffusion.flow import Field
 from raydistill.diffusion.flow import path as flow_path
 from raydistill.diffusion.loop import Batch
+from raydistill.diffusion.schedule import alphas_bar
+from raydistill.diffusion.schedule import path as diffusion_path
 from raydistill.methods.resolve import GuidancePlan, SamplingPlan, Variant
 from raydistill.models.checkpoint import read_config
 from raydistill.models.generator import Generator
+from raydistill.models.parametrisation import DIT_BETAS
 from raydistill.planning import networks
 from raydistill.planning.facts import Facts
 from raydistill.planning.networks import NetworkCost
@@ -29,28 +32,28 @@ def passes(plan: SamplingPlan) -> int:
 
 def evaluations(plan: SamplingPlan, generator: Generator | None) -> int:
     """How often the generator is asked for an image, guidance included, not counting both halves of classifier-free
-    guidance. Of an adaptive sampler the fewest; without a generator at the schedule of most."""
+    guidance. Of an adaptive sampler the fewest."""
     steps, guide = timesteps(plan, generator), plan.make_guidance()
     if not plan.flows:
-        if steps is None:
-            return plan.start.share(plan.steps)
         return len(steps) + (0 if guide is None else sum(guide.calls_at(step) for step in steps))
     batch = Batch(torch.zeros(1, dtype=torch.long), torch.zeros(1, 1, 1, 1), [NoiseKey(0, "", 0)])
     field, sampler = Field(lambda x, t, c: torch.zeros_like(x), None, batch), plan.make_sampler()
     x = torch.zeros(1, 1, 1, 1)
-    for step in steps or ():
+    for step in steps:
         x = sampler.step(field, x, step)
-    of_guidance = 0 if guide is None else sum(guide.calls_at(s) for s in steps or () if guide.window.active(s))
+    of_guidance = 0 if guide is None else sum(guide.calls_at(s) for s in steps if guide.window.active(s))
     return int(field.calls[0]) + of_guidance
 
 
-def timesteps(plan: SamplingPlan, generator: Generator | None) -> Sequence[Any] | None:
-    """The steps of a sampler; None of a diffusion without a generator, whose schedule decides."""
+def timesteps(plan: SamplingPlan, generator: Generator | None) -> Sequence[Any]:
+    """The steps of a sampler; without a generator, whose schedule decides, those of DiT's."""
     if plan.flows:
         if generator is None:
             return flow_path(plan.steps, plan.start.time)
         return generator.times(plan.steps, plan.start.time, plan.sampler.grid)
-    return None if generator is None else generator.steps(plan.sampler.grid, plan.steps, plan.start)
+    if generator is None:
+        return diffusion_path(alphas_bar(DIT_BETAS), plan.sampler.grid, plan.steps, plan.start)
+    return generator.steps(plan.sampler.grid, plan.steps, plan.start)
 
 
 def led(
@@ -68,7 +71,7 @@ def led(
     assert plan is not None
     costs, held = {"decode": 0.0, "teach": 0.0, "denoise": 0.0}, 0.0
     for g in plan.acting:
-        steps = _active(plan, g, facts)
+        steps = sum(g.window.active(step) for step in timesteps(plan, facts.generator))
         if g.roles:
             there_and_back = GRADIENT + bool(getattr(g.settings, "checkpointing", False))
             costs["teach"] += there_and_back * steps * sum(nets[role].flops for role in g.roles)
@@ -87,11 +90,3 @@ def _decoder(g: GuidancePlan, image_size: int) -> NetworkCost:
     assert g.decoder is not None
     config = read_config(Path(g.decoder).expanduser() / "config.json", f"{g.name}.decoder")
     return networks.of_vae(config, image_size)[1]
-
-
-def _active(plan: SamplingPlan, g: GuidancePlan, facts: Facts) -> int:
-    """Steps at which a guidance acts; without a generator by the share of its window."""
-    steps = timesteps(plan, facts.generator)
-    if steps is None:
-        return g.window.count(plan.start.share(plan.steps))
-    return sum(g.window.active(step) for step in steps)

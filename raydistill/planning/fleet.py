@@ -16,6 +16,9 @@ from raydistill.errors import BadInput, one_line, printable
 
 UP_S = 300.0  # assumed, of a machine that is asked for: its start, the image, the set-up commands
 LOCAL = "local"
+MAX_WORKERS = (
+    2  # of all types together where a file says nothing: Ray's own default on AWS, on Google Cloud and on Azure
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,10 @@ def _price(kind: str, entry: Mapping[str, Any]) -> Price:
         value = entry[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:
             raise ValueError(f"{kind}: {key}={value!r} is no price")
-    return Price(float(entry["on_demand"]), float(entry["spot"]), entry.get("gpu"))
+    gpu = entry.get("gpu")
+    if isinstance(gpu, bool) or not isinstance(gpu, str | int | None):
+        raise ValueError(f"{kind}: gpu={gpu!r} is no name")
+    return Price(float(entry["on_demand"]), float(entry["spot"]), None if gpu is None else str(gpu))  # 4090 is one
 
 
 def read(path: str, known: Prices, gpus: int | None) -> Fleet:
@@ -116,8 +122,9 @@ def read(path: str, known: Prices, gpus: int | None) -> Fleet:
         tree = yaml.read(Path(path).read_text("utf-8"))
         kinds, first = tree["available_node_types"], tree["head_node_type"]
         head = _node(first, kinds[first], 1, known)
-        counts = {name: int(kind.get("max_workers", 0)) for name, kind in kinds.items() if name != first}
-        bound = int(tree.get("max_workers", sum(counts.values())))
+        bound = int(tree.get("max_workers", MAX_WORKERS))
+        # as Ray fills it in: of a type of worker as many as of all, and of the head's but the head
+        counts = {name: int(kind.get("max_workers", 0 if name == first else bound)) for name, kind in kinds.items()}
         idle_s = 60.0 * float(tree.get("idle_timeout_minutes", 5))
         nodes = [_node(name, kinds[name], count, known) for name, count in counts.items() if count]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
@@ -132,7 +139,7 @@ def read(path: str, known: Prices, gpus: int | None) -> Fleet:
         bound, nodes = math.ceil(bound * factor), _scaled(nodes, factor, gpus)
     nodes = _bounded(nodes, max(bound, gpus or 0))
     if not nodes:
-        raise BadInput(f"--cluster {path}: no type of worker has max_workers above 0; raise it")
+        raise BadInput(f"--cluster {path}: no type of worker has max_workers above 0, or that of all is 0; raise it")
     return Fleet(path, head, tuple(nodes), UP_S, idle_s, known)
 
 
@@ -158,7 +165,7 @@ def _bounded(nodes: list[Node], most: int) -> list[Node]:
     return kept
 
 
-def _node(name: str, kind: Mapping[str, Any], count: int, known: Prices) -> Node:
+def _node(name: Any, kind: Mapping[str, Any], count: int, known: Prices) -> Node:
     config, has = kind["node_config"], kind.get("resources") or {}
     machine = config.get("InstanceType") or config.get("machineType")
     if not machine:
@@ -171,7 +178,7 @@ def _node(name: str, kind: Mapping[str, Any], count: int, known: Prices) -> Node
     room = Room(float(has.get("CPU", 0)), float(has.get("GPU", 0)))
     if room.gpus and price.gpu is None:
         raise ValueError(f"{machine} of {name} has a GPU whose name the prices do not say; add gpu: NAME there")
-    return Node(name, count, room, price.gpu if room.gpus else None, spot, price.spot if spot else price.on_demand)
+    return Node(str(name), count, room, price.gpu if room.gpus else None, spot, price.spot if spot else price.on_demand)
 
 
 def _said(e: Exception) -> str:
