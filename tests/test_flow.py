@@ -9,10 +9,11 @@ from analytic import LINEAR, Mixture, batch, noise
 
 from raydistill.config import AdaptiveConfig
 from raydistill.diffusion import flow
+from raydistill.diffusion.loop import Batch
 from raydistill.diffusion.samplers.adaptive import Adaptive
 from raydistill.diffusion.samplers.euler import Euler
 from raydistill.diffusion.samplers.heun import Heun
-from raydistill.diffusion.schedule import alphas_bar
+from raydistill.diffusion.schedule import Window, alphas_bar
 from raydistill.errors import BadInput, StageFailed
 from raydistill.models.parametrisation import OfDiffusion
 
@@ -90,6 +91,22 @@ class TestCalls:
         sampler = Adaptive(AdaptiveConfig(rtol=1e-12, atol=1e-12, calls=200))
         with pytest.raises(StageFailed, match=r"adaptive: not done after 200 network calls between t=0 and 1; raise"):
             end(sampler, flow.path(1), Mixture((-2.0, 2.0), 0.3), 1)
+
+    def test_so_is_one_whose_guidance_asks_the_network_as_well(self) -> None:
+        """Three calls at once, of which 200 are no multiple."""
+
+        class Asking:
+            window = Window()
+
+            def delta(self, pred: flow.FlowPrediction, batch: Batch) -> torch.Tensor:
+                return torch.zeros_like(pred.v_hat)
+
+            def calls_at(self, step: flow.FlowStep) -> int:
+                return 2
+
+        sampler, data = Adaptive(AdaptiveConfig(rtol=1e-12, atol=1e-12, calls=200)), Mixture((-2.0, 2.0), 0.3)
+        with pytest.raises(StageFailed, match=r"adaptive: not done after 200 network calls between t=0 and 1; raise"):
+            flow.sample(data.velocity, flow.path(1), sampler, Asking(), batch(1))  # type: ignore[arg-type]
 
 
 class TestPath:

@@ -60,11 +60,18 @@ class TestVerbs:
             (["pretrain.target=vae", "pretrain.layers=3"], "pretrain.layers: pretrain with pretrain.target=vae does"),
             (["pretrain.target=vae", "vae.path=x"], "vae.path: pretrain with pretrain.target=vae does"),
             (["pretrain.latent_channels=8"], "pretrain.latent_channels: pretrain with pretrain.target=generator"),
+            (["sampler.steps=5"], "sampler.steps: pretrain with pretrain.target=generator does not read it; leave"),
+            (["sampler.name=ddim"], "sampler.name: pretrain"),
+            (["sampler.grid=leading"], "sampler.grid: pretrain"),
             (["pretrain.init=x", "pretrain.heads=3"], "pretrain.heads: pretrain with pretrain.init does not read it"),
         ],
     )
     def test_pretrain_reads_what_its_target_needs(self, refused: Refused, overrides: list[str], says: str) -> None:
         assert says in refused("pretrain", "pretrain.out=o", *overrides)
+
+    def test_pretrain_draws_its_grids_with_the_samplers_guidance(self) -> None:
+        keys = ["sampler.cfg_scale", "sampler.cfg_channels"]
+        reads.check("pretrain", keys, load("quickstart", ["pretrain.target=generator"]))
 
     @pytest.mark.parametrize("target", READ)
     def test_what_names_a_training_is_read_by_it(self, target: str) -> None:

@@ -22,7 +22,8 @@ BOTH = (
 VAE = (*BOTH, *(f"pretrain.{k}" for k in ("kl_weight", "latent_channels", "vae_channels")))
 GENERATOR = (
     *BOTH,
-    *("artifact_dir", "vae", "encode", "generator.objective", "sampler"),  # the sampler draws the validation's grids
+    *("artifact_dir", "vae", "encode", "generator.objective"),
+    *("sampler.cfg_scale", "sampler.cfg_channels"),  # of the validation's grids, whose steps are always the same
     *(f"pretrain.{k}" for k in ("dtype", "time", "validate_every", "label_dropout")),
 )
 
