@@ -84,6 +84,10 @@ class TestRefusals:
             "evaluate.protocol.momentum=1",
             "evaluate.students=[]",
             "cluster.num_cpus=0",
+            *(
+                f"{key}deadline_s=1e10"
+                for key in ("encode.", "cluster.", "sample.", "evaluate.", "label.", "ray.nodes_")
+            ),
         ],
     )
     def test_a_value_out_of_range_names_the_key(self, override: str) -> None:

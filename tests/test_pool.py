@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 import ray
 
-from raydistill.config import Pool
+from raydistill.config import Pool, load
 from raydistill.distributed import pool, runtime
 from raydistill.distributed.resources import Reservation
+from raydistill.errors import BadInput
 
 
 @dataclass
@@ -161,3 +163,10 @@ def test_the_next_stage_takes_over_all_that_reserve_the_same_and_gives_work_to_a
     assert (len(some.idle), some.ready()) == (4, True)
     some.running = dict.fromkeys(range(2))
     assert not some.ready()
+
+
+def test_an_actors_clock_knows_the_longest_deadline() -> None:
+    with pytest.raises(BadInput, match=r"encode.deadline_s: Input should be less than or equal to 1000000000"):
+        load(overrides=["encode.deadline_s=1e10"])
+    faulthandler.dump_traceback_later(load(overrides=["encode.deadline_s=1000000000"]).encode.deadline_s)
+    faulthandler.cancel_dump_traceback_later()

@@ -25,6 +25,7 @@ def _whole_gpus(value: float) -> float:
 
 Cpus = Annotated[float, Field(le=256), AfterValidator(_reservable)]
 Gpus = Annotated[float, Field(ge=0, le=16), AfterValidator(_reservable), AfterValidator(_whole_gpus)]
+Deadline = Annotated[float, Field(gt=0, le=1e9)]  # seconds; of more an actor's alarm clock knows nothing
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -64,6 +65,6 @@ class Pool(Section):
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"], Field(description="auto = bfloat16 on a GPU, float32 on the CPU")
     ] = "auto"
-    deadline_s: Annotated[float, Field(gt=0, description="longest wait for one unit of work before it is given up")] = (
+    deadline_s: Annotated[Deadline, Field(description="longest wait for one unit of work before it is given up")] = (
         900.0
     )

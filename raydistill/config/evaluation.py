@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from raydistill.config.base import Cpus, Gpus, Pool, Section
+from raydistill.config.base import Cpus, Deadline, Gpus, Pool, Section
 
 
 class LabelConfig(Pool):
@@ -112,7 +112,7 @@ class EvaluateConfig(Section):
         Literal["auto", "float32", "bfloat16"],
         Field(description="of students' arithmetic; weights and losses stay float32; auto = bfloat16 on a GPU"),
     ] = "float32"
-    deadline_s: Annotated[float, Field(gt=0, description="longest time without a finished training")] = 7200.0
+    deadline_s: Annotated[Deadline, Field(description="longest time without a finished training")] = 7200.0
     protocol: ProtocolConfig = ProtocolConfig()
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raydistill.config.base import Cpus, Pool, Section, Seed
+from raydistill.config.base import Cpus, Deadline, Pool, Section, Seed
 from raydistill.config.evaluation import EvaluateConfig, LabelConfig
 from raydistill.config.pretrain import PretrainConfig
 from raydistill.config.sampling import (
@@ -76,7 +76,7 @@ class ClusterConfig(Section):
     memory_mb: Annotated[
         int, Field(ge=256, description="a class whose latents take more than a quarter of it is shared out over tasks")
     ] = 1024
-    deadline_s: Annotated[float, Field(gt=0, description="longest wait for one bucket of classes")] = 3600.0
+    deadline_s: Annotated[Deadline, Field(description="longest wait for one bucket of classes")] = 3600.0
 
 
 class HierarchyConfig(Section):
@@ -154,7 +154,7 @@ class EmbedConfig(Pool):
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"], Field(description="auto = bfloat16 on a GPU, float32 on the CPU")
     ] = "float32"
-    deadline_s: Annotated[float, Field(gt=0, description="longest wait for one class bucket")] = 7200.0
+    deadline_s: Annotated[Deadline, Field(description="longest wait for one class bucket")] = 7200.0
 
 
 class MetricsConfig(Section):
@@ -218,7 +218,7 @@ class RayConfig(Section):
     ] = 0
     object_store_mb: Annotated[int, Field(ge=80, description="object store of a local cluster")] = 512
     nodes_deadline_s: Annotated[
-        float, Field(gt=0, description="longest wait for a node's proof that it sees run_dir, source and weights")
+        Deadline, Field(description="longest wait for a node's proof that it sees run_dir, source and weights")
     ] = 120.0
     recompute: Annotated[
         float, Field(ge=0, le=1, description="share of the units of pools that a second worker computes for comparison")

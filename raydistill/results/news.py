@@ -86,16 +86,16 @@ def _made(kind: type[Made], tree: object) -> Made:
     """Of a mapping of its fields. Raises ValueError or TypeError for a text, a number or a truth that is none."""
     if not isinstance(tree, dict):
         raise ValueError("no mapping")
-    made = kind(**tree)
+    news = kind(**tree)
     for name, hint in get_type_hints(kind).items():
-        value, kinds = getattr(made, name), get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        value, kinds = getattr(news, name), get_args(hint) if isinstance(hint, UnionType) else (hint,)
         if not SCALARS.keys() & set(kinds) or (value is None and type(None) in kinds):
             continue
         if not any(type(value) in SCALARS.get(k, ()) for k in kinds):
             raise ValueError(f"{name} is of another type")
         if isinstance(value, int | float) and abs(value) >= LARGEST:
             raise ValueError(f"{name} is larger than any number that is counted here")
-    return made
+    return news
 
 
 def read(root: Location) -> RunNews | None:
