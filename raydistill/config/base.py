@@ -26,7 +26,8 @@ def _whole_gpus(value: float) -> float:
 Cpus = Annotated[float, Field(le=256), AfterValidator(_reservable)]
 Gpus = Annotated[float, Field(ge=0, le=16), AfterValidator(_reservable), AfterValidator(_whole_gpus)]
 Deadline = Annotated[float, Field(gt=0, le=1e9)]  # seconds; of more an actor's alarm clock knows nothing
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+SEED_LIMIT = 2**63
+Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
 
 
 def class_lists() -> list[str]:

@@ -33,6 +33,7 @@ from raydistill.store.location import Location
 FAILED = "failed"  # in place of objectives: why there are none
 SHARE = 0.0001  # of a CPU that a trial reserves, which only waits: the least that Ray counts
 PROBE_S = 0.2
+OPTUNA_SEEDS = 2**32  # that its samplers take
 Kind = Literal["tpe", "random", "nsga2"]
 Direction = Literal["max", "min"]
 Values = dict[str, Any]
@@ -58,7 +59,7 @@ def optunas(
 ) -> Searcher:
     """Optuna's searcher of a kind; `suggest` asks its trials for values. TPE draws a third of `samples` at random."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    start = max(4, min(10, samples // 3))
+    start, seed = max(4, min(10, samples // 3)), seed % OPTUNA_SEEDS
     samplers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
         "tpe": lambda: optuna.samplers.TPESampler(seed=seed, n_startup_trials=start),
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),

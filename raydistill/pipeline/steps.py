@@ -38,6 +38,7 @@ from raydistill.state import Prepared
 from raydistill.store.sealed import Sealed
 
 T = TypeVar("T")
+COMPUTED = "computed"  # among what is kept, which those of all variants share
 
 
 class Steps:
@@ -57,10 +58,18 @@ class Steps:
         self.prepared = prepared
         self.nodes = nodes or nodes_of(prepared)
         self.still_ours = still_ours
-        self.computed = False  # whether anything was done
         self._execute = execute or on_ray(prepared, self.nodes)
         self._together = runner.one_by_one(execute) if execute else together_on_ray(prepared, self.nodes)
         self._kept: dict[object, object] = {}
+
+    @property
+    def computed(self) -> bool:
+        """Whether anything was done, by those beside it too."""
+        return bool(self._kept.get(COMPUTED))
+
+    @computed.setter
+    def computed(self, value: bool) -> None:
+        self._kept[COMPUTED] = value
 
     # -- what all variants share -----------------------------------------------------------------------------------
 
@@ -268,8 +277,9 @@ class Steps:
         distinct = {(s.artifact.stage, s.artifact.fingerprint): s for s in stages}
         left = {key: s for key, s in distinct.items() if key not in self._kept}
         self.still_ours()
+        begun = [key for key, s in left.items() if s.artifact.manifest() is None]
         ended = dict(zip(left, runner.run_together(list(left.values()), self._together), strict=True))
-        self.computed |= bool(left)
+        self.computed |= any(isinstance(ended[key], Sealed) for key in begun)
         self._kept.update({key: sealed for key, sealed in ended.items() if isinstance(sealed, Sealed)})
         errors = {key: e for key, e in ended.items() if isinstance(e, RaydistillError)}
         return [errors.get((s.artifact.stage, s.artifact.fingerprint)) for s in stages]

@@ -27,7 +27,7 @@ class SweepCommand:
 
         held_out = self.plan.held_out
         with held_out.run.at_work(self.plan.config.yaml()) as claim:
-            sweep.carry(self.plan, tracked.check(held_out), claim, again=True)
+            sweep.carry(self.plan, tracked.check(held_out), claim)
 
 
 def command_of(contents: Contents) -> Again:

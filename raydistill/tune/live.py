@@ -27,34 +27,36 @@ class LiveTable:
 
     def __init__(self, root: Location, study: Findings, tune: TuneConfig, total: int) -> None:
         self.root, self.study, self.tune, self.total = root, study, tune, total
-        self.start = time.monotonic() - _before(root)
+        self.before = _before(root)
+        self.seconds = self.before  # as they are kept
+        self.start = time.monotonic() - self.before
 
     def show(self, running: int) -> None:
         """The best so far with their intervals; how many are done, run and have failed; the time, and money left."""
         rows = self.study.rows
         failed, stopped = sum(bool(r.failed) for r in rows), sum(bool(r.measured.stopped) for r in rows)
-        seconds = time.monotonic() - self.start
+        self.keep_seconds()
         counts = [f"{len(rows)} of {self.total} trials done", f"{running} running", f"{failed} failed"]
         counts += [f"{stopped} stopped early"] if self.tune.scheduler != "none" else []
-        say("tune", ", ".join([*counts, clock(seconds), *spent(self.money(seconds))]))
+        say("tune", ", ".join([*counts, clock(self.seconds), *spent(self.money())]))
         for r in self.study.ranked()[:SHOWN]:
             say(
                 "tune",
                 f"  {r.candidate.name:<10} {accuracy(score(r.measured, self.study.measure))}  {shown(r.candidate)}",
             )
         renew(self.root, TRIALS, canonical({"of": self.total, "trials": [_kept(r) for r in rows]}).encode())
-        self.keep_seconds()
 
-    def keep_seconds(self) -> None:
-        """So that they count on, and for who asks afterwards how long the sweep took."""
-        seconds = time.monotonic() - self.start
-        (self.root / SECONDS).write(canonical({"seconds": round(seconds, 1)}).encode())
+    def keep_seconds(self, computed: bool = True) -> None:
+        """So that they count on, and for who asks afterwards how long the sweep took; not those of a start at which
+        nothing was `computed`."""
+        self.seconds = round(time.monotonic() - self.start, 1) if computed else self.before
+        (self.root / SECONDS).write(canonical({"seconds": self.seconds}).encode())
 
-    def money(self, seconds: float | None = None) -> dict[str, float] | None:
+    def money(self) -> dict[str, float] | None:
         """What the hours so far have cost, and what is left of the budget; None without a price."""
         if self.tune.price_per_hour is None:
             return None
-        hours = (time.monotonic() - self.start if seconds is None else seconds) / 3600
+        hours = self.seconds / 3600
         cost = hours * self.tune.price_per_hour
         left = {} if self.tune.budget is None else {"budget": self.tune.budget, "left": self.tune.budget - cost}
         return {"hours": hours, "spent": cost, **left}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
-from raydistill.config import Config
+from raydistill import registry
+from raydistill.config import Config, changed
 from raydistill.errors import BadInput
+from raydistill.models.classifier import ClassifierSpec
 from raydistill.report.scores import Measure
 from raydistill.results import statistics as st
 from raydistill.results.pairing import TrainingOutcome
@@ -39,16 +41,35 @@ def directions(config: Config) -> dict[str, Direction]:
     better = measuring.better(config.metrics.names) if set(names) - set(PLAIN) else {}
     known: dict[str, Direction] = dict(PLAIN)
     known |= {name: "max" if better_is == "higher" else "min" for name, better_is in better.items() if better_is}
+    spaces = spaces_of(config) if set(names) - set(PLAIN) else {}
     for name in names:
         value, _, space = name.partition("/")
-        if name not in PLAIN and (value not in known or value in PLAIN or not space):
+        if name not in PLAIN and (value not in known or value in PLAIN or space != spaces[value]):
             alike = difflib.get_close_matches(value, list(known), n=1)
-            hint = f"; did you mean {alike[0] + ('' if alike[0] in PLAIN else '/latent')!r}?" if alike else ""
+            hint = f"; did you mean {'/'.join([alike[0], *filter(None, [spaces.get(alike[0])])])!r}?" if alike else ""
             raise BadInput(
                 f"tune.objectives: no evaluation gives {name!r}{hint} (known: {', '.join(PLAIN)}, and VALUE/SPACE of "
                 f"metrics.names={','.join(config.metrics.names)})"
             )
     return {name: known[name if name in PLAIN else name.partition("/")[0]] for name in names}
+
+
+def spaces_of(config: Config) -> dict[str, str]:
+    """In which space each value of metrics.names is computed. Raises BadInput for a network that cannot be opened."""
+    f = config.features
+    network = ClassifierSpec(**f.model_dump(), key="features") if f.path else None
+    spaces = measuring.requested_spaces(config.metrics, network)
+    return {value.name: space for name, space in spaces.items() for value in registry.get("metric", name).values}
+
+
+def check_calls(config: Config, methods: Collection[str]) -> None:
+    """Raises BadInput for network calls as an objective where no method asks a network."""
+    requested = [name for name in config.tune.objectives if name in CALLS]
+    if requested and not any(registry.get("method", m).of(changed(config, {"method": m})).generates for m in methods):
+        raise BadInput(
+            f"tune.objectives={requested[0]}: {', '.join(methods)} asks no network; leave it out, or search a method "
+            "that generates (method=mgd3)"
+        )
 
 
 def values(measured: Measurement, names: Sequence[str], measure: Measure) -> dict[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raydistill.config import Config, TuneConfig, changed
+from raydistill.config.base import SEED_LIMIT
 from raydistill.config.text import write
 from raydistill.errors import BadInput
 from raydistill.evaluation.recipe import students_of
@@ -88,6 +89,30 @@ def check_teacher(space: Space, p: Prepared) -> None:
                 f"tune.space.evaluate.protocol.name: {name} trains on a teacher's labels; give evaluate.protocol.name="
                 f"{name} teacher.path=FILE as what the sweep begins from, or leave {name} out"
             )
+
+
+def check_students(space: Space, config: Config) -> None:
+    """Raises BadInput for a protocol among the knobs' values that trains other students than the default is."""
+    key, students = "evaluate.protocol.name", students_of(config.evaluate)
+    for name in (v for k in space.knobs if k.key == key for v in k.choices):
+        theirs = students_of(changed(config, {key: name}).evaluate)
+        if theirs != students:
+            raise BadInput(
+                f"tune.space.{key}: {name} trains {', '.join(theirs)}, and {config.evaluate.protocol.name} "
+                f"{', '.join(students)}, which cannot be compared; give evaluate.students=[{','.join(students)}] for "
+                f"all trials, or leave {name} out"
+            )
+
+
+def check_seeds(config: Config) -> None:
+    """Raises BadInput where the last seed would be beyond what a seed may be."""
+    t = config.tune
+    further = t.seeds + 2 * t.final_seeds - 1
+    if config.seed + further >= SEED_LIMIT:
+        raise BadInput(
+            f"seed={config.seed}: a sweep draws by {further} seeds after it (tune.seeds, twice tune.final_seeds), and "
+            f"2^63 - 1 is the last; lower it to {SEED_LIMIT - 1 - further} or less"
+        )
 
 
 def best_yaml(config: Config, values: Mapping[str, Any]) -> str:

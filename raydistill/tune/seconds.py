@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from raydistill.config import Config
 from raydistill.errors import BadInput
 from raydistill.identity import fingerprint
+from raydistill.pipeline.tracked import key
 from raydistill.stages.renew import renew
 from raydistill.store import seals
 from raydistill.store.location import Location
 from raydistill.store.rundir import RATES
 from raydistill.tune.objectives import SECONDS
-from raydistill.tune.plan import best_yaml, searching
+from raydistill.tune.plan import searching
 
 if TYPE_CHECKING:
     from raydistill.planning.pace import Pace
@@ -51,8 +52,10 @@ def pace(config: Config, root: Location) -> Pace | None:
 
 
 def _identity(config: Config) -> str:
-    """Of the configuration that is varied, and of where its rates are from."""
-    return fingerprint("rates", [best_yaml(config, {}), config.tune.rates])
+    """Of the configuration that is varied, wherever and with how much it is run, and of where its rates are from."""
+    from raydistill.planning.pace import on_gpu
+
+    return fingerprint("rates", [key(config), config.tune.rates, on_gpu(config)])
 
 
 def _kept(config: Config, root: Location) -> str | None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from raydistill import strict_json
 from raydistill.config import Config
 from raydistill.distributed.failures import keep_traceback
 from raydistill.errors import BadInput, RaydistillError, StageFailed
@@ -23,17 +22,28 @@ from raydistill.pipeline.preflight import absolute, prepare
 from raydistill.pipeline.spreading import nodes_of
 from raydistill.pipeline.steps import Steps
 from raydistill.progress import Tried, say, tell
-from raydistill.stages.renew import fresh, renew
+from raydistill.stages.renew import renew
 from raydistill.state import title
 from raydistill.store.claims import Claim
 from raydistill.store.rundir import BEST, CONFIG, STUDY, STUDY_PAGE
 from raydistill.tracking.destination import Destination
 from raydistill.tune import objectives, page, result, seconds, tracked, verdict
+from raydistill.tune import unread as read_knobs
 from raydistill.tune.drawing import Candidate
 from raydistill.tune.findings import Findings, TrialRow
 from raydistill.tune.grids import best_and_worst, trial_pages
 from raydistill.tune.live import LiveTable, after, shown, values_of
-from raydistill.tune.plan import SweepPlan, best_yaml, check_keys, check_teacher, leading, searching, testing
+from raydistill.tune.plan import (
+    SweepPlan,
+    best_yaml,
+    check_keys,
+    check_seeds,
+    check_students,
+    check_teacher,
+    leading,
+    searching,
+    testing,
+)
 from raydistill.tune.rungs import Halving, rungs
 from raydistill.tune.space import space
 from raydistill.tune.trials import Measurement, Trials
@@ -83,8 +93,13 @@ class Sweep:
             inner = tuning.optunas(t.search, self.space.suggest, directions, self.config.seed, t.samples)
         with tuning.searched(inner, t.together, self.total, self._round, self.config.ray, root / "checkpoints"):
             self._finals()
-        self.live.keep_seconds()
+        self.live.keep_seconds(self.computed)
         return self.study
+
+    @property
+    def computed(self) -> bool:
+        """Whether anything was done."""
+        return self.search_steps.computed or self.tests.steps.computed
 
     def _round(self, proposals: Sequence[Any]) -> list[dict[str, Any]]:
         """Measures trials that were suggested together; the default with the first of them."""
@@ -201,54 +216,67 @@ def checked(config: Config, command_keys: Sequence[str]) -> tuple[SweepPlan, Des
 def planned(config: Config, command_keys: Sequence[str] = ()) -> SweepPlan:
     """Raises BadInput for all that can be known before anything is computed."""
     check_keys(config, command_keys)
+    check_seeds(config)
     where = space(config)
     objectives.directions(config)
+    objectives.check_calls(config, where.reads)
     held_out, tested = prepare(searching(config)), prepare(testing(config))
     seconds.check(config, held_out.run.root)
     check_teacher(where, held_out)
+    check_students(where, config)
+    read_knobs.check(where, held_out)
     return SweepPlan(config, where, rungs(config, len(held_out.splits.train.classes), where), held_out, tested)
 
 
-def carry(plan: SweepPlan, store: Destination | None, claim: Claim, again: bool = False) -> None:
+def carry(plan: SweepPlan, store: Destination | None, claim: Claim) -> None:
     """A sweep to its end, and what it leaves in its run directory. Raises StageFailed.
 
-    `again`: a finished one too, whose artifacts may lack something.
+    A finished one is gone through again: what it stands on has its fingerprints, and these alone say that it is still
+    the same images, weights and code.
     """
     root, config = plan.held_out.run.root, plan.config
-    renew(root, CONFIG, config.yaml().encode(), aside="logs/config-{}.yaml")
+    renewed = renew(root, CONFIG, config.yaml().encode(), aside="logs/config-{}.yaml")
     pace = seconds.pace(config, root)
-    wanted = [VERSION, best_yaml(config, {}), config.tune.model_dump(exclude={"rates"})]
-    made_from = fingerprint("tune", wanted if pace is None else [*wanted, pace.text()])
-    if not again and all(fresh(root, name, made_from) for name in FILES):
+    key = identity(config, pace)
+    with tracked.following(plan, store, key) as tracker:
+        try:
+            with heard(root, title=f"{title(config)}, a sweep", price=config.tune.price_per_hour):
+                sweep = Sweep(plan, [claim.check], tracker, pace)
+                study = sweep.run()
+                tree = result.tree(study, plan, sweep.live.money(), pace)
+                pages, written = keep(study, tree, plan, key)
+        except RaydistillError as e:
+            keep_traceback(root)
+            if isinstance(e, BadInput):  # known only now
+                raise StageFailed(str(e)) from e
+            raise
+        computed = sweep.computed or renewed or written
+        if tracker is not None:
+            tracker.end(tree, FILES, pages, computed)
+    if not computed:
         say("done", "nothing was left to do")
-    else:
-        with tracked.following(plan, store, made_from) as tracker:
-            try:
-                with heard(root, title=f"{title(config)}, a sweep", price=config.tune.price_per_hour):
-                    sweep = Sweep(plan, [claim.check], tracker, pace)
-                    study = sweep.run()
-                    tree = result.tree(study, plan, sweep.live.money(), pace)
-                    pages = keep(study, tree, plan, made_from)
-            except RaydistillError as e:
-                keep_traceback(root)
-                if isinstance(e, BadInput):  # known only now
-                    raise StageFailed(str(e)) from e
-                raise
-            if tracker is not None:
-                tracker.end(tree, FILES, pages)
-    conclude(strict_json.mapping((root / STUDY).read()))
+    conclude(tree)
 
 
-def keep(study: Findings, tree: dict[str, Any], plan: SweepPlan, made_from: str) -> list[str]:
-    """Writes what a sweep leaves, `tree` as its study. Returns the names of its trials' pages."""
+def identity(config: Config, pace: Pace | None) -> str:
+    """Of a sweep, wherever and with how much it is run: what it varies, how it searches, and by which rates."""
+    wanted = [VERSION, pipeline_tracked.key(config), config.tune.model_dump(exclude={"rates", "price_per_hour", "budget"})]
+    return fingerprint("tune", wanted if pace is None else [*wanted, pace.text()])
+
+
+def keep(study: Findings, tree: dict[str, Any], plan: SweepPlan, made_from: str) -> tuple[list[str], bool]:
+    """Writes what a sweep leaves, `tree` as its study. Returns the names of its trials' pages, and whether anything was
+    another before."""
     root = plan.held_out.run.root
     pages = dict(trial_pages(study, tree, plan))
-    for name, html in pages.items():
-        renew(root, name, html.encode(), made_from)
-    renew(root, STUDY, canonical(tree).encode(), made_from)
-    renew(root, BEST, best_yaml(plan.config, values_of(study.again[study.winner])).encode(), made_from)
-    renew(root, STUDY_PAGE, page.render(tree, best_and_worst(study)).encode(), made_from)
-    return list(pages)
+    files = {
+        **pages,
+        STUDY: canonical(tree),
+        BEST: best_yaml(plan.config, values_of(study.again[study.winner])),
+        STUDY_PAGE: page.render(tree, best_and_worst(study)),
+    }
+    written = [renew(root, name, text.encode(), made_from) for name, text in files.items()]
+    return list(pages), any(written)
 
 
 def conclude(tree: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ class TrackedSweep:
             method = str(row.candidate.values.get(METHOD, self.prepared.config.method))
             child.tags({"raydistill.trial": str(row.number), "raydistill.method": method})
             if row.failed:
-                child.end("FAILED", row.failed)
+                child.end("FAILED", row.failed, changed=False)
                 return
             costs = {"network_calls": row.measured.calls, "seconds": row.measured.seconds}
             child.metrics({**{k: v for k, v in costs.items() if v}, **row.measured.metrics, **row.values})
@@ -61,6 +61,7 @@ class TrackedSweep:
                 child.tags({"raydistill.halved": f"{BATCH}={row.measured.batch}: the GPU was full"})
             for outcome in row.measured.outcomes if self.trainings else ():
                 self._training(key, outcome, child)
+            child.end("FINISHED", changed=False)
 
     def _set(self, child: Tracker, row: TrialRow, method: str) -> None:
         """The set of a trial by its first seed."""
@@ -77,12 +78,13 @@ class TrackedSweep:
         with self.uploads.run(own_key, f"{outcome.student} seed {outcome.training}", parent=trial) as training:
             training.params({"student": outcome.student, "seed": outcome.training})
             training.metrics({"accuracy": outcome.top1, "accuracy_balanced": outcome.balanced})
+            training.end("FINISHED", changed=False)
 
     def best(self, row: TrialRow, done: int) -> None:
         """The best so far, after so many trials."""
         self.parent.metrics({f"best/{name}": value for name, value in row.values.items()}, done)
 
-    def end(self, tree: Mapping[str, Any], files: Sequence[str], pages: Sequence[str]) -> None:
+    def end(self, tree: Mapping[str, Any], files: Sequence[str], pages: Sequence[str], computed: bool) -> None:
         """The three scores, and the files that people look at; `pages` are those of trials."""
         for where, stand in tree["scores"].items():
             for who in ("winner", "default", "difference"):
@@ -94,6 +96,7 @@ class TrackedSweep:
             self.parent.file(file)
         for page in pages:
             self.parent.file(page, TRIAL_PAGES)
+        self.parent.end("FINISHED", changed=computed)
 
 
 @contextmanager
