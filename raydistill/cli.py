@@ -145,7 +145,17 @@ def _configured(config: str | None, overrides: Sequence[str], suffix: str) -> co
         from raydistill.pipeline import folder
 
         return folder.sized(overrides, suffix)
+    if config is not None and "://" in config:
+        return configuration.load(config, overrides, suffix, text=_remote_text(config))
     return configuration.load(DEFAULT if config is None else config, overrides, suffix)
+
+
+def _remote_text(config: str) -> str:
+    """What a file on an object store holds. Raises BadInput."""
+    try:
+        return Location.of(config).read().decode()
+    except (OSError, UnicodeDecodeError) as e:
+        raise BadInput(f"--config {config}: cannot be read: {one_line(e)}; give FILE, s3:// or gs://") from None
 
 
 def clean(args: argparse.Namespace) -> int:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tiny_sweep
 import torch
+from samples import write_student
 
-from raydistill.config import Config, load
+from raydistill.config import Config, changed, load
 from raydistill.distributed import students
 from raydistill.distributed.failures import translate
 from raydistill.errors import BadInput, OutOfMemory, StageFailed
@@ -189,7 +190,7 @@ def test_several_objectives_have_a_front(fits: list[int], tmp_path: Path) -> Non
     ("names", "line"),
     [
         (["acuracy"], "no evaluation gives 'acuracy'; did you mean 'accuracy'?"),
-        (["fid/nowhere"], "fid"),
+        (["l2/nowhere"], "no evaluation gives 'l2/nowhere'; did you mean 'l2/latent'?"),
         (["accuracy", "accuracy"], "twice"),
     ],
 )
@@ -197,6 +198,35 @@ def test_an_objective_that_nobody_gives_is_refused(names: list[str], line: str, 
     with pytest.raises(BadInput, match=line):
         sweep.main(tiny_sweep.config(tmp_path / "run", SCALE, objectives=names))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_objective_is_of_the_space_in_which_its_metric_is_computed(tmp_path: Path) -> None:
+    """Where a network makes features, of that network."""
+    network = {"features": {"path": str(write_student(tmp_path / "network"))}}
+    config = tiny_sweep.config(tmp_path / "run", SCALE, objectives=["l2/latent"])
+    assert sweep.objectives.directions(config) == {"l2/latent": "min"}
+    with pytest.raises(BadInput, match="no evaluation gives 'l2/latent'; did you mean") as line:
+        sweep.planned(changed(config, {"features.path": network["features"]["path"]}))
+    meant = str(line.value).split("did you mean '")[1].partition("'")[0]
+    remedied = {"features.path": network["features"]["path"], "tune.objectives": [meant]}
+    sweep.planned(changed(config, remedied))
+
+
+def test_calls_are_an_objective_only_of_what_asks_a_network(tmp_path: Path) -> None:
+    config = tiny_sweep.config(
+        tmp_path / "run", {"evaluate": {"protocol": {"lr": [0.01, 0.1]}}}, objectives=["network_calls"]
+    )
+    with pytest.raises(BadInput, match=r"tune\.objectives=network_calls: random asks no network"):
+        sweep.planned(changed(config, {"method": "random"}))
+    sweep.planned(config)
+
+
+def test_a_seed_leaves_room_for_those_after_it(tmp_path: Path) -> None:
+    config = changed(tiny_sweep.config(tmp_path / "run", SCALE), {"seed": 2**63 - 1})
+    with pytest.raises(BadInput, match="a sweep draws by 5 seeds after it") as line:
+        sweep.planned(config)
+    last = int(str(line.value).split("lower it to ")[1].split()[0])
+    assert sweep.planned(changed(config, {"seed": last})).config.seed == last == 2**63 - 6
 
 
 def test_a_lead_that_two_seeds_give_to_the_image_is_no_certainty() -> None:

@@ -13,6 +13,7 @@ from samples import write_student
 
 from raydistill import cli
 from raydistill.config import Config, leaves, load, reads
+from raydistill.errors import BadInput
 from raydistill.pretraining.output import command
 from raydistill.pretraining.plan import READ
 from raydistill.tune import sweep
@@ -135,6 +136,19 @@ class TestNobodyAsks:
         teacher = f"teacher.path={write_student(tmp_path / 'teacher')}"
         sweep.planned(load("quickstart", [knob, "evaluate.protocol.name=fkd", teacher, "source.classes=[3,7]"]))
 
+    @pytest.mark.parametrize(
+        ("other", "theirs"), [("rded", "convnet_bn, resnet18_bn"), ("fkd", "resnet18_bn"), ("rd3", "resnet18_bn")]
+    )
+    def test_protocols_are_compared_by_the_same_students(self, tmp_path: Path, other: str, theirs: str) -> None:
+        """Each has its own where nobody names any: as many of another architecture, or more of them."""
+        teacher = f"teacher.path={write_student(tmp_path / 'teacher')}"
+        words = [f"tune.space.evaluate.protocol.name=[hard,{other}]", f"evaluate.protocol.name={other}", teacher]
+        words += ["source.classes=[3,7]", "evaluate.students=null"]
+        with pytest.raises(BadInput, match=f"hard trains convnet, and {other} {theirs}, which cannot be comp") as line:
+            sweep.planned(load("quickstart", words))
+        remedy = re.findall(r"evaluate\.students=\S+\]", str(line.value))
+        sweep.planned(load("quickstart", [*words[:-1], *remedy]))
+
     def test_features_that_nothing_asks_for(self, refused: Refused, tmp_path: Path) -> None:
         network = write_student(tmp_path / "network")
         words = ["distill", f"features.path={network}", "encode.num_gpus=9"]
@@ -147,6 +161,53 @@ class TestNobodyAsks:
         (tmp_path / "c.yaml").write_text("teacher: {path: gone}\npretrain: {out: o}\nlabel: {batch: 3}\n")
         line = refused("encode", "--config", str(tmp_path / "c.yaml"), "encode.num_gpus=9")
         assert "encode.num_gpus=9 need more" in line
+
+
+class TestKnobs:
+    """What a run refuses on its command line is no knob of a sweep either."""
+
+    @pytest.mark.parametrize(
+        ("words", "says", "remedied"),
+        [
+            (
+                ["cluster.leaves=[100,200]"],
+                "cluster.leaves: what clusters here (kmeans) does not read it; leave it out, or choose cluster.algorit",
+                [["cluster.algorithm=divisive"], ["tune.space.cluster.algorithm=[null,divisive]"]],
+            ),
+            (
+                ["weights.norm=[mean,sum]"],
+                "weights.norm: no weights.mode is given, and mgd3 prescribes none; leave it out",
+                [["weights.mode=sqrt"], ["tune.space.weights.mode=[null,sqrt]"], ["method=ddoq"]],
+            ),
+            (
+                ["weights.gamma=uniform(0.1,2)"],
+                "weights.gamma=0.1 is for weights.mode=power, not for none",
+                [["weights.mode=power", "weights.gamma=1"], ["tune.space.weights.mode=[power]"]],
+            ),
+            (["evaluate.protocol.temperature=[1.0,2.0]"], "evaluate.protocol.temperature: evaluate.protocol.name=hard", []),
+            (
+                ["lgd.reference_epochs=[5,10]", "method=lgd", "learnability.omega=0", "lgd.omega=0"],
+                "lgd.reference_epochs: a reference of weight 0 is not asked",
+                [["learnability.omega=1"], ["tune.space.learnability.omega=uniform(0,1)"]],
+            ),
+            (["cluster.deadline_s=[10.0,20.0]"], "cluster.deadline_s: it says with how much is computed", []),
+            (["cluster.num_cpus=[1.0,2.0]"], "cluster.num_cpus: it says with how much is computed", []),
+            (["cluster.memory_mb=[1000,2000]"], "cluster.memory_mb: it says with how much is computed", []),
+        ],
+    )
+    def test_a_knob_that_no_trial_reads_is_refused(
+        self, words: list[str], says: str, remedied: list[list[str]]
+    ) -> None:
+        """Unless what decides it is another value, or a knob as well."""
+        words = [f"tune.space.{words[0]}", *words[1:], "source.classes=[3,7]"]
+        with pytest.raises(BadInput, match=re.escape(f"tune.space.{says}")):
+            sweep.planned(load("quickstart", words))
+        for more in remedied:
+            sweep.planned(load("quickstart", [*words, *more]))
+
+    @pytest.mark.parametrize("method", ["mgd3", "pgfm", "manifoldgd", "ddoq", "lgd", "dit"])
+    def test_what_a_method_declares_is_read(self, method: str) -> None:
+        sweep.planned(load("quickstart", [f"method={method}", "source.classes=[3,7]"]))
 
 
 class TestSectionsOfMethods:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from raydistill.config.tracking import OFF, TrackingConfig
 from raydistill.errors import BadInput, one_line
@@ -104,7 +106,10 @@ def check(destination: Destination, new: bool) -> str | None:
     Raises BadInput for a scheme that MLflow does not know, a file that is no database, a deleted experiment; for a
     `new` run also for one that does not answer.
     """
-    fault = _fault_of_file(destination.file) if destination.file is not None else _fault_of_server(destination)
+    file = destination.file
+    fault = _fault_of_file(file) if file is not None else _fault_of_server(destination)
+    if file is not None and fault is None and _deleted_in_file(file, destination.experiment):
+        raise BadInput(_deleted(destination))
     if fault is not None and new:
         raise BadInput(
             f"tracking.uri={destination.uri}: {fault}; start it or correct the address, or leave tracking.uri out and "
@@ -128,6 +133,18 @@ def _fault_of_file(file: Path) -> str | None:
     return None if os.access(file.parent, os.W_OK) else f"{file.parent} is not writable"
 
 
+def _deleted_in_file(file: Path, experiment: str) -> bool:
+    """Whether a store in SQLite has the experiment among those that were deleted. MLflow's client would write to it."""
+    if not file.exists():
+        return False
+    question = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'deleted'"
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as store:
+            return store.execute(question, (experiment,)).fetchone() is not None
+    except sqlite3.Error:  # no store of MLflow yet, or one that another process holds
+        return False
+
+
 def _fault_of_server(destination: Destination) -> str | None:
     patient()
     from mlflow.exceptions import MlflowException
@@ -148,11 +165,15 @@ def _fault_of_server(destination: Destination) -> str | None:
     except Exception as e:  # a driver of a database that is not installed, a client's own kinds
         return f"it cannot be opened ({reason(e)})"
     if experiment is not None and experiment.lifecycle_stage == "deleted":
-        raise BadInput(
-            f"tracking.experiment={destination.experiment} was deleted in {destination.uri}; restore it there "
-            f"(mlflow experiments restore), or give another name"
-        )
+        raise BadInput(_deleted(destination))
     return None
+
+
+def _deleted(destination: Destination) -> str:
+    return (
+        f"tracking.experiment={destination.experiment} was deleted in {destination.uri}; restore it there "
+        f"(mlflow experiments restore), or give another name"
+    )
 
 
 def patient() -> None:

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from raydistill import strict_json
-from raydistill.errors import CorruptArtifact
+from raydistill.errors import CorruptArtifact, StageFailed
 from raydistill.identity import canonical, digest
 from raydistill.store import seals
-from raydistill.store.location import Location
+from raydistill.store.location import Location, reason, remedy
 from raydistill.store.rundir import TRACKING
 
 FOLDER, CARD, LINES = TRACKING, "card.json", ".jsonl"
@@ -46,7 +46,7 @@ class Journal:
     def __init__(self, root: Location, key: str, parent: str = "") -> None:
         self.root, self.key, self.folder = root, key, root / FOLDER / key
         self._lock = threading.Lock()
-        self._text, self._file = "", _file_name()
+        self._text, self._written, self._file = "", True, _file_name()  # `_text`: on a disk what is not written yet
         self._known = self.entries()
         self.card = self._card(parent)
 
@@ -57,18 +57,20 @@ class Journal:
             return list(self._known)
 
     def append(self, entry: Entry) -> None:
-        """Raises StageFailed if it cannot be written."""
+        """Raises StageFailed if it cannot be written; then it is written with the next that can."""
         text = canonical(entry)
         line = f"{digest(text.encode())[:CHECK]} {text}\n"
         with self._lock:
-            if self.folder.is_local:
-                _append(f"{self.folder}/{self._file}", line)
-            else:
-                if len(self._text) + len(line) > PART:
-                    self._text, self._file = "", _file_name()
-                self._text += line
-                (self.folder / self._file).write(self._text.encode())
             self._known.append(entry)
+            if self.folder.is_local:
+                self._text += line
+                self._append()
+            else:
+                if self._written and len(self._text) + len(line) > PART:
+                    self._text, self._file = "", _file_name()
+                self._text, self._written = self._text + line, False
+                (self.folder / self._file).write(self._text.encode())
+                self._written = True
 
     def entries(self) -> list[Entry]:
         """What has been written, the oldest first; torn and altered lines are none. Raises CannotRead."""
@@ -82,6 +84,15 @@ class Journal:
         """Keeps MLflow's run id in a store. Raises StageFailed."""
         if self.card.runs.get(store) != run_id:
             self._write(replace(self.card, runs={**self.card.runs, store: run_id}))
+
+    def _append(self) -> None:
+        path = f"{self.folder}/{self._file}"
+        try:
+            _append(path, self._text)
+        except OSError as e:
+            self._file = _file_name()  # a line that was cut off would swallow the next one
+            raise StageFailed(f"cannot write {path}: {reason(e)}; {remedy(e)}") from e
+        self._text = ""
 
     def _card(self, parent: str) -> Card:
         name = f"{FOLDER}/{self.key}/{CARD}"

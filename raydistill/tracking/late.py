@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
 from raydistill.config.tracking import TrackingConfig
 from raydistill.errors import BadInput, StageFailed, one_line
 from raydistill.progress import say
@@ -25,7 +27,7 @@ def track(folder: str, uri: str | None, experiment: str | None) -> str:
     root = Location.of(folder)
     try:
         root.infos()
-        runs = journals(root)
+        runs = [j for j in journals(root) if any(e["kind"] == "begin" for e in j.known)]
     except (OSError, ValueError, StageFailed) as e:  # no right to read it, a name that no store can have
         raise BadInput(
             f"track: {root} cannot be listed: {one_line(e)}; give the directory that distill printed"
@@ -68,8 +70,13 @@ def ended(entries: Sequence[Entry], at_work: bool) -> list[Entry]:
 
 
 def _destination(runs: Sequence[Journal], uri: str | None, experiment: str | None) -> Destination:
+    """Where the runs, all of which have begun, told of themselves last, or what is given. Raises BadInput."""
     last = max((e for j in runs for e in j.known if e["kind"] == "begin"), key=lambda e: e["time"])
-    requested = TrackingConfig(uri=uri or last["uri"], experiment=experiment or last["experiment"])
+    try:
+        requested = TrackingConfig(uri=uri or last["uri"], experiment=experiment or last["experiment"])
+    except ValidationError as e:
+        what = one_line(e.errors()[0]["msg"])
+        raise BadInput(f"track: tracking.experiment={(experiment or '')[:60]}...: {what}; give a shorter one") from None
     where = destination.find(requested)
     if where is None:
         raise BadInput(f"track: tracking.uri={uri} is nowhere; give local, sqlite:///FILE or http://HOST:PORT")

@@ -61,6 +61,7 @@ class Tracker:
                 self._said |= {(key, e["step"]): value for key, value in e["values"].items()}
         self._before: dict[str, int] = {}
         self._retries: Counter[str] = Counter()
+        self._fault = ""  # why the last record could not be kept, "" if it is
         self._last_end = next((e["time"] for e in reversed(known) if e["kind"] == "end"), None)
         uploader.put(journal, *known)
         where = uploader.server.destination
@@ -128,8 +129,11 @@ class Tracker:
         entry: Entry = {"time": now(), **body, "kind": kind}
         try:
             self.journal.append(entry)
+            self._fault = ""
         except StageFailed as e:  # a full disk: the run itself says it where it matters
-            say("tracking", f"a record could not be kept: {one_line(e)}")
+            fault, self._fault = self._fault, one_line(e)
+            if not fault:
+                say("tracking", f"a record could not be kept: {self._fault}")
         self._uploader.put(self.journal, entry)
 
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from raydistill.config.loading import written
 from raydistill.report import text
 from raydistill.report.images import display_copy
 from raydistill.report.page import environment
@@ -54,5 +55,11 @@ def command(data: Mapping[str, Any], plan: SweepPlan) -> str:
         "source.search_split": plan.held_out.config.source.search_split,
         **data["values"],
     }
-    words = ["raydistill", "distill", "--config", f"{run.root}/{CONFIG}", *(f"{k}={v}" for k, v in keys.items())]
+    words = [
+        "raydistill",
+        "distill",
+        "--config",
+        f"{run.root}/{CONFIG}",
+        *(f"{k}={written(v)}" for k, v in keys.items()),
+    ]
     return shlex.join(words)

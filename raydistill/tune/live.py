@@ -7,6 +7,7 @@ from typing import Any
 
 from raydistill import strict_json
 from raydistill.config import TuneConfig
+from raydistill.config.loading import written
 from raydistill.identity import canonical
 from raydistill.progress import clock, say
 from raydistill.stages.renew import renew
@@ -89,7 +90,9 @@ def spent(money: dict[str, float] | None) -> list[str]:
 
 
 def shown(candidate: Candidate) -> str:
-    return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in candidate.values.items())
+    return ", ".join(
+        f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={written(v)}" for k, v in candidate.values.items()
+    )
 
 
 def after(m: Measurement) -> str:

@@ -12,7 +12,7 @@ from raydistill.report import text
 from raydistill.report.contents import with_contents
 from raydistill.report.page import environment
 from raydistill.tune.live import spent
-from raydistill.tune.parallel import logarithmic, parallel, value
+from raydistill.tune.parallel import distinct, logarithmic, parallel, value
 from raydistill.tune.pareto import named, pareto, said
 from raydistill.tune.verdict import AGAIN, SEARCH, TEST
 
@@ -67,7 +67,7 @@ def effect(study: Mapping[str, Any], key: str) -> Markup:
         return Markup("")
     numbers = [t["values"][key] for t in trials]
     ordered = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
-    known: list[Any] = sorted(set(numbers)) if ordered else sorted(set(map(str, numbers)))
+    known = distinct(numbers)
     scale = math.log if logarithmic(study, key) else float
     scores = [t["score"] for t in trials] + [study["default"]["score"]]
     low = min(s["mean"] if s["low"] is None else s["low"] for s in scores)
@@ -76,7 +76,7 @@ def effect(study: Mapping[str, Any], key: str) -> Markup:
 
     def across(number: Any) -> float:
         if not ordered:
-            share = (known.index(str(number)) + 0.5) / len(known)
+            share = (known.index(number) + 0.5) / len(known)
         else:
             share = (scale(number) - scale(known[0])) / ((scale(known[-1]) - scale(known[0])) or 1)
         return LEFT + share * (WIDTH - LEFT - RIGHT)
@@ -85,7 +85,7 @@ def effect(study: Mapping[str, Any], key: str) -> Markup:
         share = (min(max(accuracy, low), high) - low) / ((high - low) or 1)
         return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
 
-    body = [_band(study["default"]["score"], up), *_axes(low, high, [str(value(k)) for k in known], ordered, up)]
+    body = [_band(study["default"]["score"], up), *_axes(low, high, [value(k) for k in known], ordered, up)]
     for t in trials:
         x, s = across(t["values"][key]), t["score"]
         kind = "main" if t["name"] == study["winner"]["trial"] else "line0"

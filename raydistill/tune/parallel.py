@@ -8,8 +8,11 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from raydistill.config.loading import written
+
 STEP, HEIGHT, SIDE, TOP, BOTTOM = 190, 230, 70, 34, 24
 ACCURACY = "accuracy, %"
+MISSING = object()  # in place of the value of a knob that a trial's method does not read
 
 
 def parallel(study: Mapping[str, Any]) -> Markup:
@@ -20,7 +23,10 @@ def parallel(study: Mapping[str, Any]) -> Markup:
     keys = [k for k in study["knobs"] if any(k in t["values"] for t in trials)]
     if not keys or len(trials) < 2:
         return Markup("")
-    columns = [*([t["values"].get(k) for t in trials] for k in keys), [100 * t["score"]["mean"] for t in trials]]
+    columns = [
+        *([t["values"].get(k, MISSING) for t in trials] for k in keys),
+        [100 * t["score"]["mean"] for t in trials],
+    ]
     scales = [*(math.log if logarithmic(study, k) else float for k in keys), float]
     heights = [_shares(column, scale) for column, scale in zip(columns, scales, strict=True)]
     axes = [_axis(i, name, column) for i, (name, column) in enumerate(zip([*keys, ACCURACY], columns, strict=True))]
@@ -45,17 +51,19 @@ def logarithmic(study: Mapping[str, Any], key: str) -> bool:
 
 
 def _shares(column: Sequence[Any], scale: Callable[[Any], float]) -> list[float | None]:
-    """Where each value stands on its axis, 0 at the bottom and 1 at the top; None for none."""
-    known = _known(column)
+    """Where each value stands on its axis, 0 at the bottom and 1 at the top; None where a trial has no such knob."""
+    known = distinct(column)
     if not _ordered(known):
-        return [None if v is None else (known.index(v) + 0.5) / len(known) for v in column]
+        return [None if v is MISSING else (known.index(v) + 0.5) / len(known) for v in column]
     low, high = scale(known[0]), scale(known[-1])
-    return [None if v is None else (scale(v) - low) / (high - low) if high > low else 0.5 for v in column]
+    return [None if v is MISSING else (scale(v) - low) / (high - low) if high > low else 0.5 for v in column]
 
 
-def _known(column: Sequence[Any]) -> list[Any]:
-    values = {v for v in column if v is not None}
-    return sorted(values) if _ordered(list(values)) else sorted(values, key=str)
+def distinct(column: Sequence[Any]) -> list[Any]:
+    """The values that a knob has, null before all others: a value like any, with a place of its own."""
+    values = {v for v in column if v is not MISSING and v is not None}
+    several = sorted(values) if _ordered(list(values)) else sorted(values, key=written)
+    return [*([None] if None in column else []), *several]
 
 
 def _ordered(values: Sequence[Any]) -> bool:
@@ -64,7 +72,7 @@ def _ordered(values: Sequence[Any]) -> bool:
 
 def _axis(i: int, name: str, column: Sequence[Any]) -> tuple[str, str]:
     """The axis, and the words beside it."""
-    known, x = _known(column), _x(i)
+    known, x = distinct(column), _x(i)
     marks = [(0.0, known[0]), (1.0, known[-1])] if _ordered(known) and len(known) > 1 else []
     marks = marks or [((k + 0.5) / len(known), v) for k, v in enumerate(known)]
     words = [f'<text class="tick" x="{x + 5:.1f}" y="{_y(at) + 4:.1f}">{escape(value(v))}</text>' for at, v in marks]
@@ -82,4 +90,4 @@ def _y(share: float) -> float:
 
 def value(v: Any) -> str:
     """Of a knob, as it is written on the command line but for digits."""
-    return f"{v:.3g}" if isinstance(v, float) else str(v)
+    return f"{v:.3g}" if isinstance(v, float) else written(v)

@@ -66,7 +66,7 @@ class Knob:
 
     def __str__(self) -> str:
         if self.choices:
-            return f"{self.key} of {', '.join(map(str, self.choices))}"
+            return f"{self.key} of {', '.join(map(written, self.choices))}"
         return f"{self.key} from {self.low:g} to {self.high:g}{' (log)' if self.log else ''}"
 
 

@@ -260,7 +260,11 @@ def carry(plan: SweepPlan, store: Destination | None, claim: Claim) -> None:
 
 def identity(config: Config, pace: Pace | None) -> str:
     """Of a sweep, wherever and with how much it is run: what it varies, how it searches, and by which rates."""
-    wanted = [VERSION, pipeline_tracked.key(config), config.tune.model_dump(exclude={"rates", "price_per_hour", "budget"})]
+    wanted = [
+        VERSION,
+        pipeline_tracked.key(config),
+        config.tune.model_dump(exclude={"rates", "price_per_hour", "budget"}),
+    ]
     return fingerprint("tune", wanted if pace is None else [*wanted, pace.text()])
 
 

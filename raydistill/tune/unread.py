@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterator
 from itertools import islice, product
 from typing import Any
@@ -36,7 +38,8 @@ def _check_read(knob: Knob, space: Space, p: Prepared) -> None:
     others = list(islice(_others(knob, space), MOST + 1))
     for values, value in product(others, ends(knob)):
         try:
-            trial = varied(p, changed(p.config, {**values, knob.key: value}))
+            with contextlib.redirect_stderr(io.StringIO()):  # news of settings that may be no trial's
+                trial = varied(p, changed(p.config, {**values, knob.key: value}))
         except BadInput as e:
             if not str(e).startswith(knob.key):
                 return
