@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import tiny_sweep
 import torch
 from samples import write_student
+from tiny_run import few
 
 from raydistill.config import Config, changed, load
 from raydistill.distributed import students
@@ -44,9 +46,11 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return tiny_sweep.without_ray(monkeypatch)
 
 
-def test_the_winner_is_measured_again_and_tested_once_beside_the_default(fits: list[int], tmp_path: Path) -> None:
+def test_the_winner_is_measured_again_and_tested_once_beside_the_default(
+    fits: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each by seeds of its own; best.yaml is a configuration that a run takes."""
-    config = tiny_sweep.config(tmp_path / "run", SCALE)
+    config = tiny_sweep.config(tmp_path / "run", SCALE, price_per_hour=3.6)
     sweep.main(config)
     body = study(config)
     assert [t["trial"] for t in body["trials"]] == list(range(6)) and len(body["again"]) == 2
@@ -68,8 +72,30 @@ def test_the_winner_is_measured_again_and_tested_once_beside_the_default(fits: l
     of_trainings = max(p.stat().st_mtime_ns for p in (tmp_path / "run" / "evaluations").rglob("*.json"))
     assert (tmp_path / "run" / "logs" / "tune-seconds.json").stat().st_mtime_ns > of_trainings, "finals count"
     fits.clear()
+    before = files(config)
+    assert "nothing was left to do" not in capsys.readouterr().err
     sweep.main(config)
-    assert fits == [], "a finished sweep has nothing left to do"
+    assert fits == [] and files(config) == before and body["money"]["hours"] > 0, "a finished sweep costs no more"
+    assert f"nothing was left to do\ntune          {body['verdict']}" in capsys.readouterr().err
+
+
+def test_a_finished_sweep_whose_images_are_others_is_another_one(
+    fits: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the same place, by the same command."""
+    small = {"samples": 2, "seeds": 1, "finalists": 1}
+    config = tiny_sweep.config(tmp_path / "run", SCALE, **small)
+    sweep.main(config)
+    fits.clear()
+    real = tiny_sweep.few_images
+
+    def fewer(config: Config) -> Any:
+        p = real(config)
+        return replace(p, splits=replace(p.splits, train=few(p.splits.train, 18)))
+
+    monkeypatch.setattr(sweep, "prepare", fewer)
+    sweep.main(config)
+    assert sum(fits) == 1 + 2 + 2 + 2 + 4 and "nothing was left" not in capsys.readouterr().err
 
 
 def test_a_sweep_that_was_killed_ends_as_one_that_was_not(fits: list[int], tmp_path: Path) -> None:

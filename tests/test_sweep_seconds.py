@@ -140,12 +140,12 @@ def study(root: Path) -> dict[str, Any]:
 def test_a_front_of_accuracy_and_seconds_and_a_killed_sweep_that_keeps_its_rates(
     probed: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second start would measure another machine, and does not measure."""
+    """The second start, with other workers, would measure another machine, and does not measure."""
     config = tiny_sweep.config(tmp_path / "run", SPACE, **GRID)
     tiny_sweep.killed_in_round(2, lambda: sweep.main(config))
     kept = (tmp_path / "run" / "rates.json").read_bytes()
     (tmp_path / "run" / "rates.json").unlink()  # the seal has it too
-    sweep.main(config)
+    sweep.main(changed(config, {"sample.actors": 3, "sample.deadline_s": 9.0, "ray.share": 0.5, "ray.num_cpus": 7}))
     assert probed == [1e9] and (tmp_path / "run" / "rates.json").read_bytes() == kept
     body, page = study(tmp_path / "run"), (tmp_path / "run" / "study.html").read_text()
     by_steps = sorted(body["trials"], key=lambda t: t["values"]["sampler.steps"])

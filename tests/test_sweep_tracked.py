@@ -12,7 +12,9 @@ from mlflow.entities import Run
 
 from raydistill import cli
 from raydistill.config import changed
+from raydistill.errors import BadInput
 from raydistill.planning import rates
+from raydistill.tracking import late
 from raydistill.tune import sweep
 
 SPACE = {"sampler": {"steps": [2, 3]}}
@@ -23,19 +25,26 @@ TUNE = {"search": "grid", "samples": 2, "seeds": 2, "finalists": 1, "objectives"
 def test_trials_are_children_and_trainings_their_children(
     trainings: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given again, they are the same runs."""
-    tiny_sweep.without_ray(monkeypatch)
+    """A sweep that is finished can be told of later. Given again, with more workers too, they are the same runs."""
+    fits = tiny_sweep.without_ray(monkeypatch)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     keys = {"tracking.uri": uri, "tracking.experiment": "sweeps", "tracking.trainings": trainings}
     (tmp_path / "r.json").write_text(rates.text(rates.RateRecord("a core", rates.CORE, None, "a stand-in")))
     keys["tune.rates"] = str(tmp_path / "r.json")
     config = changed(tiny_sweep.config(tmp_path / "run", SPACE, **TUNE), keys)
-    for _ in range(2):
-        sweep.main(config)
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("sweeps")
-    assert experiment is not None
-    runs = {r.info.run_id: r for r in client.search_runs([experiment.experiment_id])}
+    sweep.main(changed(config, {"tracking.uri": "off"}))
+    with pytest.raises(BadInput, match="give the run's own command again with tracking.uri=..., which computes nothi"):
+        late.track(str(tmp_path / "run"), None, None)
+    fits.clear()
+    ends = []
+    for resources in ({}, {"sample.actors": 3, "evaluate.workers": 2, "ray.num_cpus": 7, "sample.deadline_s": 9.0}):
+        sweep.main(changed(config, resources))
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name("sweeps")
+        assert experiment is not None
+        runs = {r.info.run_id: r for r in client.search_runs([experiment.experiment_id])}
+        ends.append({run_id: r.info.end_time for run_id, r in runs.items()})
+    assert fits == [] and ends[0] == ends[1]
     parents = Counter(r.data.tags.get("mlflow.parentRunId", "") for r in runs.values())
     (root,) = (r for r in runs.values() if "mlflow.parentRunId" not in r.data.tags)
     trials = [r for r in runs.values() if r.data.tags.get("mlflow.parentRunId") == root.info.run_id]

@@ -11,6 +11,7 @@ from raydistill.report import text
 from raydistill.report.images import display_copy
 from raydistill.report.page import environment
 from raydistill.stages.evaluation.image_sets import SetRef
+from raydistill.store.location import Location
 from raydistill.store.rundir import CONFIG, TRIAL_PAGES
 from raydistill.tune.findings import Findings
 from raydistill.tune.plan import SweepPlan
@@ -51,7 +52,7 @@ def command(data: Mapping[str, Any], plan: SweepPlan) -> str:
     run = plan.held_out.run
     keys = {
         "artifact_dir": run.artifacts,
-        "run_dir": f"{run.root}-trial-{data['trial']}",
+        "run_dir": beside(run.root, f"-trial-{data['trial']}"),
         "source.search_split": plan.held_out.config.source.search_split,
         **data["values"],
     }
@@ -63,3 +64,9 @@ def command(data: Mapping[str, Any], plan: SweepPlan) -> str:
         *(f"{k}={written(v)}" for k, v in keys.items()),
     ]
     return shlex.join(words)
+
+
+def beside(root: Location, ending: str) -> str:
+    """A folder with the name of another and this ending; what a URI says of its store stays behind the name."""
+    head, mark, options = (root.uri, "", "") if root.is_local else root.uri.partition("?")
+    return f"{head}{ending}{mark}{options}"

@@ -235,7 +235,7 @@ def carry(plan: SweepPlan, store: Destination | None, claim: Claim) -> None:
     the same images, weights and code.
     """
     root, config = plan.held_out.run.root, plan.config
-    renewed = renew(root, CONFIG, config.yaml().encode(), aside="logs/config-{}.yaml")
+    renew(root, CONFIG, config.yaml().encode(), aside="logs/config-{}.yaml")
     pace = seconds.pace(config, root)
     key = identity(config, pace)
     with tracked.following(plan, store, key) as tracker:
@@ -250,10 +250,9 @@ def carry(plan: SweepPlan, store: Destination | None, claim: Claim) -> None:
             if isinstance(e, BadInput):  # known only now
                 raise StageFailed(str(e)) from e
             raise
-        computed = sweep.computed or renewed or written
         if tracker is not None:
-            tracker.end(tree, FILES, pages, computed)
-    if not computed:
+            tracker.end(tree, FILES, pages, sweep.computed)
+    if not (sweep.computed or written):
         say("done", "nothing was left to do")
     conclude(tree)
 
