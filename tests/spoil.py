@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from artifacts import FINGERPRINT, at, work
@@ -82,3 +83,12 @@ def files(root: Path) -> dict[str, bytes]:
     """Every file by its relative path, but for those that nothing reads back."""
     names = (p for p in sorted(root.rglob("*")) if p.is_file() and not is_news(p))
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in names}
+
+
+def fill(disk: Path) -> Path:
+    """Fills a small disk to its last page. Returns the file that does, which may be removed."""
+    filler = disk / "filler"
+    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as f:
+        while True:
+            f.write(bytes(4096))
+    return filler

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from artifacts import at, work
 from pyarrow import fs as pafs
+from spoil import fill
 
 from raydistill.errors import CorruptArtifact, StageFailed
 from raydistill.store import location
 from raydistill.store.artifact import Manifest
 from raydistill.store.location import Location
-
-
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = shutil.which("mount")
-    command = [str(mount), "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
-    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here (needs root)")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
 
 
 class TestDisks:
@@ -56,15 +41,12 @@ class TestDisks:
         assert os.strerror(code) in text and remedy in text and "\n" not in text
         assert "run the same command again" in text
 
-    def test_a_full_disk_is_said_and_freed_space_is_used(self, full_disk: Path, undisturbed: Manifest) -> None:
-        filler = full_disk / "filler"
-        with open(filler, "wb", buffering=0) as f, pytest.raises(OSError):
-            while True:
-                f.write(bytes(4096))
+    def test_a_full_disk_is_said_and_freed_space_is_used(self, small_disk: Path, undisturbed: Manifest) -> None:
+        filler = fill(small_disk)
         with pytest.raises(StageFailed, match="No space left on device; free some space or choose another run_dir"):
-            work(at(full_disk))
+            work(at(small_disk))
         filler.unlink()
-        assert work(at(full_disk)) == undisturbed
+        assert work(at(small_disk)) == undisturbed
 
 
 class TestObjectStores:

@@ -201,6 +201,11 @@ class TestRuns:
             assert cli.main([*words, "--print-config"]) == 0
             out = capsys.readouterr().out
             assert "\nipc: 7\n" in out and folder in out
+        file = str(Location.of(folder) / "config.yaml")
+        assert cli.main(["distill", "--config", file, "seed=3", "--print-config"]) == 0
+        assert "\nipc: 7\n" in (out := capsys.readouterr().out) and "\nseed: 3\n" in out
+        assert cli.main(["distill", "--config", file.replace("config.yaml", "none.yaml")]) == 2
+        assert "none.yaml" in (said := capsys.readouterr().err) and "cannot be read" in said
         assert cli.main(["report", folder.replace("?", "-none?")]) == 2
         assert "no config.yaml there" in capsys.readouterr().err
         (Location.of(folder) / "config.yaml").write(b"ipc: 8")

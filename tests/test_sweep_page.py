@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from raydistill.pipeline import job, preflight, steps
 from raydistill.report.text import minus
 from raydistill.stages.runner import one_by_one, serial
 from raydistill.store import inspection
-from raydistill.tune import cells, page, sweep
+from raydistill.store.location import Location
+from raydistill.store.rundir import RunDir
+from raydistill.tune import cells, grids, page, sweep
 from raydistill.tune.parallel import BOTTOM, HEIGHT, TOP, parallel
 from raydistill.tune.space import Knob, space
 
@@ -145,6 +148,61 @@ def test_each_trial_has_a_page_whose_command_finds_its_images(
     job.run(tiny_sweep.few_images(config), "sample")
     assert "sample mgd3   finished before: 6 images" in capsys.readouterr().err
     assert (tmp_path / "trial" / "distilled").exists()
+
+
+@pytest.mark.parametrize("store", ["", "s3://bucket/folder?endpoint_override=localhost:9000&scheme=http"])
+def test_the_command_of_a_trial_says_its_values_wherever_the_run_is(store: str, tmp_path: Path) -> None:
+    """Also nothing, and yes and no, which a command line writes otherwise than Python."""
+    plan = sweep.planned(tiny_sweep.config(tmp_path / "run", SPACE, **TUNE))
+    root = store or str(tmp_path / "run")
+    p = replace(plan.held_out, run=RunDir(root, f"{tmp_path}/artifacts"))
+    values = {"guidance.form": None, "evaluate.protocol.flip": False, "evaluate.protocol.lr": 0.01, "sampler.steps": 3}
+    words = shlex.split(grids.command({"trial": 7, "values": values}, replace(plan, held_out=p)))
+    assert words[:4] == ["raydistill", "distill", "--config", str(Location.of(root) / "config.yaml")]
+    config = load("quickstart", words[4:])
+    assert (config.guidance.form, config.evaluate.protocol.flip) == (None, False)
+    assert (config.evaluate.protocol.lr, config.sampler.steps) == (0.01, 3)
+    assert config.run_dir == (store.replace("folder?", "folder-trial-7?") or f"{tmp_path}/run-trial-7")
+    (yes,) = shlex.split(grids.command({"trial": 7, "values": {"evaluate.protocol.dsa": True}}, plan))[-1:]
+    assert yes == "evaluate.protocol.dsa=true"
+
+
+def trials_of(key: str, values: list[Any]) -> dict[str, Any]:
+    """A study of trials with these values of a knob, and what is drawn of it."""
+    kept = [
+        {"name": f"trial {i}", "trial": i, "values": {} if v == "missing" else {key: v}, "failed": "", "stopped": 0,
+         "score": {"mean": 0.1 * (i + 1), "low": None, "high": None}}
+        for i, v in enumerate(values)
+    ]  # fmt: skip
+    default = {"score": {"mean": 0.2, "low": None, "high": None}}
+    return {"trials": kept, "knobs": [key], "space": [], "winner": {"trial": "trial 0"}, "default": default}
+
+
+@pytest.mark.parametrize(
+    ("values", "marks"),
+    [
+        ([None, None], ["null"]),
+        ([None, "latent", None], ["null", "latent"]),
+        ([64, None, 8], ["null", "8", "64"]),
+        ([True, False], ["false", "true"]),
+    ],
+)
+def test_null_is_a_value_with_a_place_of_its_own(values: list[Any], marks: list[str]) -> None:
+    """On the axis of its knob and in its effect, in the words of a command line."""
+    study = trials_of("guidance.form", values)
+    drawn = parallel(study)
+    assert re.findall(r'class="tick"[^>]*>([^<]*)</text>', drawn)[: len(marks)] == marks
+    lines = re.findall(r'class="trial [a-z]+" points="([^"]*)"', drawn)
+    assert len(lines) == len(values) and all(len(line.split()) == 2 for line in lines)
+    places = {str(v): line.split()[0] for v, line in zip(values, lines, strict=True)}
+    assert len(set(places.values())) == len(marks)
+    shown = page.effect(study, "guidance.form")
+    assert all(f">{mark}</text>" in shown for mark in marks) and shown.count("<circle") == len(values)
+
+
+def test_a_trial_without_a_knob_has_no_place_on_its_axis() -> None:
+    lines = re.findall(r'class="trial [a-z]+" points="([^"]*)"', parallel(trials_of("a.b", [None, "missing", 3])))
+    assert [len(line.split()) for line in lines] == [2, 1, 2]
 
 
 def test_verify_knows_a_sweep(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:

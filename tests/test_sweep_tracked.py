@@ -33,7 +33,7 @@ def test_trials_are_children_and_trainings_their_children(
     keys["tune.rates"] = str(tmp_path / "r.json")
     config = changed(tiny_sweep.config(tmp_path / "run", SPACE, **TUNE), keys)
     sweep.main(changed(config, {"tracking.uri": "off"}))
-    with pytest.raises(BadInput, match="give the run's own command again with tracking.uri=..., which computes nothi"):
+    with pytest.raises(BadInput, match=r"own command again with tracking\.uri=\.\.\., which computes nothing"):
         late.track(str(tmp_path / "run"), None, None)
     fits.clear()
     ends = []

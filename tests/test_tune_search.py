@@ -57,6 +57,13 @@ def test_tpe_comes_nearer_than_random_draws() -> None:
 
 
 @pytest.mark.parametrize("kind", ["tpe", "random", "nsga2"])
+def test_every_seed_that_a_run_takes_suggests(kind: Kind) -> None:
+    """Optuna's samplers take no more than 32 bits."""
+    assert suggested(kind, 2**63 - 1, 4).rounds != suggested(kind, 2**32 + 1, 4).rounds
+    assert suggested(kind, 2**32 - 1, 4).rounds
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random", "nsga2"])
 def test_a_seed_suggests_the_same_again_and_another_does_not(kind: Kind) -> None:
     ways = {"accuracy": "max", "network_calls": "min"} if kind == "nsga2" else ONE
     first = suggested(kind, 0, 22, ways)

@@ -184,7 +184,11 @@ class TestKnobs:
                 "weights.gamma=0.1 is for weights.mode=power, not for none",
                 [["weights.mode=power", "weights.gamma=1"], ["tune.space.weights.mode=[power]"]],
             ),
-            (["evaluate.protocol.temperature=[1.0,2.0]"], "evaluate.protocol.temperature: evaluate.protocol.name=hard", []),
+            (
+                ["evaluate.protocol.temperature=[1.0,2.0]"],
+                "evaluate.protocol.temperature: evaluate.protocol.name=hard",
+                [],
+            ),
             (
                 ["lgd.reference_epochs=[5,10]", "method=lgd", "learnability.omega=0", "lgd.omega=0"],
                 "lgd.reference_epochs: a reference of weight 0 is not asked",

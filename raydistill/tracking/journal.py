@@ -90,7 +90,6 @@ class Journal:
         try:
             _append(path, self._text)
         except OSError as e:
-            self._file = _file_name()  # a line that was cut off would swallow the next one
             raise StageFailed(f"cannot write {path}: {reason(e)}; {remedy(e)}") from e
         self._text = ""
 
@@ -143,12 +142,21 @@ def _file_name() -> str:
     return f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}{LINES}"
 
 
-def _append(path: str, line: str) -> None:
+def _append(path: str, text: str) -> None:
+    """All of it or, on a full disk, nothing: a line that was cut off would swallow the next one. Raises OSError."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as f:
-        f.write(line.encode())
-        f.flush()
-        os.fsync(f.fileno())
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        before, left = os.fstat(file).st_size, text.encode()
+        try:
+            while left:
+                left = left[os.write(file, left) :]
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, before)
+            raise
+    finally:
+        os.close(file)
 
 
 def merged(entries: Sequence[Entry], kind: str) -> Mapping[str, Any]:

@@ -60,7 +60,7 @@ def command(data: Mapping[str, Any], plan: SweepPlan) -> str:
         "raydistill",
         "distill",
         "--config",
-        f"{run.root}/{CONFIG}",
+        str(run.root / CONFIG),
         *(f"{k}={written(v)}" for k, v in keys.items()),
     ]
     return shlex.join(words)
