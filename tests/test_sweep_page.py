@@ -99,6 +99,17 @@ def test_a_result_page_shows_the_study_that_is_kept(finished: Finished, tmp_path
         assert said in result_of_sweep.summary(args)
 
 
+@pytest.mark.parametrize("word", ["--dry-run", "--print-config"])
+def test_the_script_of_a_sweep_says_what_would_be_done(
+    word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the verb does, and neither keeps a study nor misses one."""
+    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    assert result_of_sweep.main(["--row", "mgd3", "--config", "quickstart", *places, "--", word]) == 0
+    said = "would be searched; nothing is written" if word == "--dry-run" else "tune:"
+    assert said in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
 def test_every_sweep_of_the_result_pages_can_be_planned() -> None:
     """Rows of benchmarks/results/sweeps.yaml: knobs that the method reads, and the default among what is searched."""
     for overrides in yaml.safe_load(result_of_sweep.ROWS.read_text()).values():

@@ -38,6 +38,7 @@ from raydistill.tune.parallel import logarithmic
 HERE = Path(__file__).resolve().parent
 ROWS = HERE / "sweeps.yaml"
 PLOT = "plot.svg"
+ASKED = {"--dry-run", "--print-config"}  # of the verb, which then computes nothing
 
 
 def path(args: argparse.Namespace) -> Path:
@@ -55,7 +56,7 @@ def compute(args: argparse.Namespace) -> int:
     run = args.work / f"sweep-{args.row}"
     folders = [f"run_dir={run}", f"artifact_dir={args.work / 'artifacts'}", f"seed={args.seed}"]
     code = cli.main(["tune", "--config", args.config, *args.overrides, *folders])
-    if code:
+    if code or ASKED & {*args.overrides}:
         return code
     root = Location.of(str(run))
     about = {"machine": f"{os.cpu_count()} cores, {platform.machine()}", "made": stamp()}
@@ -159,10 +160,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
-    if not args.print and (code := compute(args)):
-        return code
-    print(summary(args))
-    return 0
+    code = 0 if args.print else compute(args)
+    if not code and not ASKED & {*args.overrides}:
+        print(summary(args))
+    return code
 
 
 if __name__ == "__main__":
