@@ -147,12 +147,13 @@ def unreachable(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 KiB, which `spoil.fill` fills."""
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB, or of as many as it is parametrized by."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
-    command = [str(mount), "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    size = getattr(request, "param", 256)
+    command = [str(mount), "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(disk)]
     if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("a small disk cannot be mounted here (needs root)")
     yield disk

@@ -9,6 +9,7 @@ import by_protocol
 import numpy as np
 import pytest
 from by_protocol import Column, compared, farthest, pairs, shown_pairs, spread, turns
+from intervals import compared_by
 
 from raydistill.report.data import Difference
 from raydistill.report.wording import how_many
@@ -178,3 +179,15 @@ def test_one_protocol_has_differences_and_moves_nothing(columns: list[Column]) -
 
 def plain(text: str) -> str:
     return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_two_even_sets_of_test_images_are_not_uneven_together() -> None:
+    """Trainings tested on forty images a class and on ten: by top-1, as each is alone."""
+
+    def tested(*sizes: int) -> TrainingOutcome:
+        answers = tuple(np.ones(n, bool) for n in sizes)
+        return TrainingOutcome("a", "a", "convnet", 0, 0, 1.0, 1.0, "t", answers)
+
+    assert compared_by([tested(40, 40), tested(10, 10)]) == ("top-1",)
+    assert compared_by([tested(40, 40), tested(40, 10)]) == ("balanced", "top-1")
+    assert compared_by([tested(40, 10), replace(tested(40, 10), answers=None)]) == ("top-1",)

@@ -8,9 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -184,18 +182,7 @@ class TestOddImages:
 
 
 class TestFullDisks:
-    @pytest.fixture
-    def small_disk(self, tmp_path: Path) -> Iterator[Path]:
-        """A disk of 1 MiB."""
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        mount = shutil.which("mount")
-        command = [str(mount), "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-        if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("a small disk cannot be mounted here (needs root)")
-        yield disk
-        subprocess.run(["umount", str(disk)], check=True)
-
+    @pytest.mark.parametrize("small_disk", [1024], indirect=True)
     def test_space_that_is_freed_is_used(self, ends: Run, tmp_path: Path, small_disk: Path) -> None:
         write_digits(tmp_path / "images")
         filler, run = small_disk / "run" / "filler", small_disk / "run"

@@ -14,6 +14,7 @@ from raydistill.results import over_images
 from raydistill.results import statistics as st
 from raydistill.results.judgement import measures
 from raydistill.results.pairing import TrainingOutcome, seeds
+from raydistill.sources.base import uneven
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,8 @@ def accuracy(outcomes: Sequence[TrainingOutcome], measure: Measure = "top-1") ->
 def compared_by(outcomes: Sequence[TrainingOutcome]) -> tuple[Measure, ...]:
     """What sets are compared by, what leads first: also the mean over classes where the test images are uneven and all
     answers to them are known. Over test images that are even it is top-1."""
-    tested = [len(a) for o in outcomes for a in o.answers or ()]
-    known = all(o.answers is not None for o in outcomes)
-    return measures(known and 2 * min(tested, default=0) < max(tested, default=0))
+    tested = [np.array([len(a) for a in o.answers or ()]) for o in outcomes]  # whichever images, of each training
+    return measures(all(map(len, tested)) and any(map(uneven, tested)))
 
 
 def over_classes(outcomes: Sequence[TrainingOutcome]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pyarrow as pa
 import yaml
 
@@ -20,6 +21,7 @@ from raydistill.report.data import Curves
 from raydistill.results import detail, differences, outcomes
 from raydistill.results.judgement import measures
 from raydistill.results.pairing import TrainingOutcome
+from raydistill.sources.base import uneven
 from raydistill.store import seals
 from raydistill.store.location import Location
 from raydistill.store.rundir import CONFIG, PAGE, RESULT, TRAININGS
@@ -97,7 +99,7 @@ def _uneven(run: ComparedRun, trained: Sequence[TrainingOutcome]) -> bool:
     show where it compared sets, or by those that it was tested on."""
     tested = [[len(a) for a in o.answers or ()] for o in trained]
     led = any(key.startswith("difference/") and "/balanced/" in key for key in run.metrics)
-    return led or any(2 * min(sizes) < max(sizes) for sizes in tested if sizes)
+    return led or any(uneven(np.array(sizes)) for sizes in tested if sizes)
 
 
 def curves(of_runs: Sequence[Sequence[TrainingOutcome]]) -> list[Curves]:

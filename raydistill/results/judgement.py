@@ -11,13 +11,14 @@ from raydistill.report.scores import Measure
 from raydistill.results import differences
 from raydistill.results.numbers import score_rows, tested
 from raydistill.results.pairing import TrainingOutcome
+from raydistill.sources.base import uneven
 from raydistill.state import Results
 
 
 def judgement(done: Results, outcomes: Sequence[TrainingOutcome]) -> Judgement:
     """`outcomes` are those of its trainings."""
     train, images = done.prepared.splits.train, tested(done)
-    compared = measures(train.uneven or bool(2 * images.min() < images.max()))
+    compared = measures(train.uneven or uneven(images))
     return Judgement(
         scores=tuple(score_rows(done)),
         chance=chance(images),
@@ -29,9 +30,9 @@ def judgement(done: Results, outcomes: Sequence[TrainingOutcome]) -> Judgement:
     )
 
 
-def measures(uneven: bool) -> tuple[Measure, ...]:
+def measures(are_uneven: bool) -> tuple[Measure, ...]:
     """What sets are compared by. Where classes differ by more than half it is the mean over them that leads."""
-    return ("balanced", "top-1") if uneven else ("top-1",)
+    return ("balanced", "top-1") if are_uneven else ("top-1",)
 
 
 def chance(tested: np.ndarray) -> float:

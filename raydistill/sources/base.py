@@ -46,6 +46,11 @@ def unique_names(classes: Sequence[ClassInfo]) -> list[str]:
     return unique
 
 
+def uneven(counts: np.ndarray) -> bool:
+    """Whether the largest class, of counts (classes,), has more than twice the images of the smallest."""
+    return bool(2 * counts.min() < counts.max())
+
+
 @dataclass(frozen=True)
 class Listing:
     """A split's images in the source's order: ids (N,) strings, labels (N,) int32 indices into `classes`.
@@ -76,7 +81,7 @@ class Listing:
     @property
     def uneven(self) -> bool:
         """Whether the largest class has more than twice the images of the smallest."""
-        return bool(2 * self.counts.min() < self.counts.max())
+        return uneven(self.counts)
 
     @cached_property
     def digest(self) -> str:
