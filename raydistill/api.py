@@ -24,6 +24,7 @@ from raydistill.evaluation.score import Score
 from raydistill.evaluation.train import Student, train_student
 from raydistill.evaluation.zca import Whitening
 from raydistill.methods.resolve import SamplingPlan, Variant, resolve
+from raydistill.metrics.arrays import between
 from raydistill.models.device import mixed, on_cuda
 from raydistill.pipeline import classifiers, job, preflight
 from raydistill.planning.ahead import expected
@@ -112,6 +113,10 @@ class Run:
     def prototypes(self, method: str | None = None) -> Prototypes:
         """Those of the run's own method, or of a baseline. Raises BadInput if it has none or they are not made yet."""
         v = self._variant(method)
+        if not v.method.uses_prototypes or v.growth is not None:
+            raise BadInput(
+                f"method {v.config.method} has no prototypes of its own; name a method that has (mgd3, kmeans)"
+            )
         sealed = self._results.prototypes.get(v.config.cluster.algorithm or "kmeans")
         clusters = _made(sealed, f"prototypes of method {v.config.method}", "cluster")
         classes = _made(self._results.classes, "prototypes", "cluster")
@@ -188,13 +193,18 @@ def sample(
     plan = v.sampling
     if plan is None:
         raise BadInput(f"method {v.config.method} generates no images; give a guidance or another method")
+    if v.growth is not None:
+        raise BadInput(
+            f"method {v.config.method} trains students on the way, and a call has none; give its base (dit), or call "
+            "raydistill.run"
+        )
     vae = preflight.find_vae(v.config)
     shape, ids = vae.latent_shape(v.config.source.image_size), [str(c) for c in class_ids]
     generator = preflight.find_generator(v.config, v.method, {c: c for c in ids})
     generator.check_fits(shape, list(dict.fromkeys(ids)))
     generator.check_vae(vae)
     preflight.check_steps(plan, generator)
-    v = preflight.find_networks(v, list(dict.fromkeys(ids)))
+    v = preflight.find_decoder(preflight.find_networks(v, list(dict.fromkeys(ids))), vae)
     assert v.sampling is not None
     plan = v.sampling
     z = _vectors("prototypes", prototypes)
@@ -223,22 +233,10 @@ def measure(
 
     Without labels, (n,) and (m,) integers, all is one class; weights (m,) are equal if None. Raises BadInput.
     """
-    kind = registry.get("metric", metric)
     if (real_labels is None) != (labels is None):
         raise BadInput(f"metric {metric}: give the labels of both sets or of none")
     x, generated = (a.reshape(len(a), -1) for a in (_vectors("real", real), _vectors("synthetic", synthetic)))
-    y, generated_labels = (
-        np.zeros(len(a), np.int64) if n is None else np.asarray(n) for a, n in ((x, real_labels), (generated, labels))
-    )
-    if strange := [n.dtype for n in (y, generated_labels) if n.dtype.kind not in "iu"]:
-        raise BadInput(f"metric {metric}: labels are {strange[0]}, not whole numbers; number the classes from 0")
-    try:
-        instance = kind(1 + max((int(a.max()) for a in (y, generated_labels) if a.size), default=0))
-        instance.update_real(x, y)
-        instance.update_synthetic(generated, generated_labels, weights)
-        return instance.compute()
-    except ValueError as e:  # a metric's own line
-        raise BadInput(one_line(e)) from None
+    return between(metric, x, generated, real_labels, labels, weights)
 
 
 def train(folder: str, config: Config | None = None, student: str = "convnet", seed: int = 0) -> Score:

@@ -25,7 +25,7 @@ MARK = "***"
 SHORTEST = 8  # characters: a shorter value of a variable would cover ordinary words
 DEPTH = 4  # times that a text can be percent-encoded
 
-_VARIABLE = re.compile(r"(?i)(^|_)(TOKEN|SECRET|PASSWORD|API_?KEY|SECRET_KEY|SECRET_ACCESS_KEY|ACCOUNT_KEY|SAS)$")
+_VARIABLE = re.compile(r"(?i)(((^|_)(TOKEN|SECRET|API_?KEY|SECRET_KEY|SECRET_ACCESS_KEY|ACCOUNT_KEY|SAS))|PASSWORD)$")
 _PUBLIC_USER = ("abfs", "abfss", "hdfs", "wasb", "wasbs", "ssh", "sftp")  # there a name before @ is none of a secret
 
 _USER = re.compile(r'://(?P<user>[^\s/?#"<>]*)@')

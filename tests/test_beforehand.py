@@ -169,8 +169,21 @@ class TestPretrain:
             trained("encode.num_gpus=1")
         trained("pretrain.workers=8", "ray.num_cpus=8")
         trained("encode.num_gpus=1", "pretrain.target=vae")
+        if not torch.cuda.is_available():
+            with pytest.raises(BadInput, match=r"cluster's 0 GPUs; set pretrain\.num_gpus=0"):
+                trained("pretrain.num_gpus=1")
+            trained("pretrain.num_gpus=0")
         assert not (tmp_path / "o").exists()
 
     def test_each_worker_has_a_gpu_if_there_are_any(self) -> None:
         assert lack_of_trainers(2, Room(4, 2)) is None
         assert "pretrain.workers=3 is more than the cluster's 2 GPUs; lower it" in str(lack_of_trainers(3, Room(4, 2)))
+
+    def test_one_that_is_asked_for_is_waited_for_or_refused(self) -> None:
+        """A cluster that grows from none has none when a training begins: null would take CPUs."""
+        assert (
+            lack_of_trainers(2, Room(4, 2), num_gpus=0) is None and lack_of_trainers(3, Room(4, 2), num_gpus=0) is None
+        )
+        line = "pretrain.workers=1 is more than the cluster's 0 GPUs; set pretrain.num_gpus=0"
+        assert lack_of_trainers(1, Room(4, 0), num_gpus=1) == line
+        assert lack_of_trainers(1, Room(0, 0), local=False) == "pretrain.workers=1 is more than the cluster's 0 CPUs"

@@ -171,3 +171,12 @@ def test_on_an_object_store_by_the_same_rules() -> None:
         with hold(root, "run_dir", OTHER):
             pass
         assert (root / FOLDER).list() == []
+
+
+def test_a_role_that_may_not_remove_what_it_wrote_ends_well(root: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(self: Location) -> None:
+        raise StageFailed(f"cannot remove {self.uri}: access denied")
+
+    monkeypatch.setattr(Location, "delete", denied)
+    with hold(root, "run_dir", ONE):
+        pass

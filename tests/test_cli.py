@@ -134,6 +134,27 @@ class TestImages:
         assert f"ipc=4 is more than the 3 images of class '0', and method {method} picks real ones" in line
         assert f"method {method}" in refused(*folder(images), "ipc=4", f"evaluate.baselines=[{method}]")
 
+    def test_a_tree_has_no_more_leaves_than_images(self, refused: Refused, tmp_path: Path) -> None:
+        """Known from the counts; k-means' prototypes are taken in turn, and need none."""
+        words = (*folder(write_digits(tmp_path / "images", train=3)), "ipc=4", "evaluate.baselines=[]")
+        line = refused(*words, "method=manifoldgd")
+        assert (
+            "ipc=4 is more than the 3 images of class '0', and the tree of method manifoldgd has no leaf with" in line
+        )
+        assert "or choose cluster.algorithm=kmeans" in line
+        remedied = [
+            *words,
+            "method=manifoldgd",
+            "cluster.algorithm=kmeans",
+            "manifold.nearest=3",
+            "manifold.neighbours=3",
+        ]
+        assert "num_gpus=9" in refused(*remedied, "manifold.tangent_dim=2", "encode.num_gpus=9")
+        beside = refused(*words[:-1], "method=dit", "evaluate.baselines=[manifoldgd]")
+        assert "lower ipc, or drop it from evaluate.baselines" in beside
+        grown = (*words[:-2], "evaluate.baselines=[]", "method=lgd", "lgd.base=manifoldgd", "lgd.increment=2", "ipc=4")
+        assert "ipc=4 is more than the 3 images" in refused(*grown), "an increment is offered the nodes of all"
+
     @pytest.mark.parametrize("method", ["mgd3", "mgd3_ddim", "dit"])
     def test_generated_ones_can(self, tmp_path: Path, method: str) -> None:
         images = write_digits(tmp_path / "images", train=3)
@@ -169,6 +190,11 @@ class TestRunDirectory:
         monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
         line = refused("distill", f"run_dir={tmp_path / 'run'}", f"{key}=runs/x")
         assert f"{key}=runs/x is relative, and a submitted job's working directory is thrown away" in line
+        for line in (
+            refused("pretrain", f"pretrain.out={tmp_path / 'model'}", "artifact_dir=shared"),
+            refused("pretrain", "pretrain.out=models/vae", "pretrain.target=vae"),
+        ):
+            assert "is relative, and a submitted job's working directory is thrown away; give an absolute path" in line
 
 
 def change(file: Path, **fields: object) -> None:

@@ -14,6 +14,8 @@ import yaml
 from ray._private.label_utils import validate_node_labels
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from raydistill import config as configuration
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "cluster.yaml").read_text()
 
@@ -160,7 +162,16 @@ def test_nodes_run_the_pinned_ray_and_install_the_project_with_the_constraints(c
     images = re.findall(r"rayproject/ray:([\w.-]+)", TEXT)
     assert images and {image.rpartition("-")[0] for image in images} == {f"{pinned}-py311"}
     assert f"ray[default]=={pinned}" in TEXT
-    (setup,) = cluster["setup_commands"]
+    setup, fetch = cluster["setup_commands"]
     folder = setup.split()[1]
     assert cluster["file_mounts"][folder] == "."
     assert "pip install" in setup and "-c constraints.txt -e ." in setup
+    preset = configuration.load("imagenette", [])
+    assert f"for id in {preset.vae.path} {preset.generator.path}; do hf download $id" in fetch
+    assert "--config imagenette" in TEXT and fetch.endswith("|| exit 1; done")
+
+
+def test_the_commands_ask_for_the_gpus_that_the_cluster_has():
+    for name in ("cluster.yaml", "docs/clusters/gcp.yaml"):
+        head = (ROOT / name).read_text().partition("cluster_name")[0]
+        assert "encode.num_gpus=1 sample.num_gpus=1 evaluate.num_gpus=1" in head, name

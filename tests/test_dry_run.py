@@ -88,7 +88,7 @@ def test_a_curriculum_says_how_its_increments_come_about_and_what_is_trained_on_
     seed = "30 images: 1 a class by mgd3, each in 9 steps of the generator"
     assert rows["sample lgd"] == f"{seed}; the others one of 2, each in 9 steps of the generator"
     assert rows["judge lgd"] == "2 trainings, each on all increments so far"
-    assert rows["evaluate"] == "1 set x 2 trainings; as many on each of 3 parts of lgd"
+    assert rows["evaluate"] == "1 set x 2 trainings; 2 on each of 3 parts of lgd"
     assert "judge lgd" not in planned(capsys, *words, "lgd.candidates=1", "learnability.scale=0")
 
 

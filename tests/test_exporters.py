@@ -334,3 +334,9 @@ class TestRuns:
             assert err.startswith("error: ") and says in err and err.count("\n") == 1
         assert cli.main(["export", str(run), *command[3:]]) == 0, "found there, without --run"
         assert cli.main(["export", *command[3:]]) == 2 and "name the run: export RUN" in capsys.readouterr().err
+
+
+def test_an_export_of_a_submitted_job_is_not_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(BadInput, match="--out=images is relative, and a submitted job's"):
+        export("run", "imagefolder", "images")

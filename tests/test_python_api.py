@@ -101,6 +101,10 @@ class TestBadInput:
             (lambda z: raydistill.sample(z, ["3"], guidance="mod"), "unknown guidance 'mod'; did you mean 'mode'?"),
             (lambda z: raydistill.sample(z, ["3"], guidance="manifold"), "give real=run.latents()"),
             (lambda z: raydistill.sample(z, ["3"], raydistill.load("quickstart", ["method=random"])), "generates no"),
+            (
+                lambda z: raydistill.sample(z, ["3"], raydistill.load("quickstart", ["method=lgd"])),
+                "trains students on the",
+            ),
             (lambda z: raydistill.measure("l3", z, z), "unknown metric 'l3'"),
             (lambda z: raydistill.measure("l2", z, z[:, :2]), "vectors of 256 and of 128 numbers"),
             (lambda z: raydistill.measure("l2", z, z, [0]), "give the labels of both sets or of none"),
@@ -120,6 +124,15 @@ class TestBadInput:
             call(np.zeros((1, 4, 8, 8), np.float32))
         assert line in str(said.value) and "\n" not in str(said.value)
         assert not os.listdir(tmp_path)
+
+    def test_labels_are_any_numbers(self) -> None:
+        """Of two classes, 3 and 2,084,071: those between are no classes without images."""
+        x = np.random.default_rng(0).normal(size=(8, 4))
+        far, near = (np.array([a] * 4 + [b] * 4) for a, b in ((3, 2_084_071), (0, 1)))
+        told = raydistill.measure("wasserstein", x, x + 1, far, far)
+        assert told and told == raydistill.measure("wasserstein", x, x + 1, near, near)
+        with pytest.raises(BadInput):
+            raydistill.measure("wasserstein", x, x, far[:, None], near)
 
     def test_a_folder_of_other_classes(self, tmp_path: Path) -> None:
         write_folder(tmp_path / "colours", {"train": 2})

@@ -137,7 +137,7 @@ class TestTheEnvironment:
     @pytest.mark.parametrize(
         "name",
         ["RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
-         "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MY_SECRET", "WANDB_API_KEY"],
+         "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MY_SECRET", "WANDB_API_KEY", "PGPASSWORD"],
     )  # fmt: skip
     def test_s_secrets_are_covered_wherever_they_stand(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, VALUE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -227,3 +228,13 @@ def test_the_command_line_lists_them() -> None:
     from raydistill.manual import methods
 
     assert "herding      real images whose mean" in methods() and "kcenter      real images that cover" in methods()
+
+
+def test_an_image_that_is_nearest_two_nodes_of_a_tree_is_not_taken_twice() -> None:
+    """Of a class of two images the root and its larger child have the first as medoid, both."""
+    centroids = np.zeros((2, 4, 2, 2), np.float32)
+    view = ClassView("n01", ["a", "b"], centroids, np.array([2, 1]), ["a", "a"], np.zeros((2, 4, 2, 2), np.float32))
+    with pytest.raises(BadInput, match=r"choose hierarchy\.selection=leaves"):
+        registry.get("method", "kmeans")().slots(view, 2, 0)
+    apart = replace(view, medoids=["a", "b"])
+    assert [slot.image_id for slot in registry.get("method", "kmeans")().slots(apart, 2, 0)] == ["a", "b"]

@@ -78,3 +78,20 @@ def test_workers_that_keep_dying_as_they_start_end_the_run(pretended: Any) -> No
         assert cluster.resized(3.0, DIED) == 2
     with pytest.raises(StageFailed, match="evaluate: a worker failed"):
         cluster.resized(3.0, DIED)
+
+
+def test_machines_that_go_without_a_word_end_nothing_while_something_is_kept(
+    pretended: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray Train gives up at the fourth loss of a fit, however much was finished in between."""
+    cluster, lost = pretended(), RuntimeError("the actor died unexpectedly before finishing this task")
+    assert cluster.begins(3.0) == 2
+    state = cluster.watch.open[0].state(cluster.job.checkpoints)
+    assert not cluster.watch.outlives(lost), "nothing was kept"
+    state.save(1, {})
+    assert cluster.watch.outlives(lost) and cluster.watch.lost
+    assert "workers were lost 4 times; what they kept meanwhile is gone on with" in capsys.readouterr().err
+    assert cluster.begins(3.0) == 2 and not cluster.watch.lost
+    assert not cluster.watch.outlives(lost), "nothing more was kept"
+    state.save(2, {})
+    assert not cluster.watch.outlives(StageFailed("loss is not finite")), "what a worker raises comes again"

@@ -91,3 +91,21 @@ def test_trials_of_ray_tune_change_nothing_of_what_is_suggested(tmp_path: Path) 
     with search.searched(inner, 4, 10, bowl, RayConfig(), Location.of(str(tmp_path))):
         pass
     assert bowl.rounds == suggested("tpe", 0, 10).rounds and len(bowl.rounds) == 3
+
+
+def test_a_trial_that_is_lost_while_it_waits_is_told_as_the_driver_measured_it() -> None:
+    """Its node may go before anything is measured, or after; for Tune it has failed, for the sweep it has not."""
+    told: list[tuple[str, dict[str, Any] | None, bool]] = []
+
+    class Kept(Listed):
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            told.append((trial_id, result, error))
+
+    rounds = search.Rounds(Kept([{"x": i} for i in range(4)]), 2, 4)
+    assert [rounds.suggest(t) for t in "ab"] == [{"x": 0}, {"x": 1}]
+    rounds.on_trial_complete("a", None, error=True)
+    rounds.on_trial_complete("b", None, error=True)
+    assert rounds.suggest("c") is None and not told, "nothing is measured yet"
+    rounds.measured |= {"a": {"accuracy": 0.5}, "b": {FAILED: "non-finite"}}
+    assert rounds.suggest("c") == {"x": 2}
+    assert told == [("a", {"accuracy": 0.5}, False), ("b", None, True)]

@@ -251,6 +251,7 @@ class TestSectionsOfMethods:
             (["method=ddoq", "cluster.drop_last=true"], "cluster.algorithm=minibatch"),
             (["method=d4m", "cluster.batch=2"], "cluster.algorithm=clvq"),
             (["method=mgd3", "cluster.linkage=single"], "cluster.algorithm=agglomerative"),
+            (["method=mgd3", "hierarchy.selection=leaves"], "cluster.algorithm=divisive"),
         ],
     )
     def test_a_key_of_another_clustering_is_refused_and_the_remedy_reads_it(

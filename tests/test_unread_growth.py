@@ -49,11 +49,20 @@ def test_a_key_that_is_not_read_is_refused_and_the_remedy_works(
 NOTHING = ("learnability.scale=0", "learnability.repulsion=0")
 
 
-@pytest.mark.parametrize("key", ["reference_epochs=3", "reference=trained", "training_seed=3", "student=convnet"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "lgd.reference_epochs=3",
+        "lgd.reference=trained",
+        "lgd.training_seed=3",
+        "lgd.student=convnet",
+        "learnability.omega=1",
+    ],
+)
 def test_where_nothing_leads_or_chooses_nobody_is_trained_and_both_remedies_work(
     key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*LGD, f"run_dir={tmp_path / 'run'}", f"lgd.{key}"]
+    words = [*LGD, f"run_dir={tmp_path / 'run'}", key]
     assert main([*words, *NOTHING, "lgd.candidates=1"]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.endswith("chooses among them; leave it out, or raise learnability.scale or lgd.candidates")

@@ -148,8 +148,11 @@ class TestTheLine:
         line = complaint([("10.0.0.2", ["run_dir /a", "vae.path /v"])])
         assert line == (
             "nodes: 10.0.0.2 does not see run_dir /a, vae.path /v; mount it there under the same path, "
-            "give an s3:// or gs:// URI, or take the node out of the cluster"
+            "give an s3:// or gs:// URI, fill that node's cache, too, with weights of the hub (`hf download`), "
+            "or take the node out of the cluster"
         )
+        line = complaint([("10.0.0.2", ["generator.path /g"])])
+        assert "URI" not in line, "weights are read from folders"
 
     def test_puts_nodes_of_one_complaint_together_and_counts_the_many(self) -> None:
         line = complaint([(f"10.0.0.{i}", ["run_dir /a"]) for i in range(9)] + [("gpu-7", ["source.path /s"])])

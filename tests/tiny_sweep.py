@@ -44,6 +44,7 @@ def searched(inner: Any, width: int, total: int, measure: Callable[..., Any], *_
             number += 1
         proposals = rounds.full.get()
         results: Sequence[dict[str, Any]] = measure(proposals)
+        rounds.measured |= {p.trial_id: r for p, r in zip(proposals, results, strict=True)}
         for p, result in sorted(zip(proposals, results, strict=True), key=lambda r: -r[0].number):  # out of step
             rounds.on_trial_complete(p.trial_id, dict(result), error=FAILED in result)
     yield

@@ -34,8 +34,16 @@ class PretrainConfig(Section):
     batch: Annotated[int, Field(ge=1, le=65536, description="images a step, shared out over the workers")] = 128
     workers: Annotated[
         int,
-        Field(ge=1, le=1024, description="Ray Train workers; each holds all latents, a GPU if there is one for each"),
+        Field(ge=1, le=1024, description="Ray Train workers; each holds all latents"),
     ] = 1
+    num_gpus: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=1,
+            description="GPUs a worker; null = 1 if there are any when it begins; 1 makes a growing cluster start some",
+        ),
+    ] = None
     lr: Annotated[
         float, Field(gt=0, le=10, description="peak learning rate: warm-up over 2 % of the steps, cosine")
     ] = 3e-4

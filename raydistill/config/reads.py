@@ -16,7 +16,7 @@ BOTH = (
     *("ray", "source", "seed", "tracking"),
     *(
         f"pretrain.{k}"
-        for k in "target out init trainable steps batch workers lr checkpoint_every ema threads".split()  # noqa: SIM905
+        for k in "target out init trainable steps batch workers num_gpus lr checkpoint_every ema threads".split()  # noqa: SIM905
     ),
 )
 VAE = (*BOTH, *(f"pretrain.{k}" for k in ("kl_weight", "latent_channels", "vae_channels")))

@@ -218,7 +218,7 @@ class PathConfig(Section):
         if self.t_stop <= self.t0:
             raise ValueError(
                 f"path.t_stop={self.t_stop} must be above path.t0={self.t0}, otherwise no step is guided; "
-                "for no guidance set path.w_max=0"
+                "raise path.t_stop, or lower path.t0; for no guidance set path.w_max=0 and path.t0=0"
             )
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import grpc
 from ray._private import services
@@ -45,6 +46,12 @@ def check(address: str) -> str:
         ) from None
     except RayError as e:
         raise BadInput(f"{name}: what answers there is no Ray head of this version: {one_line(e)}") from None
+    if not _has_node():
+        raise BadInput(
+            f"{name}: no node of that cluster runs on this machine, and only from a node it can be joined; run the "
+            "command on one, make this machine one (`ray start --address=HOST:PORT`), or submit the job: `ray job "
+            "submit --address http://HOST:8265 --working-dir . -- python jobs/...`"
+        )
     return gcs
 
 
@@ -70,6 +77,16 @@ def _gcs(address: str, name: str) -> str:
             "`ray start --head` prints, usually HOST:6379, or submit the job: `ray job submit --address http://HOST:8265`"
         )
     return str(services.canonicalize_bootstrap_address(address))
+
+
+def _has_node() -> bool:
+    """Whether a node runs on this machine, or comes up while it is waited for: Ray itself would look for a minute."""
+    until = time.monotonic() + ANSWER_S
+    while not services.find_node_ids():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def _answers(gcs: str) -> bool:

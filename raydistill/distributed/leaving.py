@@ -1,4 +1,4 @@
-"""Nodes that are about to go: Ray knows of them by `ray drain-node`, or by a spot notice that its autoscaler passes on.
+"""Nodes that are about to go: Ray knows of them by `ray drain-node`, or by a pod of Kubernetes that is ended.
 
 They go on with what they are at; Ray places nothing new there, and neither does a pool. Whatever they do not finish is
 tried elsewhere as after any loss.
@@ -20,6 +20,15 @@ def draining() -> Mapping[str, int]:
     from ray._private.state import state
 
     return state.get_draining_nodes()
+
+
+def soon() -> set[str]:
+    """The nodes that are about to go, by their id; none where the head does not answer now."""
+    from ray.exceptions import RayError
+
+    with contextlib.suppress(RayError):
+        return set(draining())
+    return set()
 
 
 class Leaving:

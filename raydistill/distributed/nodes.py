@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from raydistill.config import RayConfig
+from raydistill.distributed import leaving
 from raydistill.distributed.visibility import Needs, laid_out, probe, unanswered
 from raydistill.errors import BadInput, RaydistillError, first_of, one_line
 from raydistill.progress import say
@@ -20,6 +21,8 @@ from raydistill.progress import say
 T = TypeVar("T")
 AGAIN_S = 5.0  # while a stage runs, new nodes are looked for this often
 SHOWN = 4  # nodes that are named one by one
+PLACES = {"run_dir", "artifact_dir", "source.path"}  # what can be a URI
+WEIGHTS = {"vae.path", "generator.path"}  # what can be an id on the hub
 
 
 def joins(config: RayConfig) -> str | None:
@@ -43,7 +46,8 @@ class Nodes:
         if not joins(self.config):
             return
         alive = living()
-        new = {i: name for i, name in alive.items() if i not in self.proven}
+        going = leaving.soon()  # Ray places nothing there any more, so they cannot be asked either
+        new = {i: name for i, name in alive.items() if i not in self.proven and i not in going}
         if len(alive) < 2 or not new:
             return
         blind = self._ask(new)
@@ -70,7 +74,7 @@ class Nodes:
                 last = time.monotonic()
 
     def _ask(self, new: dict[str, str]) -> list[tuple[str, list[str]]]:
-        """(node, what it does not see) for those that fail. One that died meanwhile is no failure."""
+        """(node, what it does not see) for those that fail. One that died meanwhile, or is about to go, is none."""
         import ray
         from ray.exceptions import RayError
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -94,8 +98,8 @@ class Nodes:
             for ref in late:
                 ray.cancel(ref, force=True)
                 answers.append((node_of[ref], [f"the driver: no answer for {self.config.nodes_deadline_s:g} s"]))
-        alive = living()
-        return [(new[i], missing) for i, missing in answers if missing and i in alive]
+        staying = living().keys() - leaving.soon()
+        return [(new[i], missing) for i, missing in answers if missing and i in staying]
 
 
 def living() -> dict[str, str]:
@@ -118,8 +122,11 @@ def complaint(blind: Sequence[tuple[str, list[str]]]) -> str:
     for things, named in by_things.items():
         verb = "does" if len(named) == 1 else "do"
         sentences.append(f"{first_of(named, SHOWN)} {verb} not see {', '.join(things)}")
-    remedy = "mount it there under the same path, give an s3:// or gs:// URI, or take the node out of the cluster"
-    return f"nodes: {'; '.join(sentences)}; {remedy}"
+    keys = {thing.partition(" ")[0] for things in by_things for thing in things}
+    remedies = ["mount it there under the same path"]
+    remedies += ["give an s3:// or gs:// URI"] if keys & PLACES else []
+    remedies += ["fill that node's cache, too, with weights of the hub (`hf download`)"] if keys & WEIGHTS else []
+    return f"nodes: {'; '.join(sentences)}; {', '.join(remedies)}, or take the node out of the cluster"
 
 
 def last_line(e: BaseException) -> str:

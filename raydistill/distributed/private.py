@@ -100,14 +100,20 @@ def _put(values: Mapping[str, str | None]) -> None:
             os.environ[key] = value
 
 
-def _new_folder() -> Path:
-    """A new folder that nobody else may enter; Ray opens what it makes below to all. Removed when this process ends."""
+def base_folder() -> Path:
+    """Where the folders of private clusters are made. Raises BadInput if Ray's sockets do not fit below it."""
     base = Path(get_default_system_temp_dir()).absolute()
     if len(os.fsencode(base)) > LONGEST_BASE:
         raise BadInput(
             f"ray: {base} is too long for the paths of Ray's sockets; set RAY_TMPDIR to a folder of at most "
             f"{LONGEST_BASE} characters"
         )
+    return base
+
+
+def _new_folder() -> Path:
+    """A new folder that nobody else may enter; Ray opens what it makes below to all. Removed when this process ends."""
+    base = base_folder()
     base.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(prefix="r", dir=base))
     _folders.append(path)

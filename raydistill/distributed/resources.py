@@ -118,13 +118,23 @@ def of_clustering(config: Config) -> Reservation:
     return Reservation("cluster", 0, config.cluster.num_cpus, 0.0, spare=0)
 
 
-def lack_of_trainers(workers: int, room: Room) -> str | None:
-    """Why the workers of pretrain, each with a GPU if there are any, can never all be placed; None if they can."""
-    most, what, remedy = (
-        (room.gpus, "GPUs", "lower it") if room.gpus else (room.cpus, "CPUs", "lower it, or raise ray.num_cpus")
+def trained_on_gpus(num_gpus: int | None, gpus: float) -> bool:
+    """Whether the workers of pretrain take a GPU each: as they are told, otherwise if there are any."""
+    return gpus > 0 if num_gpus is None else num_gpus > 0
+
+
+def lack_of_trainers(workers: int, room: Room, num_gpus: int | None = None, local: bool = True) -> str | None:
+    """Why not all workers of pretrain can be placed, and what to do; None if they can. `local`: has ray.num_cpus."""
+    fewer = ["lower it"] if workers > 1 else []
+    if trained_on_gpus(num_gpus, room.gpus):
+        most, what, remedies = room.gpus, "GPUs", [*fewer, *(["set pretrain.num_gpus=0"] if num_gpus else [])]
+    else:
+        most, what, remedies = room.cpus, "CPUs", [*fewer, *(["raise ray.num_cpus"] if local else [])]
+    if workers <= most:
+        return None
+    return f"pretrain.workers={workers} is more than the cluster's {most:g} {what}" + (
+        f"; {', or '.join(remedies)}" if remedies else ""
     )
-    lack = f"pretrain.workers={workers} is more than the cluster's {most:g} {what}; {remedy}"
-    return lack if workers > most else None
 
 
 def local_room(config: RayConfig) -> Room:

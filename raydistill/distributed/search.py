@@ -22,12 +22,15 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydistill.config import RayConfig
 from raydistill.distributed import ending
+from raydistill.distributed.failures import last_line
 from raydistill.distributed.fits import run
 from raydistill.distributed.runtime import ensure_ray
 from raydistill.distributed.trial import ResultDesk, trial
+from raydistill.errors import StageFailed
 from raydistill.store.location import Location
 
 FAILED = "failed"  # in place of objectives: why there are none
@@ -51,7 +54,7 @@ class Proposal:
 @dataclass
 class _Round:
     proposals: list[Proposal] = field(default_factory=list)
-    results: dict[str, tuple[Mapping[str, Any] | None, bool]] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)  # trial ids
 
 
 def optunas(
@@ -85,12 +88,17 @@ class Listed(Searcher):
 
 
 class Rounds(Searcher):
-    """Lets `inner` suggest `width` trials, and no other before all of them are known."""
+    """Lets `inner` suggest `width` trials, and no other before all of them are known.
+
+    What they came to is told as the driver measured it (`measured`): a trial whose node is lost while it waits has
+    failed for Tune, and its result is there all the same.
+    """
 
     def __init__(self, inner: Searcher, width: int, total: int) -> None:
         super().__init__()
         self.inner, self.width, self.total = inner, width, total
         self.suggested, self.ended = 0, False
+        self.measured: dict[str, Mapping[str, Any]] = {}  # by trial id; filled by whoever measures, before a trial ends
         self.round = _Round()
         self.full: queue.SimpleQueue[list[Proposal]] = queue.SimpleQueue()
 
@@ -101,6 +109,7 @@ class Rounds(Searcher):
         raise NotImplementedError  # as Tune wants it of a searcher without a state
 
     def suggest(self, trial_id: str) -> Values | str | None:
+        self._tell()
         if self.ended or self.suggested == self.total:
             return Searcher.FINISHED
         if len(self.round.proposals) == self.width:
@@ -122,16 +131,20 @@ class Rounds(Searcher):
         pass
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.round.results[trial_id] = result, error
+        self.round.ended.add(trial_id)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tells `inner` of the round, once Tune is through with all of its trials and all are measured."""
         proposals = self.round.proposals
-        if len(proposals) < min(self.width, self.total - proposals[0].number) and not self.ended:
+        if not proposals or (len(proposals) < min(self.width, self.total - proposals[0].number) and not self.ended):
             return
-        if len(self.round.results) < len(proposals):
+        if not all(p.trial_id in self.round.ended and p.trial_id in self.measured for p in proposals):
             return
         for p in proposals:
-            theirs, failed = self.round.results[p.trial_id]
-            lost = failed or theirs is None or FAILED in theirs
-            self.inner.on_trial_complete(p.trial_id, None if lost else dict(theirs or {}), error=lost)
+            result = self.measured[p.trial_id]
+            lost = FAILED in result
+            self.inner.on_trial_complete(p.trial_id, None if lost else dict(result), error=lost)
         self.round = _Round()
 
 
@@ -144,13 +157,15 @@ def searched(
 ) -> Iterator[None]:
     """Runs `total` trials, `width` of them together. `measure` gives the objectives of each, or FAILED: why.
 
-    What is done within overlaps with the end of Tune's trials. Raises what `measure` raises; then Ray is ended, and
-    the trials with it, which would wait for ever.
+    What is done within overlaps with the end of Tune's trials. Raises what `measure` raises, and StageFailed when the
+    cluster itself is gone; then Ray is ended, and the trials with it, which would wait for ever.
     """
     ensure_ray(config)
+    # Only hard affinity: Ray places what reserves nothing on any node otherwise, and that may go.
+    beside_driver = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     os.environ.update(RAY_AIR_NEW_OUTPUT="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_WARN_THRESHOLD_S="3600")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    board = ResultDesk.options(max_concurrency=1000).remote()  # type: ignore[attr-defined]
+    board = ResultDesk.options(max_concurrency=1000, scheduling_strategy=beside_driver).remote()  # type: ignore[attr-defined]
     rounds = Rounds(inner, width, total)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(trial, board=board), {"cpu": SHARE}),
@@ -163,10 +178,16 @@ def searched(
         left = total
         while left and (proposals := _next(rounds, outcome)) is not None:
             for p, result in zip(proposals, measure(proposals), strict=True):
+                rounds.measured[p.trial_id] = dict(result)
                 ray.get(board.put.remote(p.trial_id, dict(result)))
             left -= len(proposals)
         yield
         outcome.result()
+    except ray.exceptions.RayError as e:
+        ending.shutdown()
+        raise StageFailed(
+            f"tune: Ray failed: {last_line(e)}; run the same command again (finished trials are kept)"
+        ) from e
     except BaseException:  # Ctrl-C too: Tune would go on, and its trials hold what they have for ever
         ending.shutdown()
         raise

@@ -21,20 +21,22 @@ if TYPE_CHECKING:
 class Watch:
     """Over all fits of a list of trainings. `open`: those that have not been seen to be committed.
 
-    `workers`: how many the fit of `job` has; `recalled`: it is to end early, since there is room for more.
+    `workers`: how many the fit of `job` has; `recalled`: it is to end early, since there is room for more; `lost`: it
+    ended since workers were lost, and another goes on.
     """
 
     def __init__(self, job: Job, progress: Progress) -> None:
         self.job, self.open, self.progress = job, list(job.trainings), progress
         self.moved, self.died = time.monotonic(), 0
         self.workers, self.recalled, self.had_room = 0, False, False
+        self.lost, self.kept = False, self._kept()
         self.leaving = Leaving("evaluate", "its trainings go on elsewhere, each from its last test")
 
     def begin(self, job: Job) -> None:
         """The next fit, of the trainings that are open."""
         from raydistill.distributed.runtime import pool_size
 
-        self.job, self.recalled, e = job, False, job.evaluate
+        self.job, self.recalled, self.lost, e = job, False, False, job.evaluate
         self.workers = self.workers or pool_size(of_students(e), e.threads, len(self.open))
         self._look()
 
@@ -57,9 +59,34 @@ class Watch:
             )
         more = self._look() > self.workers and len(self.open) > self.workers
         if more and not self.recalled:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, StageFailed):  # at the next look
                 self.job.call_back()
                 self.recalled = True
+
+    def outlives(self, error: Exception) -> bool:
+        """Whether another fit goes on after one whose workers were lost ATTEMPTS times and once more.
+
+        On a cluster that was joined, when something was kept since the last time: its machines may go as often as they
+        like. Not after what a worker raised itself, nor where memory is full: that comes again.
+        """
+        from raydistill.distributed.failures import FULL_MEMORY, cause, last_line
+        from raydistill.distributed.runtime import may_grow
+
+        if not may_grow() or cause(error) is not None or last_line(error) == FULL_MEMORY:
+            return False
+        before, self.kept = self.kept, self._kept()
+        self.lost = self.kept != before
+        if self.lost:
+            say("evaluate", f"workers were lost {ATTEMPTS + 1} times; what they kept meanwhile is gone on with")
+        return self.lost
+
+    def _kept(self) -> tuple[int, frozenset[str]]:
+        """What changes with everything that trainings keep: how many are open, and the names of their states."""
+        with contextlib.suppress(OSError):
+            return len(self.open), frozenset(
+                name for t in self.open for name in t.state(self.job.checkpoints).folder.list()
+            )
+        return len(self.open), frozenset()
 
     def resize(self, unplaced: Unplaced | None) -> None:
         """After a fit that left some open. Raises StageFailed when workers keep dying as they start."""

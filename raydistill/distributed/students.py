@@ -56,7 +56,8 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None], pro
     """Ray Train over the trainings that are left. Raises StageFailed with what went wrong.
 
     One fit, or, on a cluster that was joined, several. When it has grown, workers end what they are at, and the next
-    fit has as many as there is room for; when it has lost what they were placed on, the next one has fewer.
+    fit has as many as there is room for; when it has lost what they were placed on, the next one has fewer; when its
+    machines are lost again and again, another goes on as long as something is kept in between.
     """
     from raydistill.distributed.runtime import ensure_ray
 
@@ -67,7 +68,7 @@ def fit(job: Job, run: RunDir, config: RayConfig, prove: Callable[[], None], pro
         recall = run.root / "checkpoints" / f"{_name(job, watch.open)}.recall"
         watch.begin(replace(job, trainings=tuple(watch.open), recall=recall))
         unplaced = _fit(watch.job, run, watch)
-        if not unplaced and not watch.recalled:
+        if not unplaced and not watch.recalled and not watch.lost:
             return
         watch.resize(unplaced)
         prove()
@@ -100,7 +101,7 @@ def _fit(job: Job, run: RunDir, watch: Watch) -> Unplaced | None:
             failure_config=FailureConfig(max_failures=ATTEMPTS, controller_failure_limit=0),
         ),
     )
-    with contextlib.suppress(OSError):  # of a run that was killed
+    with contextlib.suppress(OSError, StageFailed):  # of a run that was killed
         job.unrecall()
     try:
         fits.fit(trainer, watch.probe, PROBE_S, PLACED_S)
@@ -109,9 +110,11 @@ def _fit(job: Job, run: RunDir, watch: Watch) -> Unplaced | None:
     except StageFailed:
         raise
     except Exception as error:  # Ray Train wraps whatever a worker raised
+        if watch.outlives(error):
+            return None
         raise translate(error, "evaluate") from error
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StageFailed):
             job.unrecall()
     return None
 

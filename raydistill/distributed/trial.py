@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 
-@ray.remote(num_cpus=0, scheduling_strategy="DEFAULT")
+@ray.remote(num_cpus=0)
 class ResultDesk:
     """Where trials wait for their results, by their ids."""
 

@@ -14,7 +14,7 @@ from raydistill.exporters.base import Exporter, identity, open_product
 from raydistill.exporters.marker import MARKER, Marker
 from raydistill.identity import digest
 from raydistill.store import faults, unfinished
-from raydistill.store.location import Location, reason, remedy
+from raydistill.store.location import Location, check_lasting, reason, remedy
 
 
 def export(run: str, form: str, out: str) -> tuple[str, int]:
@@ -26,6 +26,7 @@ def export(run: str, form: str, out: str) -> tuple[str, int]:
     exporter: Exporter = registry.get("exporter", form)
     if "://" in out:
         raise BadInput(f"--out {out}: give a local folder; it appears by a rename, which object stores do not have")
+    check_lasting("--out", out, uris=False)
     product = open_product(Location.of(run))
     target = Path(os.path.abspath(os.path.expanduser(out)))
     if target.is_relative_to(Path(product.root.uri)):

@@ -20,4 +20,9 @@ class NearestReal(Method):
                 f"class {view.class_id!r} has only {len(view.medoids)} distinct latents for ipc={ipc}; "
                 "remove duplicate images or lower ipc"
             )
+        if len(set(view.medoids[:ipc])) < ipc:
+            raise BadInput(
+                f"class {view.class_id!r}: nodes of a tree share the real image that is nearest them, and a set holds "
+                "each once; choose hierarchy.selection=leaves, or cluster.algorithm=kmeans"
+            )
         return [Slot(j, view.centroids[j], view.medoids[j]) for j in range(ipc)]

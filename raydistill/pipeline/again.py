@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from raydistill import config as configuration
+from raydistill import registry
 from raydistill.config import Config
 from raydistill.config import text as yaml
 from raydistill.errors import BadInput, StageFailed, one_line
@@ -32,7 +33,7 @@ class Command:
     def of(cls, contents: Contents) -> Command:
         """Raises StageFailed if the run cannot be made again: its configuration is lost, its images or weights are."""
         with configured(contents) as config:
-            command = cls(config, reached(contents.root))
+            command = cls(config, reached(contents.root, _has_curriculum(config)))
             until = command.until
             judges = until in ("evaluate", "report")
             same_images(contents, prepare(config, evaluate=judges, generate=until not in ("encode", "cluster")))
@@ -62,11 +63,16 @@ def same_images(contents: Contents, *prepared: Prepared) -> None:
         raise BadInput("the images, the VAE or the version of raydistill are not what they were; bring them back")
 
 
-def reached(root: Location) -> Until:
-    """The last step that has left something in the run directory."""
+def _has_curriculum(config: Config) -> bool:
+    return registry.get("method", config.method).of(config).curriculum is not None
+
+
+def reached(root: Location, trains_before: bool = False) -> Until:
+    """The last step that has left something in the run directory. `trains_before`: trainings are no sign of evaluation,
+    since some lead the images."""
     names = {*root.list(), *seals.names(root)}
     steps: list[tuple[Until, set[str]]] = [
-        ("report", {PAGE, RESULT, TRAININGS, "evaluations"}),
+        ("report", {PAGE, RESULT, TRAININGS, *(() if trains_before else ("evaluations",))}),
         ("sample", {PRODUCT, "syntheses"}),
         ("plan", {"plan"}),
         ("cluster", {"prototypes"}),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from raydistill.distributed.classifiers import Lesson
 from raydistill.distributed.nodes import joins
+from raydistill.distributed.private import base_folder
 from raydistill.distributed.resources import (
     Reservation,
     check_room,
@@ -23,8 +24,10 @@ from raydistill.distributed.resources import (
     of_students,
 )
 from raydistill.errors import RaydistillError
+from raydistill.guidance.learnability import REFERENCE
 from raydistill.models.checkpoint import packaged
 from raydistill.pipeline import features
+from raydistill.pipeline.curriculum import trains_students
 from raydistill.pipeline.job import JUDGED, Until, judge, make, sets
 from raydistill.pipeline.steps import Steps
 from raydistill.stages.evaluation import trainings
@@ -41,6 +44,7 @@ LATER = {
     "plan": 4,
     "sample": 4,
     "increment": 4,
+    "judge": 4,
     "weigh": 5,
     "measure": 5,
 }
@@ -60,9 +64,9 @@ def reservations(p: Prepared, until: Until) -> list[tuple[str, Reservation]]:
         reserved.append(("sample", of_pool("sample", c.sample) if pooled else of_driver("sample", c.sample)))
     if judged and c.metrics.names:
         reserved.append(("measure", of_pool("measure", c.embed)))
-    if judged and p.teacher:
+    if p.teacher and (judged or until == "sample"):
         reserved.append(("teacher", of_pool("teacher", c.label)))
-    trains = judged or (until == "sample" and any(v.growth for v in p.variants))
+    trains = judged or (until == "sample" and any(v.growth and trains_students(v.growth) for v in p.variants))
     return [*reserved, ("evaluate", of_students(c.evaluate))] if trains else reserved
 
 
@@ -76,7 +80,7 @@ class Reading(Steps):
     def _carry(self, stage: Stage, name: str) -> Sealed:
         sealed = Sealed.finished(stage.artifact)
         if sealed is None:
-            raise Unfinished(stage.name)
+            raise Unfinished("judge" if name == REFERENCE else stage.name)  # a teacher that judges on the way
         return sealed
 
     def tell(self, name: str, text: str) -> None:
@@ -103,7 +107,7 @@ def first_unfinished(p: Prepared, until: Until) -> str | None:
     return "evaluate" if trainings.unfinished(p.config, p.run, every) else None
 
 
-def faults(p: Prepared, until: Until) -> Iterator[tuple[str, Callable[[], None]]]:
+def faults(p: Prepared, until: Until) -> Iterator[tuple[str, Callable[[], object]]]:
     """What may be wrong with a stage: its name, and what raises BadInput if it is. Packaged networks fit."""
     if p.vae.path != Path(packaged("vae")):
         yield "encode", p.vae.check_network
@@ -114,6 +118,7 @@ def faults(p: Prepared, until: Until) -> Iterator[tuple[str, Callable[[], None]]
         return
     room = local_room(p.config.ray)
     for stage, reservation in reservations(p, until):
+        yield stage, base_folder
         yield stage, partial(check_room, reservation, room)
 
 

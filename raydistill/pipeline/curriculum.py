@@ -57,6 +57,11 @@ def judging(growth: Growth) -> set[str]:
     return every & {CURRENT, REFERENCE}
 
 
+def trains_students(growth: Growth) -> bool:
+    """Whether students are trained on the way, on images."""
+    return bool(judging(growth)) and not judged_by_latents(growth.next.config)
+
+
 def asks_teacher(growth: Growth) -> bool:
     """Whether its reference is the network of teacher.path, and somebody asks for a reference."""
     return growth.how.reference == "teacher" and REFERENCE in judging(growth)

@@ -9,7 +9,8 @@ from raydistill.distributed.nodes import joins
 from raydistill.evaluation.recipe import students_of
 from raydistill.guidance.learnability import CURRENT, REFERENCE
 from raydistill.methods.lgd import judged_by_latents
-from raydistill.methods.resolve import Growth, Variant
+from raydistill.methods.resolve import Growth, SamplingPlan, Variant
+from raydistill.models.generator import Generator
 from raydistill.pipeline import trained
 from raydistill.pipeline.beforehand import LATER, Reading, Unfinished
 from raydistill.pipeline.curriculum import judging
@@ -20,6 +21,7 @@ from raydistill.report.text import aligned, plural
 from raydistill.stages import runner
 from raydistill.stages.evaluation import pixel_array, trainings
 from raydistill.stages.runner import Stage
+from raydistill.stages.syntheses.distilled_set import DistilledSet
 from raydistill.state import Prepared
 from raydistill.store.sealed import Sealed
 
@@ -27,13 +29,25 @@ FILE = "a file"
 
 
 class Looking(Reading):
-    """Notes of each stage that it comes to how far it is; the first that is not finished is the last."""
+    """Notes of each stage that it comes to how far it is; the first that is not finished is the last.
+
+    The images that a curriculum begins with are named apart: a set beside it may be of the same method.
+    """
 
     def __init__(self, prepared: Prepared) -> None:
         super().__init__(prepared)
         self.seen: dict[str, str] = {}
+        self.of_seed = False
+
+    def weighed(self, v: Variant, increment: int = 0) -> DistilledSet:
+        self.of_seed = any(one.growth is not None and one.growth.first is v for one in self.prepared.variants)
+        try:
+            return super().weighed(v, increment)
+        finally:
+            self.of_seed = False
 
     def _carry(self, stage: Stage, name: str) -> Sealed:
+        name = f"{name} (begins)" if self.of_seed and stage.name in ("plan", "sample", "weigh") else name
         try:
             sealed = super()._carry(stage, name)
         except Unfinished:
@@ -89,7 +103,7 @@ def expected(p: Prepared, until: Until) -> Iterator[tuple[str, str, str]]:
         yield "import", f"import {p.judged.name}", plural(len(p.judged.listing), "image")
     draws = config.seeds.generation if until in JUDGED else 1
     for v in generated(p):
-        yield "sample", f"sample {v.config.method}", f"{classes * v.config.ipc * draws} images{_steps(v)}"
+        yield "sample", f"sample {v.config.method}", f"{classes * v.config.ipc * draws} images{_steps(v, p.generator)}"
         if v.growth is not None and (trained_on := _reference(p, v.growth)):
             yield "judge", "reference", trained_on
         if v.growth is not None and CURRENT in judging(v.growth):
@@ -97,12 +111,13 @@ def expected(p: Prepared, until: Until) -> Iterator[tuple[str, str, str]]:
             yield "judge", f"judge {v.config.method}", f"{plural(count, 'training')}, each on all increments so far"
     if until in JUDGED:
         of = len(generated(p)) + (p.judged is not None)
-        fits = len(list(students_of(config.evaluate))) * config.evaluate.seeds * draws
+        once = len(list(students_of(config.evaluate))) * config.evaluate.seeds
+        fits = once * draws
         full = " and on all images" if config.evaluate.full else ""
         if full and config.evaluate.full_epochs is not None:
             full += f", also for {plural(config.evaluate.full_epochs, 'epoch')}"
         cut = [f"{n} parts of {v.config.method}" for v in p.variants if (n := _parts(v, config))]
-        full += f"; as many on each of {', '.join(cut)}" if cut else ""
+        full += f"; {once} on each of {', '.join(cut)}" if cut else ""  # of the first draw alone
         yield "evaluate", "evaluate", f"{plural(of, 'set')} x {plural(fits, 'training')}{full}"
 
 
@@ -111,14 +126,26 @@ def _parts(v: Variant, config: Config) -> int:
     return trainings.parts(config, v.growth.count(v.config.ipc) if v.growth is not None else 1)
 
 
-def _steps(v: Variant) -> str:
+def _steps(v: Variant, generator: Generator | None) -> str:
     """In how many steps images come about, of a curriculum those of its increments by what they are of."""
-    if v.growth is None or v.sampling is None:
-        return f", each in {v.sampling.steps} steps of the generator" if v.sampling is not None else ""
-    how, first = v.growth.how, _steps(v.growth.first)
+    if v.sampling is None:
+        return ""
+    count = _count((v if v.growth is None else v.growth.next).sampling or v.sampling, generator)
+    if v.growth is None:
+        return f", each in {count} steps of the generator"
+    how, first = v.growth.how, _steps(v.growth.first, generator)
     choice = f"one of {how.candidates}, each" if how.candidates > 1 else "each"
     seed = f"{how.increment} a class by {how.seed}{first}"
-    return f": {seed}; the others {choice} in {v.sampling.steps} steps of the generator"
+    return f": {seed}; the others {choice} in {count} steps of the generator"
+
+
+def _count(plan: SamplingPlan, generator: Generator | None) -> int:
+    """How many steps run: a start on the way leaves some out."""
+    if generator is None:
+        return plan.steps
+    if plan.flows:
+        return len(generator.times(plan.steps, plan.start.time, plan.sampler.grid))
+    return len(generator.steps(plan.sampler.grid, plan.steps, plan.start))
 
 
 def _reference(p: Prepared, growth: Growth) -> str | None:

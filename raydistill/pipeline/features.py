@@ -15,6 +15,6 @@ def by_features(v: Variant) -> bool:
 def wanted(p: Prepared, evaluate: bool) -> bool:
     """Whether a method, or with `evaluate` a metric, asks for them."""
     measuring = requested_spaces(p.config.metrics, p.features) if evaluate and p.features else {}
-    return any(map(by_features, p.variants)) or (
+    return any(by_features(one) for v in p.variants for one in v.makers()) or (
         p.features is not None and p.features.architecture in measuring.values()
     )

@@ -10,6 +10,7 @@ from raydistill.methods.lgd import judged_by_latents
 from raydistill.methods.resolve import Growth, Variant
 from raydistill.pipeline.curriculum import asks_teacher, judging, of_current, of_reference
 from raydistill.stages.evaluation import trainings
+from raydistill.store.rundir import RunDir
 
 
 def config_of_student(config: Config, how: Curriculum) -> Config:
@@ -17,7 +18,7 @@ def config_of_student(config: Config, how: Curriculum) -> Config:
     return config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"students": [how.student]})})
 
 
-def check(v: Variant, growth: Growth) -> None:
+def check(v: Variant, growth: Growth, run: RunDir | None = None) -> None:
     """Refuses a curriculum that its seed ends, and of what its increments ask a student that cannot be read back or
     trained on so few images, and a teacher who sees no latents."""
     how, ipc, method = growth.how, v.config.ipc, v.config.method
@@ -31,6 +32,11 @@ def check(v: Variant, growth: Growth) -> None:
     if judging(growth) and not latents:
         if how.student not in registry.names("student"):
             raise BadInput(f"lgd.student={how.student} is one of a family, which cannot be read back; choose another")
+        if run is not None and not run.artifacts.is_local:
+            raise BadInput(
+                f"method {method}: the students that lead it are read from folders, and {run.artifacts} is none; give "
+                "artifact_dir as a path that every node sees, or choose learnability.space=latent"
+            )
         of_parts = (of_current(v, i) for i in range(1, growth.count(ipc)))
         for config in (*of_parts, of_reference(growth)):
             trainings.recipe(config, 2, how.student)

@@ -82,9 +82,12 @@ def make(steps: Steps, until: Until) -> Results:
     if until == "encode":
         return done
     done.classes = steps.classes()
-    for v in (one for variant in p.variants for one in variant.makers()):
-        if until == "cluster" or v.method.uses_prototypes:
-            done.prototypes[v.config.cluster.algorithm or "kmeans"] = steps.prototypes(v)
+    for variant in p.variants:
+        for v in variant.makers():
+            if until == "cluster" or v.method.uses_prototypes:
+                sealed = steps.prototypes(v)
+                if variant.growth is None:  # those of increments are of other numbers of images
+                    done.prototypes[v.config.cluster.algorithm or "kmeans"] = sealed
     if until == "cluster":
         return done
     if features.wanted(p, until in JUDGED):

@@ -25,20 +25,21 @@ from raydistill.models.maturity import half_trained
 from raydistill.models.text_generator import TextGeneratorSpec, is_pipeline
 from raydistill.models.vae import VaeSpec
 from raydistill.pipeline import automatic, growing
+from raydistill.pipeline.counts import check_counts
 from raydistill.pipeline.curriculum import asks_teacher
 from raydistill.pipeline.guiding import find_decoder, find_networks
 from raydistill.progress import say
 from raydistill.report.text import plural
-from raydistill.sources import carved, detect
-from raydistill.sources.base import ClassInfo, Splits, open_splits
+from raydistill.sources import detect
+from raydistill.sources.base import ClassInfo, open_splits
 from raydistill.stages.evaluation.measure import requested_spaces
 from raydistill.stages.syntheses import ingest
 from raydistill.state import Prepared
 from raydistill.store.hub import is_id
+from raydistill.store.location import check_lasting
 from raydistill.store.rundir import RunDir
 from raydistill.tracking import destination
 
-NAMED = 10  # classes that are named one by one
 FAR = 4.0  # times another signal-to-noise ratio, from which on a run says so
 
 
@@ -51,17 +52,20 @@ def prepare(config: Config, evaluate: bool = True, generate: bool = True) -> Pre
     if config.cluster.algorithm is not None:
         registry.get("clustering", config.cluster.algorithm)
     run = RunDir(config.run_dir or "", config.artifact_dir)
+    splits, judged = None, None
+    if config.evaluate.images:
+        splits = open_splits(config.source)
+        judged = ingest.find(config, splits.train.classes)
+        config = config.model_copy(update={"ipc": judged.ipc})  # of the sets beside it, too
     variants = variants_of(config, evaluate)
     run.check()
     if evaluate:
         check_students(config)
     for v in variants:
-        check_growth(v)
-    splits = open_splits(config.source)
-    judged = ingest.find(config, splits.train.classes) if config.evaluate.images else None
+        check_growth(v, run)
+    splits = splits or open_splits(config.source)
     if judged is not None:
-        config = config.model_copy(update={"method": judged.name, "ipc": judged.ipc})
-        variants = [resolve(v.config.model_copy(update={"ipc": judged.ipc})) for v in variants]
+        config = config.model_copy(update={"method": judged.name})
     check_counts(config, splits, variants)
     if evaluate:
         check_redundancy_parts(config, config.ipc if judged is None else int(judged.listing.counts.min()))
@@ -200,14 +204,8 @@ def absolute(config: Config) -> Config:
 
     Raises BadInput in a submitted job.
     """
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        for key in ("run_dir", "artifact_dir"):
-            value = getattr(config, key)
-            if value and "://" not in value and not os.path.isabs(value):
-                raise BadInput(
-                    f"{key}={value} is relative, and a submitted job's working directory is thrown away; "
-                    "give an absolute path that every node sees, or s3:// or gs://"
-                )
+    for key in ("run_dir", "artifact_dir"):
+        check_lasting(key, getattr(config, key))
 
     def full(path: str | None) -> str | None:
         return path if path is None or "://" in path else os.path.abspath(os.path.expanduser(path))
@@ -267,11 +265,12 @@ def check_redundancy_parts(config: Config, least: int) -> None:
         )
 
 
-def check_growth(v: Variant) -> None:
-    """Refuses a curriculum that cannot grow, and a student of it that does not fit."""
+def check_growth(v: Variant, run: RunDir | None = None) -> None:
+    """Refuses a curriculum that cannot grow, a student of it that does not fit, and artifacts that it cannot be read
+    from."""
     if v.growth is not None:
         check_students(growing.config_of_student(v.config, v.growth.how))
-        growing.check(v, v.growth)
+        growing.check(v, v.growth, run)
 
 
 def check_masses(v: Variant) -> None:
@@ -287,59 +286,3 @@ def check_masses(v: Variant) -> None:
             f"weights.mode={mode} weighs by the masses of prototypes, and {v.config.method} has none; choose "
             f"weights.mode=uniform, or {others}"
         )
-
-
-def check_counts(config: Config, splits: Splits, variants: list[Variant]) -> None:
-    """Prints the counts per class; refuses an IPC that a method of real images cannot fill."""
-    train, test = splits.train, splits.test
-    counts = train.counts
-    named = list(zip(train.classes, counts, strict=True))[:NAMED]
-    shown = ", ".join(f"{c.class_name or c.class_id} {n}" for c, n in named)
-    more = f", ... {len(counts) - NAMED} more" if len(counts) > NAMED else ""
-    say("source", f"{len(train)} training images in {len(counts)} classes ({shown}{more}); {len(test)} to test on")
-    source = config.source
-    if source.search_split == 0 and carved.share_of(source.val) is not None:
-        say("source", f"tested on {len(test)} training images, held out of each class by id (source.val={source.val})")
-    elif source.search_split == 0 and test.split != source.val:
-        say("source", f"tested on the split {test.split!r}: there is none called {source.val!r}")
-    if train.uneven:
-        uneven = f"classes have {counts.min()} to {counts.max()} images"
-        say("source", f"{uneven}: accuracies are averaged over classes, too")
-    if splits.left_out:
-        say("source", f"{splits.left_out}: nothing is tested on their images")
-    if counted_from_one(train.classes):
-        say(
-            "source",
-            "the classes are numbers without names, and start at 1; a generator knows them by these numbers "
-            "(docs/bring-your-own.md#labels-that-are-numbers)",
-        )
-    single = [info for info, count in zip(train.classes, counts, strict=True) if count == 1]
-    for info in single[:NAMED]:
-        say("source", f"class {info.class_id!r} has a single image: its one prototype is that image")
-    if len(single) > NAMED:
-        say("source", f"... and {len(single) - NAMED} more classes of a single image")
-    check_images(splits, variants)
-
-
-def check_images(splits: Splits, variants: Sequence[Variant]) -> None:
-    """Raises BadInput for a variant that needs more images of a class than there are."""
-    train, counts = splits.train, splits.train.counts
-    low = int(counts.argmin())
-    for v in (one for variant in variants for one in variant.makers()):
-        for context in v.sampling.context.values() if v.sampling is not None else ():
-            if context.least > counts[low]:
-                raise BadInput(
-                    f"{context.asked_by} needs {plural(context.least, 'image')} of a class, and class "
-                    f"{train.classes[low].class_id!r} has {counts[low]}; {context.remedy}"
-                )
-        if not v.method.generates and v.config.ipc > counts[low]:
-            raise BadInput(
-                f"ipc={v.config.ipc} is more than the {counts[low]} images of class {train.classes[low].class_id!r}, "
-                f"and method {v.config.method} picks real ones; lower ipc, or drop it from method or evaluate.baselines"
-            )
-
-
-def counted_from_one(classes: Sequence[ClassInfo]) -> bool:
-    """Whether nothing but numbers is known of the classes, the lowest of them 1."""
-    bare = all(c.class_id.isdecimal() and c.class_name == c.class_id for c in classes)
-    return bare and min(int(c.class_id) for c in classes) == 1

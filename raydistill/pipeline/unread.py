@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import cast
 
 from raydistill import registry
+from raydistill.config.sections import HierarchyConfig
 from raydistill.errors import BadInput
 from raydistill.evaluation.recipe import students_of
 from raydistill.guidance.learnability import CURRENT, REFERENCE, LearnabilityConfig
@@ -32,7 +33,8 @@ def check(p: Prepared, command_keys: Sequence[str], varied: Sequence[str] = ()) 
     soft = labels != {"hard"}
     every = [one for v in p.variants for one in v.makers()]
     guiding = {role for v in every if v.sampling is not None for role in v.sampling.roles}
-    guiding |= {"teacher" for v in p.variants if v.growth is not None and asks_teacher(v.growth)}
+    if any(v.growth is not None and asks_teacher(v.growth) for v in p.variants):
+        guiding |= {"teacher", "label"}  # whose pool examines it
     told_text = isinstance(p.generator, TextGeneratorSpec)
     unread_elsewhere = of_growth(p) | ({} if varied else of_clusterings(every))
     main = p.variants[0].growth.next if p.variants[0].growth is not None else p.variants[0]
@@ -84,13 +86,17 @@ def _unread_by_sets(p: Prepared, key: str, choice: str) -> str:
 
 
 def of_clusterings(every: Sequence[Variant]) -> dict[str, str]:
-    """The keys of section `cluster` that only clusterings read which make no prototypes here, each with the remedy."""
+    """The keys of `cluster` and `hierarchy` that only clusterings read which make no prototypes here, each with the
+    remedy."""
     algorithms = {v.config.cluster.algorithm or v.method.clustering for v in every if v.method.uses_prototypes}
     fields_of = {n: {f.name for f in fields(registry.get("clustering", n))} for n in registry.names("clustering")}
     read = {name for algorithm in algorithms for name in fields_of[algorithm]}
     theirs = {name: algorithm for algorithm, names in fields_of.items() for name in names - read}
     nobody = f"what clusters here ({', '.join(sorted(algorithms))}) does not read it"
-    return {f"cluster.{n}": f"{nobody}; leave it out, or choose cluster.algorithm={a}" for n, a in theirs.items()}
+    trees = any(registry.get("clustering", algorithm).makes == "tree" for algorithm in algorithms)
+    of_trees = () if trees else (k for k in HierarchyConfig.model_fields if k != "representative")
+    cut = {f"hierarchy.{k}": f"{nobody}; leave it out, or choose cluster.algorithm=divisive" for k in of_trees}
+    return cut | {f"cluster.{n}": f"{nobody}; leave it out, or choose cluster.algorithm={a}" for n, a in theirs.items()}
 
 
 def of_growth(p: Prepared) -> dict[str, str]:
@@ -110,7 +116,8 @@ def of_growth(p: Prepared) -> dict[str, str]:
     if CURRENT not in judges:
         nobody = "nothing leads the images or chooses among them; leave it out, or raise"
         keys = ("reference", "reference_epochs", "training_seed", *(() if latents else ("student",)))
-        unread |= {f"lgd.{key}": f"{nobody} learnability.scale or lgd.candidates" for key in keys}
+        every = [*(f"lgd.{key}" for key in keys), "learnability.space", "learnability.omega"]
+        unread |= {key: f"{nobody} learnability.scale or lgd.candidates" for key in every}
     elif REFERENCE not in judges:
         remedy = "leave it out, or raise learnability.omega or lgd.omega"
         unread["lgd.reference"] = f"a reference of weight 0 is not asked; {remedy}"

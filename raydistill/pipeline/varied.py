@@ -7,12 +7,13 @@ from dataclasses import replace
 from raydistill.config import Config
 from raydistill.methods.resolve import Variant, flows, resolve
 from raydistill.models.generator import Generator
+from raydistill.pipeline.counts import check_images
 from raydistill.pipeline.preflight import (
     check_growth,
-    check_images,
     check_masses,
     check_steps,
     check_students,
+    find_decoder,
     find_networks,
     find_teacher,
     fitting_generator,
@@ -28,7 +29,7 @@ def varied(p: Prepared, config: Config) -> Prepared:
     """
     v, class_ids = resolve(config), [c.class_id for c in p.splits.train.classes]
     check_students(config)
-    check_growth(v)
+    check_growth(v, p.run)
     check_images(p.splits, [v])
     for maker in v.makers():
         check_masses(maker)
@@ -38,7 +39,7 @@ def varied(p: Prepared, config: Config) -> Prepared:
         for maker in v.makers():
             if maker.sampling is not None:
                 check_steps(maker.sampling, generator)
-        v = find_networks(v, class_ids)
+        v = find_decoder(find_networks(v, class_ids), p.vae)
     return replace(p, config=v.config, variants=(v,), generator=generator, teacher=teacher)
 
 

@@ -18,7 +18,7 @@ from raydistill.models.checkpoint import read_config
 from raydistill.models.classifier import ClassifierSpec
 from raydistill.models.generator import Generator
 from raydistill.models.vae import VaeSpec
-from raydistill.pipeline import preflight, trained
+from raydistill.pipeline import counts, preflight, trained
 from raydistill.pipeline.guiding import find_networks
 from raydistill.planning import networks, untrained
 from raydistill.planning.networks import NetworkCost
@@ -80,7 +80,7 @@ def gather(config: Config) -> tuple[Config, Sequence[Variant], Facts]:
         preflight.check_growth(v)
     images, assumed = _images(config)
     if images.splits is not None:
-        preflight.check_images(images.splits, variants)
+        counts.check_images(images.splits, variants)
     if config.generator.path == TRAIN:
         trained.check(config)
         config = untrained.with_finished(config)

@@ -77,7 +77,7 @@ def of_latents(name: str, v: Variant, facts: Facts, increments: int | None, draw
             "table": draws * read,
         },
         calls=draws * steps, read=draws * read, memory=worker(2 * read, [step], latent_judge.BATCH),
-        pool=of_pool("sample", pool), threads=pool.threads, parts=draws,
+        pool=of_pool("sample", pool), threads=pool.threads, parts=draws, deadline_s=pool.deadline_s,
     )  # fmt: skip
 
 

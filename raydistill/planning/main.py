@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raydistill.config import Config
+from raydistill.distributed.resources import trained_on_gpus
 from raydistill.errors import BadInput
 from raydistill.planning import facts as known
 from raydistill.planning import fleet as fleets
@@ -61,7 +62,7 @@ def main(config: Config, options: Options) -> str:
         if options.write_rates:
             _write(options.write_rates, rates.text(probed))
     crewed = machines(fleet, measured, options.losses)
-    before = pretraining(config, facts, bool(fleet.gpus))
+    before = pretraining(config, facts, trained_on_gpus(config.pretrain.num_gpus, fleet.gpus))
     stages = schedule([*before, *works(config, variants, facts)], crewed)
     title = f"{config.method}, ipc={config.ipc}, on {fleet.name}; nothing is written"
     return report.text(title, stages, facts, crewed, _taken(options.run))

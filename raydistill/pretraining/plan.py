@@ -30,6 +30,7 @@ from raydistill.sources import detect
 from raydistill.sources.base import Listing, Source, open_splits
 from raydistill.store import seals
 from raydistill.store.hub import is_id
+from raydistill.store.location import check_lasting
 from raydistill.tracking import destination, journal
 
 ALGORITHM = {"vae": 1, "generator": 2}
@@ -198,6 +199,8 @@ class Plan:
 
 def make_plan(config: Config) -> Plan:
     """Checks everything that can be known beforehand. Raises BadInput; writes nothing."""
+    check_lasting("pretrain.out", config.pretrain.out, uris=False)
+    check_lasting("artifact_dir", config.artifact_dir)
     as_given, config = config, _absolute(config)
     kind = {"kind": config.source.kind}  # settled
     as_given = as_given.model_copy(update={"source": as_given.source.model_copy(update=kind)})

@@ -96,7 +96,7 @@ class Claim:
         (self.root / FOLDER / self._me(state).name).write(self.about)
 
     def _remove(self, driver: Driver) -> None:
-        with contextlib.suppress(OSError):  # it lapses
+        with contextlib.suppress(OSError, StageFailed):  # it lapses
             (self.root / FOLDER / driver.name).delete()
 
     def _beat(self) -> None:

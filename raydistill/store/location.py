@@ -32,6 +32,16 @@ FAULTS = (OSError, pa.ArrowException)  # Arrow's own are what a store answers bu
 LOOKS = 10  # how often something is tried that another process can spoil by making or removing a folder meanwhile
 
 
+def check_lasting(key: str, value: str | None, uris: bool = True) -> None:
+    """Raises BadInput for a place that a submitted job would lose: its working directory is thrown away."""
+    relative = value and "://" not in value and not os.path.isabs(os.path.expanduser(value))
+    if relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        raise BadInput(
+            f"{key}={value} is relative, and a submitted job's working directory is thrown away; give an absolute path "
+            f"that every node sees{', or s3:// or gs://' if uris else ''}"
+        )
+
+
 class CannotRead(StageFailed, OSError):
     """Something is there that cannot be read: a folder, no rights, a store that does not answer. An OSError as well."""
 

@@ -63,9 +63,10 @@ class Disk:
 
     def refused(self, what: str, *overrides: str) -> None:
         line = self.ends(2, *overrides)
+        cache = "fill that node's cache, too, with weights of the hub (`hf download`), " if "vae.path" in what else ""
         assert line == (
             f"error: nodes: {NODE} does not see {what}; mount it there under the same path, give an s3:// "
-            "or gs:// URI, or take the node out of the cluster"
+            f"or gs:// URI, {cache}or take the node out of the cluster"
         )
 
 

@@ -24,8 +24,9 @@ from raydistill.distributed.nodes import Nodes, joins
 from raydistill.distributed.pretrain import latents, places, tracked
 from raydistill.distributed.pretrain.latents import StoredLatents
 from raydistill.distributed.pretrain.loop import STATE, Board, News, loop
+from raydistill.distributed.private import base_folder
 from raydistill.distributed.process_group import for_gradients
-from raydistill.distributed.resources import check_room, lack_of_trainers, local_room, of_pool
+from raydistill.distributed.resources import check_room, lack_of_trainers, local_room, of_pool, trained_on_gpus
 from raydistill.distributed.runtime import ensure_ray
 from raydistill.distributed.visibility import needs
 from raydistill.errors import BadInput, StageFailed
@@ -95,13 +96,13 @@ def _trained(plan: Plan) -> dict[str, Any]:
     if plan.vae is not None:
         run.check()
     ensure_ray(plan.config.ray)
-    gpu = _resources(plan.config)
     models: dict[str, Path] = {"vae.path": plan.vae.path} if plan.vae else {}
     if plan.origin is not None and plan.origin.spec is not None:
         models["pretrain.init"] = plan.origin.spec.path
     nodes = Nodes(plan.config.ray, lambda: needs(run, plan.config.source, [plan.listing, plan.held], models))
     nodes.prove()
-    return _fit(plan, latents.encode_and_read(plan, run, nodes) if plan.vae is not None else {}, gpu)
+    stored = latents.encode_and_read(plan, run, nodes) if plan.vae is not None else {}
+    return _fit(plan, stored, _resources(plan.config))  # now: a cluster may have grown meanwhile
 
 
 def check(plan: Plan) -> None:
@@ -111,23 +112,25 @@ def check(plan: Plan) -> None:
     plan.check_networks()
     if joins(plan.config.ray):
         return
+    base_folder()
     room = local_room(plan.config.ray)
     if plan.vae is not None:
         check_room(of_pool("encode", plan.config.encode), room)
-    lack = lack_of_trainers(plan.config.pretrain.workers, room)
+    lack = lack_of_trainers(plan.config.pretrain.workers, room, plan.config.pretrain.num_gpus)
     if lack:
         raise BadInput(lack)
-    gpus = [torch.cuda.get_device_properties(i).total_memory for i in range(int(room.gpus))]
+    on_gpu = trained_on_gpus(plan.config.pretrain.num_gpus, room.gpus)
+    gpus = [torch.cuda.get_device_properties(i).total_memory for i in range(int(room.gpus) if on_gpu else 0)]
     size.check(plan, min(gpus, default=None))
 
 
 def _resources(config: Config) -> bool:
-    """Whether every worker gets a GPU: if there are any."""
-    have = places.room()
-    lack = lack_of_trainers(config.pretrain.workers, have)
+    """Whether every worker gets a GPU."""
+    have, p = places.room(), config.pretrain
+    lack = lack_of_trainers(p.workers, have, p.num_gpus, local=not joins(config.ray))
     if lack:
         say("ray", f"{lack}: waiting for the cluster to grow")
-    return have.gpus > 0
+    return trained_on_gpus(p.num_gpus, have.gpus)
 
 
 def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str, Any]:
@@ -138,7 +141,8 @@ def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str
 
     work = plan.out / WORK
     work.mkdir(parents=True, exist_ok=True)
-    beside_driver = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)  # nodes may go
+    # Only hard affinity: Ray places what reserves nothing on any node otherwise, and that may go.
+    beside_driver = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(num_cpus=0, scheduling_strategy=beside_driver)(Board).remote()
     make = partial(
         TorchTrainer,
