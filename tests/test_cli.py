@@ -154,6 +154,9 @@ class TestImages:
         assert "lower ipc, or drop it from evaluate.baselines" in beside
         grown = (*words[:-2], "evaluate.baselines=[]", "method=lgd", "lgd.base=manifoldgd", "lgd.increment=2", "ipc=4")
         assert "ipc=4 is more than the 3 images" in refused(*grown), "an increment is offered the nodes of all"
+        seeded = (*words[:-2], "ipc=8", "method=lgd", "lgd.increment=4", "evaluate.baselines=[]")
+        assert refused(*seeded, "lgd.seed_method=manifoldgd").endswith("choose another lgd.seed_method (mgd3)")
+        assert "num_gpus=9" in refused(*seeded, "lgd.seed_method=mgd3", "encode.num_gpus=9")
 
     @pytest.mark.parametrize("method", ["mgd3", "mgd3_ddim", "dit"])
     def test_generated_ones_can(self, tmp_path: Path, method: str) -> None:

@@ -78,6 +78,8 @@ def _check_trees(train: Listing, variants: Sequence[Variant]) -> None:
             tree = one.method.uses_prototypes and registry.get("clustering", algorithm).makes == "tree"
             if tree and ipc > least:
                 other = "drop it from evaluate.baselines" if i else "choose cluster.algorithm=kmeans, which has no tree"
+                if v.growth is not None and one is v.growth.first:
+                    other = "choose another lgd.seed_method (mgd3)"  # which clusters as it does by itself
                 raise BadInput(
                     f"ipc={ipc} is more than the {least} images of class {train.classes[low].class_id!r}, and the tree "
                     f"of method {one.config.method} has no leaf without one; lower ipc, or {other}"
