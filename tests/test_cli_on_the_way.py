@@ -93,6 +93,19 @@ class TestBrokenImages:
         ends(0, "encode", "source.max_broken=0.1")
         assert commits(tmp_path / "run") == before and len(before) == 2 * 5
 
+    def test_what_another_run_has_encoded_is_held_to_the_limit_of_this_one(
+        self, ends: Run, images: Path, tmp_path: Path
+    ) -> None:
+        shared, own = f"artifact_dir={tmp_path / 'shared'}", tmp_path / "own"
+        ends(0, "encode", "source.max_broken=0.5", shared)
+        listed = (tmp_path / "run" / "logs" / "quarantine.tsv").read_text()
+        line = ends(1, "encode", shared, f"run_dir={own}")
+        assert "more than source.max_broken=0.01" in line
+        assert (own / "logs" / "quarantine.tsv").read_text() == listed
+        (tmp_path / "run" / "logs" / "quarantine.tsv").write_text(listed + "test.png\tis broken too\n")
+        ends(0, "encode", "source.max_broken=0.5", shared)
+        assert "test.png" in (tmp_path / "run" / "logs" / "quarantine.tsv").read_text(), "what others added stays"
+
     def test_below_the_limit_they_are_counted_and_left_out(self, ends: Run, images: Path, tmp_path: Path) -> None:
         ends(0, "sample", "source.max_broken=0.1")
         run = tmp_path / "run"

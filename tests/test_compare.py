@@ -23,8 +23,8 @@ from raydistill.results.outcomes import read, written
 from raydistill.results.pairing import TrainingOutcome
 from raydistill.sources.images import png
 from raydistill.store import seals
-from raydistill.store.artifact import table_bytes
 from raydistill.store.location import Location
+from raydistill.store.tables import table_bytes
 
 ODD = "cat, <b>tom</b>"
 

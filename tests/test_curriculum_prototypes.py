@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from raydistill.stages.prototypes.selection import untaken
 from raydistill.stages.runner import serial
 from raydistill.state import Prepared
 from raydistill.store import schemas
+from raydistill.store.artifact import Artifact
 
 PLAIN = {"scale": 0.0, "repulsion": 0.0}  # nothing leads them, and nothing is trained
 
@@ -83,6 +85,18 @@ def test_the_page_links_the_slots_of_the_seed_to_its_prototypes_and_no_others(ro
     done = job.run(of_base(root, 4), "sample", execute=serial)
     led = {item.slot: item.prototype_id for item in reporting.panels(done)[0].items}
     assert sorted(led) == [0, 1, 2, 3] and {led[0], led[1]} == {0, 1} and led[2] == led[3] == -1
+
+
+def test_the_page_reads_each_file_of_the_plan_and_of_the_set_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand classes both are gigabytes."""
+    done = job.run(of_base(root, 4), "sample", execute=serial)
+    reads: Counter[str] = Counter()
+    whole = Artifact.read
+    monkeypatch.setattr(Artifact, "read", lambda a, record: (reads.update([record.file]), whole(a, record))[1])
+    assert len(reporting.panels(done)) > 1
+    method = done.prepared.config.method
+    files = [r.file for s in (done.plans[method], *done.syntheses[method].parts) for r in s.records]
+    assert [reads[file] for file in files] == [1] * len(files)
 
 
 def test_they_weigh_what_their_own_cells_weigh(root: Path) -> None:

@@ -13,12 +13,13 @@ from samples import config, parquet_set, tar_set, write_folder
 
 from raydistill import cli
 from raydistill.config import Config, load
-from raydistill.errors import BadInput
+from raydistill.errors import BadInput, StageFailed
 from raydistill.pipeline import automatic, dry, folder, preflight, trained
 from raydistill.pretraining import estimate
 from raydistill.pretraining.origin import from_scratch
 from raydistill.sources import splits
 from raydistill.sources.base import ClassInfo, open_splits
+from raydistill.store.rundir import RunDir
 
 SMALL = [
     "pretrain.vae_channels=[8,8]",
@@ -195,6 +196,19 @@ class TestTrainFirst:
         other = trained.first(self.asked(tiny_folder, "run_dir=runs/other", "ipc=1"))
         assert other.generator.path == done.generator.path, "later runs share it"
         assert trained.first(self.asked(tiny_folder, "pretrain.steps=9")).generator.path != done.generator.path
+
+    def test_a_new_artifact_dir_is_ours_before_models_lie_in_it(
+        self, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stopped(plan_config: Config) -> str:
+            (Path(str(plan_config.pretrain.out)) / ".train").mkdir(parents=True, exist_ok=True)
+            raise StageFailed("stopped")
+
+        monkeypatch.setattr(trained, "pretrain", stopped)
+        for _ in ("at first", "the same command again"):
+            with pytest.raises(StageFailed, match="stopped"):
+                trained.first(self.asked(tiny_folder, f"artifact_dir={tmp_path / 'new'}"))
+        RunDir(str(tmp_path / "run"), str(tmp_path / "new")).check()
 
     def test_what_cannot_be_is_refused(self, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for more, says in {

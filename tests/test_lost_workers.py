@@ -31,7 +31,7 @@ class Faulty:
     """The unit "bad" goes wrong `how`, the first time only or `always`; each try at a unit leaves a file."""
 
     folder: Path
-    how: Literal["hang", "pause", "die", "start", "bytes", "nothing"]
+    how: Literal["hang", "pause", "die", "start", "bytes", "raise", "slow", "nothing"]
     always: bool = False
 
     def load(self, item: Any) -> Any:
@@ -49,8 +49,12 @@ class Faulty:
                     os.kill(os.getpid(), signal.SIGSTOP)
                 if self.how == "die":
                     os._exit(1)
+                if self.how == "raise":
+                    raise OSError("the store hiccuped")
                 while self.how == "hang":
                     time.sleep(0.1)
+            if self.how == "slow":
+                time.sleep(0.2)
             sha = f"{key}{time_of if self.how == 'bytes' else ''}"
             return Record(key, f"data/{sha}", 1, 0, sha, "", "cpu")
 
@@ -103,6 +107,37 @@ def test_what_one_worker_does_not_finish_another_one_does(tmp_path: Path, spread
     records = [record for record, _ in spread(some, some.keys)]
     assert sorted(r.key for r in records) == sorted(some.keys), "each once"
     assert tries(tmp_path) == {"bad": 2, "b": 1, "c": 1}
+
+
+def test_a_unit_that_fails_without_a_death_is_tried_again(tmp_path: Path) -> None:
+    some = stage(Faulty(tmp_path, "raise"), keys=("bad",))
+    assert [record.key for record, _ in executors.tasks(some, some.keys)] == ["bad"]
+    assert tries(tmp_path) == {"bad": 2}
+
+
+def test_a_unit_that_always_fails_has_as_many_tries_as_the_line_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "SLOW_S", LONG_S)
+    some = stage(Faulty(tmp_path, "raise", always=True), keys=("bad",))
+    with pytest.raises(StageFailed, match=r"sample: 1 of 1 units failed 3 times each: bad .*the store hiccuped"):
+        list(executors.tasks(some, some.keys))
+    assert tries(tmp_path) == {"bad": ATTEMPTS}
+
+
+@pytest.mark.parametrize("spread", [executors.stream, executors.tasks])
+def test_who_stops_listening_ends_the_work(tmp_path: Path, spread: Any) -> None:
+    """A process that lives on, such as a notebook's, gets its CPUs back: no unit begins any more."""
+    keys = tuple(f"{i:03d}" for i in range(60))
+    some = stage(Faulty(tmp_path, "slow"), keys=keys)
+    finished = spread(some, some.keys)
+    next(finished)
+    finished.close()
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, "tasks still hold CPUs"
+        time.sleep(0.1)
+    assert len(tries(tmp_path)) < len(keys)
 
 
 @pytest.mark.parametrize("spread", [dispatch.actors, executors.tasks])

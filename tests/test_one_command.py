@@ -27,18 +27,20 @@ def distilled(here: Path, *more: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_a_generator_is_trained_first_and_found_by_later_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [[], ["artifact_dir=made/new"]])
+def test_a_generator_is_trained_first_and_found_by_later_runs(tmp_path: Path, place: list[str]) -> None:
     (write_folder(tmp_path / "set", {"train": 10}) / "train").rename(tmp_path / "pets")
-    done = distilled(tmp_path, "generator.path=train", *SMALL)
+    done = distilled(tmp_path, "generator.path=train", *SMALL, *place)
     assert done.returncode == 0, done.stderr[-3000:]
     run = Path(done.stdout.splitlines()[-1])
     assert run == tmp_path / "runs" / "folder-pets" and (run / "distilled").is_dir()
     assert "generator     trained first, about " in done.stderr and "mgd3, with the generator" in done.stderr
     kept = yaml.safe_load((run / "config.yaml").read_text())
-    models = tmp_path / "runs" / "models"
+    models = tmp_path / ("made/new" if place else "runs") / "models"
     assert {Path(kept[name]["path"]).parent for name in ("vae", "generator")} == {models}
     assert kept["method"] == "mgd3" and kept["source"]["val"] == "split:0.2"
     assert sorted(p.name.partition("-")[0] for p in models.iterdir()) == ["generator", "vae"]
 
-    later = distilled(tmp_path, "generator.path=train", *SMALL, "run_dir=runs/later", "sampler.steps=4", "--dry-run")
+    later_run = ["run_dir=runs/later", "sampler.steps=4", "--dry-run"]
+    later = distilled(tmp_path, "generator.path=train", *SMALL, *place, *later_run)
     assert later.returncode == 0 and "would be carried to report" in later.stdout, later.stderr[-2000:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import shutil
 
@@ -13,6 +14,7 @@ from latents import generator_task, tiny
 from torch import nn
 
 from raydistill.config import load
+from raydistill.distributed.pretrain.restore import restore
 from raydistill.errors import BadInput, StageFailed
 from raydistill.models.checkpoint import packaged
 from raydistill.pretraining import losses
@@ -187,6 +189,24 @@ def test_a_truncated_or_foreign_checkpoint_is_named(tmp_path):
         trainer.load(tmp_path / "cut.pt")
     with pytest.raises(StageFailed, match="another training"):
         Trainer(vae_task(), 6, 1e-3, 0.9).load(tmp_path / "state.pt")
+
+
+def test_it_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path):
+    trainer = Trainer(generator_task(), 6, 1e-3, 0.9)
+    folders = [tmp_path / f"checkpoint_2026-01-0{day}" for day in (1, 2, 3)]
+    for folder in folders:
+        folder.mkdir()
+        trainer.advance()
+        trainer.save(folder / "state.pt")
+    again = Trainer(generator_task(), 6, 1e-3, 0.9)
+    assert restore(again, folders[-1]) == "" and again.step == 3
+    for folder, damage in ((folders[2], bytes(500)), (folders[1], b"")):
+        (folder / "state.pt").write_bytes(damage)
+    assert re.fullmatch(r"pretrain: checkpoint .*03/state.pt .*; an older one is whole", restore(again, folders[-1]))
+    assert again.step == 1
+    (folders[0] / "state.pt").unlink()
+    with pytest.raises(StageFailed, match=f"remove {tmp_path}: the training begins anew"):
+        restore(again, folders[-1])
 
 
 # ---- plan and output -----------------------------------------------------------------------------------------------

@@ -126,6 +126,25 @@ def test_large_sets_are_cut_into_shards(tmp_path: Path, sampled: Sealed, monkeyp
     assert read(tmp_path / "cut").equals(read(tmp_path / "whole"))
 
 
+def test_it_is_written_a_stretch_at_a_time(tmp_path: Path, sampled: Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set of a thousand classes is more than memory holds, and than a column of Arrow may."""
+    seen: list[int] = []
+    read_rows = product.InOrder.rows
+
+    def watched(self: product.InOrder, start: int, stop: int) -> pa.Table:
+        table = read_rows(self, start, stop)
+        seen.append(len(table))
+        return table
+
+    assemble(tmp_path / "whole", sampled)
+    monkeypatch.setattr(product.InOrder, "rows", watched)
+    monkeypatch.setattr(product, "GROUP_ROWS", 2)
+    monkeypatch.setattr(product, "SHARD_ROWS", 5)
+    assemble(tmp_path / "cut", sampled)
+    assert seen == [2, 2, 1, 1], "each row once, and never many at a time"
+    assert read(tmp_path / "cut").equals(read(tmp_path / "whole"))
+
+
 class TestNames:
     @pytest.mark.parametrize(
         "names",
@@ -237,13 +256,13 @@ class TestAgain:
         with pytest.raises(CorruptArtifact, match="is missing"):
             assemble(tmp_path / "out", sampled, **more)
 
-    @pytest.mark.parametrize("what", ["code_identity.of", "pa.__version__", "SHARD_ROWS"])
+    @pytest.mark.parametrize("what", ["code_identity.of", "pa.__version__", "SHARD_ROWS", "GROUP_ROWS"])
     def test_nor_one_that_other_code_would_write(
         self, tmp_path: Path, sampled: Sealed, monkeypatch: pytest.MonkeyPatch, what: str
     ) -> None:
         assemble(tmp_path / "out", sampled)
         lose(sampled)
-        others = {"code_identity.of": lambda entry: "other", "pa.__version__": "0", "SHARD_ROWS": 7}
+        others = {"code_identity.of": lambda entry: "other", "pa.__version__": "0", "SHARD_ROWS": 7, "GROUP_ROWS": 7}
         monkeypatch.setattr(f"{product.__name__}.{what}", others[what])
         with pytest.raises(CorruptArtifact, match="is missing"):
             assemble(tmp_path / "out", sampled)

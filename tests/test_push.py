@@ -54,10 +54,11 @@ def test_it_is_there_whole_in_one_commit_and_read_by_its_id(hub: Hub, run: Path,
 
 
 def test_a_second_push_takes_shards_of_ours_that_are_no_more(hub: Hub, run: Path, capsys: Any) -> None:
-    earlier = {"data/train-00000-of-00002.parquet": b"", "train-00000-of-00001.parquet": b"", "notes.md": b"mine"}
-    hub.push("me/set", earlier)
+    others = {f"{where}train-00000-of-00001.parquet": b"" for where in ("", "ipc50/", "data/other/")}
+    others |= {"data/test-00000-of-00001.parquet": b"", "notes.md": b"mine"}
+    hub.push("me/set", {"data/train-00000-of-00002.parquet": b"", **others})
     assert pushed(run) == 0
-    assert set(hub.commits["me/set"]["main"]) == {"notes.md", "README.md", "classes.json", SHARD}
+    assert set(hub.commits["me/set"]["main"]) == {*others, "README.md", "classes.json", SHARD}
     assert pushed(run) == 0, "and again, unchanged"
 
 
@@ -72,7 +73,8 @@ def test_a_dry_run_lists_what_would_go_and_asks_nobody(
     hub: Hub, run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert pushed(run, "--dry-run", "--private") == 0
-    *lines, last = capsys.readouterr().out.splitlines()
+    *lines, taken, last = capsys.readouterr().out.splitlines()
+    assert "data/train-*.parquet of an earlier push" in taken
     assert [line.split()[1] for line in lines] == ["README.md", "classes.json", SHARD]
     assert last.split()[0] == f"{sum(int(line.split()[0].replace(',', '')) for line in lines):,}"
     assert "/datasets/me/set, private if it is new, as whom your token says" in last and not hub.asked

@@ -56,7 +56,7 @@ def test_a_folder_or_nothing_in_the_place_of_a_file(root: Location) -> None:
     assert seals.state(root, NAME) is State.MISSING
     file.mkdir()
     assert seals.state(root, NAME) is State.CHANGED
-    with pytest.raises(CorruptArtifact, match="no file that can be read"):
+    with pytest.raises(CorruptArtifact, match="is no file; run it again"):
         seals.read(root, NAME, "run it again")
 
 

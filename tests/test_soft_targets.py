@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raydistill.errors import StageFailed
 from raydistill.evaluation.stored import quantise
-from raydistill.evaluation.targets import loss
+from raydistill.evaluation.targets import Hard, loss
 
 
 class TestQuantised:
@@ -48,6 +48,13 @@ class TestLoss:
         target = 0.3 * F.one_hot(y, 4) + 0.7 * F.one_hot(other, 4)
         each = [F.cross_entropy(logits, labels, reduction="none") for labels in (y, other)]
         torch.testing.assert_close(loss(logits, target, False, 1.0), 0.3 * each[0] + 0.7 * each[1])
+
+    def test_hard_targets_are_those_of_the_batch(self) -> None:
+        """Of the million images of a data set a whole table would be gigabytes."""
+        y = torch.tensor([2, 0, 1, 2])
+        hard = Hard(y, 1000)
+        assert all(v.numel() <= len(y) for v in vars(hard).values() if isinstance(v, torch.Tensor))
+        assert torch.equal(hard(torch.zeros(2, 3, 1, 1), 0, np.array([3, 1])), F.one_hot(y[[3, 1]], 1000).float())
 
     def test_soft_targets_give_the_divergence_at_the_temperature(self) -> None:
         """KL = sum q (log q - log p); its mean is torch's batchmean; no factor T^2; 0 where the two agree."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,14 @@ from artifacts import FINGERPRINT, KEYS, at, content, work
 from raydistill import strict_json
 from raydistill.errors import CorruptArtifact, DeterminismFault, StageFailed
 from raydistill.identity import digest
+from raydistill.models.device import inexact
 from raydistill.store import faults, schemas
-from raydistill.store.artifact import Manifest, Record, table_bytes
+from raydistill.store.artifact import Manifest, Record
 from raydistill.store.faults import POINTS
+from raydistill.store.findings import Kind
+from raydistill.store.inspection import inspect
 from raydistill.store.location import Location
+from raydistill.store.tables import table_bytes
 
 
 def files(root: Path) -> dict[str, tuple[int, int, bytes]]:
@@ -318,6 +323,17 @@ class TestTwoAttempts:
             self.age(tmp_path, at(tmp_path).commit("a", device.encode(), rows=1, device=device), 1000)
         expected = json.loads(self.commits(tmp_path)[0].read_text())["device"]
         assert at(tmp_path).records()["a"].device == expected
+
+    def test_that_promise_no_bytes_leave_the_oldest(self, tmp_path: Path) -> None:
+        """A training on a GPU sums gradients in any order: two runs that train the same at once are no fault."""
+        for kind in ("cpu-AVX2/float32", "NVIDIA H100"):
+            assert bool(inexact(kind)) == (kind == "NVIDIA H100")
+        for second, data in enumerate((b"x", b"y")):
+            record = at(tmp_path).commit("a", data, rows=1, device="NVIDIA H100", meta=inexact("NVIDIA H100"))
+            self.age(tmp_path, record, 1000 + second)
+        assert at(tmp_path).seal(["a"]).records[0].sha256 == digest(b"x")
+        with ThreadPoolExecutor(1) as pool:
+            assert {f.kind for f in inspect(at(tmp_path), pool, lambda size: None)} == {Kind.LEFT_OVER}
 
     def test_a_fault_behind_another_device_is_seen(self, tmp_path: Path) -> None:
         for second, (device, data) in enumerate([("cuda", b"x"), ("cpu", b"y"), ("cpu", b"z")]):

@@ -3,9 +3,11 @@ one, or say so."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from artifacts import KEYS, at, content, work
 from faulty_store import Faults, faulty_endpoint
@@ -13,10 +15,13 @@ from object_store import Store
 from tiny_run import TinyRun
 
 from raydistill.errors import StageFailed
+from raydistill.pipeline.verify import mend
 from raydistill.stages import runner
 from raydistill.stages.runner import serial
 from raydistill.store import artifact as artifact_module
-from raydistill.store.artifact import Manifest, commit_file
+from raydistill.store.artifact import Artifact, Manifest, Record, commit_file
+from raydistill.store.inspection import inspect
+from raydistill.store.location import CannotRead
 
 BIG = 12 * 2**20  # bytes: more than a part of a multi-part upload
 
@@ -88,6 +93,42 @@ def test_a_large_object_whose_upload_is_torn_is_none(faults: Faults, folder: str
     faults.over()
     artifact.commit("big", bytes(BIG), rows=1, device="cpu")
     artifact.verify(artifact.records().values())
+
+
+class TestWhatDoesNotAnswer:
+    """It may be whole: nobody is told to delete it, and nobody does."""
+
+    @pytest.fixture
+    def made(self, faults: Faults, folder: str) -> tuple[Artifact, Record]:
+        artifact = at(folder)
+        table = pa.table({"x": [1, 2, 3]})
+        record = artifact.commit_table("a", table, device="cpu")
+        faults.how, faults.which = "refuse", lambda request: request.startswith("GET") and "/data/" in request
+        return artifact, record
+
+    @pytest.mark.parametrize(
+        "read",
+        [
+            Artifact.read,
+            lambda artifact, record: artifact.verify([record]),
+            lambda artifact, record: artifact.read_rows(record, 0, 2),
+            lambda artifact, record: artifact.read_row_group(record, 0),
+        ],
+    )
+    def test_it_is_not_called_damaged(self, made: tuple[Artifact, Record], read: Callable[..., object]) -> None:
+        with pytest.raises(CannotRead, match=r"cannot read .*; check the path, then run the same command again"):
+            read(*made)
+
+    def test_repair_leaves_it(self, made: tuple[Artifact, Record], faults: Faults) -> None:
+        artifact, record = made
+        with ThreadPoolExecutor(1) as pool:
+            (finding,) = (f for f in inspect(artifact, pool, lambda size: None) if f.is_fault)
+        assert "cannot be read" in finding.what and not finding.drop
+        lost = mend([finding])
+        assert len(lost) == 1 and "cannot be mended" in lost[0]
+        faults.over()
+        assert artifact.records() == {"a": record}
+        artifact.verify([record])
 
 
 class TestListingsThatComeLate:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 from tiny_run import TinyRun, config
+from torch import nn
 
 from raydistill.distributed import leaving, runtime
 from raydistill.distributed.attempts import ATTEMPTS
@@ -16,7 +18,7 @@ from raydistill.distributed.student_watch import Watch
 from raydistill.errors import StageFailed
 from raydistill.progress import Progress
 from raydistill.stages.evaluation.image_sets import SetRef
-from raydistill.stages.evaluation.trainer import Job
+from raydistill.stages.evaluation.trainer import KEY, Job
 from raydistill.stages.evaluation.trainings import everything
 
 LOST, DIED = Unplaced(died=False), Unplaced(died=True)
@@ -95,3 +97,19 @@ def test_machines_that_go_without_a_word_end_nothing_while_something_is_kept(
     assert not cluster.watch.outlives(lost), "nothing more was kept"
     state.save(2, {})
     assert not cluster.watch.outlives(StageFailed("loss is not finite")), "what a worker raises comes again"
+
+
+def test_a_training_whose_weights_are_kept_is_done_with_them(pretended: Any) -> None:
+    """Its score may be committed by a run that kept none."""
+    cluster = pretended()
+    cluster.begins(3.0)
+    for number, t in enumerate(cluster.job.trainings):
+        if number < 2:
+            t.artifact.commit(KEY, b"{}", rows=1, device="cpu", ext="json")
+        if number < 1:
+            t.checkpoint(cluster.job.checkpoints).write(nn.Linear(1, 1), {}, "cpu")
+    assert [cluster.job.done(t) for t in cluster.job.trainings] == [True, True, False, False, False, False]
+    keeping = replace(cluster.job, evaluate=cluster.job.evaluate.model_copy(update={"keep_weights": True}))
+    cluster.watch.begin(keeping)
+    cluster.watch.probe()
+    assert cluster.watch.open == list(keeping.trainings[1:])

@@ -21,9 +21,9 @@ from raydistill.sources.parquet import ParquetImages
 from raydistill.sources.weights import read_weights
 from raydistill.stages.syntheses import product
 from raydistill.store import seals
-from raydistill.store.artifact import table_bytes
 from raydistill.store.location import Location
 from raydistill.store.sealed import Sealed
+from raydistill.store.tables import table_bytes
 from raydistill.store.verification import _unsealed as unsealed
 
 NAME = "train-00000-of-00001.parquet"

@@ -158,7 +158,7 @@ def chosen(key: str, share: float) -> bool:
 def disagreement(stage: Stage, first: Finished, second: Finished) -> DeterminismFault | None:
     """What is wrong if one kind of device has computed a unit twice with different bytes."""
     (one, node), (other, elsewhere) = first, second
-    if one.sha256 == other.sha256 or one.device != other.device:
+    if not other.contradicts(one):
         return None
     return DeterminismFault(
         f"{stage.name}: {one.key} has other bytes on {elsewhere} than on {node}, both {one.device!r} ({one.file}, "

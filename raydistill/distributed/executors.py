@@ -20,7 +20,7 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from raydistill.config import RayConfig
 from raydistill.distributed import dispatch
@@ -164,42 +164,63 @@ class StreamActor:
 def _watched(rows: Any, stage: Stage, left: Sequence[str]) -> Iterator[Any]:
     """Iterates in a thread, so that a pipeline that stops moving is noticed. Raises what the pipeline raised.
 
-    An actor that hangs ends itself at the deadline, so that every unit has its ATTEMPTS before this gives up.
+    An actor that hangs ends itself at the deadline, so that every unit has its ATTEMPTS before this gives up. Nobody
+    who waits any more ends the pipeline with its next row: Ray Data does so once its rows are let go.
     """
     inbox: queue.Queue[tuple[str, Any]] = queue.Queue()
+    left_alone = threading.Event()
     patience_s = (ATTEMPTS + 0.5) * stage.pool.deadline_s
 
     def pump() -> None:
         try:
             for row in rows:
+                if left_alone.is_set():
+                    return
                 inbox.put(("row", row))
             inbox.put(("end", None))
         except BaseException as e:  # handed to the thread that waits, whatever it is
             inbox.put(("error", e))
 
     threading.Thread(target=pump, daemon=True).start()
-    while True:
-        try:
-            kind, value = inbox.get(timeout=patience_s)
-        except queue.Empty:
-            keys = f"{first_of(left, SHOWN)} {'is' if len(left) == 1 else 'are'}"
-            raise StageFailed(
-                f"{stage.name}: nothing finished for {patience_s:g} s; {keys} not done; the workers hang or "
-                "none could be placed (see `ray status`); run the same command again, or raise "
-                f"{section_of(stage.name)}.deadline_s"
-            ) from None
-        if kind == "end":
-            return
-        if kind == "error":
-            raise translate(value, stage.name) from value
-        yield value
+    try:
+        while True:
+            try:
+                kind, value = inbox.get(timeout=patience_s)
+            except queue.Empty:
+                raise _stuck(stage, left, patience_s) from None
+            if kind == "end":
+                return
+            if kind == "error":
+                raise translate(value, stage.name) from value
+            yield value
+    finally:
+        left_alone.set()
+
+
+def _stuck(stage: Stage, left: Sequence[str], patience_s: float) -> StageFailed:
+    keys = f"{first_of(left, SHOWN)} {'is' if len(left) == 1 else 'are'}"
+    return StageFailed(
+        f"{stage.name}: nothing finished for {patience_s:g} s; {keys} not done; the workers hang or "
+        "none could be placed (see `ray status`); run the same command again, or raise "
+        f"{section_of(stage.name)}.deadline_s"
+    )
 
 
 def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
     """Plain Ray tasks, a bounded number in flight; what hangs, or is a straggler, is tried once more elsewhere."""
     make_room(replace(of_pool(stage.name, stage.pool), spare=0), 1)
     flight, attempts = Flight(stage, len(todo)), Attempts(stage.name, len(todo))
-    waiting, moved = deque(todo), time.monotonic()
+    try:
+        yield from _landed(flight, attempts, deque(todo))
+    finally:
+        flight.call_off()
+    if attempts.given_up():
+        raise attempts.error()
+
+
+def _landed(flight: Flight, attempts: Attempts, waiting: deque[str]) -> Iterator[tuple[Record, str]]:
+    """What the tasks of a stage have finished, as it comes."""
+    stage, moved = flight.stage, time.monotonic()
     while waiting or flight.running:
         free = flight.free()
         while waiting and free > 0:
@@ -226,15 +247,13 @@ def tasks(stage: Stage, todo: Sequence[str]) -> Iterator[tuple[Record, str]]:
                 del flight.running[ref]
                 if cause(e) is not None:
                     raise translate(e, stage.name) from e
-                if not flight.out(key):
-                    attempts.give_up(key, e)  # Ray has tried it so often
+                if flight.failed(key, e, attempts):
+                    waiting.append(key)
                 if attempts.over():
                     raise attempts.error() from e
             else:
                 attempts.done(key, flight.settle(ref))
                 yield finished
-    if attempts.given_up():
-        raise attempts.error()
 
 
 class Flight:
@@ -280,12 +299,23 @@ class Flight:
     def recall(self, attempts: Attempts) -> list[str]:
         """Nothing moves: all are called off. Returns the keys that are to be sent again."""
         keys = sorted({key for key, _ in self.running.values()})
-        for ref in list(self.running):
-            self._cancel(ref)
+        self.call_off()
         for key in keys:
             why = f"is not done after {self.stage.pool.deadline_s:g} s (no CPU is free, or it hangs; see `ray status`)"
             attempts.fail(key, "", TimeoutError(why))
         return [key for key in keys if attempts.again(key)]
+
+    def failed(self, key: str, e: RayError, attempts: Attempts) -> bool:
+        """Notes a try that failed; whether the unit is to be sent again. A worker that dies Ray replaces itself."""
+        if isinstance(e, RayTaskError):
+            attempts.fail(key, "", e)
+        elif not self.out(key):
+            attempts.give_up(key, e)  # Ray has tried it so often
+        return attempts.again(key) and not self.out(key)
+
+    def call_off(self) -> None:
+        for ref in list(self.running):
+            self._cancel(ref)
 
     def _cancel(self, ref: Any) -> None:
         del self.running[ref]

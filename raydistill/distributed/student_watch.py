@@ -45,7 +45,7 @@ class Watch:
         self.leaving.probe()
         done = []
         with contextlib.suppress(OSError):  # a store that does not answer now may answer at the next look
-            done = [t for t in self.open if (self.job.output(t).location / "commits").list()]
+            done = [t for t in self.open if self.job.done(t)]
         deadline_s = self.job.evaluate.deadline_s
         if done:
             self.open = [t for t in self.open if t not in done]

@@ -32,10 +32,11 @@ class Hard:
     of_mixed = False
 
     def __init__(self, labels: Tensor, classes: int) -> None:
-        self.certain = F.one_hot(labels, classes).float()
+        self.labels, self.classes = labels, classes
 
     def __call__(self, x: Tensor, epoch: int, rows: np.ndarray) -> Tensor:
-        return self.certain[torch.from_numpy(rows).to(self.certain.device)]
+        labels = self.labels[torch.from_numpy(rows).to(self.labels.device)]
+        return F.one_hot(labels, self.classes).float()  # of a batch: of a million images it would be gigabytes
 
 
 class Live:

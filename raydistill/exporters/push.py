@@ -5,13 +5,12 @@ The token is the client's business (HF_TOKEN, or what `hf auth login` keeps); it
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from raydistill.errors import BadInput, StageFailed, one_line
-from raydistill.exporters.base import SHARD
+from raydistill.exporters.base import DATA, SHARD
 from raydistill.exporters.marker import MARKER
 from raydistill.store.hub import ID
 
@@ -39,6 +38,7 @@ def preview(folder: Path, name: str, private: bool) -> Iterator[str]:
     yield from (f"{size:>12,}  {path}" for path, size in sizes.items())
     seen = "private if it is new" if private else "public if it is new"
     token = "as whom your token says" if get_token() else "which needs a token: `hf auth login`, or HF_TOKEN"
+    yield f"{'':>12}  {DATA}/train-*.parquet of an earlier push, if any are left, are taken away"
     yield f"{sum(sizes.values()):>12,}  bytes to {constants.ENDPOINT}/datasets/{name}, {seen}, {token}"
 
 
@@ -55,7 +55,7 @@ def push(folder: Path, name: str, private: bool) -> str:
     try:
         api.create_repo(name, repo_type=kind, private=private or None, exist_ok=True)
         new = files(folder)
-        old = [f for f in api.list_repo_files(name, repo_type=kind) if SHARD.fullmatch(os.path.basename(f))]
+        old = [f for f in api.list_repo_files(name, repo_type=kind) if _of_an_earlier_push(f)]
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationDelete(f) for f in old if f not in new
         ]
@@ -64,6 +64,12 @@ def push(folder: Path, name: str, private: bool) -> str:
     except Exception as e:  # the client raises its own kinds, those of its HTTP library, and ValueError
         _refuse(name, e)
     return str(commit.commit_url)
+
+
+def _of_an_earlier_push(path: str) -> bool:
+    """Whether it is a shard where ours go: those of other configurations of a data set lie in folders of their own."""
+    folder, _, file = path.rpartition("/")
+    return folder == DATA and SHARD.fullmatch(file) is not None
 
 
 def _refuse(name: str, e: Exception) -> NoReturn:

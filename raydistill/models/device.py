@@ -10,6 +10,7 @@ import torch
 
 from raydistill.config import Pool
 from raydistill.errors import BadInput
+from raydistill.store.artifact import INEXACT
 
 # Of networks that only look: channels beside each other. On a GPU cuDNN's fast kernels want it; on a CPU oneDNN then
 # reorders nothing between layers: 1.5 to 1.7 times as fast for TAESD in float32 (benchmarks/layout_speed.py).
@@ -65,6 +66,11 @@ def mixed(dtype: str, device: torch.device) -> torch.autocast:
 def device_kind(cuda: bool) -> str:
     """The device's model."""
     return torch.cuda.get_device_name() if cuda else f"cpu-{torch.backends.cpu.get_cpu_capability()}"
+
+
+def inexact(kind: str) -> dict[str, bool]:
+    """What is said of bytes that a training made: the sums of gradients on a GPU come in any order."""
+    return {} if kind.startswith("cpu") else {INEXACT: True}
 
 
 def quiet_libraries() -> None:

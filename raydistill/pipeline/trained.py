@@ -22,6 +22,7 @@ from raydistill.pretraining.origin import Origin, from_scratch
 from raydistill.pretraining.plan import Plan, make_plan
 from raydistill.progress import say
 from raydistill.store.location import Location
+from raydistill.store.rundir import RunDir
 
 MODELS = "models"
 WITHOUT_GENERATOR = ("encode", "cluster")  # runs that end before one is asked
@@ -50,6 +51,7 @@ def first(config: Config, until: str = "report") -> Config:
     if (left := unfinished(config, until)) != []:
         say("generator", f"trained first, about {total(left)} on this machine: {'; '.join(map(str, left))}")
         say("generator", f"kept in {home(config)} for later runs; interrupt it, and the same command goes on")
+        claim(config)
     if trains_vae(config):
         config = with_path(config, "vae", pretrain(placed(config, "vae").config))
     if until in WITHOUT_GENERATOR:
@@ -109,6 +111,12 @@ def placed(config: Config, target: str) -> Plan:
         return make_plan(config.model_copy(update={"pretrain": p, "artifact_dir": shared}))
 
     return plan(os.path.join(home(config), f"{target}-{plan(home(config)).fingerprint}"))
+
+
+def claim(config: Config) -> None:
+    """Marks the place of the run's artifacts as ours before models lie in it, which would make it somebody else's."""
+    if config.artifact_dir:
+        RunDir(config.artifact_dir).claim()
 
 
 def in_words(config: Config, left: Sequence[Pending], what: str) -> str:

@@ -116,7 +116,7 @@ class Trainer:
             self.ema.updates, self.step, self.seconds = state["updates"], state["step"], state["seconds"]
             self.losses, self.validation = list(state["losses"]), list(state["validation"])
         except (KeyError, RuntimeError, ValueError) as e:
-            reason = f"is of another training ({type(e).__name__}); remove it"
+            reason = f"is of another training ({type(e).__name__})"
             raise StageFailed(f"pretrain: checkpoint {path} {reason}") from None
 
 
@@ -128,11 +128,10 @@ def read_state(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file: tensors and plain values only, nothing that could run. Raises StageFailed."""
     try:
         if _digest_of(path).exists() and _digest_of(path).read_text() != file_digest(path):  # torch checks no tensor
-            raise StageFailed(f"pretrain: checkpoint {path} is not what was saved; remove it")
+            raise StageFailed(f"pretrain: checkpoint {path} is not what was saved")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except StageFailed:
         raise
     except Exception as e:  # torch raises many kinds on truncated files
-        reason = f"cannot be read ({type(e).__name__}); remove it"
-        raise StageFailed(f"pretrain: checkpoint {path} {reason}") from None
+        raise StageFailed(f"pretrain: checkpoint {path} cannot be read ({type(e).__name__})") from None
     return state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -41,6 +41,8 @@ from raydistill.store.rundir import PAGE, RESULT, TRAININGS
 
 VERSION = 12
 MARK = b"<!-- raydistill "
+PLANNED = ("class_index", "slot", "prototype_id", "prototype")  # what a panel shows of the plan
+PANEL = ("class_index", "slot", "prototype_id", "weight", "image", "latent")  # and of the set
 SHOWN = 200  # real latents drawn in a class's projection
 
 
@@ -258,24 +260,33 @@ def metric_rows(done: Results) -> list[MetricRow]:
 
 def panels(done: Results) -> list[ClassPanel]:
     """Per class: syntheses, the nearest real image of each, and the projection of the class's latents."""
-    p = done.prepared
-    syntheses = done.syntheses[p.config.method].read()
     assert done.classes is not None
-    real = islice(done.classes.classes(), MAX_PANELS)
-    return [_panel(done, class_index, table, _of(syntheses, class_index)) for class_index, table in real]
+    method = done.prepared.config.method
+    shown = [c for record in done.classes.records for c in record.meta["classes"]][:MAX_PANELS]
+    syntheses = of_classes(done.syntheses[method].tables(PANEL), shown)
+    plan = done.plans.get(method)  # of images of a folder there is none
+    slots = plan and of_classes((plan.table(r.key, PLANNED) for r in plan.records), shown)
+    real = islice(done.classes.classes(), len(shown))
+    return [_panel(done, c, table, _of(syntheses, c), None if slots is None else _of(slots, c)) for c, table in real]
+
+
+def of_classes(tables: Iterable[pa.Table], shown: Sequence[int]) -> pa.Table:
+    """The rows of these classes, from files that are held one at a time: all of them may be more than memory."""
+    wanted = pa.array(shown, pa.int32())
+    return pa.concat_tables([t.filter(pc.is_in(t["class_index"], value_set=wanted)) for t in tables])
 
 
 def _of(table: pa.Table, index: int) -> pa.Table:
     return table.filter(pc.equal(table["class_index"], index))
 
 
-def _panel(done: Results, index: int, real: pa.Table, syntheses: pa.Table) -> ClassPanel:
+def _panel(done: Results, index: int, real: pa.Table, syntheses: pa.Table, planned: pa.Table | None) -> ClassPanel:
     p = done.prepared
     info = p.splits.train.classes[index]
     syntheses = syntheses.take(pc.sort_indices(syntheses["slot"]))
     z_real = measure.vectors(real["latent"])
     z_made = schemas.tensor_numpy(syntheses["latent"]).reshape(len(syntheses), -1)
-    slots, prototypes = _prototypes(done, index, z_real.shape[1])
+    slots, prototypes = _prototypes(planned, z_real.shape[1])
     nearest_rows, distance = nearest(z_made, z_real)
     ids = real["image_id"].take(pa.array(nearest_rows)).to_pylist()
     s = p.config.source
@@ -301,13 +312,11 @@ def _panel(done: Results, index: int, real: pa.Table, syntheses: pa.Table) -> Cl
     return ClassPanel(info.class_id, info.class_name, len(real), items, projection, tree)
 
 
-def _prototypes(done: Results, index: int, dimensions: int) -> tuple[set[int], np.ndarray]:
+def _prototypes(slots: pa.Table | None, dimensions: int) -> tuple[set[int], np.ndarray]:
     """The slots of a class that the plan of the run's own method is of, and the prototypes that it gives them, by their
     id, (P, D). Of a curriculum it is the seed's: increments number prototypes of their own, which are not shown."""
-    plan = done.plans.get(done.prepared.config.method)
-    if plan is None:  # images of a folder, which nobody planned
+    if slots is None:
         return set(), np.zeros((0, dimensions), np.float32)
-    slots = _of(plan.read(), index)
     ids, first = np.unique(slots["prototype_id"].to_numpy(), return_index=True)
     prototypes = np.zeros((max(0, ids.max() + 1), dimensions), np.float32)
     prototypes[ids[ids >= 0]] = schemas.tensor_numpy(slots["prototype"])[first[ids >= 0]].reshape(-1, dimensions)

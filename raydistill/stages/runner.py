@@ -45,7 +45,7 @@ class Stage:
     units: Callable[[Record], int] = lambda record: record.rows
     summarise: Callable[[list[Record]], dict[str, Any]] = lambda records: {}
     numbers: Callable[[list[Record]], dict[str, Any]] = lambda records: {}  # for people: no part of the digest
-    inspect: Callable[[list[Record]], None] = lambda records: None  # raises StageFailed before the manifest is sealed
+    inspect: Callable[[list[Record]], None] = lambda records: None  # raises StageFailed; of a finished stage, too
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def run(stage: Stage, execute: Execute, label: str = "") -> Outcome:
     """Brings a stage to its manifest. Safe to repeat after any interruption. `label` is shown with the progress."""
     sealed = Sealed.finished(stage.artifact)
     if sealed is not None:
+        stage.inspect(list(sealed.records))  # by the limits of this run: the stage may be another's
         say(label or stage.name, f"finished before: {stage.total} {noun(stage.total, stage.unit)}")
         tell(Skipped(label or stage.name))
         return Outcome(sealed, True, 0)
@@ -89,7 +90,7 @@ def run_together(stages: Sequence[Stage], execute: Together) -> list[Sealed | Ra
     for i, stage in enumerate(stages):
         sealed = Sealed.finished(stage.artifact)
         if sealed is not None:
-            ended[i] = sealed
+            ended[i] = _inspected(stage, sealed)
             continue
         records[i], todo = committed(stage)
         requested.append((stage, todo))
@@ -138,6 +139,14 @@ def _sealed(stage: Stage, records: Mapping[str, Record]) -> Sealed | RaydistillE
         return seal(stage, records)
     except RaydistillError as e:
         return e
+
+
+def _inspected(stage: Stage, sealed: Sealed) -> Sealed | RaydistillError:
+    try:
+        stage.inspect(list(sealed.records))
+    except RaydistillError as e:
+        return e
+    return sealed
 
 
 def one_by_one(execute: Execute) -> Together:

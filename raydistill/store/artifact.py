@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -25,8 +26,10 @@ from raydistill import strict_json
 from raydistill.errors import CorruptArtifact, DeterminismFault, StageFailed
 from raydistill.identity import canonical, digest
 from raydistill.store import faults
-from raydistill.store.location import Location
+from raydistill.store.location import Location, NoFile
+from raydistill.store.tables import table_bytes
 
+INEXACT = "inexact"  # in a record's meta: the same computation may give other bytes on the same kind of device
 MAX_MANIFEST = 2**30  # bytes: some four million keys
 KEPT_RECORDS = 2**17  # of manifests that a process keeps, the last one apart: some 300 MB
 LISTED_LATE_S = (0.5, 1.0, 2.0, 4.0)  # between looks for a commit that a listing does not show
@@ -44,6 +47,11 @@ class Record:
     fingerprint: str
     device: str
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def contradicts(self, other: Record) -> bool:
+        """Whether one kind of device says two things of one key. Who computes inexactly promises no bytes."""
+        promised = not (self.meta.get(INEXACT) and other.meta.get(INEXACT))
+        return promised and self.device == other.device and self.sha256 != other.sha256
 
     @classmethod
     def of(cls, tree: Any) -> Record:
@@ -81,8 +89,6 @@ class Artifact:
         self.stage = stage
         self.fingerprint = fingerprint
         self.location = root / stage / fingerprint
-
-    # -- writing -------------------------------------------------------------------------------------------------
 
     def commit(
         self, key: str, data: bytes, *, rows: int, device: str, ext: str = "parquet", meta: dict[str, Any] | None = None
@@ -149,8 +155,6 @@ class Artifact:
         faults.reach(self.stage, "after_manifest", "manifest")
         return _manifest(body)
 
-    # -- reading -------------------------------------------------------------------------------------------------
-
     def records(self, known: Iterable[Record] = ()) -> dict[str, Record]:
         """All valid commits by key; of several for one key, the oldest. Torn records and removed ones are ignored.
 
@@ -163,15 +167,15 @@ class Artifact:
         by_name, listed = {commit_file(record)[0]: record for record in known}, set(names)
         unlisted = [name for name in by_name if name not in listed]  # too new, or taken away
         by_key: dict[str, Record] = {}
-        by_device: dict[tuple[str, str], Record] = {}
+        of_device: dict[tuple[str, str], Record] = {}
         with ThreadPoolExecutor(16) as pool:
             read = pool.map(self._record, (folder / n for n in names if n not in by_name))
             again = pool.map(self._record, (folder / n for n in unlisted))
             ordered = [by_name[n] if n in by_name else next(read) for n in names]
             for record in filter(None, [*ordered, *again]):
                 by_key.setdefault(record.key, record)
-                other = by_device.setdefault((record.key, record.device), record)
-                if other.sha256 != record.sha256:
+                other = of_device.setdefault((record.key, record.device), record)
+                if record.contradicts(other):
                     raise DeterminismFault(
                         f"{self.stage}: key {record.key} was computed twice on {record.device!r} with different bytes "
                         f"({other.file}, {record.file} under {self.location}); delete {self.location} to start this "
@@ -223,8 +227,8 @@ class Artifact:
             data = location.read()
         except FileNotFoundError:
             raise self._corrupt(record, "is missing") from None
-        except OSError:
-            raise self._corrupt(record, "is no file that can be read") from None
+        except NoFile:
+            raise self._corrupt(record, "is no file") from None
         if len(data) != record.bytes or digest(data) != record.sha256:
             raise self._corrupt(record, _mismatch(len(data), record))
         return data
@@ -236,19 +240,25 @@ class Artifact:
 
     def read_row_group(self, record: Record, row_group: int) -> pa.Table:
         """One row group without reading the rest of the file. Call `verify` on the record first."""
-        fs, path = (self.location / record.file).filesystem()
-        with pq.ParquetFile(path, filesystem=fs) as file:
+        with self._opened(record) as file:
             return file.read_row_group(row_group)
 
     def read_rows(self, record: Record, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
         """Some consecutive rows, from the row groups that hold them. Call `verify` on the record first."""
-        fs, path = (self.location / record.file).filesystem()
-        with pq.ParquetFile(path, filesystem=fs) as file:
+        with self._opened(record) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             ends = list(accumulate(sizes))
             groups = [i for i, end in enumerate(ends) if end > start and end - sizes[i] < stop]
             first = ends[groups[0]] - sizes[groups[0]] if groups else start
             return file.read_row_groups(groups, columns).slice(start - first, stop - start)
+
+    @contextmanager
+    def _opened(self, record: Record) -> Iterator[pq.ParquetFile]:
+        """A committed Parquet file, read as it is needed. Raises CannotRead, FileNotFoundError."""
+        location = self.location / record.file
+        fs, path = location.filesystem()
+        with location.reading(), pq.ParquetFile(path, filesystem=fs) as file:
+            yield file
 
     def verify(self, records: Iterable[Record]) -> None:
         """Reads and checks every file, in pieces. Raises CorruptArtifact for the first that fails."""
@@ -257,8 +267,8 @@ class Artifact:
                 size, sha256 = (self.location / record.file).digest()
             except FileNotFoundError:
                 raise self._corrupt(record, "is missing") from None
-            except OSError:
-                raise self._corrupt(record, "is no file that can be read") from None
+            except NoFile:
+                raise self._corrupt(record, "is no file") from None
             if size != record.bytes or sha256 != record.sha256:
                 raise self._corrupt(record, _mismatch(size, record))
 
@@ -296,17 +306,6 @@ def _text(location: Location) -> bytes | None:
         return location.read()
     except FileNotFoundError:
         return None
-
-
-def table_bytes(table: pa.Table, row_groups: Sequence[int] | None = None) -> bytes:
-    """Parquet bytes of a table; the same table and library versions give the same bytes."""
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_statistics=False) as writer:
-        start = 0
-        for rows in row_groups if row_groups is not None else [table.num_rows]:
-            writer.write_table(table.slice(start, rows), row_group_size=max(rows, 1))
-            start += rows
-    return sink.getvalue()
 
 
 def sealed_body(text: bytes) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from raydistill import strict_json
 from raydistill.identity import canonical, digest
 from raydistill.store.artifact import Artifact, Record, sealed_body
 from raydistill.store.findings import Finding, Kind
-from raydistill.store.location import Location, reason
+from raydistill.store.location import Location, NoFile, reason, remedy
 
 AGAIN_S = 1.0  # until what looks damaged is looked at again
 LOOKS = 10
@@ -247,7 +247,7 @@ def _second(
             continue
         at, file = c.at(artifact), artifact.location / c.record.file
         drop = (at, file) if first is None or first.file != c.record.file else (at,)
-        if first is not None and first.device == c.record.device and first.sha256 != c.record.sha256:
+        if first is not None and c.record.contradicts(first):
             files = f"({first.file}, {c.record.file})"
             what = f"key {c.key} was computed twice on {first.device!r} with different bytes {files}"
             both = () if is_sealed else _names_of(artifact, first)
@@ -271,8 +271,8 @@ def _data(artifact: Artifact, record: Record, is_file: bool, seen: Seen) -> Find
         size, sha256 = location.digest()
     except FileNotFoundError:
         return replace(finding, kind=Kind.MISSING, what=f"is the data of key {record.key}")
-    except OSError as e:
-        return replace(finding, what=f"(key {record.key}) cannot be read: {reason(e)}")
+    except OSError as e:  # it may be whole: nothing that makes its key done goes
+        return replace(finding, what=f"(key {record.key}) cannot be read: {reason(e)}; {remedy(e)}", drop=(), part=None)
     seen(size)
     if (size, sha256) == (record.bytes, record.sha256):
         return None
@@ -322,10 +322,10 @@ def _strangers(artifact: Artifact, others: Sequence[pafs.FileInfo]) -> Iterator[
 
 
 def _read(location: Location) -> bytes | None:
-    """The bytes, None if it is not there; nothing of what cannot be read."""
+    """The bytes, None if it is not there; nothing of a folder. Raises CannotRead: nobody knows what it says."""
     try:
         return location.read()
     except FileNotFoundError:
         return None
-    except OSError:
+    except NoFile:
         return b""

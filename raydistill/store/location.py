@@ -46,6 +46,10 @@ class CannotRead(StageFailed, OSError):
     """Something is there that cannot be read: a folder, no rights, a store that does not answer. An OSError as well."""
 
 
+class NoFile(CannotRead):
+    """A folder lies where a file belongs. What cannot be read otherwise may be whole, and is not to be thrown away."""
+
+
 @dataclass(frozen=True)
 class Location:
     """A folder or object. `uri` is what the user gave (made absolute); it travels to workers, which reopen it."""
@@ -104,14 +108,14 @@ class Location:
     def read(self) -> bytes:
         """The whole object. Raises FileNotFoundError, CannotRead."""
         fs, path = self.filesystem()
-        with self._reading(), fs.open_input_stream(path) as f:
+        with self.reading(), fs.open_input_stream(path) as f:
             return f.read()
 
     def digest(self) -> tuple[int, str]:
         """Bytes and SHA-256 of the object, read in pieces. Raises FileNotFoundError, CannotRead."""
         fs, path = self.filesystem()
         size, sha256 = 0, hashlib.sha256()
-        with self._reading(), fs.open_input_stream(path) as f:
+        with self.reading(), fs.open_input_stream(path) as f:
             while piece := f.read(PIECE):
                 size += len(piece)
                 sha256.update(piece)
@@ -167,7 +171,7 @@ class Location:
 
     def infos(self) -> Sequence[pafs.FileInfo]:
         """What is directly below, in no particular order; empty if there is no such folder. Raises CannotRead."""
-        with self._reading("list"):
+        with self.reading("list"):
             return infos(*self.filesystem())
 
     def size(self) -> int | None:
@@ -187,20 +191,25 @@ class Location:
             raise StageFailed(f"cannot remove {self.uri}: {self._why(e)}, then run the same command again") from e
 
     @contextlib.contextmanager
-    def _reading(self, verb: str = "read") -> Iterator[None]:
+    def reading(self, verb: str = "read") -> Iterator[None]:
+        """What goes wrong in the block becomes CannotRead, or NoFile; what is not there stays FileNotFoundError."""
         try:
             yield
         except FileNotFoundError:
             raise
         except FAULTS as e:
-            fault = CannotRead(f"cannot {verb} {self.uri}: {self._why(e)}, then run the same command again")
+            kind = NoFile if verb == "read" and self._is_folder(e) else CannotRead
+            fault = kind(f"cannot {verb} {self.uri}: {self._why(e)}, then run the same command again")
             fault.errno = getattr(e, "errno", None)
             raise fault from e
+
+    def _is_folder(self, e: OSError | pa.ArrowException) -> bool:
+        return self.is_local and os.path.isdir(self.uri) and not isinstance(e, PermissionError)
 
     def _why(self, e: OSError | pa.ArrowException) -> str:
         """What went wrong and what to do about it."""
         if self.is_local:
-            if os.path.isdir(self.uri) and not isinstance(e, PermissionError):
+            if self._is_folder(e):
                 return "it is a folder where a file belongs; move it away"
             for path in (self.uri, *map(str, Path(self.uri).parents)):
                 if os.path.isfile(path) and (path != self.uri or isinstance(e, NotADirectoryError)):

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 from raydistill import strict_json
 from raydistill.errors import CorruptArtifact
 from raydistill.identity import canonical, digest
-from raydistill.store.location import LOOKS, Location
+from raydistill.store.location import LOOKS, Location, NoFile
 
 FOLDER = "seals"
 MAX_BYTES = 2**16  # of a seal
@@ -113,13 +113,13 @@ def probe(root: Location, name: str) -> tuple[State, Seal | None, tuple[int, str
 
 
 def read(root: Location, name: str, remedy: str) -> bytes:
-    """The bytes of a file as they were sealed. Raises CorruptArtifact, one line that ends with the remedy."""
+    """The bytes of a file as they were sealed. Raises CorruptArtifact, a line that ends with the remedy; CannotRead."""
     try:
         data = (root / name).read()
     except FileNotFoundError:
         raise CorruptArtifact(f"{root / name} is missing; {remedy}") from None
-    except OSError:
-        raise CorruptArtifact(f"{root / name} is no file that can be read; {remedy}") from None
+    except NoFile:
+        raise CorruptArtifact(f"{root / name} is no file; {remedy}") from None
     seal = find(root, name)
     if seal is None:
         raise CorruptArtifact(f"{root / name} has no seal, so nobody knows whether it is whole; {remedy}")

@@ -20,7 +20,7 @@ from raydistill.store import claims, inspection, seals
 from raydistill.store.artifact import Artifact
 from raydistill.store.findings import Finding, Kind, SealedFile
 from raydistill.store.inspection import Seen
-from raydistill.store.location import Location, reason
+from raydistill.store.location import Location, NoFile, reason
 from raydistill.store.rundir import (
     BEST,
     CONFIG,
@@ -270,12 +270,12 @@ def _logs(root: Location) -> list[Finding]:
 
 
 def _begins(location: Location, stamp: str) -> bool:
-    """Whether the digest of a file begins so, or it is gone."""
+    """Whether the digest of a file begins so, or it is gone. Raises CannotRead."""
     try:
         return location.digest()[1].startswith(stamp)
     except FileNotFoundError:
         return True
-    except OSError:
+    except NoFile:
         return False
 
 

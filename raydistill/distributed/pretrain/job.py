@@ -177,7 +177,10 @@ def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str
         what = failed or "the fit returned no checkpoint"
         raise StageFailed(f"pretrain: {what}; last good checkpoint: {last or 'none yet'}")
     with result.checkpoint.as_directory() as folder:
-        return read_state(Path(folder) / STATE)
+        try:
+            return read_state(Path(folder) / STATE)
+        except StageFailed as e:
+            raise StageFailed(f"{e}; run the same command again: it goes on from the one before") from None
 
 
 class Reader:

@@ -14,6 +14,7 @@ import ray.train.torch
 import torch
 
 from raydistill.distributed.pretrain.latents import HELD, TRAIN, collect
+from raydistill.distributed.pretrain.restore import STATE, restore
 from raydistill.errors import RaydistillError, StageFailed, one_line
 from raydistill.pretraining.group import Group
 from raydistill.pretraining.plan import SAMPLES, Plan
@@ -21,7 +22,6 @@ from raydistill.pretraining.trainer import NonFiniteLoss, Trainer
 from raydistill.pretraining.validation import Validation
 from raydistill.sources.images import png
 
-STATE = "state.pt"
 POST_S = 0.5
 ASKED_EVERY = 10  # steps: whether a node is about to go, which all workers ask together
 
@@ -128,7 +128,9 @@ def _prepare(plan: Plan, rows: Mapping[str, int], group: Group, board: Any) -> t
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            trainer.load(Path(folder) / STATE)
+            older = restore(trainer, Path(folder))
+        if older and group.rank == 0:
+            board.say.remote(older)
     return trainer, validation
 
 

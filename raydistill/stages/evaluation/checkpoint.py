@@ -17,6 +17,7 @@ from raydistill import strict_json
 from raydistill.evaluation.colour import STATISTICS
 from raydistill.identity import canonical, digest
 from raydistill.models.classifier import HEADER
+from raydistill.models.device import inexact
 from raydistill.store import faults, seals
 from raydistill.store.artifact import Artifact
 from raydistill.store.location import Location
@@ -115,7 +116,7 @@ class Checkpoint:
             self.former.write(tensors, about)
         else:
             data = safetensors.torch.save(tensors, {HEADER: canonical(about)})
-            self.artifact.commit(WEIGHTS, data, rows=1, device=device, ext="safetensors")
+            self.artifact.commit(WEIGHTS, data, rows=1, device=device, ext="safetensors", meta=inexact(device))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from raydistill.config import SampleConfig
 from raydistill.declared import Keys
 from raydistill.errors import StageFailed
-from raydistill.models.device import placement
+from raydistill.models.device import inexact, placement
 from raydistill.models.latent_classifier import LatentClassifierSpec, LatentNet
 from raydistill.seeding import generator
 from raydistill.stages.runner import Stage
@@ -73,7 +73,7 @@ class JudgeWork(StageWork):
                 "right": right,
                 "tested": len(held_out[1]),
                 "largest": max(held_out[1].bincount().tolist(), default=0),
-            }
+            } | inexact(at.kind)
             body = safetensors.torch.save(weights)
             return self.artifact.commit(key, body, rows=1, device=at.kind, ext="safetensors", meta=meta)
 

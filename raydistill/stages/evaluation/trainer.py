@@ -23,7 +23,7 @@ from raydistill.evaluation.zca import Whitening
 from raydistill.identity import canonical
 from raydistill.metrics.redundancy import redundancy_parts
 from raydistill.models.classifier import Classifier, ClassifierSpec, class_columns
-from raydistill.models.device import Placement, halves, mixed
+from raydistill.models.device import Placement, halves, inexact, mixed
 from raydistill.sources.base import Listing
 from raydistill.stages.evaluation import label, pixel_array
 from raydistill.stages.evaluation.checkpoint import Checkpoint, TrainingState, Weights, described
@@ -108,6 +108,12 @@ class Job:
         if self.recall is not None and self.recall.exists():
             self.recall.delete()
 
+    def done(self, t: Training) -> bool:
+        """Whether all is committed that is to be kept of a training."""
+        keeps = self.rung is None and self.evaluate.keep_weights
+        committed = bool((self.output(t).location / "commits").list())
+        return committed and (not keeps or t.checkpoint(self.checkpoints).there())
+
     def output(self, t: Training) -> Artifact:
         """What the job commits of a training."""
         return t.artifact if self.rung is None else self.rung.of(t)
@@ -185,9 +191,10 @@ class StudentTrainer:
             size, training = t.recipe.image_size, t.artifact.fingerprint
             network = described(t.student, e.width, class_ids, size, training, statistics)
             checkpoint.write(net, network, self.kind)
-        if not done:  # a GPU may not repeat itself to the bit: what stands is not committed again
+        if KEY not in t.artifact.records():  # looked at again: another run may have come first meanwhile
             data = json.dumps(result.tree() | about, sort_keys=True).encode()
-            meta = {"left_out": [f"{name}: {reason}" for name, reason in test.broken + loaded.broken]}
+            left_out = [f"{name}: {reason}" for name, reason in test.broken + loaded.broken]
+            meta = {"left_out": left_out, **inexact(self.kind)}
             t.artifact.commit(KEY, data, rows=1, device=self.kind, ext="json", meta=meta)
         state.forget()
 
@@ -209,7 +216,7 @@ class StudentTrainer:
             rung.tests,
         )
         data = canonical({"curve": progress.curve[: rung.tests]}).encode()
-        artifact.commit(KEY, data, rows=1, device=self.kind, ext="json")
+        artifact.commit(KEY, data, rows=1, device=self.kind, ext="json", meta=inexact(self.kind))
 
     def images(self, ref: SetRef, recipe: Recipe) -> Loaded:
         if self.cached is None or self.cached[0] != ref.digest:

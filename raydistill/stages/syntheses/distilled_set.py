@@ -128,6 +128,15 @@ class DistilledSet:
                 yield table if columns is None else table.select(list(columns))
             first = after
 
+    def unit(self, index: int, columns: Sequence[str]) -> pa.Table:
+        """The rows of one file, by its number among `units`, with the weights that they have in the set."""
+        for part, weights in zip_longest(self.parts, self.weights):
+            if index < len(part.records):
+                table = part.table(part.records[index].key, list(dict.fromkeys([*columns, *schemas.PLACE])))
+                return (table if weights is None else _weighed(table, weights.read())).select(list(columns))
+            index -= len(part.records)
+        raise IndexError(index)
+
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows."""
         return pa.concat_tables(list(self.tables(columns)))

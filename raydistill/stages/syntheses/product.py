@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import fs as pafs
 
 from raydistill import code_identity
@@ -17,13 +17,17 @@ from raydistill.progress import say
 from raydistill.sources.base import ClassInfo, unique_names
 from raydistill.stages.renew import fresh, put_aside, renew
 from raydistill.stages.syntheses.distilled_set import DistilledSet
+from raydistill.stages.syntheses.in_order import InOrder
 from raydistill.store import faults, schemas, seals
-from raydistill.store.artifact import table_bytes
 from raydistill.store.location import Location
 from raydistill.store.rundir import PRODUCT
 from raydistill.store.seals import State
+from raydistill.store.tables import joined_bytes
 
 SHARD_ROWS = 5000
+GROUP_ROWS = 500  # of a row group: images of 512 px are half a megabyte, and a column of Arrow ends at two gigabytes
+COLUMNS = ("image", "class_index", "weight", "prototype_id", "seed_key", "nfe", "image_id")
+Bytes = Callable[[], bytes]  # made when they are asked for: a set's files are more than memory holds
 READERS = 16  # shards checked at once
 
 
@@ -45,16 +49,15 @@ def assemble(
     made_from = _made_from(distilled, classes, method, provenance, card)
     if _stands(run, distilled.rows, made_from):
         return False
-    table = distilled.read()
-    table = table.take(
-        pc.sort_indices(
-            table.select(["class_index", "slot"]), sort_keys=[("class_index", "ascending"), ("slot", "ascending")]
-        )
-    )
-    files = {f"{PRODUCT}/{DATA}/{name}": data for name, data in _shards(table, classes, method, provenance)}
-    files[f"{PRODUCT}/{CARD}"] = card.encode()
+    rows = InOrder(distilled, COLUMNS)
+    files: dict[str, Bytes] = {
+        f"{PRODUCT}/{DATA}/{name}": partial(_shard, rows, i * SHARD_ROWS, classes, method, provenance)
+        for i, name in enumerate(_shard_names(len(rows)))
+    }
+    files[f"{PRODUCT}/{CARD}"] = card.encode
     changed = _remove_other(run, files)
-    for name, data in files.items():
+    for name, make in files.items():
+        data = make()
         if not seals.holds(run, name, data):
             faults.reach(PRODUCT, "before_write", name.removeprefix(f"{PRODUCT}/"))
         changed |= renew(run, name, data, made_from, mine(name))
@@ -67,7 +70,7 @@ def _made_from(
     """What decides every byte of the product, for its seals: the set's digest and, after "-", that of all the rest."""
     schema = digest(_schema(classes).serialize().to_pybytes())
     code = code_identity.of(assemble)  # this file's, and that of the sets which it reads
-    rest = fingerprint("product", code, pa.__version__, SHARD_ROWS, schema, method, provenance, card)
+    rest = fingerprint("product", code, pa.__version__, SHARD_ROWS, GROUP_ROWS, schema, method, provenance, card)
     return f"{distilled.digest}-{rest}"
 
 
@@ -93,13 +96,13 @@ def mine(name: str) -> str:
     return f"{PRODUCT}/{name.rpartition('/')[2]}.mine-{{}}"
 
 
-def _remove_other(run: Location, files: Mapping[str, bytes]) -> bool:
+def _remove_other(run: Location, files: Mapping[str, Bytes]) -> bool:
     """Removes what we wrote of another product. Shards of others are moved aside or, by names unlike ours, told of.
 
     Shards beside the card are those of an older version: what it made of this product is not kept twice.
     """
     changed, present, sealed = False, _present(run), _sealed(run)
-    for name in sorted(sealed - {n for n, data in files.items() if seals.holds(run, n, data)}):
+    for name in sorted(sealed - {n for n in sealed & set(files) if seals.holds(run, n, files[n]())}):
         if seals.state(run, name) is State.WHOLE:
             (run / name).delete()
             seals.remove(run, name)
@@ -109,7 +112,8 @@ def _remove_other(run: Location, files: Mapping[str, bytes]) -> bool:
             seals.remove(run, name)
     others = present - sealed - set(files)
     for name in sorted(filter(_by_our_name, others)):
-        changed |= _move_aside(run, name, present, files.get(f"{PRODUCT}/{DATA}/{name.rpartition('/')[2]}", b""))
+        ours = files.get(f"{PRODUCT}/{DATA}/{name.rpartition('/')[2]}", bytes)
+        changed |= _move_aside(run, name, present, ours())
     _tell_of(run, others)
     return changed
 
@@ -147,16 +151,16 @@ def _move_aside(run: Location, name: str, present: Set[str], ours: bytes) -> boo
     return True
 
 
-def _shards(
-    table: pa.Table, classes: Sequence[ClassInfo], method: str, provenance: dict[str, Any]
-) -> list[tuple[str, bytes]]:
+def _shard(rows: InOrder, start: int, classes: Sequence[ClassInfo], method: str, provenance: dict[str, Any]) -> bytes:
+    """The shard of the rows from `start` on."""
+    stop = min(start + SHARD_ROWS, len(rows))
     names, schema = unique_names(classes), _schema(classes)
-    shards = []
-    for i, shard in enumerate(_shard_names(len(table))):
-        part = table.slice(i * SHARD_ROWS, SHARD_ROWS)
+
+    def group(first: int) -> pa.Table:
+        part = rows.rows(first, min(first + GROUP_ROWS, stop))
         labels = part["class_index"].to_pylist()
         slots = part["slot"].to_pylist()
-        rows = {
+        columns = {
             "image": [
                 {"bytes": data, "path": f"{classes[c].class_id}-{s:05d}.png".replace("/", "_")}
                 for data, c, s in zip(part["image"].to_pylist(), labels, slots, strict=True)
@@ -173,8 +177,9 @@ def _shards(
                 for n, r in zip(part["nfe"].to_pylist(), part["image_id"].to_pylist(), strict=True)
             ],
         }
-        shards.append((shard, table_bytes(pa.table(rows, schema=schema))))
-    return shards
+        return pa.table(columns, schema=schema)
+
+    return joined_bytes(map(group, range(start, stop, GROUP_ROWS)), schema)
 
 
 def _shard_names(rows: int) -> list[str]:

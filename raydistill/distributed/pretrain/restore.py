@@ -1,0 +1,29 @@
+"""Where a training goes on from: the newest of its checkpoints that is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raydistill.errors import StageFailed
+from raydistill.pretraining.trainer import Trainer
+
+STATE = "state.pt"
+FOLDERS = "checkpoint_*"  # as Ray Train names them, by their time
+
+
+def restore(trainer: Trainer, newest: Path) -> str:
+    """Loads what lies in `newest`, or in the folder of an older checkpoint beside it. Returns a line if it is an older.
+
+    Raises StageFailed where none can be read: then the training can only begin anew. Ray's record names each of the
+    folders, so that one of them alone must not go.
+    """
+    older = sorted((f for f in newest.parent.glob(FOLDERS) if f.name != newest.name), reverse=True)
+    first: StageFailed | None = None
+    for folder in (newest, *older):
+        try:
+            trainer.load(folder / STATE)
+        except StageFailed as e:
+            first = first or e
+        else:
+            return f"{first}; an older one is whole" if first else ""
+    raise StageFailed(f"{first}, and no older one can be; remove {newest.parent}: the training begins anew")
