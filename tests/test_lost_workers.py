@@ -125,17 +125,17 @@ def test_a_unit_that_always_fails_has_as_many_tries_as_the_line_says(
     assert tries(tmp_path) == {"bad": ATTEMPTS}
 
 
-@pytest.mark.parametrize("spread", [executors.stream, executors.tasks])
-def test_who_stops_listening_ends_the_work(tmp_path: Path, spread: Any) -> None:
-    """A process that lives on, such as a notebook's, gets its CPUs back: no unit begins any more."""
-    keys = tuple(f"{i:03d}" for i in range(60))
-    some = stage(Faulty(tmp_path, "slow"), keys=keys)
+@pytest.mark.parametrize(("spread", "how"), [(executors.stream, "slow"), (executors.tasks, "hang")])
+def test_who_stops_listening_ends_the_work(tmp_path: Path, spread: Any, how: Any) -> None:
+    """A process that lives on, such as a notebook's, gets its CPUs back, and no unit begins any more."""
+    keys = ("b", "bad", *(f"c{i:02d}" for i in range(60)))
+    some = stage(Faulty(tmp_path, how, always=True), keys=keys)
     finished = spread(some, some.keys)
     next(finished)
     finished.close()
     deadline = time.monotonic() + 60
     while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
-        assert time.monotonic() < deadline, "tasks still hold CPUs"
+        assert time.monotonic() < deadline, "something still holds CPUs"
         time.sleep(0.1)
     assert len(tries(tmp_path)) < len(keys)
 
