@@ -23,7 +23,7 @@ def digest(data: bytes) -> str:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Short digest of JSON-able parts; the identity of a stage (DESIGN promise 2) and the name of its folder."""
+    """Short digest of JSON-able parts; the identity of a stage and the name of its folder."""
     return digest(canonical(list(parts)).encode())[:FINGERPRINT_HEX]
 
 

@@ -1,4 +1,4 @@
-"""Counter-based randomness (DESIGN promise 3): a draw depends on its key alone.
+"""Counter-based randomness: a draw depends on its key alone.
 
 The key is hashed to the 128-bit key of a Philox generator, so a sample's noise is the same bit for bit whatever the
 batch, the actor, the order or the run that computes it.

@@ -76,7 +76,7 @@ VERBS = {
     "tune": Verb(
         "search settings of a method, measure the best again, and test the winner",
         "",
-        "tune tune.samples=20 tune.space.guidance.scale=loguniform(0.01,0.3)",
+        'tune tune.samples=20 "tune.space.guidance.scale=loguniform(0.01,0.3)"',
     ),
     "pretrain": Verb("train a VAE or a generator on the source", "", "pretrain pretrain.target=vae pretrain.out=DIR"),
     "completion": Verb("a script by which your shell completes verbs, options and keys", "", "completion bash"),

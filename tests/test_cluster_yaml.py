@@ -15,6 +15,7 @@ from ray._private.label_utils import validate_node_labels
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from raydistill import config as configuration
+from raydistill.models import published
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "cluster.yaml").read_text()
@@ -167,7 +168,11 @@ def test_nodes_run_the_pinned_ray_and_install_the_project_with_the_constraints(c
     assert cluster["file_mounts"][folder] == "."
     assert "pip install" in setup and "-c constraints.txt -e ." in setup
     preset = configuration.load("imagenette", [])
-    assert f"for id in {preset.vae.path} {preset.generator.path}; do hf download $id" in fetch
+    ids = [f"{path}@{published.REVISIONS.get(path, 'main')}" for path in (preset.vae.path, preset.generator.path)]
+    fetched = "do hf download ${id%@*} --revision ${id#*@} --include"
+    assert f"for id in {' '.join(ids)}; {fetched}" in fetch, "what the driver takes"
+    for name in ("Dockerfile", "docs/clusters/rayjob.yaml"):
+        assert f'WEIGHTS="{" ".join(ids)}"' in (ROOT / name).read_text(), name
     assert "--config imagenette" in TEXT and fetch.endswith("|| exit 1; done")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shlex
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -138,8 +139,15 @@ def test_whatever_a_stage_asks_for_some_node_can_give(cluster: str, preset: str)
 
 def test_the_jobs_command_gives_a_gpu_to_all_that_computes_on_one() -> None:
     stages = asked("imagenet1k", *GPUS)
-    assert {name for name, (_, gpus) in stages.items() if gpus} == {"encode", "sample", "embed", "label", "evaluate"}
+    assert {name for name, (_, gpus) in stages.items() if gpus} == {"encode", "sample", "embed", "evaluate"}
     assert {"cluster"} < set(stages)
+
+
+def test_the_jobs_command_names_nothing_of_soft_labels_where_the_preset_asks_for_none() -> None:
+    words = shlex.split(RAYJOB["spec"]["entrypoint"])
+    preset, *keys = words[words.index("--config") + 1 :]
+    assert load(preset, keys).evaluate.protocol.name == "hard"
+    assert not [key for key in keys if key.startswith(("teacher.", "label."))], "the run would be refused"
 
 
 def test_kuberay_accepts_the_job(rayjobs: jsonschema.Draft7Validator) -> None:

@@ -13,7 +13,10 @@ def test_a_gpu_that_torch_does_not_see_is_no_silent_cpu(
     device: str, num_gpus: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(BadInput, match=r"torch .* sees no CUDA device on .*; install .* or set device=cpu"):
+    with pytest.raises(
+        BadInput,
+        match=r"torch .* sees no CUDA device on .*; install .* such as sample.device=cpu",
+    ):
         on_cuda(device, num_gpus)
 
 

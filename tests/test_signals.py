@@ -39,6 +39,7 @@ def told(process: subprocess.Popen[str], *numbers: signal.Signals) -> tuple[int,
     for number in numbers:
         process.send_signal(number)
         time.sleep(0.2 if number is not numbers[-1] else 0)
+    process.wait(60)  # first: its children may hold the pipes still, and look for its end
     _, err = process.communicate(timeout=60)
     return process.returncode, err
 

@@ -1,4 +1,4 @@
-"""On several machines each node first proves that it sees run_dir, source and weights (DESIGN promise 8).
+"""On several machines each node first proves that it sees run_dir, source and weights.
 
 The private local cluster has one node, this one, and is never asked. A cluster that grows is asked again before each
 stage and, while one runs, whenever nodes have joined; a node that has proven itself is not asked twice.
@@ -125,7 +125,8 @@ def complaint(blind: Sequence[tuple[str, list[str]]]) -> str:
     keys = {thing.partition(" ")[0] for things in by_things for thing in things}
     remedies = ["mount it there under the same path"]
     remedies += ["give an s3:// or gs:// URI"] if keys & PLACES else []
-    remedies += ["fill that node's cache, too, with weights of the hub (`hf download`)"] if keys & WEIGHTS else []
+    fetch = "fill that node's cache, too, with weights of the hub (`hf download`, by the driver's --revision)"
+    remedies += [fetch] if keys & WEIGHTS else []
     return f"nodes: {'; '.join(sentences)}; {', '.join(remedies)}, or take the node out of the cluster"
 
 

@@ -319,7 +319,8 @@ class Classifier:
     def _finite(self, out: Tensor) -> Tensor:
         if not torch.isfinite(out).all():
             raise StageFailed(
-                f"{self.spec.key}: {self.spec.weights} gave a non-finite result in {self.placement.dtype}; try float32"
+                f"{self.spec.key}: {self.spec.weights} gave a non-finite result in {self.placement.dtype}; have it "
+                "compute in float32 (label.dtype=float32 for a teacher, embed.dtype=float32 for features)"
             )
         return out.to(torch.promote_types(self.placement.dtype, torch.float32))
 

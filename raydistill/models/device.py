@@ -19,7 +19,7 @@ LAYOUT = torch.channels_last
 
 @dataclass(frozen=True)
 class Placement:
-    """`kind` names the device model: bytes are only comparable between equal kinds (DESIGN promise 5)."""
+    """`kind` names the device model: bytes are only comparable between equal kinds."""
 
     device: torch.device
     dtype: torch.dtype
@@ -48,7 +48,7 @@ def on_cuda(device: str, num_gpus: float) -> bool:
         requested = "device=cuda was asked for" if device == "cuda" else f"num_gpus={num_gpus:g} is reserved"
         raise BadInput(
             f"{requested}, but torch {torch.__version__} sees no CUDA device on {platform.node()}; install torch "
-            "with CUDA and the driver there, or set device=cpu"
+            "with CUDA and the driver there, or set the stage's device, such as sample.device=cpu"
         )
     return True
 

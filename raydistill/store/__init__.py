@@ -1,1 +1,1 @@
-"""Storage: locations, content-named data, commits, manifests, schemas, the run directory (DESIGN promises 2, 5)."""
+"""Storage: locations, content-named data, commits, manifests, schemas, the run directory."""

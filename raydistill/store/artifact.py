@@ -5,7 +5,7 @@
     STAGE/FINGERPRINT/manifest.json                            written by the driver when every key is there
 
 Neither rename nor locks: names contain content hashes, so two attempts that agree write the same objects, and two that
-disagree leave two records, of which the first stands and the difference is reported (DESIGN promise 5).
+disagree leave two records, of which the first stands and the difference is reported.
 """
 
 from __future__ import annotations

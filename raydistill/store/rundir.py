@@ -1,4 +1,4 @@
-"""The run directory (DESIGN section 3): where a run keeps what it made, and what it refuses to be mixed with."""
+"""The run directory: where a run keeps what it made, and what it refuses to be mixed with."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ class RunDir:
 
     def check(self) -> None:
         """Refuses, before anything is written, a folder that is someone else's or that cannot be written."""
-        for folder in {self.root, self.artifacts}:
+        for folder, key in {self.artifacts: "artifact_dir", self.root: "run_dir"}.items():
             if folder.is_local and os.path.isfile(folder.uri):
-                raise BadInput(f"run_dir: {folder} is a file; choose a folder")
+                raise BadInput(f"{key}: {folder} is a file; choose a folder")
             try:
                 names = [n for n in folder.list() if not n.startswith(PROBE)]
             except (OSError, ValueError) as e:  # ValueError: a name with a null character
                 raise BadInput(
-                    f"run_dir: {folder} cannot be listed: {reason(e)}; check the path and your access"
+                    f"{key}: {folder} cannot be listed: {reason(e)}; check the path and your access"
                 ) from None
             if names and MARKER not in names:
                 raise BadInput(
-                    f"run_dir: {folder} holds {names[0]!r} and is not a raydistill run directory; "
+                    f"{key}: {folder} holds {names[0]!r} and is not a raydistill run directory; "
                     "choose an empty or new folder"
                 )
             if CONFIG in names:
                 _check_without_secrets(folder / CONFIG)
             if folder.is_local:
-                _check_writable(folder.uri)
+                _check_writable(folder.uri, key)
             elif not folder.has_bucket():
-                raise BadInput(f"run_dir: {folder} is in a bucket that does not exist; make it or correct its name")
+                raise BadInput(f"{key}: {folder} is in a bucket that does not exist; make it or correct its name")
 
     def claim(self) -> None:
         """Marks both places as ours; idempotent."""
@@ -89,7 +89,7 @@ def _check_without_secrets(config: Location) -> None:
         )
 
 
-def _check_writable(path: str) -> None:
+def _check_writable(path: str, key: str) -> None:
     """Tries it in the folder, or in the first above it that is there; others may make and remove them meanwhile."""
     parent = path
     while not os.path.lexists(parent):
@@ -98,8 +98,8 @@ def _check_writable(path: str) -> None:
         with tempfile.TemporaryFile(dir=parent, prefix=PROBE):
             pass
     except NotADirectoryError:
-        raise BadInput(f"run_dir: {parent} is a file, so {path} cannot be made; choose another folder") from None
+        raise BadInput(f"{key}: {parent} is a file, so {path} cannot be made; choose another folder") from None
     except OSError as e:
         if not os.path.lexists(parent):
-            return _check_writable(path)
-        raise BadInput(f"run_dir: {parent} is not writable ({e.strerror}); choose another folder") from None
+            return _check_writable(path, key)
+        raise BadInput(f"{key}: {parent} is not writable ({e.strerror}); choose another folder") from None

@@ -67,7 +67,10 @@ class PlanWork(StageWork):
                 check_weights(slots, f"plan: method {self.method_name}: class {view.class_id!r}")
                 keys = view.keys(len(slots), self.config.seed)
                 numbered = (
-                    slot if ids is None else replace(slot, prototype_id=int(ids[slot.prototype_id])) for slot in slots
+                    slot
+                    if ids is None or slot.prototype_id < 0  # of none
+                    else replace(slot, prototype_id=int(ids[slot.prototype_id]))
+                    for slot in slots
                 )
                 rows += [(index, noise, slot) for noise, slot in zip(keys, numbered, strict=True)]
         # Slot first: a batch mixes classes. Where guidance looks at the latents of a class, class first: they are read
