@@ -148,8 +148,8 @@ class TestTheLine:
         line = complaint([("10.0.0.2", ["run_dir /a", "vae.path /v"])])
         assert line == (
             "nodes: 10.0.0.2 does not see run_dir /a, vae.path /v; mount it there under the same path, "
-            "give an s3:// or gs:// URI, fill that node's cache, too, with weights of the hub (`hf download`), "
-            "or take the node out of the cluster"
+            "give an s3:// or gs:// URI, fill that node's cache, too, with weights of the hub (`hf download`, "
+            "of the revision that the driver has), or take the node out of the cluster"
         )
         line = complaint([("10.0.0.2", ["generator.path /g"])])
         assert "URI" not in line, "weights are read from folders"

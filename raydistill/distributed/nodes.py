@@ -125,7 +125,7 @@ def complaint(blind: Sequence[tuple[str, list[str]]]) -> str:
     keys = {thing.partition(" ")[0] for things in by_things for thing in things}
     remedies = ["mount it there under the same path"]
     remedies += ["give an s3:// or gs:// URI"] if keys & PLACES else []
-    fetch = "fill that node's cache, too, with weights of the hub (`hf download`, by the driver's --revision)"
+    fetch = "fill that node's cache, too, with weights of the hub (`hf download`, of the revision that the driver has)"
     remedies += [fetch] if keys & WEIGHTS else []
     return f"nodes: {'; '.join(sentences)}; {', '.join(remedies)}, or take the node out of the cluster"
 
