@@ -63,7 +63,8 @@ class Disk:
 
     def refused(self, what: str, *overrides: str) -> None:
         line = self.ends(2, *overrides)
-        cache = "fill that node's cache, too, with weights of the hub (`hf download`), " if "vae.path" in what else ""
+        weights = "weights of the hub (`hf download`, of the revision that the driver has), "
+        cache = f"fill that node's cache, too, with {weights}" if "vae.path" in what else ""
         assert line == (
             f"error: nodes: {NODE} does not see {what}; mount it there under the same path, give an s3:// "
             f"or gs:// URI, {cache}or take the node out of the cluster"
