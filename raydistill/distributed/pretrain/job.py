@@ -180,7 +180,7 @@ def _fit(plan: Plan, stored: Mapping[str, StoredLatents], gpu: bool) -> dict[str
         try:
             return read_state(Path(folder) / STATE)
         except StageFailed as e:
-            raise StageFailed(f"{e}; run the same command again: it goes on from the one before") from None
+            raise StageFailed(f"{e}; run the same command again: it goes on from another one") from None
 
 
 class Reader:

@@ -12,18 +12,18 @@ FOLDERS = "checkpoint_*"  # as Ray Train names them, by their time
 
 
 def restore(trainer: Trainer, newest: Path) -> str:
-    """Loads what lies in `newest`, or in the folder of an older checkpoint beside it. Returns a line if it is an older.
+    """Loads what lies in `newest`, or in another checkpoint beside it, the latest first. Returns a line if it is one of those.
 
     Raises StageFailed where none can be read: then the training can only begin anew. Ray's record names each of the
     folders, so that one of them alone must not go.
     """
-    older = sorted((f for f in newest.parent.glob(FOLDERS) if f.name != newest.name), reverse=True)
+    others = sorted((f for f in newest.parent.glob(FOLDERS) if f.name != newest.name), reverse=True)
     first: StageFailed | None = None
-    for folder in (newest, *older):
+    for folder in (newest, *others):
         try:
             trainer.load(folder / STATE)
         except StageFailed as e:
             first = first or e
         else:
-            return f"{first}; an older one is whole" if first else ""
-    raise StageFailed(f"{first}, and no older one can be; remove {newest.parent}: the training begins anew")
+            return f"{first}; another one beside it is whole" if first else ""
+    raise StageFailed(f"{first}, and no other one beside it; remove {newest.parent}: the training begins anew")
