@@ -202,7 +202,7 @@ def test_it_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path):
     assert restore(again, folders[-1]) == "" and again.step == 3
     for folder, damage in ((folders[2], bytes(500)), (folders[1], b"")):
         (folder / "state.pt").write_bytes(damage)
-    assert re.fullmatch(r"pretrain: checkpoint .*03/state.pt .*; another one beside it is whole", restore(again, folders[-1]))
+    assert re.fullmatch(r"pretrain: checkpoint .*03/state.pt .*; another .* is whole", restore(again, folders[-1]))
     assert again.step == 1
     (folders[0] / "state.pt").unlink()
     with pytest.raises(StageFailed, match=f"remove {tmp_path}: the training begins anew"):

@@ -12,7 +12,7 @@ FOLDERS = "checkpoint_*"  # as Ray Train names them, by their time
 
 
 def restore(trainer: Trainer, newest: Path) -> str:
-    """Loads what lies in `newest`, or in another checkpoint beside it, the latest first. Returns a line if it is one of those.
+    """Loads what lies in `newest`, or in another checkpoint beside it, the latest first; a line if it is one of those.
 
     Raises StageFailed where none can be read: then the training can only begin anew. Ray's record names each of the
     folders, so that one of them alone must not go.
